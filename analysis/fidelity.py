@@ -1,0 +1,65 @@
+"""How far a run's latents and pictures are from those of the serial run of the same task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.image import imread
+from safetensors.numpy import load_file
+
+from analysis.frame import SAME_TASK
+
+
+def latents(run_dir: str | Path) -> np.ndarray | None:
+    """Latents after the last step, [B, C, H, W] float32, or None when the run wrote none."""
+    path = Path(run_dir) / "latents.safetensors"
+    return load_file(path)["latents"] if path.exists() else None
+
+
+def pictures(run_dir: str | Path) -> list[np.ndarray]:
+    """The pictures in order of prompt, each [H, W, 3] in 0..1."""
+    paths = (Path(run_dir) / "images").glob("*.png")
+    return [imread(path)[..., :3] for path in sorted(paths, key=lambda path: (len(path.stem), path.stem))]
+
+
+def relative_error(ours: np.ndarray | None, reference: np.ndarray | None) -> float:
+    """Norm of the difference over the norm of the reference: 0 when equal, no unit."""
+    if ours is None or reference is None:
+        return float("nan")
+    ours, reference = ours.astype(np.float64), reference.astype(np.float64)
+    return float(np.linalg.norm(ours - reference) / np.linalg.norm(reference))
+
+
+def psnr(ours: list[np.ndarray], reference: list[np.ndarray]) -> float:
+    """Peak signal-to-noise ratio over all pictures together in dB; infinite when no pixel differs."""
+    if not ours or len(ours) != len(reference):
+        return float("nan")
+    error = float(np.mean((np.stack(ours).astype(np.float64) - np.stack(reference)) ** 2))
+    return float("inf") if error == 0 else -10.0 * float(np.log10(error))
+
+
+def to_serial(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with ``latency_ratio`` (over serial), ``relative_error``, ``psnr_db`` and ``serial_path``."""
+    rows = []
+    for _, run in runs.iterrows():
+        serial = serial_of(run, runs)
+        row = {"serial_path": None, "latency_ratio": np.nan, "relative_error": np.nan, "psnr_db": np.nan}
+        if serial is not None and run.status == "ok":
+            row = {
+                "serial_path": serial.path,
+                "latency_ratio": run.latency_s / serial.latency_s,
+                "relative_error": relative_error(latents(run.path), latents(serial.path)),
+                "psnr_db": psnr(pictures(run.path), pictures(serial.path)),
+            }
+        rows.append(row)
+    return runs.join(pd.DataFrame(rows, index=runs.index))
+
+
+def serial_of(run: pd.Series, runs: pd.DataFrame) -> pd.Series | None:
+    """The finished serial run of the same task, or None."""
+    for _, other in runs[(runs.method == "serial") & (runs.status == "ok")].iterrows():
+        if all(other[key] == run[key] or (pd.isna(other[key]) and pd.isna(run[key])) for key in SAME_TASK):
+            return other
+    return None

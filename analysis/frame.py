@@ -1,0 +1,101 @@
+"""Tidy frames over any folder of run directories.
+
+A run directory is any folder that holds a ``run.json``. Rows are runs, ranks or communications; nothing is
+summed over ranks here. A run that failed or was skipped is a row with its reason, never a zero or a gap.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+# What makes two runs comparable: the same picture asked of the same model in the same way.
+SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "resolution", "dtype", "prompts"]
+
+
+def run_dirs(*folders: str | Path) -> Iterator[Path]:
+    """Every run directory at or below the folders, in order of path within each."""
+    for folder in folders:
+        yield from sorted(path.parent for path in Path(folder).rglob("run.json"))
+
+
+def runs(*folders: str | Path) -> pd.DataFrame:
+    """One row a run. ``latency_s`` is the median of the timed repeats, ``repeats_s``, in seconds."""
+    return pd.DataFrame([_run(path) for path in run_dirs(*folders)])
+
+
+def ranks(*folders: str | Path) -> pd.DataFrame:
+    """One row a rank of a run: bytes held, predicted and sent, seconds computing, waiting and idle."""
+    return _stacked(folders, "ranks.csv", lambda path: pd.read_csv(path, dtype={"layers": str}))
+
+
+def repeats(*folders: str | Path) -> pd.DataFrame:
+    """One row a timed repeat of a rank, in seconds."""
+    return _stacked(folders, "ranks_repeats.csv", pd.read_csv)
+
+
+def ledger(*folders: str | Path) -> pd.DataFrame:
+    """One row a communication: who, when (seconds from the start of the image), how many bytes."""
+    return _stacked(folders, "ledger.parquet", pd.read_parquet)
+
+
+def _stacked(
+    folders: tuple[str | Path, ...], file: str, read: Callable[[Path], pd.DataFrame]
+) -> pd.DataFrame:
+    frames = []
+    for path in run_dirs(*folders):
+        if (path / file).exists():
+            rows = read(path / file)
+            record = _run(path)
+            for place, column in enumerate(["path", "run", "method", "devices"]):
+                rows.insert(place, column, record[column])
+            frames.append(rows)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _run(path: Path) -> dict[str, Any]:
+    record = json.loads((path / "run.json").read_text())
+    latency = record.get("latency_s") or {}
+    own = record.get("method_config") or {}
+    scheduler = record.get("scheduler") or {}
+    hardware = record.get("hardware") or {}
+    return {
+        "run": path.name,
+        "path": str(path),
+        "status": record.get("status"),
+        "reason": record.get("reason"),
+        "world": record.get("world"),
+        "model": _name(record.get("model")),
+        "method": _name(record.get("method")),
+        "devices": record.get("devices"),
+        "patches": own.get("patches"),
+        "warmup": own.get("warmup"),
+        "split": own.get("split"),
+        "seed": record.get("seed"),
+        "steps": record.get("steps"),
+        "guidance_scale": record.get("guidance_scale"),
+        "scheduler": scheduler.get("class") if isinstance(scheduler, dict) else scheduler,
+        "resolution": record.get("resolution"),
+        "dtype": record.get("dtype"),
+        "prompts": tuple(record.get("prompts") or ()),
+        "latency_s": latency.get("median"),
+        "spread_s": latency.get("spread"),
+        "repeats_s": tuple(latency.get("repeats") or ()),
+        "startup_s": record.get("startup_s"),
+        "total_s": record.get("total_s"),
+        "threads": record.get("threads"),
+        "gpu": hardware.get("gpu"),
+        "cpu": hardware.get("cpu"),
+        "cores": hardware.get("cores"),
+        "git_commit": record.get("git_commit"),
+        "created": record.get("created"),
+    }
+
+
+def _name(part: Any) -> Any:
+    """A model or method is recorded by its name, or as a mapping that has one."""
+    return part.get("name") if isinstance(part, dict) else part

@@ -1,0 +1,137 @@
+"""Tables over one folder of runs, one function each, and how one is written: csv in raw units, md to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import fidelity, frame
+from analysis.style import in_order, label
+
+MIB = 2**20
+HELD = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes"]
+METHOD_COLUMNS = ["method", "devices", "patches", "warmup", "status", "reason", "latency_s", "spread_s"]
+METHOD_COLUMNS += ["latency_ratio", *HELD[:-1], "sent_bytes_per_step", "relative_error", "psnr_db", "path"]
+
+
+def methods(*folders: str | Path) -> pd.DataFrame:
+    """One row a run: latency in seconds and over serial, the fullest rank's bytes, distance to serial.
+
+    ``*_bytes`` are the largest over the run's ranks, each taken on its own; ``sent_bytes_per_step`` is the
+    busiest rank's, for all pictures of the run together.
+    """
+    runs, held = frame.runs(*folders), frame.ranks(*folders)
+    if runs.empty:
+        return runs
+    runs = fidelity.to_serial(runs)
+    fullest = held.groupby("path")[HELD].max() if not held.empty else pd.DataFrame(columns=HELD)
+    runs = runs.join(fullest, on="path")
+    runs["sent_bytes_per_step"] = runs.sent_bytes / runs.steps
+    runs = runs.astype(dict.fromkeys([*HELD[:-1], "devices"], "Int64"))
+    return in_order(runs)[METHOD_COLUMNS]
+
+
+def devices(*folders: str | Path, method: str | None = None) -> pd.DataFrame:
+    """One row a rank: layers, bytes held, shares of the model's parameters, bytes sent, seconds waited.
+
+    ``model_share`` is of all parameters, ``block_share`` of those in the blocks; both as fractions of what
+    the serial run of the same task holds, and missing when there is none.
+    """
+    runs, held = frame.runs(*folders), frame.ranks(*folders)
+    if held.empty:
+        return held
+    serial = held.path.map(fidelity.to_serial(runs).set_index("path").serial_path)
+    whole = held.groupby("path")[["param_bytes", "block_param_bytes"]].max().reindex(serial)
+    held["model_share"] = held.param_bytes / whole.param_bytes.to_numpy()
+    held["block_share"] = held.block_param_bytes / whole.block_param_bytes.to_numpy()
+    return in_order(held if method is None else held[held.method == method])
+
+
+def fullest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of a devices table, the rank of each run that holds most parameters and KV together."""
+    if table.empty:
+        return table
+    held = table.param_bytes + table.kv_bytes
+    return table.loc[held.groupby(table.path, sort=False).idxmax()].reset_index(drop=True)
+
+
+def methods_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The methods table as words to read, units in the headings."""
+    said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
+    return _text(
+        table.assign(status=said),
+        {
+            "method": ("method", label),
+            "devices": ("ranks", str),
+            "latency_s": ("latency s", _digits(2)),
+            "latency_ratio": ("/ serial", _digits(2)),
+            "param_bytes": ("params MiB", _mib),
+            "kv_bytes": ("KV MiB", _mib),
+            "peak_bytes": ("peak MiB", _mib),
+            "sent_bytes_per_step": ("sent MiB/step", _mib),
+            "relative_error": ("latents vs serial", _small),
+            "psnr_db": ("PSNR dB", _digits(1)),
+            "status": ("status", str),
+        },
+    )
+
+
+def devices_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The per-device table as words to read, units in the headings."""
+    return _text(
+        table,
+        {
+            "method": ("method", label),
+            "rank": ("device", str),
+            "layers": ("layers", str),
+            "param_bytes": ("params MiB", _mib),
+            "model_share": ("of the model", _percent),
+            "block_share": ("of the blocks", _percent),
+            "kv_bytes": ("KV MiB", _mib),
+            "sent_bytes": ("sent MiB", _mib),
+            "wait_s": ("waited s", _digits(2)),
+        },
+    )
+
+
+def markdown(text: pd.DataFrame) -> str:
+    """A table of strings as GitHub markdown; the first column to the left, the others to the right."""
+    rows = [list(text.columns), ["---"] + ["---:"] * (len(text.columns) - 1), *text.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+
+
+def save(table: pd.DataFrame, text: pd.DataFrame, folder: str | Path, name: str) -> list[Path]:
+    """Write NAME.csv (raw numbers in bytes and seconds) and NAME.md (words)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
+    # Paths, hosts and process numbers say where a run was, not what was found.
+    table.drop(columns=["path", "host", "pid"], errors="ignore").to_csv(csv, index=False, lineterminator="\n")
+    md.write_text(markdown(text))
+    return [csv, md]
+
+
+def _text(table: pd.DataFrame, columns: dict[str, tuple[str, Callable[..., str]]]) -> pd.DataFrame:
+    """Columns with a heading and a way to write a cell; a cell without a value is a dash, never a zero."""
+    cells = {}
+    for key, (heading, write) in columns.items():
+        cells[heading] = ["–" if pd.isna(cell) else write(cell) for cell in table[key]]
+    return pd.DataFrame(cells)
+
+
+def _digits(digits: int) -> Callable[[float], str]:
+    return lambda value: "∞" if value == float("inf") else f"{value:.{digits}f}"
+
+
+def _mib(value: float) -> str:
+    return f"{value / MIB:.2f}" if value < 100 * MIB else f"{value / MIB:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _small(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}"

@@ -1,0 +1,1 @@
+"""What is measured: latency, memory, quality, and the training of the small model."""

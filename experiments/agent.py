@@ -1,0 +1,155 @@
+"""Ranks under torch's elastic agent: started by a fork server that has everything imported, ended together."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import connection, forkserver
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import uuid4
+
+PRELOAD = ["torch.distributed", "diffusers.models.transformers.pixart_transformer_2d", "experiments.agent", "experiments.rank"]
+GRACE_S = 2.0
+"""How long a rank that has lost its peer waits to be ended, so that the agent first sees the rank that died."""
+
+Entry = Callable[[str, dict[str, Any]], None]
+
+
+class RunFailed(Exception):
+    """A run that did not end well: `status` is failed, oom or interrupted, the text one line with the cause."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def prepare() -> None:
+    """Start the server that ranks are forked from. Imports there go on while this process does other things."""
+    multiprocessing.set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
+
+
+def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: int) -> None:
+    """Run `entry(run_dir, config)` in `devices` processes and wait; returns when all have returned.
+
+    Raises RunFailed if a rank raised, died or was interrupted; no process is left behind in any case.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # The agent logs what it does and the traceback of a rank; here the record says it, and logs/ has the traceback.
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
+    logs = run_dir / "logs"
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        start_method="forkserver",
+        max_restarts=0,
+        monitor_interval=0.1,
+        shutdown_timeout=3,
+        logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ALL),
+    )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
+    prepare()
+    try:
+        elastic_launch(launch, rank_main)(entry, str(run_dir), config)
+    except (SignalException, KeyboardInterrupt) as error:
+        raise interrupted(error) from None
+    except ChildFailedError as error:
+        keep_outputs(logs)
+        raise cause(error) from None
+    else:
+        shutil.rmtree(logs, ignore_errors=True)
+    finally:
+        for number, handler in handlers.items():  # the agent leaves its own behind
+            signal.signal(number, handler)
+
+
+def rank_main(entry: Entry, run_dir: str, config: dict[str, Any]) -> None:
+    """What each rank's process does."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, also while blocked in a communication
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = str(config["threads"])
+    torch.set_num_threads(config["threads"])
+    try:
+        entry(run_dir, config)
+    except Exception as error:
+        traceback.print_exc()  # to the rank's file
+        if lost_peer(error):
+            time.sleep(GRACE_S)
+        raise
+
+
+def end_with_parent() -> NoReturn:
+    """Kill this rank when the process that started it is gone: it would wait for its peers for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def lost_peer(error: Exception) -> bool:
+    """Whether an exception only says that another rank is gone."""
+    import torch.distributed as dist
+
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and re.search(r"gloo|[Cc]onnection (closed|reset|refused)|NCCL", text) is not None
+
+
+def cause(error: Any) -> RunFailed:
+    """One line from the agent's `ChildFailedError`: the rank, and the signal or the exception that ended it."""
+    rank, failure = error.get_first_failure()
+    if failure.exitcode == -signal.SIGINT:
+        return RunFailed("interrupted", f"rank {rank} was interrupted")
+    if failure.exitcode < 0:
+        return RunFailed("failed", f"rank {rank} was killed by {failure.signal_name()}")
+    if not isinstance(failure.message, dict):
+        return RunFailed("failed", f"rank {rank} exited with code {failure.exitcode}")
+    line = failure.message["message"].strip().splitlines()[0]
+    return RunFailed(status_of(line), f"rank {rank}: {line}")
+
+
+def status_of(message: str) -> str:
+    """`oom` if a message `Type: text` is about memory, else `failed`."""
+    return "oom" if re.match(r"MemoryError|OutOfMemoryError|RuntimeError:.*can't allocate memory", message) else "failed"
+
+
+def interrupted(error: BaseException) -> RunFailed:
+    """The record of a run ended by Ctrl-C or a signal to this process."""
+    number = getattr(error, "sigval", signal.SIGINT)
+    return RunFailed("interrupted", f"ended by {signal.Signals(number).name}")
+
+
+def keep_outputs(logs: Path) -> None:
+    """Flatten the agent's folders to `logs/rank-R.txt`; ranks that printed nothing leave none."""
+    for path in sorted(logs.glob("*/attempt_*/*/std*.log")):
+        text = path.read_text(errors="replace")
+        if text:
+            with (logs / f"rank-{path.parent.name}.txt").open("a") as out:
+                out.write(text)
+    for folder in logs.iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)

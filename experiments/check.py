@@ -1,0 +1,164 @@
+"""Everything that can be known to be wrong before a rank is started, said in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config import RunConfig
+
+if TYPE_CHECKING:
+    from experiments.models import Model
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "scheduler": ("shipped", "dpmsolver++", "ddim", "flow_euler"),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "cluster.device": ("auto", "cpu", "cuda"),
+    "cluster.backend": ("auto", "gloo", "nccl"),
+    "log.wandb.mode": ("disabled", "offline", "online"),
+}
+AT_LEAST: dict[str, float] = {
+    "steps": 1,
+    "devices": 1,
+    "threads": 1,
+    "seed": 0,
+    "model.resolution": 1,
+    "measure.repeats": 1,
+    "measure.warmup_runs": 0,
+    "cluster.timeout_s": 1,
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run: the key at fault (or none), and a message that begins with its value."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(f"{key}={message}" if key else message)
+        self.key = key
+        self.message = message
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`, nearest: X` if a valid name is like `name`, else nothing."""
+    near = get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f", nearest: {near[0]}" if near else ""
+
+
+def check_values(cfg: RunConfig) -> None:
+    """Values that are wrong for every model and method. Raises ConfigError."""
+    from experiments.methods import METHODS
+
+    for key, low in AT_LEAST.items():
+        value = lookup(cfg, key)
+        if value is not None and not value >= low:
+            raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
+    for key, allowed in CHOICES.items():
+        value = lookup(cfg, key)
+        if value not in allowed:
+            raise ConfigError(key, f"{value!r} is unknown{nearest(value, allowed)}; allowed: {', '.join(allowed)}")
+    scale = cfg.guidance_scale
+    if scale is not None and not (math.isfinite(scale) and scale >= 0):
+        raise ConfigError("guidance_scale", f"{scale} is not a finite number; allowed: 0 or more, up to 1 is no guidance")
+    prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
+    if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
+        raise ConfigError("prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts")
+    kind = METHODS.get(cfg.method.name)
+    if kind is None or not isinstance(cfg.method, kind.Config):
+        raise ConfigError("method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead")
+
+
+def lookup(cfg: Any, key: str) -> Any:
+    """The value of a dotted key of nested dataclasses."""
+    for part in key.split("."):
+        cfg = getattr(cfg, part)
+    return cfg
+
+
+def check_model(cfg: RunConfig) -> Model:
+    """The model's files, sizes and text encoder. Raises ConfigError; reads headers only."""
+    from experiments.models import choose_scheduler, open_model
+    from experiments.text import PACKAGES
+    from experiments.weights import ARCHITECTURE, check_weights
+    from pipefusion.core.dit import Problem
+
+    model_cfg = cfg.model
+    if model_cfg.weights is not None:
+        check_weights(model_cfg.weights)
+    elif model_cfg.architecture is None:
+        raise ConfigError("model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id")
+    try:
+        model = open_model(model_cfg)
+    except (TypeError, ValueError, OSError) as error:
+        if model_cfg.weights is None:
+            raise ConfigError("model.architecture", f"{first_line(error)}; allowed: what {ARCHITECTURE} takes") from None
+        text = f"{model_cfg.weights} cannot be opened ({first_line(error)}); allowed: a folder, or a hub id within reach"
+        raise ConfigError("model.weights", text) from None
+    size, multiple = model.resolution, model.multiple
+    if size <= 0 or size % multiple:
+        raise ConfigError("model.resolution", f"{size} is not a multiple of {multiple}; allowed: {multiple}, {2 * multiple}, ...")
+    encoders = ("random", *PACKAGES)
+    if model_cfg.text not in encoders:
+        near = nearest(model_cfg.text, encoders)
+        raise ConfigError("model.text", f"{model_cfg.text!r} is unknown{near}; allowed: {', '.join(encoders)}")
+    if model_cfg.text != "random":
+        check_text(model_cfg.text, model.shape.text_channels)
+    chosen = choose_scheduler(model, cfg.scheduler)
+    if isinstance(chosen, Problem):
+        raise ConfigError(chosen.key, chosen.message)
+    return model
+
+
+def check_text(encoder: str, channels: int) -> None:
+    """Whether the text encoder is there and gives what the model takes. Raises ConfigError."""
+    from experiments.text import encoder_folder
+
+    try:
+        width = json.loads((encoder_folder(encoder) / "config.json").read_text())["hidden_size"]
+    except (OSError, ValueError) as error:
+        raise ConfigError("model.text", f"{encoder} cannot be opened ({first_line(error)}); allowed: random") from None
+    if width != channels:
+        text = f"{encoder} gives {width} channels, and the model takes {channels}; allowed: random"
+        raise ConfigError("model.text", text)
+
+
+def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
+    """What keeps the method from running this combination; in a sweep a reason to skip it."""
+    from experiments.methods import METHODS
+
+    problem = METHODS[cfg.method.name].check(model.shape, cfg.devices, cfg.steps, cfg.method)
+    return None if problem is None else ConfigError(problem.key, problem.message)
+
+
+def check_output(run_dir: Path, key: str) -> None:
+    """Whether the run directory can be made and written to. Raises ConfigError; leaves nothing behind."""
+    there = run_dir.absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        # A file without a name: permissions alone say little for root, or on a read-only file system.
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path") from None
+
+
+def check_world(cfg: RunConfig, dir_given: bool) -> None:
+    """Under torchrun: as many ranks as devices, and one run directory for all. Raises ConfigError."""
+    world = os.environ.get("WORLD_SIZE")
+    if "RANK" not in os.environ or world is None:
+        return
+    if int(world) != cfg.devices:
+        raise ConfigError("devices", f"{cfg.devices} is not the {world} ranks that torchrun started; allowed: {world}")
+    if not dir_given:
+        raise ConfigError("hydra.run.dir", "(default) holds the time, which differs between ranks; allowed: any fixed path")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,136 @@
+"""The command: compose, check, run, and say in one line how each run ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from hashlib import sha1
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.agent import prepare
+from experiments.check import ConfigError, check_method, check_model, check_output, check_values, check_world
+from experiments.compose import Plan, plan
+from experiments.config import CONF, RunConfig, from_hydra, register
+
+LONGEST_NAME = 120
+
+
+def main(argv: list[str]) -> int:
+    """Run a command line. Returns the exit code: 0 done, 1 a run failed, 2 the configuration is wrong."""
+    args = get_args_parser().parse_args(argv)
+    only_shown = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    if not only_shown and "RANK" not in os.environ:
+        prepare()  # first of all: what ranks import takes seconds, which go by while this process imports it too
+    set_up()
+    try:
+        planned = plan(args.overrides, args.multirun)
+        if not only_shown:
+            check(planned, args.overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    statuses: list[str] = []
+
+    def job(cfg: DictConfig) -> None:
+        statuses.append(run_one(from_hydra(cfg), Path(HydraConfig.get().runtime.output_dir), planned.sweep))
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return int(any(status not in ("ok", "skipped") for status in statuses))
+
+
+def set_up() -> None:
+    """Schemas and the resolver that `conf/` refers to."""
+    OmegaConf.register_new_resolver("slug", slug, replace=True)
+    register()
+
+
+def slug(text: Any) -> str:
+    """A folder name from a run's overrides: no separators, and short enough for any file system."""
+    name = re.sub(r"[^\w.,=+-]+", "_", str(text)) if text else "sweep"
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{sha1(name.encode()).hexdigest()[:8]}"
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def check(planned: Plan, overrides: list[str]) -> None:
+    """Check every run before the first one starts. Raises ConfigError.
+
+    In a sweep, a combination that a method cannot do is not an error: it becomes a record that says `skipped`.
+    """
+    for job in planned.jobs:
+        cfg = from_hydra(job)
+        key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
+        check_output(Path(OmegaConf.select(job, key)), key)
+        if cfg.measure.name != "latency":
+            continue
+        check_values(cfg)
+        check_world(cfg, planned.sweep or any(text.startswith("hydra.run.dir=") for text in overrides))
+        problem = check_method(cfg, check_model(cfg))
+        if problem and not planned.sweep:
+            raise problem
+
+
+def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
+    """Run one configuration in directory `out`; returns its status."""
+    if cfg.measure.name == "train":
+        from experiments.training.loop import train
+
+        print(train(cfg.measure, out))
+        return "ok"
+    if cfg.measure.name == "score":
+        from experiments.training.score import score
+
+        score(cfg.measure, out)
+        return "ok"
+    from experiments import launch, records, sinks
+
+    cfg = launch.resolved(cfg)
+    record = records.finished(out, launch.config_text(cfg)) if sweep and cfg.resume else None
+    again = record is not None
+    if record is None:
+        problem = check_method(cfg, check_model(cfg))
+        record = launch.skip(cfg, out, str(problem)) if problem else launch.execute(cfg, out)
+    if os.environ.get("RANK", "0") == "0":
+        if not again:
+            sinks.log(cfg, out, record)
+        report(record, out, again)
+    if record["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return str(record["status"])
+
+
+def report(record: dict[str, Any], out: Path, again: bool) -> None:
+    """One line a run: on stdout what it took, on stderr why it did not end well."""
+    status = record["status"]
+    name = f"{record['method']} N={record['devices']}"
+    if status == "ok":
+        latency = record["latency_s"]
+        took = f"{latency['median']:.3f} s (spread {latency['spread']:.3f} s)"
+        print(f"{'had' if again else 'ok'}: {name}: {took}  {display(out)}", flush=True)
+    elif status == "skipped":
+        print(f"skipped: {name}: {record['reason']}  {display(out)}", flush=True)
+    else:
+        print(f"{status}: {record['reason']}", file=sys.stderr, flush=True)
+
+
+def display(path: Path) -> str:
+    """A path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

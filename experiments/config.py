@@ -1,0 +1,128 @@
+"""What a run is: dataclasses that Hydra composes from `conf/`, so that an unknown key is an error."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@dataclass
+class ModelConfig:
+    """Which transformer, on what picture size. Without `weights`, random ones of `architecture` from `seed`."""
+
+    name: str = MISSING
+    weights: str | None = None  # a folder in diffusers' layout, or a hub id; safetensors only
+    resolution: int | None = None  # pixels of a side; null: what the model was made for
+    dtype: str = "float32"  # float32 | bfloat16 | float16
+    text: str = "minilm"  # a text encoder, or "random": seeded embeddings in place of encoded prompts
+    seed: int = 0  # of random weights
+    architecture: dict[str, Any] | None = None  # only for random weights: class and its constructor's arguments
+
+
+@dataclass
+class ClusterConfig:
+    """Where the ranks run."""
+
+    name: str = "local"
+    device: str = "auto"  # auto | cpu | cuda
+    backend: str = "auto"  # auto | gloo | nccl
+    timeout_s: float = 600.0  # a communication that takes longer is an error
+
+
+@dataclass
+class LatencyConfig:
+    """`measure=latency`: untimed warm-up images, then timed ones, each repeat kept."""
+
+    name: str = "latency"
+    repeats: int = 3
+    warmup_runs: int = 1
+    memory: bool = True
+    ledger: bool = True  # write ledger.parquet
+    images: bool = True  # write images/ if the model's latents are pixels
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases; `offline` keeps its files under `wandb/` in the run directory."""
+
+    mode: str = "offline"  # disabled | offline | online
+    project: str = "pipefusion-lab"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LogConfig:
+    """What a run tells besides its record."""
+
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    progress: bool = True
+
+
+@dataclass
+class RunConfig:
+    """One run of one method."""
+
+    seed: int = 0  # of the noise
+    devices: int = 4  # ranks, one each; serial has one whatever is asked for
+    steps: int = 20
+    guidance_scale: float | None = None  # null: the model's shipped value
+    scheduler: str = "shipped"  # shipped | dpmsolver++ | ddim | flow_euler
+    prompt: Any = "a red apple"  # one prompt, or a list: a batch
+    negative_prompt: str = ""
+    threads: int = 1  # per rank
+    resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: Any = MISSING
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    measure: Any = MISSING
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def prompts_of(cfg: RunConfig) -> list[str]:
+    """The prompts of the batch, also where one string was given."""
+    return [cfg.prompt] if isinstance(cfg.prompt, str) else list(cfg.prompt)
+
+
+def as_dict(cfg: RunConfig) -> dict[str, Any]:
+    """The resolved configuration in plain Python, as `config.yaml` stores it and ranks receive it."""
+    content = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def from_hydra(cfg: DictConfig) -> RunConfig:
+    """The composed configuration as dataclasses, without Hydra's own node."""
+    plain = deepcopy(cfg)
+    with read_write(plain), open_dict(plain):
+        plain.pop("hydra", None)
+    run = OmegaConf.to_object(plain)
+    assert isinstance(run, RunConfig)
+    if run.method.name == "serial" and run.devices > 1:
+        run.devices = 1  # by definition; in a sweep over methods `devices` is for those that serial is compared with
+    return run
+
+
+def register() -> None:
+    """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`."""
+    # Here, because these import torch and diffusers, and who only reads records needs neither.
+    from experiments.methods import METHODS
+    from experiments.training.loop import TrainConfig
+    from experiments.training.score import ScoreConfig
+
+    store = ConfigStore.instance()
+    store.store(group="schema", name="run", node=RunConfig)
+    store.store(group="schema/model", name="model", node=ModelConfig)
+    store.store(group="schema/cluster", name="cluster", node=ClusterConfig)
+    store.store(group="schema/log", name="log", node=LogConfig)
+    for name, node in {"latency": LatencyConfig, "train": TrainConfig, "score": ScoreConfig}.items():
+        store.store(group="schema/measure", name=name, node=node)
+    for name, module in METHODS.items():
+        store.store(group="schema/method", name=name, node=module.Config)

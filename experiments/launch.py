@@ -1,0 +1,190 @@
+"""One run from configuration to record: inputs, ranks, merged files, run.json."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+import traceback
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments import pictures, records
+from experiments.agent import Entry, RunFailed, prepare, start_ranks, status_of
+from experiments.config import CONF, RunConfig, as_dict, prompts_of
+from experiments.environment import hardware, versions
+from experiments.progress import live
+
+DEFAULT_GUIDANCE = 4.5
+"""What diffusers' PixArt pipelines use, for models that ship with no value of their own."""
+
+
+def config_text(cfg: RunConfig) -> str:
+    """The content of config.yaml."""
+    return OmegaConf.to_yaml(as_dict(cfg))
+
+
+def resolved(cfg: RunConfig) -> RunConfig:
+    """The configuration with what the model decides filled in: resolution and guidance scale."""
+    from experiments.models import open_model
+
+    model = open_model(cfg.model)
+    shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
+    scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
+    return replace(cfg, guidance_scale=scale, model=replace(cfg.model, resolution=model.resolution))
+
+
+def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[str, Any]:
+    """Run one configuration and return the content of its run.json, whose `status` says how it ended.
+
+    The record exists from the start (`running`) and is complete in every case. `entry` is what each rank runs,
+    `experiments.rank.run_rank` unless given. Under torchrun this process is itself a rank, and rank 0 writes.
+    """
+    started = time.time()
+    cfg = resolved(cfg)
+    if "RANK" in os.environ:
+        return execute_as_rank(cfg, run_dir, entry, started)
+    prepare()
+    record = begin(cfg, run_dir)
+    try:
+        write_inputs(cfg, run_dir)
+        with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
+            start_ranks(entry or rank_entry(), run_dir, as_dict(cfg), cfg.devices)
+        record |= collect(cfg, run_dir, started)
+    except KeyboardInterrupt:
+        record |= {"status": "interrupted", "reason": "ended by SIGINT"}
+    except RunFailed as failure:
+        record |= {"status": failure.status, "reason": failure.reason}
+    except Exception as error:
+        # Not raised again: the next run of a sweep goes on, and the record says what happened.
+        text = f"{type(error).__name__}: {error}"
+        record |= {"status": status_of(text), "reason": text.splitlines()[0]}
+        (run_dir / "logs").mkdir(exist_ok=True)
+        records.write_text(run_dir / "logs" / "run.txt", traceback.format_exc())
+    finally:
+        end(record, run_dir, started)
+    return record
+
+
+def execute_as_rank(cfg: RunConfig, run_dir: Path, entry: Entry | None, started: float) -> dict[str, Any]:
+    """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group."""
+    import torch
+
+    rank = int(os.environ["RANK"])
+    torch.set_num_threads(cfg.threads)
+    record = begin(cfg, run_dir) if rank == 0 else {"status": "running"}
+    try:
+        if rank == 0:
+            write_inputs(cfg, run_dir)
+        (entry or rank_entry())(str(run_dir), as_dict(cfg))
+        record |= collect(cfg, run_dir, started) if rank == 0 else {"status": "ok"}
+    except BaseException as error:
+        text = f"rank {rank}: {type(error).__name__}: {error}".splitlines()[0]
+        stopped = isinstance(error, KeyboardInterrupt)
+        record |= {"status": "interrupted" if stopped else status_of(text.split(": ", 1)[1]), "reason": text}
+        if not isinstance(error, Exception | KeyboardInterrupt):
+            raise
+    finally:
+        # The agent's store outlives a run; the next run of a sweep needs keys of its own in it, as a restart does.
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(int(os.environ["TORCHELASTIC_RESTART_COUNT"]) + 1)
+        if rank == 0:
+            end(record, run_dir, started)
+    return record
+
+
+def skip(cfg: RunConfig, run_dir: Path, reason: str) -> dict[str, Any]:
+    """Record a combination of a sweep that its method cannot do."""
+    record = begin(cfg, run_dir) | {"status": "skipped", "reason": reason}
+    end(record, run_dir, time.time())
+    return record
+
+
+def rank_entry() -> Entry:
+    from experiments.rank import run_rank
+
+    return run_rank
+
+
+def write_inputs(cfg: RunConfig, run_dir: Path) -> None:
+    """inputs.safetensors of a run."""
+    # torch, diffusers and the text encoder's library take seconds to import; readers of records do without.
+    from experiments import inputs
+    from experiments.models import open_model
+
+    inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, open_model(cfg.model).shape))
+
+
+def begin(cfg: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Clean the directory and write config.yaml and a run.json that says `running`."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    records.clean(run_dir)
+    record: dict[str, Any] = {
+        "schema": records.SCHEMA,
+        "status": "running",
+        "reason": None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git_commit": records.git_commit(CONF.parent),
+        "versions": versions(),
+        "hardware": hardware(),
+        "world": cfg.cluster.name,
+        "model": cfg.model.name,
+        "method": cfg.method.name,
+        "devices": cfg.devices,
+        "seed": cfg.seed,
+        "steps": cfg.steps,
+        "guidance_scale": cfg.guidance_scale,
+        "resolution": cfg.model.resolution,
+        "threads": cfg.threads,
+        "dtype": cfg.model.dtype,
+        "prompts": prompts_of(cfg),
+        "method_config": as_dict(cfg)["method"],
+    }
+    record |= model_facts(cfg)
+    records.write_text(run_dir / "config.yaml", config_text(cfg))
+    records.write_json(run_dir / "run.json", record)
+    return record
+
+
+def model_facts(cfg: RunConfig) -> dict[str, Any]:
+    """The scheduler as diffusers' `from_config` takes it, and the weights by path and content."""
+    from experiments.models import choose_scheduler, open_model
+    from pipefusion.core.dit import Problem
+
+    model = open_model(cfg.model)
+    chosen = choose_scheduler(model, cfg.scheduler)
+    assert not isinstance(chosen, Problem), chosen
+    folder = model.folder
+    return {
+        "scheduler": {"class": chosen[0], "config": chosen[1]},
+        "weights": None if folder is None else str(folder),
+        "weights_sha256": None if folder is None else records.sha256_of(folder / "transformer"),
+    }
+
+
+def collect(cfg: RunConfig, run_dir: Path, started: float) -> dict[str, Any]:
+    """Merge what the ranks wrote; the part of the record that only they could know."""
+    reports = records.merge_ranks(run_dir, cfg.devices)
+    first = reports[0]
+    if cfg.measure.images:
+        pictures.write_images(run_dir, cfg.model)
+    return {
+        "status": "ok",
+        "hardware": hardware(first.get("gpu")),
+        "latency_s": records.latency([repeat["latency_s"] for repeat in first["repeats"]]),
+        "startup_s": max(report["ready_unix_s"] for report in reports) - started,
+    }
+
+
+def end(record: dict[str, Any], run_dir: Path, started: float) -> None:
+    """Write the final run.json and remove what only the merge needed."""
+    record["total_s"] = time.time() - started
+    records.write_json(run_dir / "run.json", record)
+    for path in records.rank_files(run_dir):
+        path.unlink(missing_ok=True)

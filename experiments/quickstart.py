@@ -1,0 +1,102 @@
+"""`python run.py experiment=quickstart`: eight methods on the shipped model, then what they held, sent and drew.
+
+The runs are an ordinary Hydra sweep (conf/experiment/quickstart.yaml); this callback reports on it at the end,
+from the run directories alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from analysis import figures, style, tables
+
+NOTE = (
+    "CPU timings rank nothing: ranks share the cores of one machine and talk through its memory. "
+    "Bytes held and sent, and the distance to serial, are exact."
+)
+
+
+class Report(Callback):
+    """Prints the tables of a sweep and writes them, with the pictures, to its directory (or to `folder`)."""
+
+    def __init__(self, folder: str | None = None):
+        self.folder = folder
+        self.run_dirs: list[Path] = []
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        self.run_dirs.append(Path(job_return.hydra_cfg.hydra.runtime.output_dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        done = [path for path in self.run_dirs if (path / "run.json").exists()]
+        if done:
+            report(done, Path(self.folder or config.hydra.sweep.dir), tokens_of(config), make_console())
+
+
+def make_console() -> Console:
+    """The terminal; where there is none, lines long enough that no table is folded."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def tokens_of(config: DictConfig) -> int:
+    """Image tokens of the sweep's model."""
+    from experiments.config import from_hydra
+    from experiments.models import open_model
+
+    return open_model(from_hydra(config).model).shape.tokens
+
+
+def report(run_dirs: list[Path], folder: Path, tokens: int, console: Console) -> list[Path]:
+    """Print and write everything about these runs; returns the paths written, which are printed last."""
+    methods, devices = tables.methods(*run_dirs), tables.devices(*run_dirs)
+    console.print(rich_table(tables.methods_text(methods), "Eight methods: the fullest rank of each"))
+    written = tables.save(methods, tables.methods_text(methods), folder, "methods")
+    if not devices.empty:
+        piped = devices[devices.method == "pipefusion"]
+        if not piped.empty:
+            text = tables.devices_text(piped).drop(columns="method")
+            console.print(rich_table(text, "PipeFusion: what each device holds, sends and waits for"))
+            console.print(answer(piped, tokens), style="bold", highlight=False)
+        written += tables.save(devices, tables.devices_text(devices), folder, "devices")
+    for name, figure in [
+        ("pictures", figures.picture_grid(*run_dirs)),
+        ("memory", figures.memory_per_device(*run_dirs)),
+    ]:
+        written += style.save(figure, folder, name) if figure else []
+    console.print(f"\n[dim]{NOTE}[/dim]\n")
+    for path in written:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return written
+
+
+def rich_table(text: pd.DataFrame, title: str) -> Table:
+    """A table of words for the terminal; the first column to the left, numbers to the right, reasons folded."""
+    table = Table(title=title, title_justify="left")
+    for at, heading in enumerate(text.columns):
+        words = at == 0 or heading == "status"
+        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "status")
+    for row in text.to_numpy().tolist():
+        table.add_row(*row)
+    return table
+
+
+def answer(devices: pd.DataFrame, tokens: int) -> str:
+    """What one PipeFusion device holds, in one sentence made from the rows of its run."""
+    row = devices.iloc[len(devices) // 2]
+    layers = f"layer {row.layers}" if row.layer_count == 1 else f"layers {row.layers}"
+    shares = ""
+    if not pd.isna(row.model_share):
+        shares = f"{100 * row.block_share:.1f} % of block parameters, {100 * row.model_share:.1f} % of all parameters, and "
+    own = "its one layer" if row.layer_count == 1 else f"its {row.layer_count} layers"
+    kv = f"KV of only {own} for all {tokens} image tokens ({row.kv_bytes / tables.MIB:.2f} MiB)"
+    return (
+        f"PipeFusion cuts layers 0-{int(devices.layer_count.sum()) - 1} into {len(devices)} stages: "
+        f"device {row['rank']} of {len(devices)} holds {layers}: {shares}{kv}."
+    )

@@ -1,0 +1,249 @@
+"""What one rank of a run does: build its part of the model, sample, time it, and write down what it saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from experiments.config import ModelConfig
+from experiments.methods import METHODS
+from experiments.models import Model, choose_scheduler, open_model
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler, parameter_parts
+from pipefusion.core.local import LocalFabric
+from pipefusion.core.memory import sampling_peak
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.silent import SilentFabric
+
+
+def run_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+    """Run this process's rank of a run; RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* come from the elastic agent.
+
+    Writes `.rank-R.json` and `.rank-R.ledger.parquet` into the run directory, rank 0 also `latents.safetensors`.
+    Raises FloatingPointError when latents stop being finite, and whatever torch raises when it fails.
+    """
+    torch.set_num_threads(cfg["threads"])
+    device = choose_device(cfg["cluster"]["device"])
+    backend = cfg["cluster"]["backend"]
+    if backend == "auto":
+        backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=cfg["cluster"]["timeout_s"])
+    dist.init_process_group(backend, timeout=timeout, device_id=device if device.type == "cuda" else None)
+    try:
+        with torch.inference_mode():
+            measure(Path(run_dir), cfg, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Each rank of a node takes the device of its local rank."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
+    """Build, load, warm up, repeat, and record."""
+    dist.barrier()
+    ready_unix_s = time.time()
+    model = open_model(ModelConfig(**cfg["model"]))
+    module = METHODS[cfg["method"]["name"]]
+    method_cfg = module.Config(**cfg["method"])
+    fabric = LocalFabric(Mesh({method_cfg.axis: cfg["devices"]}), device)
+    dit = model.view()
+    scheduler = run_scheduler(model, cfg)
+    sampler = module.build(dit, fabric, method_cfg, scheduler)
+    dit.load(model.tensors(), device)
+    noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg["guidance_scale"], device)
+
+    report = progress(run_dir, dit, cfg) if fabric.rank == 0 else None
+    options = cfg["measure"]
+    for index in range(options["warmup_runs"]):
+        if report:
+            report(f"warm-up {index + 1} of {options['warmup_runs']}")
+        timed(sampler, noise, cond, fabric)
+    peak_bytes = None
+    if options["memory"]:
+        if report:
+            report("memory")
+        peak_bytes = peak_of(model, cfg, fabric.rank, noise, cond, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    repeats = []
+    for index in range(options["repeats"]):
+        if report:
+            report(f"repeat {index + 1} of {options['repeats']}")
+        latents, seconds = timed(sampler, noise, cond, fabric)
+        repeats.append(seconds)
+
+    if fabric.rank == 0 and latents is not None:
+        write(
+            run_dir / "latents.safetensors",
+            lambda path: save_file({"latents": latents.cpu().contiguous()}, path),
+        )
+    batch, images = noise.shape[0] * cond.branches, noise.shape[0]
+    forecast = module.predict(dit.shape, cfg["devices"], fabric.rank, cfg["steps"], batch, images, method_cfg)
+    predicted_peak = None
+    if options["memory"]:
+        predicted_peak = peak_of(model, cfg, fabric.rank, noise, cond, torch.device("meta"))
+    row: dict[str, Any] = {
+        "rank": fabric.rank,
+        "layers": layers_text(dit.layers),
+        "layer_count": len(dit.layers),
+    }
+    row |= held_bytes(dit, fabric, peak_bytes) | {"sent_bytes": fabric.ledger.sent_bytes}
+    row |= {"recv_bytes": fabric.ledger.recv_bytes} | repeats[-1]
+    row |= {"host": socket.gethostname(), "pid": os.getpid()}
+    row |= {f"predicted_{key}": value for key, value in asdict(forecast).items() if key != "layers"}
+    row["predicted_peak_bytes"] = predicted_peak
+    cuda = device.type == "cuda"
+    row["cuda_allocated_peak_bytes"] = torch.cuda.max_memory_allocated(device) if cuda else None
+    row["cuda_reserved_peak_bytes"] = torch.cuda.max_memory_reserved(device) if cuda else None
+    record = {
+        "row": row,
+        "repeats": repeats,
+        "parts": dict(parameter_parts(dit)),
+        "ready_unix_s": ready_unix_s,
+    }
+    if options["ledger"]:
+        frame = pd.DataFrame([entry.row(fabric.rank) for entry in fabric.ledger.entries])
+        write(
+            run_dir / f".rank-{fabric.rank}.ledger.parquet", lambda path: frame.to_parquet(path, index=False)
+        )
+    write(run_dir / f".rank-{fabric.rank}.json", lambda path: path.write_text(json.dumps(record)))
+    dist.barrier()
+
+
+def run_scheduler(model: Model, cfg: dict[str, Any]) -> Any:
+    """The diffusers scheduler of a run with its timesteps set."""
+    chosen = choose_scheduler(model, cfg["scheduler"])
+    if isinstance(chosen, Problem):
+        raise ValueError(f"{chosen.key}: {chosen.message}")
+    return make_scheduler(*chosen, cfg["steps"])
+
+
+def read_inputs(path: Path, guidance_scale: float, device: torch.device) -> tuple[Tensor, Conditioning]:
+    """Noise [B,C,H,W] and conditioning from `inputs.safetensors`."""
+    tensors = load_file(path, device=str(device))
+    return tensors["noise"], Conditioning(
+        tensors["prompt_embeds"],
+        tensors["prompt_mask"],
+        guidance_scale,
+        tensors.get("negative_prompt_embeds"),
+        tensors.get("negative_prompt_mask"),
+    )
+
+
+def timed(
+    sampler: Sampler, noise: Tensor, cond: Conditioning, fabric: LocalFabric
+) -> tuple[Tensor | None, dict[str, float]]:
+    """One image batch from a common start to the end of the slowest rank; seconds of this rank by kind."""
+    synchronise(fabric.device)
+    dist.barrier()
+    start = time.perf_counter()
+    fabric.clear()
+    latents = sampler(noise, cond)
+    compute_s, wait_s, _ = fabric.close()
+    done = time.perf_counter()
+    dist.barrier()
+    end = time.perf_counter()
+    seconds = {"compute_s": compute_s, "wait_s": wait_s, "idle_s": end - done, "latency_s": end - start}
+    return latents, seconds
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_of(
+    model: Model, cfg: dict[str, Any], rank: int, noise: Tensor, cond: Conditioning, device: torch.device
+) -> int:
+    """High-water mark of the tensor bytes of this rank's program, run alone: on its device, or on `meta` to predict it.
+
+    Three steps after the warm-up are enough: from then on every step allocates what the one before it did.
+    """
+    module = METHODS[cfg["method"]["name"]]
+    method_cfg = module.Config(**cfg["method"])
+    cfg = cfg | {"steps": min(cfg["steps"], getattr(method_cfg, "warmup", 0) + 3)}
+    dit, scheduler = model.view(), run_scheduler(model, cfg)
+    fabric = SilentFabric(Mesh({method_cfg.axis: cfg["devices"]}), rank, device)
+    sampler = module.build(dit, fabric, method_cfg, scheduler)
+    if device.type != "meta":
+        dit.load(model.tensors(), device)
+    return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
+
+
+def held_bytes(dit: DiT, fabric: LocalFabric, peak_bytes: int | None) -> dict[str, int | None]:
+    """Bytes on this rank by kind. Replicated: parameters (or slices) that another rank holds too."""
+    mine = {
+        (name, dit.shards.get(name)): parameter.numel() * parameter.element_size()
+        for name, parameter in dit.model.named_parameters()
+    }
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, list(mine))
+    others = {key for rank, keys in enumerate(everyone) if rank != fabric.rank for key in keys}
+    parts = parameter_parts(dit)
+    return {
+        "param_bytes": sum(mine.values()),
+        "replicated_param_bytes": sum(size for key, size in mine.items() if key in others),
+        "block_param_bytes": sum(size for part, size in parts.items() if part.startswith("block")),
+        "kv_bytes": fabric.ledger.buffer_bytes["kv"],
+        "buffer_bytes": fabric.ledger.buffer_bytes["buffer"],
+        "comm_bytes": fabric.ledger.buffer_bytes["comm"],
+        "peak_bytes": peak_bytes,
+    }
+
+
+def layers_text(layers: range) -> str:
+    """`3-5`, `3`, or `-` for none."""
+    if not layers:
+        return "-"
+    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
+
+
+def progress(run_dir: Path, dit: Any, cfg: dict[str, Any]) -> Callable[[str], None]:
+    """A function that names the phase; the steps within it are counted by a hook on the model's own time embedding."""
+    state = {"phase": "", "step": 0, "of": cfg["steps"]}
+    last = 0.0
+
+    def show(force: bool) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if force or now - last > 0.2:
+            last = now
+            write(run_dir / ".progress.json", lambda path: path.write_text(json.dumps(state)))
+
+    def count(*_: Any) -> None:
+        state["step"] = int(str(state["step"])) + 1
+        show(False)
+
+    def phase(name: str) -> None:
+        state.update(phase=name, step=0)
+        show(True)
+
+    dit.model.adaln_single.register_forward_hook(count)
+    return phase
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+    """Write a whole file or none: under a temporary name, then renamed."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save(temporary)
+    temporary.replace(path)

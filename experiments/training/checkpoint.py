@@ -1,0 +1,76 @@
+"""The whole state of a training run in safetensors + JSON: weights, their average, both optimisers, the counters."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Random numbers need no state: they are a function of the seed and the step."""
+
+    step: int = 0  # of the whole run
+    seen: int = 0  # pictures, all stages
+    stage: int = 0
+    stage_step: int = 0
+    stage_samples: int = 0
+    seconds: float = 0.0  # spent in steps, over all resumed parts
+    losses: list[list[float]] = field(default_factory=list)  # rows of the loss curve
+
+
+def save(
+    folder: Path,
+    progress: Progress,
+    model: nn.Module,
+    ema: nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+) -> None:
+    """Write `state.safetensors` with the progress in its header; whole or not at all (temporary file and rename)."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    names = {id(p): k for k, p in model.named_parameters()}
+    for optimiser in optimisers:
+        for parameter, state in optimiser.state.items():
+            tensors |= {
+                f"optimiser.{names[id(parameter)]}.{key}": torch.as_tensor(v) for key, v in state.items()
+            }
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "state.safetensors.part"
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    save_file(tensors, part, metadata={"progress": json.dumps(asdict(progress))})
+    os.replace(part, folder / "state.safetensors")
+
+
+def load(
+    folder: Path, model: nn.Module, ema: nn.Module, optimisers: Sequence[torch.optim.Optimizer]
+) -> Progress | None:
+    """Restore in place what `save` wrote; None when there is no checkpoint."""
+    path = folder / "state.safetensors"
+    if not path.is_file():
+        return None
+    groups: dict[str, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+        for key in file.keys():  # noqa: SIM118 (not a dict)
+            kind, name = key.split(".", 1)
+            groups.setdefault(kind, {})[name] = file.get_tensor(key)
+    model.load_state_dict(groups.pop("model"))
+    ema.load_state_dict(groups.pop("ema"))
+    parameters = dict(model.named_parameters())
+    # By weight and not by optimiser: the run may go on with another number of workers.
+    owner = {id(p): o for o in optimisers for group in o.param_groups for p in group["params"]}
+    for full, value in groups.get("optimiser", {}).items():
+        name, key = full.rsplit(".", 1)
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU wherever the weights are.
+        owner[id(parameter)].state[parameter][key] = value if key == "step" else value.to(parameter.device)
+    return progress

@@ -1,0 +1,41 @@
+"""Full-length K and V of a device's own layers, refreshed band by band (section 3.2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pipefusion.core.fabric import Fabric
+
+
+class StaleKV:
+    """One buffer a layer: [2, batch, p, heads, head_dim], K then V, starting as zeros.
+
+    It lives for one image: 2 * p * hs * layers * batch * itemsize bytes on the device.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        layers: Iterable[int],
+        batch: int,
+        tokens: int,
+        heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+    ):
+        self.buffers = {
+            layer: fabric.zeros("kv", 2, batch, tokens, heads, head_dim, dtype=dtype) for layer in layers
+        }
+
+    def write(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
+        """Overwrite the K, V of these image tokens, in place."""
+        buffer = self.buffers[layer]
+        buffer[0, :, tokens].copy_(k)
+        buffer[1, :, tokens].copy_(v)
+
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        """K and V of all p image tokens, each [batch, p, heads, head_dim]: fresh where written this step."""
+        return self.buffers[layer][0], self.buffers[layer][1]

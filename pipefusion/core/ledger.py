@@ -1,0 +1,80 @@
+"""What a rank communicated and what it holds: every message with its bytes and its wait, every buffer with its kind.
+
+Byte conventions (Table 1's "wire bytes", per rank, n ranks on the axis): a message counts its own size; all-gather
+(n-1) times the own shard; all-to-all (n-1)/n of the tensor; all-reduce 2(n-1)/n of the tensor; a broadcast (n-1) times
+the tensor at its source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["kv", "buffer", "comm"]
+
+
+class Where(NamedTuple):
+    """The place of a communication in the run; -1 where a coordinate does not apply (patch -1: the whole image)."""
+
+    step: int = -1
+    layer: int = -1
+    patch: int = -1
+
+
+@dataclass
+class Entry:
+    """One communication of one rank. Times are seconds from the start of the image."""
+
+    op: str
+    axis: str
+    peer: int
+    at: Where
+    sent_bytes: int
+    recv_bytes: int
+    is_async: bool
+    start_s: float = 0.0
+    wait_s: float = 0.0
+
+    def row(self, rank: int) -> dict[str, Any]:
+        """The entry as a row of `ledger.parquet`."""
+        return {
+            "rank": rank,
+            "step": self.at.step,
+            "layer": self.at.layer,
+            "patch": self.at.patch,
+            "op": self.op,
+            "peer": self.peer,
+            "axis": self.axis,
+            "bytes": max(self.sent_bytes, self.recv_bytes),
+            "sent_bytes": self.sent_bytes,
+            "recv_bytes": self.recv_bytes,
+            "start_s": self.start_s,
+            "wait_s": self.wait_s,
+            "async": self.is_async,
+        }
+
+
+@dataclass
+class Ledger:
+    """All communications of one rank for one image, and the buffers it allocated, by kind in bytes."""
+
+    entries: list[Entry] = field(default_factory=list)
+    buffer_bytes: dict[str, int] = field(default_factory=lambda: {"kv": 0, "buffer": 0, "comm": 0})
+
+    def clear(self) -> None:
+        """Forget everything: called between two images."""
+        self.entries.clear()
+        for kind in self.buffer_bytes:
+            self.buffer_bytes[kind] = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        return sum(entry.sent_bytes for entry in self.entries)
+
+    @property
+    def recv_bytes(self) -> int:
+        return sum(entry.recv_bytes for entry in self.entries)
+
+    @property
+    def wait_s(self) -> float:
+        return sum(entry.wait_s for entry in self.entries)

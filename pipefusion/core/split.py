@@ -1,0 +1,90 @@
+"""How layers are cut into stages and token rows into patches. The two cuts are independent: N stages, M patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SPLITS = ("ceil", "even", "cost")
+
+
+def even_sizes(total: int, parts: int) -> list[int]:
+    """Sizes that differ by at most one, the larger ones first; zeros at the end when `parts` exceeds `total`."""
+    base, extra = divmod(total, parts)
+    return [base + (i < extra) for i in range(parts)]
+
+
+def ranges(sizes: Sequence[int]) -> list[range]:
+    """Consecutive ranges of the given sizes, starting at 0."""
+    result, start = [], 0
+    for size in sizes:
+        result.append(range(start, start + size))
+        start += size
+    return result
+
+
+def ceil_sizes(total: int, parts: int) -> list[int]:
+    """`ceil(total/parts)` each until nothing is left, as published: 28 on 8 is 4,4,4,4,4,4,4,0."""
+    size = -(-total // parts)
+    return [max(0, min(size, total - i * size)) for i in range(parts)]
+
+
+def balanced_sizes(costs: Sequence[float], parts: int, first: float = 0.0, last: float = 0.0) -> list[int]:
+    """Consecutive groups of layers whose largest total cost is smallest, each with at least one layer.
+
+    `first` and `last` are added to the first and the last group (embed and unembed). Exact, by dynamic programming:
+    O(layers^2 parts). Raises ValueError when there are fewer layers than parts.
+    """
+    layers = len(costs)
+    if layers < parts:
+        raise ValueError(f"{layers} layers cannot fill {parts} stages")
+    prefix = [0.0]
+    for cost in costs:
+        prefix.append(prefix[-1] + cost)
+
+    def cost_of(part: int, start: int, stop: int) -> float:
+        return prefix[stop] - prefix[start] + first * (part == 0) + last * (part == parts - 1)
+
+    best: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]  # per part: layers done -> (worst cost, start)
+    for part in range(parts):
+        row: dict[int, tuple[float, int]] = {}
+        left = parts - 1 - part
+        for stop in range(part + 1, layers - left + 1):
+            if left == 0 and stop != layers:
+                continue
+            row[stop] = min(
+                (max(worst, cost_of(part, start, stop)), start)
+                for start, (worst, _) in best[part].items()
+                if start < stop
+            )
+        best.append(row)
+    sizes, stop = [], layers
+    for part in range(parts, 0, -1):
+        start = best[part][stop][1]
+        sizes.append(stop - start)
+        stop = start
+    return sizes[::-1]
+
+
+def split_layers(
+    layers: int,
+    stages: int,
+    how: str,
+    costs: Sequence[float] | None = None,
+    first: float = 0.0,
+    last: float = 0.0,
+) -> list[range]:
+    """Layers of each stage. `how` is one of `SPLITS`; `cost` balances `costs` with embed and unembed included."""
+    if how == "ceil":
+        return ranges(ceil_sizes(layers, stages))
+    if how == "even":
+        return ranges(even_sizes(layers, stages))
+    if how == "cost":
+        return ranges(balanced_sizes(costs or [1.0] * layers, stages, first, last))
+    raise ValueError(f"unknown split {how!r}; one of {', '.join(SPLITS)}")
+
+
+def split_rows(rows: int, patches: int) -> list[range]:
+    """Token rows of each of M patches: horizontal bands, sizes differing by at most one row."""
+    if not 1 <= patches <= rows:
+        raise ValueError(f"{patches} patches of {rows} token rows; allowed: 1..{rows}")
+    return ranges(even_sizes(rows, patches))

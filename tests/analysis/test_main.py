@@ -1,0 +1,73 @@
+"""`python -m analysis`: everything from records, the same bytes twice."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from analysis import style
+from analysis.__main__ import OUTPUTS, main
+from analysis.readme import refresh
+from tests.analysis.synthetic import write_sweep
+
+
+def outputs(results: Path) -> dict[str, bytes]:
+    files = [*(results / "tables").glob("*"), *(results / "figures").glob("*")]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "records" / "quickstart")
+    assert main([], tmp_path) == 0
+    first = outputs(tmp_path)
+    assert main([], tmp_path) == 0
+    assert outputs(tmp_path) == first
+    assert len(first) == 2 * len(OUTPUTS)
+
+
+def test_tables_say_nothing_of_where_a_run_was(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "records" / "quickstart")
+    main(["quickstart_devices"], tmp_path)
+    text = (tmp_path / "tables" / "quickstart_devices.csv").read_text()
+    assert "a-host" not in text
+    assert str(tmp_path) not in text
+
+
+def test_a_name_chooses_its_outputs(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "records" / "quickstart")
+    assert main(["quickstart_memory"], tmp_path) == 0
+    assert set(outputs(tmp_path)) == {"quickstart_memory.png", "quickstart_memory.svg"}
+    assert imread(tmp_path / "figures" / "quickstart_memory.png").std() > 0
+
+
+def test_an_unknown_name_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quickstrat"], tmp_path) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_records_nothing_is_written(tmp_path: Path) -> None:
+    assert main([], tmp_path) == 0
+    assert outputs(tmp_path) == {}
+
+
+def test_tables_in_the_readme_are_the_generated_ones(tmp_path: Path) -> None:
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    write_sweep(results / "records" / "quickstart")
+    readme.write_text("before\n<!-- table: quickstart_fullest -->\nold\n<!-- end -->\nafter\n")
+    main(["quickstart_fullest"], results)
+    table = (results / "tables" / "quickstart_fullest.md").read_text()
+    assert readme.read_text() == f"before\n<!-- table: quickstart_fullest -->\n{table}<!-- end -->\nafter\n"
+    assert not refresh(readme, results / "tables")
+
+
+def test_keep_then_report(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "runs")
+    assert main(["keep", str(tmp_path / "runs"), "quickstart"], tmp_path) == 0
+    assert main(["quickstart_methods"], tmp_path) == 0
+    assert main(["keep", str(tmp_path / "none"), "quickstart"], tmp_path) == 2
+
+
+def test_every_method_has_its_own_colour_marker_and_label() -> None:
+    for looks in (style.COLOUR, style.MARKER, style.LABEL):
+        assert list(looks) == style.ORDER
+        assert len(set(looks.values())) == len(style.ORDER)

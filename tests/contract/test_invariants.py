@@ -1,0 +1,146 @@
+"""Every method in the table against the invariants of its kind. A new row in the table is tested without a word here.
+
+A method with a `warmup` key is displaced: it must equal serial when every step is synchronous. One without claims to
+be exact. One with a `patches` key must equal serial for a single patch, and may not depend on the number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+
+import pytest
+from torch import Tensor
+
+from experiments.methods import METHODS
+from tests.cases import Case, Result, model_of, relative_error, sample
+from tests.ranks import Ranks
+
+TOLERANCE = 1e-5
+DEVICES = (1, 2, 3, 4)
+SETTINGS = {
+    "dpm": {},
+    "dpm-guided-batch": {"guidance": 4.5, "images": 2},
+    "ddim-guided": {"scheduler": "ddim", "guidance": 3.0},
+    "euler": {"scheduler": "flow_euler"},
+}
+
+
+def keys(name: str) -> set[str]:
+    return {key.name for key in fields(METHODS[name].Config)}
+
+
+DISPLACED = [name for name in METHODS if "warmup" in keys(name)]
+EXACT = [name for name in METHODS if "warmup" not in keys(name) and name != "serial"]
+PATCHED = [name for name in METHODS if "patches" in keys(name)]
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[dict[int, Ranks]]:
+    with Ranks(1) as one, Ranks(2) as two, Ranks(3) as three, Ranks(4) as four:
+        yield {1: one, 2: two, 3: three, 4: four}
+
+
+@pytest.fixture(scope="module")
+def serial(ranks: dict[int, Ranks]):
+    @cache
+    def latents(setting: str) -> Tensor:
+        return ranks[1].run(sample, Case("serial", **SETTINGS[setting]))[0].latents
+
+    return latents
+
+
+def run(ranks: dict[int, Ranks], devices: int, case: Case) -> list[Result]:
+    module, shape = METHODS[case.name], model_of(case).shape
+    problem = module.check(shape, devices, case.steps, module.Config(**case.method))
+    if problem:
+        pytest.skip(f"{problem.key}: {problem.message}")
+    return ranks[devices].run(sample, case)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_methods_equal_serial(ranks, serial, name, devices, setting):
+    results = run(ranks, devices, Case(name, **SETTINGS[setting]))
+    assert relative_error(results[0].latents, serial(setting)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("name", DISPLACED)
+def test_all_steps_synchronous_equals_serial(ranks, serial, name, devices, setting):
+    results = run(ranks, devices, Case(name, {"warmup": 4}, **SETTINGS[setting]))
+    assert relative_error(results[0].latents, serial(setting)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("name", DISPLACED)
+def test_staleness_is_real(ranks, serial, name, devices, warmup):
+    """A displaced method that equals serial with stale steps is not displaced: the tests above would prove nothing."""
+    results = run(ranks, devices, Case(name, {"warmup": warmup}))
+    assert relative_error(results[0].latents, serial("dpm")) > 1e-4
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("name", PATCHED)
+def test_one_patch_equals_serial(ranks, serial, name, devices, warmup):
+    results = run(ranks, devices, Case(name, {"patches": 1, "warmup": warmup}))
+    assert relative_error(results[0].latents, serial("dpm")) <= TOLERANCE
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(("patches", "warmup"), [(2, 0), (3, 1), (5, 1), (12, 2)])
+@pytest.mark.parametrize("name", PATCHED)
+def test_result_depends_on_patches_and_warmup_but_not_on_devices(ranks, name, patches, warmup, setting):
+    case = Case(name, {"patches": patches, "warmup": warmup}, **SETTINGS[setting])
+    alone = run(ranks, 1, case)[0].latents
+    for devices in (2, 3, 4):
+        assert relative_error(run(ranks, devices, case)[0].latents, alone) <= TOLERANCE
+
+
+@pytest.mark.parametrize("split", ["ceil", "even", "cost"])
+@pytest.mark.parametrize("name", [name for name in METHODS if "split" in keys(name)])
+def test_split_does_not_change_the_result(ranks, name, split):
+    """5 layers on 4 devices; `ceil` gives 2, 2, 1, 0: an empty last stage."""
+    five = {"num_layers": 5}
+    want = run(
+        ranks,
+        1,
+        Case(name, architecture=five)
+        if name not in PATCHED
+        else Case(name, {"patches": 3}, architecture=five),
+    )
+    method = {"split": split} | ({"patches": 3} if name in PATCHED else {})
+    results = run(ranks, 4, Case(name, method, architecture=five))
+    assert relative_error(results[0].latents, want[0].latents) <= TOLERANCE
+    covered = [layer for result in results for layer in result.layers]
+    assert covered == list(range(5))
+    if split == "ceil":
+        assert [len(result.layers) for result in results] == [2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("guidance", [1.0, 4.5])
+@pytest.mark.parametrize("name", METHODS)
+def test_measured_bytes_equal_closed_forms(ranks, name, devices, guidance):
+    """Parameters, KV, buffers, sent and received bytes of every rank, to the byte."""
+    method = {"patches": 5} if name in PATCHED else {}
+    results = run(ranks, devices, Case(name, method, guidance=guidance, images=2, peak=True))
+    for rank, result in enumerate(results):
+        predicted = {key: result.predicted[key] for key in result.measured}
+        assert result.measured == predicted, f"rank {rank}"
+        assert result.peak_bytes == result.predicted_peak_bytes, f"rank {rank}"
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+@pytest.mark.parametrize("name", METHODS)
+def test_everything_sent_is_received(ranks, name, devices):
+    results = run(ranks, devices, Case(name))
+    sent = sum(row["sent_bytes"] for result in results for row in result.rows)
+    assert sent == sum(row["recv_bytes"] for result in results for row in result.rows)
+    if devices == 1:
+        assert sent == 0

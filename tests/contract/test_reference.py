@@ -1,0 +1,86 @@
+"""Displaced methods, with steps that really are stale, against the naive reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor
+
+from pipefusion.core.split import split_rows
+from tests.cases import Case, inputs, model_of, relative_error, sample, scheduler_of
+from tests.ranks import Ranks
+from tests.reference import denoise
+
+GUIDED = {"guidance": 4.5, "images": 2}
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[dict[int, Ranks]]:
+    with Ranks(1) as one, Ranks(3) as three, Ranks(4) as four:
+        yield {1: one, 3: three, 4: four}
+
+
+def reference(case: Case, patches: int, warmup: int, sees: str) -> Tensor:
+    model = model_of(case)
+    torch.manual_seed(model.seed)
+    network = PixArtTransformer2DModel.from_config(model.config).eval()
+    noise, cond = inputs(case, model)
+    bands = [list(band) for band in split_rows(model.shape.token_rows, patches)]
+    text, mask = cond.stacked()
+    with torch.inference_mode():
+        return denoise(
+            network, scheduler_of(case, model), noise, text, mask, case.guidance, bands, warmup, sees
+        )
+
+
+@pytest.mark.parametrize(
+    ("devices", "patches", "warmup", "settings"),
+    [
+        (3, 4, 1, {}),
+        (4, 2, 0, {"scheduler": "ddim"}),
+        (3, 5, 2, GUIDED),
+        (1, 12, 1, {"scheduler": "flow_euler"}),
+        (4, 7, 0, GUIDED | {"scheduler": "flow_euler"}),
+    ],
+)
+def test_pipefusion(ranks, devices, patches, warmup, settings):
+    case = Case("pipefusion", {"patches": patches, "warmup": warmup}, **settings)
+    got = ranks[devices].run(sample, case)[0].latents
+    assert relative_error(got, reference(case, patches, warmup, "pipefusion")) <= 1e-5
+
+
+@pytest.mark.parametrize(("name", "sees"), [("distrifusion", "distrifusion"), ("naive_patch", "naive")])
+@pytest.mark.parametrize(
+    ("devices", "warmup", "settings"), [(3, 1, {}), (4, 0, {"scheduler": "ddim"}), (4, 2, GUIDED)]
+)
+def test_patch_parallel(ranks, name, sees, devices, warmup, settings):
+    case = Case(name, {"warmup": warmup}, **settings)
+    got = ranks[devices].run(sample, case)[0].latents
+    assert relative_error(got, reference(case, devices, warmup, sees)) <= 1e-5
+
+
+def test_the_reference_itself_equals_the_stock_model_when_synchronous():
+    case = Case("serial", **GUIDED)
+    model = model_of(case)
+    torch.manual_seed(model.seed)
+    network = PixArtTransformer2DModel.from_config(model.config).eval()
+    noise, cond = inputs(case, model)
+    text, mask = cond.stacked()
+    scheduler, latent = scheduler_of(case, model), noise
+    with torch.inference_mode():
+        for time in scheduler.timesteps:
+            out = network(
+                torch.cat([latent] * 2),
+                encoder_hidden_states=text,
+                encoder_attention_mask=mask,
+                timestep=time.expand(4),
+                return_dict=False,
+            )[0]
+            negative, positive = out.chunk(2)
+            latent = scheduler.step(negative + 4.5 * (positive - negative), time, latent, return_dict=False)[
+                0
+            ]
+    assert relative_error(reference(case, 3, case.steps, "pipefusion"), latent) <= 1e-5

@@ -1,0 +1,75 @@
+"""Ranks that behave or misbehave, for tests of what the parent makes of them. Imported by every rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+
+def write_report(run_dir: str, rank: int) -> None:
+    folder = Path(run_dir)
+    repeat = {"compute_s": 1.0, "wait_s": 0.5, "idle_s": 0.0, "latency_s": 1.5}
+    row = {"rank": rank, "layers": str(rank), "pid": os.getpid(), **repeat}
+    report = {"row": row, "repeats": [repeat, repeat], "ready_unix_s": time.time()}
+    (folder / f".rank-{rank}.json").write_text(json.dumps(report))
+    if rank == 0:
+        save_file({"latents": torch.zeros(1, 3, 32, 32)}, folder / "latents.safetensors")
+
+
+def good(run_dir: str, cfg: dict[str, Any]) -> None:
+    dist.init_process_group("gloo")
+    write_report(run_dir, dist.get_rank())
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def misbehave(run_dir: str, how: str) -> None:
+    """Rank 2 does `how`, while the others wait for it."""
+    dist.init_process_group("gloo")
+    dist.barrier()
+    (Path(run_dir) / f"pid-{dist.get_rank()}").write_text(str(os.getpid()))
+    if dist.get_rank() == 2:
+        time.sleep(0.3)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "raise":
+            raise ValueError("layer 7 is missing\nand so is the rest")
+        if how == "memory":
+            raise MemoryError("no room for 12 GiB")
+        if how == "diverge":
+            raise FloatingPointError("latents not finite: rank 2, step 5")
+    if how == "hang":
+        time.sleep(600)
+    dist.all_reduce(torch.ones(1))
+
+
+def kill(run_dir: str, cfg: dict[str, Any]) -> None:
+    misbehave(run_dir, "kill")
+
+
+def fail(run_dir: str, cfg: dict[str, Any]) -> None:
+    misbehave(run_dir, "raise")
+
+
+def memory(run_dir: str, cfg: dict[str, Any]) -> None:
+    misbehave(run_dir, "memory")
+
+
+def diverge(run_dir: str, cfg: dict[str, Any]) -> None:
+    misbehave(run_dir, "diverge")
+
+
+def hang(run_dir: str, cfg: dict[str, Any]) -> None:
+    misbehave(run_dir, "hang")
+
+
+def kill_if_seed_is_1(run_dir: str, cfg: dict[str, Any]) -> None:
+    (kill if cfg["seed"] == 1 else good)(run_dir, cfg)

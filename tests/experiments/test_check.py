@@ -1,0 +1,214 @@
+"""Wrong configurations: one line with the key, what is allowed and the nearest valid name; nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
+from safetensors.torch import load_file, save_file
+
+from experiments import cli
+from experiments.check import ConfigError
+from experiments.compose import plan
+
+TINY = "model=pixart_tiny"
+# fmt: off
+BAD = [
+    (["method=pipefuson"], "method=pipefuson is unknown, nearest: pipefusion; allowed: distrifusion, naive_patch,"),
+    (["model=pixart_tinny"], "model=pixart_tinny is unknown, nearest: pixart_tiny; allowed:"),
+    (["experiment=quickstrt"], "experiment=quickstrt is unknown, nearest: quickstart; allowed:"),
+    (["cluster=locl"], "cluster=locl is unknown, nearest: local; allowed: local"),
+    (["measure=latncy"], "measure=latncy is unknown, nearest: latency; allowed:"),
+    (["stepz=3"], "stepz=3 is for an unknown key, nearest: steps; allowed:"),
+    (["modle=pixart_tiny"], "modle=pixart_tiny is for an unknown key, nearest: model; allowed:"),
+    (["method.patchez=3"], "method.patchez=3 is for an unknown key, nearest: method.patches; allowed:"),
+    (["method=serial", "method.patches=3"], "method.patches=3 is for an unknown key"),
+    (["hydra.foo=3"], "hydra.foo=3 is for an unknown key"),
+    (["+extra=1"], "extra cannot be added; allowed:"),
+    (["~method"], "method cannot be removed; allowed:"),
+    (["steps"], "'steps' is not understood"),
+    (["steps=[1,2"], "'steps=[1,2' is not understood"),
+    (["devices=1,2"], "devices=1,2 is several values; allowed: one, or a sweep with -m"),
+    (["devices=abc"], "devices=abc is of the wrong type; allowed: Integer"),
+    (["steps=1.5"], "steps=1.5 is of the wrong type; allowed: Integer"),
+    (["steps=null"], "steps=null is of the wrong type; allowed:"),
+    ([TINY, "devices=0"], "devices=0 is too small; allowed: 1 or more"),
+    ([TINY, "devices=-2"], "devices=-2 is too small; allowed: 1 or more"),
+    ([TINY, "method=serial", "devices=0"], "devices=0 is too small; allowed: 1 or more"),
+    ([TINY, "devices=5"], "devices=5 is outside 1..4 (4: the model's layers); allowed: 1..4"),
+    ([TINY, "method=sync_pipeline", "devices=5"], "devices=5 is outside 1..4"),
+    ([TINY, "method=tensor", "devices=3"], "devices=3 does not divide the 4 attention heads; allowed: 1, 2, 4"),
+    ([TINY, "method=ulysses", "devices=3"], "devices=3 does not divide the 4 attention heads; allowed: 1, 2, 4"),
+    ([TINY, "method=ring", "devices=3"], "devices=3 does not divide the 8 token rows; allowed: 1, 2, 4, 8"),
+    ([TINY, "method.patches=0"], "method.patches=0 is outside 1..8 (8: the token rows); allowed: 1..8"),
+    ([TINY, "method.patches=9"], "method.patches=9 is outside 1..8 (8: the token rows); allowed: 1..8"),
+    ([TINY, "method.warmup=-1"], "method.warmup=-1 is outside 0..20 (20: the steps); allowed: 0..20"),
+    ([TINY, "steps=4", "method.warmup=5"], "method.warmup=5 is outside 0..4 (4: the steps); allowed: 0..4"),
+    ([TINY, "method=distrifusion", "method.warmup=21"], "method.warmup=21 is outside 0..20"),
+    ([TINY, "method.split=evn"], "method.split='evn' is unknown, nearest: even; allowed: ceil, even, cost"),
+    ([TINY, "method.name=ring"], "method.name=ring is set by its group; allowed: method=NAME instead"),
+    ([TINY, "steps=0"], "steps=0 is too small; allowed: 1 or more"),
+    ([TINY, "seed=-1"], "seed=-1 is too small; allowed: 0 or more"),
+    ([TINY, "threads=0"], "threads=0 is too small; allowed: 1 or more"),
+    ([TINY, "measure.repeats=0"], "measure.repeats=0 is too small; allowed: 1 or more"),
+    ([TINY, "guidance_scale=nan"], "guidance_scale=nan is not a finite number"),
+    ([TINY, "guidance_scale=inf"], "guidance_scale=inf is not a finite number"),
+    ([TINY, "guidance_scale=-1"], "guidance_scale=-1.0 is not a finite number; allowed: 0 or more"),
+    ([TINY, "prompt=''"], "prompt='' is empty"),
+    ([TINY, "prompt=[]"], "prompt=[] is empty"),
+    ([TINY, "prompt=[a,' ']"], "prompt=['a', ' '] is empty"),
+    ([TINY, "scheduler=dimm"], "scheduler='dimm' is unknown, nearest: ddim; allowed: shipped,"),
+    ([TINY, "model.dtype=float23"], "model.dtype='float23' is unknown, nearest: float32; allowed: float32,"),
+    ([TINY, "cluster.device=cud"], "cluster.device='cud' is unknown, nearest: cuda; allowed: auto, cpu, cuda"),
+    ([TINY, "cluster.backend=glo"], "cluster.backend='glo' is unknown, nearest: gloo; allowed: auto, gloo, nccl"),
+    ([TINY, "log.wandb.mode=off"], "log.wandb.mode='off' is unknown"),
+    ([TINY, "model.text=minilmm"], "model.text='minilmm' is unknown, nearest: minilm; allowed: random, minilm"),
+    ([TINY, "model.text=minilm"], "model.text=minilm gives 384 channels, and the model takes 16; allowed: random"),
+    ([TINY, "model.resolution=30"], "model.resolution=30 is not a multiple of 4; allowed: 4, 8, ..."),
+    ([TINY, "model.resolution=0"], "model.resolution=0 is too small; allowed: 1 or more"),
+    ([TINY, "model.architecture=null"], "model.weights=null needs model.architecture"),
+    ([TINY, "model.architecture={layers: 3}"], "model.architecture="),
+    ([TINY, "model.weights=/nowhere/model"], "model.weights=/nowhere/model does not exist; allowed: a folder"),
+    ([TINY, "model.weights=run.py"], "model.weights=run.py is a file; allowed: a folder"),
+    ([TINY, "model.weights=conf"], "model.weights=conf/transformer/config.json does not exist; allowed:"),
+    ([TINY, "hydra.run.dir=/proc/nowhere/run"], "hydra.run.dir=/proc/nowhere/run cannot be written"),
+    ([TINY, "hydra.run.dir=run.py/run"], "hydra.run.dir=run.py/run cannot be written"),
+]
+# fmt: on
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas() -> None:
+    cli.set_up()
+
+
+def complaint(overrides: list[str], multirun: bool = False) -> str:
+    with pytest.raises(ConfigError) as caught:
+        cli.check(plan(overrides, multirun), overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[" ".join(case[0]) for case in BAD])
+def test_one_line_says_what_is_wrong(overrides: list[str], expected: str) -> None:
+    text = complaint(overrides)
+    assert text.startswith(expected)
+    assert "allowed: " in text
+
+
+def test_shipped_defaults_and_every_method_pass() -> None:
+    names = "sync_pipeline,tensor,ulysses,ring,naive_patch,distrifusion,pipefusion,serial"
+    planned = plan([TINY, f"method={names}"], multirun=True)
+    cli.check(planned, [])
+    assert planned.sweep
+    assert len(planned.jobs) == 8
+
+
+def test_experiment_is_a_sweep() -> None:
+    assert plan(["experiment=quickstart", TINY]).sweep
+
+
+def test_sweep_refuses_what_is_never_valid_but_not_what_a_method_cannot_do() -> None:
+    cli.check(plan([TINY, "method=tensor,ring", "devices=3,4"], multirun=True), [])
+    assert complaint([TINY, "steps=0,4"], multirun=True).startswith("steps=0 is too small")
+    assert complaint([TINY, "stepz=1,4"], multirun=True).startswith("stepz=1,4 is for an unknown key, nearest: steps")
+    assert complaint([TINY, "method=ring,rng"], multirun=True).startswith("method=rng is unknown, nearest: ring")
+
+
+def test_torchrun_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert complaint([TINY, "devices=4"]) == "devices=4 is not the 2 ranks that torchrun started; allowed: 2"
+    assert complaint([TINY, "devices=2"]).startswith("hydra.run.dir=")
+    cli.check(plan([TINY, "devices=2", "hydra.run.dir=some/dir"]), ["hydra.run.dir=some/dir"])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in diffusers' layout, as small as they come."""
+    folder = tmp_path_factory.mktemp("weights")
+    model = PixArtTransformer2DModel(
+        num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, in_channels=3,
+        out_channels=3, sample_size=16, patch_size=4, caption_channels=16, use_additional_conditions=False,
+    )  # fmt: skip
+    model.save_pretrained(folder / "transformer")
+    (folder / "scheduler").mkdir()
+    text = json.dumps({"_class_name": "DDIMScheduler"})
+    (folder / "scheduler" / "scheduler_config.json").write_text(text)
+    (folder / "pipefusion_lab.json").write_text(json.dumps({"pixel_space": True, "text_tokens": 4}))
+    return folder
+
+
+FILE = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def truncate(folder: Path) -> None:
+    whole = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(whole[: len(whole) // 2])
+
+
+def pickle(folder: Path) -> None:
+    torch.save(load_file(folder / FILE), folder / "transformer" / "diffusion_pytorch_model.bin")
+    (folder / FILE).unlink()
+
+
+def reshape(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    save_file({**tensors, "proj_out.bias": torch.zeros(7)}, folder / FILE)
+
+
+def drop(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    del tensors["proj_out.bias"]
+    save_file(tensors, folder / FILE)
+
+
+def add(folder: Path) -> None:
+    save_file({**load_file(folder / FILE), "extra.bias": torch.zeros(7)}, folder / FILE)
+
+
+def empty(folder: Path) -> None:
+    (folder / FILE).unlink()
+
+
+def other_class(folder: Path) -> None:
+    (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
+
+
+def no_json(folder: Path) -> None:
+    (folder / "transformer" / "config.json").write_text("{")
+
+
+DAMAGE = [
+    (truncate, "is truncated or broken"),
+    (pickle, "holds pickled weights (diffusion_pytorch_model.bin); allowed: *.safetensors"),
+    (reshape, "has proj_out.bias of shape [7]; allowed: [48]"),
+    (drop, "lacks proj_out.bias"),
+    (add, "has extra.bias, which PixArtTransformer2DModel has not"),
+    (empty, "holds no weights; allowed: *.safetensors"),
+    (other_class, "is for FluxTransformer2DModel; allowed: PixArtTransformer2DModel"),
+    (no_json, "is not readable as JSON"),
+]
+
+
+def use(folder: Path) -> list[str]:
+    return ["model.text=random", f"model.weights={folder}", "devices=1"]
+
+
+def test_good_weights_pass(weights: Path) -> None:
+    cli.check(plan(use(weights)), [])
+
+
+@pytest.mark.parametrize(("damage", "expected"), DAMAGE, ids=[case[0].__name__ for case in DAMAGE])
+def test_damaged_weights(damage, expected: str, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(weights, folder)
+    damage(folder)
+    text = complaint(use(folder))
+    assert text.startswith("model.weights=")
+    assert expected in text

@@ -1,0 +1,75 @@
+"""Ranks that end well, die, fail or hang: what the record says, how soon, and that no process stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.launch import execute
+from experiments.records import read_json
+from tests.experiments import fake_rank
+from tests.experiments.runs import alive, config, ranks_of, wait_until
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The first launch of a process waits for the imports of the fork server; the tests below measure later ones."""
+    execute(config(), tmp_path_factory.mktemp("first"), fake_rank.good)
+
+
+def test_run_that_ends_well(tmp_path: Path) -> None:
+    record = execute(config("devices=3"), tmp_path, fake_rank.good)
+    assert record == read_json(tmp_path / "run.json")
+    assert record["status"] == "ok"
+    assert record["latency_s"] == {"repeats": [1.5, 1.5], "median": 1.5, "spread": 0.0}
+    assert 0 < record["startup_s"] < record["total_s"]
+    assert record["scheduler"]["class"]
+    assert record["guidance_scale"] == 4.5
+    assert list(pd.read_csv(tmp_path / "ranks.csv")["rank"]) == [0, 1, 2]
+    assert len(pd.read_csv(tmp_path / "ranks_repeats.csv")) == 6
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "config.yaml", "run.json", "inputs.safetensors", "latents.safetensors", "ranks.csv", "ranks_repeats.csv", "images",
+    }  # fmt: skip
+
+
+FAILURES = [
+    (fake_rank.kill, "failed", "rank 2 was killed by SIGKILL"),
+    (fake_rank.fail, "failed", "rank 2: ValueError: layer 7 is missing"),
+    (fake_rank.memory, "oom", "rank 2: MemoryError: no room for 12 GiB"),
+    (fake_rank.diverge, "failed", "rank 2: FloatingPointError: latents not finite: rank 2, step 5"),
+]
+
+
+@pytest.mark.parametrize(("entry", "status", "reason"), FAILURES, ids=[case[0].__name__ for case in FAILURES])
+def test_rank_that_dies_is_named(entry, status: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    record = execute(config(), tmp_path, entry)
+    assert time.monotonic() - started < 10
+    assert (record["status"], record["reason"]) == (status, reason)
+    assert record == read_json(tmp_path / "run.json")
+    assert len(ranks_of(tmp_path)) == 4
+    assert not any(alive(pid) for pid in ranks_of(tmp_path))
+    assert capfd.readouterr().err == ""
+    if entry is not fake_rank.kill:
+        assert "Traceback" in (tmp_path / "logs" / "rank-2.txt").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_all_ranks(number: signal.Signals, tmp_path: Path) -> None:
+    def press() -> None:
+        wait_until(lambda: len(ranks_of(tmp_path)) == 4 and all(ranks_of(tmp_path)))
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=press, daemon=True).start()
+    record = execute(config(), tmp_path, fake_rank.hang)
+    assert (record["status"], record["reason"]) == ("interrupted", f"ended by {number.name}")
+    assert not any(alive(pid) for pid in ranks_of(tmp_path))
+    assert signal.getsignal(number) is before

@@ -1,0 +1,74 @@
+"""A run directory comes out again with plain diffusers, from its files alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from experiments.replay import main, must_equal_serial, replay
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real serial run of a small random model, guided, two prompts, a multistep solver."""
+    out = tmp_path_factory.mktemp("replay") / "run"
+    chosen = ["method=serial", "devices=1", "model=pixart_tiny", "steps=3", "scheduler=dpmsolver++"]
+    chosen += ["prompt=[a,b]", "guidance_scale=3", "measure.repeats=1", "measure.warmup_runs=0"]
+    command = [sys.executable, "run.py", *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=200)
+    return out
+
+
+def test_serial_comes_out_again(run_dir: Path) -> None:
+    ours, stored = replay(run_dir)
+    assert stored.shape == (2, 3, 32, 32)
+    assert float((ours - stored).abs().max()) <= 1e-5 * float(ours.abs().max())
+    assert main([str(run_dir)]) == 0
+
+
+def test_changed_latents_are_found(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = shutil.copytree(run_dir, tmp_path / "changed")
+    latents = load_file(changed / "latents.safetensors")["latents"]
+    latents[0, 0, 0, 0] += 0.1 * latents.abs().max()
+    save_file({"latents": latents}, changed / "latents.safetensors")
+    assert main([str(changed)]) == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_a_failed_run_has_nothing_to_replay(run_dir: Path, tmp_path: Path) -> None:
+    failed = shutil.copytree(run_dir, tmp_path / "failed")
+    record = json.loads((failed / "run.json").read_text()) | {
+        "status": "failed",
+        "reason": "rank 0: MemoryError",
+    }
+    (failed / "run.json").write_text(json.dumps(record))
+    assert main([str(failed)]) == 2
+    assert main([str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "exact"),
+    [
+        ("ring", {}, True),
+        ("pipefusion", {"warmup": 1, "patches": 4}, False),
+        ("pipefusion", {"warmup": 20, "patches": 4}, True),
+        ("pipefusion", {"warmup": 1, "patches": 1}, True),
+        ("distrifusion", {"warmup": 1}, False),
+        ("naive_patch", {"warmup": 20}, True),
+    ],
+)
+def test_what_must_equal_serial(method: str, config: dict[str, int], exact: bool) -> None:
+    assert must_equal_serial({"method": method, "steps": 20, "method_config": config}) is exact
+
+
+def test_nothing_of_ours_takes_part() -> None:
+    ours = "m.split('.')[0] in ('pipefusion', 'baselines')"
+    code = f"import sys, experiments.replay; print([m for m in sys.modules if {ours}])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,211 @@
+"""The recipe on a tiny model and made-up pictures: it learns, resumes exactly, exports, and scores as it should."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from safetensors.torch import load_file
+
+from experiments.training.checkpoint import Progress
+from experiments.training.data import DataConfig, PackageConfig, choose, fetch, resize
+from experiments.training.loop import Corpus, TrainConfig, draw_batch, train_on
+from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
+from experiments.training.sampling import draw_noise, sample
+from experiments.training.score import closeness, ranks
+
+NETWORK = NetworkConfig(layers=2, heads=2, head_dim=16, resolution=16, base_resolution=8, caption_channels=8)
+
+
+def tiny(stages: list[StageConfig], **recipe: Any) -> TrainConfig:
+    return TrainConfig(
+        network=NETWORK,
+        recipe=RecipeConfig(stages=stages, warmup_steps=5, **recipe),
+        wandb_mode="disabled",
+        sheet_samples=0,
+        log_steps=5,
+        workers=2,
+        threads=2,
+        seed=3,
+    )
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    """Four pictures of one colour each, four random texts and the empty one."""
+    draw = torch.Generator().manual_seed(0)
+    colours = torch.rand(4, 3, 1, 1, generator=draw) * 2 - 1
+    prompts = {"train": [f"colour {k}" for k in range(4)], "held_out": [], "unseen": []}
+    return Corpus(
+        colours.expand(4, 3, 16, 16).clone(), torch.randn(5, 3, 8, generator=draw), torch.ones(5, 3), prompts
+    )
+
+
+def test_loss_falls_and_the_export_samples_in_plain_diffusers(corpus: Corpus, tmp_path: Path) -> None:
+    cfg = tiny(
+        [StageConfig(8, 8, 400), StageConfig(16, 8, 1200)], muon_lr=0.01, adam_lr=0.01, empty_prompts=0.0
+    )
+    folder = train_on(cfg, tmp_path, corpus)
+    rows = [line.split(",") for line in (tmp_path / "loss.csv").read_text().splitlines()[1:]]
+    assert float(rows[-1][3]) < 0.45 * float(rows[0][3])
+    assert (tmp_path / "loss.png").is_file()
+    model = PixArtTransformer2DModel.from_pretrained(folder / "transformer", use_safetensors=True)
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
+    assert not list(tmp_path.rglob("*.bin"))
+    assert not list(tmp_path.rglob("*.pt"))
+    noise = draw_noise(4, 16, seed=5)
+    for solver in (scheduler, FlowMatchEulerDiscreteScheduler()):
+        made = sample(
+            model,
+            solver,
+            noise,
+            corpus.embeds[:4],
+            corpus.mask[:4],
+            corpus.embeds[4:],
+            corpus.mask[4:],
+            20,
+            1.0,
+        )
+        near = closeness(made, corpus.pictures / 2 + 0.5)
+        assert near.argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_resuming_gives_the_same_weights_to_the_bit(corpus: Corpus, tmp_path: Path) -> None:
+    cfg = tiny([StageConfig(8, 3, 12), StageConfig(16, 3, 12)])
+    whole = train_on(cfg, tmp_path / "whole", corpus)
+    for end in (2, 5):  # inside the first stage, then inside the second
+
+        def stop(at: Progress, end: int = end) -> bool:
+            return at.step == end
+
+        train_on(cfg, tmp_path / "parts", corpus, stop)
+    parts = train_on(cfg, tmp_path / "parts", corpus)
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    assert (whole / file).read_bytes() == (parts / file).read_bytes()
+    states = [load_file(tmp_path / name / "checkpoint" / "state.safetensors") for name in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert (tmp_path / "whole/loss.csv").read_text().count("\n") == 2  # header and step 5
+
+
+def test_the_number_of_workers_changes_only_rounding(corpus: Corpus, tmp_path: Path) -> None:
+    cfg = replace(tiny([StageConfig(8, 5, 15)]), dtype="float32")
+    states = []
+    for workers in (1, 2):
+        train_on(replace(cfg, workers=workers), tmp_path / str(workers), corpus)
+        states.append(load_file(tmp_path / str(workers) / "checkpoint" / "state.safetensors"))
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-2, atol=2e-3, msg=key)
+
+
+def test_the_training_attention_is_the_stock_one() -> None:
+    model = build_network(NETWORK, 0)
+    for block in model.transformer_blocks:  # silent at the start, which would hide a wrong cross-attention
+        torch.nn.init.normal_(block.attn2.to_out[0].weight, std=0.1)
+    torch.nn.init.normal_(model.proj_out.weight, std=0.1)
+    draw = torch.Generator().manual_seed(1)
+    inputs = {
+        "hidden_states": torch.randn(2, 3, 16, 16, generator=draw),
+        "encoder_hidden_states": torch.randn(2, 5, 8, generator=draw),
+        "encoder_attention_mask": torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]]),
+        "timestep": torch.tensor([300.0, 700.0]),
+    }
+    with torch.no_grad():
+        ours = model(**inputs).sample
+        model.set_attn_processor(AttnProcessor2_0())
+        torch.testing.assert_close(ours, model(**inputs).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_come_in_whole_rounds(corpus: Corpus) -> None:
+    cfg = tiny([StageConfig(8, 3, 12)])
+    pictures = resize(corpus.pictures, 8)
+    colours = [
+        draw_batch(cfg, Progress(stage_step=step), cfg.recipe.stages[0], pictures, corpus)[0][:, :, 0, 0]
+        for step in range(4)
+    ]
+    seen = torch.cat(colours)
+    for part in seen.split(4):
+        assert len(part.unique(dim=0)) == 4
+
+
+def test_learning_rate() -> None:
+    cfg = RecipeConfig(warmup_steps=10, decay=0.4, final_lr=0.0)
+    assert learning_rate(0.0, 0, cfg) == pytest.approx(0.1)
+    assert learning_rate(0.6, 100, cfg) == 1.0
+    assert learning_rate(0.8, 100, cfg) == pytest.approx(0.5)
+    assert learning_rate(1.0, 100, cfg) == pytest.approx(0.0)
+
+
+def test_ranks_on_planted_answers() -> None:
+    closer = torch.zeros(4, 8)
+    closer[0, 3] = 1.0  # first
+    closer[1] = torch.tensor([8.0, 7, 6, 5, 4, 3, 2, 1])  # third
+    closer[2] = torch.arange(8.0)  # last
+    # Row 3: all equal, which counts as last.
+    found = ranks(closer, torch.tensor([3, 2, 0, 0]))
+    assert found == {"top1": 0.25, "top5": 0.5, "median_rank": 3.0}
+
+
+def entry(k: int, category: str, **more: Any) -> dict[str, Any]:
+    base = {
+        "name": f"Thing {k}",
+        "unified": f"{k:X}",
+        "image": f"{k:x}.png",
+        "category": category,
+        "sort_order": k,
+    }
+    return base | {"subcategory": "plain", "has_img_google": True, "has_img_twitter": True} | more
+
+
+def test_the_concept_rule() -> None:
+    table = [entry(k, "Objects" if k % 2 else "Activities") for k in range(40)]
+    table[3]["subcategory"] = "time"
+    table[5]["has_img_google"] = False
+    cfg = DataConfig(concepts=10, unseen=2, categories=["Objects", "Activities"])
+    items = choose([table], cfg)
+    assert items == choose([list(reversed(table))], cfg)
+    assert [item.role for item in items].count("train") == 10
+    assert [item.role for item in items].count("unseen") == 2
+    assert all(item.caption.islower() and item.concept not in ("thing 3", "thing 5") for item in items)
+    objects = [item for item in items if int(item.concept.split()[1]) % 2]
+    assert len(objects) == 6
+
+
+def test_two_styles_and_held_out_pairs() -> None:
+    table = [entry(k, "Objects") for k in range(40)]
+    both = [PackageConfig(), PackageConfig(vendor="twitter", style="twemoji")]
+    cfg = DataConfig(packages=both, concepts=10, unseen=2, held_out_pairs=4, categories=["Objects"])
+    items = choose([table, table], cfg)
+    held = [item for item in items if item.role == "held_out"]
+    assert len(items) == 24
+    assert len(held) == 4
+    assert {item.style for item in held} == {"noto", "twemoji"}
+    trained = {item.concept for item in items if item.role == "train"}
+    assert {item.concept for item in held} <= trained
+    assert held[0].caption == f"{held[0].concept}, noto"
+    with pytest.raises(ValueError, match="two packages"):
+        choose([table], DataConfig(held_out_pairs=1, concepts=4, unseen=1, categories=["Objects"]))
+
+
+def test_a_wrong_or_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = PackageConfig()
+    (tmp_path / f"{package.name}-{package.version}.tgz").write_bytes(b"not it")
+    with pytest.raises(RuntimeError, match=r"checksum of .* expected sha512-") as caught:
+        fetch(package, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="npm is not installed") as caught:
+        fetch(package, str(tmp_path / "empty"))
+    assert "\n" not in str(caught.value)
+
+
+def test_exported_facts(corpus: Corpus, tmp_path: Path) -> None:
+    folder = train_on(tiny([StageConfig(8, 2, 4)]), tmp_path, corpus)
+    facts = json.loads((folder / "pipefusion_lab.json").read_text())
+    assert facts["resolution"] == 16
+    assert facts["training"]["samples"] == 4
+    assert json.loads((folder / "prompts.json").read_text())["train"] == corpus.prompts["train"]

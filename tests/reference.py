@@ -1,0 +1,128 @@
+"""PipeFusion, DistriFusion and naive patch parallelism from their equations: for loops, one process, no fabric.
+
+Deliberately naive and independent of the project's own code: a PixArt forward is written out from the stock model's
+parameters, attention is a plain softmax, K and V live in dictionaries.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor
+
+Remember = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(layer, own K, own V) -> the K, V of all tokens that the own queries attend to."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v, head by head, on [b, t, hs]."""
+    outs = []
+    for qh, kh, vh in zip(q.chunk(heads, -1), k.chunk(heads, -1), v.chunk(heads, -1), strict=True):
+        scores = qh @ kh.transpose(1, 2) / qh.shape[-1] ** 0.5
+        outs.append((scores if bias is None else scores + bias).softmax(-1) @ vh)
+    return torch.cat(outs, -1)
+
+
+def predict_patch(
+    model: PixArtTransformer2DModel,
+    latent: Tensor,
+    rows: list[int],
+    time: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    remember: Remember,
+) -> Tensor:
+    """The model's prediction for the token rows `rows` of a full latent, self-attention seeing what `remember` gives."""
+    ps, heads = model.config.patch_size, model.config.num_attention_heads
+    b, cols = latent.shape[0], latent.shape[3] // ps
+    tokens = [r * cols + c for r in rows for c in range(cols)]
+    x = model.pos_embed(latent)[:, tokens]
+    six, embedded = model.adaln_single(time.expand(b), None, batch_size=b, hidden_dtype=x.dtype)
+    y = model.caption_projection(text)
+    bias = (1 - mask[:, None]) * -10000.0
+    for layer, block in enumerate(model.transformer_blocks):
+        shift1, scale1, gate1, shift2, scale2, gate2 = (block.scale_shift_table + six.view(b, 6, -1)).split(
+            1, dim=1
+        )
+        a, c = block.attn1, block.attn2
+        h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1
+        k, v = remember(layer, a.to_k(h), a.to_v(h))
+        x = x + gate1 * a.to_out[0](attention(a.to_q(h), k, v, heads))
+        x = x + c.to_out[0](attention(c.to_q(x), c.to_k(y), c.to_v(y), heads, bias))
+        h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2
+        x = x + gate2 * block.ff(h)
+    shift, scale = (model.scale_shift_table + embedded[:, None]).split(1, dim=1)
+    x = model.proj_out(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+    picture = torch.zeros(b, model.out_channels, len(rows) * ps, cols * ps)
+    for i in range(len(rows)):
+        for j in range(cols):
+            token = x[:, i * cols + j].view(b, ps, ps, -1).permute(0, 3, 1, 2)
+            picture[:, :, i * ps : (i + 1) * ps, j * ps : (j + 1) * ps] = token
+    return picture
+
+
+def denoise(
+    model: PixArtTransformer2DModel,
+    scheduler: Any,
+    noise: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    guidance: float,
+    patches: list[list[int]],
+    warmup: int,
+    sees: str,
+) -> Tensor:
+    """`sees`: what stale K, V a patch attends to after the warm-up.
+
+    "pipefusion": patches before it of this step, patches after it of the step before (one buffer, written in turn).
+    "distrifusion": every other patch of the step before. "naive": every other patch of the last warm-up step.
+    """
+    layers, ps = len(model.transformer_blocks), model.config.patch_size
+    cols, branches = noise.shape[3] // ps, 2 if guidance > 1 else 1
+    all_rows = [r for patch in patches for r in patch]
+    b, hs = noise.shape[0] * branches, model.inner_dim
+    zeros = torch.zeros(b, len(all_rows) * cols, hs)
+    kept = {layer: (zeros.clone(), zeros.clone()) for layer in range(layers)}
+    steppers = [copy.deepcopy(scheduler) for _ in patches]
+    latent = noise.clone()
+
+    def guided(rows: list[int], time: Tensor, remember: Remember) -> Tensor:
+        out = predict_patch(model, torch.cat([latent] * branches), rows, time, text, mask, remember)
+        if branches == 1:
+            return out
+        negative, positive = out.chunk(2)
+        return negative + guidance * (positive - negative)
+
+    for step, time in enumerate(scheduler.timesteps):
+        synchronous = step < warmup
+        before = {layer: (k.clone(), v.clone()) for layer, (k, v) in kept.items()}
+        new = latent.clone()
+        whole = {}
+        if synchronous:
+
+            def all_fresh(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+                kept[layer] = (k.clone(), v.clone())
+                return k, v
+
+            whole["prediction"] = guided(all_rows, time, all_fresh)
+        for m, rows in enumerate(patches):
+            tokens = slice(rows[0] * cols, (rows[-1] + 1) * cols)
+            pixels = slice(rows[0] * ps, (rows[-1] + 1) * ps)
+
+            def mixed(layer: int, k: Tensor, v: Tensor, tokens: slice = tokens) -> tuple[Tensor, Tensor]:
+                source = kept if sees == "pipefusion" else before
+                old_k, old_v = (t.clone() for t in source[layer])
+                old_k[:, tokens], old_v[:, tokens] = k, v
+                if sees != "naive":
+                    kept[layer][0][:, tokens], kept[layer][1][:, tokens] = k, v
+                return old_k, old_v
+
+            out = whole["prediction"][:, :, pixels] if synchronous else guided(rows, time, mixed)
+            new[:, :, pixels] = steppers[m].step(out, time, latent[:, :, pixels], return_dict=False)[0]
+        latent = new
+    return latent
