@@ -45,7 +45,7 @@ def picture_grid(*folders: str | Path, amplify: int = 8) -> Figure | None:
             words = f"|Δ| to serial × {amplify}"
             sheet.text(sheet.x(column, 1.5), 0.47, words, ha="center", fontsize=6.5, color=GREY)
         bar = sheet.axes(sheet.x(0, 0), sheet.height - 0.42, 2 * sheet.side, 0.09)
-        sheet.figure.colorbar(ScalarMappable(scale, "magma"), cax=bar, orientation="horizontal")
+        sheet.figure.colorbar(ScalarMappable(scale, "magma"), cax=bar, orientation="horizontal", extend="max")
         bar.tick_params(labelsize=6.5, length=2, pad=1)
         bar.set_xlabel("|Δ| of the channel that differs most, pixels in 0..1", fontsize=6.5, labelpad=1)
     return sheet.figure

@@ -9,17 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from pipefusion.core import closed_forms as forms
-from pipefusion.core.attention import Attend, full
-from pipefusion.core.checks import equal_bands, within
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from baselines.displaced import check_bands, displaced_prediction, displaced_sampler
+from pipefusion.core.closed_forms import Prediction
+from pipefusion.core.dit import DiT, DiTShape, Problem, Sampler
 from pipefusion.core.fabric import Fabric
-from pipefusion.core.ledger import Where
-from pipefusion.core.sampler import denoise_band, gather_bands
-from pipefusion.core.split import split_rows
 
 
 @dataclass
@@ -33,42 +26,16 @@ class Config:
 
 def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    return equal_bands(shape, devices) or within("method.warmup", cfg.warmup, 0, steps, "the steps")
+    return check_bands(shape, devices, steps, cfg.warmup)
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
     """All layers on a band of rows, with a full-length K, V buffer that only the warm-up fills."""
-    place = fabric.axis(cfg.axis)
-    n, shape = place.size, dit.shape
-    rows = split_rows(shape.token_rows, n)[place.index]
-
-    def sampler(noise: Tensor, cond: Conditioning) -> Tensor:
-        block = (n, 2, noise.shape[0] * cond.branches, shape.tokens // n, shape.heads, shape.head_dim)
-        buffers = [fabric.zeros("kv", *block, dtype=dit.dtype) for _ in range(shape.layers)]
-
-        def attend_at(step: int) -> Attend:
-            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                buffer, mine = buffers[layer], torch.stack([k, v])  # [n, 2, b, t, H, d], [2, b, t, H, d]
-                if step < cfg.warmup:
-                    fabric.all_gather(buffer, mine, axis=cfg.axis, at=Where(step, layer))
-                else:
-                    buffer[place.index].copy_(mine)
-                whole = buffer.permute(1, 2, 0, 3, 4, 5).flatten(2, 3)  # [2, b, p, H, d]
-                return full(q, whole[0], whole[1])
-
-            return attend
-
-        band = denoise_band(dit, fabric, scheduler, noise, cond, rows, attend_at, place.ranks[place.index])
-        return gather_bands(fabric, band, cfg.axis, len(scheduler.timesteps))
-
-    return sampler
+    return displaced_sampler(dit, fabric, cfg.axis, scheduler, cfg.warmup, exchange=False)
 
 
 def predict(
     shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
-) -> forms.Prediction:
-    """2 * (n-1)/n * p * hs * L elements in each of the W synchronous steps, nothing after."""
-    block = 2 * forms.hidden_bytes(shape, batch) // devices
-    sent = cfg.warmup * shape.layers * (devices - 1) * block
-    kv = forms.kv_bytes(shape, shape.layers, batch)
-    return forms.band_prediction(shape, devices, batch, images, sent_bytes=sent, kv=kv)
+) -> Prediction:
+    """An all-gather in each of the W synchronous steps, nothing after."""
+    return displaced_prediction(shape, devices, batch, images, cfg.warmup)

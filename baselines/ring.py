@@ -15,7 +15,7 @@ from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, merge, with_logsumexp
 from pipefusion.core.checks import equal_bands
 from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
-from pipefusion.core.fabric import Fabric
+from pipefusion.core.fabric import Fabric, Work
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import denoise_band, gather_bands
 from pipefusion.core.split import split_rows
@@ -49,19 +49,20 @@ def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
             def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 at = Where(step, layer)
                 current = torch.stack([k, v])  # [2, b, t, H, d]
-                out = lse = None
+                parts = []
                 for hop in range(n):
-                    works = []
+                    works: list[Work] = []
                     if hop < n - 1:
                         works.append(fabric.irecv(spare[hop % 2], before, axis=cfg.axis, at=at))
                         works.append(fabric.isend(current, after, axis=cfg.axis, at=at))
-                    new, new_lse = with_logsumexp(q, current[0], current[1])
-                    out, lse = (new, new_lse) if out is None else merge(out, lse, new, new_lse)
+                    parts.append(with_logsumexp(q, current[0], current[1]))
+                    if hop:
+                        parts = [merge(*parts[0], *parts[1])]
                     for work in works:
                         work.wait()
                     if works:
                         current = spare[hop % 2]
-                return out.to(q.dtype)
+                return parts[0][0].to(q.dtype)
 
             return attend
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from pipefusion.core import closed_forms as forms
@@ -91,7 +92,9 @@ def shard(dit: DiT, fabric: Fabric, axis: str, progress: Progress) -> None:
             size = linear.in_features // n
             block.set_submodule(name, RowParallel(linear, n, fabric, axis, layer, progress))
             dit.shards[f"{prefix}.{name}.weight"] = (1, i * size, (i + 1) * size)
-        for attention in (block.attn1, block.attn2):
+        for name in ("attn1", "attn2"):
+            attention = block.get_submodule(name)
+            assert isinstance(attention, Attention)
             attention.heads //= n  # the processor reshapes by it; without this the result is silently wrong
 
 

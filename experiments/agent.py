@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
-PRELOAD = ["torch.distributed", "diffusers.models.transformers.pixart_transformer_2d", "experiments.agent", "experiments.rank"]
+PRELOAD = [
+    "torch.distributed",
+    "diffusers.models.transformers.pixart_transformer_2d",
+    "experiments.agent",
+    "experiments.rank",
+]
 GRACE_S = 2.0
 """How long a rank that has lost its peer waits to be ended, so that the agent first sees the rank that died."""
 
@@ -67,7 +72,10 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: in
         shutdown_timeout=3,
         logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ALL),
     )
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    }
     prepare()
     try:
         elastic_launch(launch, rank_main)(entry, str(run_dir), config)
@@ -116,7 +124,10 @@ def lost_peer(error: Exception) -> bool:
     if isinstance(error, dist.DistError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and re.search(r"gloo|[Cc]onnection (closed|reset|refused)|NCCL", text) is not None
+    return (
+        isinstance(error, RuntimeError)
+        and re.search(r"gloo|[Cc]onnection (closed|reset|refused)|NCCL", text) is not None
+    )
 
 
 def cause(error: Any) -> RunFailed:
@@ -134,7 +145,11 @@ def cause(error: Any) -> RunFailed:
 
 def status_of(message: str) -> str:
     """`oom` if a message `Type: text` is about memory, else `failed`."""
-    return "oom" if re.match(r"MemoryError|OutOfMemoryError|RuntimeError:.*can't allocate memory", message) else "failed"
+    return (
+        "oom"
+        if re.match(r"MemoryError|OutOfMemoryError|RuntimeError:.*can't allocate memory", message)
+        else "failed"
+    )
 
 
 def interrupted(error: BaseException) -> RunFailed:

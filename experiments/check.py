@@ -61,16 +61,24 @@ def check_values(cfg: RunConfig) -> None:
     for key, allowed in CHOICES.items():
         value = lookup(cfg, key)
         if value not in allowed:
-            raise ConfigError(key, f"{value!r} is unknown{nearest(value, allowed)}; allowed: {', '.join(allowed)}")
+            raise ConfigError(
+                key, f"{value!r} is unknown{nearest(value, allowed)}; allowed: {', '.join(allowed)}"
+            )
     scale = cfg.guidance_scale
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
-        raise ConfigError("guidance_scale", f"{scale} is not a finite number; allowed: 0 or more, up to 1 is no guidance")
+        raise ConfigError(
+            "guidance_scale", f"{scale} is not a finite number; allowed: 0 or more, up to 1 is no guidance"
+        )
     prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
     if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
-        raise ConfigError("prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts")
+        raise ConfigError(
+            "prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts"
+        )
     kind = METHODS.get(cfg.method.name)
     if kind is None or not isinstance(cfg.method, kind.Config):
-        raise ConfigError("method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead")
+        raise ConfigError(
+            "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
+        )
 
 
 def lookup(cfg: Any, key: str) -> Any:
@@ -91,21 +99,30 @@ def check_model(cfg: RunConfig) -> Model:
     if model_cfg.weights is not None:
         check_weights(model_cfg.weights)
     elif model_cfg.architecture is None:
-        raise ConfigError("model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id")
+        raise ConfigError(
+            "model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id"
+        )
     try:
         model = open_model(model_cfg)
     except (TypeError, ValueError, OSError) as error:
         if model_cfg.weights is None:
-            raise ConfigError("model.architecture", f"{first_line(error)}; allowed: what {ARCHITECTURE} takes") from None
-        text = f"{model_cfg.weights} cannot be opened ({first_line(error)}); allowed: a folder, or a hub id within reach"
+            raise ConfigError(
+                "model.architecture", f"{first_line(error)}; allowed: what {ARCHITECTURE} takes"
+            ) from None
+        text = f"{model_cfg.weights} cannot be opened ({first_line(error)}); allowed: a folder, or a hub id"
         raise ConfigError("model.weights", text) from None
     size, multiple = model.resolution, model.multiple
     if size <= 0 or size % multiple:
-        raise ConfigError("model.resolution", f"{size} is not a multiple of {multiple}; allowed: {multiple}, {2 * multiple}, ...")
+        raise ConfigError(
+            "model.resolution",
+            f"{size} is not a multiple of {multiple}; allowed: {multiple}, {2 * multiple}, ...",
+        )
     encoders = ("random", *PACKAGES)
     if model_cfg.text not in encoders:
         near = nearest(model_cfg.text, encoders)
-        raise ConfigError("model.text", f"{model_cfg.text!r} is unknown{near}; allowed: {', '.join(encoders)}")
+        raise ConfigError(
+            "model.text", f"{model_cfg.text!r} is unknown{near}; allowed: {', '.join(encoders)}"
+        )
     if model_cfg.text != "random":
         check_text(model_cfg.text, model.shape.text_channels)
     chosen = choose_scheduler(model, cfg.scheduler)
@@ -121,7 +138,9 @@ def check_text(encoder: str, channels: int) -> None:
     try:
         width = json.loads((encoder_folder(encoder) / "config.json").read_text())["hidden_size"]
     except (OSError, ValueError) as error:
-        raise ConfigError("model.text", f"{encoder} cannot be opened ({first_line(error)}); allowed: random") from None
+        raise ConfigError(
+            "model.text", f"{encoder} cannot be opened ({first_line(error)}); allowed: random"
+        ) from None
     if width != channels:
         text = f"{encoder} gives {width} channels, and the model takes {channels}; allowed: random"
         raise ConfigError("model.text", text)
@@ -145,18 +164,25 @@ def check_output(run_dir: Path, key: str) -> None:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise ConfigError(key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path") from None
+        raise ConfigError(
+            key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path"
+        ) from None
 
 
-def check_world(cfg: RunConfig, dir_given: bool) -> None:
-    """Under torchrun: as many ranks as devices, and one run directory for all. Raises ConfigError."""
+def check_world(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
+    """Under torchrun: one run, as many ranks as devices, and one run directory for all. Raises ConfigError."""
     world = os.environ.get("WORLD_SIZE")
     if "RANK" not in os.environ or world is None:
         return
+    if sweep:
+        # The agent's store still holds the addresses of the run before, and ranks would wait for these.
+        raise ConfigError("hydra.mode", "MULTIRUN is not possible under torchrun; allowed: one run a launch")
     if int(world) != cfg.devices:
-        raise ConfigError("devices", f"{cfg.devices} is not the {world} ranks that torchrun started; allowed: {world}")
+        text = f"{cfg.devices} is not the {world} ranks that torchrun started; allowed: {world}"
+        raise ConfigError("devices", text)
     if not dir_given:
-        raise ConfigError("hydra.run.dir", "(default) holds the time, which differs between ranks; allowed: any fixed path")
+        text = "(default) holds the time, which differs between ranks; allowed: a fixed path"
+        raise ConfigError("hydra.run.dir", text)
 
 
 def first_line(error: BaseException) -> str:

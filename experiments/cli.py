@@ -16,10 +16,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import records
 from experiments.agent import prepare
 from experiments.check import ConfigError, check_method, check_model, check_output, check_values, check_world
 from experiments.compose import Plan, plan
-from experiments.config import CONF, RunConfig, from_hydra, register
+from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
 
 LONGEST_NAME = 120
 
@@ -62,7 +63,9 @@ def set_up() -> None:
 def slug(text: Any) -> str:
     """A folder name from a run's overrides: no separators, and short enough for any file system."""
     name = re.sub(r"[^\w.,=+-]+", "_", str(text)) if text else "sweep"
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{sha1(name.encode()).hexdigest()[:8]}"
+    return (
+        name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{sha1(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -82,7 +85,7 @@ def check(planned: Plan, overrides: list[str]) -> None:
         if cfg.measure.name != "latency":
             continue
         check_values(cfg)
-        check_world(cfg, planned.sweep or any(text.startswith("hydra.run.dir=") for text in overrides))
+        check_world(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
         problem = check_method(cfg, check_model(cfg))
         if problem and not planned.sweep:
             raise problem
@@ -100,13 +103,18 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
 
         score(cfg.measure, out)
         return "ok"
-    from experiments import launch, records, sinks
+    if cfg.measure.name == "bench":
+        from experiments.bench import bench
 
-    cfg = launch.resolved(cfg)
-    record = records.finished(out, launch.config_text(cfg)) if sweep and cfg.resume else None
+        return bench(cfg, out)
+    from experiments import launch, sinks
+
+    model = check_model(cfg)
+    cfg = launch.resolved(cfg, model)
+    record = records.finished(out, launch.config_text(as_dict(cfg))) if sweep and cfg.resume else None
     again = record is not None
     if record is None:
-        problem = check_method(cfg, check_model(cfg))
+        problem = check_method(cfg, model)
         record = launch.skip(cfg, out, str(problem)) if problem else launch.execute(cfg, out)
     if os.environ.get("RANK", "0") == "0":
         if not again:

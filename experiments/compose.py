@@ -37,7 +37,9 @@ def plan(overrides: list[str], multirun: bool = False) -> Plan:
         loader = GlobalHydra.instance().config_loader()
         given = parse(overrides)
         try:
-            master = loader.load_configuration("config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
+            master = loader.load_configuration(
+                "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
+            )
             if multirun or master.hydra.mode == RunMode.MULTIRUN:
                 jobs = [loader.load_sweep_config(master, job) for job in combinations(master, given)]
                 return Plan(True, jobs)
@@ -85,10 +87,14 @@ def explain(error: HydraException, loader: ConfigLoader, given: list[Override]) 
         keys = valid_keys(loader, given)
         siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
         allowed = ", ".join(siblings) or "the keys of --cfg all"
-        return ConfigError(key, f"{value_of(key, given)} is for an unknown key{nearest(key, keys)}; allowed: {allowed}")
+        return ConfigError(
+            key, f"{value_of(key, given)} is for an unknown key{nearest(key, keys)}; allowed: {allowed}"
+        )
     several = re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text)
     if several:
-        return ConfigError(several.group(1), f"{several.group(2)} is several values; allowed: one, or a sweep with -m")
+        return ConfigError(
+            several.group(1), f"{several.group(2)} is several values; allowed: one, or a sweep with -m"
+        )
     full_key = re.search(r"full_key: (\S+)", text)
     if full_key:
         key = full_key.group(1)
@@ -102,26 +108,27 @@ def explain(error: HydraException, loader: ConfigLoader, given: list[Override]) 
 
 def chain(error: BaseException) -> str:
     """The texts of an exception and of its causes."""
-    texts, seen = [], error
-    while seen is not None:
-        texts.append(str(seen))
-        seen = seen.__cause__  # type: ignore[assignment]
-    return "\n".join(texts)
+    return str(error) if error.__cause__ is None else f"{error}\n{chain(error.__cause__)}"
 
 
 def value_of(key: str, given: list[Override]) -> str:
     """What the command line gave `key`, as it was typed."""
-    return next((o.input_line.partition("=")[2] for o in given if o.get_key_element() == key), "")
+    return next((typed(o).partition("=")[2] for o in given if o.get_key_element() == key), "")
+
+
+def typed(override: Override) -> str:
+    """An override as the command line has it."""
+    return override.input_line or ""
 
 
 def valid_keys(loader: ConfigLoader, given: list[Override]) -> list[str]:
     """All keys there are, for the groups chosen as far as these choices are valid."""
-    chosen = [override.input_line for override in given if override.get_key_element() in GROUPS]
+    chosen = [typed(override) for override in given if override.get_key_element() in GROUPS]
     try:
         cfg = loader.load_configuration("config", chosen, RunMode.MULTIRUN, validate_sweep_overrides=False)
     except HydraException:
         cfg = loader.load_configuration("config", [], RunMode.RUN)
-    return [*GROUPS, *flatten(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))]
+    return [*GROUPS, *(name for name in flatten(cfg) if not name.startswith("hydra."))]
 
 
 def flatten(cfg: Any, prefix: str = "") -> Iterator[str]:

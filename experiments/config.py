@@ -23,7 +23,9 @@ class ModelConfig:
     dtype: str = "float32"  # float32 | bfloat16 | float16
     text: str = "minilm"  # a text encoder, or "random": seeded embeddings in place of encoded prompts
     seed: int = 0  # of random weights
-    architecture: dict[str, Any] | None = None  # only for random weights: class and its constructor's arguments
+    architecture: dict[str, Any] | None = (
+        None  # only for random weights: class and its constructor's arguments
+    )
 
 
 @dataclass
@@ -106,13 +108,14 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     run = OmegaConf.to_object(plain)
     assert isinstance(run, RunConfig)
     if run.method.name == "serial" and run.devices > 1:
-        run.devices = 1  # by definition; in a sweep over methods `devices` is for those that serial is compared with
+        run.devices = 1  # by definition; in a sweep `devices` is meant for the methods beside it
     return run
 
 
 def register() -> None:
     """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`."""
     # Here, because these import torch and diffusers, and who only reads records needs neither.
+    from experiments.bench import BenchConfig
     from experiments.methods import METHODS
     from experiments.training.loop import TrainConfig
     from experiments.training.score import ScoreConfig
@@ -122,7 +125,8 @@ def register() -> None:
     store.store(group="schema/model", name="model", node=ModelConfig)
     store.store(group="schema/cluster", name="cluster", node=ClusterConfig)
     store.store(group="schema/log", name="log", node=LogConfig)
-    for name, node in {"latency": LatencyConfig, "train": TrainConfig, "score": ScoreConfig}.items():
+    measures = {"latency": LatencyConfig, "bench": BenchConfig, "train": TrainConfig, "score": ScoreConfig}
+    for name, node in measures.items():
         store.store(group="schema/measure", name=name, node=node)
     for name, module in METHODS.items():
         store.store(group="schema/method", name=name, node=module.Config)

@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(gpu: str | None = None) -> dict[str, Any]:
-    """The host. `gpu` is what a rank found, as asking here would make a CUDA context in a process without use for it."""
+    """The host. `gpu` is what a rank found: asking here would make a CUDA context in a process without use for it."""
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -36,7 +36,9 @@ def make_inputs(cfg: RunConfig, shape: DiTShape) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=64)
-def encoded_prompts(prompts: tuple[str, ...], encoder: str, tokens: int, channels: int) -> tuple[Tensor, Tensor]:
+def encoded_prompts(
+    prompts: tuple[str, ...], encoder: str, tokens: int, channels: int
+) -> tuple[Tensor, Tensor]:
     """Prompts through a text encoder, once per process: in a sweep they rarely change.
 
     Raises ValueError if the encoder's width is not the model's.
@@ -45,7 +47,9 @@ def encoded_prompts(prompts: tuple[str, ...], encoder: str, tokens: int, channel
 
     embeds, mask = encode_prompts(prompts, encoder, tokens)
     if embeds.shape[-1] != channels:
-        raise ValueError(f"text encoder {encoder} gives {embeds.shape[-1]} channels, the model takes {channels}")
+        raise ValueError(
+            f"text encoder {encoder} gives {embeds.shape[-1]} channels, the model takes {channels}"
+        )
     return embeds, mask
 
 

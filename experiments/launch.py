@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -21,20 +21,20 @@ from experiments.config import CONF, RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, versions
 from experiments.progress import live
 
+if TYPE_CHECKING:
+    from experiments.models import Model
+
 DEFAULT_GUIDANCE = 4.5
 """What diffusers' PixArt pipelines use, for models that ship with no value of their own."""
 
 
-def config_text(cfg: RunConfig) -> str:
+def config_text(config: dict[str, Any]) -> str:
     """The content of config.yaml."""
-    return OmegaConf.to_yaml(as_dict(cfg))
+    return OmegaConf.to_yaml(config)
 
 
-def resolved(cfg: RunConfig) -> RunConfig:
+def resolved(cfg: RunConfig, model: Model) -> RunConfig:
     """The configuration with what the model decides filled in: resolution and guidance scale."""
-    from experiments.models import open_model
-
-    model = open_model(cfg.model)
     shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
     scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
     return replace(cfg, guidance_scale=scale, model=replace(cfg.model, resolution=model.resolution))
@@ -46,17 +46,21 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
     The record exists from the start (`running`) and is complete in every case. `entry` is what each rank runs,
     `experiments.rank.run_rank` unless given. Under torchrun this process is itself a rank, and rank 0 writes.
     """
+    from experiments.models import open_model
+
     started = time.time()
-    cfg = resolved(cfg)
+    model = open_model(cfg.model)
+    cfg = resolved(cfg, model)
+    config = as_dict(cfg)
     if "RANK" in os.environ:
-        return execute_as_rank(cfg, run_dir, entry, started)
+        return execute_as_rank(cfg, config, model, run_dir, entry, started)
     prepare()
-    record = begin(cfg, run_dir)
+    record = begin(cfg, config, model, run_dir)
     try:
-        write_inputs(cfg, run_dir)
+        write_inputs(cfg, model, run_dir)
         with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
-            start_ranks(entry or rank_entry(), run_dir, as_dict(cfg), cfg.devices)
-        record |= collect(cfg, run_dir, started)
+            start_ranks(entry or rank_entry(), run_dir, config, cfg.devices)
+        record |= collect(cfg, model, run_dir, started)
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "reason": "ended by SIGINT"}
     except RunFailed as failure:
@@ -72,27 +76,23 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
     return record
 
 
-def execute_as_rank(cfg: RunConfig, run_dir: Path, entry: Entry | None, started: float) -> dict[str, Any]:
+def execute_as_rank(
+    cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path, entry: Entry | None, started: float
+) -> dict[str, Any]:
     """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group."""
-    import torch
-
     rank = int(os.environ["RANK"])
-    torch.set_num_threads(cfg.threads)
-    record = begin(cfg, run_dir) if rank == 0 else {"status": "running"}
+    record = begin(cfg, config, model, run_dir) if rank == 0 else {"status": "running"}
     try:
         if rank == 0:
-            write_inputs(cfg, run_dir)
-        (entry or rank_entry())(str(run_dir), as_dict(cfg))
-        record |= collect(cfg, run_dir, started) if rank == 0 else {"status": "ok"}
-    except BaseException as error:
-        text = f"rank {rank}: {type(error).__name__}: {error}".splitlines()[0]
-        stopped = isinstance(error, KeyboardInterrupt)
-        record |= {"status": "interrupted" if stopped else status_of(text.split(": ", 1)[1]), "reason": text}
-        if not isinstance(error, Exception | KeyboardInterrupt):
-            raise
+            write_inputs(cfg, model, run_dir)
+        (entry or rank_entry())(str(run_dir), config)
+        record |= collect(cfg, model, run_dir, started) if rank == 0 else {"status": "ok"}
+    except (Exception, KeyboardInterrupt) as error:
+        traceback.print_exc()  # torchrun keeps the outputs of its ranks apart
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
+        record |= {"status": status, "reason": f"rank {rank}: {text}"}
     finally:
-        # The agent's store outlives a run; the next run of a sweep needs keys of its own in it, as a restart does.
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(int(os.environ["TORCHELASTIC_RESTART_COUNT"]) + 1)
         if rank == 0:
             end(record, run_dir, started)
     return record
@@ -100,27 +100,30 @@ def execute_as_rank(cfg: RunConfig, run_dir: Path, entry: Entry | None, started:
 
 def skip(cfg: RunConfig, run_dir: Path, reason: str) -> dict[str, Any]:
     """Record a combination of a sweep that its method cannot do."""
-    record = begin(cfg, run_dir) | {"status": "skipped", "reason": reason}
+    from experiments.models import open_model
+
+    model = open_model(cfg.model)
+    cfg = resolved(cfg, model)
+    record = begin(cfg, as_dict(cfg), model, run_dir) | {"status": "skipped", "reason": reason}
     end(record, run_dir, time.time())
     return record
 
 
 def rank_entry() -> Entry:
+    """What each rank runs."""
     from experiments.rank import run_rank
 
     return run_rank
 
 
-def write_inputs(cfg: RunConfig, run_dir: Path) -> None:
+def write_inputs(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     """inputs.safetensors of a run."""
-    # torch, diffusers and the text encoder's library take seconds to import; readers of records do without.
-    from experiments import inputs
-    from experiments.models import open_model
+    from experiments import inputs  # torch, which the command needs only once everything is checked
 
-    inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, open_model(cfg.model).shape))
+    inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, model.shape))
 
 
-def begin(cfg: RunConfig, run_dir: Path) -> dict[str, Any]:
+def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -> dict[str, Any]:
     """Clean the directory and write config.yaml and a run.json that says `running`."""
     run_dir.mkdir(parents=True, exist_ok=True)
     records.clean(run_dir)
@@ -144,20 +147,19 @@ def begin(cfg: RunConfig, run_dir: Path) -> dict[str, Any]:
         "threads": cfg.threads,
         "dtype": cfg.model.dtype,
         "prompts": prompts_of(cfg),
-        "method_config": as_dict(cfg)["method"],
+        "method_config": config["method"],
+        **model_facts(cfg, model),
     }
-    record |= model_facts(cfg)
-    records.write_text(run_dir / "config.yaml", config_text(cfg))
+    records.write_text(run_dir / "config.yaml", config_text(config))
     records.write_json(run_dir / "run.json", record)
     return record
 
 
-def model_facts(cfg: RunConfig) -> dict[str, Any]:
+def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
     """The scheduler as diffusers' `from_config` takes it, and the weights by path and content."""
-    from experiments.models import choose_scheduler, open_model
+    from experiments.models import choose_scheduler
     from pipefusion.core.dit import Problem
 
-    model = open_model(cfg.model)
     chosen = choose_scheduler(model, cfg.scheduler)
     assert not isinstance(chosen, Problem), chosen
     folder = model.folder
@@ -168,12 +170,12 @@ def model_facts(cfg: RunConfig) -> dict[str, Any]:
     }
 
 
-def collect(cfg: RunConfig, run_dir: Path, started: float) -> dict[str, Any]:
+def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict[str, Any]:
     """Merge what the ranks wrote; the part of the record that only they could know."""
     reports = records.merge_ranks(run_dir, cfg.devices)
     first = reports[0]
-    if cfg.measure.images:
-        pictures.write_images(run_dir, cfg.model)
+    if cfg.measure.images and model.pixels_per_latent == 1:
+        pictures.write_images(run_dir)
     return {
         "status": "ok",
         "hardware": hardware(first.get("gpu")),

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.config import ModelConfig
 from experiments.records import replacing
 
 
-def write_images(run_dir: Path, cfg: ModelConfig) -> list[Path]:
-    """images/0.png, 1.png, ... of latents.safetensors [B, 3, H, W] in -1..1; nothing for a model in a VAE's latents."""
+def write_images(run_dir: Path) -> list[Path]:
+    """images/0.png, 1.png, ... of latents.safetensors [B, 3, H, W] in -1..1; nothing if these are not RGB."""
     from PIL import Image
     from safetensors.torch import load_file
 
-    from experiments.models import open_model
-
     latents = load_file(run_dir / "latents.safetensors")["latents"]
-    if open_model(cfg).pixels_per_latent != 1 or latents.shape[1] != 3:
+    if latents.shape[1] != 3:
         return []
     (run_dir / "images").mkdir(exist_ok=True)
     pixels = ((latents.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()  # [B, H, W, 3]

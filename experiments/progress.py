@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from experiments.records import read_json
 
@@ -20,7 +27,13 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     over = threading.Event()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{title}: starting ranks", total=None)
@@ -29,7 +42,12 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
             while not over.wait(0.2):
                 state = read_json(run_dir / ".progress.json")
                 if state:
-                    bar.update(task, description=f"{title}: {state['phase']}", completed=state["step"], total=state["of"])
+                    bar.update(
+                        task,
+                        description=f"{title}: {state['phase']}",
+                        completed=state["step"],
+                        total=state["of"],
+                    )
 
         # A thread, as the agent needs the main one to receive signals.
         watcher = threading.Thread(target=poll, daemon=True)

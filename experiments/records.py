@@ -21,8 +21,9 @@ SCHEMA = 1
 DONE = ("ok", "skipped")
 """Statuses that a resumed sweep does not run again; `oom`, `failed`, `interrupted` and `running` it does."""
 
-OWN = ("config.yaml", "run.json", "ranks.csv", "ranks_repeats.csv", "inputs.safetensors", "latents.safetensors")
-OWN += ("ledger.parquet", "images", "logs", "wandb")
+TENSORS = ("inputs.safetensors", "latents.safetensors")
+TABLES = ("ranks.csv", "ranks_repeats.csv", "ledger.parquet")
+OWN = ("config.yaml", "run.json", *TENSORS, *TABLES, "images", "logs", "wandb")
 
 
 @contextmanager
@@ -67,7 +68,9 @@ def clean(run_dir: Path) -> None:
 
 def rank_files(run_dir: Path) -> list[Path]:
     """What only the run itself needed: parts to merge, progress, and files that were never finished."""
-    return [path for pattern in (".rank-*", ".progress.json", "*.tmp", ".*.tmp") for path in run_dir.glob(pattern)]
+    return [
+        path for pattern in (".rank-*", ".progress.json", "*.tmp", ".*.tmp") for path in run_dir.glob(pattern)
+    ]
 
 
 def finished(run_dir: Path, config: str) -> dict[str, Any] | None:
@@ -88,7 +91,11 @@ def merge_ranks(run_dir: Path, devices: int) -> list[dict[str, Any]]:
 
     reports = [json.loads((run_dir / f".rank-{rank}.json").read_text()) for rank in range(devices)]
     write_csv(run_dir / "ranks.csv", pd.DataFrame([report["row"] for report in reports]))
-    repeats = [{"rank": r, "repeat": i, **row} for r, report in enumerate(reports) for i, row in enumerate(report["repeats"])]
+    repeats = [
+        {"rank": r, "repeat": i, **row}
+        for r, report in enumerate(reports)
+        for i, row in enumerate(report["repeats"])
+    ]
     write_csv(run_dir / "ranks_repeats.csv", pd.DataFrame(repeats))
     ledgers = [run_dir / f".rank-{rank}.ledger.parquet" for rank in range(devices)]
     if all(path.exists() for path in ledgers):

@@ -21,9 +21,13 @@ def check_weights(weights: str) -> None:
     if not folder.exists():
         if not folder.is_absolute() and len(folder.parts) == 2 and not folder.parent.exists():
             return  # organisation/name
-        raise ConfigError(KEY, f"{weights} does not exist; allowed: a folder with transformer/config.json, or a hub id")
+        raise ConfigError(
+            KEY, f"{weights} does not exist; allowed: a folder with transformer/config.json, or a hub id"
+        )
     if folder.is_file():
-        raise ConfigError(KEY, f"{weights} is a file; allowed: a folder with transformer/config.json, or a hub id")
+        raise ConfigError(
+            KEY, f"{weights} is a file; allowed: a folder with transformer/config.json, or a hub id"
+        )
     part = folder / "transformer"
     config = read_config(part / "config.json")
     files = sorted(part.glob("*.safetensors"))
@@ -41,7 +45,9 @@ def read_config(path: Path) -> dict[str, object]:
     except FileNotFoundError:
         raise ConfigError(KEY, f"{path} does not exist; allowed: a folder in diffusers' layout") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(KEY, f"{path} is not readable as JSON ({error}); allowed: a diffusers configuration") from None
+        raise ConfigError(
+            KEY, f"{path} is not readable as JSON ({error}); allowed: a diffusers configuration"
+        ) from None
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name != ARCHITECTURE:
         raise ConfigError(KEY, f"{path} is for {name}; allowed: {ARCHITECTURE}")
@@ -59,7 +65,9 @@ def read_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
                 for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                     shapes[name] = tuple(tensors.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
-            raise ConfigError(KEY, f"{path} is truncated or broken ({error}); allowed: whole safetensors files") from None
+            raise ConfigError(
+                KEY, f"{path} is truncated or broken ({error}); allowed: whole safetensors files"
+            ) from None
     return shapes
 
 
@@ -80,9 +88,15 @@ def compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ..
     """Raises ConfigError at the first tensor that is missing, too many, or of another shape."""
     for name in expected:
         if name not in found:
-            raise ConfigError(KEY, f"{part} lacks {name}; allowed: the {len(expected)} tensors of {ARCHITECTURE}")
+            raise ConfigError(
+                KEY, f"{part} lacks {name}; allowed: the {len(expected)} tensors of {ARCHITECTURE}"
+            )
     for name, shape in found.items():
         if name not in expected:
-            raise ConfigError(KEY, f"{part} has {name}, which {ARCHITECTURE} has not; allowed: its {len(expected)} tensors")
+            raise ConfigError(
+                KEY, f"{part} has {name}, which {ARCHITECTURE} has not; allowed: its {len(expected)} tensors"
+            )
         if shape != expected[name]:
-            raise ConfigError(KEY, f"{part} has {name} of shape {list(shape)}; allowed: {list(expected[name])}")
+            raise ConfigError(
+                KEY, f"{part} has {name} of shape {list(shape)}; allowed: {list(expected[name])}"
+            )

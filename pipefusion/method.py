@@ -24,7 +24,7 @@ from pipefusion.core.split import SPLITS, split_rows
 
 @dataclass
 class Config:
-    """`patches` M (null: as many as devices, at most the token rows), `warmup` W synchronous steps, `split` of layers."""
+    """`patches` M (null: one a device, at most the token rows), `warmup` W synchronous steps, `split` of layers."""
 
     name: str = "pipefusion"
     axis: str = "pipe"

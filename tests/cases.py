@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from experiments.config import ModelConfig
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
-from pipefusion.core.dit import Conditioning, parameter_parts
+from pipefusion.core.dit import Conditioning, Shard, parameter_parts
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
@@ -67,7 +69,17 @@ class Result:
 
 
 def model_of(case: Case) -> Model:
-    return open_model(ModelConfig(name="tiny", architecture=TINY | case.architecture))
+    return _model(tuple(sorted(case.architecture.items())))
+
+
+@cache
+def _model(changes: tuple[tuple[str, Any], ...]) -> Model:
+    return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
+
+
+@cache
+def tensors_of(architecture: tuple[tuple[str, Any], ...]) -> Callable[[str, Shard | None], Tensor]:
+    return _model(architecture).tensors()
 
 
 def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
@@ -95,7 +107,7 @@ def sample(case: Case) -> Result:
     problem = module.check(model.shape, n, case.steps, cfg)
     assert problem is None, problem
     noise, cond = inputs(case, model)
-    mesh, tensors = Mesh({cfg.axis: n}), model.tensors()
+    mesh, tensors = Mesh({cfg.axis: n}), tensors_of(tuple(sorted(case.architecture.items())))
     fabric = LocalFabric(mesh, torch.device("cpu"))
     dit = model.view()
     scheduler = scheduler_of(case, model)
@@ -133,7 +145,7 @@ def peak_of(case: Case, model: Model, mesh: Mesh, rank: int, device: str) -> int
     fabric = SilentFabric(mesh, rank, torch.device(device))
     sampler = module.build(dit, fabric, module.Config(**case.method), scheduler)
     if device != "meta":
-        dit.load(model.tensors(), fabric.device)
+        dit.load(tensors_of(tuple(sorted(case.architecture.items()))), fabric.device)
     noise, cond = inputs(case, model)
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(fabric.device))
 

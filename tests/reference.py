@@ -37,7 +37,7 @@ def predict_patch(
     mask: Tensor,
     remember: Remember,
 ) -> Tensor:
-    """The model's prediction for the token rows `rows` of a full latent, self-attention seeing what `remember` gives."""
+    """The prediction for the token rows `rows` of a full latent; self-attention sees what `remember` gives."""
     ps, heads = model.config.patch_size, model.config.num_attention_heads
     b, cols = latent.shape[0], latent.shape[3] // ps
     tokens = [r * cols + c for r in rows for c in range(cols)]
@@ -114,8 +114,11 @@ def denoise(
             tokens = slice(rows[0] * cols, (rows[-1] + 1) * cols)
             pixels = slice(rows[0] * ps, (rows[-1] + 1) * ps)
 
-            def mixed(layer: int, k: Tensor, v: Tensor, tokens: slice = tokens) -> tuple[Tensor, Tensor]:
-                source = kept if sees == "pipefusion" else before
+            source = kept if sees == "pipefusion" else before
+
+            def mixed(
+                layer: int, k: Tensor, v: Tensor, tokens: slice = tokens, source: dict = source
+            ) -> tuple[Tensor, Tensor]:
                 old_k, old_v = (t.clone() for t in source[layer])
                 old_k[:, tokens], old_v[:, tokens] = k, v
                 if sees != "naive":

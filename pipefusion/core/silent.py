@@ -33,6 +33,10 @@ class SilentFabric:
         self.mesh, self.rank, self.device = mesh, rank, device
         self.ledger = Ledger()
 
+    def clear(self) -> None:
+        """Start a new image: empty ledger."""
+        self.ledger.clear()
+
     def axis(self, name: str) -> Axis:
         return self.mesh.axis(name, self.rank)
 

@@ -16,7 +16,13 @@ from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["model=pixart_tiny", "log.wandb.mode=disabled", "steps=2", "measure.repeats=1", "measure.warmup_runs=0"]
+QUICK = [
+    "model=pixart_tiny",
+    "log.wandb.mode=disabled",
+    "steps=2",
+    "measure.repeats=1",
+    "measure.warmup_runs=0",
+]
 
 
 def config(*overrides: str) -> RunConfig:
@@ -56,7 +62,9 @@ def alive(pid: int) -> bool:
 
 def session(leader: int) -> list[str]:
     """The processes of a session that have not ended, as `ps` shows them."""
-    lines = subprocess.run(["ps", "-eo", "sid=,stat=,pid=,args="], capture_output=True, text=True, check=True).stdout
+    lines = subprocess.run(
+        ["ps", "-eo", "sid=,stat=,pid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 2) for line in lines.splitlines()]
     return [row[2] for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
 

@@ -116,8 +116,12 @@ def test_experiment_is_a_sweep() -> None:
 def test_sweep_refuses_what_is_never_valid_but_not_what_a_method_cannot_do() -> None:
     cli.check(plan([TINY, "method=tensor,ring", "devices=3,4"], multirun=True), [])
     assert complaint([TINY, "steps=0,4"], multirun=True).startswith("steps=0 is too small")
-    assert complaint([TINY, "stepz=1,4"], multirun=True).startswith("stepz=1,4 is for an unknown key, nearest: steps")
-    assert complaint([TINY, "method=ring,rng"], multirun=True).startswith("method=rng is unknown, nearest: ring")
+    assert complaint([TINY, "stepz=1,4"], multirun=True).startswith(
+        "stepz=1,4 is for an unknown key, nearest: steps"
+    )
+    assert complaint([TINY, "method=ring,rng"], multirun=True).startswith(
+        "method=rng is unknown, nearest: ring"
+    )
 
 
 def test_torchrun_world(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +129,7 @@ def test_torchrun_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert complaint([TINY, "devices=4"]) == "devices=4 is not the 2 ranks that torchrun started; allowed: 2"
     assert complaint([TINY, "devices=2"]).startswith("hydra.run.dir=")
+    assert complaint([TINY, "devices=2"], multirun=True).startswith("hydra.mode=MULTIRUN is not possible")
     cli.check(plan([TINY, "devices=2", "hydra.run.dir=some/dir"]), ["hydra.run.dir=some/dir"])
 
 

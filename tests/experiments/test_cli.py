@@ -97,7 +97,11 @@ def test_bad_configuration_writes_nothing(
 
 def test_bad_configuration_as_a_process(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "stepz=3"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "run.py"), "stepz=3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -18,7 +18,9 @@ def inputs_of(cfg: RunConfig) -> dict[str, torch.Tensor]:
 
 
 def test_shapes_and_names(tmp_path: Path) -> None:
-    write_inputs(tmp_path / "inputs.safetensors", inputs_of(config("prompt=[a fox,a bee]", "guidance_scale=2")))
+    write_inputs(
+        tmp_path / "inputs.safetensors", inputs_of(config("prompt=[a fox,a bee]", "guidance_scale=2"))
+    )
     stored = load_file(tmp_path / "inputs.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in stored.items()} == {
         "noise": (2, 3, 32, 32),
@@ -36,7 +38,10 @@ def test_no_negative_prompt_without_guidance() -> None:
 
 
 def test_depend_on_seed_and_prompt_only() -> None:
-    first, again = inputs_of(config("prompt=a fox")), inputs_of(config("prompt=a fox", "devices=2", "method=ring"))
+    first, again = (
+        inputs_of(config("prompt=a fox")),
+        inputs_of(config("prompt=a fox", "devices=2", "method=ring")),
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["noise"], inputs_of(config("prompt=a fox", "seed=1"))["noise"])
     other = inputs_of(config("prompt=a bee"))

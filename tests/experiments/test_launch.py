@@ -35,7 +35,8 @@ def test_run_that_ends_well(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "ranks_repeats.csv")) == 6
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        "config.yaml", "run.json", "inputs.safetensors", "latents.safetensors", "ranks.csv", "ranks_repeats.csv", "images",
+        "config.yaml", "run.json", "inputs.safetensors", "latents.safetensors", "ranks.csv", "ranks_repeats.csv",
+        "images",
     }  # fmt: skip
 
 
@@ -48,7 +49,9 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("entry", "status", "reason"), FAILURES, ids=[case[0].__name__ for case in FAILURES])
-def test_rank_that_dies_is_named(entry, status: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rank_that_dies_is_named(
+    entry, status: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     started = time.monotonic()
     record = execute(config(), tmp_path, entry)
     assert time.monotonic() - started < 10

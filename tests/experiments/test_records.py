@@ -12,9 +12,14 @@ from experiments import records
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     records.write_json(path, {"status": "ok"})
-    with pytest.raises(RuntimeError), records.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with records.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert records.read_json(path) == {"status": "ok"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
 
@@ -55,7 +60,14 @@ def test_what_is_run_again(status: str, stored: str | None, again: bool, tmp_pat
 
 
 def test_clean_removes_its_own_files_only(tmp_path: Path) -> None:
-    for name in ("run.json", ".rank-0.json", ".rank-1.ledger.parquet", "latents.safetensors.77.tmp", ".run.json.8.tmp", "notes.txt"):
+    for name in (
+        "run.json",
+        ".rank-0.json",
+        ".rank-1.ledger.parquet",
+        "latents.safetensors.77.tmp",
+        ".run.json.8.tmp",
+        "notes.txt",
+    ):
         (tmp_path / name).write_text("x")
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "0.png").write_text("x")

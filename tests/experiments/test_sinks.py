@@ -14,7 +14,9 @@ from tests.experiments.runs import config
 RECORD = {"status": "ok", "reason": None, "startup_s": 0.4, "total_s": 2.0, "latency_s": {"median": 1.5}}
 
 
-def test_failing_sink_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failing_sink_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(**_: object) -> None:
         raise ConnectionError("no route\nto host")
 

@@ -1,0 +1,231 @@
+"""`measure=bench`: ratios between methods, taken in turn on the same ranks in one run.
+
+Every round times every case once, so that a drift of the machine's speed touches all of them; a ratio is the median
+over rounds of serial's time in that round over the case's. Every repeat is kept in bench.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from diffusers import PixArtTransformer2DModel
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from experiments.agent import prepare, start_ranks
+from experiments.config import ModelConfig, RunConfig, as_dict
+from experiments.environment import hardware, versions
+from experiments.methods import METHODS
+from experiments.models import Model, choose_scheduler, open_model
+from pipefusion.core.dit import Conditioning
+from pipefusion.core.local import LocalFabric
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.silent import SilentFabric
+
+CPU = torch.device("cpu")
+DEVICES = 2
+DIFFUSERS = "diffusers"  # the stock model in a plain loop, on rank 0
+
+
+@dataclass
+class BenchCase:
+    """One row: `method` is a name of the table or "diffusers", the rest its own keys."""
+
+    method: str
+    steps: int = 20
+    patches: int | None = None
+    warmup: int | None = None
+
+    @property
+    def name(self) -> str:
+        keys = (("M", self.patches), ("W", self.warmup), ("S", self.steps))
+        return " ".join([self.method, *(f"{key}={value}" for key, value in keys if value is not None)])
+
+
+@dataclass
+class BenchConfig:
+    """Rounds are counted after one round that is not; `headline` is the row of the last line printed."""
+
+    name: str = "bench"
+    rounds: int = 3
+    cases: list[BenchCase] = field(default_factory=list)
+    headline: str = "pipefusion M=4 W=1 S=50"
+
+
+def bound(case: BenchCase, devices: int) -> float | None:
+    """The largest speed-up that fill, drain and warm-up leave to PipeFusion (paper, section 3.1); None for others.
+
+    In units of a whole step on one device: W synchronous steps take 1 each, and the other (S-W)*M jobs plus N-1 for
+    filling take 1/(M*N) each.
+    """
+    if case.method != "pipefusion" or case.patches is None or case.warmup is None:
+        return None
+    jobs = (case.steps - case.warmup) * case.patches + devices - 1
+    return case.steps / (case.warmup + jobs / (case.patches * devices))
+
+
+def bench(cfg: RunConfig, out: Path) -> str:
+    """Run the benchmark into directory `out` and print it; returns the run's status."""
+    out.mkdir(parents=True, exist_ok=True)
+    prepare()
+    startups = [startup_seconds(cfg, out) for _ in range(3)]
+    start_ranks(bench_rank, out, as_dict(cfg), DEVICES)
+    seconds = json.loads((out / "seconds.json").read_text())
+    (out / "seconds.json").unlink()
+    record = {"seconds": seconds, "startup_s": startups, "devices": DEVICES, "threads": cfg.threads}
+    record |= {"hardware": hardware(), "versions": versions(), "config": as_dict(cfg)}
+    (out / "bench.json").write_text(json.dumps(record, indent=1))
+    show(cfg.measure, seconds, startups)
+    print(out / "bench.json")
+    headline = seconds[cfg.measure.headline]
+    steps = next(case.steps for case in cfg.measure.cases if case.name == cfg.measure.headline)
+    print(f"pipefusion N={DEVICES}: {ratio(seconds[f'serial S={steps}'], headline):.2f}x serial")
+    return "ok"
+
+
+def ratio(base: list[float], other: list[float]) -> float:
+    """Median over rounds of base/other."""
+    return statistics.median(b / o for b, o in zip(base, other, strict=True))
+
+
+def show(cfg: BenchConfig, seconds: dict[str, list[float]], startups: list[float]) -> None:
+    """The table: median and spread of each case, ratio to serial, share of its bound."""
+    table = Table(
+        title=f"{DEVICES} ranks, one process each, {cfg.rounds} rounds in turn; CPU timings rank no GPU"
+    )
+    for column in ("case", "median s", "min - max s", "x serial", "bound", "of bound"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for case in cfg.cases:
+        times = seconds[case.name]
+        speed, limit = ratio(seconds[f"serial S={case.steps}"], times), bound(case, DEVICES)
+        table.add_row(
+            case.name,
+            f"{statistics.median(times):.2f}",
+            f"{min(times):.2f} - {max(times):.2f}",
+            f"{speed:.3f}",
+            f"{limit:.3f}" if limit else "",
+            f"{speed / limit:.1%}" if limit else "",
+        )
+    console = Console()
+    console.print(table)
+    for case in cfg.cases:
+        if case.method == DIFFUSERS:
+            through = ratio(seconds[f"serial S={case.steps}"], seconds[case.name])
+            console.print(f"serial through the view: {through:.3f}x the time of plain diffusers")
+    console.print(f"start of {DEVICES} ranks: " + ", ".join(f"{value:.2f} s" for value in startups))
+
+
+def startup_seconds(cfg: RunConfig, out: Path) -> float:
+    """Seconds from asking for ranks to all of them being ready."""
+    start = time.time()
+    start_ranks(ready_rank, out, as_dict(cfg), DEVICES)
+    path = out / "ready.json"
+    ready = float(json.loads(path.read_text()))
+    path.unlink()
+    return ready - start
+
+
+def ready_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+    """A rank that joins the group and says when all had."""
+    dist.init_process_group("gloo")
+    dist.barrier()
+    if dist.get_rank() == 0:
+        (Path(run_dir) / "ready.json").write_text(json.dumps(time.time()))
+    dist.destroy_process_group()
+
+
+def bench_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+    """All cases on this rank, in turn; rank 0 writes the seconds of every round."""
+    torch.set_num_threads(cfg["threads"])
+    dist.init_process_group("gloo")
+    model = open_model(ModelConfig(**cfg["model"]))
+    generator = torch.Generator().manual_seed(cfg["seed"])
+    shape = model.shape
+    side = shape.token_rows * shape.patch_size
+    noise = torch.randn(1, shape.in_channels, side, side, generator=generator)
+    embeds = torch.randn(1, shape.text_tokens, shape.text_channels, generator=generator)
+    cond = Conditioning(embeds, torch.ones(1, shape.text_tokens))
+    cases = [BenchCase(**case) for case in cfg["measure"]["cases"]]
+    seconds: dict[str, list[float]] = {case.name: [] for case in cases}
+    with torch.inference_mode():
+        runs = [prepare_case(case, model, noise, cond) for case in cases]
+        for index in range(cfg["measure"]["rounds"] + 1):
+            for case, run in zip(cases, runs, strict=True):
+                dist.barrier()
+                start = time.perf_counter()
+                run()
+                dist.barrier()
+                if index:
+                    seconds[case.name].append(time.perf_counter() - start)
+                if dist.get_rank() == 0:
+                    state = {
+                        "phase": f"round {index} of {cfg['measure']['rounds']}, {case.name}",
+                        "step": 0,
+                        "of": 1,
+                    }
+                    temporary = Path(run_dir) / ".progress.json.tmp"
+                    temporary.write_text(json.dumps(state))
+                    os.replace(temporary, Path(run_dir) / ".progress.json")
+    if dist.get_rank() == 0:
+        (Path(run_dir) / "seconds.json").write_text(json.dumps(seconds))
+    dist.destroy_process_group()
+
+
+def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditioning) -> Callable[[], Any]:
+    """A function that samples one image on this rank; nothing to do on rank 1 for what uses one device."""
+    chosen = choose_scheduler(model, "shipped")
+    assert isinstance(chosen, tuple)
+    alone = case.method in ("serial", DIFFUSERS)
+    if alone and dist.get_rank() > 0:
+        return lambda: None
+    if case.method == DIFFUSERS:
+        return plain_diffusers(case, model, noise, cond, chosen)
+    module = METHODS[case.method]
+    keys = {"patches": case.patches, "warmup": case.warmup}
+    cfg = module.Config(**{key: value for key, value in keys.items() if value is not None})
+    mesh = Mesh({cfg.axis: 1 if alone else DEVICES})
+    fabric = SilentFabric(mesh, 0, CPU) if alone else LocalFabric(mesh, CPU)
+    dit = model.view()
+    sampler = module.build(dit, fabric, cfg, make_scheduler(*chosen, case.steps))
+    dit.load(model.tensors(), CPU)
+
+    def run() -> None:
+        fabric.clear()
+        sampler(noise, cond)
+
+    return run
+
+
+def plain_diffusers(
+    case: BenchCase, model: Model, noise: Tensor, cond: Conditioning, chosen: tuple[str, dict[str, Any]]
+) -> Callable[[], Any]:
+    """The stock model in the loop that its own pipeline runs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(model.seed)
+        network = PixArtTransformer2DModel.from_config(model.config).eval()
+
+    def run() -> Tensor:
+        scheduler, latent = make_scheduler(*chosen, case.steps), noise
+        for timestep in scheduler.timesteps:
+            prediction = network(
+                latent,
+                encoder_hidden_states=cond.embeds,
+                encoder_attention_mask=cond.mask,
+                timestep=timestep.expand(len(latent)),
+                return_dict=False,
+            )[0]
+            latent = scheduler.step(prediction, timestep, latent, return_dict=False)[0]
+        return latent
+
+    return run
