@@ -1,0 +1,44 @@
+"""Transfers overlap compute: receives are posted before, and sends are not waited for right after, they are needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cases import Case, sample
+from tests.ranks import Ranks
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Ranks]:
+    with Ranks(3) as ranks:
+        yield ranks
+
+
+def test_pipefusion_posts_the_next_receive_before_it_sends_the_present_result(three):
+    """On a middle stage the ledger must read recv(j+1) before send(j): the receive is under way while j computes."""
+    rows = three.run(sample, Case("pipefusion", {"patches": 4, "warmup": 1}))[1].rows
+    assert all(row["async"] for row in rows)
+    order = [(row["op"], (row["step"], row["patch"])) for row in rows]
+    sends = [place for op, place in order if op == "send"]
+    for present, following in itertools.pairwise(sends):
+        assert order.index(("recv", following)) < order.index(("send", present))
+
+
+def test_bytes_of_a_stage_per_step_are_the_hidden_states_once(three):
+    """p * hs * batch * itemsize from every stage but the last, whatever M is."""
+    for patches in (1, 4, 12):
+        results = three.run(sample, Case("pipefusion", {"patches": patches}, guidance=2.0))
+        for result in results[:-1]:
+            for step in range(4):
+                sent = sum(row["sent_bytes"] for row in result.rows if row["step"] == step)
+                assert sent == 144 * 48 * 2 * 4
+
+
+def test_distrifusion_gathers_without_waiting_after_the_warm_up(three):
+    rows = three.run(sample, Case("distrifusion", {"warmup": 1}))[0].rows
+    gathers = [row for row in rows if row["op"] == "all_gather" and row["layer"] >= 0]
+    assert [row["async"] for row in gathers] == [row["step"] >= 1 for row in gathers]
+    assert {row["step"] for row in gathers} == {0, 1, 2}
