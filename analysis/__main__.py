@@ -39,9 +39,9 @@ def quickstart_pipefusion(results: Path) -> list[Path]:
 
 
 def quickstart_fullest(results: Path) -> list[Path]:
-    """The fullest rank of every method."""
+    """The most that any rank of each method holds, sends and waits."""
     table = tables.fullest(tables.devices(results / "records/quickstart"))
-    return tables.save(table, tables.devices_text(table), results / "tables", "quickstart_fullest")
+    return tables.save(table, tables.fullest_text(table), results / "tables", "quickstart_fullest")
 
 
 def quickstart_pictures(results: Path) -> list[Path]:

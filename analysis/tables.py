@@ -10,6 +10,9 @@ import pandas as pd
 from analysis import fidelity, frame
 from analysis.style import in_order, label
 
+Columns = dict[str, tuple[str, Callable[..., str]]]
+"""Column of a table -> its heading, and how a cell is written."""
+
 MIB = 2**20
 HELD = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes"]
 METHOD_COLUMNS = ["method", "devices", "patches", "warmup", "status", "reason", "latency_s", "spread_s"]
@@ -50,11 +53,11 @@ def devices(*folders: str | Path, method: str | None = None) -> pd.DataFrame:
 
 
 def fullest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of a devices table, the rank of each run that holds most parameters and KV together."""
+    """Of a devices table, the most that any rank of each run holds, sends and waits, each column on its own."""
     if table.empty:
         return table
-    held = table.param_bytes + table.kv_bytes
-    return table.loc[held.groupby(table.path, sort=False).idxmax()].reset_index(drop=True)
+    most = ["layer_count", "param_bytes", "model_share", "block_share", "kv_bytes", "sent_bytes", "wait_s"]
+    return table.groupby(["path", "method", "devices"], sort=False, as_index=False)[most].max()
 
 
 def methods_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -80,20 +83,18 @@ def methods_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def devices_text(table: pd.DataFrame) -> pd.DataFrame:
     """The per-device table as words to read, units in the headings."""
-    return _text(
-        table,
-        {
-            "method": ("method", label),
-            "rank": ("device", str),
-            "layers": ("layers", str),
-            "param_bytes": ("params MiB", _mib),
-            "model_share": ("of the model", _percent),
-            "block_share": ("of the blocks", _percent),
-            "kv_bytes": ("KV MiB", _mib),
-            "sent_bytes": ("sent MiB", _mib),
-            "wait_s": ("waited s", _digits(2)),
-        },
-    )
+    columns: Columns = {"method": ("method", label), "rank": ("device", str), "layers": ("layers", str)}
+    return _text(table, columns | AMOUNTS)
+
+
+def fullest_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of fullest ranks as words to read, units in the headings."""
+    columns: Columns = {
+        "method": ("method", label),
+        "devices": ("ranks", str),
+        "layer_count": ("layers", str),
+    }
+    return _text(table, columns | AMOUNTS)
 
 
 def markdown(text: pd.DataFrame) -> str:
@@ -113,7 +114,7 @@ def save(table: pd.DataFrame, text: pd.DataFrame, folder: str | Path, name: str)
     return [csv, md]
 
 
-def _text(table: pd.DataFrame, columns: dict[str, tuple[str, Callable[..., str]]]) -> pd.DataFrame:
+def _text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """Columns with a heading and a way to write a cell; a cell without a value is a dash, never a zero."""
     cells = {}
     for key, (heading, write) in columns.items():
@@ -135,3 +136,13 @@ def _percent(value: float) -> str:
 
 def _small(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}"
+
+
+AMOUNTS: Columns = {
+    "param_bytes": ("params MiB", _mib),
+    "model_share": ("of the model", _percent),
+    "block_share": ("of the blocks", _percent),
+    "kv_bytes": ("KV MiB", _mib),
+    "sent_bytes": ("sent MiB", _mib),
+    "wait_s": ("waited s", _digits(2)),
+}

@@ -93,7 +93,8 @@ def answer(devices: pd.DataFrame, tokens: int) -> str:
     layers = f"layer {row.layers}" if row.layer_count == 1 else f"layers {row.layers}"
     shares = ""
     if not pd.isna(row.model_share):
-        shares = f"{100 * row.block_share:.1f} % of block parameters, {100 * row.model_share:.1f} % of all parameters, and "
+        blocks, everything = 100 * row.block_share, 100 * row.model_share
+        shares = f"{blocks:.1f} % of block parameters, {everything:.1f} % of all parameters, and "
     own = "its one layer" if row.layer_count == 1 else f"its {row.layer_count} layers"
     kv = f"KV of only {own} for all {tokens} image tokens ({row.kv_bytes / tables.MIB:.2f} MiB)"
     return (

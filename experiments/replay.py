@@ -31,7 +31,8 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
         folder = Path(weights)
         name = json.loads((folder / "transformer" / "config.json").read_text())["_class_name"]
         cls = getattr(diffusers, name)
-        model = cls.from_pretrained(folder / "transformer", torch_dtype=dtype, use_safetensors=True)
+        options = {"torch_dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": False}
+        model = cls.from_pretrained(folder / "transformer", **options)
     else:
         architecture = dict(cfg["architecture"])
         cls = getattr(diffusers, architecture.pop("class"))

@@ -110,7 +110,10 @@ def test_shipped_defaults_and_every_method_pass() -> None:
 
 
 def test_experiment_is_a_sweep() -> None:
-    assert plan(["experiment=quickstart", TINY]).sweep
+    planned = plan(["experiment=quickstart", TINY])
+    assert planned.sweep
+    assert planned.jobs[0].hydra.sweep.dir == "results/runs/quickstart"
+    assert planned.jobs[0].hydra.sweep.subdir == "serial"  # the experiment's own choice
 
 
 def test_sweep_refuses_what_is_never_valid_but_not_what_a_method_cannot_do() -> None:

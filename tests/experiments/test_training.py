@@ -9,14 +9,15 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
 from safetensors.torch import load_file
 
 from experiments.training.checkpoint import Progress
 from experiments.training.data import DataConfig, PackageConfig, choose, fetch, resize
-from experiments.training.loop import Corpus, TrainConfig, draw_batch, train_on
+from experiments.training.loop import Corpus, TrainConfig, draw_batch, train, train_on
 from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
 from experiments.training.sampling import draw_noise, sample
-from experiments.training.score import closeness, ranks
+from experiments.training.score import ScoreConfig, closeness, ranks, score
 
 NETWORK = NetworkConfig(layers=2, heads=2, head_dim=16, resolution=16, base_resolution=8, caption_channels=8)
 
@@ -47,7 +48,7 @@ def corpus() -> Corpus:
 
 def test_loss_falls_and_the_export_samples_in_plain_diffusers(corpus: Corpus, tmp_path: Path) -> None:
     cfg = tiny(
-        [StageConfig(8, 8, 400), StageConfig(16, 8, 1200)], muon_lr=0.01, adam_lr=0.01, empty_prompts=0.0
+        [StageConfig(8, 8, 320), StageConfig(16, 8, 800)], muon_lr=0.01, adam_lr=0.01, empty_prompts=0.0
     )
     folder = train_on(cfg, tmp_path, corpus)
     rows = [line.split(",") for line in (tmp_path / "loss.csv").read_text().splitlines()[1:]]
@@ -209,3 +210,38 @@ def test_exported_facts(corpus: Corpus, tmp_path: Path) -> None:
     assert facts["resolution"] == 16
     assert facts["training"]["samples"] == 4
     assert json.loads((folder / "prompts.json").read_text())["train"] == corpus.prompts["train"]
+
+
+def fake_package(root: Path, count: int) -> None:
+    """An unpacked emoji package of `count` plain squares of different colours, where `fetch` looks for one."""
+    package = PackageConfig()
+    folder = root / f"{package.name}-{package.version}"
+    (folder / "img/google/64").mkdir(parents=True)
+    table = [entry(k, "Objects") for k in range(count)]
+    (folder / "emoji.json").write_text(json.dumps(table))
+    for k, row in enumerate(table):
+        colour = (40 * k % 256, 90 * k % 256, 250 - 30 * k, 255)
+        Image.new("RGBA", (64, 64), colour).save(folder / "img/google/64" / row["image"])
+
+
+def test_training_and_scoring_from_a_package(tmp_path: Path) -> None:
+    fake_package(tmp_path / "data", 8)
+    data = DataConfig(data_dir=str(tmp_path / "data"), concepts=6, unseen=2, categories=["Objects"])
+    cfg = replace(tiny([StageConfig(8, 2, 4)]), data=data, network=replace(NETWORK, caption_channels=384))
+    folder = train(cfg, tmp_path / "run")
+    before = score(
+        ScoreConfig(weights=str(folder), data=data, steps=2, guidance_scale=1.5), tmp_path / "score"
+    )
+    assert before["train"]["prompts"] == 6
+    assert before["unseen"]["prompts"] == 2
+    assert before["held_out"] == "none"
+    assert json.loads((tmp_path / "score/score.json").read_text()) == before
+    assert "Not scored yet" in (folder / "README.md").read_text()
+    publish = ScoreConfig(weights=str(folder), data=data, steps=2, guidance_scale=1.5, limit=3, publish=True)
+    assert score(publish, tmp_path / "score")["train"]["prompts"] == 3
+    assert "training, 3" in (folder / "README.md").read_text()
+    assert (folder / "sheet.png").is_file()
+    assert json.loads((folder / "pipefusion_lab.json").read_text())["guidance_scale"] == 1.5
+    missing = replace(publish, weights=str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError):
+        score(missing, tmp_path / "score")
