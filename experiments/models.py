@@ -81,8 +81,9 @@ def random_tensors(config: dict[str, Any], seed: int) -> Callable[[str, Shard | 
 
 def resolve_weights(weights: str) -> Path:
     """A local folder, or the snapshot of a hub id (safetensors and configurations only). Raises OSError offline."""
-    if Path(weights).is_dir():
-        return Path(weights)
+    folder = Path(weights).expanduser()
+    if folder.is_dir():
+        return folder
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(weights, allow_patterns=["*.json", "transformer/*.safetensors"]))

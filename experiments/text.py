@@ -69,8 +69,13 @@ def _load(encoder: str) -> tuple[Any, Any]:
     folder = str(encoder_folder(encoder))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when ranks are forked later
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False
-    )
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # no report of the pooling layer, which is left out on purpose
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False
+        )
+    finally:
+        logging.set_verbosity(before)
     return tokenizer, model.eval().requires_grad_(False)

@@ -62,6 +62,7 @@ over the last {recipe["decay"]:.0%} |
 | seed, date | {run["seed"]}, {run["date"]} |
 | hardware | {run["hardware"]} |
 | command | `python run.py experiment=train_emoji` |
+| notes | {run["notes"] or "none"} |
 
 ## Score
 

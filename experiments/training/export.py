@@ -20,6 +20,7 @@ from experiments.training.sampling import default_scheduler
 
 # How the harness samples the model; a score run with `publish` settles the guidance.
 FACTS_FILE = "pipefusion_lab.json"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def export(
@@ -37,6 +38,7 @@ def export(
     # Module.to and not the model's own, which warns of layers to keep in float32 though this one has none.
     shipped = nn.Module.to(copy.deepcopy(model), dtype)
     shipped.save_pretrained(folder / "transformer", safe_serialization=True)
+    (folder / "transformer" / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
     default_scheduler().save_pretrained(folder / "scheduler")
     sampling = {
         "guidance_scale": config["guidance_scale"],
@@ -54,6 +56,7 @@ def export(
             "date": datetime.now(UTC).date().isoformat(),
             "hardware": hardware(model.device),
             "torch": torch.__version__,
+            "notes": config["notes"],
         },
     }
     (folder / FACTS_FILE).write_text(json.dumps(sampling, indent=1) + "\n")

@@ -54,6 +54,7 @@ class TrainConfig:
     text_encoder: str = "minilm"
     text_tokens: int = 12
     wandb_mode: str = "offline"  # offline | online | disabled
+    notes: str = ""  # printed in the model card: what this run had that its configuration does not say
     network: NetworkConfig = field(default_factory=NetworkConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     data: data.DataConfig = field(default_factory=data.DataConfig)

@@ -85,14 +85,13 @@ class Report:
             import wandb
             from omegaconf import OmegaConf
 
-            config: Any = OmegaConf.to_container(OmegaConf.structured(self.cfg))
-            return wandb.init(
-                project="pipefusion-lab",
-                dir=str(self.out),
-                mode=self.cfg.wandb_mode,
-                config=config,
-                settings=wandb.Settings(console="off", silent=True),
-            )  # type: ignore[arg-type]
+            options: dict[str, Any] = {
+                "project": "pipefusion-lab",
+                "dir": str(self.out),
+                "mode": self.cfg.wandb_mode,
+                "config": OmegaConf.to_container(OmegaConf.structured(self.cfg)),
+            }
+            return wandb.init(**options, settings=wandb.Settings(console="off", silent=True))
         except Exception as error:  # a sink that fails must not fail the run
             log.warning("no W&B: %s", error)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def to_image(picture: Tensor, side: int) -> Image.Image:
 
 
 def save_sheet(
-    rows: list[tuple[str, Tensor, Tensor | None]], path: Path, side: int = 96, columns: int = 8
+    rows: Sequence[tuple[str, Tensor, Tensor | None]], path: Path, side: int = 96, columns: int = 8
 ) -> None:
     """A sheet of (caption, sample, real picture or None); the sample is on the left of its real picture."""
     wide = side * (1 if all(real is None for _, _, real in rows) else 2)

@@ -22,14 +22,14 @@ from experiments.training.score import ScoreConfig, closeness, ranks, score
 NETWORK = NetworkConfig(layers=2, heads=2, head_dim=16, resolution=16, base_resolution=8, caption_channels=8)
 
 
-def tiny(stages: list[StageConfig], **recipe: Any) -> TrainConfig:
+def tiny(stages: list[StageConfig], workers: int = 1, **recipe: Any) -> TrainConfig:
     return TrainConfig(
         network=NETWORK,
         recipe=RecipeConfig(stages=stages, warmup_steps=5, **recipe),
         wandb_mode="disabled",
         sheet_samples=0,
         log_steps=5,
-        workers=2,
+        workers=workers,
         threads=2,
         seed=3,
     )
@@ -76,7 +76,7 @@ def test_loss_falls_and_the_export_samples_in_plain_diffusers(corpus: Corpus, tm
 
 
 def test_resuming_gives_the_same_weights_to_the_bit(corpus: Corpus, tmp_path: Path) -> None:
-    cfg = tiny([StageConfig(8, 3, 12), StageConfig(16, 3, 12)])
+    cfg = tiny([StageConfig(8, 3, 12), StageConfig(16, 3, 12)], workers=2)
     whole = train_on(cfg, tmp_path / "whole", corpus)
     for end in (2, 5):  # inside the first stage, then inside the second
 
