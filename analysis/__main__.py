@@ -56,6 +56,12 @@ def quickstart_memory(results: Path) -> list[Path]:
     return style.save(figure, results / "figures", "quickstart_memory") if figure else []
 
 
+def bench_cpu(results: Path) -> list[Path]:
+    """Ratios to serial on two CPU cores, with PipeFusion's bound."""
+    table = tables.bench(results / "records/bench/bench.json")
+    return tables.save(table, tables.bench_text(table), results / "tables", "bench_cpu")
+
+
 OUTPUTS: list[Callable[[Path], list[Path]]] = [
     quickstart_methods,
     quickstart_devices,
@@ -63,6 +69,7 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     quickstart_fullest,
     quickstart_pictures,
     quickstart_memory,
+    bench_cpu,
 ]
 
 

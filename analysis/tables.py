@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
@@ -95,6 +97,30 @@ def fullest_text(table: pd.DataFrame) -> pd.DataFrame:
         "layer_count": ("layers", str),
     }
     return _text(table, columns | AMOUNTS)
+
+
+def bench(path: str | Path) -> pd.DataFrame:
+    """One row a case of a bench.json: median and extremes in seconds, ratio to serial, share of its bound."""
+    rows = pd.DataFrame(json.loads(Path(path).read_text())["rows"])
+    times = rows.pop("seconds")
+    rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
+    return rows.assign(share_of_bound=rows.ratio / rows.bound)
+
+
+def bench_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The benchmark as words to read."""
+    return _text(
+        table,
+        {
+            "case": ("case", str),
+            "median_s": ("median s", _digits(2)),
+            "min_s": ("min s", _digits(2)),
+            "max_s": ("max s", _digits(2)),
+            "ratio": ("× serial", _digits(3)),
+            "bound": ("bound", _digits(3)),
+            "share_of_bound": ("of bound", _percent),
+        },
+    )
 
 
 def markdown(text: pd.DataFrame) -> str:

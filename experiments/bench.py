@@ -7,11 +7,14 @@ over rounds of serial's time in that round over the case's. Every repeat is kept
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from experiments.agent import prepare, start_ranks
-from experiments.config import ModelConfig, RunConfig, as_dict
+from experiments.agent import RunFailed, prepare, start_ranks
+from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
+from experiments.progress import live
+from experiments.records import git_commit, write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
@@ -55,7 +60,7 @@ class BenchCase:
 
 @dataclass
 class BenchConfig:
-    """Rounds are counted after one round that is not; `headline` is the row of the last line printed."""
+    """Every path is run once before the rounds; `headline` is the row of the last line printed."""
 
     name: str = "bench"
     rounds: int = 3
@@ -79,50 +84,63 @@ def bench(cfg: RunConfig, out: Path) -> str:
     """Run the benchmark into directory `out` and print it; returns the run's status."""
     out.mkdir(parents=True, exist_ok=True)
     prepare()
-    startups = [startup_seconds(cfg, out) for _ in range(3)]
-    start_ranks(bench_rank, out, as_dict(cfg), DEVICES)
+    try:
+        startups = [startup_seconds(cfg, out) for _ in range(3)]
+        with live(out, "bench") if cfg.log.progress else nullcontext():
+            start_ranks(bench_rank, out, as_dict(cfg), DEVICES)
+    except RunFailed as failure:
+        print(f"{failure.status}: {failure.reason}", file=sys.stderr)
+        return failure.status
+    finally:
+        (out / ".progress.json").unlink(missing_ok=True)
     seconds = json.loads((out / "seconds.json").read_text())
     (out / "seconds.json").unlink()
-    record = {"seconds": seconds, "startup_s": startups, "devices": DEVICES, "threads": cfg.threads}
-    record |= {"hardware": hardware(), "versions": versions(), "config": as_dict(cfg)}
-    (out / "bench.json").write_text(json.dumps(record, indent=1))
-    show(cfg.measure, seconds, startups)
+    rows = [row_of(case, seconds) for case in cfg.measure.cases]
+    record = {"rows": rows, "startup_s": startups, "devices": DEVICES, "threads": cfg.threads}
+    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
+    record |= {"git_commit": git_commit(CONF.parent), "hardware": hardware(), "versions": versions()}
+    write_json(out / "bench.json", record | {"config": as_dict(cfg)})
+    show(rows, startups, Console())
     print(out / "bench.json")
-    headline = seconds[cfg.measure.headline]
-    steps = next(case.steps for case in cfg.measure.cases if case.name == cfg.measure.headline)
-    print(f"pipefusion N={DEVICES}: {ratio(seconds[f'serial S={steps}'], headline):.2f}x serial")
+    headline = next(row for row in rows if row["case"] == cfg.measure.headline)
+    print(f"pipefusion N={DEVICES}: {headline['ratio']:.2f}x serial")
     return "ok"
 
 
-def ratio(base: list[float], other: list[float]) -> float:
-    """Median over rounds of base/other."""
-    return statistics.median(b / o for b, o in zip(base, other, strict=True))
+def row_of(case: BenchCase, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """A case with every repeat, its ratio to serial with as many steps, and its bound if it has one."""
+    times, serial = seconds[case.name], seconds[f"serial S={case.steps}"]
+    return {
+        "case": case.name,
+        **asdict(case),
+        "seconds": times,
+        "ratio": statistics.median(base / time for base, time in zip(serial, times, strict=True)),
+        "bound": bound(case, DEVICES),
+    }
 
 
-def show(cfg: BenchConfig, seconds: dict[str, list[float]], startups: list[float]) -> None:
+def show(rows: list[dict[str, Any]], startups: list[float], console: Console) -> None:
     """The table: median and spread of each case, ratio to serial, share of its bound."""
-    table = Table(
-        title=f"{DEVICES} ranks, one process each, {cfg.rounds} rounds in turn; CPU timings rank no GPU"
-    )
+    title = f"{DEVICES} ranks, a process and a thread each, rounds in turn. CPU timings rank no GPU."
+    table = Table(title=title, title_justify="left")
     for column in ("case", "median s", "min - max s", "x serial", "bound", "of bound"):
-        table.add_column(column, justify="left" if column == "case" else "right")
-    for case in cfg.cases:
-        times = seconds[case.name]
-        speed, limit = ratio(seconds[f"serial S={case.steps}"], times), bound(case, DEVICES)
+        table.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
+    for row in rows:
+        times, limit = row["seconds"], row["bound"]
         table.add_row(
-            case.name,
+            row["case"],
             f"{statistics.median(times):.2f}",
             f"{min(times):.2f} - {max(times):.2f}",
-            f"{speed:.3f}",
+            f"{row['ratio']:.3f}",
             f"{limit:.3f}" if limit else "",
-            f"{speed / limit:.1%}" if limit else "",
+            f"{row['ratio'] / limit:.1%}" if limit else "",
         )
-    console = Console()
     console.print(table)
-    for case in cfg.cases:
-        if case.method == DIFFUSERS:
-            through = ratio(seconds[f"serial S={case.steps}"], seconds[case.name])
-            console.print(f"serial through the view: {through:.3f}x the time of plain diffusers")
+    for row in rows:
+        if row["method"] == DIFFUSERS:
+            console.print(
+                f"serial through the view takes {row['ratio']:.3f}x the time of plain diffusers"
+            )
     console.print(f"start of {DEVICES} ranks: " + ", ".join(f"{value:.2f} s" for value in startups))
 
 
@@ -159,27 +177,29 @@ def bench_rank(run_dir: str, cfg: dict[str, Any]) -> None:
     cases = [BenchCase(**case) for case in cfg["measure"]["cases"]]
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     with torch.inference_mode():
+        for case in cases:  # first use of every path, not timed
+            prepare_case(replace(case, steps=2), model, noise, cond)()
         runs = [prepare_case(case, model, noise, cond) for case in cases]
-        for index in range(cfg["measure"]["rounds"] + 1):
+        rounds = cfg["measure"]["rounds"]
+        for index in range(rounds):
             for case, run in zip(cases, runs, strict=True):
+                if dist.get_rank() == 0:
+                    tell(Path(run_dir), f"round {index + 1} of {rounds}, {case.name}")
                 dist.barrier()
                 start = time.perf_counter()
                 run()
                 dist.barrier()
-                if index:
-                    seconds[case.name].append(time.perf_counter() - start)
-                if dist.get_rank() == 0:
-                    state = {
-                        "phase": f"round {index} of {cfg['measure']['rounds']}, {case.name}",
-                        "step": 0,
-                        "of": 1,
-                    }
-                    temporary = Path(run_dir) / ".progress.json.tmp"
-                    temporary.write_text(json.dumps(state))
-                    os.replace(temporary, Path(run_dir) / ".progress.json")
+                seconds[case.name].append(time.perf_counter() - start)
     if dist.get_rank() == 0:
         (Path(run_dir) / "seconds.json").write_text(json.dumps(seconds))
     dist.destroy_process_group()
+
+
+def tell(run_dir: Path, phase: str) -> None:
+    """What the live line shows."""
+    temporary = run_dir / ".progress.json.tmp"
+    temporary.write_text(json.dumps({"phase": phase, "step": 0, "of": 1}))
+    temporary.replace(run_dir / ".progress.json")
 
 
 def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditioning) -> Callable[[], Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from PIL import Image, ImageDraw
+from rich.progress import track
 from torch import Tensor, nn
 
 
@@ -37,6 +38,7 @@ def sample(
     steps: int,
     guidance: float,
     batch: int = 32,
+    progress: bool = False,
 ) -> Tensor:
     """Pictures [n, 3, r, r] float32 in 0..1.
 
@@ -45,7 +47,8 @@ def sample(
     """
     done = []
     parameter = next(model.parameters())
-    for first in range(0, len(noise), batch):
+    starts = range(0, len(noise), batch)
+    for first in track(starts, "sampling") if progress else starts:
         x, cond, keep = (part[first : first + batch].to(parameter.device) for part in (noise, text, mask))
         guided = guidance > 1
         if guided:

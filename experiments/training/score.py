@@ -16,7 +16,7 @@ from torch import Tensor
 from experiments.features import features, similarity
 from experiments.text import encode_prompts
 from experiments.training import data
-from experiments.training.card import write_card
+from experiments.training.card import score_text, write_card
 from experiments.training.export import FACTS_FILE
 from experiments.training.sampling import draw_noise, sample, save_sheet
 
@@ -53,7 +53,10 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
     guidance = cfg.guidance_scale or float(facts["guidance_scale"])
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     model = PixArtTransformer2DModel.from_pretrained(
-        folder / "transformer", torch_dtype=getattr(torch, cfg.dtype), use_safetensors=True
+        folder / "transformer",
+        torch_dtype=getattr(torch, cfg.dtype),
+        use_safetensors=True,
+        low_cpu_mem_usage=False,
     ).to(device)
     stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     kind = getattr(diffusers, cfg.scheduler or stored["_class_name"])
@@ -83,6 +86,7 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
         cfg.steps,
         guidance,
         cfg.batch,
+        progress=True,
     )
     real = data.resize(pictures, facts["resolution"])
     made_by, real_by = (
@@ -126,6 +130,7 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
             shutil.copy(out / name, folder / name)
         (folder / FACTS_FILE).write_text(json.dumps(facts | {"guidance_scale": guidance}, indent=1) + "\n")
         write_card(folder)
+    print(score_text(result))
     return result
 
 

@@ -1,5 +1,6 @@
 """`python -m analysis`: everything from records, the same bytes twice."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,30 @@ def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     first = outputs(tmp_path)
     assert main([], tmp_path) == 0
     assert outputs(tmp_path) == first
-    assert len(first) == 2 * len(OUTPUTS)
+    assert len(first) == 2 * sum(make.__name__.startswith("quickstart") for make in OUTPUTS)
+
+
+def test_the_benchmark_table_is_made_of_its_repeats(tmp_path: Path) -> None:
+    rows = [
+        {"case": "serial S=4", "seconds": [4.0, 6.0, 5.0], "ratio": 1.0, "bound": None},
+        {"case": "pipefusion M=4 W=1 S=4", "seconds": [2.0, 3.0, 4.0], "ratio": 2.0, "bound": 2.5},
+    ]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "bench.json").write_text(json.dumps({"rows": rows}))
+    assert main(["keep", str(run), "bench"], tmp_path) == 0
+    assert main(["bench_cpu"], tmp_path) == 0
+    text = (tmp_path / "tables" / "bench_cpu.md").read_text().splitlines()
+    assert [cell.strip() for cell in text[2].split("|")[1:-1]] == [
+        "serial S=4",
+        "5.00",
+        "4.00",
+        "6.00",
+        "1.000",
+        "–",
+        "–",
+    ]
+    assert text[3].split("|")[-3:-1] == [" 2.500 ", " 80.0 % "]
 
 
 def test_tables_say_nothing_of_where_a_run_was(tmp_path: Path) -> None:
