@@ -77,7 +77,7 @@ class RunConfig:
     steps: int = 20
     guidance_scale: float | None = None  # null: the model's shipped value
     scheduler: str = "shipped"  # shipped | dpmsolver++ | ddim | flow_euler
-    prompt: Any = "a red apple"  # one prompt, or a list: a batch
+    prompt: Any = "green apple"  # one prompt, or a list: a batch
     negative_prompt: str = ""
     threads: int = 1  # per rank
     resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration
