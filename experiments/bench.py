@@ -100,7 +100,7 @@ def bench(cfg: RunConfig, out: Path) -> str:
     record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
     record |= {"git_commit": git_commit(CONF.parent), "hardware": hardware(), "versions": versions()}
     write_json(out / "bench.json", record | {"config": as_dict(cfg)})
-    show(rows, startups, Console())
+    show(rows, startups, Console() if sys.stdout.isatty() else Console(width=100))
     print(out / "bench.json")
     headline = next(row for row in rows if row["case"] == cfg.measure.headline)
     print(f"pipefusion N={DEVICES}: {headline['ratio']:.2f}x serial")
