@@ -138,9 +138,7 @@ def show(rows: list[dict[str, Any]], startups: list[float], console: Console) ->
     console.print(table)
     for row in rows:
         if row["method"] == DIFFUSERS:
-            console.print(
-                f"serial through the view takes {row['ratio']:.3f}x the time of plain diffusers"
-            )
+            console.print(f"serial through the view takes {row['ratio']:.3f}x the time of plain diffusers")
     console.print(f"start of {DEVICES} ranks: " + ", ".join(f"{value:.2f} s" for value in startups))
 
 
