@@ -82,7 +82,7 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     if options["memory"]:
         if report:
             report("memory")
-        peak_bytes = peak_of(model, cfg, fabric.rank, noise, cond, device)
+        peak_bytes = peak_of(model, cfg, fabric.rank, noise, cond, device, dit)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     repeats = []
@@ -120,6 +120,7 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
         "repeats": repeats,
         "parts": dict(parameter_parts(dit)),
         "ready_unix_s": ready_unix_s,
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
     }
     if options["ledger"]:
         frame = pd.DataFrame([entry.row(fabric.rank) for entry in fabric.ledger.entries])
@@ -173,9 +174,17 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_of(
-    model: Model, cfg: dict[str, Any], rank: int, noise: Tensor, cond: Conditioning, device: torch.device
+    model: Model,
+    cfg: dict[str, Any],
+    rank: int,
+    noise: Tensor,
+    cond: Conditioning,
+    device: torch.device,
+    loaded: DiT | None = None,
 ) -> int:
-    """High-water mark of the tensor bytes of this rank's program, run alone: on its device, or on `meta` to predict it.
+    """High-water mark of the tensor bytes of this rank's program, run alone on `device`.
+
+    On a real device it computes with the tensors of `loaded`; on `meta` it is the prediction.
 
     Three steps after the warm-up are enough: from then on every step allocates what the one before it did.
     """
@@ -185,8 +194,9 @@ def peak_of(
     dit, scheduler = model.view(), run_scheduler(model, cfg)
     fabric = SilentFabric(Mesh({method_cfg.axis: cfg["devices"]}), rank, device)
     sampler = module.build(dit, fabric, method_cfg, scheduler)
-    if device.type != "meta":
-        dit.load(model.tensors(), device)
+    if loaded is not None:  # the tensors that are held already: a second copy might not fit
+        held = dict(loaded.model.named_parameters())
+        dit.load(lambda name, shard: held[name], device)
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
 
 

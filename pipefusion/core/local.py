@@ -47,9 +47,9 @@ class LocalWork:
 
     def wait(self) -> None:
         """Block (on CUDA: make the stream wait) until the tensors may be used."""
-        with_mark = self._fabric.timed(self._entry)
+        close = self._fabric.timed(self._entry)
         self._work.wait()
-        with_mark()
+        close()
         self._tensors = ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -150,8 +150,3 @@ class PixArtView:
         if self.shape.out_channels == 2 * self.shape.in_channels:
             latent = latent.chunk(2, dim=1)[0]  # the second half is the learned variance
         return latent
-
-
-def with_itemsize(shape: DiTShape, dtype: torch.dtype) -> DiTShape:
-    """The shape with the bytes of one element of `dtype`."""
-    return replace(shape, itemsize=dtype.itemsize)
