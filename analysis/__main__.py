@@ -3,6 +3,9 @@
     python -m analysis                       all of them
     python -m analysis quickstart            those whose name begins so
     python -m analysis keep FOLDER NAME      make the runs in FOLDER the records NAME
+    python -m analysis timeline RUN_DIR ... [--steps 0:4]
+                                             timeline.png, timeline.svg and trace.json (for Perfetto) in each run
+    python -m analysis --check               exit 1 if a statistic uses a row that its cluster was calibrated on
 
 The same records give the same bytes.
 """
@@ -13,11 +16,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from analysis import figures, style, tables
+import pandas as pd
+
+from analysis import figures, params, published, style, tables, trace
+from analysis.gantt import gantt
 from analysis.keep import keep
 from analysis.readme import refresh
+from analysis.timeline import read, summary
 
 RESULTS = Path("results")
+PREDICTIONS = "records/published/predictions.json"
 
 
 def quickstart_methods(results: Path) -> list[Path]:
@@ -62,6 +70,29 @@ def bench_cpu(results: Path) -> list[Path]:
     return tables.save(table, tables.bench_text(table), results / "tables", "bench_cpu")
 
 
+def params_per_device(results: Path) -> list[Path]:
+    """How PipeFusion stores 1/N of the parameters: every device of every model and method."""
+    record, table = params.load(results / "records/params")
+    written = params.save(record, table, results / "tables", "params_per_device")
+    return written + style.save(params.figure(record, table), results / "figures", "params_per_device")
+
+
+def published_predictions(results: Path) -> list[Path]:
+    """Every prediction beside its published number."""
+    table = predictions_of(results)
+    return tables.save(table, published.table_text(table), results / "tables", "published_predictions")
+
+
+def published_errors(results: Path) -> list[Path]:
+    """How far off the predictions are, calibration left out."""
+    return published.save_statistics(predictions_of(results), results / "tables", "published_errors")
+
+
+def predictions_of(results: Path) -> pd.DataFrame:
+    """The committed predictions joined with the published rows."""
+    return published.joined(published.load(results / PREDICTIONS), results / "published")
+
+
 OUTPUTS: list[Callable[[Path], list[Path]]] = [
     quickstart_methods,
     quickstart_devices,
@@ -70,7 +101,52 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     quickstart_pictures,
     quickstart_memory,
     bench_cpu,
+    params_per_device,
+    published_predictions,
+    published_errors,
 ]
+
+
+def check(results: Path) -> int:
+    """Exit code 1, and one line, when the committed predictions score what they were fitted on."""
+    path = results / PREDICTIONS
+    if not path.exists():
+        print(f"no predictions in {path}")
+        return 0
+    profiles = published.profiles_of(results.parent / "conf")
+    wrong = published.check(published.load(path), results / "published", profiles)
+    print(
+        f"error: {wrong}" if wrong else "no statistic uses a row that its cluster was calibrated on",
+        file=sys.stderr if wrong else sys.stdout,
+    )
+    return 1 if wrong else 0
+
+
+def timelines(arguments: list[str]) -> None:
+    """Draw the timeline of each run directory, into it; ``--steps A:B`` (B not included) chooses the lower panel."""
+    folders, window = list(arguments), None
+    if "--steps" in folders:
+        at = folders.index("--steps")
+        window = (folders[at + 1 : at + 2] or [""])[0]
+        del folders[at : at + 2]
+    for folder in folders:
+        run, spans = read(folder)
+        figure = gantt(run, spans, None if window is None else steps_in(window, run.steps))
+        for path in [*style.save(figure, folder, "timeline"), trace.write(folder, run, spans)]:
+            print(path)
+        print(summary(run, spans))
+
+
+def steps_in(window: str, steps: int) -> range:
+    """The steps that ``A:B``, ``A:`` or ``:B`` names. Raises ValueError when there is none of them."""
+    first, colon, last = window.partition(":")
+    try:
+        chosen = range(int(first or 0), int(last or steps))
+    except ValueError:
+        chosen = range(0)
+    if not colon or not chosen or chosen.start < 0 or chosen.stop > steps:
+        raise ValueError(f"--steps {window}: allowed: A:B with 0 <= A < B <= {steps}")
+    return chosen
 
 
 def main(arguments: list[str], results: Path = RESULTS) -> int:
@@ -82,6 +158,15 @@ def main(arguments: list[str], results: Path = RESULTS) -> int:
             print(f"error: {missing}", file=sys.stderr)
             return 2
         print(f"kept {len(copies)} runs in {results / 'records' / arguments[2]}")
+        return 0
+    if arguments == ["--check"]:
+        return check(results)
+    if arguments[:1] == ["timeline"] and len(arguments) > 1:
+        try:
+            timelines(arguments[1:])
+        except (FileNotFoundError, ValueError) as wrong:
+            print(f"error: {wrong}", file=sys.stderr)
+            return 2
         return 0
     wanted = [make for make in OUTPUTS if not arguments or make.__name__.startswith(tuple(arguments))]
     if not wanted:

@@ -43,6 +43,11 @@ def ledger(*folders: str | Path) -> pd.DataFrame:
     return _stacked(folders, "ledger.parquet", pd.read_parquet)
 
 
+def timeline(*folders: str | Path) -> pd.DataFrame:
+    """One row a stretch of a rank's time: computing, or waiting for a communication; seconds as in `ledger`."""
+    return _stacked(folders, "timeline.parquet", pd.read_parquet)
+
+
 def _stacked(
     folders: tuple[str | Path, ...], file: str, read: Callable[[Path], pd.DataFrame]
 ) -> pd.DataFrame:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from analysis.frame import run_dirs
 
-KEPT = ["run.json", "config.yaml", "ranks.csv", "ranks_repeats.csv", "ledger.parquet", "inputs.safetensors"]
-KEPT += ["latents.safetensors", "images", "bench.json"]
+KEPT = ["run.json", "config.yaml", "ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet"]
+KEPT += ["inputs.safetensors", "latents.safetensors", "images"]
+WHOLE = ["bench.json", "params.json", "predictions.json"]
+"""A record of many runs at once; the folder that holds one is the run."""
+KEPT += [*WHOLE, "params.csv"]
 
 
 def keep(source: str | Path, target: str | Path) -> list[Path]:
@@ -17,7 +20,7 @@ def keep(source: str | Path, target: str | Path) -> list[Path]:
     Raises FileNotFoundError when there is no run to keep, before anything is removed.
     """
     source, target = Path(source), Path(target)
-    found = [source] if (source / "bench.json").exists() else list(run_dirs(source))
+    found = [source] if any((source / name).exists() for name in WHOLE) else list(run_dirs(source))
     if not found:
         raise FileNotFoundError(f"no run.json in or below {source}")
     shutil.rmtree(target, ignore_errors=True)

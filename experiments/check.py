@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHOICES: dict[str, tuple[str, ...]] = {
     "scheduler": ("shipped", "dpmsolver++", "ddim", "flow_euler"),
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "cluster.world": ("local", "sim", "plan"),
     "cluster.device": ("auto", "cpu", "cuda"),
     "cluster.backend": ("auto", "gloo", "nccl"),
     "log.wandb.mode": ("disabled", "offline", "online"),
@@ -32,6 +33,8 @@ AT_LEAST: dict[str, float] = {
     "measure.repeats": 1,
     "measure.warmup_runs": 0,
     "cluster.timeout_s": 1,
+    "cluster.topology.devices_per_node": 1,
+    "cluster.topology.roots": 1,
 }
 
 
@@ -79,6 +82,18 @@ def check_values(cfg: RunConfig) -> None:
         raise ConfigError(
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
+    check_cluster(cfg)
+
+
+def check_cluster(cfg: RunConfig) -> None:
+    """Whether a simulated cluster is complete and large enough. Raises ConfigError."""
+    cluster = cfg.cluster
+    if cluster.world == "plan" and cluster.hardware is None:
+        raise ConfigError("cluster.hardware", "null has no costs; allowed: a cluster that names its device")
+    node = cluster.topology.devices_per_node
+    if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
+        text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
+        raise ConfigError("devices", text)
 
 
 def lookup(cfg: Any, key: str) -> Any:

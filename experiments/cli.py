@@ -29,7 +29,8 @@ def main(argv: list[str]) -> int:
     """Run a command line. Returns the exit code: 0 done, 1 a run failed, 2 the configuration is wrong."""
     args = get_args_parser().parse_args(argv)
     only_shown = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    if not only_shown and "RANK" not in os.environ:
+    simulated = any(text.startswith("cluster=") and text != "cluster=local" for text in args.overrides)
+    if not only_shown and not simulated and "RANK" not in os.environ:
         prepare()  # first of all: what ranks import takes seconds, which go by while this process imports it too
     set_up()
     try:
@@ -78,11 +79,16 @@ def check(planned: Plan, overrides: list[str]) -> None:
 
     In a sweep, a combination that a method cannot do is not an error: it becomes a record that says `skipped`.
     """
+    from experiments.measures import MEASURES
+
     for job in planned.jobs:
         cfg = from_hydra(job)
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         check_output(Path(OmegaConf.select(job, key)), key)
-        if cfg.measure.name != "latency":
+        measure = MEASURES[cfg.measure.name]
+        if measure.check:
+            measure.check(cfg)
+        if measure.run:
             continue
         check_values(cfg)
         check_world(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
@@ -93,21 +99,12 @@ def check(planned: Plan, overrides: list[str]) -> None:
 
 def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
     """Run one configuration in directory `out`; returns its status."""
-    if cfg.measure.name == "train":
-        from experiments.training.loop import train
-
-        print(train(cfg.measure, out))
-        return "ok"
-    if cfg.measure.name == "score":
-        from experiments.training.score import score
-
-        score(cfg.measure, out)
-        return "ok"
-    if cfg.measure.name == "bench":
-        from experiments.bench import bench
-
-        return bench(cfg, out)
     from experiments import launch, sinks
+    from experiments.measures import MEASURES
+
+    run = MEASURES[cfg.measure.name].run
+    if run:
+        return run(cfg, out)
 
     model = check_model(cfg)
     cfg = launch.resolved(cfg, model)
@@ -131,7 +128,8 @@ def report(record: dict[str, Any], out: Path, again: bool) -> None:
     name = f"{record['method']} N={record['devices']}"
     if status == "ok":
         latency = record["latency_s"]
-        took = f"{latency['median']:.3f} s (spread {latency['spread']:.3f} s)"
+        how = {"local": f"spread {latency['spread']:.3f} s", "sim": "virtual time", "plan": "predicted"}
+        took = f"{latency['median']:.3f} s ({how[record['world']]})"
         print(f"{'had' if again else 'ok'}: {name}: {took}  {display(out)}", flush=True)
     elif status == "skipped":
         print(f"skipped: {name}: {record['reason']}  {display(out)}", flush=True)

@@ -10,6 +10,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.network import LinkConfig, TopologyConfig
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -30,12 +33,19 @@ class ModelConfig:
 
 @dataclass
 class ClusterConfig:
-    """Where the ranks run."""
+    """Where the ranks run.
+
+    `world`: local (one process a rank, wall clock), sim (one process, virtual time, real tensors) or plan (one
+    process, predicted time of `hardware`, no data).
+    """
 
     name: str = "local"
-    device: str = "auto"  # auto | cpu | cuda
-    backend: str = "auto"  # auto | gloo | nccl
-    timeout_s: float = 600.0  # a communication that takes longer is an error
+    world: str = "local"  # local | sim | plan
+    device: str = "auto"  # local: auto | cpu | cuda
+    backend: str = "auto"  # local: auto | gloo | nccl
+    timeout_s: float = 600.0  # local: a communication that takes longer is an error
+    topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
+    hardware: DeviceConfig | None = None  # plan: the device
 
 
 @dataclass
@@ -115,18 +125,17 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
 def register() -> None:
     """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`."""
     # Here, because these import torch and diffusers, and who only reads records needs neither.
-    from experiments.bench import BenchConfig
+    from experiments.measures import MEASURES
     from experiments.methods import METHODS
-    from experiments.training.loop import TrainConfig
-    from experiments.training.score import ScoreConfig
 
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunConfig)
     store.store(group="schema/model", name="model", node=ModelConfig)
     store.store(group="schema/cluster", name="cluster", node=ClusterConfig)
+    store.store(group="schema/device", name="device", node=DeviceConfig)
+    store.store(group="schema/link", name="link", node=LinkConfig)
     store.store(group="schema/log", name="log", node=LogConfig)
-    measures = {"latency": LatencyConfig, "bench": BenchConfig, "train": TrainConfig, "score": ScoreConfig}
-    for name, node in measures.items():
-        store.store(group="schema/measure", name=name, node=node)
+    for name, measure in MEASURES.items():
+        store.store(group="schema/measure", name=name, node=measure.config)
     for name, module in METHODS.items():
         store.store(group="schema/method", name=name, node=module.Config)

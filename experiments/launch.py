@@ -54,12 +54,13 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
     config = as_dict(cfg)
     if "RANK" in os.environ:
         return execute_as_rank(cfg, config, model, run_dir, entry, started)
-    prepare()
+    if cfg.cluster.world == "local":
+        prepare()
     record = begin(cfg, config, model, run_dir)
     try:
         write_inputs(cfg, model, run_dir)
         with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
-            start_ranks(entry or rank_entry(), run_dir, config, cfg.devices)
+            run_world(cfg, config, model, run_dir, entry)
         record |= collect(cfg, model, run_dir, started)
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "reason": "ended by SIGINT"}
@@ -74,6 +75,22 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
     finally:
         end(record, run_dir, started)
     return record
+
+
+def run_world(
+    cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path, entry: Entry | None
+) -> None:
+    """All ranks of the run, in the world that the cluster names."""
+    if cfg.cluster.world == "sim":
+        from experiments.simulate import simulate
+
+        simulate(cfg, model, run_dir)
+    elif cfg.cluster.world == "plan":
+        from experiments.plan import write_plan
+
+        write_plan(cfg, model, run_dir)
+    else:
+        start_ranks(entry or rank_entry(), run_dir, config, cfg.devices)
 
 
 def execute_as_rank(
@@ -136,7 +153,9 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
         "git_commit": records.git_commit(CONF.parent),
         "versions": versions(),
         "hardware": hardware(),
-        "world": cfg.cluster.name,
+        "world": cfg.cluster.world,
+        "cluster": cfg.cluster.name,
+        "predicted": cfg.cluster.world == "plan",
         "model": cfg.model.name,
         "method": cfg.method.name,
         "devices": cfg.devices,

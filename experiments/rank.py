@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.config import ModelConfig
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
-from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler, parameter_parts
+from experiments.report import (
+    ParameterKey,
+    RankReport,
+    held_parameters,
+    write_latents,
+    write_report,
+    write_whole,
+)
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
@@ -93,41 +98,30 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
         repeats.append(seconds)
 
     if fabric.rank == 0 and latents is not None:
-        write(
-            run_dir / "latents.safetensors",
-            lambda path: save_file({"latents": latents.cpu().contiguous()}, path),
-        )
+        write_latents(run_dir, latents)
     batch, images = noise.shape[0] * cond.branches, noise.shape[0]
-    forecast = module.predict(dit.shape, cfg["devices"], fabric.rank, cfg["steps"], batch, images, method_cfg)
     predicted_peak = None
     if options["memory"]:
         predicted_peak = peak_of(model, cfg, fabric.rank, noise, cond, torch.device("meta"))
-    row: dict[str, Any] = {
-        "rank": fabric.rank,
-        "layers": layers_text(dit.layers),
-        "layer_count": len(dit.layers),
-    }
-    row |= held_bytes(dit, fabric, peak_bytes) | {"sent_bytes": fabric.ledger.sent_bytes}
-    row |= {"recv_bytes": fabric.ledger.recv_bytes} | repeats[-1]
-    row |= {"host": socket.gethostname(), "pid": os.getpid()}
-    row |= {f"predicted_{key}": value for key, value in asdict(forecast).items() if key != "layers"}
-    row["predicted_peak_bytes"] = predicted_peak
     cuda = device.type == "cuda"
-    row["cuda_allocated_peak_bytes"] = torch.cuda.max_memory_allocated(device) if cuda else None
-    row["cuda_reserved_peak_bytes"] = torch.cuda.max_memory_reserved(device) if cuda else None
-    record = {
-        "row": row,
-        "repeats": repeats,
-        "parts": dict(parameter_parts(dit)),
-        "ready_unix_s": ready_unix_s,
-        "gpu": torch.cuda.get_device_name(device) if cuda else None,
-    }
-    if options["ledger"]:
-        frame = pd.DataFrame([entry.row(fabric.rank) for entry in fabric.ledger.entries])
-        write(
-            run_dir / f".rank-{fabric.rank}.ledger.parquet", lambda path: frame.to_parquet(path, index=False)
-        )
-    write(run_dir / f".rank-{fabric.rank}.json", lambda path: path.write_text(json.dumps(record)))
+    result = RankReport(
+        rank=fabric.rank,
+        dit=dit,
+        ledger=fabric.ledger,
+        repeats=repeats,
+        forecast=module.predict(
+            dit.shape, cfg["devices"], fabric.rank, cfg["steps"], batch, images, method_cfg
+        ),
+        ready_unix_s=ready_unix_s,
+        peak_bytes=peak_bytes,
+        predicted_peak_bytes=predicted_peak,
+        gpu=torch.cuda.get_device_name(device) if cuda else None,
+        extra={
+            "cuda_allocated_peak_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
+            "cuda_reserved_peak_bytes": torch.cuda.max_memory_reserved(device) if cuda else None,
+        },
+    )
+    write_report(run_dir, result, parameters_elsewhere(dit), options["ledger"])
     dist.barrier()
 
 
@@ -200,32 +194,11 @@ def peak_of(
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
 
 
-def held_bytes(dit: DiT, fabric: LocalFabric, peak_bytes: int | None) -> dict[str, int | None]:
-    """Bytes on this rank by kind. Replicated: parameters (or slices) that another rank holds too."""
-    mine = {
-        (name, dit.shards.get(name)): parameter.numel() * parameter.element_size()
-        for name, parameter in dit.model.named_parameters()
-    }
+def parameters_elsewhere(dit: DiT) -> set[ParameterKey]:
+    """What the other ranks hold."""
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, list(mine))
-    others = {key for rank, keys in enumerate(everyone) if rank != fabric.rank for key in keys}
-    parts = parameter_parts(dit)
-    return {
-        "param_bytes": sum(mine.values()),
-        "replicated_param_bytes": sum(size for key, size in mine.items() if key in others),
-        "block_param_bytes": sum(size for part, size in parts.items() if part.startswith("block")),
-        "kv_bytes": fabric.ledger.buffer_bytes["kv"],
-        "buffer_bytes": fabric.ledger.buffer_bytes["buffer"],
-        "comm_bytes": fabric.ledger.buffer_bytes["comm"],
-        "peak_bytes": peak_bytes,
-    }
-
-
-def layers_text(layers: range) -> str:
-    """`3-5`, `3`, or `-` for none."""
-    if not layers:
-        return "-"
-    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
+    dist.all_gather_object(everyone, list(held_parameters(dit)))
+    return {key for rank, keys in enumerate(everyone) if rank != dist.get_rank() for key in keys}
 
 
 def progress(run_dir: Path, dit: Any, cfg: dict[str, Any]) -> Callable[[str], None]:
@@ -238,7 +211,7 @@ def progress(run_dir: Path, dit: Any, cfg: dict[str, Any]) -> Callable[[str], No
         now = time.monotonic()
         if force or now - last > 0.2:
             last = now
-            write(run_dir / ".progress.json", lambda path: path.write_text(json.dumps(state)))
+            write_whole(run_dir / ".progress.json", lambda path: path.write_text(json.dumps(state)))
 
     def count(*_: Any) -> None:
         state["step"] = int(str(state["step"])) + 1
@@ -250,10 +223,3 @@ def progress(run_dir: Path, dit: Any, cfg: dict[str, Any]) -> Callable[[str], No
 
     dit.model.adaln_single.register_forward_hook(count)
     return phase
-
-
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a whole file or none: under a temporary name, then renamed."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save(temporary)
-    temporary.replace(path)

@@ -22,7 +22,7 @@ DONE = ("ok", "skipped")
 """Statuses that a resumed sweep does not run again; `oom`, `failed`, `interrupted` and `running` it does."""
 
 TENSORS = ("inputs.safetensors", "latents.safetensors")
-TABLES = ("ranks.csv", "ranks_repeats.csv", "ledger.parquet")
+TABLES = ("ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet")
 OWN = ("config.yaml", "run.json", *TENSORS, *TABLES, "images", "logs", "wandb")
 
 
@@ -83,7 +83,8 @@ def finished(run_dir: Path, config: str) -> dict[str, Any] | None:
 
 
 def merge_ranks(run_dir: Path, devices: int) -> list[dict[str, Any]]:
-    """Merge `.rank-{r}.json` to ranks.csv and ranks_repeats.csv, the ledgers to ledger.parquet; one dict a rank.
+    """Merge `.rank-{r}.json` to ranks.csv and ranks_repeats.csv, ledgers and timelines to one table
+    each; one dict a rank.
 
     Raises FileNotFoundError if a rank left no file.
     """
@@ -97,10 +98,11 @@ def merge_ranks(run_dir: Path, devices: int) -> list[dict[str, Any]]:
         for i, row in enumerate(report["repeats"])
     ]
     write_csv(run_dir / "ranks_repeats.csv", pd.DataFrame(repeats))
-    ledgers = [run_dir / f".rank-{rank}.ledger.parquet" for rank in range(devices)]
-    if all(path.exists() for path in ledgers):
-        with replacing(run_dir / "ledger.parquet") as temporary:
-            pd.concat([pd.read_parquet(path) for path in ledgers], ignore_index=True).to_parquet(temporary)
+    for name in ("ledger", "timeline"):
+        paths = [run_dir / f".rank-{rank}.{name}.parquet" for rank in range(devices)]
+        if all(path.exists() for path in paths):
+            with replacing(run_dir / f"{name}.parquet") as temporary:
+                pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).to_parquet(temporary)
     return reports
 
 

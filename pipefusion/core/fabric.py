@@ -1,7 +1,8 @@
 """The only door to other ranks. A method imports this protocol, never `torch.distributed`, and reads no clock.
 
 Names and blocking behaviour follow `torch.distributed`: `send`/`recv` block, `isend`/`irecv` return a `Work`, and a
-collective blocks unless `async_op=True`. Peers are indices on the named axis, not global ranks.
+collective blocks unless `async_op=True`. Peers are indices on the named axis, not global ranks. Both ends of a message,
+and all ranks of a collective, name the same place `at`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class Fabric(Protocol):
 
     def axis(self, name: str) -> Axis:
         """This rank's place on a mesh axis."""
+        ...
+
+    def begin(self, at: Where) -> None:
+        """What this rank computes from here on belongs to this step and patch (for the timeline)."""
         ...
 
     def zeros(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:

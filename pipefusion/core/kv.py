@@ -27,15 +27,17 @@ class StaleKV:
         dtype: torch.dtype,
     ):
         self.buffers = {
-            layer: fabric.zeros("kv", 2, batch, tokens, heads, head_dim, dtype=dtype) for layer in layers
+            layer: fabric.zeros("kv", 2, batch, tokens, heads, head_dim, dtype=dtype).unbind()
+            for layer in layers
         }
 
     def write(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
         """Overwrite the K, V of these image tokens, in place."""
-        buffer = self.buffers[layer]
-        buffer[0, :, tokens].copy_(k)
-        buffer[1, :, tokens].copy_(v)
+        whole_k, whole_v = self.buffers[layer]
+        whole_k[:, tokens].copy_(k)
+        whole_v[:, tokens].copy_(v)
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
         """K and V of all p image tokens, each [batch, p, heads, head_dim]: fresh where written this step."""
-        return self.buffers[layer][0], self.buffers[layer][1]
+        whole_k, whole_v = self.buffers[layer]
+        return whole_k, whole_v

@@ -21,7 +21,31 @@ class Where(NamedTuple):
     patch: int = -1
 
 
-@dataclass
+@dataclass(slots=True)
+class Span:
+    """A stretch of a rank's time: computing, or waiting for the communication `op`. Seconds from the image's start."""
+
+    kind: Literal["compute", "wait"]
+    at: Where
+    start_s: float
+    end_s: float
+    op: str = ""
+
+    def row(self, rank: int) -> dict[str, Any]:
+        """The span as a row of `timeline.parquet`."""
+        return {
+            "rank": rank,
+            "kind": self.kind,
+            "op": self.op,
+            "step": self.at.step,
+            "layer": self.at.layer,
+            "patch": self.at.patch,
+            "start_s": self.start_s,
+            "end_s": self.end_s,
+        }
+
+
+@dataclass(slots=True)
 class Entry:
     """One communication of one rank. Times are seconds from the start of the image."""
 
@@ -56,16 +80,30 @@ class Entry:
 
 @dataclass
 class Ledger:
-    """All communications of one rank for one image, and the buffers it allocated, by kind in bytes."""
+    """All communications of one rank for one image, what it did when, and its buffers, by kind in bytes."""
 
     entries: list[Entry] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
     buffer_bytes: dict[str, int] = field(default_factory=lambda: {"kv": 0, "buffer": 0, "comm": 0})
 
     def clear(self) -> None:
         """Forget everything: called between two images."""
         self.entries.clear()
+        self.spans.clear()
         for kind in self.buffer_bytes:
             self.buffer_bytes[kind] = 0
+
+    def span(
+        self, kind: Literal["compute", "wait"], at: Where, start_s: float, end_s: float, op: str = ""
+    ) -> None:
+        """Add a stretch of time after those there are; joined to the last one where that goes on with the same."""
+        if end_s <= start_s:
+            return
+        last = self.spans[-1] if self.spans else None
+        if last and last.kind == kind and last.at == at and last.op == op and last.end_s == start_s:
+            last.end_s = end_s
+        else:
+            self.spans.append(Span(kind, at, start_s, end_s, op))
 
     @property
     def sent_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -87,26 +88,41 @@ class LocalFabric:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
         self._spans: list[tuple[Entry, Any, Any]] = []
+        self._places: list[
+            tuple[int, Where]
+        ] = []  # (communication spans so far, what is computed from there on)
         self._origin = self.clock.mark()
 
+    def begin(self, at: Where) -> None:
+        self._places.append((len(self._spans), at))
+
     def close(self) -> tuple[float, float, float]:
-        """(compute_s, wait_s, total_s) since `clear`, this rank's own; fills the ledger's times.
+        """(compute_s, wait_s, total_s) since `clear`, this rank's own; fills the ledger's times and its timeline.
 
         Compute is the sum of the spans between communication calls, wait the sum of the spans inside them.
         """
         end = self.clock.mark()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        compute, last = 0.0, self._origin
-        for entry, start, stop in self._spans:
-            compute += self.clock.seconds(last, start)
-            waited = self.clock.seconds(start, stop)
+        compute = last = 0.0
+        place, places = Where(), deque(self._places)
+        for index, (entry, start, stop) in enumerate(self._spans):
+            while places and places[0][0] <= index:
+                place = places.popleft()[1]
+            begun, done = self._since_origin(start), self._since_origin(stop)
+            self.ledger.span("compute", place, last, begun)
+            self.ledger.span("wait", entry.at, begun, done, entry.op)
+            compute += begun - last
             if not entry.start_s:
-                entry.start_s = self.clock.seconds(self._origin, start)
-            entry.wait_s += waited
-            last = stop
-        compute += self.clock.seconds(last, end)
-        return compute, self.ledger.wait_s, self.clock.seconds(self._origin, end)
+                entry.start_s = begun
+            entry.wait_s += done - begun
+            last = done
+        total = self._since_origin(end)
+        self.ledger.span("compute", places[-1][1] if places else place, last, total)
+        return compute + total - last, self.ledger.wait_s, total
+
+    def _since_origin(self, mark: Any) -> float:
+        return self.clock.seconds(self._origin, mark)
 
     def timed(self, entry: Entry) -> Callable[[], None]:
         """Open a span of communication for this entry; the returned function closes it."""

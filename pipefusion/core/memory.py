@@ -56,7 +56,7 @@ def sampling_peak(
 ) -> int:
     """Peak bytes of one call of a rank's sampler: parameters, inputs, buffers and activations."""
     inputs = [noise, cond.embeds, cond.mask, cond.negative_embeds, cond.negative_mask]
-    held = [*model.parameters(), *(tensor for tensor in inputs if tensor is not None)]
+    held = [*model.parameters(), *model.buffers(), *(tensor for tensor in inputs if tensor is not None)]
     with PeakTracker(held, scheduler_tensors(scheduler)) as tracker:
         sampler(noise, cond)
     return tracker.peak_bytes

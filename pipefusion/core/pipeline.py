@@ -125,6 +125,7 @@ def run_pipeline(
 
     step = -1
     for index, job in enumerate(jobs):
+        fabric.begin(job.at)
         if job.step != step:
             step = job.step
             modulation = dit.modulation(scheduler.timesteps[step], batch)

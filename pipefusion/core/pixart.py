@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
-from diffusers.models.embeddings import get_2d_sincos_pos_embed
+from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend, SiteProcessor
-from pipefusion.core.dit import Conditioning, DiTShape, Shard
+from pipefusion.core.dit import Conditioning, DiTShape, Shard, clone_modules
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,17 @@ class PixArtView:
         self.shards: dict[str, Shard] = {}
         self.pixels_per_latent = pixels_per_latent
         self.device = torch.device("meta")
-        self._positions: Tensor | None = None
+        # The model's own table is for the size it was made for; this one is filled by `load`.
+        self.model.pos_embed.pos_embed = torch.empty(1, shape.tokens, shape.hidden, device="meta")
         for layer, block in enumerate(self.model.transformer_blocks):
             block.attn1.set_processor(SiteProcessor(layer))
             block.attn2.set_processor(SiteProcessor(layer))
+
+    def clone(self) -> PixArtView:
+        twin = copy.copy(self)
+        twin.model = clone_modules(self.model)
+        twin.shards = dict(self.shards)
+        return twin
 
     def keep(self, layers: range, *, embed: bool, unembed: bool) -> None:
         self.layers = layers
@@ -92,9 +100,10 @@ class PixArtView:
             name: tensors(name, self.shards.get(name)).to(device, self.dtype)
             for name, _ in self.model.named_parameters()
         }
-        self.model.load_state_dict(state, assign=True)
+        self.model.load_state_dict(state, assign=True, strict=False)
+        if isinstance(self.model.pos_embed, PatchEmbed):
+            self.model.pos_embed.pos_embed = self._positions().to(device)
         self.device = device
-        self._positions = None
 
     def text(self, cond: Conditioning) -> Text:
         embeds, mask = cond.stacked()
@@ -115,22 +124,20 @@ class PixArtView:
 
     def embed(self, latent: Tensor, rows: range) -> Tensor:
         hidden = self.model.pos_embed.proj(latent.to(self.dtype)).flatten(2).transpose(1, 2)  # [b, t, hs]
-        return (hidden + self._position_table()[:, self.shape.band_tokens(rows)]).to(self.dtype)
+        return (hidden + self.model.pos_embed.pos_embed[:, self.shape.band_tokens(rows)]).to(self.dtype)
 
-    def _position_table(self) -> Tensor:
+    def _positions(self) -> Tensor:
         """Sin-cos positions of the full image [1, p, hs], as the model's own embedding makes them for this size."""
-        if self._positions is None:
-            module = self.model.pos_embed
-            table = get_2d_sincos_pos_embed(
-                self.shape.hidden,
-                (self.shape.token_rows, self.shape.token_cols),
-                base_size=module.base_size,
-                interpolation_scale=module.interpolation_scale,
-                output_type="pt",
-                device=torch.device("cpu"),
-            )
-            self._positions = table.float().unsqueeze(0).to(self.device)
-        return self._positions
+        module = self.model.pos_embed
+        table = get_2d_sincos_pos_embed(
+            self.shape.hidden,
+            (self.shape.token_rows, self.shape.token_cols),
+            base_size=module.base_size,
+            interpolation_scale=module.interpolation_scale,
+            output_type="pt",
+            device=torch.device("cpu"),
+        )
+        return table.float().unsqueeze(0)
 
     def block(self, layer: int, hidden: Tensor, modulation: Modulation, text: Text, attend: Attend) -> Tensor:
         return self.model.transformer_blocks[layer](

@@ -97,6 +97,7 @@ def denoise_band(
     text = dit.text(cond)
     batch = latent.shape[0] * cond.branches
     for step, timestep in enumerate(stepper.timesteps):
+        fabric.begin(Where(step))
         attend = attend_at(step)
         modulation = dit.modulation(timestep, batch)
         hidden = dit.embed(branches(latent, cond), rows)  # [b, t, hs]

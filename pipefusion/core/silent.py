@@ -40,6 +40,9 @@ class SilentFabric:
     def axis(self, name: str) -> Axis:
         return self.mesh.axis(name, self.rank)
 
+    def begin(self, at: Where) -> None:
+        return None
+
     def empty(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
         self.ledger.buffer_bytes[kind] += prod(shape) * dtype.itemsize
         return torch.empty(shape, dtype=dtype, device=self.device)

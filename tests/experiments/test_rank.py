@@ -9,7 +9,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from experiments.launch import execute
-from experiments.rank import layers_text, run_rank
+from experiments.rank import run_rank
+from experiments.report import layers_text
 from tests.experiments.runs import config
 
 BYTES = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes", "recv_bytes"]

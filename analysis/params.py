@@ -1,0 +1,198 @@
+"""What each device holds of a model: tables and a figure over one record of `experiment=params_per_device`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from analysis import tables
+from analysis.style import COLOUR, MARKER, ORDER, RC, label
+from analysis.tables import _mib, _percent, _text
+
+PIPED = "pipefusion"
+WITH_KV = ["distrifusion", "pipefusion"]
+"""The methods that keep K and V between steps; the others have none to show."""
+TICKS = [1, 2, 4, 8, 16]
+SLOPED = ["tensor", PIPED]
+"""The methods whose share falls with N; the others all hold the whole model."""
+REFERENCE: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3))}
+
+
+def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The record (sizes of the models, totals of each case) and one row a device."""
+    folder = Path(folder)
+    record = json.loads((folder / "params.json").read_text())
+    whole = ["rank", "layer_count", "predicted_param_bytes"]
+    whole += [f"{kind}_bytes" for kind in ("param", "block_param", "replicated_param", "kv", "sent")]
+    kinds: dict[Any, Any] = {"layers": str} | dict.fromkeys(whole, "Int64")
+    return record, pd.read_csv(folder / "params.csv", dtype=kinds)
+
+
+def literal(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the one case that is told device by device, PipeFusion on the model the record names."""
+    case = record["literal"]
+    chosen = (table.model == case["model"]) & (table.devices == case["devices"]) & (table.method == PIPED)
+    return table[chosen & (table.status == "ok")]
+
+
+def literal_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a device, as words."""
+    return _text(
+        rows,
+        {
+            "rank": ("device", str),
+            "layers": ("layers", str),
+            "param_bytes": ("params MiB", _mib),
+            "model_share": ("of the model", _percent),
+            "block_share": ("of the blocks", _percent),
+            "replicated_param_bytes": ("on every device MiB", _mib),
+            "kv_bytes": ("KV MiB", _mib),
+        },
+    )
+
+
+def fullest(record: dict[str, Any], table: pd.DataFrame, devices: list[int]) -> pd.DataFrame:
+    """One row a model and N: the largest share of the parameters that a device holds, by method, and the largest KV.
+
+    Columns: model, devices, parameters, `share METHOD` (fractions), `kv METHOD` (bytes); missing where a method
+    cannot run.
+    """
+    rows = []
+    for model, facts in record["models"].items():
+        for count in devices:
+            part = table[(table.model == model) & (table.devices == count) & (table.status == "ok")]
+            if part.empty:
+                continue
+            row = {"model": model, "devices": count, "parameters": facts["parameters"]}
+            most = part.groupby("method")[["model_share", "kv_bytes"]].max()
+            for method in methods_of(table):
+                row[f"share {method}"] = most.model_share.get(method)
+            for method in methods_of(table):
+                if method in WITH_KV:
+                    row[f"kv {method}"] = most.kv_bytes.get(method)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fullest_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """The fullest devices as words: shares in percent, KV in MiB."""
+    columns: tables.Columns = {"model": ("model", str), "devices": ("N", str)}
+    for column in rows.columns:
+        kind, _, method = str(column).partition(" ")
+        if kind == "share":
+            columns[column] = (label(method), _percent)
+        elif kind == "kv":
+            columns[column] = (f"KV MiB, {label(method)}", _mib)
+    return _text(rows, columns)
+
+
+def methods_of(table: pd.DataFrame) -> list[str]:
+    """The methods of the record in the order that they always have."""
+    found = list(table.method.unique())
+    return [method for method in ORDER if method in found]
+
+
+def sums(record: dict[str, Any]) -> str:
+    """The literal case added up: devices less copies is the model."""
+    chosen = {**record["literal"], "method": PIPED}
+    case = next(case for case in record["cases"] if all(case[key] == chosen[key] for key in chosen))
+    parts = " and ".join(f"{part} {_mib(size)}" for part, size in case["copies_by_part"].items())
+    facts = record["models"][chosen["model"]]
+    return (
+        f"{_mib(case['devices_bytes'])} MiB on {chosen['devices']} devices "
+        f"- {_mib(case['copies_bytes'])} MiB of copies ({parts or 'none'}) "
+        f"= {_mib(case['model_bytes'])} MiB: diffusers' own {facts['parameters']:,} parameters, {facts['dtype']}."
+    )
+
+
+def reconciled(record: dict[str, Any]) -> str:
+    """In how many cases the devices, each tensor counted once, hold the model exactly."""
+    done = [case for case in record["cases"] if case["status"] == "ok"]
+    exact = sum(case["reconciles"] for case in done)
+    skipped = len(record["cases"]) - len(done)
+    return (
+        f"In {exact} of {len(done)} cases what the devices hold, less the copies, is diffusers' own count of the model "
+        f"to the byte ({skipped} more are skipped: the method cannot cut the model that way)."
+    )
+
+
+def save(record: dict[str, Any], table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """NAME.csv, one row a device of the N shown; NAME.md, the literal case and the fullest device of every model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
+    table[table.devices.isin(TICKS)].to_csv(csv, index=False, lineterminator="\n")
+    rows, case = literal(record, table), record["literal"]
+    layers = record["models"][case["model"]]["layers"]
+    text = f"{case['model']}: {layers} layers on {case['devices']} devices, {label(PIPED)}.\n\n"
+    text += f"{tables.markdown(literal_text(rows))}\n{sums(record)}\n\n"
+    text += "The fullest device of N: its share of the model's parameters by method, and the K and V it keeps.\n\n"
+    text += f"{tables.markdown(fullest_text(fullest(record, table, TICKS)))}\n"
+    md.write_text(f"{text}{reconciled(record)} {record['note']}\n")
+    return [csv, md]
+
+
+def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
+    """A column a model: above, the fullest device's share of the parameters against N; below, its K and V."""
+    done = table[table.status == "ok"]
+    most = done.groupby(["model", "method", "devices"], as_index=False)[["model_share", "kv_bytes"]].max()
+    models, methods = list(record["models"]), methods_of(table)
+    with mpl.rc_context({**RC, "axes.grid.axis": "both", "axes.titlesize": 9}):
+        sheet = Figure(figsize=(2.45 * len(models) + 0.5, 5.4), layout="constrained")
+        grid = sheet.subplots(2, len(models), sharex=True, squeeze=False)
+        for column, model in enumerate(models):
+            facts, rows = record["models"][model], most[most.model == model]
+            above, below = grid[0][column], grid[1][column]
+            above.set_title(f"{model}\n{facts['layers']} layers, {short(facts['parameters'])} parameters")
+            whole = float(rows.kv_bytes.max()) / tables.MIB  # of all layers: N = 1
+            halving(above, 1.0, lambda share: f"{100 * share:.3g} %")
+            halving(below, whole, lambda value: f"{value:.4g}")
+            below.set_xlabel("devices N")
+            for method in methods:
+                line = rows[rows.method == method].sort_values("devices")
+                above.plot(line.devices, line.model_share, **look(method, methods))
+                if method in WITH_KV:
+                    below.plot(line.devices, line.kv_bytes / tables.MIB, **look(method, methods))
+        grid[0][0].set_ylabel("fullest device's share of\nthe model's parameters")
+        grid[1][0].set_ylabel("K and V kept between steps,\nfullest device, MiB")
+        lines = [Line2D([], [], label=label(method), **look(method, methods)) for method in methods]
+        lines.append(Line2D([], [], label="1/N", **REFERENCE))
+        sheet.legend(handles=lines, loc="outside lower center", ncols=len(lines))
+    return sheet
+
+
+def look(method: str, methods: list[str]) -> dict[str, Any]:
+    """A method's line. Of those that hold everything the first ones are wider, and are seen under the others."""
+    level = [other for other in methods if other not in SLOPED]
+    under = len(level) - 1 - level.index(method) if method in level else 0
+    size = 6.5 if method == PIPED else 4.5 + 1.7 * under
+    line = {"color": COLOUR[method], "marker": MARKER[method], "linewidth": 1.2 + 1.7 * under}
+    return line | {"markersize": size, "markeredgewidth": 0.5, "markeredgecolor": "white"}
+
+
+def halving(axes: Axes, full: float, write: Callable[[float], str]) -> None:
+    """Both axes logarithmic: N as machines have it, `full` and its halves; the dashed line is full/N."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(TICKS, [str(n) for n in TICKS])
+    axes.set_yticks([full / n for n in TICKS], [write(full / n) for n in TICKS])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(full / 20, full * 1.35)
+    axes.plot(TICKS, [full / n for n in TICKS], **REFERENCE)
+
+
+def short(count: int) -> str:
+    """88 k, 7.6 M, 611 M, 1.04 B."""
+    for unit, name in ((1e9, "B"), (1e6, "M")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} k"

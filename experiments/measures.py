@@ -1,0 +1,49 @@
+"""The one table of what a command can measure. A new measure is its module, its YAML in conf/measure, and its row here.
+
+`run(cfg, out)` measures into directory `out` and returns a status; None is one run of one method (`measure=latency`).
+`check(cfg)` raises ConfigError for what is wrong with it, before anything is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.bench import BenchConfig, bench
+from experiments.config import LatencyConfig, RunConfig
+from experiments.params import ParamsConfig, check_params, params
+from experiments.perturb import PerturbConfig, check_perturb, perturb
+from experiments.training.loop import TrainConfig, train
+from experiments.training.score import ScoreConfig, score
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The dataclass of its keys, what runs it, and what checks it."""
+
+    config: type
+    run: Callable[[RunConfig, Path], str] | None = None
+    check: Callable[[RunConfig], None] | None = None
+
+
+def run_train(cfg: RunConfig, out: Path) -> str:
+    """Train the small model; says where it is."""
+    print(train(cfg.measure, out))
+    return "ok"
+
+
+def run_score(cfg: RunConfig, out: Path) -> str:
+    """Score the small model."""
+    score(cfg.measure, out)
+    return "ok"
+
+
+MEASURES: dict[str, Measure] = {
+    "latency": Measure(LatencyConfig),
+    "bench": Measure(BenchConfig, bench),
+    "params": Measure(ParamsConfig, params, lambda cfg: check_params(cfg.measure)),
+    "perturb": Measure(PerturbConfig, perturb, check_perturb),
+    "train": Measure(TrainConfig, run_train),
+    "score": Measure(ScoreConfig, run_score),
+}

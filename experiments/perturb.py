@@ -1,0 +1,225 @@
+"""`measure=perturb`: every method under thousands of orders of events, each from a seed, all with the same result.
+
+Messages are late by anything between microseconds and milliseconds, ranks are slow or stall, sends complete before or
+only when somebody receives. The latents may not change by one bit and no rank may hang. Then ranks are killed and
+messages lost, which has to end as a failure that names the rank.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from experiments.check import ConfigError, check_model
+from experiments.config import RunConfig, as_dict
+from experiments.inputs import random_prompts
+from experiments.methods import METHODS
+from experiments.models import Model, choose_scheduler, open_model
+from experiments.records import write_json
+from pipefusion.core.dit import Conditioning
+from pipefusion.core.fabric import Fabric
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.sampler import make_scheduler
+from pipefusion.sim.engine import RankFailed, SimulationError
+from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.faults import Drop, Faults, Kill
+from pipefusion.sim.network import TopologyConfig
+from pipefusion.sim.world import World
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class PerturbCase:
+    """One point of the grid; `patches` and `warmup` only for methods that have them."""
+
+    method: str
+    devices: int
+    patches: int | None = None
+    warmup: int | None = None
+
+    @property
+    def name(self) -> str:
+        keys = (("N", self.devices), ("M", self.patches), ("W", self.warmup))
+        return " ".join([self.method, *(f"{key}={value}" for key, value in keys if value is not None)])
+
+
+@dataclass
+class PerturbConfig:
+    """`only`: the seed of a schedule to replay alone. `kills`: how often a rank is killed and a message lost."""
+
+    name: str = "perturb"
+    schedules: int = 2000
+    kills: int = 100
+    steps: int = 4
+    devices: list[int] = field(default_factory=lambda: [2, 3, 4])
+    patches: list[int] = field(default_factory=lambda: [1, 3, 4, 8])
+    warmups: list[int] = field(default_factory=lambda: [0, 1, 2])
+    only: int | None = None
+
+
+def check_perturb(cfg: RunConfig) -> None:
+    """Raises ConfigError for numbers that leave nothing to run."""
+    options: PerturbConfig = cfg.measure
+    for key in ("schedules", "steps"):
+        if getattr(options, key) < 1:
+            raise ConfigError(f"measure.{key}", f"{getattr(options, key)} is too small; allowed: 1 or more")
+    if not grid(options, check_model(cfg)):
+        raise ConfigError(
+            "measure.devices", f"{options.devices} leaves no case; allowed: what a method can run on"
+        )
+
+
+def grid(cfg: PerturbConfig, model: Model) -> list[PerturbCase]:
+    """Every method at every point it can run."""
+
+    def points(name: str) -> Iterator[PerturbCase]:
+        keys = METHODS[name].Config.__dataclass_fields__
+        for devices in cfg.devices if name != "serial" else [1]:
+            for patches in cfg.patches if "patches" in keys else [None]:
+                for warmup in cfg.warmups if "warmup" in keys else [None]:
+                    yield PerturbCase(name, devices, patches, warmup)
+
+    def runs(case: PerturbCase) -> bool:
+        return METHODS[case.method].check(model.shape, case.devices, cfg.steps, method_config(case)) is None
+
+    return [case for name in METHODS for case in points(name) if runs(case)]
+
+
+def method_config(case: PerturbCase) -> Any:
+    keys = {"patches": case.patches, "warmup": case.warmup}
+    return METHODS[case.method].Config(**{key: value for key, value in keys.items() if value is not None})
+
+
+class Subject:
+    """A small model with its inputs, on which cases are run. Latents are [1, C, H, W]."""
+
+    def __init__(self, model: Model, steps: int, seed: int = 0):
+        self.model, self.steps = model, steps
+        shape = model.shape
+        self.template, self.tensors = model.view(), model.tensors()
+        side = (shape.token_rows * shape.patch_size, shape.token_cols * shape.patch_size)
+        draw = torch.Generator().manual_seed(seed)
+        self.noise = torch.randn(1, shape.in_channels, *side, generator=draw)
+        embeds, mask = random_prompts(["", "a tree"], "random", shape.text_tokens, shape.text_channels)
+        self.cond = Conditioning(embeds[1:], mask[1:], 3.0, embeds[:1], mask[:1])
+
+    def latents(
+        self, case: PerturbCase, faults: Faults, wrap: Callable[[SimFabric], Fabric] = lambda fabric: fabric
+    ) -> Tensor:
+        """Sample once. `wrap` may put something between the method and its fabric, to plant a bug."""
+        module, cfg = METHODS[case.method], method_config(case)
+        chosen = choose_scheduler(self.model, "dpmsolver++")
+        assert isinstance(chosen, tuple)
+        scheduler = make_scheduler(*chosen, self.steps)
+        world = World(Mesh({cfg.axis: case.devices}), CPU, TopologyConfig(), faults)
+        samplers = []
+        for fabric in world.fabrics:
+            dit = self.template.clone()
+            samplers.append(module.build(dit, wrap(fabric), cfg, scheduler))
+            dit.load(self.tensors, CPU)
+
+        def program(fabric: SimFabric) -> Tensor | None:
+            latents = samplers[fabric.rank](self.noise, self.cond)
+            fabric.close()
+            return latents
+
+        with torch.inference_mode():
+            return world.run(program)[0]
+
+
+def verdict(subject: Subject, case: PerturbCase, faults: Faults, want: Tensor, **options: Any) -> str | None:
+    """What is wrong with the case under these faults, or None."""
+    try:
+        got = subject.latents(case, faults, **options)
+    except (SimulationError, RankFailed) as error:
+        return str(error)
+    if torch.equal(got, want):
+        return None
+    return f"latents differ from the undisturbed run by up to {float((got - want).abs().max()):.1e}"
+
+
+def perturb(cfg: RunConfig, out: Path) -> str:
+    """Run all schedules into directory `out`; returns the run's status."""
+    options: PerturbConfig = cfg.measure
+    torch.set_num_threads(1)
+    started = time.time()
+    subject = Subject(open_model(cfg.model), options.steps, cfg.seed)
+    cases = grid(options, subject.model)
+    calm = Faults(seed=None)
+    want: dict[PerturbCase, Tensor] = {}
+    seeds = range(options.schedules) if options.only is None else [options.only]
+    failures = []
+    for seed in track(seeds, "schedules", transient=True, disable=not sys.stderr.isatty()):
+        case = cases[seed % len(cases)]
+        if case not in want:
+            want[case] = subject.latents(case, calm)
+        problem = verdict(subject, case, Faults(seed=seed), want[case])
+        if problem:
+            failures.append({"seed": seed, "case": case.name, "problem": problem})
+            again = f"python run.py experiment=perturb measure.only={seed}"
+            print(f"seed {seed}: {case.name}: {problem}\n  replay: {again}", file=sys.stderr)
+    unnamed = [] if options.only is not None else disasters(subject, cases, options.kills)
+    for text in unnamed:
+        print(text, file=sys.stderr)
+    counts = Counter(cases[seed % len(cases)].method for seed in seeds)
+    record = {
+        "schedules": len(seeds),
+        "cases": [asdict(case) for case in cases],
+        "schedules_by_method": dict(counts),
+        "failures": failures,
+        "killed_or_lost": 3 * options.kills if options.only is None else 0,
+        "not_named": unnamed,
+        "seconds": time.time() - started,
+        "command": shlex.join(sys.argv),
+        "config": as_dict(cfg),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "perturb.json", record)
+    print(f"{len(seeds)} schedules of {len(cases)} cases: {len(failures)} failures; ", end="")
+    print(
+        f"{record['killed_or_lost']} ranks killed or messages lost: {len(unnamed)} not named  {out / 'perturb.json'}"
+    )
+    return "failed" if failures or unnamed else "ok"
+
+
+def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[str]:
+    """Kill a rank 2 * `number` times, lose `number` messages; what did not end as a failure that names the rank."""
+    draw = random.Random(number)
+    several = [case for case in cases if case.devices > 1]
+    piped = [case for case in several if case.method in ("pipefusion", "sync_pipeline", "ring")]
+    bad = []
+    for index in range(number):
+        rank = draw.randrange(2)
+        early = Faults(seed=index, kill=Kill(rank, 0))
+        late = Faults(seed=index, kill=Kill(rank, draw.randrange(1, 5)))
+        for faults, case, named in (
+            (early, draw.choice(several), rf"rank {rank}: Killed"),
+            (
+                late,
+                draw.choice(piped),
+                rf"rank {rank}: Killed",
+            ),  # which communicate often enough to get there
+            (Faults(seed=index, drop=Drop(0, 1)), draw.choice(piped), r"rank 1 waits to receive from rank 0"),
+        ):
+            try:
+                subject.latents(case, faults)
+                text = "nothing"
+            except (SimulationError, RankFailed) as error:
+                text = str(error)
+            if not re.search(named, text):
+                bad.append(f"{case.name}, {json.dumps(asdict(faults), default=str)}: {text}")
+    return bad

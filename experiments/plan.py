@@ -1,0 +1,152 @@
+"""`cluster=l40_pcie` and the like: the same run on `meta` tensors, with the predicted time of named hardware."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments import records
+from experiments.agent import RunFailed
+from experiments.config import RunConfig, prompts_of
+from experiments.methods import METHODS
+from experiments.models import Model, choose_scheduler
+from experiments.report import RankReport, held_parameters, write_report
+from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.sampler import make_scheduler
+from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.memo import MemoView
+from pipefusion.sim.meta import MetaMode, Recipe
+from pipefusion.sim.meter import Meter
+from pipefusion.sim.world import World
+
+META = torch.device("meta")
+GIB = 2**30
+
+
+@dataclass
+class Planned:
+    """What a run would take. `latency_s` is None when a device does not hold it; bytes are known in either case."""
+
+    reports: list[RankReport]
+    latency_s: float | None
+    reason: str | None = None
+    missing_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the fullest device."""
+        return max(report.peak_bytes or 0 for report in self.reports)
+
+
+@dataclass
+class Planner:
+    """Plans runs, and keeps what they have in common: one view a model and size, and the costs of its blocks."""
+
+    templates: dict[tuple[Any, ...], DiT] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
+    recipes: dict[Any, Recipe] = field(default_factory=dict)
+
+    def plan(self, cfg: RunConfig, model: Model) -> Planned:
+        """Predict one run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
+        with torch.inference_mode():
+            return self._plan(cfg, model)
+
+    def _plan(self, cfg: RunConfig, model: Model) -> Planned:
+        hardware, module, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
+        assert hardware is not None and cfg.guidance_scale is not None
+        key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
+        template = (
+            self.templates.setdefault(key, model.view()) if key not in self.templates else self.templates[key]
+        )
+        chosen = choose_scheduler(model, cfg.scheduler)
+        assert not isinstance(chosen, Problem), chosen
+        scheduler = make_scheduler(*chosen, cfg.steps)
+        meters = [Meter(hardware) for _ in range(cfg.devices)]
+
+        def running() -> Meter:
+            return meters[world.engine.current]
+
+        mesh = Mesh({cfg.method.axis: cfg.devices})
+        world = World(mesh, META, cfg.cluster.topology, clocks=meters)
+        noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
+        dits, samplers = [], []
+        for meter, fabric in zip(meters, world.fabrics, strict=True):
+            dit = template.clone()
+            sampler = module.build(
+                MemoView(dit, fabric, meter, scheduler.timesteps, self.memo), fabric, cfg.method, scheduler
+            )
+            meter.hold([*dit.model.parameters(), *dit.model.buffers(), *inputs_of(noise, cond)])
+            dits.append(dit)
+            samplers.append(sampler)
+
+        def program(fabric: SimFabric) -> tuple[float, float, float]:
+            samplers[fabric.rank](noise, cond)
+            return fabric.close()
+
+        with MetaMode(running, self.recipes):
+            times = world.run(program)
+        latency = max(total for _, _, total in times)
+        room = hardware.memory_bytes - hardware.reserved_bytes
+        missing = [meter.peak_bytes - room for meter in meters]
+        fits = max(missing) <= 0
+        ready, batch = time.time(), noise.shape[0] * cond.branches
+        reports = []
+        for rank, (dit, fabric, meter) in enumerate(zip(dits, world.fabrics, meters, strict=True)):
+            compute, wait, total = times[rank]
+            seconds = {"compute_s": compute, "wait_s": wait, "idle_s": latency - total, "latency_s": latency}
+            forecast = module.predict(shape, cfg.devices, rank, cfg.steps, batch, noise.shape[0], cfg.method)
+            extra = {"matmul_flops": meter.matmul_flops, "attention_flops": meter.attention_flops}
+            extra |= {"room_bytes": room, "missing_bytes": max(0, missing[rank])}
+            repeats: list[dict[str, float | None]] = [dict(seconds) if fits else dict.fromkeys(seconds)]
+            reports.append(
+                RankReport(
+                    rank,
+                    dit,
+                    fabric.ledger,
+                    repeats,
+                    forecast,
+                    ready,
+                    peak_bytes=meter.peak_bytes,
+                    extra=extra,
+                )
+            )
+        if fits:
+            return Planned(reports, latency)
+        worst = missing.index(max(missing))
+        text = f"rank {worst} needs {meters[worst].peak_bytes} bytes ({meters[worst].peak_bytes / GIB:.1f} GiB), "
+        text += f"{missing[worst]} more than the {room} that {hardware.name} has for tensors"
+        return Planned(reports, None, text, missing[worst])
+
+
+def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:
+    """Noise and conditioning without data."""
+    side = (shape.token_rows * shape.patch_size, shape.token_cols * shape.patch_size)
+    noise = torch.empty(images, shape.in_channels, *side, device=META)
+    embeds = [torch.empty(images, shape.text_tokens, shape.text_channels, device=META) for _ in range(2)]
+    masks = [torch.empty(images, shape.text_tokens, device=META) for _ in range(2)]
+    negative = (embeds[1], masks[1]) if guidance_scale > 1 else (None, None)
+    return noise, Conditioning(embeds[0], masks[0], guidance_scale, *negative)
+
+
+def inputs_of(noise: Tensor, cond: Conditioning) -> list[Tensor]:
+    """The tensors that a run starts from."""
+    found = [noise, cond.embeds, cond.mask, cond.negative_embeds, cond.negative_mask]
+    return [tensor for tensor in found if tensor is not None]
+
+
+def write_plan(cfg: RunConfig, model: Model, run_dir: Path) -> None:
+    """Plan a run and write what its ranks would have written. Raises RunFailed (`oom`) when it does not fit."""
+    planned = Planner().plan(cfg, model)
+    held = [set(held_parameters(report.dit)) for report in planned.reports]
+    for report in planned.reports:
+        others = set().union(*(keys for rank, keys in enumerate(held) if rank != report.rank))
+        write_report(run_dir, report, others, cfg.measure.ledger and planned.latency_s is not None)
+    if planned.reason is not None:
+        records.merge_ranks(run_dir, cfg.devices)
+        raise RunFailed("oom", planned.reason)

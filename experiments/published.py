@@ -1,0 +1,207 @@
+"""From a published number to the run that predicts it, or to the reason why none does.
+
+A row is called FILE:LINE, as in `latency.csv:15` (the header is line 1); columns in results/published/README.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
+FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims")
+
+Row = dict[str, str]
+Rows = dict[str, Row]
+"""Published rows by their id."""
+
+CLUSTERS = ("l20_pcie", "l40_pcie", "l40_pcie_ethernet", "a100_pcie", "a100_nvlink", "h100_nvlink", "t4_pcie")
+METHODS = {
+    "TP": "tensor",
+    "SP-Ulysses": "ulysses",
+    "SP-Ring": "ring",
+    "DistriFusion": "distrifusion",
+    "PipeFusion": "pipefusion",
+}
+SEARCHED = [2, 4, 8, 16, 32]
+"""The numbers of patches that the sources say they searched where they name none."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run to predict, and the published seconds it is to be compared with (None where that is `OOM`)."""
+
+    row_id: str
+    model: str
+    cluster: str
+    devices: int
+    method: str
+    resolution: int
+    steps: int
+    warmup: int | None = None  # synchronous steps, of the two displaced methods
+    split: str | None = None  # of PipeFusion, like `patches`: M as stated, or all candidates
+    patches: list[int] = field(default_factory=list)
+    published_s: float | None = None
+    oom: bool = False
+    digitized: bool = False  # read off a curve: good to 5 %
+    notes: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)  # why the source itself cannot be right
+    duplicate_of: str | None = None  # an earlier row with the same setting and the same number
+    contradicted_by: list[str] = field(default_factory=list)  # the same setting, another number
+
+
+def read_rows(folder: Path = FOLDER) -> Rows:
+    """All published rows that are numbers of a run."""
+    rows: Rows = {}
+    for name in FILES:
+        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            for row in reader:
+                rows[f"{name}.csv:{reader.line_num}"] = row
+    return rows
+
+
+def targets(folder: Path = FOLDER) -> list[Target]:
+    """Every published row that can be predicted, with its doubts marked."""
+    from experiments.doubts import marked
+
+    rows = read_rows(folder)
+    found = [target_of(row_id, row) for row_id, row in rows.items()]
+    return marked([target for target in found if isinstance(target, Target)], rows)
+
+
+def unpredicted(folder: Path = FOLDER) -> dict[str, str]:
+    """The other rows: row id -> reason."""
+    found = {row_id: target_of(row_id, row) for row_id, row in read_rows(folder).items()}
+    return {row_id: reason for row_id, reason in found.items() if isinstance(reason, str)}
+
+
+def target_of(row_id: str, row: Row) -> Target | str:
+    """What has to be run for a row, or in one sentence why nothing is."""
+    reason = not_a_run(row)
+    if reason:
+        return reason
+    for key in ("resolution", "steps", "n_devices"):
+        if not row[key].isdecimal():
+            return f"{key} is {row[key]!r}"
+    devices = int(row["n_devices"])
+    method = method_of(row, devices)
+    if method is None:
+        return f"{row['method']} ({row['setting']}) is a hybrid of several methods, none of the methods here"
+    cluster = cluster_of(row, devices)
+    if cluster is None:
+        return f"no profile of {row['hardware']} with {row['interconnect']}"
+    oom = row["value"] == "OOM"
+    notes = list(notes_of(row, method))
+    return Target(
+        row_id=row_id,
+        model="pixart_alpha",
+        cluster=cluster,
+        devices=devices,
+        method=method,
+        resolution=int(row["resolution"]),
+        steps=int(row["steps"]),
+        warmup=warmup_of(row) if method in ("pipefusion", "distrifusion") else None,
+        split="ceil" if method == "pipefusion" else None,
+        patches=patches_of(row) if method == "pipefusion" else [],
+        published_s=None if oom else float(row["value"]),
+        oom=oom,
+        digitized="digitized" in row["setting"],
+        notes=notes,
+    )
+
+
+def not_a_run(row: Row) -> str | None:
+    """Why a row is no latency of a run that could be made here, from its metric, model and setting."""
+    metric, model = row["metric"], row["model"]
+    if "memory" in metric or "on disk" in metric or "params" in metric:
+        return (
+            f"{metric} as published counts the text encoders or the files; only the transformer is modelled"
+        )
+    if metric.startswith("FID") or metric in ("IS", "sFID", "Precision", "Recall"):
+        return f"{metric} needs the trained weights"
+    if metric != "latency":
+        return f"{metric} is derived from other rows"
+    if not re.fullmatch(r"PixArt(-alpha.*)?", model):
+        return f"{model} has no view yet"
+    for compiler in ("torch.compile", "onediff"):
+        if compiler in row["setting"]:
+            return f"compiled with {compiler}; costs are those of eager PyTorch"
+    return None
+
+
+def method_of(row: Row, devices: int) -> str | None:
+    """The method's name here; None for a hybrid. On one GPU every method is serial."""
+    if devices == 1:
+        return "serial"
+    return None if "cfg=" in row["setting"] else METHODS.get(row["method"])
+
+
+def cluster_of(row: Row, devices: int) -> str | None:
+    """The cluster's name here: GPU and link, and the network where one node is not enough."""
+    match = re.match(r"(?:\d+x)?(?P<node>\d+)x(?P<gpu>[A-Z]+\d+)", row["hardware"])
+    if not match:
+        return None
+    link = next((link for link in ("NVLink", "PCIe") if link in row["interconnect"]), "")
+    name = f"{match['gpu']}_{link}".lower()
+    if devices > int(match["node"]):
+        name += "_ethernet" if "Ethernet" in row["interconnect"] else "_unknown"
+    return name if name in CLUSTERS else None
+
+
+def is_legacy(row: Row) -> bool:
+    """Whether the older PipeFusion repository made the number: it ran W + 1 synchronous steps."""
+    return row["source"].startswith("PipeFusion repo")
+
+
+def stated(key: str, row: Row) -> int | None:
+    """`M=8` in the setting: 8."""
+    match = re.search(rf"\b{key}=(\d+)", row["setting"])
+    return int(match[1]) if match else None
+
+
+def warmup_of(row: Row) -> int:
+    """Synchronous steps, in the convention of the source; W = 1 where none is stated, the paper's default."""
+    warmup = stated("W", row)
+    return (1 if warmup is None else warmup) + is_legacy(row)
+
+
+def patches_of(row: Row) -> list[int]:
+    """M as stated, or the candidates of which the fastest counts: the sources searched too."""
+    patches = stated("M", row)
+    return list(SEARCHED) if patches is None else [patches]
+
+
+def notes_of(row: Row, method: str) -> Iterator[str]:
+    """What had to be assumed or known to read the row."""
+    if method in ("pipefusion", "distrifusion"):
+        if stated("W", row) is None:
+            yield "W is not stated: 1"
+        if is_legacy(row):
+            yield "W + 1 synchronous steps"
+    if method == "pipefusion" and stated("M", row) is None:
+        yield "M is not stated: the fastest predicted"
+    if "digitized" in row["setting"]:
+        yield "read off a curve"
+
+
+def overrides_of(target: Target, patches: int | None = None) -> list[str]:
+    """The command line of a target, with one of its candidates for M."""
+    overrides = [
+        f"method={target.method}",
+        f"cluster={target.cluster}",
+        f"devices={target.devices}",
+        f"model={target.model}",
+        f"model.resolution={target.resolution}",
+        f"steps={target.steps}",
+    ]
+    if target.warmup is not None:
+        overrides.append(f"method.warmup={target.warmup}")
+    if target.method == "pipefusion":
+        if patches is None:
+            raise ValueError(f"{target.row_id} needs a number of patches; candidates: {target.patches}")
+        overrides += [f"method.patches={patches}", f"method.split={target.split}"]
+    return overrides

@@ -1,0 +1,119 @@
+"""What a rank of any world writes about itself: its row of ranks.csv, its seconds, its ledger, its timeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipefusion.core.closed_forms import Prediction
+from pipefusion.core.dit import DiT, parameter_parts
+from pipefusion.core.ledger import Entry, Ledger, Span
+
+ParameterKey = tuple[str, Any]
+"""A parameter's name and the slice of it that is held, if not all of it."""
+
+
+@dataclass
+class RankReport:
+    """One rank of a finished run. `repeats` holds the seconds of each timed image by kind; bytes are of the last."""
+
+    rank: int
+    dit: DiT
+    ledger: Ledger
+    repeats: Sequence[Mapping[str, float | None]]
+    forecast: Prediction
+    ready_unix_s: float
+    peak_bytes: int | None = None
+    predicted_peak_bytes: int | None = None
+    gpu: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def held_parameters(dit: DiT) -> dict[ParameterKey, int]:
+    """Bytes of each parameter (or slice) on this rank."""
+    return {
+        (name, dit.shards.get(name)): parameter.numel() * parameter.element_size()
+        for name, parameter in dit.model.named_parameters()
+    }
+
+
+def row_of(report: RankReport, elsewhere: set[ParameterKey]) -> dict[str, Any]:
+    """The row of ranks.csv. `elsewhere`: the parameters that other ranks hold, which makes them replicated."""
+    mine, parts, ledger = held_parameters(report.dit), parameter_parts(report.dit), report.ledger
+    forecast = {
+        f"predicted_{key}": value for key, value in asdict(report.forecast).items() if key != "layers"
+    }
+    return {
+        "rank": report.rank,
+        "layers": layers_text(report.dit.layers),
+        "layer_count": len(report.dit.layers),
+        "param_bytes": sum(mine.values()),
+        "replicated_param_bytes": sum(size for key, size in mine.items() if key in elsewhere),
+        "block_param_bytes": sum(size for part, size in parts.items() if part.startswith("block")),
+        "kv_bytes": ledger.buffer_bytes["kv"],
+        "buffer_bytes": ledger.buffer_bytes["buffer"],
+        "comm_bytes": ledger.buffer_bytes["comm"],
+        "peak_bytes": report.peak_bytes,
+        "sent_bytes": ledger.sent_bytes,
+        "recv_bytes": ledger.recv_bytes,
+        **report.repeats[-1],
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        **forecast,
+        "predicted_peak_bytes": report.predicted_peak_bytes,
+        **report.extra,
+    }
+
+
+def write_report(
+    run_dir: Path, report: RankReport, elsewhere: set[ParameterKey], ledger: bool = True
+) -> None:
+    """Write `.rank-R.json` and, with `ledger`, `.rank-R.ledger.parquet` and `.rank-R.timeline.parquet`."""
+    rank = report.rank
+    record = {
+        "row": row_of(report, elsewhere),
+        "repeats": list(report.repeats),
+        "parts": dict(parameter_parts(report.dit)),
+        "ready_unix_s": report.ready_unix_s,
+        "gpu": report.gpu,
+    }
+    if ledger:
+        tables: dict[str, list[Entry] | list[Span]] = {
+            "ledger": report.ledger.entries,
+            "timeline": report.ledger.spans,
+        }
+        for name, items in tables.items():
+            frame = pd.DataFrame([item.row(rank) for item in items])
+            save = partial(frame.to_parquet, index=False)
+            write_whole(run_dir / f".rank-{rank}.{name}.parquet", save)
+    write_whole(run_dir / f".rank-{rank}.json", lambda path: path.write_text(json.dumps(record)))
+
+
+def write_latents(run_dir: Path, latents: Tensor) -> None:
+    """latents.safetensors: [B, C, H, W] float32."""
+    tensors = {"latents": latents.cpu().contiguous()}
+    write_whole(run_dir / "latents.safetensors", lambda path: save_file(tensors, path))
+
+
+def layers_text(layers: range) -> str:
+    """`3-5`, `3`, or `-` for none."""
+    if not layers:
+        return "-"
+    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
+
+
+def write_whole(path: Path, save: Callable[[Path], Any]) -> None:
+    """Write a whole file or none: under a temporary name, then renamed."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save(temporary)
+    temporary.replace(path)

@@ -1,0 +1,88 @@
+"""`cluster=sim`: all ranks of a run in this process, in virtual time, with real tensors."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.config import RunConfig, as_dict
+from experiments.methods import METHODS
+from experiments.models import Model
+from experiments.rank import peak_of, progress, read_inputs, run_scheduler
+from experiments.report import RankReport, held_parameters, write_latents, write_report
+from pipefusion.core.mesh import Mesh
+from pipefusion.sim.clock import MeasuredClock
+from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.faults import Faults
+from pipefusion.sim.world import World
+
+CPU = torch.device("cpu")
+
+
+def simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None = None) -> None:
+    """Run `cfg.devices` logical ranks and write what each of them would have written as a process.
+
+    A rank's compute takes the CPU seconds it took here, a transfer what the cluster's topology says. Raises
+    `RankFailed` and `SimulationError`.
+    """
+    torch.set_num_threads(cfg.threads)
+    with torch.inference_mode():
+        _simulate(cfg, model, run_dir, faults)
+
+
+def _simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None) -> None:
+    config, options = as_dict(cfg), cfg.measure
+    module = METHODS[cfg.method.name]
+    mesh = Mesh({cfg.method.axis: cfg.devices})
+    # CPU seconds of one thread are not stretched by other processes; with more threads only the wall clock sees all.
+    now = time.thread_time if cfg.threads == 1 else time.perf_counter
+    clocks = None if faults and faults.seed is not None else [MeasuredClock(now) for _ in range(mesh.size)]
+    world = World(mesh, CPU, cfg.cluster.topology, faults, clocks)
+    scheduler, tensors, template = run_scheduler(model, config), model.tensors(), model.view()
+    dits = [template.clone() for _ in world.fabrics]
+    samplers = []
+    for dit, fabric in zip(dits, world.fabrics, strict=True):
+        samplers.append(module.build(dit, fabric, cfg.method, scheduler))
+        dit.load(tensors, CPU)
+    assert cfg.guidance_scale is not None
+    noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, CPU)
+    ready = time.time()
+    tell = progress(run_dir, dits[0], config)
+
+    def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
+        latents = samplers[fabric.rank](noise, cond)
+        return latents, fabric.close()
+
+    for index in range(options.warmup_runs):
+        tell(f"warm-up {index + 1} of {options.warmup_runs}")
+        world.run(program)
+    repeats: list[list[dict[str, float]]] = [[] for _ in world.fabrics]
+    for index in range(options.repeats):
+        tell(f"repeat {index + 1} of {options.repeats}")
+        results = world.run(program)
+        latency = max(total for _, (_, _, total) in results)
+        for mine, (_, (compute, wait, total)) in zip(repeats, results, strict=True):
+            mine.append(
+                {"compute_s": compute, "wait_s": wait, "idle_s": latency - total, "latency_s": latency}
+            )
+
+    latents = results[0][0]
+    assert latents is not None
+    write_latents(run_dir, latents)
+    held = [set(held_parameters(dit)) for dit in dits]
+    batch, images = noise.shape[0] * cond.branches, noise.shape[0]
+    for rank, (dit, fabric) in enumerate(zip(dits, world.fabrics, strict=True)):
+        peaks: tuple[int | None, int | None] = (None, None)
+        if options.memory:
+            tell(f"memory of rank {rank}")
+            meta = torch.device("meta")
+            measured = peak_of(model, config, rank, noise, cond, CPU, dit)
+            peaks = measured, peak_of(model, config, rank, noise, cond, meta)
+        forecast = module.predict(dit.shape, cfg.devices, rank, cfg.steps, batch, images, cfg.method)
+        report = RankReport(rank, dit, fabric.ledger, repeats[rank], forecast, ready, *peaks)
+        others: set[Any] = set().union(*(keys for other, keys in enumerate(held) if other != rank))
+        write_report(run_dir, report, others, options.ledger)

@@ -1,0 +1,1 @@
+"""Simulated worlds: N logical ranks in one process, in virtual time."""

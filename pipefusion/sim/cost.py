@@ -1,0 +1,104 @@
+"""From an operation on `meta` to seconds on a device: FLOPs by kind and bytes moved, through a roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipefusion.sim.hardware import DeviceConfig
+
+OpKind = Literal["matmul", "attention", "rest"]
+
+MATMULS = {torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__}
+FUSED_ATTENTION = {
+    F.scaled_dot_product_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+}
+
+
+class Op(NamedTuple):
+    """One kernel: its arithmetic (2 per multiply-add), its memory traffic, and the size of its numbers in bytes."""
+
+    kind: OpKind
+    flops: float
+    bytes: float
+    itemsize: int
+
+
+def op_of(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: Iterable[Tensor]) -> Op:
+    """The cost of one call. `tensors` are its tensor arguments, `outputs` the new tensors it makes."""
+    inputs, made = list(tensors), list(outputs)
+    moved = float(sum(map(touched_bytes, [*inputs, *made])))
+    itemsize = max((tensor.dtype.itemsize for tensor in [*inputs, *made]), default=4)
+    if func is F.linear:
+        return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
+    if func in MATMULS:
+        return Op("matmul", 2.0 * made[0].numel() * args[0].shape[-1], moved, itemsize)
+    if func in (torch.conv2d, F.conv2d):
+        return Op("matmul", 2.0 * made[0].numel() * prod(args[1].shape[1:]), moved, itemsize)
+    if func in FUSED_ATTENTION:
+        q, k, v = args[:3]  # [batch, heads, tokens, head_dim]
+        flops = 2.0 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+        return Op("attention", flops, moved, itemsize)
+    return Op("rest", 0.0, moved, itemsize)
+
+
+def touched_bytes(tensor: Tensor) -> int:
+    """Bytes read or written; a dimension that is only expanded is in memory once."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return prod(size for size, stride in sizes if stride) * tensor.dtype.itemsize
+
+
+def kernel_seconds(op: Op, device: DeviceConfig) -> float:
+    """Time of one kernel on the device."""
+    traffic = op.bytes / (device.peak_bandwidth * device.bandwidth_efficiency)
+    if not op.flops:
+        return device.kernel_s + traffic
+    peak = device.peak_flops_16 if op.itemsize <= 2 else device.peak_flops_32
+    reached = device.matmul_efficiency if op.kind == "matmul" else device.attention_efficiency
+    return device.kernel_s + max(op.flops / (peak * reached), traffic)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Operations issued one after another, summed up so that charging them all at once gives the same times.
+
+    `device_s` is their time on the device; `issue_s` how long after the host's start the device is done if it was idle
+    all along: the largest over operations of the launches up to it plus the device time from it on.
+    """
+
+    ops: int = 0
+    device_s: float = 0.0
+    issue_s: float = 0.0
+    matmul_flops: float = 0.0
+    attention_flops: float = 0.0
+    bytes: float = 0.0
+
+    def then(self, other: Segment, launch_s: float) -> Segment:
+        """This segment and another one after it."""
+        return Segment(
+            self.ops + other.ops,
+            self.device_s + other.device_s,
+            max(self.issue_s + other.device_s, self.ops * launch_s + other.issue_s),
+            self.matmul_flops + other.matmul_flops,
+            self.attention_flops + other.attention_flops,
+            self.bytes + other.bytes,
+        )
+
+
+EMPTY = Segment()
+
+
+def segment_of(op: Op, device: DeviceConfig) -> Segment:
+    """One operation as a segment."""
+    seconds = kernel_seconds(op, device)
+    matmul, attention = (op.flops if op.kind == kind else 0.0 for kind in ("matmul", "attention"))
+    return Segment(1, seconds, device.launch_s + seconds, matmul, attention, op.bytes)

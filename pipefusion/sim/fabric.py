@@ -1,0 +1,305 @@
+"""The fabric of one logical rank in virtual time, stricter with its user than real communication libraries are.
+
+What is received appears when it is waited for, and is NaN before; what is sent may not change until the send was
+waited for; nothing may be left over. A program that gets through uses its buffers correctly in any order of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from pipefusion.core.fabric import Work
+from pipefusion.core.ledger import Entry, Kind, Ledger, Where
+from pipefusion.core.mesh import Axis, Mesh
+from pipefusion.sim.clock import Clock
+from pipefusion.sim.engine import Engine, SimulationError
+from pipefusion.sim.exchange import Exchange, Side, Transfer, place, same
+
+NOTHING = torch.empty(0)
+
+Listener = Callable[[str, str, tuple[Tensor, ...], bool], Callable[[], None] | None]
+"""Told of each communication before it starts: operation, axis, tensors, whether async. Returns what to call after."""
+
+
+class SimWork:
+    """A communication under way; waiting for it takes virtual time and delivers what was received."""
+
+    __slots__ = ("_deliver", "_entry", "_fabric", "_side", "_transfer")
+
+    def __init__(
+        self,
+        fabric: SimFabric,
+        entry: Entry,
+        transfer: Transfer,
+        side: Side,
+        deliver: Callable[[], None] | None,
+    ):
+        self._fabric, self._entry, self._transfer = fabric, entry, transfer
+        self._side, self._deliver = side, deliver
+
+    def wait(self) -> None:
+        """Suspend the rank until the transfer is done. Raises SimulationError if what was sent has been overwritten."""
+        self._fabric.finish_work(self, self._entry, self._transfer, self._side, self._deliver)
+
+
+class SimFabric:
+    """Fabric of `rank`. `clear` starts a new image; the ledger's times are virtual seconds since then."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        rank: int,
+        device: torch.device,
+        engine: Engine,
+        exchange: Exchange,
+    ):
+        self.mesh, self.rank, self.device = mesh, rank, device
+        self.ledger = Ledger()
+        self._engine, self._exchange = engine, exchange
+        self._clock: Clock = engine.clocks[rank]
+        self._axes: dict[str, Axis] = {}
+        self._open: dict[SimWork, None] = {}
+        self._receiving: dict[
+            SimWork, tuple[int, int, Where]
+        ] = {}  # byte ranges, of which the last one posted:
+        self._arriving: tuple[int, int, Where] | None = None
+        self._calls = 0
+        self.listener: Listener | None = None
+        self._data = device.type != "meta"
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a new image: empty ledger, time zero."""
+        self.ledger.clear()
+        self._place = Where()
+        self._origin = self._last = self._clock.read()
+
+    def begin(self, at: Where) -> None:
+        self._compute_until(self._clock.read())
+        self._place = at
+
+    def close(self) -> tuple[float, float, float]:
+        """(compute_s, wait_s, total_s) since `clear`. Raises SimulationError for what was never waited for."""
+        if self._open:
+            entry = next(iter(self._open))._entry
+            text = f"rank {self.rank} never waited for its {entry.op} of {place(entry.at)}"
+            self._open.clear()
+            raise SimulationError(f"missing wait: {text}")
+        now = self._clock.read()
+        self._compute_until(now)
+        compute = sum(span.end_s - span.start_s for span in self.ledger.spans if span.kind == "compute")
+        return compute, self.ledger.wait_s, now - self._origin
+
+    def axis(self, name: str) -> Axis:
+        if name not in self._axes:
+            self._axes[name] = self.mesh.axis(name, self.rank)
+        return self._axes[name]
+
+    def empty(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
+        self.ledger.buffer_bytes[kind] += prod(shape) * dtype.itemsize
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def zeros(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
+        tensor = self.empty(kind, *shape, dtype=dtype)
+        return tensor.zero_() if self._data else tensor
+
+    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> Work:
+        told = self.listener("send", axis, (tensor,), True) if self.listener else None
+        now, ranks = self._enter(tensor), self.axis(axis).ranks
+        entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
+        side = Side(self.rank, tensor, at, now, tensor.clone() if self._data else None)
+        return self._start(entry, self._exchange.message(axis, self.rank, ranks[to], side), side, None, told)
+
+    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where) -> Work:
+        told = self.listener("recv", axis, (out,), True) if self.listener else None
+        now, sender = self._enter(out), self.axis(axis).ranks[source]
+        entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
+        side = Side(self.rank, out, at, now)
+        self._poison(out, at)
+        transfer = self._exchange.message(axis, sender, self.rank, side)
+
+        def deliver() -> None:
+            payload = transfer.sides[sender].payload
+            assert payload is not None
+            out.copy_(payload)
+
+        return self._start(entry, transfer, side, deliver, told)
+
+    def send(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> None:
+        self.isend(tensor, to, axis=axis, at=at).wait()
+
+    def recv(self, out: Tensor, source: int, *, axis: str, at: Where) -> None:
+        self.irecv(out, source, axis=axis, at=at).wait()
+
+    def broadcast(
+        self, tensor: Tensor, source: int, *, axis: str, at: Where, async_op: bool = False
+    ) -> Work | None:
+        mine = self.axis(axis)
+        root = mine.ranks[source]
+        sent, received = (tensor.nbytes * (mine.size - 1), 0) if root == self.rank else (0, tensor.nbytes)
+        entry = Entry("broadcast", axis, source, at, sent, received, async_op)
+
+        def deliver(parts: list[Tensor]) -> None:
+            tensor.copy_(parts[source])
+
+        poison = tensor if root != self.rank else None
+        return self._collect(entry, (tensor,), tensor.nbytes, poison, deliver)
+
+    def all_gather(
+        self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
+    ) -> Work | None:
+        n = self.axis(axis).size
+        self._check_out(out, (n, *tensor.shape), at)
+        wire = tensor.nbytes * (n - 1)
+
+        def deliver(parts: list[Tensor]) -> None:
+            for index, part in enumerate(parts):
+                out[index].copy_(part)
+
+        entry = Entry("all_gather", axis, -1, at, wire, wire, async_op)
+        return self._collect(entry, (out, tensor), wire, out, deliver)
+
+    def all_to_all(
+        self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
+    ) -> Work | None:
+        mine = self.axis(axis)
+        self._check_out(out, tuple(tensor.shape), at)
+        wire = tensor.nbytes * (mine.size - 1) // mine.size
+
+        def deliver(parts: list[Tensor]) -> None:
+            for index, part in enumerate(parts):
+                out[index].copy_(part[mine.index])
+
+        entry = Entry("all_to_all", axis, -1, at, wire, wire, async_op)
+        return self._collect(entry, (out, tensor), wire, out, deliver)
+
+    def all_reduce(self, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False) -> Work | None:
+        n = self.axis(axis).size
+        wire = 2 * tensor.nbytes * (n - 1) // n
+
+        def deliver(parts: list[Tensor]) -> None:
+            total = parts[0].clone()
+            for part in parts[1:]:
+                total += part
+            tensor.copy_(total)
+
+        entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
+        return self._collect(entry, (tensor,), wire, tensor, deliver)
+
+    def _enter(self, tensor: Tensor) -> float:
+        """Leave the rank's own time, and let whoever is earlier go first; this rank's time now."""
+        self._clock.pause()
+        now = self._clock.read()
+        self._compute_until(now)
+        self._exchange.faults.check_alive(self.rank, self._calls)
+        self._calls += 1
+        if not tensor.is_contiguous():
+            raise SimulationError(f"rank {self.rank}: {list(tensor.shape)} is not contiguous")
+        self._engine.turn()
+        return now
+
+    def _compute_until(self, now: float) -> None:
+        self.ledger.span("compute", self._place, self._last - self._origin, now - self._origin)
+        self._last = now
+
+    def _start(
+        self,
+        entry: Entry,
+        transfer: Transfer,
+        side: Side,
+        deliver: Callable[[], None] | None,
+        told: Callable[[], None] | None,
+    ) -> SimWork:
+        entry.start_s = side.time_s - self._origin
+        self.ledger.entries.append(entry)
+        work = SimWork(self, entry, transfer, side, deliver if self._data else None)
+        self._open[work] = None
+        if self._arriving is not None:
+            self._receiving[work], self._arriving = self._arriving, None
+        if told:
+            told()
+        self._clock.resume()
+        return work
+
+    def _collect(
+        self,
+        entry: Entry,
+        tensors: tuple[Tensor, ...],
+        wire: int,
+        poison: Tensor | None,
+        deliver: Callable[[list[Tensor]], None],
+    ) -> Work | None:
+        """A collective on the entry's axis, waited for unless asynchronous; `tensors` as the call was given them."""
+        tensor = tensors[-1]
+        told = self.listener(entry.op, entry.axis, tensors, entry.is_async) if self.listener else None
+        now, ranks = self._enter(tensor), self.axis(entry.axis).ranks
+        side = Side(self.rank, tensor, entry.at, now, tensor.clone() if self._data else None)
+        if poison is not None:
+            self._poison(poison, entry.at)
+        transfer = self._exchange.collective(entry.op, entry.axis, ranks, wire, side)
+
+        def arrive() -> None:
+            parts = [transfer.sides[rank].payload for rank in ranks]
+            deliver([part for part in parts if part is not None])
+
+        if poison is tensor:  # in place: what was sent is gone by design
+            side = Side(self.rank, tensor, entry.at, now)
+        work = self._start(entry, transfer, side, arrive, told if entry.is_async else None)
+        if entry.is_async:
+            return work
+        work.wait()
+        if told:
+            told()
+        return None
+
+    def finish_work(
+        self, work: SimWork, entry: Entry, transfer: Transfer, side: Side, deliver: Callable[[], None] | None
+    ) -> None:
+        """`SimWork.wait`."""
+        if work not in self._open:
+            return
+        del self._open[work]
+        self._receiving.pop(work, None)
+        self._clock.pause()
+        before = self._clock.read()
+        self._compute_until(before)
+        done = self._exchange.wait(transfer, self.rank)
+        self._clock.wait_until(done)
+        after = self._clock.read()
+        if after > before:
+            entry.wait_s += after - before
+            self.ledger.span("wait", entry.at, before - self._origin, after - self._origin, entry.op)
+        self._last = after
+        sent, side.tensor = side.tensor, NOTHING  # the other ranks' parts may keep this one for longer
+        if side.payload is not None and not same(side.payload, sent):
+            text = (
+                f"rank {self.rank} changed what it sent in {entry.op} of {place(entry.at)} before it was done"
+            )
+            raise SimulationError(f"overwritten buffer: {text}")
+        if deliver:
+            deliver()
+        self._clock.resume()
+
+    def _poison(self, out: Tensor, at: Where) -> None:
+        """Nothing can be read from `out` until it has been received. Raises if it is being received into already."""
+        if not self._data:
+            return
+        start, stop = out.data_ptr(), out.data_ptr() + out.nbytes
+        for first, last, other in self._receiving.values():
+            if first < stop and start < last:
+                text = f"rank {self.rank} receives {place(at)} where {place(other)} has not been waited for"
+                raise SimulationError(f"overwritten buffer: {text}")
+        self._arriving = (start, stop, at)
+        if out.is_floating_point():
+            out.fill_(torch.nan)
+
+    def _check_out(self, out: Tensor, shape: tuple[int, ...], at: Where) -> None:
+        if tuple(out.shape) != shape or not out.is_contiguous():
+            text = (
+                f"rank {self.rank} gathers into {list(out.shape)} where {list(shape)} arrives ({place(at)})"
+            )
+            raise SimulationError(f"mismatched shape: {text}")

@@ -1,0 +1,29 @@
+"""A device as the cost model sees it: nominal rates, the share of them that is reached, and fixed times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DeviceConfig:
+    """FLOP/s, bytes/s, bytes and seconds of one device, with their sources and the rows they were fitted on.
+
+    A kernel takes `kernel_s` plus the longer of its arithmetic and its memory traffic, each at peak times efficiency.
+    The host needs `launch_s` to issue an operation and, where `asynchronous`, goes on while the device computes.
+    """
+
+    name: str = "device"
+    memory_bytes: int = 0
+    reserved_bytes: int = 0  # context and libraries: not available to tensors
+    peak_flops_16: float = 1e12
+    peak_flops_32: float = 1e12
+    peak_bandwidth: float = 1e11
+    matmul_efficiency: float = 1.0
+    attention_efficiency: float = 1.0
+    bandwidth_efficiency: float = 1.0
+    kernel_s: float = 0.0
+    launch_s: float = 0.0
+    asynchronous: bool = True
+    sources: dict[str, str] = field(default_factory=dict)
+    calibrated_on: list[str] = field(default_factory=list)  # rows of results/published, as file.csv:line

@@ -1,0 +1,133 @@
+"""Links between devices, and when a transfer over them is done.
+
+A node has one port a device (full duplex), optionally grouped under roots (the PCIe roots of two sockets) whose traffic
+with each other shares one link, and one network card to other nodes. A link serves transfers first come, first served.
+Numbers are bytes, seconds, and bytes per second in one direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+Link = tuple[str, int, str]
+"""(kind, index, direction), kind one of port, root, card."""
+
+
+@dataclass
+class LinkConfig:
+    """`efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
+
+    `stream_bandwidth`: what a single point-to-point transfer reaches where that is less (one TCP connection).
+    `congestion` a: a device that exchanges with k others at once (all-to-all) gets 1/k^a of its bandwidth in all.
+    """
+
+    name: str = "link"
+    bandwidth: float = 2.4e9
+    latency_s: float = 1.3e-4
+    efficiency: float = 1.0
+    stream_bandwidth: float | None = None
+    congestion: float = 0.0
+    sources: dict[str, str] = field(default_factory=dict)
+    calibrated_on: list[str] = field(default_factory=list)
+
+    @property
+    def reached(self) -> float:
+        """Bytes/s that a collective moves over it."""
+        return self.bandwidth * self.efficiency
+
+    @property
+    def stream(self) -> float:
+        """Bytes/s of one message."""
+        return min(self.reached, self.stream_bandwidth or self.reached)
+
+
+@dataclass
+class TopologyConfig:
+    """Nodes of `devices_per_node` devices, each node's devices shared out evenly over `roots`."""
+
+    devices_per_node: int = 1024
+    port: LinkConfig = field(default_factory=LinkConfig)
+    roots: int = 1
+    root: LinkConfig | None = None  # between the roots of a node; null: as good as a port each
+    card: LinkConfig | None = None  # between nodes, one a node; null: there is one node only
+
+
+class Network:
+    """The state of all links. Transfers have to be entered in order of their start, which the engine sees to."""
+
+    def __init__(self, topology: TopologyConfig):
+        self.topology = topology
+        self._free: dict[Link, float] = {}
+        self._routes: dict[tuple[int, int], list[Link]] = {}
+
+    def clear(self) -> None:
+        """All links idle from time zero."""
+        self._free.clear()
+
+    def message(self, source: int, to: int, size: int, start: float) -> float:
+        """When a message that may start at `start` has arrived."""
+        route = self.route(source, to)
+        begin = max([start, *(self._free.get(link, 0.0) for link in route)])
+        configs = [self.config(link) for link in route]
+        for link, config in zip(route, configs, strict=True):
+            self._free[link] = begin + size / config.reached
+        latency = max(config.latency_s for config in configs)
+        return begin + latency + size / min(config.stream for config in configs)
+
+    def collective(self, op: str, ranks: Sequence[int], size: int, start: float) -> float:
+        """When a collective is done in which every rank puts `size` bytes on the wire.
+
+        All-gather, all-reduce and broadcast go round a ring through the ranks in order, all-to-all directly.
+        """
+        n = len(ranks)
+        if n == 1:
+            return start
+        loads: dict[Link, float] = {}
+        pairs: Iterable[tuple[int, int]]
+        if op == "all_to_all":
+            pairs = [(a, b) for a in ranks for b in ranks if a != b]
+            each, rounds = size / (n - 1), 1
+        else:
+            pairs = [(ranks[i], ranks[(i + 1) % n]) for i in range(n)]
+            each, rounds = float(size), (2 if op == "all_reduce" else 1) * (n - 1)
+        for a, b in pairs:
+            for link in self.route(a, b):
+                loads[link] = loads.get(link, 0.0) + each
+        begin = max([start, *(self._free.get(link, 0.0) for link in loads)])
+        peers = max(1, min(n, self.topology.devices_per_node) - 1) if op == "all_to_all" else 1
+        longest = latency = 0.0
+        for link, load in loads.items():
+            config = self.config(link)
+            taken = load / config.reached * (peers**config.congestion if link[0] == "port" else 1.0)
+            self._free[link] = begin + taken
+            longest, latency = max(longest, taken), max(latency, config.latency_s)
+        return begin + rounds * latency + longest
+
+    def config(self, link: Link) -> LinkConfig:
+        """What a link is like."""
+        topology = self.topology
+        found = {"port": topology.port, "root": topology.root, "card": topology.card}[link[0]]
+        assert found is not None
+        return found
+
+    def route(self, source: int, to: int) -> list[Link]:
+        """The links that a transfer occupies, all at once. Raises ValueError between nodes without a network."""
+        key = (source, to)
+        if key not in self._routes:
+            self._routes[key] = self._find_route(source, to)
+        return self._routes[key]
+
+    def _find_route(self, source: int, to: int) -> list[Link]:
+        topology = self.topology
+        route: list[Link] = [("port", source, "out"), ("port", to, "in")]
+        node, other = source // topology.devices_per_node, to // topology.devices_per_node
+        if node != other:
+            if topology.card is None:
+                raise ValueError(f"devices {source} and {to} are on two nodes, and the topology has no card")
+            return [*route, ("card", node, "out"), ("card", other, "in")]
+        per_root = -(-topology.devices_per_node // topology.roots)
+        here, there = source // per_root, to // per_root
+        if here != there and topology.root is not None:
+            route += [("root", here, "out"), ("root", there, "in")]
+        return route

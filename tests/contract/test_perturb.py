@@ -1,0 +1,168 @@
+"""A short form of `experiment=perturb`, and the bugs planted to show that it finds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.config import ModelConfig
+from experiments.methods import METHODS
+from experiments.models import open_model
+from experiments.perturb import PerturbCase, PerturbConfig, Subject, disasters, grid, verdict
+from pipefusion.core.fabric import Work
+from pipefusion.core.ledger import Kind
+from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.faults import Faults
+from tests.cases import TINY
+
+SMALL = PerturbConfig(steps=3, devices=[2, 3], patches=[3, 4], warmups=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    torch.set_num_threads(1)
+    return Subject(open_model(ModelConfig(name="tiny", architecture=TINY | {"num_layers": 3})), SMALL.steps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_order_of_events_changes_the_result(subject, name):
+    cases = [case for case in grid(SMALL, subject.model) if case.method == name]
+    assert cases
+    for index in range(12):
+        case = cases[index % len(cases)]
+        want = subject.latents(case, Faults())
+        assert verdict(subject, case, Faults(seed=index), want) is None
+
+
+def test_a_schedule_repeats_from_its_seed(subject):
+    """Not only the result: every wait is the same to the last bit, and another seed's are not."""
+
+    def waits(seed: int) -> list[float]:
+        fabrics: list[SimFabric] = []
+        keep = lambda fabric: fabrics.append(fabric) or fabric  # noqa: E731
+        subject.latents(PerturbCase("pipefusion", 3, 4, 1), Faults(seed=seed), keep)
+        return [entry.wait_s for fabric in fabrics for entry in fabric.ledger.entries]
+
+    assert waits(5) == waits(5)
+    assert waits(5) != waits(6)
+
+
+def test_killed_ranks_and_lost_messages_are_named(subject):
+    cases = [case for case in grid(SMALL, subject.model) if case.method != "serial"]
+    assert disasters(subject, cases, 10) == []
+
+
+class Faulty:
+    """A fabric with a bug between it and the method; everything not overridden is the fabric's own."""
+
+    def __init__(self, fabric: SimFabric):
+        self._fabric = fabric
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fabric, name)
+
+
+class NoWait:
+    def wait(self) -> None:
+        return None
+
+
+class ForgetsToWaitForReceives(Faulty):
+    def irecv(self, out: Tensor, source: int, **where: Any) -> Work:
+        self._fabric.irecv(out, source, **where)
+        return NoWait()
+
+
+class ForgetsToWaitForGathers(Faulty):
+    def all_gather(self, out: Tensor, tensor: Tensor, **where: Any) -> Work | None:
+        work = self._fabric.all_gather(out, tensor, **where)
+        return NoWait() if where.get("async_op") else work
+
+
+class SwapsReceives(Faulty):
+    """Every second message goes where the one before it should have gone."""
+
+    held: tuple[Tensor, Any] | None = None
+
+    def irecv(self, out: Tensor, source: int, **where: Any) -> Work:
+        before, self.held = self.held, None if self.held else (out, where["at"])
+        if before is not None and before[0].shape == out.shape:
+            where["at"] = before[1]
+        return self._fabric.irecv(out, source, **where)
+
+
+class AliasesKV(Faulty):
+    """All layers share one K, V buffer."""
+
+    shared: Tensor | None = None
+
+    def zeros(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
+        if kind != "kv":
+            return self._fabric.zeros(kind, *shape, dtype=dtype)
+        if self.shared is None:
+            self.shared = self._fabric.zeros(kind, *shape, dtype=dtype)
+        return self.shared
+
+
+class ReceivesIntoOneBuffer(Faulty):
+    """The two alternating receive buffers are one, so the next input lands where the present one is read."""
+
+    shared: Tensor | None = None
+
+    def empty(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
+        if kind != "comm":
+            return self._fabric.empty(kind, *shape, dtype=dtype)
+        if self.shared is None or self.shared.shape != shape:
+            self.shared = self._fabric.empty(kind, *shape, dtype=dtype)
+        return self.shared
+
+
+class SendsWhatItGoesOnWriting(Faulty):
+    """The tensor is changed between the send and the wait for it."""
+
+    def isend(self, tensor: Tensor, to: int, **where: Any) -> Work:
+        work = self._fabric.isend(tensor, to, **where)
+        tensor.mul_(2)
+        return work
+
+
+class SkipsAGather(Faulty):
+    """One rank leaves out one collective."""
+
+    left = 5
+
+    def all_gather(self, out: Tensor, tensor: Tensor, **where: Any) -> Work | None:
+        self.left -= 1
+        if self.left == 0 and self._fabric.rank == 1:
+            return None
+        return self._fabric.all_gather(out, tensor, **where)
+
+
+PLANTED: list[tuple[type[Faulty], PerturbCase, str]] = [
+    (ForgetsToWaitForReceives, PerturbCase("pipefusion", 3, 4, 1), "missing wait|not finite|differ"),
+    (ForgetsToWaitForReceives, PerturbCase("ring", 3), "missing wait|not finite|overwritten"),
+    (ForgetsToWaitForGathers, PerturbCase("distrifusion", 3, None, 1), "missing wait|not finite|differ"),
+    (SwapsReceives, PerturbCase("pipefusion", 2, 4, 1), "mismatched order"),
+    (AliasesKV, PerturbCase("pipefusion", 2, 4, 1), "differ"),
+    (ReceivesIntoOneBuffer, PerturbCase("pipefusion", 3, 4, 1), "not finite|differ|overwritten"),
+    (SendsWhatItGoesOnWriting, PerturbCase("ring", 2), "overwritten buffer"),
+    (SkipsAGather, PerturbCase("distrifusion", 3, None, 1), "mismatched|deadlock"),
+]
+
+
+@pytest.mark.parametrize(
+    ("bug", "case", "found_as"), PLANTED, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_planted_bugs_are_found_under_every_schedule(
+    subject, bug: Callable, case: PerturbCase, found_as: str
+):
+    want = subject.latents(case, Faults())
+    for seed in range(5):
+        problem = verdict(subject, case, Faults(seed=seed), want, wrap=bug)
+        assert problem is not None, f"seed {seed}"
+        assert re.search(found_as, problem), problem

@@ -1,0 +1,140 @@
+"""The same method code on real ranks and on simulated ones: the same latents, bytes, parameters and KV."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+import torch
+
+from experiments.methods import METHODS
+from pipefusion.core.dit import Conditioning, DiTShape, parameter_parts
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.sampler import make_scheduler
+from pipefusion.sim.clock import FixedClock
+from pipefusion.sim.network import LinkConfig, TopologyConfig
+from pipefusion.sim.world import World
+from tests.cases import Case, inputs, model_of, sample, scheduler_of, tensors_of
+from tests.ranks import Ranks
+
+COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
+SETTINGS = {"plain": {}, "guided-batch": {"guidance": 4.5, "images": 2, "scheduler": "ddim"}}
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[dict[int, Ranks]]:
+    with Ranks(2) as two, Ranks(3) as three:
+        yield {2: two, 3: three}
+
+
+def simulated(case: Case, devices: int):
+    """Latents, and per rank the ledger's rows, buffer bytes and parameter bytes."""
+    torch.set_num_threads(1)
+    model, module = model_of(case), METHODS[case.name]
+    cfg = module.Config(**case.method)
+    noise, cond = inputs(case, model)
+    world = World(Mesh({cfg.axis: devices}), torch.device("cpu"), TopologyConfig())
+    template, tensors = model.view(), tensors_of(tuple(sorted(case.architecture.items())))
+    dits = [template.clone() for _ in world.fabrics]
+    samplers = []
+    for dit, fabric in zip(dits, world.fabrics, strict=True):
+        samplers.append(module.build(dit, fabric, cfg, scheduler_of(case, model)))
+        dit.load(tensors, torch.device("cpu"))
+
+    def program(fabric):
+        latents = samplers[fabric.rank](noise, cond)
+        return latents, fabric.close()
+
+    with torch.inference_mode():
+        world.run(program)
+        results = world.run(program)  # a second image: nothing may survive the first
+    rows = [[entry.row(fabric.rank) for entry in fabric.ledger.entries] for fabric in world.fabrics]
+    held = [fabric.ledger.buffer_bytes for fabric in world.fabrics]
+    return results, rows, held, [sum(parameter_parts(dit).values()) for dit in dits], world
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
+def test_local_and_sim_agree(ranks, name, devices, setting):
+    keys = {key.name for key in fields(METHODS[name].Config)}
+    method = {key: value for key, value in {"patches": 5, "warmup": 1}.items() if key in keys}
+    case = Case(name, method, **SETTINGS[setting])
+    real = ranks[devices].run(sample, case)
+    results, rows, held, params, _ = simulated(case, devices)
+    latents, want = results[0][0], real[0].latents
+    assert float((latents - want).norm() / want.norm()) <= 1e-6
+    if name != "tensor":  # whose sums gloo takes in another order
+        assert torch.equal(latents, want)
+    for rank, result in enumerate(real):
+        ours, theirs = (
+            [tuple(row[key] for key in COUNTED) for row in side] for side in (rows[rank], result.rows)
+        )
+        assert ours == theirs, f"rank {rank}"
+        assert held[rank]["kv"] == result.measured["kv_bytes"]
+        assert held[rank]["buffer"] == result.measured["buffer_bytes"]
+        assert held[rank]["comm"] == result.measured["comm_bytes"]
+        assert params[rank] == result.measured["param_bytes"]
+
+
+def test_times_of_a_rank_add_up(ranks):
+    results, *_, world = simulated(Case("pipefusion", {"patches": 5}), 3)
+    for fabric, (_, (compute_s, wait_s, total_s)) in zip(world.fabrics, results, strict=True):
+        assert compute_s + wait_s == pytest.approx(total_s)
+        spans = fabric.ledger.spans
+        assert sum(span.end_s - span.start_s for span in spans) == pytest.approx(total_s)
+        assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(spans))
+        assert {span.at.patch for span in spans if span.kind == "compute"} == {-1, 0, 1, 2, 3, 4}
+
+
+class OneSecond:
+    """A DiT of as many layers as devices, in which a block on a patch takes one second and nothing else takes time."""
+
+    dtype = torch.float32
+
+    def __init__(self, layers: int, rows: int, clock: FixedClock):
+        self.shape = DiTShape(layers, 1, 1, rows, 1, 1, 1, 1, 1, 1, 4)
+        self.layers, self.clock = range(layers), clock
+
+    def keep(self, layers, *, embed, unembed):
+        self.layers = layers
+
+    def text(self, cond):
+        return None
+
+    def modulation(self, timestep, batch):
+        return None
+
+    def embed(self, latent, rows):
+        return torch.zeros(1, len(rows), 1)
+
+    def block(self, layer, hidden, modulation, text, attend):
+        self.clock.wait_until(self.clock.read() + 1.0)
+        return hidden + 1
+
+    def unembed(self, hidden, modulation, rows):
+        return torch.zeros(1, 1, len(rows), 1)
+
+
+@pytest.mark.parametrize(("devices", "patches", "steps"), [(8, 16, 20), (3, 4, 5), (4, 2, 5), (1, 3, 2)])
+def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
+    """M*S + N - 1 micro-steps while M >= N (section 3.1); with fewer patches every step waits for the last stage."""
+    free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))
+    clocks = [FixedClock(lambda: 0.0) for _ in range(devices)]
+    world = World(Mesh({"pipe": devices}), torch.device("cpu"), free, clocks=clocks)
+    scheduler = make_scheduler("FlowMatchEulerDiscreteScheduler", {}, steps)
+    cfg = METHODS["pipefusion"].Config(patches=patches, warmup=0)
+    samplers = [
+        METHODS["pipefusion"].build(OneSecond(devices, patches, clock), fabric, cfg, scheduler)
+        for clock, fabric in zip(clocks, world.fabrics, strict=True)
+    ]
+    cond = Conditioning(torch.zeros(1, 1, 1), torch.ones(1, 1))
+
+    def program(fabric):
+        samplers[fabric.rank](torch.zeros(1, 1, patches, 1), cond)
+        return fabric.close()[2]
+
+    ideal = patches * steps + devices - 1 if patches >= devices else devices * steps + patches - 1
+    assert max(world.run(program)) == ideal

@@ -1,0 +1,147 @@
+"""The plan world's bookkeeping: replayed blocks cost and hold what run ones do, and peaks are those of the program."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.methods import METHODS
+from pipefusion.core.memory import sampling_peak
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.cost import EMPTY, Segment
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.memo import AtStep, MemoView
+from pipefusion.sim.meta import MetaMode
+from pipefusion.sim.meter import Meter
+from pipefusion.sim.network import TopologyConfig
+from pipefusion.sim.world import World
+from tests.cases import Case, inputs, model_of, scheduler_of
+
+META = torch.device("meta")
+DEVICE = DeviceConfig(
+    "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6
+)
+
+
+class EveryTime(MemoView):
+    """The same view without its memory."""
+
+    def block(self, layer, hidden, modulation: AtStep, text, attend):
+        return self.view.block(layer, hidden, modulation.inner, text, attend)
+
+    def _once(self, key, call):
+        return call()
+
+
+def plan(case: Case, devices: int, view: type[MemoView]):
+    """Meters and fabrics of a run of every rank."""
+    model, module = model_of(case), METHODS[case.name]
+    cfg = module.Config(**case.method)
+    noise, cond = inputs(case, model)
+    noise, cond = noise.to(META), cond.to(META)
+    meters = [Meter(DEVICE) for _ in range(devices)]
+    world = World(Mesh({cfg.axis: devices}), META, TopologyConfig(), clocks=meters)
+    scheduler, template, memo, samplers = scheduler_of(case, model), model.view(), {}, []
+    for meter, fabric in zip(meters, world.fabrics, strict=True):
+        dit = view(template.clone(), fabric, meter, scheduler.timesteps, memo)
+        samplers.append(module.build(dit, fabric, cfg, scheduler))
+        given = [noise, cond.embeds, cond.mask, cond.negative_embeds, cond.negative_mask]
+        meter.hold([*dit.model.parameters(), *dit.model.buffers(), *(t for t in given if t is not None)])
+
+    def program(fabric):
+        samplers[fabric.rank](noise, cond)
+        return fabric.close()
+
+    with torch.inference_mode(), MetaMode(lambda: meters[world.engine.current]):
+        world.run(program)
+    return meters, world.fabrics
+
+
+def case_of(name: str, **settings) -> Case:
+    keys = {key.name for key in fields(METHODS[name].Config)}
+    return Case(
+        name, {key: value for key, value in {"patches": 5, "warmup": 1}.items() if key in keys}, **settings
+    )
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, devices):
+    if name == "serial" and devices > 1:
+        pytest.skip("serial uses one device")
+    case = case_of(name, guidance=4.5, images=2)
+    replayed, ours = plan(case, devices, MemoView)
+    run, theirs = plan(case, devices, EveryTime)
+    for rank in range(devices):
+        for number in ("matmul_flops", "attention_flops", "bytes"):
+            assert getattr(replayed[rank], number) == pytest.approx(getattr(run[rank], number), rel=1e-12)
+        assert replayed[rank].read() == pytest.approx(run[rank].read(), rel=1e-9)
+        assert [entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in ours[rank].ledger.entries] == [
+            entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in theirs[rank].ledger.entries
+        ]
+        assert ours[rank].ledger.wait_s == pytest.approx(theirs[rank].ledger.wait_s, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_peak_is_that_of_the_program_run_alone(name, devices):
+    """Every operation really run on `meta` under a tracker of all storages, against the plan's count."""
+    if name == "serial" and devices > 1:
+        pytest.skip("serial uses one device")
+    case = case_of(name, guidance=4.5, images=2)
+    meters, _ = plan(case, devices, MemoView)
+    model, module = model_of(case), METHODS[name]
+    cfg = module.Config(**case.method)
+    noise, cond = inputs(case, model)
+    for rank, meter in enumerate(meters):
+        dit, scheduler = model.view(), scheduler_of(case, model)
+        sampler = module.build(dit, SilentFabric(Mesh({cfg.axis: devices}), rank, META), cfg, scheduler)
+        with torch.inference_mode():
+            want = sampling_peak(sampler, dit.model, scheduler, noise.to(META), cond.to(META))
+        assert meter.peak_bytes == want
+
+
+def test_flops_of_serial_are_the_closed_form():
+    case = case_of("serial")
+    (meter,), _ = plan(case, 1, MemoView)
+    shape = model_of(case).shape
+    p, hs, text, steps = shape.tokens, shape.hidden, shape.text_tokens, case.steps
+    attention = 4 * hs * p * (p + text)
+    assert meter.attention_flops == steps * shape.layers * attention
+    linear = 2 * p * (6 * hs * hs + 2 * hs * shape.mlp_hidden) + 2 * 2 * text * hs * hs
+    pixels = shape.patch_size**2
+    ends = 2 * p * hs * pixels * (shape.in_channels + shape.out_channels)
+    time = 2 * (256 * hs + hs * hs + 6 * hs * hs)
+    captions = 2 * text * (shape.text_channels * hs + hs * hs)
+    assert meter.matmul_flops == steps * (shape.layers * linear + ends + time) + captions
+
+
+def stepped(operations: list[tuple[float, ...]], launch_s: float, host: float, device: float):
+    for (seconds,) in operations:
+        host += launch_s
+        device = max(device, host) + seconds
+    return host, device
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e-3)), min_size=1, max_size=30),
+    st.integers(0, 30),
+    st.floats(0, 1e-4),
+    st.floats(0, 1e-2),
+    st.floats(0, 1e-2),
+)
+def test_a_segment_is_its_operations_one_by_one(operations, cut, launch_s, host, device):
+    """However it is cut in two, and whatever the host and the device were doing before."""
+    parts = [EMPTY, EMPTY]
+    for index, (seconds,) in enumerate(operations):
+        one = Segment(1, seconds, launch_s + seconds)
+        parts[index >= cut] = parts[index >= cut].then(one, launch_s)
+    meter = Meter(DeviceConfig(launch_s=launch_s))
+    meter.host_s, meter.device_s = host, device
+    meter.charge(parts[0].then(parts[1], launch_s))
+    assert (meter.host_s, meter.device_s) == pytest.approx(stepped(operations, launch_s, host, device))
