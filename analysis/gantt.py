@@ -22,7 +22,7 @@ from analysis.style import RC, label
 from analysis.timeline import Run, bubble, ideal_bubble, jobs, percent, shares
 
 WIDTH, LEFT, RIGHT = 10.0, 1.42, 0.78  # inches, as all lengths here
-HEAD, ABOVE, BELOW, FOOT = 0.98, 0.52, 0.46, 0.62
+ABOVE, BELOW, FOOT = 0.52, 0.46, 0.62
 WHOLE: dict[str, Any] = {"facecolor": "#D2D2D2", "hatch": "...", "edgecolor": "#8A8A8A"}
 WAIT: dict[str, Any] = {"facecolor": "#FFFFFF", "hatch": "//////", "edgecolor": "#B0B0B0"}
 GREY = "#555555"
@@ -43,12 +43,14 @@ def gantt(run: Run, timeline: pd.DataFrame, steps: range | None = None) -> Figur
             steps = None  # hardly larger than in the whole
     panels = [None] if steps is None else [None, steps]
     tall = lane * run.devices
-    height = HEAD + len(panels) * (ABOVE + tall + BELOW) + FOOT
+    words = _words(run, timeline)
+    head = 0.18 + 0.2 * len(words)
+    height = head + len(panels) * (ABOVE + tall + BELOW) + FOOT
     with mpl.rc_context({**RC, "axes.grid": False, "hatch.linewidth": 0.5}):
         figure = Figure(figsize=(WIDTH, height))
-        _head(figure, run, timeline, height)
+        _head(figure, words, height)
         for place, chosen in enumerate(panels):
-            top = HEAD + place * (ABOVE + tall + BELOW) + ABOVE
+            top = head + place * (ABOVE + tall + BELOW) + ABOVE
             box = (LEFT / WIDTH, 1 - (top + tall) / height, span / WIDTH, tall / height)
             axes = figure.add_axes(box)
             window = (0.0, run.image_s) if chosen is None else _window(timeline, chosen)
@@ -116,7 +118,7 @@ def _panel(
     wide = len(bars) > 0 and float((bars.end_s - bars.start_s).median()) * inch > 0.05
     own = colours(bars.patch.to_numpy(dtype=int))
     _shapes(axes, bars, facecolor=own, edgecolor="white", linewidth=0.5 if wide else 0)
-    _patch_numbers(axes, bars, inch, colours, lane)
+    _patch_numbers(axes, bars, window, colours, lane)
 
     axes.set_xlim(*window)
     axes.set_ylim(run.devices - 0.5, -0.5)
@@ -179,19 +181,23 @@ def _shapes(axes: Axes, spans: pd.DataFrame, **look: Any) -> None:
     axes.add_collection(PolyCollection(list(corners), rasterized=len(spans) > MANY, **look), autolim=False)
 
 
-def _patch_numbers(axes: Axes, bars: pd.DataFrame, inch: float, colours: ListedColormap, lane: float) -> None:
-    """Numbers in the bars, where all of them can be read."""
+def _patch_numbers(
+    axes: Axes, bars: pd.DataFrame, window: tuple[float, float], colours: ListedColormap, lane: float
+) -> None:
+    """Numbers in the bars that have room for them."""
     size = min(7.0, 72 * lane * 0.5)
     if bars.empty or size < 5 or colours.N < 2:
         return
-    room = 0.6 * size / 72 * len(str(colours.N - 1)) + 0.03
+    inch = (WIDTH - LEFT - RIGHT) / (window[1] - window[0])
+    room = (0.6 * size / 72 * len(str(colours.N - 1)) + 0.03) / inch
     for bar in bars.to_dict("records"):
-        if (bar["end_s"] - bar["start_s"]) * inch > room:
+        start, end = max(bar["start_s"], window[0]), min(bar["end_s"], window[1])
+        if end - start > room:
             red, green, blue, _ = colours(bar["patch"])
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             look: dict[str, Any] = {"color": "white" if dark else "black", "fontsize": size}
-            look |= {"ha": "center", "va": "center_baseline", "clip_on": True}
-            axes.text((bar["start_s"] + bar["end_s"]) / 2, bar["rank"] + 0.02, str(bar["patch"]), **look)
+            look |= {"ha": "center", "va": "center_baseline"}
+            axes.text((start + end) / 2, bar["rank"] + 0.02, str(bar["patch"]), **look)
 
 
 def _begins(timeline: pd.DataFrame, window: tuple[float, float]) -> dict[int, float]:
@@ -218,7 +224,7 @@ def _step_words(steps: range) -> str:
     return f"Steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"Step {steps[0]}"
 
 
-def _head(figure: Figure, run: Run, timeline: pd.DataFrame, height: float) -> None:
+def _words(run: Run, timeline: pd.DataFrame) -> list[str]:
     """Method and sizes; which clock and how long; the bubble, measured and ideal."""
     sizes = [f"N = {run.devices}"] + ([f"M = {run.patches}"] if run.patches else [])
     sizes += ([f"W = {run.warmup}"] if run.warmup else []) + [f"S = {run.steps}"]
@@ -228,6 +234,7 @@ def _head(figure: Figure, run: Run, timeline: pd.DataFrame, height: float) -> No
     if abs(run.image_s - run.latency_s) > 0.005 * run.latency_s:
         took += f" (median), the image shown {_seconds(run.image_s)}"
     lines = [
+        f"{label(run.method)}    {'   '.join(sizes)}",
         f"{run.clock[0].upper()}{run.clock[1:]}: latency {took}    {model}",
         f"Bubble {percent(gaps.share)} (rank-seconds that are not compute) = warm-up {percent(gaps.warmup)} + "
         f"fill {percent(gaps.fill)} + waits between {percent(gaps.waits)} + drain {percent(gaps.drain)}",
@@ -236,17 +243,19 @@ def _head(figure: Figure, run: Run, timeline: pd.DataFrame, height: float) -> No
         ideal = ideal_bubble(run.devices, run.patches, run.steps, run.warmup)
         formula = "(N−1) / (M(S−W)+N−1)"
         if run.patches < run.devices:
-            formula = "1 − M(S−W) / (N(S−W)+M−1), as M < N"
+            formula = "1 − M(S−W) / (N(S−W)+M−1), as M < N,"
         lines.append(
             f"Bubble after the warm-up {percent(gaps.after_warmup)};  "
             f"ideal {formula} = {percent(ideal)}, with equal stages and free links"
         )
-    title = f"{label(run.method)}    {'   '.join(sizes)}"
-    figure.text(0.12 / WIDTH, 1 - 0.2 / height, title, fontsize=12, weight="bold", va="center")
+    return lines
+
+
+def _head(figure: Figure, lines: list[str], height: float) -> None:
     for place, words in enumerate(lines):
-        weight = "bold" if place == 0 else "normal"
-        y = 1 - (0.45 + 0.2 * place) / height
-        figure.text(0.12 / WIDTH, y, words, fontsize=9, va="center", weight=weight)
+        look: dict[str, Any] = {"fontsize": 9 if place else 12, "weight": "bold" if place < 2 else "normal"}
+        y = 1 - (0.2 + 0.2 * place + (0.05 if place else 0)) / height
+        figure.text(0.12 / WIDTH, y, words, va="center", **look)
 
 
 def _seconds(seconds: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from omegaconf import OmegaConf
 
 from analysis import tables
 from analysis.style import in_order, label
-from analysis.tables import _digits, _percent, _text
+from analysis.tables import _percent, _text
 
 LARGE = 2048
 APART = 0.1
 """Two methods are in an order when their published latencies differ by more than this share of the smaller."""
+
+CUTS = {"all": "all rows", "unflagged": "not in doubt", "once": "each number once"}
+"""Over which rows a statistic is told: all; those whose source is not in doubt; of these each number once."""
 
 Fitted = dict[str, set[str]]
 """Cluster -> the rows its profile was fitted on."""
@@ -37,7 +40,7 @@ def load(path: str | Path) -> list[dict[str, Any]]:
 
 def read_rows(folder: str | Path) -> dict[str, dict[str, str]]:
     """Published rows by FILE:LINE."""
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for path in sorted(Path(folder).glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
@@ -57,15 +60,12 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
     rows = []
     for one in predictions:
         row = published[one["row_id"]]
-        value = row["value"]
-        if value != ("OOM" if one["oom"] else value) or (
-            not one["oom"] and float(value) != one["published_s"]
-        ):
-            raise ValueError(
-                f"{one['row_id']} says {value}, its prediction was made for {one['published_s']}"
-            )
-        seconds = None if one["oom"] else float(value)
+        seconds = None if row["value"] == "OOM" else float(row["value"])
+        if (seconds, seconds is None) != (one["published_s"], one["oom"]):
+            text = f"{one['row_id']} is {row['value']}, and its prediction was made for {one['published_s']}"
+            raise ValueError(text)
         predicted = one["predicted_s"] if one["status"] == "ok" else None
+        patches = one.get("patches")
         rows.append(
             {
                 "row_id": one["row_id"],
@@ -75,23 +75,24 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 "method": one["method"],
                 "setting": row["setting"],
                 "warmup": one.get("warmup"),
-                "patches": one.get("patches"),
+                "patches": None if isinstance(patches, list) else patches,  # a list: none could be run
                 "published_s": seconds,
                 "predicted_s": predicted,
                 "error": predicted / seconds - 1 if predicted and seconds else None,
-                "published_oom": one["oom"],
+                "published_oom": seconds is None,
                 "predicted_oom": one["status"] == "oom",
                 "missing_bytes": one.get("missing_bytes"),
                 "status": one["status"],
                 "role": role_of(one["row_id"], set(one["calibrated_on"]), origins),
-                "flags": "; ".join(one["flags"]),
+                "doubt": "; ".join(one["flags"]),
                 "duplicate_of": one["duplicate_of"],
                 "contradicted_by": " ".join(one.get("contradicted_by") or []),
                 "digitized": one.get("digitized", False),
                 "source": row["source"],
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.astype(dict.fromkeys(["published_s", "predicted_s", "error"], float))
 
 
 def origins_of(predictions: list[dict[str, Any]]) -> dict[str, str]:
@@ -114,21 +115,21 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
 
 def groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The statistics of errors by name, each with exactly the rows it is made of."""
-    rows = in_order(scored(table))
+    rows = in_order(scored(table).sort_values("resolution", kind="stable"))
     yield "overall", rows
     for method, part in rows.groupby("method", sort=False):
         yield label(str(method)), part
-    for resolution, part in rows.groupby("resolution"):
-        yield f"{resolution} px", part
-    for (method, resolution), part in rows.groupby(["method", "resolution"], sort=False):
-        yield f"{label(str(method))}, {resolution} px", part
+    for size, part in rows.groupby("resolution"):
+        yield f"{size} px", part
+    for key, part in rows.groupby(["method", "resolution"], sort=False):
+        yield f"{label(str(key[0]))}, {key[1]} px", part
     large = (rows.method == "pipefusion") & (rows.resolution >= LARGE)
     yield f"{label('pipefusion')}, {LARGE} px and more", rows[large]
 
 
 def cuts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """All rows; those whose source is not in doubt; and of these each number once."""
-    sound = rows[rows.flags == ""]
+    """The rows of each of `CUTS`."""
+    sound = rows[rows.doubt == ""]
     return {"all": rows, "unflagged": sound, "once": sound[sound.duplicate_of.isna()]}
 
 
@@ -156,11 +157,11 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["faster", "slower", "right"])
 
 
-def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """Out of memory as published (rows) and as predicted (columns): how many settings; failed runs count nowhere."""
+def confusion(table: pd.DataFrame) -> dict[tuple[bool, bool], int]:
+    """(out of memory as published, as predicted) -> how many settings; a prediction that failed counts nowhere."""
     rows = memory_rows(table)
-    counts = pd.crosstab(rows.published_oom, rows.predicted_oom)
-    return counts.reindex(index=[False, True], columns=[False, True], fill_value=0)
+    found = list(zip(rows.published_oom, rows.predicted_oom, strict=True))
+    return {(was, said): found.count((was, said)) for was in (True, False) for said in (True, False)}
 
 
 def memory_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -223,7 +224,7 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
     remarks = []
     for _, row in table.iterrows():
         said = [] if row.role == "prediction" else [row.role]
-        said += [f"source in doubt: {row.flags}"] if row.flags else []
+        said += [f"source in doubt: {row.doubt}"] if row.doubt else []
         said += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
         said += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
         said += ["read off a curve"] if row.digitized else []
@@ -256,28 +257,26 @@ def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
 def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
     """The statistics as words."""
     columns: tables.Columns = {"statistic": ("median absolute error", str)}
-    for cut, name in {"all": "all rows", "unflagged": "not in doubt", "once": "each number once"}.items():
-        write: Callable[[float], str] = _percent
-        columns |= {f"error_{cut}": (name, write), f"rows_{cut}": (f"rows, {name}", _digits(0))}
-    return _text(lines, columns)
+    words = lines.copy()
+    for cut, name in CUTS.items():
+        medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
+        words[cut] = [f"{_percent(median)} ({rows})" if rows else None for median, rows in medians]
+        columns[cut] = (f"{name} (rows)", str)
+    return _text(words, columns)
 
 
 def verdicts(table: pd.DataFrame) -> str:
-    """Two sentences: the order of methods, and out of memory."""
+    """The order of methods, and out of memory, in sentences."""
     said = []
-    for cut, name in {
-        "all": "all rows",
-        "unflagged": "rows not in doubt",
-        "once": "each number once",
-    }.items():
-        found = pairs(cuts(table)[cut])
-        said.append(f"{int(found.right.sum())} of {len(found)} ({name})")
-    right = confusion(table)
+    for cut, name in CUTS.items():
+        right = pairs(cuts(table)[cut]).right
+        said.append(f"{int(right.sum())} of {len(right)} ({name})")
+    oom = confusion(table)
     return (
         f"Order of two methods on the same hardware, resolution and N, where they were published more than "
-        f"{APART:.0%} apart: right in {', '.join(said)}. Out of memory: {right.loc[True, True]} of "
-        f"{right.loc[True].sum()} published ones predicted, and {right.loc[False, True]} of "
-        f"{right.loc[False].sum()} that ran predicted not to."
+        f"{APART:.0%} apart: right in {', '.join(said)}. Of {oom[True, True] + oom[True, False]} settings published "
+        f"as out of memory {oom[True, True]} are predicted so; of {oom[False, True] + oom[False, False]} that ran, "
+        f"{oom[False, False]} are predicted to run."
     )
 
 

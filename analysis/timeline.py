@@ -187,8 +187,8 @@ def percent(share: float) -> str:
 
 def _patches(timeline: pd.DataFrame) -> int | None:
     """M, from what was computed: a rank may wait for single patches in a synchronous step too."""
-    last = int(timeline.patch[timeline.kind == "compute"].max())
-    return last + 1 if last >= 0 else None
+    patches = timeline.patch[(timeline.kind == "compute") & (timeline.patch >= 0)]
+    return int(patches.max()) + 1 if len(patches) else None
 
 
 def _end(timeline: pd.DataFrame, latency_s: float) -> float:

@@ -95,18 +95,18 @@ def _bytes(ledger: pd.DataFrame | None) -> dict[tuple[Any, ...], int]:
 def _arrows(timeline: pd.DataFrame, ledger: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Two flow events a message. Those whose receiver shows nothing it was for have no arrow."""
     lanes = {int(str(rank)): Lane(spans) for rank, spans in timeline.groupby("rank")}
-    for number, (send, receive) in enumerate(messages(ledger)):
+    for number, (send, receive) in enumerate(messages(ledger), start=1):
         if send["rank"] not in lanes or receive["rank"] not in lanes:
             continue
-        tail = lanes[send["rank"]].inside(send["start_s"])
         head = lanes[receive["rank"]].taken(send, receive)
-        if tail is None or head is None:
+        if head is None:
             continue
+        tail = lanes[send["rank"]].inside(send["start_s"], head)
         common = {"name": "message", "cat": "message", "id": number, "pid": PID}
         args = {"bytes": int(send["bytes"]), "step": int(send["step"]), "patch": int(send["patch"])}
         yield {"ph": "s", **common, "tid": int(send["rank"]), "ts": tail / 1000, "args": args}
         end = {"ph": "f", "bp": "e", **common, "tid": int(receive["rank"])}
-        yield end | {"ts": max(head, tail) / 1000, "args": args}
+        yield end | {"ts": head / 1000, "args": args}
 
 
 def messages(ledger: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -144,23 +144,32 @@ class Lane:
             if span["kind"] == "wait":
                 self.waits[tuple(span[name] for name in PLACE)].append(span)
 
-    def inside(self, moment_s: float) -> int | None:
-        """The moment itself, or the end of the slice before it."""
-        at = bisect_right(self.starts, moment_s) - 1
-        return min(_nanoseconds(moment_s), _start_end(self.spans[at])[1] - 1) if at >= 0 else None
+    def inside(self, moment_s: float, latest: int) -> int:
+        """The moment itself, or the end of the slice before it; not after ``latest``, as an arrow must go forward.
+
+        What is sent at the very start of a slice was made in the one before. Clocks of ranks on one machine can be
+        some milliseconds apart: ``latest`` then moves the moment back.
+        """
+        at = bisect_left(self.starts, min(moment_s - 1e-9, latest / 1e9)) - 1
+        return min(_nanoseconds(moment_s), _start_end(self.spans[max(at, 0)])[1] - 1, latest)
 
     def taken(self, send: dict[str, Any], receive: dict[str, Any]) -> int | None:
-        """End of the wait for this message or, if it was not waited for, start of the first compute it was for."""
+        """End of the wait for this message or, if it was not waited for, where the compute it was for has it."""
         waits = [
             span
             for span in self.waits[tuple(receive[name] for name in PLACE)]
-            if receive["start_s"] <= span["start_s"] < receive["until_s"] and span["end_s"] > send["start_s"]
+            if receive["start_s"] <= span["start_s"] < receive["until_s"]
         ]
         if waits:  # the last of them: where starting a receive takes time, that is in the timeline too
             return _start_end(waits[-1])[1] - 1
-        patch = receive["patch"]
-        for span in self.spans[bisect_left(self.starts, max(send["start_s"], receive["start_s"])) :]:
+        there, patch = max(send["start_s"], receive["start_s"]), receive["patch"]
+        for span in self.spans[max(bisect_right(self.starts, there) - 1, 0) :]:
             fits = span["patch"] in (-1, patch) or patch == -1
-            if span["kind"] == "compute" and fits and span["step"] >= receive["step"]:
-                return _start_end(span)[0]
+            if (
+                span["kind"] == "compute"
+                and fits
+                and span["step"] >= receive["step"]
+                and span["end_s"] > there
+            ):
+                return max(_start_end(span)[0], _nanoseconds(there))
         return None

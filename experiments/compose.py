@@ -48,6 +48,13 @@ def plan(overrides: list[str], multirun: bool = False) -> Plan:
             raise explain(error, loader, given) from None
 
 
+def compose_one(overrides: list[str]) -> DictConfig:
+    """One run's configuration from within a command, whose Hydra is up; elsewhere Hydra is started for it."""
+    if not GlobalHydra.instance().is_initialized():
+        return plan(overrides).jobs[0]
+    return GlobalHydra.instance().config_loader().load_configuration("config", overrides, RunMode.RUN)
+
+
 def parse(overrides: list[str]) -> list[Override]:
     """Hydra's reading of the command line. Raises ConfigError for bad syntax, and for keys added or removed."""
     parser = OverridesParser.create()

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.bench import BenchConfig, bench
+from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
+from experiments.fit import FitConfig, fit
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
+from experiments.predict import PredictConfig, predict
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
 
@@ -42,8 +45,11 @@ def run_score(cfg: RunConfig, out: Path) -> str:
 MEASURES: dict[str, Measure] = {
     "latency": Measure(LatencyConfig),
     "bench": Measure(BenchConfig, bench),
+    "fit": Measure(FitConfig, fit),
     "params": Measure(ParamsConfig, params, lambda cfg: check_params(cfg.measure)),
     "perturb": Measure(PerturbConfig, perturb, check_perturb),
+    "plan": Measure(PlanConfig, choose, check_plan),
+    "predict": Measure(PredictConfig, predict),
     "train": Measure(TrainConfig, run_train),
     "score": Measure(ScoreConfig, run_score),
 }

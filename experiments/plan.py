@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +92,7 @@ class Planner:
             samplers[fabric.rank](noise, cond)
             return fabric.close()
 
-        with MetaMode(running, self.recipes):
+        with MetaMode(running, self.recipes), collector_off():
             times = world.run(program)
         latency = max(total for _, _, total in times)
         room = hardware.memory_bytes - hardware.reserved_bytes
@@ -122,6 +125,18 @@ class Planner:
         text = f"rank {worst} needs {meters[worst].peak_bytes} bytes ({meters[worst].peak_bytes / GIB:.1f} GiB), "
         text += f"{missing[worst]} more than the {room} that {hardware.name} has for tensors"
         return Planned(reports, None, text, missing[worst])
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """No search for garbage in between: a plan makes millions of small objects and no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:

@@ -18,6 +18,10 @@ class Clock(Protocol):
         """Nothing further happens on this rank before `time_s`."""
         ...
 
+    def spend(self, seconds: float) -> None:
+        """The rank's host is busy for so long, with nothing that the clock sees by itself."""
+        ...
+
     def resume(self) -> None:
         """The rank computes from here on."""
         ...
@@ -46,6 +50,9 @@ class MeasuredClock:
         if running:
             self.resume()
 
+    def spend(self, seconds: float) -> None:
+        self._time += seconds
+
     def resume(self) -> None:
         if self._since < 0:
             self._since = self._now()
@@ -65,6 +72,9 @@ class FixedClock:
 
     def wait_until(self, time_s: float) -> None:
         self._time = max(self._time, time_s)
+
+    def spend(self, seconds: float) -> None:
+        self._time += seconds
 
     def resume(self) -> None:
         self._running = True

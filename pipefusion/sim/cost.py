@@ -37,7 +37,7 @@ def op_of(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: 
     """The cost of one call. `tensors` are its tensor arguments, `outputs` the new tensors it makes."""
     inputs, made = list(tensors), list(outputs)
     moved = float(sum(map(touched_bytes, [*inputs, *made])))
-    itemsize = max((tensor.dtype.itemsize for tensor in [*inputs, *made]), default=4)
+    itemsize = max((tensor.dtype.itemsize for tensor in inputs), default=4)  # a log-sum-exp beside is float32
     if func is F.linear:
         return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
     if func in MATMULS:

@@ -193,6 +193,7 @@ class SimFabric:
     def _enter(self, tensor: Tensor) -> float:
         """Leave the rank's own time, and let whoever is earlier go first; this rank's time now."""
         self._clock.pause()
+        self._clock.spend(self._exchange.network.topology.port.call_s)
         now = self._clock.read()
         self._compute_until(now)
         self._exchange.faults.check_alive(self.rank, self._calls)

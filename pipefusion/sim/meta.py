@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from pipefusion.sim.cost import Segment, op_of, segment_of
+from pipefusion.sim.cost import Op, Segment, op_of, segment_of
 from pipefusion.sim.meter import Meter
 
 VIEWS = {
@@ -49,6 +49,7 @@ class Recipe(NamedTuple):
     several: bool = False
     returns: int | None = None
     """Position of the argument that an in-place call returns."""
+    op: Op | None = None
 
 
 class Unkeyable(Exception):
@@ -59,11 +60,18 @@ class MetaMode(TorchFunctionMode):
     """Within the context, calls on `meta` tensors cost the running rank time and memory; all others are the host's.
 
     A call is run once for each combination of function, shapes, strides and other arguments; later ones get empty
-    tensors of the same kind. `running()` is the meter to charge, `recipes` may be shared between runs.
+    tensors of the same kind. `running()` is the meter to charge, `recipes` may be shared between runs, `watch`
+    is told each operation.
     """
 
-    def __init__(self, running: Callable[[], Meter], recipes: dict[Any, Recipe] | None = None):
+    def __init__(
+        self,
+        running: Callable[[], Meter],
+        recipes: dict[Any, Recipe] | None = None,
+        watch: Callable[[Op], None] | None = None,
+    ):
         super().__init__()
+        self._watch = watch
         self._running = running
         self._free: dict[Any, bool] = {}
         self._recipes: dict[Any, Recipe] = {} if recipes is None else recipes
@@ -93,6 +101,8 @@ class MetaMode(TorchFunctionMode):
         if recipe.segment is None:
             return func(*args, **kwargs)
         meter.charge(recipe.segment)
+        if self._watch and recipe.op:
+            self._watch(recipe.op)
         if recipe.returns is not None:
             return args[recipe.returns]
         made = []
@@ -114,16 +124,19 @@ class MetaMode(TorchFunctionMode):
         in_place = bool(same and name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
         if not made and not in_place:
             return out, Recipe(None)  # a view, or nothing that the device sees
-        segment = segment_of(op_of(func, args, given, made), meter.device)
+        op = op_of(func, args, given, made)
+        segment = segment_of(op, meter.device)
         meter.charge(segment)
+        if self._watch:
+            self._watch(op)
         for tensor in made:
             meter.allocate(tensor)
         if in_place:
-            return out, Recipe(segment, returns=same[0] if same else None)
+            return out, Recipe(segment, returns=same[0] if same else None, op=op)
         if len(made) != len(outputs) or not isinstance(out, (Tensor, tuple)):
             raise TypeError(f"{func} makes new tensors and passes others on: its cost is not known")
         specs = tuple((tuple(leaf.shape), leaf.stride(), leaf.dtype) for leaf in made)
-        return out, Recipe(segment, specs, isinstance(out, tuple))
+        return out, Recipe(segment, specs, isinstance(out, tuple), op=op)
 
 
 def meta_tensors(value: Any) -> list[Tensor]:

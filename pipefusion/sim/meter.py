@@ -38,6 +38,11 @@ class Meter:
         if not self.device.asynchronous:
             self.host_s = self.device_s
 
+    def spend(self, seconds: float) -> None:
+        self.host_s += seconds
+        if not self.device.asynchronous:
+            self.host_s = self.device_s = max(self.host_s, self.device_s + seconds)
+
     def resume(self) -> None:
         return None
 

@@ -19,12 +19,14 @@ class LinkConfig:
     """`efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
 
     `stream_bandwidth`: what a single point-to-point transfer reaches where that is less (one TCP connection).
-    `congestion` a: a device that exchanges with k others at once (all-to-all) gets 1/k^a of its bandwidth in all.
+    `call_s`: host time of starting one transfer or collective. `congestion` a: a device that exchanges with k others at
+    once (all-to-all) gets 1/k^a of its bandwidth in all.
     """
 
     name: str = "link"
     bandwidth: float = 2.4e9
     latency_s: float = 1.3e-4
+    call_s: float = 0.0
     efficiency: float = 1.0
     stream_bandwidth: float | None = None
     congestion: float = 0.0

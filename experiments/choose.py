@@ -1,0 +1,207 @@
+"""`measure=plan`: methods x devices x resolutions of one model on one cluster, and which of them to choose."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from experiments.check import ConfigError, check_model, check_values
+from experiments.config import LatencyConfig, RunConfig, as_dict
+from experiments.environment import versions
+from experiments.launch import resolved
+from experiments.methods import METHODS
+from experiments.models import Model, open_model
+from experiments.plan import GIB, Planned, Planner
+from experiments.records import git_commit, write_csv, write_json
+
+
+@dataclass
+class PlanConfig:
+    """The grid. `resolutions` null: the model's own. `patches`, `warmups`, `splits` are tried where a method has them."""
+
+    name: str = "plan"
+    methods: list[str] = field(default_factory=lambda: list(METHODS))
+    devices: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    resolutions: list[int] | None = None
+    patches: list[int] = field(default_factory=lambda: [2, 4, 8, 16])
+    warmups: list[int] = field(default_factory=lambda: [1])
+    splits: list[str] = field(default_factory=lambda: ["even"])
+
+
+def check_plan(cfg: RunConfig) -> None:
+    """Raises ConfigError for a cluster without costs, and for a grid with nothing in it."""
+    options: PlanConfig = cfg.measure
+    if cfg.cluster.world != "plan":
+        raise ConfigError("cluster", f"{cfg.cluster.name} has no costs; allowed: a cluster of named hardware")
+    for name in options.methods:
+        if name not in METHODS:
+            raise ConfigError("measure.methods", f"{name!r} is unknown; allowed: {', '.join(METHODS)}")
+    for key in ("methods", "devices", "patches", "warmups", "splits"):
+        if not getattr(options, key):
+            raise ConfigError(
+                f"measure.{key}", "[] leaves nothing to plan; allowed: a list with something in it"
+            )
+    for resolution in options.resolutions or [cfg.model.resolution]:
+        model = replace(cfg.model, resolution=resolution)
+        one = replace(cfg, model=model, devices=1, measure=LatencyConfig())
+        check_values(one)
+        check_model(one)
+
+
+def points(cfg: RunConfig) -> Iterator[RunConfig]:
+    """Every run of the grid, serial once a resolution."""
+    options: PlanConfig = cfg.measure
+    for resolution, name, devices in product(
+        options.resolutions or [cfg.model.resolution], options.methods, options.devices
+    ):
+        if name == "serial" and devices != options.devices[0]:
+            continue
+        keys = METHODS[name].Config.__dataclass_fields__
+        tried = {"patches": options.patches, "warmup": options.warmups, "split": options.splits}
+        own = {key: values for key, values in tried.items() if key in keys}
+        for values in product(*own.values()):
+            method = METHODS[name].Config(**dict(zip(own, values, strict=True)))
+            model = replace(cfg.model, resolution=resolution)
+            yield replace(cfg, model=model, method=method, devices=1 if name == "serial" else devices)
+
+
+def choose(cfg: RunConfig, out: Path) -> str:
+    """Plan the grid into `out`/plan.csv and plan.json, and print the ranking; returns the run's status."""
+    started, planner, rows = time.time(), Planner(), []
+    models: dict[int | None, Model] = {}
+    for point in track(list(points(cfg)), "points", transient=True, disable=not sys.stderr.isatty()):
+        model = models.setdefault(point.model.resolution, open_model(point.model))
+        rows.append(row_of(resolved(point, model), model, planner))
+    table = pd.DataFrame(rows)
+    seconds = time.time() - started
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "plan.csv", table)
+    record = {
+        "predicted": True,
+        "config": as_dict(cfg),
+        "versions": versions(),
+        "git_commit": git_commit(out),
+    }
+    write_json(out / "plan.json", record | {"seconds": seconds, "points": len(table)})
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    for resolution, part in table.groupby("resolution", sort=True):
+        console.print(
+            rich_ranking(part, f"{cfg.model.name} at {resolution} px on {cfg.cluster.name}, predicted")
+        )
+        console.print(verdict(part), highlight=False)
+    skipped = (table.status == "skipped").sum()
+    console.print(
+        f"{len(table)} points in {seconds:.1f} s, {skipped} of them skipped (the reasons are in plan.csv)"
+    )
+    console.print(str(out / "plan.csv"), highlight=False, soft_wrap=True)
+    return "ok"
+
+
+def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
+    """One point: its keys, how it ended, seconds, and the bytes of the fullest and the busiest device."""
+    method = cfg.method
+    row: dict[str, Any] = {"method": method.name, "devices": cfg.devices, "resolution": model.resolution}
+    row |= {key: getattr(method, key, None) for key in ("patches", "warmup", "split")}
+    problem = METHODS[method.name].check(model.shape, cfg.devices, cfg.steps, method)
+    node, card = cfg.cluster.topology.devices_per_node, cfg.cluster.topology.card
+    if problem is not None:
+        return row | {"status": "skipped", "reason": f"{problem.key}: {problem.message}"}
+    if card is None and cfg.devices > node:
+        return row | {"status": "skipped", "reason": f"devices: {cfg.devices} is more than one node's {node}"}
+    planned = planner.plan(cfg, model)
+    return (
+        row | {"status": "ok" if planned.latency_s else "oom", "reason": planned.reason} | measures(planned)
+    )
+
+
+def measures(planned: Planned) -> dict[str, Any]:
+    """Predicted seconds and bytes: the most of any device, each on its own."""
+
+    def most(key: str) -> float | None:
+        values = [report.repeats[-1][key] for report in planned.reports]
+        return max(value for value in values if value is not None) if planned.latency_s else None
+
+    ledgers = [report.ledger for report in planned.reports]
+    return {
+        "predicted_latency_s": planned.latency_s,
+        "compute_s": most("compute_s"),
+        "wait_s": most("wait_s"),
+        "peak_bytes": planned.peak_bytes,
+        "kv_bytes": max(ledger.buffer_bytes["kv"] for ledger in ledgers),
+        "sent_bytes": max(ledger.sent_bytes for ledger in ledgers),
+        "missing_bytes": planned.missing_bytes,
+    }
+
+
+def best(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each method and N the fastest setting that fits, or the leanest where none does; fastest first."""
+    ran = table[table.status != "skipped"]
+    order = ["predicted_latency_s", "peak_bytes"]
+    ranked = ran.sort_values(order, na_position="last").drop_duplicates(["method", "devices"])
+    return ranked.sort_values(order, na_position="last")
+
+
+def rich_ranking(table: pd.DataFrame, title: str) -> Table:
+    """The ranking as a table for the terminal."""
+    headings = (
+        "method",
+        "N",
+        "M",
+        "W",
+        "split",
+        "latency s",
+        "x serial",
+        "wait s",
+        "peak GiB",
+        "KV GiB",
+        "status",
+    )
+    shown = Table(title=title, title_justify="left")
+    for at, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if at in (0, 4, 10) else "right", no_wrap=True)
+    serial = table[(table.method == "serial") & (table.status == "ok")].predicted_latency_s.min()
+    for row in best(table).itertuples():
+        ratio = serial / row.predicted_latency_s if row.status == "ok" else float("nan")
+        texts = [row.method, row.devices, row.patches, row.warmup, row.split]
+        texts += [f"{row.predicted_latency_s:.2f}", f"{ratio:.2f}", f"{row.wait_s:.2f}"]
+        texts += [f"{row.peak_bytes / GIB:.2f}", f"{row.kv_bytes / GIB:.2f}"]
+        missing = f"oom: {row.missing_bytes / GIB:.1f} GiB missing"
+        texts.append("fits" if row.status == "ok" else missing)
+        shown.add_row(*(number(text) for text in texts))
+    return shown
+
+
+def number(value: Any) -> str:
+    """A cell; whole numbers without a point, what is not there as a dash."""
+    if value is None or value != value or str(value) in ("nan", "None"):
+        return "–"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """The fastest that fits, and the one that needs least memory."""
+    fits = table[table.status == "ok"]
+    if fits.empty:
+        return "nothing fits"
+    fastest, leanest = fits.loc[fits.predicted_latency_s.idxmin()], fits.loc[fits.peak_bytes.idxmin()]
+    return (
+        f"fastest: {setting(fastest)}, {fastest.predicted_latency_s:.2f} s; "
+        f"leanest: {setting(leanest)}, {leanest.peak_bytes / GIB:.2f} GiB a device, {leanest.predicted_latency_s:.2f} s"
+    )
+
+
+def setting(row: pd.Series) -> str:
+    """`pipefusion N=8 M=16 W=1 even`."""
+    keys = [("N", row.devices), ("M", row.patches), ("W", row.warmup)]
+    texts = [f"{key}={int(value)}" for key, value in keys if pd.notna(value)]
+    return " ".join([row.method, *texts, *([row.split] if isinstance(row.split, str) else [])])

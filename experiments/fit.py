@@ -1,0 +1,182 @@
+"""`measure=fit`: the efficiencies of devices and links from published rows, written into conf/device and conf/link.
+
+A device has two fitted numbers, what matrix products and what attention reach of the peak, from the rows of one such
+GPU alone. A link has at most one, from one row: how badly all-to-all fares on PCIe, what TCP leaves of Ethernet. All
+else is a datasheet's number or one assumption for all hardware. What was fitted on is listed beside the values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.check import ConfigError
+from experiments.compose import compose_one
+from experiments.config import CONF, RunConfig, from_hydra
+from experiments.launch import resolved
+from experiments.models import Model, choose_scheduler, open_model
+from experiments.plan import Planner, empty_inputs
+from experiments.published import Target, overrides_of, targets
+from pipefusion.core.attention import local
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.sampler import denoise_band, make_scheduler
+from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.cost import Op, kernel_seconds
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.meta import MetaMode
+from pipefusion.sim.meter import Meter
+
+GRID = np.geomspace(0.05, 1.0, 400)
+
+
+@dataclass
+class LinkFit:
+    """One number of a link from one published row: `key` of conf/link/NAME.yaml between `low` and `high`."""
+
+    name: str
+    key: str
+    row: str
+    place: str  # where the cluster has this link: port or card
+    low: float
+    high: float
+
+
+@dataclass
+class FitConfig:
+    """Which devices have rows of their own, which borrow the mean of theirs, and the links."""
+
+    name: str = "fit"
+    devices: list[str] = field(default_factory=lambda: ["t4", "l20", "l40", "a100"])
+    borrow: list[str] = field(default_factory=lambda: ["h100", "h200"])
+    links: list[LinkFit] = field(default_factory=list)
+
+
+def config_of(target: Target, patches: int | None = None) -> tuple[RunConfig, Model]:
+    """The resolved configuration of a published row's run, and its model."""
+    cfg = from_hydra(compose_one(overrides_of(target, patches)))
+    model = open_model(cfg.model)
+    return resolved(cfg, model), model
+
+
+def step_ops(cfg: RunConfig, model: Model) -> list[Op]:
+    """The operations of one denoising step of the whole image on one device."""
+    found: list[Op] = []
+    assert cfg.cluster.hardware is not None and cfg.guidance_scale is not None
+    meter, dit = Meter(cfg.cluster.hardware), model.view()
+    chosen = choose_scheduler(model, cfg.scheduler)
+    assert isinstance(chosen, tuple)
+    scheduler, fabric = make_scheduler(*chosen, 1), SilentFabric(Mesh({"serial": 1}), 0, torch.device("meta"))
+    noise, cond = empty_inputs(model.shape, 1, cfg.guidance_scale)
+    with torch.inference_mode(), MetaMode(lambda: meter, watch=found.append):
+        denoise_band(dit, fabric, scheduler, noise, cond, range(model.shape.token_rows), lambda step: local)
+    return found
+
+
+def fit_device(
+    device: DeviceConfig, ops: Sequence[list[Op]], seconds: Sequence[float]
+) -> tuple[float, float, list[float]]:
+    """Efficiencies of matrix products and attention, and the relative error that is left in each row.
+
+    `ops` of a step and published `seconds` of a step, row by row. Least squares of the logarithms on a fine grid:
+    the two parts of the time add up, so that each is computed once.
+    """
+
+    def part(kind: str, row: list[Op]) -> np.ndarray:
+        mine = [op for op in row if op.kind == kind]
+        flops, moved = np.array([op.flops for op in mine]), np.array([op.bytes for op in mine])
+        traffic = moved / (device.peak_bandwidth * device.bandwidth_efficiency)
+        arithmetic = flops / device.peak_flops_16 / GRID[:, None]
+        return np.maximum(arithmetic, traffic).sum(axis=1) + device.kernel_s * len(mine)
+
+    error, ratios = np.zeros((len(GRID), len(GRID))), []
+    for row, published in zip(ops, seconds, strict=True):
+        fixed = sum(kernel_seconds(op, device) for op in row if op.kind == "rest")
+        ratio = (part("matmul", row)[:, None] + part("attention", row)[None, :] + fixed) / published
+        ratios.append(ratio)
+        error += np.log(ratio) ** 2
+    m, a = np.unravel_index(int(error.argmin()), error.shape)
+    return float(GRID[m]), float(GRID[a]), [float(ratio[m, a]) - 1 for ratio in ratios]
+
+
+def fit(cfg: RunConfig, out: Path) -> str:
+    """Fit everything that `measure` names, write the files, and say what was found; returns the run's status."""
+    options: FitConfig = cfg.measure
+    rows = targets()
+    fitted: list[tuple[float, float]] = []
+    for name in options.devices:
+        alone = [
+            t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == name and t.published_s
+        ]
+        if not alone:
+            raise ConfigError(
+                "measure.devices", f"{name} has no published row of one GPU; allowed: measure.borrow"
+            )
+        configs = [config_of(target) for target in alone]
+        device = configs[0][0].cluster.hardware
+        assert device is not None
+        ops = {model.resolution: step_ops(each, model) for each, model in configs}
+        seconds = [target.published_s / target.steps for target in alone if target.published_s]
+        matmul, attention, errors = fit_device(device, [ops[t.resolution] for t in alone], seconds)
+        fitted.append((matmul, attention))
+        ids = [target.row_id for target in alone]
+        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), ids)
+        worst = max(map(abs, errors))
+        print(
+            f"{name}: matmul {matmul:.3f}, attention {attention:.3f} of peak; {len(ids)} rows, worst {worst:.1%}"
+        )
+    for name in options.borrow:
+        matmul, attention = (float(np.mean(column)) for column in zip(*fitted, strict=True))
+        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), [])
+        print(
+            f"{name}: matmul {matmul:.3f}, attention {attention:.3f}: the mean of the fitted, no row of its own"
+        )
+    for link in options.links:
+        value = fit_link(link, next(target for target in rows if target.row_id == link.row))
+        write_values(CONF / "link" / f"{link.name}.yaml", {link.key: value}, [link.row])
+        print(f"{link.name}: {link.key} {value:.4g} from {link.row}")
+    return "ok"
+
+
+def efficiencies(matmul: float, attention: float) -> dict[str, float]:
+    return {"matmul_efficiency": matmul, "attention_efficiency": attention}
+
+
+def fit_link(link: LinkFit, target: Target) -> float:
+    """The value of the key with which the row is predicted exactly, by bisection."""
+    cfg, model = config_of(target)
+    planner = Planner()
+    low, high = link.low, link.high
+    config = getattr(cfg.cluster.topology, link.place)
+    assert target.published_s is not None and config is not None
+
+    def slow(value: float) -> bool:
+        setattr(config, link.key, value)
+        latency = planner.plan(cfg, model).latency_s
+        assert latency is not None
+        return latency > target.published_s
+
+    rises = slow(high)  # whether a larger value takes longer
+    for _ in range(25):
+        middle = (low + high) / 2
+        if slow(middle) == rises:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def write_values(path: Path, values: dict[str, float], rows: Sequence[str]) -> None:
+    """Replace numbers in a configuration file, and the list of rows they were fitted on; everything else stays."""
+    text = path.read_text()
+    for key, value in values.items():
+        text, count = re.subn(rf"(?m)^{key}: \S+", f"{key}: {value:.4g}", text)
+        if not count:
+            raise ValueError(f"{path} has no {key}")
+    listed: Any = "[" + ", ".join(rows) + "]"
+    path.write_text(re.sub(r"(?ms)^calibrated_on:.*?(?=^\w|\Z)", f"calibrated_on: {listed}\n", text))

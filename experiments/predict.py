@@ -1,0 +1,119 @@
+"""`measure=predict`: every published row that can be, predicted by its run on the named hardware."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from experiments.config import CONF, ClusterConfig, RunConfig
+from experiments.environment import versions
+from experiments.fit import config_of
+from experiments.methods import METHODS
+from experiments.plan import Planned, Planner
+from experiments.published import Target, targets, unpredicted
+from experiments.records import git_commit, write_json
+
+
+@dataclass
+class PredictConfig:
+    """`only`: rows whose id begins so."""
+
+    name: str = "predict"
+    only: str = ""
+
+
+def predict(cfg: RunConfig, out: Path) -> str:
+    """Predict all rows into `out`/predictions.json and print the table; returns the run's status."""
+    from analysis import published
+
+    planner, predictions, known = Planner(), [], {}
+    rows = [target for target in targets() if target.row_id.startswith(cfg.measure.only)]
+    started = time.time()
+    for target in track(rows, "rows", transient=True, disable=not sys.stderr.isatty()):
+        setting = (
+            target.cluster,
+            target.devices,
+            target.method,
+            target.resolution,
+            target.steps,
+            target.warmup,
+        )
+        key = (*setting, target.split, tuple(target.patches))  # several sources print the same run
+        if key not in known:
+            known[key] = prediction(target, planner)
+        predictions.append(asdict(target) | known[key])
+    record = {
+        "predictions": predictions,
+        "not_predicted": unpredicted(),
+        "command": shlex.join(sys.argv),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(CONF.parent),
+        "versions": versions(),
+        "seconds": time.time() - started,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "predictions.json", record)
+    table = published.joined(predictions, CONF.parent / "results" / "published")
+    print(published.verdicts(table))
+    print(out / "predictions.json")
+    return "ok"
+
+
+def prediction(target: Target, planner: Planner) -> dict[str, Any]:
+    """Seconds, or the bytes missing, of a row's run; with several candidates for M, of the fastest that fits."""
+    cfg, model = config_of(target, target.patches[0] if target.patches else None)
+    tried: list[tuple[int | None, Planned]] = []
+    for patches in target.patches or [None]:
+        method = cfg.method if patches is None else replace(cfg.method, patches=patches)
+        problem = METHODS[target.method].check(model.shape, cfg.devices, cfg.steps, method)
+        if problem is None:
+            tried.append((patches, planner.plan(replace(cfg, method=method), model)))
+        elif patches is None or len(target.patches) == 1:
+            reason = f"{problem.key}: {problem.message}"
+            return {
+                "status": "failed",
+                "predicted_s": None,
+                "missing_bytes": 0,
+                "reason": reason,
+            } | fitted_on(cfg)
+    fits = [
+        (planned.latency_s, patches, planned) for patches, planned in tried if planned.latency_s is not None
+    ]
+    if not fits:
+        patches, planned = min(tried, key=lambda each: each[1].missing_bytes)
+        return {
+            "status": "oom",
+            "predicted_s": None,
+            "missing_bytes": planned.missing_bytes,
+            "patches": patches,
+        } | fitted_on(cfg)
+    latency, patches, planned = min(fits, key=lambda each: each[0])
+    return {
+        "status": "ok",
+        "predicted_s": latency,
+        "missing_bytes": 0,
+        "patches": patches,
+        "candidates": {str(m): seconds for seconds, m, _ in fits if m is not None},
+        "peak_bytes": planned.peak_bytes,
+        "compute_s": max(float(report.repeats[-1]["compute_s"] or 0) for report in planned.reports),
+        "wait_s": max(float(report.repeats[-1]["wait_s"] or 0) for report in planned.reports),
+    } | fitted_on(cfg)
+
+
+def fitted_on(cfg: RunConfig) -> dict[str, list[str]]:
+    """The published rows that the run's device and links were fitted on."""
+    return {"calibrated_on": calibration_rows(cfg.cluster)}
+
+
+def calibration_rows(cluster: ClusterConfig) -> list[str]:
+    """Of the device and of every link of a cluster."""
+    topology = cluster.topology
+    parts = [cluster.hardware, topology.port, topology.root, topology.card]
+    return [row for part in parts if part is not None for row in part.calibrated_on]

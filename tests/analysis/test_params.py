@@ -1,0 +1,111 @@
+"""The table and figure of what each device holds, from a made-up record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import params, style
+from analysis.__main__ import main
+
+LAYERS, REST, KV = 8, 20, 64
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A model of 8 layers of 10 bytes and 20 bytes of everything else, on 1, 2, 4 devices; 4 is too many for ring."""
+    folder = tmp_path / "records" / "params"
+    folder.mkdir(parents=True)
+    whole = LAYERS * 10 + REST
+    rows, cases = [], []
+    for method in ("ring", "distrifusion", "pipefusion"):
+        for devices in (1, 2, 4):
+            place = {"model": "made_up", "method": method, "devices": devices}
+            if (method, devices) == ("ring", 4):
+                rows.append(place | {"status": "skipped", "reason": "devices=4 is too many"})
+                cases.append(place | {"status": "skipped", "reason": "devices=4 is too many"})
+                continue
+            count = LAYERS // devices if method == "pipefusion" else LAYERS
+            for rank in range(devices):
+                held = count * 10 + REST
+                first = rank * count if method == "pipefusion" else 0
+                rows.append(
+                    place
+                    | {
+                        "rank": rank,
+                        "status": "ok",
+                        "layers": f"{first}-{first + count - 1}",
+                        "layer_count": count,
+                        "param_bytes": held,
+                        "model_share": held / whole,
+                        "block_param_bytes": count * 10,
+                        "block_share": count / LAYERS,
+                        "replicated_param_bytes": REST if devices > 1 else 0,
+                        "kv_bytes": KV * count * (method != "ring"),
+                        "sent_bytes": 5,
+                        "predicted_param_bytes": held,
+                    }
+                )
+            sums = {"devices_bytes": devices * held, "copies_bytes": devices * held - whole}
+            sums |= {"model_bytes": whole, "copies_by_part": {"AdaLN": (devices - 1) * REST}}
+            cases.append(place | {"status": "ok", "reconciles": method != "ring"} | sums)
+    record = {
+        "note": "A note.",
+        "models": {"made_up": {"layers": LAYERS, "parameters": whole // 2, "dtype": "float16", "tokens": 4}},
+        "cases": cases,
+        "literal": {"model": "made_up", "devices": 2},
+    }
+    (folder / "params.json").write_text(json.dumps(record))
+    pd.DataFrame(rows).to_csv(folder / "params.csv", index=False)
+    return tmp_path
+
+
+def test_the_literal_case_is_one_row_a_device(results: Path) -> None:
+    rows = params.literal(*params.load(results / "records/params"))
+    assert rows.layers.tolist() == ["0-3", "4-7"]
+    assert rows.model_share.tolist() == [0.6, 0.6]
+
+
+def test_the_fullest_device_of_each_method_and_a_gap_where_it_was_skipped(results: Path) -> None:
+    record, table = params.load(results / "records/params")
+    rows = params.fullest(record, table, [2, 4]).set_index("devices")
+    assert rows.loc[2, ["share ring", "share distrifusion", "share pipefusion"]].tolist() == [1.0, 1.0, 0.6]
+    assert rows.loc[4, "share pipefusion"] == 0.4
+    assert rows.loc[4, "kv pipefusion"] == KV * 2
+    assert "kv ring" not in rows
+    words = params.fullest_text(params.fullest(record, table, [2, 4]))
+    assert words["Ring"].tolist() == ["100.0 %", "–"]
+
+
+def test_sums_are_said_and_what_does_not_add_up_is_not_hidden(results: Path) -> None:
+    record, _ = params.load(results / "records/params")
+    assert "50 parameters, float16" in params.sums(record)
+    assert params.reconciled(record).startswith("In 6 of 8 cases")
+    assert "(1 more are skipped" in params.reconciled(record)
+
+
+def test_tables_and_figure_are_the_same_bytes_twice(results: Path) -> None:
+    def made() -> dict[str, bytes]:
+        assert main(["params"], results) == 0
+        return {path.name: path.read_bytes() for path in results.rglob("params_per_device.*")}
+
+    first = made()
+    assert made() == first
+    assert set(first) == {f"params_per_device.{kind}" for kind in ("csv", "md", "png", "svg")}
+    text = first["params_per_device.md"].decode()
+    assert "| 1 | 4-7 |" in text
+    assert "A note." in text
+
+
+def test_a_method_has_its_own_colour_and_marker_everywhere() -> None:
+    for method in style.ORDER:
+        line = params.look(method, style.ORDER)
+        assert (line["color"], line["marker"]) == (style.COLOUR[method], style.MARKER[method])
+
+
+@pytest.mark.parametrize(("count", "words"), [(88_400, "88.4 k"), (611_349_152, "611 M"), (1.04e9, "1.04 B")])
+def test_sizes_in_words(count: int, words: str) -> None:
+    assert params.short(count) == words

@@ -1,0 +1,274 @@
+"""From a published row to a run: what is predicted, what is not and why, and what is doubtful."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.check import check_method, check_model, check_values
+from experiments.compose import plan
+from experiments.config import from_hydra
+from experiments.doubts import bound_s
+from experiments.methods import METHODS
+from experiments.models import open_model
+from experiments.params import model_config
+from experiments.published import FOLDER, Row, Target, overrides_of, target_of, targets, unpredicted
+from tests.experiments.runs import config  # registers the schemas
+
+ROW: Row = {
+    "source": "xdit_assets some figure",
+    "version": "",
+    "hardware": "8xL40-48GB",
+    "interconnect": "PCIe Gen4x16",
+    "model": "PixArt",
+    "resolution": "2048",
+    "steps": "20",
+    "n_devices": "8",
+    "method": "PipeFusion",
+    "setting": "",
+    "metric": "latency",
+    "value": "3.5",
+    "unit": "s",
+}
+LEGACY = {"source": "PipeFusion repo assets/some.png"}
+
+
+def target(**changes: str) -> Target:
+    found = target_of("latency.csv:2", ROW | changes)
+    assert isinstance(found, Target), found
+    return found
+
+
+def reason(**changes: str) -> str:
+    found = target_of("latency.csv:2", ROW | changes)
+    assert isinstance(found, str), found
+    return found
+
+
+def test_a_row_becomes_a_run() -> None:
+    found = target()
+    assert (found.model, found.cluster, found.method, found.devices) == (
+        "pixart_alpha",
+        "l40_pcie",
+        "pipefusion",
+        8,
+    )
+    assert (found.resolution, found.steps, found.split) == (2048, 20, "ceil")
+    assert (found.published_s, found.oom) == (3.5, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, 1),
+        ({"setting": "W=0"}, 0),
+        ({"setting": "pp=8; W=2"}, 2),
+        (LEGACY, 2),
+        (LEGACY | {"setting": "W=0"}, 1),
+        (LEGACY | {"setting": "M=4; W=1 (8-dev rows match the W=1 bars)"}, 2),
+        (LEGACY | {"method": "DistriFusion"}, 2),
+        ({"method": "DistriFusion", "setting": "W=1 claimed"}, 1),
+        ({"method": "TP"}, None),
+    ],
+)
+def test_the_older_repository_counts_one_more_synchronous_step(changes: Row, steps: int | None) -> None:
+    assert target(**changes).warmup == steps
+
+
+def test_patches_are_as_stated_or_searched() -> None:
+    assert target(setting="M=16; W=1").patches == [16]
+    assert target(setting="W=1 claimed, M searched in 2,4,8,16,32").patches == [2, 4, 8, 16, 32]
+    assert target(method="TP", setting="M=16").patches == []
+
+
+@pytest.mark.parametrize(
+    ("hardware", "interconnect", "devices", "cluster"),
+    [
+        ("8xL20-48GB", "PCIe", "8", "l20_pcie"),
+        ("4xA100-80GB", "PCIe", "1", "a100_pcie"),
+        ("8xA100", "NVLink", "8", "a100_nvlink"),
+        ("4xH100", "NVLink", "4", "h100_nvlink"),
+        ("4xT4-16GB", "PCIe", "1", "t4_pcie"),
+        ("2x8xL40", "PCIe Gen4 in node; Ethernet across", "8", "l40_pcie"),
+        ("2x8xL40", "PCIe Gen4 in node; Ethernet across", "16", "l40_pcie_ethernet"),
+    ],
+)
+def test_hardware_becomes_a_cluster(hardware: str, interconnect: str, devices: str, cluster: str) -> None:
+    assert target(hardware=hardware, interconnect=interconnect, n_devices=devices).cluster == cluster
+
+
+@pytest.mark.parametrize("method", ["Original", "1 GPU", "hybrid", "SP-Ulysses"])
+def test_on_one_gpu_every_method_is_serial(method: str) -> None:
+    found = target(method=method, n_devices="1")
+    assert (found.method, found.warmup, found.patches) == ("serial", None, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"setting": "torch.compile", "n_devices": "1"}, "compiled with torch.compile"),
+        ({"method": "hybrid"}, "hybrid of several"),
+        ({"method": "USP"}, "hybrid of several"),
+        ({"method": "CFG+PipeFusion", "setting": "cfg=2,pp=4"}, "hybrid of several"),
+        ({"setting": "cfg=2,pp=8 [sic; pp=4 if 8 GPUs]; W=0"}, "hybrid of several"),
+        ({"model": "SD3-medium"}, "SD3-medium has no view yet"),
+        ({"model": "PixArt-XL-2-256-MS"}, "has no view yet"),
+        ({"metric": "FID"}, "trained weights"),
+        ({"metric": "peak memory"}, "text encoders"),
+        ({"metric": "speedup"}, "derived"),
+        ({"hardware": "8xV100", "interconnect": "NVLink"}, "no profile of 8xV100"),
+        ({"hardware": "8xL40", "n_devices": "16"}, "no profile of 8xL40"),
+        ({"n_devices": "?"}, "n_devices is '?'"),
+    ],
+)
+def test_what_is_not_predicted_has_its_reason(changes: Row, words: str) -> None:
+    assert words in reason(**changes)
+
+
+def test_out_of_memory_is_a_published_value() -> None:
+    found = target(value="OOM")
+    assert (found.oom, found.published_s) == (True, None)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Target]:
+    return {one.row_id: one for one in targets()}
+
+
+def test_every_published_row_is_a_target_or_has_a_reason(found: dict[str, Target]) -> None:
+    others = unpredicted()
+    assert not set(found) & set(others)
+    lines = 0
+    for path in FOLDER.glob("*.csv"):
+        rows = list(csv.reader(path.open(newline="", encoding="utf-8")))
+        lines += (len(rows) - 1) * (path.stem != "table1_costs")
+        for at, row in enumerate(rows[1:], start=2):
+            one = found.get(f"{path.name}:{at}")
+            if one is not None:  # ids are line numbers, whatever is quoted in a cell
+                assert row[rows[0].index("value")] == "OOM" if one.oom else float(row[-2]) == one.published_s
+    assert len(found) + len(others) == lines
+    assert all(others.values())
+
+
+def test_every_target_can_be_run_by_its_method(found: dict[str, Target]) -> None:
+    shapes = {}
+    for one in found.values():
+        if one.resolution not in shapes:
+            shapes[one.resolution] = open_model(
+                replace(model_config(one.model), resolution=one.resolution)
+            ).shape
+        module = METHODS[one.method]
+        keys = {} if one.warmup is None else {"warmup": one.warmup}
+        for patches in one.patches or [None]:
+            more = {} if patches is None else {"patches": patches, "split": one.split}
+            method = module.Config(**keys, **more)
+            assert module.check(shapes[one.resolution], one.devices, one.steps, method) is None, one.row_id
+
+
+def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
+    config()
+    each = {one.method: one for one in found.values()} | {one.cluster: one for one in found.values()}
+    for one in each.values():
+        patches = one.patches[0] if one.patches else None
+        cfg = from_hydra(plan(overrides_of(one, patches)).jobs[0])
+        check_values(cfg)
+        assert check_method(cfg, check_model(cfg)) is None
+        assert (cfg.devices, cfg.steps, cfg.method.name) == (one.devices, one.steps, one.method)
+        assert (cfg.cluster.name, cfg.model.name) == (one.cluster, one.model)
+        assert (cfg.model.resolution, cfg.model.dtype) == (one.resolution, "float16")
+        assert getattr(cfg.method, "warmup", None) == one.warmup
+        assert getattr(cfg.method, "patches", None) == patches
+
+
+def test_pipefusion_needs_one_of_its_candidates() -> None:
+    with pytest.raises(ValueError, match="needs a number of patches"):
+        overrides_of(target())
+
+
+def test_the_bound_counts_synchronous_steps_as_serial_only_in_a_pipeline() -> None:
+    assert bound_s(target(), 20.0) == pytest.approx(1 + 19 / 8)
+    assert bound_s(target(setting="W=0"), 20.0) == pytest.approx(20 / 8)
+    assert bound_s(target(method="DistriFusion"), 20.0) == pytest.approx(20 / 8)
+
+
+FLAGGED = {
+    "swaps the labels": [f"latency.csv:{line}" for line in range(61, 67)],
+    "row is the hybrid's": [f"latency.csv:{line}" for line in range(67, 70)],
+    "for the hybrid": ["latency.csv:74"],
+    "below the bound": [
+        *(f"latency.csv:{line}" for line in (68, 69, 81, 88, 91)),
+        *(f"scalability.csv:{line}" for line in (30, 52, 53)),
+    ],
+}
+
+
+def test_the_errors_of_the_sources_are_marked_and_nothing_else(found: dict[str, Target]) -> None:
+    for words, rows in FLAGGED.items():
+        assert [one.row_id for one in found.values() if any(words in flag for flag in one.flags)] == rows
+    flags = Counter(one.row_id for one in found.values() for _ in one.flags)
+    assert flags == Counter(row for rows in FLAGGED.values() for row in rows)
+    [flag] = found["latency.csv:88"].flags
+    assert "32.1 s < 41.33 s = 244.89 s (latency.csv:90) x (1 + 19/8)/20" in flag
+
+
+def made_up(tmp_path: Path, *changes: Row) -> list[Target]:
+    for name in ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims"):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ROW)
+            writer.writeheader()
+            writer.writerows(ROW | change for change in changes if name == "latency")
+    return targets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "repeated"),
+    [
+        ({"value": "3.51"}, True),
+        ({"value": "3.6"}, False),
+        ({"value": "3.6", "setting": "digitized from curve"}, True),
+        ({"setting": "M=8; W=1"}, True),
+        ({"setting": "W=0"}, False),
+        ({"n_devices": "4"}, False),
+        ({"source": ROW["source"]}, False),
+        ({"interconnect": "NVLink", "hardware": "8xA100"}, False),
+    ],
+)
+def test_the_same_number_elsewhere_is_a_duplicate(tmp_path: Path, change: Row, repeated: bool) -> None:
+    first, second = made_up(tmp_path, {}, {"source": "another figure"} | change)
+    assert first.duplicate_of is None
+    assert second.duplicate_of == ("latency.csv:2" if repeated else None)
+
+
+def test_a_printed_number_is_the_original_of_one_read_off_a_curve(tmp_path: Path) -> None:
+    curve, printed = made_up(tmp_path, {"setting": "digitized"}, {"source": "another figure"})
+    assert (curve.duplicate_of, printed.duplicate_of) == ("latency.csv:3", None)
+
+
+def test_one_gpu_is_one_gpu_whatever_the_links(tmp_path: Path) -> None:
+    one = {"hardware": "4xA100-80GB", "interconnect": "PCIe", "n_devices": "1", "method": "Original"}
+    other = {**one, "hardware": "8xA100-80GB", "interconnect": "NVLink", "source": "another figure"}
+    assert made_up(tmp_path, one, other)[1].duplicate_of == "latency.csv:2"
+
+
+def test_two_sources_that_contradict_each_other_name_each_other(tmp_path: Path) -> None:
+    one, two, three = made_up(
+        tmp_path,
+        {},
+        {"source": "another", "value": "7"},
+        {"source": "third", "value": "OOM", "n_devices": "4"},
+    )
+    assert (one.contradicted_by, two.contradicted_by) == (["latency.csv:3"], ["latency.csv:2"])
+    assert three.contradicted_by == []
+
+
+def test_a_value_is_held_against_the_shortest_time_of_one_such_gpu(tmp_path: Path) -> None:
+    alone = {"n_devices": "1", "method": "Original"}
+    rows = made_up(tmp_path, {}, alone | {"value": "30"}, alone | {"value": "20", "hardware": "2x8xL40"})
+    assert rows[0].flags == []  # 3.5 s is more than 20 s x (1 + 19/8)/20 = 3.375 s
+    rows = made_up(tmp_path, {}, alone | {"value": "30"}, {"value": "3.7", "method": "TP"})
+    assert "3.5 s < 5.062 s = 30 s (latency.csv:3)" in rows[0].flags[0]
+    assert "3.7 s < 3.75 s = 30 s (latency.csv:3) x (0 + 20/8)/20" in rows[2].flags[0]
