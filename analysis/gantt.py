@@ -37,7 +37,7 @@ def gantt(run: Run, timeline: pd.DataFrame, steps: range | None = None) -> Figur
     lane = float(np.clip(2.8 / run.devices, 0.09, 0.34))
     span = WIDTH - LEFT - RIGHT
     if steps is None and not _legible(run, timeline, span):
-        steps = first_steps(run)
+        steps = first_steps(run, timeline)
         start, end = _window(timeline, steps)
         if end - start > 0.6 * run.image_s:
             steps = None  # hardly larger than in the whole
@@ -63,11 +63,14 @@ def gantt(run: Run, timeline: pd.DataFrame, steps: range | None = None) -> Figur
     return figure
 
 
-def first_steps(run: Run) -> range:
+def first_steps(run: Run, timeline: pd.DataFrame) -> range:
     """As many steps after the warm-up as can be read, at least one; without patches the last before, too."""
     first = min(run.warmup, run.steps - 1)
     if run.patches is None:
-        return range(max(first - 1, 0), min(first + 2, run.steps))
+        first = max(first - 1, 0)
+        mine = timeline[(timeline["rank"] == 0) & (timeline.kind == "compute") & (timeline.step >= first)]
+        spans = mine.groupby("step").size().cumsum()
+        return range(first, first + max(int((spans[:3] <= 60).sum()), 1))
     period = max(run.patches, run.devices)
     return range(first, min(first + max((44 - run.devices) // period, 1), run.steps))
 
@@ -110,14 +113,17 @@ def _panel(
     """Lanes, step borders and both time axes of one stretch of the run."""
     unit, name = (1e3, "ms") if run.image_s < 1 else (1.0, "s")
     inch = (WIDTH - LEFT - RIGHT) / (window[1] - window[0])
-    shown = _joined(timeline[(timeline.end_s > window[0]) & (timeline.start_s < window[1])])
-    compute = shown.kind == "compute"
-    _shapes(axes, shown[~compute], linewidth=0, **WAIT)
-    _shapes(axes, shown[compute & (shown.patch < 0)], linewidth=0.4, **_whole(run))
-    bars = shown[compute & (shown.patch >= 0)]
-    wide = len(bars) > 0 and float((bars.end_s - bars.start_s).median()) * inch > 0.05
+    shown = timeline[(timeline.end_s > window[0]) & (timeline.start_s < window[1])]
+    shown = _joined(shown, ["rank", "kind", "step", "patch"])
+    waits = _joined(
+        shown.assign(kind="wait"), ["rank", "kind"]
+    )  # under the compute, which hides what it covers
+    _shapes(axes, waits, linewidth=0, **WAIT)
+    compute = shown[shown.kind == "compute"]
+    whole, bars = compute[compute.patch < 0], compute[compute.patch >= 0]
+    _shapes(axes, whole, **{**_whole(run), **_edge(whole, inch, 0.4)})
     own = colours(bars.patch.to_numpy(dtype=int))
-    _shapes(axes, bars, facecolor=own, edgecolor="white", linewidth=0.5 if wide else 0)
+    _shapes(axes, bars, facecolor=own, edgecolor="white", **_edge(bars, inch, 0.5))
     _patch_numbers(axes, bars, window, colours, lane)
 
     axes.set_xlim(*window)
@@ -137,7 +143,7 @@ def _panel(
     top = axes.secondary_xaxis("top")
     top.spines["top"].set_visible(False)
     places, bottom = list(begins.values()), run.devices - 0.5
-    axes.vlines(places, -0.5, 0.5, color="black", lw=1.2 if wide else 0.8, zorder=3)
+    axes.vlines(places, -0.5, 0.5, color="black", lw=1.0, zorder=3)
     axes.vlines(places, 0.5, bottom, color="black", lw=0.5, linestyles=(0, (1.5, 1.5)), zorder=3)
     named = _numbered(begins, inch)
     top.set_xticks(list(named.values()), [str(step) for step in named])
@@ -161,17 +167,21 @@ def _whole(run: Run) -> dict[str, Any]:
     return WHOLE if run.patches else {**WHOLE, "hatch": None, "facecolor": "#B4B4B4"}
 
 
-def _joined(spans: pd.DataFrame) -> pd.DataFrame:
+def _joined(spans: pd.DataFrame, look: list[str]) -> pd.DataFrame:
     """Spans of a rank that touch and look the same, as one: fewer shapes, and no seams in what was one job."""
     spans = spans.sort_values(["rank", "start_s"], kind="stable")
-    look = ["rank", "kind", "step", "patch"]
     last = spans.shift()
-    wait = (spans.kind == "wait") & (last.kind == "wait") & (spans["rank"] == last["rank"])
-    same = (spans[look] == last[look]).all(axis=1) | wait
     touching = (spans.start_s - last.end_s).abs() < 1e-9
-    piece = (~(same & touching)).cumsum().rename("piece")
+    piece = (~((spans[look] == last[look]).all(axis=1) & touching)).cumsum().rename("piece")
     kept = {name: (name, "first") for name in look}
     return spans.groupby(piece).agg(**kept, start_s=("start_s", "first"), end_s=("end_s", "last"))
+
+
+def _edge(bars: pd.DataFrame, inch: float, width: float) -> dict[str, Any]:
+    """Narrow bars have no edge, which would make them look longer, and are not moved to whole pixels: what is too
+    narrow to see must keep its share of ink."""
+    typical = float((bars.end_s - bars.start_s).median()) * inch if len(bars) else 0.0
+    return {"linewidth": width if typical > 0.05 else 0, "snap": None if typical > 0.02 else False}
 
 
 def _shapes(axes: Axes, spans: pd.DataFrame, **look: Any) -> None:
@@ -230,6 +240,7 @@ def _words(run: Run, timeline: pd.DataFrame) -> list[str]:
     sizes += ([f"W = {run.warmup}"] if run.warmup else []) + [f"S = {run.steps}"]
     gaps = bubble(timeline, run.image_s, run.warmup)
     model = run.model + (f" {run.resolution} px" if run.resolution else "")
+    model += f" on {run.cluster}" if run.cluster else ""
     took = _seconds(run.latency_s)
     if abs(run.image_s - run.latency_s) > 0.005 * run.latency_s:
         took += f" (median), the image shown {_seconds(run.image_s)}"

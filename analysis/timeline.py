@@ -26,13 +26,14 @@ CLOCK = {
 @dataclass(frozen=True)
 class Run:
     """What a timeline is of. ``patches`` is None for a method that cuts no patches. ``latency_s`` is the median of all
-    repeats, ``image_s`` how long the one image took whose timeline was written down."""
+    repeats, ``image_s`` how long the one image took whose timeline was written down; ``cluster`` is the hardware a prediction is for."""
 
     name: str
     method: str
     model: str
     resolution: int | None
     clock: str
+    cluster: str
     devices: int
     patches: int | None
     warmup: int
@@ -60,6 +61,7 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
         model=str(row.model),
         resolution=None if pd.isna(row.resolution) else int(row.resolution),
         clock=CLOCK["plan"] if record.get("predicted") else clock,
+        cluster=str(record.get("cluster") or row.world) if row.world == "plan" else "",
         devices=int(row.devices),
         patches=_patches(spans),
         warmup=0 if pd.isna(row.warmup) else int(row.warmup),
@@ -169,7 +171,7 @@ def summary(run: Run, timeline: pd.DataFrame) -> str:
     """One line of numbers."""
     gaps = bubble(timeline, run.image_s, run.warmup)
     line = (
-        f"{run.method}: {run.image_s:.4g} s, {run.clock}; "
+        f"{run.method}{f' on {run.cluster}' if run.cluster else ''}: {run.image_s:.4g} s, {run.clock}; "
         f"compute {percent(1 - gaps.share)} of rank-seconds, bubble {percent(gaps.share)} "
         f"(warm-up {percent(gaps.warmup)}, fill {percent(gaps.fill)}, "
         f"waits between {percent(gaps.waits)}, drain {percent(gaps.drain)})"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.check import ConfigError, check_model, check_values
-from experiments.config import LatencyConfig, RunConfig, as_dict
+from experiments.config import CONF, LatencyConfig, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.launch import resolved
 from experiments.methods import METHODS
@@ -27,15 +30,19 @@ from experiments.records import git_commit, write_csv, write_json
 
 @dataclass
 class PlanConfig:
-    """The grid. `resolutions` null: the model's own. `patches`, `warmups`, `splits` are tried where a method has them."""
+    """The grid, and serial on one device beside it. `resolutions` null: the model's own.
+
+    `patches`, `warmups` and `splits` are tried where a method has them; `workers` null: a process for each core.
+    """
 
     name: str = "plan"
     methods: list[str] = field(default_factory=lambda: list(METHODS))
-    devices: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    devices: list[int] = field(default_factory=lambda: [2, 4, 8])
     resolutions: list[int] | None = None
     patches: list[int] = field(default_factory=lambda: [2, 4, 8, 16])
     warmups: list[int] = field(default_factory=lambda: [1])
     splits: list[str] = field(default_factory=lambda: ["even"])
+    workers: int | None = None
 
 
 def check_plan(cfg: RunConfig) -> None:
@@ -51,23 +58,30 @@ def check_plan(cfg: RunConfig) -> None:
             raise ConfigError(
                 f"measure.{key}", "[] leaves nothing to plan; allowed: a list with something in it"
             )
-    for resolution in options.resolutions or [cfg.model.resolution]:
+    for resolution in resolutions_of(cfg):
         model = replace(cfg.model, resolution=resolution)
         one = replace(cfg, model=model, devices=1, measure=LatencyConfig())
         check_values(one)
         check_model(one)
 
 
+def resolutions_of(cfg: RunConfig) -> list[int | None]:
+    """In pixels of a side; None is what the model was made for."""
+    return [*cfg.measure.resolutions] if cfg.measure.resolutions else [cfg.model.resolution]
+
+
 def points(cfg: RunConfig) -> Iterator[RunConfig]:
     """Every run of the grid, serial once a resolution."""
     options: PlanConfig = cfg.measure
-    for resolution, name, devices in product(
-        options.resolutions or [cfg.model.resolution], options.methods, options.devices
-    ):
+    for resolution, name, devices in product(resolutions_of(cfg), options.methods, options.devices):
         if name == "serial" and devices != options.devices[0]:
             continue
         keys = METHODS[name].Config.__dataclass_fields__
-        tried = {"patches": options.patches, "warmup": options.warmups, "split": options.splits}
+        tried: dict[str, list[Any]] = {
+            "patches": options.patches,
+            "warmup": options.warmups,
+            "split": options.splits,
+        }
         own = {key: values for key, values in tried.items() if key in keys}
         for values in product(*own.values()):
             method = METHODS[name].Config(**dict(zip(own, values, strict=True)))
@@ -77,12 +91,19 @@ def points(cfg: RunConfig) -> Iterator[RunConfig]:
 
 def choose(cfg: RunConfig, out: Path) -> str:
     """Plan the grid into `out`/plan.csv and plan.json, and print the ranking; returns the run's status."""
-    started, planner, rows = time.time(), Planner(), []
-    models: dict[int | None, Model] = {}
-    for point in track(list(points(cfg)), "points", transient=True, disable=not sys.stderr.isatty()):
-        model = models.setdefault(point.model.resolution, open_model(point.model))
-        rows.append(row_of(resolved(point, model), model, planner))
-    table = pd.DataFrame(rows)
+    started = time.time()
+    groups = [list(group) for _, group in groupby(points(cfg), lambda p: (p.model.resolution, p.method.name))]
+    groups.sort(key=len, reverse=True)  # the longest first, so that no worker is left alone with one
+    workers = cfg.measure.workers or len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.choose"])
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(workers, context) as pool:
+        done = as_completed([pool.submit(plan_group, group) for group in groups])
+        for future in track(done, "plans", len(groups), transient=True, disable=not sys.stderr.isatty()):
+            rows += future.result()
+    keys = ["resolution", "method", "devices", "patches", "warmup", "split"]
+    table = pd.DataFrame(rows).sort_values(keys, ignore_index=True)
     seconds = time.time() - started
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "plan.csv", table)
@@ -90,7 +111,7 @@ def choose(cfg: RunConfig, out: Path) -> str:
         "predicted": True,
         "config": as_dict(cfg),
         "versions": versions(),
-        "git_commit": git_commit(out),
+        "git_commit": git_commit(CONF.parent),
     }
     write_json(out / "plan.json", record | {"seconds": seconds, "points": len(table)})
     console = Console() if sys.stdout.isatty() else Console(width=150)
@@ -105,6 +126,12 @@ def choose(cfg: RunConfig, out: Path) -> str:
     )
     console.print(str(out / "plan.csv"), highlight=False, soft_wrap=True)
     return "ok"
+
+
+def plan_group(group: list[RunConfig]) -> list[dict[str, Any]]:
+    """Plan points of one model and resolution, which share what is known of its blocks; in a process of its own."""
+    model, planner = open_model(group[0].model), Planner()
+    return [row_of(resolved(point, model), model, planner) for point in group]
 
 
 def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
@@ -170,14 +197,12 @@ def rich_ranking(table: pd.DataFrame, title: str) -> Table:
     for at, heading in enumerate(headings):
         shown.add_column(heading, justify="left" if at in (0, 4, 10) else "right", no_wrap=True)
     serial = table[(table.method == "serial") & (table.status == "ok")].predicted_latency_s.min()
-    for row in best(table).itertuples():
-        ratio = serial / row.predicted_latency_s if row.status == "ok" else float("nan")
-        texts = [row.method, row.devices, row.patches, row.warmup, row.split]
-        texts += [f"{row.predicted_latency_s:.2f}", f"{ratio:.2f}", f"{row.wait_s:.2f}"]
-        texts += [f"{row.peak_bytes / GIB:.2f}", f"{row.kv_bytes / GIB:.2f}"]
-        missing = f"oom: {row.missing_bytes / GIB:.1f} GiB missing"
-        texts.append("fits" if row.status == "ok" else missing)
-        shown.add_row(*(number(text) for text in texts))
+    for row in best(table).to_dict("records"):
+        latency, fits = row["predicted_latency_s"], row["status"] == "ok"
+        cells = [row["method"], *(number(row[key]) for key in ("devices", "patches", "warmup", "split"))]
+        cells += [f"{latency:.2f}", f"{serial / latency:.2f}", f"{row['wait_s']:.2f}"] if fits else ["–"] * 3
+        cells += [f"{row[key] / GIB:.2f}" for key in ("peak_bytes", "kv_bytes")]
+        shown.add_row(*cells, "fits" if fits else f"oom: {row['missing_bytes'] / GIB:.1f} GiB missing")
     return shown
 
 
@@ -190,18 +215,19 @@ def number(value: Any) -> str:
 
 def verdict(table: pd.DataFrame) -> str:
     """The fastest that fits, and the one that needs least memory."""
-    fits = table[table.status == "ok"]
-    if fits.empty:
+    fits = table[table.status == "ok"].to_dict("records")
+    if not fits:
         return "nothing fits"
-    fastest, leanest = fits.loc[fits.predicted_latency_s.idxmin()], fits.loc[fits.peak_bytes.idxmin()]
+    fastest = min(fits, key=lambda row: row["predicted_latency_s"])
+    leanest = min(fits, key=lambda row: row["peak_bytes"])
     return (
-        f"fastest: {setting(fastest)}, {fastest.predicted_latency_s:.2f} s; "
-        f"leanest: {setting(leanest)}, {leanest.peak_bytes / GIB:.2f} GiB a device, {leanest.predicted_latency_s:.2f} s"
+        f"fastest: {setting(fastest)}, {fastest['predicted_latency_s']:.2f} s; leanest: {setting(leanest)}, "
+        f"{leanest['peak_bytes'] / GIB:.2f} GiB a device, {leanest['predicted_latency_s']:.2f} s"
     )
 
 
-def setting(row: pd.Series) -> str:
+def setting(row: Mapping[Hashable, Any]) -> str:
     """`pipefusion N=8 M=16 W=1 even`."""
-    keys = [("N", row.devices), ("M", row.patches), ("W", row.warmup)]
+    keys = [("N", row["devices"]), ("M", row["patches"]), ("W", row["warmup"])]
     texts = [f"{key}={int(value)}" for key, value in keys if pd.notna(value)]
-    return " ".join([row.method, *texts, *([row.split] if isinstance(row.split, str) else [])])
+    return " ".join([row["method"], *texts, *([row["split"]] if isinstance(row["split"], str) else [])])

@@ -153,13 +153,14 @@ def fit_link(link: LinkFit, target: Target) -> float:
     planner = Planner()
     low, high = link.low, link.high
     config = getattr(cfg.cluster.topology, link.place)
-    assert target.published_s is not None and config is not None
+    published = target.published_s
+    assert published is not None and config is not None
 
     def slow(value: float) -> bool:
         setattr(config, link.key, value)
         latency = planner.plan(cfg, model).latency_s
         assert latency is not None
-        return latency > target.published_s
+        return latency > published
 
     rises = slow(high)  # whether a larger value takes longer
     for _ in range(25):

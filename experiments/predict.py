@@ -70,7 +70,8 @@ def prediction(target: Target, planner: Planner) -> dict[str, Any]:
     """Seconds, or the bytes missing, of a row's run; with several candidates for M, of the fastest that fits."""
     cfg, model = config_of(target, target.patches[0] if target.patches else None)
     tried: list[tuple[int | None, Planned]] = []
-    for patches in target.patches or [None]:
+    candidates: list[int | None] = [*target.patches] or [None]
+    for patches in candidates:
         method = cfg.method if patches is None else replace(cfg.method, patches=patches)
         problem = METHODS[target.method].check(model.shape, cfg.devices, cfg.steps, method)
         if problem is None:
@@ -87,19 +88,19 @@ def prediction(target: Target, planner: Planner) -> dict[str, Any]:
         (planned.latency_s, patches, planned) for patches, planned in tried if planned.latency_s is not None
     ]
     if not fits:
-        patches, planned = min(tried, key=lambda each: each[1].missing_bytes)
+        best, planned = min(tried, key=lambda each: each[1].missing_bytes)
         return {
             "status": "oom",
             "predicted_s": None,
             "missing_bytes": planned.missing_bytes,
-            "patches": patches,
+            "patches": best,
         } | fitted_on(cfg)
-    latency, patches, planned = min(fits, key=lambda each: each[0])
+    latency, best, planned = min(fits, key=lambda each: each[0])
     return {
         "status": "ok",
         "predicted_s": latency,
         "missing_bytes": 0,
-        "patches": patches,
+        "patches": best,
         "candidates": {str(m): seconds for seconds, m, _ in fits if m is not None},
         "peak_bytes": planned.peak_bytes,
         "compute_s": max(float(report.repeats[-1]["compute_s"] or 0) for report in planned.reports),

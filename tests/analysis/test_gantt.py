@@ -9,6 +9,7 @@ import pytest
 from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.text import Text
 
 from analysis.__main__ import main, steps_in
@@ -82,8 +83,7 @@ def test_nothing_is_cut_off_and_no_words_overlap(tmp_path: Path, sizes: tuple[in
 
 
 def test_a_long_run_has_a_second_panel_with_the_first_steps(tmp_path: Path) -> None:
-    run, figure = drawn(tmp_path, 8, 16, 1, 20)
-    assert first_steps(run) == range(1, 3)
+    _, figure = drawn(tmp_path, 8, 16, 1, 20)
     assert any(text.get_text() == "Steps 1 to 2 (framed above)" for text in texts(figure))
     low, high = figure.axes[1].get_xlim()
     assert low < 8 * 16 * 0.01 and high > (8 * 16 + 2 * 16 + 7) * 0.01
@@ -115,6 +115,24 @@ def test_a_method_without_patches_has_lanes_too(tmp_path: Path) -> None:
     assert run.patches is None
     figure = gantt(run, spans)
     assert not any("patch" in text.get_text() for text in texts(figure))
+
+
+def test_what_is_too_narrow_to_see_keeps_its_share_of_ink(tmp_path: Path) -> None:
+    """A method that computes a fifth of the time in slices narrower than a pixel is pale, not full."""
+    folder = write_pipeline(tmp_path, 2, 1, 0, 2)
+    edges = [(step, at / 2000) for step in (0, 1) for at in range(2000 * step, 2000 * step + 2000)]
+    rows = [span(rank, "compute", step, -1, t, t + 1e-4) for rank in (0, 1) for step, t in edges]
+    rows += [span(rank, "wait", step, -1, t + 1e-4, t + 5e-4) for rank in (0, 1) for step, t in edges]
+    pd.DataFrame(rows).to_parquet(folder / "timeline.parquet")
+    run, spans = read(folder)
+    assert first_steps(run, spans) == range(1)
+    figure = gantt(run, spans)
+    figure.savefig(tmp_path / "chart.png", dpi=100)
+    lane = figure.axes[0].get_window_extent().padded(-8)
+    pixels = imread(tmp_path / "chart.png")[..., 0][::-1]
+    ink = 1 - pixels[int(lane.y0 + 8) : int(lane.y0 + 16), int(lane.x0) : int(lane.x1)].mean()
+    full = 1 - 0xB4 / 255
+    assert 0.2 * full < ink < 0.6 * full  # a fifth, and the hatches
 
 
 def test_the_command_writes_into_the_run_the_same_bytes_twice(

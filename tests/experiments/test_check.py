@@ -21,7 +21,7 @@ BAD = [
     (["method=pipefuson"], "method=pipefuson is unknown, nearest: pipefusion; allowed: distrifusion, naive_patch,"),
     (["model=pixart_tinny"], "model=pixart_tinny is unknown, nearest: pixart_tiny; allowed:"),
     (["experiment=quickstrt"], "experiment=quickstrt is unknown, nearest: quickstart; allowed:"),
-    (["cluster=locl"], "cluster=locl is unknown, nearest: local; allowed: local"),
+    (["cluster=locl"], "cluster=locl is unknown, nearest: local; allowed: a100_nvlink,"),
     (["measure=latncy"], "measure=latncy is unknown, nearest: latency; allowed:"),
     (["stepz=3"], "stepz=3 is for an unknown key, nearest: steps; allowed:"),
     (["modle=pixart_tiny"], "modle=pixart_tiny is for an unknown key, nearest: model; allowed:"),

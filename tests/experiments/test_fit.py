@@ -1,0 +1,43 @@
+"""The fit finds efficiencies that were planted, and writes nothing but its own values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.fit import fit_device, write_values
+from pipefusion.sim.cost import Op, kernel_seconds
+from pipefusion.sim.hardware import DeviceConfig
+
+DEVICE = DeviceConfig("toy", peak_flops_16=1e14, peak_bandwidth=1e12, bandwidth_efficiency=0.8, kernel_s=4e-6)
+
+
+def step(tokens: int) -> list[Op]:
+    """Arithmetic that grows with the tokens, and with their square."""
+    matmul, attention = (
+        Op("matmul", 4e7 * tokens, 1e4 * tokens, 2),
+        Op("attention", 4e3 * tokens**2, 6e3 * tokens, 2),
+    )
+    return [matmul, attention, Op("rest", 0.0, 1e5 * tokens, 2)] * 3
+
+
+@pytest.mark.parametrize(("matmul", "attention"), [(0.5, 0.4), (0.9, 0.2), (0.3, 0.7)])
+def test_planted_efficiencies_are_found(matmul, attention):
+    rows = [step(tokens) for tokens in (4096, 16384, 65536)]
+    real = replace(DEVICE, matmul_efficiency=matmul, attention_efficiency=attention)
+    seconds = [sum(kernel_seconds(op, real) for op in row) for row in rows]
+    found_matmul, found_attention, errors = fit_device(DEVICE, rows, seconds)
+    assert found_matmul == pytest.approx(matmul, rel=0.02)
+    assert found_attention == pytest.approx(attention, rel=0.02)
+    assert max(map(abs, errors)) < 0.01
+
+
+def test_values_are_replaced_and_everything_else_stays(tmp_path):
+    path = tmp_path / "device.yaml"
+    path.write_text("# A device.\nmatmul_efficiency: 0.1  # why\nname: x\ncalibrated_on: []\n")
+    write_values(path, {"matmul_efficiency": 0.51234}, ["latency.csv:2", "latency.csv:3"])
+    want = "# A device.\nmatmul_efficiency: 0.5123  # why\nname: x\ncalibrated_on: [latency.csv:2, latency.csv:3]\n"
+    assert path.read_text() == want
+    with pytest.raises(ValueError, match="no absent"):
+        write_values(path, {"absent": 1.0}, [])
