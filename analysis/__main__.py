@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures, params, published, style, tables, trace
+from analysis import figures, params, published, scaling, style, tables, trace
 from analysis.gantt import gantt
 from analysis.keep import keep
 from analysis.readme import refresh
@@ -88,9 +88,22 @@ def published_errors(results: Path) -> list[Path]:
     return published.save_statistics(predictions_of(results), results / "tables", "published_errors")
 
 
+def scaling_predicted(results: Path) -> list[Path]:
+    """Predicted latency and peak memory against N, with the published points of the same hardware."""
+    record = scaling.load(results / "records/scaling/scaling.json")
+    written = scaling.save(record, results / "tables", "scaling")
+    return written + style.save(scaling.figure(record), results / "figures", "scaling")
+
+
 def predictions_of(results: Path) -> pd.DataFrame:
     """The committed predictions joined with the published rows."""
     return published.joined(published.load(results / PREDICTIONS), results / "published")
+
+
+def timeline(results: Path) -> list[Path]:
+    """Where every millisecond of one predicted run goes."""
+    run, spans = read(results / "records/timeline")
+    return style.save(gantt(run, spans), results / "figures", "timeline")
 
 
 OUTPUTS: list[Callable[[Path], list[Path]]] = [
@@ -104,6 +117,8 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     params_per_device,
     published_predictions,
     published_errors,
+    timeline,
+    scaling_predicted,
 ]
 
 

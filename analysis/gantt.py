@@ -122,8 +122,10 @@ def _panel(
     compute = shown[shown.kind == "compute"]
     whole, bars = compute[compute.patch < 0], compute[compute.patch >= 0]
     _shapes(axes, whole, **{**_whole(run), **_edge(whole, inch, 0.4)})
-    own = colours(bars.patch.to_numpy(dtype=int))
-    _shapes(axes, bars, facecolor=own, edgecolor="white", **_edge(bars, inch, 0.5))
+    own, edge = colours(bars.patch.to_numpy(dtype=int)), _edge(bars, inch, 0.5)
+    if edge["snap"] is False:  # between bars that share a pixel what is below shines through
+        _shapes(axes, _joined(bars, ["rank", "kind"]), facecolor=colours(colours.N // 2), **edge)
+    _shapes(axes, bars, facecolor=own, edgecolor="white", **edge)
     _patch_numbers(axes, bars, window, colours, lane)
 
     axes.set_xlim(*window)

@@ -25,8 +25,11 @@ CLOCK = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a timeline is of. ``patches`` is None for a method that cuts no patches. ``latency_s`` is the median of all
-    repeats, ``image_s`` how long the one image took whose timeline was written down; ``cluster`` is the hardware a prediction is for."""
+    """What a timeline is of.
+
+    ``patches`` is None for a method that cuts none. ``latency_s`` is the median of all repeats, ``image_s`` how long
+    the one image took whose timeline was written down. ``cluster`` is the hardware that a prediction is for, or "".
+    """
 
     name: str
     method: str

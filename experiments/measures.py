@@ -17,6 +17,7 @@ from experiments.fit import FitConfig, fit
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, predict
+from experiments.scaling import ScalingConfig, check_scaling, scaling
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
 
@@ -50,6 +51,7 @@ MEASURES: dict[str, Measure] = {
     "perturb": Measure(PerturbConfig, perturb, check_perturb),
     "plan": Measure(PlanConfig, choose, check_plan),
     "predict": Measure(PredictConfig, predict),
+    "scaling": Measure(ScalingConfig, scaling, check_scaling),
     "train": Measure(TrainConfig, run_train),
     "score": Measure(ScoreConfig, run_score),
 }

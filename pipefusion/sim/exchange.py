@@ -22,13 +22,19 @@ def place(at: Where) -> str:
 
 @dataclass(slots=True)
 class Side:
-    """One rank's part in a transfer: what it posted, when, and a copy of what it sends (None on `meta`)."""
+    """One rank's part in a transfer: what it posted, when, and a copy of what it sends (None on `meta`).
+
+    `tensor` is the rank's own until it has waited, and then let go: the others may need this part for longer.
+    """
 
     rank: int
-    tensor: Tensor
+    tensor: Tensor | None
     at: Where
     time_s: float
-    payload: Tensor | None = None
+    payload: Tensor | None
+    shape: torch.Size
+    dtype: torch.dtype
+    bytes: int
 
 
 @dataclass
@@ -56,13 +62,12 @@ class Transfer:
 
 def describe(side: Side) -> str:
     """What a rank posted: shape, dtype and place."""
-    dtype = str(side.tensor.dtype).removeprefix("torch.")
-    return f"{list(side.tensor.shape)} {dtype} ({place(side.at)})"
+    return f"{list(side.shape)} {str(side.dtype).removeprefix('torch.')} ({place(side.at)})"
 
 
 def mismatch(one: Side, other: Side) -> str | None:
     """Whether two sides of a transfer cannot belong together: by `shape` (or dtype), or by `order`."""
-    if one.tensor.shape != other.tensor.shape or one.tensor.dtype != other.tensor.dtype:
+    if one.shape != other.shape or one.dtype != other.dtype:
         return "shape"
     return "order" if one.at != other.at else None
 
@@ -101,7 +106,7 @@ class Exchange:
         if self.faults.drops(source, to):
             transfer.done.setdefault(source, start)
         else:
-            arrived = self.network.message(source, to, sent.tensor.nbytes, start) + self.faults.delay_s()
+            arrived = self.network.message(source, to, sent.bytes, start) + self.faults.delay_s()
             transfer.done.setdefault(source, arrived)
             transfer.done[to] = arrived
         self._wake(transfer)

@@ -19,8 +19,6 @@ from pipefusion.sim.clock import Clock
 from pipefusion.sim.engine import Engine, SimulationError
 from pipefusion.sim.exchange import Exchange, Side, Transfer, place, same
 
-NOTHING = torch.empty(0)
-
 Listener = Callable[[str, str, tuple[Tensor, ...], bool], Callable[[], None] | None]
 """Told of each communication before it starts: operation, axis, tensors, whether async. Returns what to call after."""
 
@@ -111,14 +109,14 @@ class SimFabric:
         told = self.listener("send", axis, (tensor,), True) if self.listener else None
         now, ranks = self._enter(tensor), self.axis(axis).ranks
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
-        side = Side(self.rank, tensor, at, now, tensor.clone() if self._data else None)
+        side = self._side(tensor, at, now, sends=True)
         return self._start(entry, self._exchange.message(axis, self.rank, ranks[to], side), side, None, told)
 
     def irecv(self, out: Tensor, source: int, *, axis: str, at: Where) -> Work:
         told = self.listener("recv", axis, (out,), True) if self.listener else None
         now, sender = self._enter(out), self.axis(axis).ranks[source]
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
-        side = Side(self.rank, out, at, now)
+        side = self._side(out, at, now, sends=False)
         self._poison(out, at)
         transfer = self._exchange.message(axis, sender, self.rank, side)
 
@@ -238,7 +236,7 @@ class SimFabric:
         tensor = tensors[-1]
         told = self.listener(entry.op, entry.axis, tensors, entry.is_async) if self.listener else None
         now, ranks = self._enter(tensor), self.axis(entry.axis).ranks
-        side = Side(self.rank, tensor, entry.at, now, tensor.clone() if self._data else None)
+        side = self._side(tensor, entry.at, now, sends=True)
         if poison is not None:
             self._poison(poison, entry.at)
         transfer = self._exchange.collective(entry.op, entry.axis, ranks, wire, side)
@@ -247,8 +245,8 @@ class SimFabric:
             parts = [transfer.sides[rank].payload for rank in ranks]
             deliver([part for part in parts if part is not None])
 
-        if poison is tensor:  # in place: what was sent is gone by design
-            side = Side(self.rank, tensor, entry.at, now)
+        if poison is tensor:
+            side.tensor = None  # in place: what was sent is gone by design
         work = self._start(entry, transfer, side, arrive, told if entry.is_async else None)
         if entry.is_async:
             return work
@@ -256,6 +254,11 @@ class SimFabric:
         if told:
             told()
         return None
+
+    def _side(self, tensor: Tensor, at: Where, now: float, sends: bool) -> Side:
+        """This rank's part in a transfer."""
+        payload = tensor.clone() if sends and self._data else None
+        return Side(self.rank, tensor, at, now, payload, tensor.shape, tensor.dtype, tensor.nbytes)
 
     def finish_work(
         self, work: SimWork, entry: Entry, transfer: Transfer, side: Side, deliver: Callable[[], None] | None
@@ -275,8 +278,8 @@ class SimFabric:
             entry.wait_s += after - before
             self.ledger.span("wait", entry.at, before - self._origin, after - self._origin, entry.op)
         self._last = after
-        sent, side.tensor = side.tensor, NOTHING  # the other ranks' parts may keep this one for longer
-        if side.payload is not None and not same(side.payload, sent):
+        sent, side.tensor = side.tensor, None
+        if side.payload is not None and sent is not None and not same(side.payload, sent):
             text = (
                 f"rank {self.rank} changed what it sent in {entry.op} of {place(entry.at)} before it was done"
             )

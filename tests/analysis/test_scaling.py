@@ -1,0 +1,131 @@
+"""The table and figure of latency and memory against N, from a made-up record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import scaling, style
+from analysis.__main__ import main
+
+GIB = 2**30
+
+
+def row(
+    method: str, devices: int, seconds: float | None, patches: int | None = None, **more: Any
+) -> dict[str, Any]:
+    """A predicted point of the made-up cluster; no seconds: it does not fit."""
+    return {
+        "cluster": "c", "resolution": 64, "method": method, "devices": devices, "patches": patches, "warmup": None,
+        "status": "ok" if seconds else "oom", "reason": None, "predicted_latency_s": seconds,
+        "peak_bytes": GIB // devices, "fastest": True,
+    } | more  # fmt: skip
+
+
+def said(row_id: str, method: str, devices: int, seconds: float | None, **more: Any) -> dict[str, Any]:
+    """A published point of the made-up cluster."""
+    return {
+        "row_id": row_id, "cluster": "c", "resolution": 64, "method": method, "devices": devices,
+        "published_s": seconds, "oom": seconds is None, "digitized": False, "flags": [], "duplicate_of": None,
+    } | more  # fmt: skip
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    return {
+        "predicted": True,
+        "model": "made_up",
+        "steps": 4,
+        "clusters": {"c": {"device": "d", "room_bytes": 2 * GIB, "calibrated_on": ["p:1"]}},
+        "rows": [
+            row("serial", 1, 8.0),
+            row("ring", 2, 5.0),
+            row("ring", 4, None),
+            row("pipefusion", 2, 4.5, 2, fastest=False),
+            row("pipefusion", 2, 4.0, 8),
+            row("pipefusion", 4, 2.0, 4, peak_bytes=GIB // 8),
+        ],
+        "published": [
+            said("p:4", "ring", 2, 6.0, flags=["cannot be"]),
+            said("p:2", "serial", 1, 9.0, duplicate_of="p:1"),
+            said("p:1", "serial", 1, 9.0),
+            said("p:3", "pipefusion", 2, 4.1),
+            said("p:6", "pipefusion", 2, 4.3),
+            said("p:5", "ring", 4, None),
+        ],
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path, record: dict[str, Any]) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "scaling.json").write_text(json.dumps(record))
+    assert main(["keep", str(tmp_path / "run"), "scaling"], tmp_path) == 0
+    return tmp_path
+
+
+def test_only_the_fastest_setting_of_each_n_is_shown(record: dict[str, Any]) -> None:
+    table = scaling.predicted(record)
+    assert table.method.tolist() == ["serial", "ring", "ring", "pipefusion", "pipefusion"]
+    words = scaling.latency_text(table).set_index("N")
+    assert words["PipeFusion"].tolist() == ["–", "4.00 (8)", "2.00 (4)"]
+    assert words["Ring"].tolist() == ["–", "5.00", "oom"]
+    assert scaling.memory_text(table).set_index("N").loc["4", ["Ring", "PipeFusion"]].tolist() == [
+        "0.25",
+        "0.12",
+    ]
+
+
+def test_what_a_profile_was_fitted_on_is_marked_and_a_repetition_is_shown_once(
+    record: dict[str, Any],
+) -> None:
+    table = scaling.published(record).set_index("row_id")
+    assert table.role.to_dict() == {
+        "p:1": "calibration",
+        "p:4": "doubt",
+        "p:5": "prediction",
+        "p:3": "prediction",
+        "p:6": "prediction",
+    }
+    record["published"] = [one for one in record["published"] if one["row_id"] != "p:1"]
+    record["clusters"]["c"]["calibrated_on"] = ["p:1"]
+    assert scaling.published(record).set_index("row_id").loc["p:2", "role"] == "calibration"
+
+
+def test_every_prediction_stands_beside_all_its_published_numbers(record: dict[str, Any]) -> None:
+    table = scaling.joined(record)
+    two = table[(table.method == "pipefusion") & (table.devices == 2)]
+    assert two.published_s.tolist() == [4.1, 4.3] and two.predicted_latency_s.tolist() == [4.0, 4.0]
+    assert table[(table.method == "pipefusion") & (table.devices == 4)].row_id.isna().all()
+
+
+def test_the_figure_says_that_it_is_predicted_and_shows_each_published_point(record: dict[str, Any]) -> None:
+    sheet = scaling.figure(record)
+    assert sheet.get_suptitle().startswith("PREDICTED")
+    latency, memory = sheet.axes
+    points = {
+        (line.get_color(), *line.get_xydata()[0]) for line in latency.lines if line.get_linestyle() == "None"
+    }
+    assert len(points) == 5
+    assert "published: out of memory" in [text.get_text() for text in latency.texts]
+    assert [text.get_text() for text in memory.texts] == ["D has 2 GiB"]
+    piped = [line for line in memory.lines if line.get_color() == style.COLOUR["pipefusion"]]
+    assert list(piped[0].get_ydata()) == [0.5, 0.125]
+
+
+def test_a_record_becomes_the_same_files_twice(results: Path) -> None:
+    def made() -> dict[str, bytes]:
+        assert main(["scaling"], results) == 0
+        return {
+            path.name: path.read_bytes()
+            for name in ("tables", "figures")
+            for path in (results / name).iterdir()
+        }
+
+    first = made()
+    assert set(first) == {"scaling.csv", "scaling.md", "scaling.png", "scaling.svg"}
+    assert made() == first
+    assert "**Predicted**" in (results / "tables" / "scaling.md").read_text()
