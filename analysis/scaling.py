@@ -25,6 +25,7 @@ from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
 from analysis.tables import _text
 
 GIB = 2**30
+ASIDE = 1.05
 KEYS = ["cluster", "resolution", "method", "devices"]
 IDEAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 ROOM: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
@@ -57,13 +58,13 @@ def published(record: dict[str, Any]) -> pd.DataFrame:
     roles = []
     for one in rows:
         role = role_of(one["row_id"], fitted[one["cluster"]], origins)
-        doubtful = bool(one["flags"]) and role == "prediction"
-        roles.append("doubt" if doubtful else role.removeprefix("repeats "))
+        roles.append("doubt" if one["flags"] and role == "prediction" else role)
     columns = [*KEYS, "row_id", "published_s", "oom", "digitized", "flags", "role"]
     table = pd.DataFrame(rows, columns=columns[:-1]).assign(role=roles)
     table = table.assign(flags=table["flags"].map("; ".join)).astype({"published_s": float})
-    # A row fitted on comes before its repetitions, so that the number stays marked as such.
+    # By role, so that of one number the row that was fitted on stays, and not its repetition.
     table = table.sort_values("role", kind="stable").drop_duplicates([*KEYS, "published_s"])
+    table = table.assign(role=table.role.str.removeprefix("repeats "))
     return table.sort_values(KEYS, key=_place, kind="stable", ignore_index=True)
 
 
@@ -145,9 +146,11 @@ def figure(record: dict[str, Any]) -> Figure:
             axes.set_xlabel("devices N")
             _memory(axes, ours[ours.resolution == size], methods)
             _rooms(axes, record["clusters"])
+        for axes in grid[-1][1:]:
+            axes.sharey(grid[-1][0])
         for row in range(len(clusters)):
             grid[row][0].set_ylabel("latency, s")
-        grid[-1][0].set_ylabel("peak of the fullest device, GiB\n(all predicted, on either cluster)")
+        grid[-1][0].set_ylabel("peak of the fullest device, GiB\n(all predicted; the most of any cluster)")
         sheet.legend(
             handles=_handles(methods, theirs), loc="outside lower center", ncols=4, columnspacing=1.6
         )
@@ -180,15 +183,24 @@ def _latency(axes: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, methods: list
         line = ours[ours.method == method]
         axes.plot(line.devices, line.predicted_latency_s, **_line(method))
     for point in theirs[theirs.published_s.notna()].to_dict("records"):
-        axes.plot(point["devices"], point["published_s"], **_marker(point["method"], point["role"]))
+        axes.plot(
+            point["devices"] * _aside(point["method"], methods),
+            point["published_s"],
+            **_marker(point["method"], point["role"]),
+        )
     for point in theirs[theirs.oom.astype(bool)].to_dict("records"):
         style = _marker(point["method"], point["role"])
         place = axes.get_xaxis_transform()
-        axes.plot(point["devices"], 0.95, transform=place, clip_on=False, **style)
+        axes.plot(point["devices"] * _aside(point["method"], methods), 0.95, transform=place, **style)
         axes.annotate(
-            "published: out of memory", (point["devices"], 0.95), (-6, 0), xycoords=place,
+            "published: out of memory", (point["devices"], 0.95), (-9, 0), xycoords=place,
             textcoords="offset points", ha="right", va="center", fontsize=7, color=COLOUR[point["method"]],
         )  # fmt: skip
+
+
+def _aside(method: str, methods: list[str]) -> float:
+    """Published points of one N stand side by side, where they would hide each other: what N is multiplied by."""
+    return 1.0 if method == "serial" else ASIDE ** (methods.index(method) - len(methods) / 2)
 
 
 def _memory(axes: Axes, ours: pd.DataFrame, methods: list[str]) -> None:
@@ -235,7 +247,12 @@ def _handles(methods: Iterable[str], theirs: pd.DataFrame) -> list[Line2D]:
         look = {**_marker(method, "prediction"), "color": COLOUR[method]}
         look |= {"linestyle": "none"} if method == "serial" else {"linestyle": "-", "linewidth": 1.3}
         shown.append(Line2D([], [], label=label(method), **look))
-    grey = {"marker": "s", "markersize": 5.5, "linestyle": "none", "markeredgecolor": "#444444"}
+    grey: dict[str, Any] = {
+        "marker": "s",
+        "markersize": 5.5,
+        "linestyle": "none",
+        "markeredgecolor": "#444444",
+    }
     fills: dict[str, Any] = {"prediction": "#444444", "doubt": pale("#444444", 0.65), "calibration": "white"}
     shown.append(Line2D([], [], color="#444444", linewidth=1.3, label="line: predicted, PipeFusion's best M"))
     shown.append(Line2D([], [], label="serial / N", **IDEAL))

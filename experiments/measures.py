@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.bench import BenchConfig, bench
+from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
 from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
 from experiments.fit import FitConfig, fit
@@ -20,6 +21,7 @@ from experiments.predict import PredictConfig, predict
 from experiments.scaling import ScalingConfig, check_scaling, scaling
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
+from experiments.worlds import WorldsConfig, worlds
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def run_score(cfg: RunConfig, out: Path) -> str:
 MEASURES: dict[str, Measure] = {
     "latency": Measure(LatencyConfig),
     "bench": Measure(BenchConfig, bench),
+    "calibrate": Measure(CalibrateConfig, calibrate, check_calibrate),
     "fit": Measure(FitConfig, fit),
     "params": Measure(ParamsConfig, params, lambda cfg: check_params(cfg.measure)),
     "perturb": Measure(PerturbConfig, perturb, check_perturb),
@@ -54,4 +57,5 @@ MEASURES: dict[str, Measure] = {
     "scaling": Measure(ScalingConfig, scaling, check_scaling),
     "train": Measure(TrainConfig, run_train),
     "score": Measure(ScoreConfig, run_score),
+    "worlds": Measure(WorldsConfig, worlds),
 }
