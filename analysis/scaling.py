@@ -71,7 +71,9 @@ def published(record: dict[str, Any]) -> pd.DataFrame:
 def joined(record: dict[str, Any]) -> pd.DataFrame:
     """Every prediction with the published numbers of its setting: a row more where there are several."""
     ours = predicted(record).drop(columns=["fastest", "reason"])
-    return ours.merge(published(record), on=KEYS, how="left").astype({"patches": "Int64", "warmup": "Int64"})
+    whole = [key for key in ours if key in ("patches", "warmup") or str(key).endswith("_bytes")]
+    ours = ours.astype(dict.fromkeys(whole, "Int64"))
+    return ours.merge(published(record), on=KEYS, how="left")
 
 
 def _place(values: pd.Series) -> pd.Series:

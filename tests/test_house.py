@@ -12,9 +12,17 @@ ROOT = Path(__file__).resolve().parents[1]
 METHODS = ["pipefusion/method.py", "baselines/*.py"]
 FORBIDDEN = {
     # a method sees the fabric and the view: no world, no clock, no other method
-    "methods": (METHODS, ["torch.distributed", "time", "experiments", "analysis"]),
+    "methods": (METHODS, ["torch.distributed", "time", "experiments", "analysis", "pipefusion.sim"]),
     "baselines": (["baselines/*.py"], ["pipefusion.method"]),
-    "core": (["pipefusion/core/*.py"], ["pipefusion.method", "baselines", "experiments", "analysis"]),
+    "core": (
+        ["pipefusion/core/*.py"],
+        ["pipefusion.method", "pipefusion.sim", "baselines", "experiments", "analysis"],
+    ),
+    # a simulated world knows no method and no process group
+    "sim": (
+        ["pipefusion/sim/*.py"],
+        ["pipefusion.method", "baselines", "experiments", "analysis", "torch.distributed"],
+    ),
     "analysis": (["analysis/*.py"], ["torch", "diffusers", "experiments", "baselines", "pipefusion"]),
     "replay": (["experiments/replay.py"], ["pipefusion", "baselines"]),
 }
