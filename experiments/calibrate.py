@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,10 @@ def device_profile(device: torch.device, options: CalibrateConfig) -> dict[str, 
             return torch.randn(*shape, device=device).to(dtype)
 
         x, weight, bias = tensor(1, tokens, hidden), tensor(2 * hidden, hidden), tensor(2 * hidden)
-        taken = seconds_of(lambda x=x, w=weight, b=bias: F.linear(x, w, b), device, options.repeats)
+        taken = seconds_of(partial(F.linear, x, weight, bias), device, options.repeats)
         found[f"matmul_flops_{bits}"] = 4.0 * tokens * hidden * hidden / taken
         q = tensor(1, tokens, heads, hidden // heads).transpose(1, 2)
-        taken = seconds_of(lambda q=q: F.scaled_dot_product_attention(q, q, q), device, options.repeats)
+        taken = seconds_of(partial(F.scaled_dot_product_attention, q, q, q), device, options.repeats)
         found[f"attention_flops_{bits}"] = 4.0 * tokens * tokens * hidden / taken
     x, scale = torch.randn(1, tokens, hidden, device=device), torch.randn(1, 1, hidden, device=device)
     taken = seconds_of(lambda: x * scale, device, 4 * options.repeats)

@@ -195,10 +195,11 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
     first = reports[0]
     if cfg.measure.images and model.pixels_per_latent == 1:
         pictures.write_images(run_dir)
+    latency = records.latency([repeat["latency_s"] for repeat in first["repeats"]])
     return {
         "status": "ok",
         "hardware": hardware(first.get("gpu")),
-        "latency_s": records.latency([repeat["latency_s"] for repeat in first["repeats"]]),
+        "latency_s": latency | ({"predicted": True} if cfg.cluster.world == "plan" else {}),
         "startup_s": max(report["ready_unix_s"] for report in reports) - started,
     }
 

@@ -38,7 +38,8 @@ def to_wandb(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> None:
     try:
         run.summary.update({key: record.get(key) for key in ("status", "reason", "startup_s", "total_s")})
         if record["status"] == "ok":
-            run.summary.update({"latency_s": record["latency_s"]["median"]})
+            label = "predicted_latency_s" if record.get("predicted") else "latency_s"
+            run.summary.update({label: record["latency_s"]["median"]})
             run.log({"ranks": wandb.Table(dataframe=pd.read_csv(run_dir / "ranks.csv"))})
             images = [wandb.Image(str(path)) for path in sorted((run_dir / "images").glob("*.png"))]
             if images:

@@ -118,7 +118,9 @@ class OneSecond:
         return torch.zeros(1, 1, len(rows), 1)
 
 
-@pytest.mark.parametrize(("devices", "patches", "steps"), [(8, 16, 20), (3, 4, 5), (4, 2, 5), (1, 3, 2), (128, 128, 2)])
+@pytest.mark.parametrize(
+    ("devices", "patches", "steps"), [(8, 16, 20), (3, 4, 5), (4, 2, 5), (1, 3, 2), (128, 128, 2)]
+)
 def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
     """M*S + N - 1 micro-steps while M >= N (section 3.1); with fewer patches every step waits for the last stage."""
     free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))

@@ -51,6 +51,7 @@ def test_plan_writes_a_run_without_latents(tmp_path, monkeypatch, capsys):
     assert "s (predicted)  plan\n" in capsys.readouterr().out
     record = read_json(tmp_path / "plan" / "run.json")
     assert (record["status"], record["world"], record["predicted"]) == ("ok", "plan", True)
+    assert record["latency_s"]["predicted"] is True
     assert not (tmp_path / "plan" / "latents.safetensors").exists()
     ranks = pd.read_csv(tmp_path / "plan" / "ranks.csv")
     assert list(ranks.layer_count) == [4, 4, 4, 4, 3, 3, 3, 3]
