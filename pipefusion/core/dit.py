@@ -148,11 +148,14 @@ def parameter_parts(dit: DiT) -> Mapping[str, int]:
 
 
 def clone_modules(module: nn.Module) -> nn.Module:
-    """A copy of a module tree that shares its parameters: replacing a module or a parameter in one leaves the other."""
+    """A copy of a module tree that shares its parameters: replacing a module or a parameter in one leaves the other.
+
+    Forward hooks are each tree's own as well.
+    """
     twin = module.__new__(type(module))
     twin.__dict__.update(module.__dict__)  # copy.copy does the same in ten times the time
-    for name in ("_parameters", "_buffers"):
-        setattr(twin, name, dict(getattr(module, name)))
+    for name in ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks"):
+        twin.__dict__[name] = module.__dict__[name].copy()
     twin._modules = {
         name: None if child is None else clone_modules(child) for name, child in module._modules.items()
     }

@@ -16,6 +16,9 @@ from pipefusion.sim.hardware import DeviceConfig
 OpKind = Literal["matmul", "attention", "rest"]
 
 MATMULS = {torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__}
+ADDED_MATMULS = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
+OTHER_PRODUCTS = {torch.einsum, torch.tensordot, torch.addmv, torch.mv, F.bilinear, F.conv1d, F.conv3d}
+"""Arithmetic whose FLOPs are not worked out here: refused, where counting it as traffic would be wrong."""
 FUSED_ATTENTION = {
     F.scaled_dot_product_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
@@ -42,6 +45,10 @@ def op_of(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: 
         return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
     if func in MATMULS:
         return Op("matmul", 2.0 * made[0].numel() * args[0].shape[-1], moved, itemsize)
+    if func in ADDED_MATMULS:
+        return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
+    if func in OTHER_PRODUCTS:
+        raise TypeError(f"{func}: its FLOPs are not known")
     if func in (torch.conv2d, F.conv2d):
         return Op("matmul", 2.0 * made[0].numel() * prod(args[1].shape[1:]), moved, itemsize)
     if func in FUSED_ATTENTION:

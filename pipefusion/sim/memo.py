@@ -34,7 +34,8 @@ class AtStep:
 class Part:
     """A stretch of a block up to the next call: what it costs, and the bytes it adds at most and at its end.
 
-    `call` is the name of the collective that follows, "attend", or "" at the end; `tensors` what it is called with.
+    `call` is the name of the collective that follows, "attend", or "" at the end; `tensors` what it is called with;
+    `returned` the kind of tensor that came back from `attend`.
     """
 
     segment: Segment
@@ -43,6 +44,7 @@ class Part:
     call: str
     axis: str = ""
     tensors: tuple[Tensor, ...] = ()
+    returned: Any = None
 
 
 class MemoView:
@@ -100,7 +102,9 @@ class MemoView:
         return self._once(key, lambda: self.view.unembed(hidden, modulation.inner, rows))
 
     def block(self, layer: int, hidden: Tensor, modulation: AtStep, text: Any, attend: Attend) -> Tensor:
-        key = (self.meter.key, self.shape, self._signature(layer), key_of(hidden))
+        # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
+        kind = getattr(attend, "__code__", attend)
+        key = (self.meter.key, self.shape, self._signature(layer), key_of(hidden), kind)
         known = self.memo.get(key)
         if known is None:
             out, parts = self._record_block(layer, hidden, modulation, text, attend)
@@ -117,6 +121,8 @@ class MemoView:
         def heard(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self._end_part("attend", "", q, k, v)
             out = attend(layer, q, k, v)
+            if self._parts is not None:
+                self._parts[-1] = replace(self._parts[-1], returned=key_of(out))
             self._start_part()
             return out
 
@@ -158,6 +164,8 @@ class MemoView:
             meter.add_bytes(part.kept_bytes)
             if part.call == "attend":
                 out = attend(layer, *part.tensors)
+                if key_of(out) != part.returned:
+                    raise TypeError(f"layer {layer}: attention returns {key_of(out)}, before {part.returned}")
             else:
                 getattr(self.fabric, part.call)(*part.tensors, axis=part.axis, at=Where(step, layer))
         meter.add_bytes(-held)

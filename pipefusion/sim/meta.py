@@ -82,7 +82,7 @@ class MetaMode(TorchFunctionMode):
         if free is None:
             name = getattr(func, "__name__", "")
             free = self._free[func] = name in VIEWS and func is not Tensor.__getitem__
-        if free or (func is Tensor.__getitem__ and not isinstance(args[1], Tensor)):
+        if free or (func is Tensor.__getitem__ and not gathers(args[1])):
             return func(*args, **kwargs)
         meter = self._running()
         if func in MAKERS:
@@ -122,6 +122,9 @@ class MetaMode(TorchFunctionMode):
         same = [index for index, arg in enumerate(args) if arg is out and isinstance(arg, Tensor)]
         name = getattr(func, "__name__", "")
         in_place = bool(same and name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+        in_place = in_place or kwargs.get("inplace") is True
+        if kwargs.get("out") is not None and kwargs["out"].is_meta:
+            raise TypeError(f"{func} with out=: its cost is not known")
         if not made and not in_place:
             return out, Recipe(None)  # a view, or nothing that the device sees
         op = op_of(func, args, given, made)
@@ -137,6 +140,12 @@ class MetaMode(TorchFunctionMode):
             raise TypeError(f"{func} makes new tensors and passes others on: its cost is not known")
         specs = tuple((tuple(leaf.shape), leaf.stride(), leaf.dtype) for leaf in made)
         return out, Recipe(segment, specs, isinstance(out, tuple), op=op)
+
+
+def gathers(index: Any) -> bool:
+    """Whether indexing with it copies; slices, numbers and None give views."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, (Tensor, list)) for part in parts)
 
 
 def meta_tensors(value: Any) -> list[Tensor]:

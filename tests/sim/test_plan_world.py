@@ -38,7 +38,7 @@ class EveryTime(MemoView):
         return call()
 
 
-def plan(case: Case, devices: int, view: type[MemoView]):
+def plan(case: Case, devices: int, view: type[MemoView], memo: dict | None = None):
     """Meters and fabrics of a run of every rank."""
     model, module = model_of(case), METHODS[case.name]
     cfg = module.Config(**case.method)
@@ -46,7 +46,8 @@ def plan(case: Case, devices: int, view: type[MemoView]):
     noise, cond = noise.to(META), cond.to(META)
     meters = [Meter(DEVICE) for _ in range(devices)]
     world = World(Mesh({cfg.axis: devices}), META, TopologyConfig(), clocks=meters)
-    scheduler, template, memo, samplers = scheduler_of(case, model), model.view(), {}, []
+    memo = {} if memo is None else memo
+    scheduler, template, samplers = scheduler_of(case, model), model.view(), []
     for meter, fabric in zip(meters, world.fabrics, strict=True):
         dit = view(template.clone(), fabric, meter, scheduler.timesteps, memo)
         samplers.append(module.build(dit, fabric, cfg, scheduler))

@@ -1,0 +1,92 @@
+"""Clones that many ranks work on, and laws that the charges of a whole run obey."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.tensor import Progress, shard
+from experiments.methods import METHODS
+from pipefusion.core.closed_forms import layer_flops
+from pipefusion.core.dit import parameter_parts
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.memo import MemoView
+from tests.cases import model_of
+from tests.sim.test_plan_world import META, case_of, plan
+
+
+def test_clones_share_tensors_and_nothing_else():
+    template = model_of(case_of("serial")).view()
+    parts = dict(parameter_parts(template))
+    kept, sharded, untouched = (template.clone() for _ in range(3))
+    kept.keep(range(2, 4), embed=False, unembed=False)
+    shard(sharded, SilentFabric(Mesh({"tensor": 3}), 1, META), "tensor", Progress())
+    assert set(parameter_parts(kept)) == {"block 2", "block 3", "conditioning"}
+    assert 0 < parameter_parts(sharded)["block 0"] < parts["block 0"]
+    assert sharded.shards and not template.shards and not kept.shards
+    for view in (template, untouched):
+        assert dict(parameter_parts(view)) == parts
+        assert view.layers == range(6) and view.model.transformer_blocks[0].attn1.heads == 12
+    names = dict(template.model.named_parameters())
+    assert all(parameter is names[name] for name, parameter in untouched.model.named_parameters())
+
+
+@torch.inference_mode()
+def test_a_clone_computes_what_its_template_does():
+    model = model_of(case_of("serial"))
+    template = model.view()
+    clone = template.clone()
+    for view in (template, clone):
+        view.load(model.tensors(), torch.device("cpu"))
+    latent, rows = torch.randn(1, 3, 48, 48), range(model.shape.token_rows)
+    assert torch.equal(clone.embed(latent, rows), template.embed(latent, rows))
+    fresh = template.clone()  # of a view that has its data
+    assert torch.equal(fresh.embed(latent, rows), template.embed(latent, rows))
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
+def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
+    """Every method attends each query to all keys once a layer and step: ring by parts, tensor by heads."""
+    (alone,), _ = plan(case_of("serial", guidance=4.5), 1, MemoView)
+    meters, _ = plan(case_of(name, guidance=4.5), devices, MemoView)
+    assert sum(meter.attention_flops for meter in meters) == alone.attention_flops
+    assert sum(meter.matmul_flops for meter in meters) >= alone.matmul_flops  # replicated parts on top
+
+
+def test_a_layer_costs_its_closed_form():
+    """The difference that one more layer makes, a step."""
+    case = case_of("serial", steps=3)
+    totals = []
+    for layers in (5, 6):
+        (meter,), _ = plan(case.but(architecture={"num_layers": layers}), 1, MemoView)
+        totals.append(meter.matmul_flops + meter.attention_flops)
+    shape = model_of(case).shape
+    assert totals[1] - totals[0] == pytest.approx(3 * shape.tokens * layer_flops(shape), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_memo_filled_by_another_method_changes_nothing(name):
+    """Copies behind the attention, and what it keeps alive, differ from method to method at the same sizes."""
+    devices = 1 if name == "serial" else 3
+    alone = plan(case_of(name), devices, MemoView)[0]
+    for before in METHODS:
+        memo: dict[Any, Any] = {}
+        for first in (1,) if before == "serial" else (1, 3):
+            plan(case_of(before), first, MemoView, memo)
+        after = plan(case_of(name), devices, MemoView, memo)[0]
+        for meter, other in zip(alone, after, strict=True):
+            assert (meter.bytes, meter.peak_bytes) == (other.bytes, other.peak_bytes)
+            assert meter.read() == pytest.approx(other.read(), rel=1e-9)
+
+
+def test_a_hook_on_one_clone_is_not_called_by_the_others():
+    template = model_of(case_of("serial")).view()
+    one, other = template.clone(), template.clone()
+    handle = one.model.adaln_single.register_forward_hook(lambda *_: None)
+    hooks = [len(view.model.adaln_single._forward_hooks) for view in (one, other, template)]
+    handle.remove()
+    assert hooks == [1, 0, 0] and not one.model.adaln_single._forward_hooks
