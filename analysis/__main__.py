@@ -106,6 +106,12 @@ def timeline(results: Path) -> list[Path]:
     return style.save(gantt(run, spans), results / "figures", "timeline")
 
 
+def worlds(results: Path) -> list[Path]:
+    """Wall clock, virtual and planned time of the same runs on two CPU cores."""
+    table = tables.worlds(results / "records/worlds/worlds.json")
+    return tables.save(table, tables.worlds_text(table), results / "tables", "worlds")
+
+
 OUTPUTS: list[Callable[[Path], list[Path]]] = [
     quickstart_methods,
     quickstart_devices,
@@ -118,6 +124,7 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     published_predictions,
     published_errors,
     timeline,
+    worlds,
     scaling_predicted,
 ]
 

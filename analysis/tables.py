@@ -123,6 +123,26 @@ def bench_text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def worlds(path: str | Path) -> pd.DataFrame:
+    """One row a method of a worlds.json: median seconds in each world, and over the wall clock."""
+    rows = pd.DataFrame(json.loads(Path(path).read_text())["rows"])
+    times = rows.pop("seconds")
+    for world in ("local", "sim", "plan"):
+        rows[f"{world}_s"] = [median(one[world]) for one in times]
+    return in_order(rows)
+
+
+def worlds_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The three worlds as words to read."""
+    columns: Columns = {"method": ("method", label)}
+    columns |= {
+        f"{world}_s": (f"{name} s", _digits(2))
+        for world, name in (("local", "wall clock"), ("sim", "virtual"), ("plan", "planned"))
+    }
+    columns |= {"sim_ratio": ("virtual / wall", _digits(3)), "plan_ratio": ("planned / wall", _digits(3))}
+    return _text(table, columns)
+
+
 def markdown(text: pd.DataFrame) -> str:
     """A table of strings as GitHub markdown; the first column to the left, the others to the right."""
     rows = [list(text.columns), ["---"] + ["---:"] * (len(text.columns) - 1), *text.to_numpy().tolist()]
