@@ -14,10 +14,11 @@ from torch import Tensor
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.checks import equal_bands, within
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric, Work
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import denoise_band, gather_bands
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 
 
@@ -32,7 +33,8 @@ def displaced_sampler(
     """Attend to the own fresh K, V and everybody else's as the buffer has them.
 
     In the first W steps the buffer is gathered and waited for. After that, with `exchange`, an asynchronous all-gather
-    of the fresh K, V starts behind each attention and must have arrived by the same layer of the next step.
+    of the fresh K, V starts behind each attention and must have arrived by the same layer of the next step. An
+    MM-DiT's prompt is computed by every device, with what that device sees of the image.
     """
     place = fabric.axis(axis)
     n, shape, steps = place.size, dit.shape, len(scheduler.timesteps)
@@ -44,18 +46,20 @@ def displaced_sampler(
         arriving: dict[int, Work | None] = {}
 
         def attend_at(step: int) -> Attend:
-            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
                 buffer, at = buffers[layer], Where(step, layer)
                 stale = arriving.pop(layer, None)
                 if stale is not None:
                     stale.wait()
-                mine = torch.stack([k, v])  # [2, b, t, H, d]
+                mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, H, d]
                 if step < warmup:
                     fabric.all_gather(buffer, mine, axis=axis, at=at)
                 else:
                     buffer[place.index].copy_(mine)
-                whole = buffer.permute(1, 2, 0, 3, 4, 5).flatten(2, 3)  # [2, b, p, H, d], a copy
-                out = full(q, whole[0], whole[1])
+                bands = buffer.unbind()  # n times [2, b, t, H, d]
+                whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, H, d]
+                whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
+                out = full(q, whole_k, whole_v)
                 if exchange and warmup <= step < steps - 1:  # nobody would see what the last step sends
                     arriving[layer] = fabric.all_gather(buffer, mine, axis=axis, at=at, async_op=True)
                 return out

@@ -10,8 +10,9 @@ from typing import Any
 
 from baselines.displaced import check_bands, displaced_prediction, displaced_sampler
 from pipefusion.core.closed_forms import Prediction
-from pipefusion.core.dit import DiT, DiTShape, Problem, Sampler
+from pipefusion.core.dit import DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.shape import DiTShape
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Ring attention: K, V blocks travel point to point round the ring while each device attends to the one it has.
 
-Every device holds all layers and p/n tokens. Partial results are merged by online softmax. Exact.
+Every device holds all layers and p/n tokens. Partial results are merged by online softmax. An
+MM-DiT's prompt is computed by every device. Exact.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from torch import Tensor
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, merge, with_logsumexp
 from pipefusion.core.checks import equal_bands
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric, Work
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import denoise_band, gather_bands
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 
 
@@ -46,16 +48,17 @@ def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
         spare = [fabric.empty("comm", *block, dtype=dit.dtype) for _ in range(2)] if n > 1 else []
 
         def attend_at(step: int) -> Attend:
-            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
                 at = Where(step, layer)
-                current = torch.stack([k, v])  # [2, b, t, H, d]
+                current = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, H, d]
                 parts = []
                 for hop in range(n):
                     works: list[Work] = []
                     if hop < n - 1:
                         works.append(fabric.irecv(spare[hop % 2], before, axis=cfg.axis, at=at))
                         works.append(fabric.isend(current, after, axis=cfg.axis, at=at))
-                    parts.append(with_logsumexp(q, current[0], current[1]))
+                    block_k, block_v = (current[0], current[1]) if hop else (k, v)  # the prompt's once
+                    parts.append(with_logsumexp(q, block_k, block_v))
                     if hop:
                         parts = [merge(*parts[0], *parts[1])]
                     for work in works:

@@ -10,9 +10,10 @@ from torch import Tensor
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import local
 from pipefusion.core.checks import within
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.sampler import denoise_band
+from pipefusion.core.shape import DiTShape
 
 
 @dataclass

@@ -12,39 +12,42 @@ from torch import Tensor
 
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import local
-from pipefusion.core.checks import one_of, within
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from pipefusion.core.checks import splits, within
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
-from pipefusion.core.pipeline import make_jobs, run_pipeline
-from pipefusion.core.split import SPLITS
+from pipefusion.core.jobs import make_jobs
+from pipefusion.core.pipeline import run_pipeline
+from pipefusion.core.shape import DiTShape
 
 
 @dataclass
 class Config:
-    """`split` of the layers over the stages."""
+    """`split` of the layers over the stages: ceil, even, cost, bytes, or how many each has."""
 
     name: str = "sync_pipeline"
     axis: str = "pipe"
-    split: str = "even"
+    split: Any = "even"
 
 
 def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:
     """At least one layer a stage."""
-    return within("devices", devices, 1, shape.layers, "the model's layers") or one_of(
-        "method.split", cfg.split, SPLITS
+    return within("devices", devices, 1, shape.layers, "the model's layers") or splits(
+        cfg.split, shape.layers, devices
     )
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
     """Keep this rank's stage; every job is a whole step."""
     place = fabric.axis(cfg.axis)
-    stage = forms.stages(dit.shape, place.size, cfg.split)[place.index]
-    dit.keep(stage, embed=place.index == 0, unembed=place.index == place.size - 1)
+    stages = forms.stages(dit.shape, place.size, cfg.split)
+    dit.keep(stages[place.index], embed=place.index == 0, unembed=place.index == place.size - 1)
     bands = [range(dit.shape.token_rows)]
 
     def sampler(noise: Tensor, cond: Conditioning) -> Tensor | None:
         jobs = make_jobs(len(scheduler.timesteps), len(scheduler.timesteps), bands)
-        return run_pipeline(dit, fabric, cfg.axis, scheduler, noise, cond, jobs, bands, lambda job: local)
+        return run_pipeline(
+            dit, fabric, cfg.axis, stages, scheduler, noise, cond, jobs, bands, lambda job: local
+        )
 
     return sampler
 
@@ -53,7 +56,8 @@ def predict(
     shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
 ) -> forms.Prediction:
     """A stage without KV buffer; its messages are whole images."""
-    layers = forms.stages(shape, devices, cfg.split)[rank]
+    layers = forms.stages(shape, devices, cfg.split)
+    rows = shape.token_rows
     return forms.stage_prediction(
-        shape, layers, devices, rank, steps, batch, images, shape.token_rows, kv=False
+        shape, layers, rank, steps, batch, images, texts=steps, largest_rows=rows, kv=False
     )

@@ -6,31 +6,21 @@ all-reduce) is held by every device and counted as replicated. Exact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, local
 from pipefusion.core.checks import divides
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import denoise_band
-
-COLUMNS = (
-    "attn1.to_q",
-    "attn1.to_k",
-    "attn1.to_v",
-    "attn2.to_q",
-    "attn2.to_k",
-    "attn2.to_v",
-    "ff.net.0.proj",
-)
-ROWS = ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2")
+from pipefusion.core.shape import DiTShape
 
 
 @dataclass
@@ -49,11 +39,13 @@ class Progress:
 
 
 class RowParallel(nn.Module):
-    """A linear layer over 1/n of its inputs; the sum over the axis completes it, then the bias is added once."""
+    """A linear layer over a part of its inputs; the sum over the axis completes it, then the bias is added once."""
 
-    def __init__(self, linear: nn.Linear, n: int, fabric: Fabric, axis: str, layer: int, progress: Progress):
+    def __init__(
+        self, linear: nn.Linear, inputs: int, fabric: Fabric, axis: str, layer: int, progress: Progress
+    ):
         super().__init__()
-        self.weight = nn.Parameter(linear.weight[:, : linear.in_features // n].clone(), requires_grad=False)
+        self.weight = nn.Parameter(linear.weight[:, :inputs].clone(), requires_grad=False)
         self.bias = linear.bias
         self.fabric, self.axis, self.layer, self.progress = fabric, axis, layer, progress
 
@@ -70,32 +62,35 @@ def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | N
     )
 
 
+def shares(sizes: Sequence[int], n: int, index: int) -> tuple[tuple[int, int], ...]:
+    """What rank `index` of n has of consecutive sections: the same share of each."""
+    parts, start = [], 0
+    for size in sizes:
+        parts.append((start + index * size // n, start + (index + 1) * size // n))
+        start += size
+    return tuple(parts)
+
+
 def shard(dit: DiT, fabric: Fabric, axis: str, progress: Progress) -> None:
-    """Replace the linear layers of this rank's own model by their shards, by the two tables above."""
+    """Replace the linear layers of this rank's own model by their shards, as the view's plan names them."""
     place = fabric.axis(axis)
-    n, i = place.size, place.index
     for layer in dit.layers:
-        prefix = f"transformer_blocks.{layer}"
+        prefix, plan = dit.block_name(layer), dit.tensor_plan(layer)
         block = dit.model.get_submodule(prefix)
-        for name in COLUMNS:
-            linear = block.get_submodule(name)
+        for name, sizes in plan.columns.items():
+            linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)
+            for which in ("weight", "bias"):
+                whole = getattr(linear, which)
+                if whole is not None:
+                    held = whole[: sum(stop - start for start, stop in parts)].clone()
+                    setattr(linear, which, nn.Parameter(held, requires_grad=False))
+                    dit.shards[f"{prefix}.{name}.{which}"] = (0, parts)
+        for name, sizes in plan.rows.items():
+            linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)
             assert isinstance(linear, nn.Linear)
-            size = linear.out_features // n
-            linear.weight = nn.Parameter(linear.weight[:size].clone(), requires_grad=False)
-            dit.shards[f"{prefix}.{name}.weight"] = (0, i * size, (i + 1) * size)
-            if linear.bias is not None:
-                linear.bias = nn.Parameter(linear.bias[:size].clone(), requires_grad=False)
-                dit.shards[f"{prefix}.{name}.bias"] = (0, i * size, (i + 1) * size)
-        for name in ROWS:
-            linear = block.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
-            size = linear.in_features // n
-            block.set_submodule(name, RowParallel(linear, n, fabric, axis, layer, progress))
-            dit.shards[f"{prefix}.{name}.weight"] = (1, i * size, (i + 1) * size)
-        for name in ("attn1", "attn2"):
-            attention = block.get_submodule(name)
-            assert isinstance(attention, Attention)
-            attention.heads //= n  # the processor reshapes by it; without this the result is silently wrong
+            inputs = sum(stop - start for start, stop in parts)
+            block.set_submodule(name, RowParallel(linear, inputs, fabric, axis, layer, progress))
+            dit.shards[f"{prefix}.{name}.weight"] = (1, parts)
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
@@ -119,12 +114,13 @@ def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
 def predict(
     shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
 ) -> forms.Prediction:
-    """Per step 2(n-1)/n * p * hs elements for each attention and MLP.
+    """Per step 2(n-1)/n * p * hs elements for each attention and MLP, and as much for each of an MM-DiT's prompt.
 
     Table 1's 4 O(p hs) L counts one attention and one MLP a block; PixArt's cross-attention makes it 6 O(p hs) L.
     """
-    reduced = 2 * (devices - 1) * forms.hidden_bytes(shape, batch) // devices
-    sent = steps * shape.layers * 3 * reduced
+    image, text = forms.hidden_bytes(shape, batch), forms.text_bytes(shape, batch)
+    reduced = sum(block.image_reduces * image + block.text_reduces * text for block in shape.blocks)
+    sent = steps * 2 * (devices - 1) * reduced // devices
     latent = forms.latent_bytes(shape, images)
-    params = forms.held_params(shape, shape.layers, shards=devices)
+    params = forms.held_params(shape, range(shape.layers), shards=devices)
     return forms.Prediction(range(shape.layers), params, 0, latent, 0, sent, sent)

@@ -14,10 +14,11 @@ from torch import Tensor
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.checks import divides, equal_bands
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem, Sampler
+from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import denoise_band, gather_bands
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 
 
@@ -44,17 +45,26 @@ def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
         b, t, h, d = noise.shape[0] * cond.branches, shape.tokens // n, shape.heads // n, shape.head_dim
         qkv = fabric.empty("comm", n, 3, b, t, h, d, dtype=dit.dtype)
         back = fabric.empty("comm", n, b, t, h, d, dtype=dit.dtype)
+        prompt = fabric.empty("comm", n, b, shape.joint_tokens, h, d, dtype=dit.dtype)
 
         def attend_at(step: int) -> Attend:
-            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
                 at = Where(step, layer)
-                mine = torch.stack([q, k, v]).unflatten(3, (n, h)).movedim(3, 0)  # [n, 3, b, t, h, d]
+                joined = torch.stack([q, k, v])  # [3, b, T+t, H, d]
+                mine = joined[:, :, prefix:].unflatten(3, (n, h)).movedim(3, 0)  # [n, 3, b, t, h, d]
                 fabric.all_to_all(qkv, mine.contiguous(), axis=cfg.axis, at=at)
                 whole = qkv.permute(1, 2, 0, 3, 4, 5).flatten(2, 3)  # [3, b, p, h, d]
-                out = full(whole[0], whole[1], whole[2])  # [b, p, h, d]
-                bands = out.unflatten(1, (n, t)).movedim(1, 0).contiguous()  # [n, b, t, h, d]
+                if prefix:
+                    own = joined[:, :, :prefix, place.index * h : (place.index + 1) * h]
+                    whole = torch.cat([own, whole], dim=2)  # [3, b, T+p, h, d]
+                out = full(whole[0], whole[1], whole[2])  # [b, T+p, h, d]
+                bands = out[:, prefix:].unflatten(1, (n, t)).movedim(1, 0).contiguous()  # [n, b, t, h, d]
                 fabric.all_to_all(back, bands, axis=cfg.axis, at=at)
-                return back.permute(1, 2, 0, 3, 4).flatten(2, 3)  # [b, t, H, d]
+                image = back.permute(1, 2, 0, 3, 4).flatten(2, 3)  # [b, t, H, d]
+                if not prefix:
+                    return image
+                fabric.all_gather(prompt, out[:, :prefix].contiguous(), axis=cfg.axis, at=at)
+                return torch.cat([prompt.permute(1, 2, 0, 3, 4).flatten(2, 3), image], dim=1)
 
             return attend
 
@@ -67,7 +77,8 @@ def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
 def predict(
     shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
 ) -> forms.Prediction:
-    """Per step 4/n * (n-1)/n * p * hs * L elements (Table 1: 4/N O(p hs) L)."""
-    own = forms.hidden_bytes(shape, batch) // devices
-    sent = steps * shape.layers * 4 * own * (devices - 1) // devices
-    return forms.band_prediction(shape, devices, batch, images, sent_bytes=sent, comm_bytes=4 * own)
+    """Per step 4/n * (n-1)/n * p * hs * L elements (Table 1: 4/N O(p hs) L), (n-1)/n * T * hs * L for MM-DiTs."""
+    own, text = forms.hidden_bytes(shape, batch) // devices, forms.text_bytes(shape, batch)
+    layer = (4 * own + text) * (devices - 1) // devices
+    sent = steps * shape.layers * layer
+    return forms.band_prediction(shape, devices, batch, images, sent_bytes=sent, comm_bytes=4 * own + text)

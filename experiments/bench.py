@@ -168,10 +168,9 @@ def bench_rank(run_dir: str, cfg: dict[str, Any]) -> None:
     model = open_model(ModelConfig(**cfg["model"]))
     generator = torch.Generator().manual_seed(cfg["seed"])
     shape = model.shape
-    side = shape.token_rows * shape.patch_size
-    noise = torch.randn(1, shape.in_channels, side, side, generator=generator)
-    embeds = torch.randn(1, shape.text_tokens, shape.text_channels, generator=generator)
-    cond = Conditioning(embeds, torch.ones(1, shape.text_tokens))
+    noise = torch.randn(1, *shape.latent_size, generator=generator)
+    embeds = torch.randn(1, *dict(shape.prompt)["prompt_embeds"], generator=generator)
+    cond = Conditioning({"prompt_embeds": embeds, "prompt_mask": torch.ones(1, shape.text_tokens)})
     cases = [BenchCase(**case) for case in cfg["measure"]["cases"]]
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     with torch.inference_mode():
@@ -238,8 +237,8 @@ def plain_diffusers(
         for timestep in scheduler.timesteps:
             prediction = network(
                 latent,
-                encoder_hidden_states=cond.embeds,
-                encoder_attention_mask=cond.mask,
+                encoder_hidden_states=cond.prompt["prompt_embeds"],
+                encoder_attention_mask=cond.prompt["prompt_mask"],
                 timestep=timestep.expand(len(latent)),
                 return_dict=False,
             )[0]

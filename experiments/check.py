@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config import RunConfig
+from experiments.config import RunConfig, prompts_of
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 AT_LEAST: dict[str, float] = {
     "steps": 1,
     "devices": 1,
+    "images_per_prompt": 1,
     "threads": 1,
     "seed": 0,
     "model.resolution": 1,
@@ -72,6 +73,8 @@ def check_values(cfg: RunConfig) -> None:
         raise ConfigError(
             "guidance_scale", f"{scale} is not a finite number; allowed: 0 or more, up to 1 is no guidance"
         )
+    if cfg.prompt_file is not None:
+        check_prompt_file(cfg)
     prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
     if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
         raise ConfigError(
@@ -83,6 +86,19 @@ def check_values(cfg: RunConfig) -> None:
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
     check_cluster(cfg)
+
+
+def check_prompt_file(cfg: RunConfig) -> None:
+    """Whether the file is there, is text, and has a prompt. Raises ConfigError."""
+    try:
+        empty = not prompts_of(cfg)
+    except (OSError, UnicodeDecodeError) as error:
+        text = (
+            f"{cfg.prompt_file} cannot be read ({first_line(error)}); allowed: a text file, a prompt a line"
+        )
+        raise ConfigError("prompt_file", text) from None
+    if empty:
+        raise ConfigError("prompt_file", f"{cfg.prompt_file} is empty; allowed: a text file, a prompt a line")
 
 
 def check_cluster(cfg: RunConfig) -> None:
@@ -105,9 +121,10 @@ def lookup(cfg: Any, key: str) -> Any:
 
 def check_model(cfg: RunConfig) -> Model:
     """The model's files, sizes and text encoder. Raises ConfigError; reads headers only."""
+    from experiments.inputs import text_of
     from experiments.models import choose_scheduler, open_model
     from experiments.text import PACKAGES
-    from experiments.weights import ARCHITECTURE, check_weights
+    from experiments.weights import check_weights
     from pipefusion.core.dit import Problem
 
     model_cfg = cfg.model
@@ -122,7 +139,7 @@ def check_model(cfg: RunConfig) -> Model:
     except (TypeError, ValueError, OSError) as error:
         if model_cfg.weights is None:
             raise ConfigError(
-                "model.architecture", f"{first_line(error)}; allowed: what {ARCHITECTURE} takes"
+                "model.architecture", f"{first_line(error)}; allowed: what its class takes"
             ) from None
         text = f"{model_cfg.weights} cannot be opened ({first_line(error)}); allowed: a folder, or a hub id"
         raise ConfigError("model.weights", text) from None
@@ -132,24 +149,46 @@ def check_model(cfg: RunConfig) -> Model:
             "model.resolution",
             f"{size} is not a multiple of {multiple}; allowed: {multiple}, {2 * multiple}, ...",
         )
-    encoders = ("random", *PACKAGES)
+    try:
+        shape = model.shape
+    except ValueError as error:
+        raise ConfigError(
+            "model.resolution", f"{size} is too much: {first_line(error)}; allowed: less"
+        ) from None
+    encoders = ("auto", "own", "random", *PACKAGES)
     if model_cfg.text not in encoders:
         near = nearest(model_cfg.text, encoders)
         raise ConfigError(
             "model.text", f"{model_cfg.text!r} is unknown{near}; allowed: {', '.join(encoders)}"
         )
-    if model_cfg.text != "random":
-        check_text(model_cfg.text, model.shape.text_channels)
+    text = text_of(cfg, model)
+    if text == "own":
+        check_own_text(model)
+    elif text != "random":
+        check_text(text, dict(shape.prompt))
     chosen = choose_scheduler(model, cfg.scheduler)
     if isinstance(chosen, Problem):
         raise ConfigError(chosen.key, chosen.message)
     return model
 
 
-def check_text(encoder: str, channels: int) -> None:
+def check_own_text(model: Model) -> None:
+    """Whether the weights came with their encoders. Raises ConfigError."""
+    if model.folder is None:
+        raise ConfigError("model.text", "own needs model.weights, which is null; allowed: random")
+    if not (model.folder / "model_index.json").exists():
+        text = f"own needs the text encoders, and {model.folder} has no model_index.json"
+        raise ConfigError("model.text", f"{text}; allowed: random, or a whole pipeline's folder")
+
+
+def check_text(encoder: str, prompt: dict[str, tuple[int, ...]]) -> None:
     """Whether the text encoder is there and gives what the model takes. Raises ConfigError."""
     from experiments.text import encoder_folder
 
+    if set(prompt) != {"prompt_embeds", "prompt_mask"}:
+        text = f"{encoder} gives prompt_embeds only, and the model takes {', '.join(prompt)}"
+        raise ConfigError("model.text", f"{text}; allowed: random, own")
+    channels = prompt["prompt_embeds"][1]
     try:
         width = json.loads((encoder_folder(encoder) / "config.json").read_text())["hidden_size"]
     except (OSError, ValueError) as error:

@@ -24,8 +24,11 @@ class ModelConfig:
     weights: str | None = None  # a folder in diffusers' layout, or a hub id; safetensors only
     resolution: int | None = None  # pixels of a side; null: what the model was made for
     dtype: str = "float32"  # float32 | bfloat16 | float16
-    text: str = "minilm"  # a text encoder, or "random": seeded embeddings in place of encoded prompts
+    text: str = (
+        "auto"  # own (the weights' encoders) | minilm | random (seeded numbers) | auto: own, or random
+    )
     seed: int = 0  # of random weights
+    tiled: bool = False  # decode latents tile by tile: less memory, faint seams
     architecture: dict[str, Any] | None = (
         None  # only for random weights: class and its constructor's arguments
     )
@@ -82,12 +85,14 @@ class LogConfig:
 class RunConfig:
     """One run of one method."""
 
-    seed: int = 0  # of the noise
+    seed: int = 0  # of the noise of the first picture; the next ones count on from it
     devices: int = 4  # ranks, one each; serial has one whatever is asked for
     steps: int = 20
     guidance_scale: float | None = None  # null: the model's shipped value
     scheduler: str = "shipped"  # shipped | dpmsolver++ | ddim | flow_euler
     prompt: Any = "green apple"  # one prompt, or a list: a batch
+    prompt_file: str | None = None  # a text file with a prompt a line, in place of `prompt`
+    images_per_prompt: int = 1
     negative_prompt: str = ""
     threads: int = 1  # per rank
     resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration
@@ -99,8 +104,13 @@ class RunConfig:
 
 
 def prompts_of(cfg: RunConfig) -> list[str]:
-    """The prompts of the batch, also where one string was given."""
-    return [cfg.prompt] if isinstance(cfg.prompt, str) else list(cfg.prompt)
+    """The prompt of each picture of the batch: pictures of one prompt follow each other. Raises OSError."""
+    if cfg.prompt_file is not None:
+        lines = Path(cfg.prompt_file).expanduser().read_text(encoding="utf-8").splitlines()
+        prompts = [line.strip() for line in lines if line.strip()]
+    else:
+        prompts = [cfg.prompt] if isinstance(cfg.prompt, str) else list(cfg.prompt)
+    return [prompt for prompt in prompts for _ in range(cfg.images_per_prompt)]
 
 
 def as_dict(cfg: RunConfig) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from experiments.check import ConfigError
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, from_hydra
 from experiments.launch import resolved
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.models import Model, open_model, scheduler_of
 from experiments.plan import Planner, empty_inputs
 from experiments.published import Target, overrides_of, targets
 from pipefusion.core.attention import local
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import denoise_band, make_scheduler
+from pipefusion.core.sampler import denoise_band
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig
@@ -69,9 +69,8 @@ def step_ops(cfg: RunConfig, model: Model) -> list[Op]:
     found: list[Op] = []
     assert cfg.cluster.hardware is not None and cfg.guidance_scale is not None
     meter, dit = Meter(cfg.cluster.hardware), model.view()
-    chosen = choose_scheduler(model, cfg.scheduler)
-    assert isinstance(chosen, tuple)
-    scheduler, fabric = make_scheduler(*chosen, 1), SilentFabric(Mesh({"serial": 1}), 0, torch.device("meta"))
+    scheduler = scheduler_of(model, cfg.scheduler, 1)
+    fabric = SilentFabric(Mesh({"serial": 1}), 0, torch.device("meta"))
     noise, cond = empty_inputs(model.shape, 1, cfg.guidance_scale)
     with torch.inference_mode(), MetaMode(lambda: meter, watch=found.append):
         denoise_band(dit, fabric, scheduler, noise, cond, range(model.shape.token_rows), lambda step: local)

@@ -1,4 +1,4 @@
-"""The tensors a run starts from: noise from the seed, and the encoded prompts."""
+"""The tensors a run starts from: noise from the seeds of its pictures, and the encoded prompts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,60 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.config import RunConfig, prompts_of
+from experiments.models import Model
 from experiments.records import replacing
-from pipefusion.core.dit import DiTShape
+from pipefusion.core.shape import DiTShape
+
+CLASSES = 1000  # of ImageNet; the one after them means "no class"
 
 
-def make_inputs(cfg: RunConfig, shape: DiTShape) -> dict[str, Tensor]:
-    """`noise` [B, C, H, W] float32, `prompt_embeds` [B, T, D], `prompt_mask` [B, T], and the negative ones if guided.
+def make_inputs(cfg: RunConfig, model: Model) -> dict[str, Tensor]:
+    """`noise` [B, C, H, W] float32 and the model's prompt tensors, the negative ones too if guidance needs them.
 
-    An image depends on its seed, prompt and place in the batch only, never on the method or the number of devices.
+    Picture i is drawn from seed + i: it depends on its own seed and prompt, not on the batch, the method or the
+    number of devices.
     """
-    prompts = tuple(prompts_of(cfg))
-    encode = random_prompts if cfg.model.text == "random" else encoded_prompts
-    height, width = shape.token_rows * shape.patch_size, shape.token_cols * shape.patch_size
-    generator = torch.Generator("cpu").manual_seed(cfg.seed)
-    noise = torch.randn(len(prompts), shape.in_channels, height, width, generator=generator)
-    embeds, mask = encode(prompts, cfg.model.text, shape.text_tokens, shape.text_channels)
-    inputs = {"noise": noise, "prompt_embeds": embeds, "prompt_mask": mask}
-    if cfg.guidance_scale is not None and cfg.guidance_scale > 1:
-        negative = (cfg.negative_prompt,) * len(prompts)
-        embeds, mask = encode(negative, cfg.model.text, shape.text_tokens, shape.text_channels)
-        inputs |= {"negative_prompt_embeds": embeds, "negative_prompt_mask": mask}
-    return inputs
+    prompts, shape = prompts_of(cfg), model.shape
+    inputs = {"noise": draw_noise(shape, range(cfg.seed, cfg.seed + len(prompts)))}
+    scale = cfg.guidance_scale
+    negative = cfg.negative_prompt if shape.guidance == "cfg" and scale is not None and scale > 1 else None
+    return inputs | encoded(cfg, model, prompts, negative)
+
+
+def draw_noise(shape: DiTShape, seeds: Sequence[int]) -> Tensor:
+    """One latent a seed, each from a CPU generator of its own: [B, C, H, W] float32."""
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(shape.latent_size, generator=generator) for generator in generators])
+
+
+def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str | None) -> dict[str, Tensor]:
+    """The prompts as the model's text encoders, the project's own encoder, or seeded numbers have them."""
+    text, shape = text_of(cfg, model), model.shape
+    if text == "own":
+        from experiments.components import encode
+
+        assert model.folder is not None
+        return encode(model.folder, prompts, negative, torch.device("cpu"), torch.float32)
+
+    def tensors(texts: Sequence[str]) -> dict[str, Tensor]:
+        if text == "random":
+            return random_prompts(texts, shape)
+        sizes = dict(shape.prompt)["prompt_embeds"]
+        embeds, mask = encoded_prompts(tuple(texts), text, *sizes)
+        return {"prompt_embeds": embeds, "prompt_mask": mask}
+
+    found = tensors(prompts)
+    if negative is not None:
+        against = tensors([negative] * len(prompts))
+        found |= {f"negative_{name}": tensor for name, tensor in against.items()}
+    return found
+
+
+def text_of(cfg: RunConfig, model: Model) -> str:
+    """`model.text`, where `auto` is what came with the weights, and `random` for random ones."""
+    if cfg.model.text != "auto":
+        return cfg.model.text
+    return model.facts.get("text_encoder") or ("random" if model.folder is None else "own")
 
 
 @lru_cache(maxsize=64)
@@ -53,13 +86,22 @@ def encoded_prompts(
     return embeds, mask
 
 
-def random_prompts(prompts: Sequence[str], encoder: str, tokens: int, channels: int) -> tuple[Tensor, Tensor]:
+def random_prompts(prompts: Sequence[str], shape: DiTShape) -> dict[str, Tensor]:
     """Seeded stand-ins for models without a text encoder: different prompts differ, equal ones are equal."""
-    rows = []
-    for prompt in prompts:
-        seed = int.from_bytes(sha256(prompt.encode()).digest()[:7], "big")
-        rows.append(torch.randn(tokens, channels, generator=torch.Generator("cpu").manual_seed(seed)))
-    return torch.stack(rows), torch.ones(len(rows), tokens)
+    return {
+        name: torch.stack([stand_in(prompt, name, size) for prompt in prompts]) for name, size in shape.prompt
+    }
+
+
+def stand_in(prompt: str, name: str, size: tuple[int, ...]) -> Tensor:
+    """One tensor of one prompt: a class of 1000 (none for the empty prompt), a full mask, or numbers from its text."""
+    key = prompt if name == "prompt_embeds" else f"{name}: {prompt}"
+    seed = int.from_bytes(sha256(key.encode()).digest()[:7], "big")
+    if name == "class_labels":
+        return torch.tensor(seed % CLASSES if prompt else CLASSES)
+    if name.startswith("prompt_mask"):
+        return torch.ones(size)
+    return torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed))
 
 
 def write_inputs(path: Path, inputs: dict[str, Tensor]) -> None:

@@ -137,7 +137,7 @@ def write_inputs(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     """inputs.safetensors of a run."""
     from experiments import inputs  # torch, which the command needs only once everything is checked
 
-    inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, model.shape))
+    inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, model))
 
 
 def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -> dict[str, Any]:
@@ -160,6 +160,7 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
         "method": cfg.method.name,
         "devices": cfg.devices,
         "seed": cfg.seed,
+        "seeds": [cfg.seed + index for index in range(len(prompts_of(cfg)))],
         "steps": cfg.steps,
         "guidance_scale": cfg.guidance_scale,
         "resolution": cfg.model.resolution,
@@ -176,14 +177,20 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
 
 def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
     """The scheduler as diffusers' `from_config` takes it, and the weights by path and content."""
-    from experiments.models import choose_scheduler
+    from experiments.models import choose_scheduler, timesteps_of
     from pipefusion.core.dit import Problem
 
     chosen = choose_scheduler(model, cfg.scheduler)
     assert not isinstance(chosen, Problem), chosen
     folder = model.folder
     return {
-        "scheduler": {"class": chosen[0], "config": chosen[1]},
+        "scheduler": {
+            "class": chosen[0],
+            "config": chosen[1],
+            "set_timesteps": timesteps_of(model, chosen, cfg.steps),
+        },
+        "transformer": model.class_name,
+        "guidance": model.shape.guidance,
         "weights": None if folder is None else str(folder),
         "weights_sha256": None if folder is None else records.sha256_of(folder / "transformer"),
     }
@@ -193,8 +200,8 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
     """Merge what the ranks wrote; the part of the record that only they could know."""
     reports = records.merge_ranks(run_dir, cfg.devices)
     first = reports[0]
-    if cfg.measure.images and model.pixels_per_latent == 1:
-        pictures.write_images(run_dir)
+    if cfg.measure.images:
+        pictures.write_images(run_dir, cfg, model)
     latency = records.latency([repeat["latency_s"] for repeat in first["repeats"]])
     return {
         "status": "ok",

@@ -15,6 +15,7 @@ from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
 from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
 from experiments.fit import FitConfig, fit
+from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, predict
@@ -50,6 +51,7 @@ MEASURES: dict[str, Measure] = {
     "bench": Measure(BenchConfig, bench),
     "calibrate": Measure(CalibrateConfig, calibrate, check_calibrate),
     "fit": Measure(FitConfig, fit),
+    "loading": Measure(LoadingConfig, loading, check_loading),
     "params": Measure(ParamsConfig, params, lambda cfg: check_params(cfg.measure)),
     "perturb": Measure(PerturbConfig, perturb, check_perturb),
     "plan": Measure(PlanConfig, choose, check_plan),

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from experiments.config import ModelConfig
-from pipefusion.core.dit import DiTShape, Problem, Shard
-from pipefusion.core.pixart import PixArtView, pixart_shape
-from pipefusion.core.sampler import SCHEDULERS
+from experiments.weights import architecture_of, resolve_weights
+from pipefusion.core.dit import DiT, Problem, Shard
+from pipefusion.core.sampler import SCHEDULERS, make_scheduler
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import reader
+from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, sd3
 
-VAE_FACTOR = 8  # pixels per latent row of the VAE that PixArt checkpoints come with
-RANDOM_FACTS = {"pixel_space": True, "text_tokens": 12}
+VIEWS: dict[str, ModuleType] = {
+    "PixArtTransformer2DModel": pixart,
+    "SD3Transformer2DModel": sd3,
+    "FluxTransformer2DModel": flux,
+    "Flux2Transformer2DModel": flux2,
+    "HunyuanDiT2DModel": hunyuan,
+    "DiTTransformer2DModel": dit_xl,
+}
+"""The one table of architectures: each module offers `shape` and `View`; see docs/adding-a-model.md."""
+
+TEXT_TOKENS = {"SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512, "Flux2Transformer2DModel": 512}
+"""Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
+FACTS = {"pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale"}
+"""What the project wants to know of a model besides its class and the arguments of that."""
 # Predicting v keeps float noise small: noise prediction divides it by sqrt(alpha), a factor of 16 in DDIM's first step.
 RANDOM_SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",
     "algorithm_type": "dpmsolver++",
     "prediction_type": "v_prediction",
 }
+RANDOM_FLOW_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 
 
 @dataclass(frozen=True)
 class Model:
     """A model chosen by configuration. `config` is the transformer's, `facts` what the project knows besides."""
 
+    class_name: str
     config: dict[str, Any]
     folder: Path | None
     seed: int
@@ -42,71 +60,94 @@ class Model:
 
     @property
     def pixels_per_latent(self) -> int:
-        return 1 if self.facts.get("pixel_space", False) else VAE_FACTOR
+        return 1 if self.facts["pixel_space"] else self.facts["latent_factor"]
 
     @property
     def multiple(self) -> int:
-        """The resolution must be a multiple of this many pixels."""
-        return self.pixels_per_latent * self.config["patch_size"]
+        """The resolution must be a multiple of this many pixels, those of a token."""
+        patch = getattr(VIEWS[self.class_name], "PATCH", self.config.get("patch_size", 1))
+        return self.pixels_per_latent * patch
 
     @property
     def shape(self) -> DiTShape:
-        """Sizes of the transformer at this resolution, square."""
-        side = self.resolution // self.pixels_per_latent
-        return pixart_shape(self.config, side, side, self.facts.get("text_tokens", 120), self.dtype.itemsize)
+        """Sizes of the transformer at this resolution, square. Raises ValueError if it cannot be."""
+        side = self.resolution // self.multiple
+        shape = VIEWS[self.class_name].shape(self.config, side, side, self.facts, self.dtype.itemsize)
+        return replace(shape, guidance=self.facts.get("guidance", shape.guidance))
 
-    def view(self) -> PixArtView:
+    def view(self) -> DiT:
         """The model on `meta`: sizes without data."""
-        return PixArtView(self.config, self.shape, self.dtype, self.pixels_per_latent)
+        make: Callable[..., DiT] = VIEWS[self.class_name].View
+        return make(self.config, self.shape, self.dtype, self.pixels_per_latent)
 
-    def tensors(self) -> Callable[[str, Shard | None], Tensor]:
+    def tensors(self) -> Callable[..., Tensor]:
         """What `DiT.load` reads: slices of the safetensors files, or of a model drawn from the seed."""
-        return reader(self.folder / "transformer") if self.folder else random_tensors(self.config, self.seed)
+        if self.folder:
+            return reader(self.folder / "transformer")
+        return random_tensors(self.class_name, self.config, self.seed)
 
 
-def random_tensors(config: dict[str, Any], seed: int) -> Callable[[str, Shard | None], Tensor]:
-    """Tensors of `PixArtTransformer2DModel.from_config(config)` initialised after `torch.manual_seed(seed)`."""
+def random_tensors(class_name: str, config: dict[str, Any], seed: int) -> Callable[..., Tensor]:
+    """Tensors of the stock class initialised after `torch.manual_seed(seed)`, read as those of a file are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = PixArtTransformer2DModel.from_config(config).state_dict()
+        state = getattr(diffusers, class_name).from_config(config).state_dict()
 
-    def read(name: str, shard: Shard | None) -> Tensor:
-        if shard is None:
-            return state[name]
-        dim, start, stop = shard
-        return state[name].narrow(dim, start, stop - start).clone()
+    def read(
+        name: str,
+        shard: Shard | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        tensor = state[name]
+        if shard is not None:
+            dim, sections = shard
+            tensor = torch.cat([tensor.narrow(dim, start, stop - start) for start, stop in sections], dim)
+        return tensor.to(device, dtype)
 
     return read
 
 
-def resolve_weights(weights: str) -> Path:
-    """A local folder, or the snapshot of a hub id (safetensors and configurations only). Raises OSError offline."""
-    folder = Path(weights).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(weights, allow_patterns=["*.json", "transformer/*.safetensors"]))
-
-
 def open_model(cfg: ModelConfig) -> Model:
-    """The model of a configuration: reads its JSON files, no tensors."""
+    """The model of a configuration: reads its JSON files, no tensors. Raises ValueError and OSError."""
+    given = dict(cfg.architecture or {})
+    class_name, known = given.pop("class", "PixArtTransformer2DModel"), given.keys() & FACTS
+    facts: dict[str, Any] = {"latent_factor": 8, **{key: given.pop(key) for key in known}}
     folder = resolve_weights(cfg.weights) if cfg.weights else None
     if folder is not None:
-        config = dict(PixArtTransformer2DModel.load_config(folder / "transformer"))
+        config = json.loads((folder / "transformer" / "config.json").read_text())
+        class_name = architecture_of(config)
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         path = folder / "pipefusion_lab.json"
-        facts = json.loads(path.read_text()) if path.exists() else {}
+        facts = {"pixel_space": False, **facts, **(json.loads(path.read_text()) if path.exists() else {})}
     else:
-        config = dict(cfg.architecture or {})
-        facts = {key: config.pop(key, default) for key, default in RANDOM_FACTS.items()}
-        config.pop("class", None)
-        scheduler = RANDOM_SCHEDULER
-        with torch.device("meta"):  # fills in the constructor's defaults
-            config = dict(PixArtTransformer2DModel(**config).config)
-    pixels = 1 if facts.get("pixel_space", False) else VAE_FACTOR
-    resolution = cfg.resolution or facts.get("resolution") or config["sample_size"] * pixels
-    return Model(config, folder, cfg.seed, resolution, getattr(torch, cfg.dtype), facts, scheduler)
+        config = given
+        flow = class_name in TEXT_TOKENS  # the MM-DiTs predict velocities
+        scheduler = RANDOM_FLOW_SCHEDULER if flow else RANDOM_SCHEDULER
+        facts = {"pixel_space": True, **facts}
+    if class_name not in VIEWS:
+        raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
+    config = whole_config(getattr(diffusers, class_name), config)
+    facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
+    if class_name == "DiTTransformer2DModel":
+        facts["text_tokens"] = 0
+    pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
+    resolution = cfg.resolution or facts.get("resolution") or config.get("sample_size", 128) * pixels
+    return Model(
+        class_name, config, folder, cfg.seed, resolution, getattr(torch, cfg.dtype), facts, scheduler
+    )
+
+
+def whole_config(stock: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the constructor's defaults filled in. Raises TypeError for what it does not take."""
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    taken = inspect.signature(stock.__init__).parameters
+    unknown = config.keys() - taken.keys()
+    if unknown:
+        raise TypeError(f"{stock.__name__} takes no {', '.join(sorted(unknown))}")
+    defaults = {name: p.default for name, p in taken.items() if name != "self"}
+    return defaults | config
 
 
 def is_flow(scheduler: dict[str, Any]) -> bool:
@@ -134,4 +175,23 @@ def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Pr
         config["algorithm_type"] = "dpmsolver++"
         if flow:
             config |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    if name == "ddim" and flow:
+        config["prediction_type"] = RANDOM_SCHEDULER["prediction_type"]
     return SCHEDULERS[name].__name__, config
+
+
+def timesteps_of(model: Model, chosen: tuple[str, dict[str, Any]], steps: int) -> dict[str, Any]:
+    """What the model's own pipeline tells its scheduler to set the timesteps by: arguments of `set_timesteps`."""
+    if model.folder is None or chosen[1] is not model.scheduler:
+        return {"num_inference_steps": steps}
+    from experiments.components import timestep_arguments
+
+    return timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)
+
+
+def scheduler_of(model: Model, name: str, steps: int) -> Any:
+    """The diffusers scheduler of a run with its timesteps set. Raises ValueError if it does not fit the model."""
+    chosen = choose_scheduler(model, name)
+    if isinstance(chosen, Problem):
+        raise ValueError(f"{chosen.key}: {chosen.message}")
+    return make_scheduler(*chosen, timesteps_of(model, chosen, steps))

@@ -22,28 +22,17 @@ from experiments.check import ConfigError, nearest
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.models import Model, open_model, scheduler_of
 from experiments.records import git_commit, write_csv, write_json
 from experiments.report import ParameterKey, held_parameters, layers_text
+from pipefusion.core.dit import DiT
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.pixart import PixArtView
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
-
-NAMES = {
-    "transformer_blocks": "blocks",
-    "adaln_single": "AdaLN",
-    "caption_projection": "caption projection",
-    "pos_embed": "patch embedding",
-    "proj_out": "output projection",
-    "scale_shift_table": "output projection",
-}
-"""What the parts of a PixArt model are called, by the first word of a parameter's name."""
 
 NOTE = (
     "Parameters are counted in each rank's own part of the stock diffusers model, built on meta tensors; KV and sent "
     "bytes are closed forms that tests hold equal to measurement, with guidance on (batch 2) at the model's own "
-    "resolution. Replicated: what another device holds too, AdaLN and the caption projection above all."
+    "resolution. Replicated: what another device holds too, embeddings of time and text above all."
 )
 
 
@@ -131,8 +120,8 @@ def facts_of(model: Model) -> dict[str, Any]:
     """Sizes of a model, and its parameters as diffusers itself counts them."""
     view, shape = model.view(), model.shape
     return {
-        "parameters": view.model.num_parameters(),
-        "param_bytes": view.model.num_parameters() * model.dtype.itemsize,
+        "parameters": sum(p.numel() for p in view.model.parameters()),
+        "param_bytes": sum(p.nbytes for p in view.model.parameters()),
         "layers": shape.layers,
         "hidden": shape.hidden,
         "heads": shape.heads,
@@ -149,13 +138,12 @@ class Subject:
         self.model, self.steps = model, steps
         self.module = METHODS[method]
         self.cfg = self.module.Config()
-        chosen = choose_scheduler(model, "shipped")
-        assert isinstance(chosen, tuple), chosen
-        self.scheduler = make_scheduler(*chosen, steps)
-        self.view: PixArtView | None = model.view()
+        self.scheduler = scheduler_of(model, "shipped", steps)
+        self.view: DiT | None = model.view()
+        self.label_of = self.view.label_of
         self.whole = held_parameters(self.view)
 
-    def build(self, devices: int, rank: int) -> PixArtView:
+    def build(self, devices: int, rank: int) -> DiT:
         """The part of the model that the method leaves on this rank."""
         view = self.view or self.model.view()
         self.view = None
@@ -191,10 +179,10 @@ class Subject:
                     "layer_count": len(layers[rank]),
                     "param_bytes": sum(mine.values()),
                     "model_share": sum(mine.values()) / sum(self.whole.values()),
-                    "block_param_bytes": in_blocks(mine),
-                    "block_share": in_blocks(mine) / in_blocks(self.whole),
+                    "block_param_bytes": self.in_blocks(mine),
+                    "block_share": self.in_blocks(mine) / self.in_blocks(self.whole),
                     "replicated_param_bytes": sum(shared.values()),
-                    "replicated": ", ".join(by_name(shared)),
+                    "replicated": ", ".join(self.by_name(shared)),
                     "kv_bytes": forecast.kv_bytes,
                     "sent_bytes": forecast.sent_bytes,
                     "predicted_param_bytes": forecast.param_bytes,
@@ -214,23 +202,21 @@ class Subject:
             "reason": None,
             "devices_bytes": sum(sum(mine.values()) for mine in held),
             "copies_bytes": sum(extra.values()),
-            "copies_by_part": by_name(extra),
+            "copies_by_part": self.by_name(extra),
             "model_bytes": sum(self.whole.values()),
             "reconciles": dict(once) == {name: size for (name, _), size in self.whole.items()},
         }
 
+    def by_name(self, sizes: dict[ParameterKey, int]) -> dict[str, int]:
+        """Bytes by part of the model, the largest first."""
+        parts: Counter[str] = Counter()
+        for (name, _), size in sizes.items():
+            parts[self.label_of(name)] += size
+        return dict(parts.most_common())
 
-def by_name(sizes: dict[ParameterKey, int]) -> dict[str, int]:
-    """Bytes by part of the model, the parts in the order of `NAMES`."""
-    parts = dict.fromkeys(NAMES.values(), 0)
-    for (name, _), size in sizes.items():
-        parts[NAMES[name.split(".")[0]]] += size
-    return {part: size for part, size in parts.items() if size}
-
-
-def in_blocks(sizes: dict[ParameterKey, int]) -> int:
-    """Bytes of the parameters in the transformer's blocks."""
-    return by_name(sizes).get("blocks", 0)
+    def in_blocks(self, sizes: dict[ParameterKey, int]) -> int:
+        """Bytes of the parameters in the transformer's blocks."""
+        return self.by_name(sizes).get("blocks", 0)
 
 
 def show(out: Path, options: ParamsConfig) -> None:

@@ -27,12 +27,11 @@ from experiments.check import ConfigError, check_model
 from experiments.config import RunConfig, as_dict
 from experiments.inputs import random_prompts
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.models import Model, open_model, scheduler_of
 from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.sim.engine import RankFailed, SimulationError
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.faults import Drop, Faults, Kill
@@ -111,20 +110,17 @@ class Subject:
         self.model, self.steps = model, steps
         shape = model.shape
         self.template, self.tensors = model.view(), model.tensors()
-        side = (shape.token_rows * shape.patch_size, shape.token_cols * shape.patch_size)
         draw = torch.Generator().manual_seed(seed)
-        self.noise = torch.randn(1, shape.in_channels, *side, generator=draw)
-        embeds, mask = random_prompts(["", "a tree"], "random", shape.text_tokens, shape.text_channels)
-        self.cond = Conditioning(embeds[1:], mask[1:], 3.0, embeds[:1], mask[:1])
+        self.noise = torch.randn(1, *shape.latent_size, generator=draw)
+        negative, prompt = random_prompts([""], shape), random_prompts(["a tree"], shape)
+        self.cond = Conditioning(prompt, 3.0, negative if shape.guidance == "cfg" else None)
 
     def latents(
         self, case: PerturbCase, faults: Faults, wrap: Callable[[SimFabric], Fabric] = lambda fabric: fabric
     ) -> Tensor:
         """Sample once. `wrap` may put something between the method and its fabric, to plant a bug."""
         module, cfg = METHODS[case.method], method_config(case)
-        chosen = choose_scheduler(self.model, "dpmsolver++")
-        assert isinstance(chosen, tuple)
-        scheduler = make_scheduler(*chosen, self.steps)
+        scheduler = scheduler_of(self.model, "dpmsolver++", self.steps)
         world = World(Mesh({cfg.axis: case.devices}), CPU, TopologyConfig(), faults)
         samplers = []
         for fabric in world.fabrics:

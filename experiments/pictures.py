@@ -1,24 +1,52 @@
-"""Latents of a model that works on pixels -> PNG files."""
+"""Latents of a run -> PNG files."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.records import replacing
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
 
-def write_images(run_dir: Path) -> list[Path]:
-    """images/0.png, 1.png, ... of latents.safetensors [B, 3, H, W] in -1..1; nothing if these are not RGB."""
-    from PIL import Image
+    from experiments.config import RunConfig
+    from experiments.models import Model
+
+
+def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
+    """images/0.png, 1.png, ... of latents.safetensors [B, C, H, W].
+
+    Nothing if the world has no latents, or if these are neither RGB nor of a model that came with a VAE.
+    """
+    path = run_dir / "latents.safetensors"
+    if not path.exists():
+        return []
     from safetensors.torch import load_file
 
-    latents = load_file(run_dir / "latents.safetensors")["latents"]
-    if latents.shape[1] != 3:
-        return []
-    (run_dir / "images").mkdir(exist_ok=True)
-    pixels = ((latents.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()  # [B, H, W, 3]
-    paths = [run_dir / "images" / f"{index}.png" for index in range(len(pixels))]
-    for path, picture in zip(paths, pixels, strict=True):
+    pictures = pictures_of(load_file(path)["latents"], cfg, model)
+    paths = [run_dir / "images" / f"{index}.png" for index in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG")
+            picture.save(temporary, format="PNG")
     return paths
+
+
+def pictures_of(latents: Tensor, cfg: RunConfig, model: Model) -> list[Image]:
+    """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder."""
+    import torch
+    from PIL import Image
+
+    from experiments.decode import decode, has_vae
+
+    if model.facts["pixel_space"]:
+        if latents.shape[1] != 3:
+            return []
+        pixels = ((latents.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        return [Image.fromarray(picture) for picture in pixels]
+    if model.folder is None or not has_vae(model.folder):
+        return []
+    # On the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be full.
+    return decode(model.folder, latents, cfg.model.tiled, torch.device("cpu"), torch.float32)

@@ -17,11 +17,11 @@ from experiments import records
 from experiments.agent import RunFailed
 from experiments.config import RunConfig, prompts_of
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler
+from experiments.models import Model, scheduler_of
 from experiments.report import RankReport, held_parameters, write_report
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Problem
+from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.shape import DiTShape
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.memo import MemoView
 from pipefusion.sim.meta import MetaMode, Recipe
@@ -64,12 +64,9 @@ class Planner:
         hardware, module, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
         assert hardware is not None and cfg.guidance_scale is not None
         key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
-        template = (
-            self.templates.setdefault(key, model.view()) if key not in self.templates else self.templates[key]
-        )
-        chosen = choose_scheduler(model, cfg.scheduler)
-        assert not isinstance(chosen, Problem), chosen
-        scheduler = make_scheduler(*chosen, cfg.steps)
+        if key not in self.templates:
+            self.templates[key] = model.view()
+        template, scheduler = self.templates[key], scheduler_of(model, cfg.scheduler, cfg.steps)
         meters = [Meter(hardware) for _ in range(cfg.devices)]
 
         def running() -> Meter:
@@ -84,7 +81,7 @@ class Planner:
             sampler = module.build(
                 MemoView(dit, fabric, meter, scheduler.timesteps, self.memo), fabric, cfg.method, scheduler
             )
-            meter.hold([*dit.model.parameters(), *dit.model.buffers(), *inputs_of(noise, cond)])
+            meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
             dits.append(dit)
             samplers.append(sampler)
 
@@ -141,18 +138,17 @@ def collector_off() -> Iterator[None]:
 
 def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:
     """Noise and conditioning without data."""
-    side = (shape.token_rows * shape.patch_size, shape.token_cols * shape.patch_size)
-    noise = torch.empty(images, shape.in_channels, *side, device=META)
-    embeds = [torch.empty(images, shape.text_tokens, shape.text_channels, device=META) for _ in range(2)]
-    masks = [torch.empty(images, shape.text_tokens, device=META) for _ in range(2)]
-    negative = (embeds[1], masks[1]) if guidance_scale > 1 else (None, None)
-    return noise, Conditioning(embeds[0], masks[0], guidance_scale, *negative)
 
+    def prompt() -> dict[str, Tensor]:
+        types = {"class_labels": torch.int64}
+        return {
+            name: torch.empty(images, *size, dtype=types.get(name), device=META)
+            for name, size in shape.prompt
+        }
 
-def inputs_of(noise: Tensor, cond: Conditioning) -> list[Tensor]:
-    """The tensors that a run starts from."""
-    found = [noise, cond.embeds, cond.mask, cond.negative_embeds, cond.negative_mask]
-    return [tensor for tensor in found if tensor is not None]
+    guided = shape.guidance == "cfg" and guidance_scale > 1
+    noise = torch.empty(images, *shape.latent_size, device=META)
+    return noise, Conditioning(prompt(), guidance_scale, prompt() if guided else None)
 
 
 def write_plan(cfg: RunConfig, model: Model, run_dir: Path) -> None:

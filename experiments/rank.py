@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.config import ModelConfig
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.models import Model, open_model, scheduler_of
 from experiments.report import (
     ParameterKey,
     RankReport,
@@ -26,12 +26,13 @@ from experiments.report import (
     write_report,
     write_whole,
 )
-from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
+from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.fabric import SimFabric
 
 
 def run_rank(run_dir: str, cfg: dict[str, Any]) -> None:
@@ -72,12 +73,12 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     method_cfg = module.Config(**cfg["method"])
     fabric = LocalFabric(Mesh({method_cfg.axis: cfg["devices"]}), device)
     dit = model.view()
-    scheduler = run_scheduler(model, cfg)
+    scheduler = scheduler_of(model, cfg["scheduler"], cfg["steps"])
     sampler = module.build(dit, fabric, method_cfg, scheduler)
     dit.load(model.tensors(), device)
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg["guidance_scale"], device)
 
-    report = progress(run_dir, dit, cfg) if fabric.rank == 0 else None
+    report = progress(run_dir, fabric, cfg) if fabric.rank == 0 else None
     options = cfg["measure"]
     for index in range(options["warmup_runs"]):
         if report:
@@ -125,24 +126,12 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     dist.barrier()
 
 
-def run_scheduler(model: Model, cfg: dict[str, Any]) -> Any:
-    """The diffusers scheduler of a run with its timesteps set."""
-    chosen = choose_scheduler(model, cfg["scheduler"])
-    if isinstance(chosen, Problem):
-        raise ValueError(f"{chosen.key}: {chosen.message}")
-    return make_scheduler(*chosen, cfg["steps"])
-
-
 def read_inputs(path: Path, guidance_scale: float, device: torch.device) -> tuple[Tensor, Conditioning]:
     """Noise [B,C,H,W] and conditioning from `inputs.safetensors`."""
     tensors = load_file(path, device=str(device))
-    return tensors["noise"], Conditioning(
-        tensors["prompt_embeds"],
-        tensors["prompt_mask"],
-        guidance_scale,
-        tensors.get("negative_prompt_embeds"),
-        tensors.get("negative_prompt_mask"),
-    )
+    noise, lead = tensors.pop("noise"), "negative_"
+    negative = {name.removeprefix(lead): tensors.pop(name) for name in [*tensors] if name.startswith(lead)}
+    return noise, Conditioning(tensors, guidance_scale, negative or None)
 
 
 def timed(
@@ -185,12 +174,11 @@ def peak_of(
     module = METHODS[cfg["method"]["name"]]
     method_cfg = module.Config(**cfg["method"])
     cfg = cfg | {"steps": min(cfg["steps"], getattr(method_cfg, "warmup", 0) + 3)}
-    dit, scheduler = model.view(), run_scheduler(model, cfg)
+    dit, scheduler = model.view(), scheduler_of(model, cfg["scheduler"], cfg["steps"])
     fabric = SilentFabric(Mesh({method_cfg.axis: cfg["devices"]}), rank, device)
     sampler = module.build(dit, fabric, method_cfg, scheduler)
     if loaded is not None:  # the tensors that are held already: a second copy might not fit
-        held = dict(loaded.model.named_parameters())
-        dit.load(lambda name, shard: held[name], device)
+        dit.adopt(loaded)
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
 
 
@@ -201,8 +189,8 @@ def parameters_elsewhere(dit: DiT) -> set[ParameterKey]:
     return {key for rank, keys in enumerate(everyone) if rank != dist.get_rank() for key in keys}
 
 
-def progress(run_dir: Path, dit: Any, cfg: dict[str, Any]) -> Callable[[str], None]:
-    """A function that names the phase; the steps within it are counted by a hook on the model's own time embedding."""
+def progress(run_dir: Path, fabric: LocalFabric | SimFabric, cfg: dict[str, Any]) -> Callable[[str], None]:
+    """A function that names the phase; the steps within it are what the fabric is told of."""
     state = {"phase": "", "step": 0, "of": cfg["steps"]}
     last = 0.0
 
@@ -213,13 +201,14 @@ def progress(run_dir: Path, dit: Any, cfg: dict[str, Any]) -> Callable[[str], No
             last = now
             write_whole(run_dir / ".progress.json", lambda path: path.write_text(json.dumps(state)))
 
-    def count(*_: Any) -> None:
-        state["step"] = int(str(state["step"])) + 1
-        show(False)
+    def count(at: Where) -> None:
+        if state["step"] != at.step + 1:
+            state["step"] = at.step + 1
+            show(False)
 
     def phase(name: str) -> None:
         state.update(phase=name, step=0)
         show(True)
 
-    dit.model.adaln_single.register_forward_hook(count)
+    fabric.watch = count
     return phase

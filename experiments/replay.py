@@ -1,13 +1,15 @@
 """Replay a run directory with plain diffusers: ``python -m experiments.replay RUN_DIR``.
 
-Everything comes from the run's own files and its weights, and nothing from the rest of this project: the stock
-transformer, the stock scheduler, guidance written out. What the run stored as latents must come out again, for
-the methods that claim to equal serial; for the displaced ones the distance is printed and judged by nobody.
+Everything comes from the run's own files and its weights: the stock transformer, called as its own pipeline does
+(`stock_calls.py`), the stock scheduler, guidance written out. Nothing of the methods or views is used. What the run
+stored as latents must come out again, for the methods that claim to equal serial; for the displaced ones the distance
+is printed and judged by nobody.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -19,9 +21,10 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from experiments.stock_calls import predict
+
 EXACT = {"serial", "sync_pipeline", "tensor", "ulysses", "ring"}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}  # relative to the largest latent
-VAE_FACTOR = 8
 
 
 def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
@@ -36,8 +39,10 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
     else:
         architecture = dict(cfg["architecture"])
         cls = getattr(diffusers, architecture.pop("class"))
-        for ours in ("pixel_space", "text_tokens"):  # what a config says of a random model beyond its class
-            architecture.pop(ours, None)
+        taken = inspect.signature(
+            cls.__init__
+        ).parameters  # a config says more of a random model than its class
+        architecture = {key: value for key, value in architecture.items() if key in taken}
         torch.manual_seed(cfg["seed"])
         model = cls(**architecture)
         model = model if dtype == torch.float32 else model.to(dtype)
@@ -52,46 +57,25 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     cfg = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]
     inputs = load_file(run_dir / "inputs.safetensors")
     model = build_model(cfg, record.get("weights"))
-    dtype = next(model.parameters()).dtype
-
     scheduler_class = getattr(diffusers, record["scheduler"]["class"])
     scheduler = scheduler_class.from_config(record["scheduler"]["config"])
-    scheduler.set_timesteps(record["steps"])
-    scale = record["guidance_scale"]
-    guided = scale is not None and scale > 1
-    embeds, mask = inputs["prompt_embeds"], inputs["prompt_mask"]
-    if guided:
-        embeds = torch.cat([inputs["negative_prompt_embeds"], embeds])
-        mask = torch.cat([inputs["negative_prompt_mask"], mask])
-
-    latents = inputs["noise"].float()
-    sizes = size_conditions(model, record["resolution"], len(embeds), dtype)
+    scheduler.set_timesteps(
+        **record["scheduler"].get("set_timesteps", {"num_inference_steps": record["steps"]})
+    )
+    scale, latents = record["guidance_scale"], inputs.pop("noise").float()
+    lead = "negative_"
+    negative = {name.removeprefix(lead): inputs.pop(name) for name in [*inputs] if name.startswith(lead)}
+    prompt = {
+        name: torch.cat([negative[name], tensor]) if negative else tensor for name, tensor in inputs.items()
+    }
     for timestep in scheduler.timesteps:
-        prediction = model(
-            torch.cat([latents] * 2 if guided else [latents]).to(dtype),
-            encoder_hidden_states=embeds.to(dtype),
-            encoder_attention_mask=mask.to(dtype),
-            timestep=timestep.expand(len(embeds)),
-            added_cond_kwargs=sizes,
-            return_dict=False,
-        )[0]
-        if prediction.shape[1] == 2 * latents.shape[1]:
-            prediction = prediction.chunk(2, dim=1)[0]  # the second half is a learned variance
-        if guided:
-            negative, positive = prediction.chunk(2)
-            prediction = negative + scale * (positive - negative)
+        whole = torch.cat([latents] * 2) if negative else latents
+        prediction = predict(model, whole, timestep, prompt, scale, record["resolution"])
+        if negative:
+            against, towards = prediction.chunk(2)
+            prediction = against + scale * (towards - against)
         latents = scheduler.step(prediction.float(), timestep, latents, return_dict=False)[0]
     return latents, load_file(run_dir / "latents.safetensors")["latents"]
-
-
-def size_conditions(
-    model: torch.nn.Module, resolution: int, batch: int, dtype: torch.dtype
-) -> dict[str, Tensor | None]:
-    """What PixArt-alpha is told of the picture's size: [b, 2] in pixels and [b, 1]; other models are told nothing."""
-    if not getattr(model, "use_additional_conditions", False):
-        return {"resolution": None, "aspect_ratio": None}
-    size = torch.tensor([[resolution, resolution]], dtype=dtype).expand(batch, 2)
-    return {"resolution": size, "aspect_ratio": torch.ones(batch, 1, dtype=dtype)}
 
 
 def must_equal_serial(record: dict[str, Any]) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from experiments.config import RunConfig, as_dict
 from experiments.methods import METHODS
-from experiments.models import Model
-from experiments.rank import peak_of, progress, read_inputs, run_scheduler
+from experiments.models import Model, scheduler_of
+from experiments.rank import peak_of, progress, read_inputs
 from experiments.report import RankReport, held_parameters, write_latents, write_report
 from pipefusion.core.mesh import Mesh
 from pipefusion.sim.clock import MeasuredClock
@@ -42,7 +42,8 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
     clocks = None if faults and faults.seed is not None else [MeasuredClock(now) for _ in range(mesh.size)]
     world = World(mesh, CPU, cfg.cluster.topology, faults, clocks)
-    scheduler, tensors, template = run_scheduler(model, config), model.tensors(), model.view()
+    scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
+    tensors, template = model.tensors(), model.view()
     dits = [template.clone() for _ in world.fabrics]
     samplers = []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
@@ -51,7 +52,7 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None
     assert cfg.guidance_scale is not None
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, CPU)
     ready = time.time()
-    tell = progress(run_dir, dits[0], config)
+    tell = progress(run_dir, world.fabrics[0], config)
 
     def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
         latents = samplers[fabric.rank](noise, cond)

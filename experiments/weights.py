@@ -1,102 +1,240 @@
-"""A folder of weights against the architecture it claims to be. Headers only: no tensor is read."""
+"""Where weights come from, and whether a folder of them is what it claims to be. Headers only: no tensor is read."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from experiments.check import ConfigError
+from experiments.check import ConfigError, first_line
 
 KEY = "model.weights"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-ARCHITECTURE = "PixArtTransformer2DModel"
+ARCHITECTURES = (
+    "PixArtTransformer2DModel",
+    "SD3Transformer2DModel",
+    "FluxTransformer2DModel",
+    "Flux2Transformer2DModel",
+    "HunyuanDiT2DModel",
+    "DiTTransformer2DModel",
+)
+"""Classes of diffusers that a `transformer/config.json` may name."""
+
+RENAMED = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTTransformer2DModel"}
+"""What `Transformer2DModel` is called today, by its `norm_type`: PixArt and DiT were published under that name."""
+
+SMALL = ("*.json", "*.txt", "*.model")
+"""What is fetched of every part of a pipeline: configurations and vocabularies."""
+
+VARIANTS = "*/*.*.safetensors"
+"""diffusers' second copies in another precision, such as `diffusion_pytorch_model.fp16.safetensors`: not fetched."""
+
+HEADER_BYTES = 100 << 20
+"""The longest header that safetensors reads."""
 
 
-def check_weights(weights: str) -> None:
-    """Raises ConfigError if a local folder is missing, pickled, broken, or not what its config.json says.
+@dataclass(frozen=True)
+class Stored:
+    """What the header of a file says of a tensor. `dtype` is safetensors' name of it."""
 
-    A hub id is left to the download, which checks what it fetches.
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def resolve_weights(weights: str | Path, parts: Sequence[str] = ("transformer",)) -> Path:
+    """A local folder, or the snapshot of a hub id with the safetensors of `parts` (patterns of folder names).
+
+    What the hub's local cache has is taken from there where the hub cannot be reached. Raises ConfigError.
     """
     folder = Path(weights).expanduser()
-    if not folder.exists():
-        if not folder.is_absolute() and len(folder.parts) == 2 and not folder.parent.exists():
-            return  # organisation/name
+    if folder.is_dir():
+        return folder
+    allowed = "allowed: a folder with transformer/config.json, or a hub id"
+    if folder.exists():
+        raise ConfigError(KEY, f"{weights} is a file; {allowed}")
+    name = str(weights)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or folder.parent.exists():
+        raise ConfigError(KEY, f"{weights} does not exist; {allowed}")
+    from huggingface_hub import snapshot_download
+
+    patterns = [*SMALL, *(f"{part}/*.safetensors" for part in parts)]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=VARIANTS))
+    except Exception as error:  # of the hub, the network or the disk: what helps is the same
+        options = " ".join(f'--include "{pattern}"' for pattern in patterns)
         raise ConfigError(
-            KEY, f"{weights} does not exist; allowed: a folder with transformer/config.json, or a hub id"
-        )
-    if folder.is_file():
-        raise ConfigError(
-            KEY, f"{weights} is a file; allowed: a folder with transformer/config.json, or a hub id"
-        )
+            KEY,
+            f"{name} is no folder, and the hub does not give it ({first_line(error)}); allowed: a folder: "
+            f"`hf download {name} {options} --local-dir FOLDER` where there is a network, then {KEY}=FOLDER",
+        ) from None
+
+
+def check_weights(weights: str | Path) -> Path:
+    """The folder of a local path or hub id, if every header in it is as its config.json says.
+
+    Raises ConfigError with the file and the tensor where weights are missing, pickled, cut short, misplaced, too many,
+    or of another shape or dtype.
+    """
+    folder = resolve_weights(weights)
     part = folder / "transformer"
     config = read_config(part / "config.json")
-    files = sorted(part.glob("*.safetensors"))
-    if not files:
-        pickled = sorted(path.name for path in part.iterdir() if path.suffix in PICKLED)
-        found = f"holds pickled weights ({pickled[0]})" if pickled else "holds no weights"
-        raise ConfigError(KEY, f"{part} {found}; allowed: *.safetensors")
-    compare(read_shapes(files), expected_shapes(config, part), part)
+    found = read_tensors(part)
+    compare(found, expected_shapes(config, part), part, architecture_of(config))
+    return folder
 
 
-def read_config(path: Path) -> dict[str, object]:
+def architecture_of(config: dict[str, Any]) -> str:
+    """The diffusers class that a `config.json` is for, under today's name."""
+    name = config.get("_class_name")
+    if name == "Transformer2DModel":
+        name = RENAMED.get(str(config.get("norm_type")), name)
+    return str(name)
+
+
+def read_config(path: Path) -> dict[str, Any]:
     """The architecture's configuration. Raises ConfigError."""
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(KEY, f"{path} does not exist; allowed: a folder in diffusers' layout") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            KEY, f"{path} is not readable as JSON ({error}); allowed: a diffusers configuration"
-        ) from None
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if name != ARCHITECTURE:
-        raise ConfigError(KEY, f"{path} is for {name}; allowed: {ARCHITECTURE}")
+    config = read_json(path, "a configuration in diffusers' layout")
+    name = architecture_of(config)
+    if name not in ARCHITECTURES:
+        raise ConfigError(KEY, f"{path} is for {name}; allowed: {', '.join(ARCHITECTURES)}")
     return config
 
 
-def read_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes from the headers of safetensors files. Raises ConfigError if one is broken or cut short."""
+def read_json(path: Path, allowed: str) -> dict[str, Any]:
+    """A JSON file that holds a mapping. Raises ConfigError."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(KEY, f"{path} does not exist; allowed: {allowed}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(KEY, f"{path} is not readable as JSON ({error}); allowed: {allowed}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(KEY, f"{path} holds no mapping; allowed: {allowed}")
+    return content
+
+
+def read_tensors(part: Path) -> dict[str, Stored]:
+    """All tensors of a `transformer/` folder, which must lie in the files where its index says. Raises ConfigError."""
+    from pipefusion.core.weights import INDEX, NAME
+
+    index = read_index(part / INDEX) if (part / INDEX).exists() else None
+    wanted = {NAME} if index is None else set(index.values())
+    there = sorted(path.name for path in part.glob("*.safetensors"))
+    files = [name for name in there if name in wanted or name.count(".") == 1]  # the others are variants
+    if index is None and not files:
+        pickled = sorted(path.name for path in part.iterdir() if path.suffix in PICKLED)
+        holds = f"holds pickled weights ({pickled[0]})" if pickled else "holds no weights"
+        raise ConfigError(KEY, f"{part} {holds}; allowed: *.safetensors, as save_pretrained writes them")
+    for name, file in (index or {}).items():
+        if file not in files:
+            raise ConfigError(
+                KEY, f"{part / file} does not exist, and {INDEX} says {name} is in it; allowed: all its files"
+            )
+    found: dict[str, Stored] = {}
+    for file in files:
+        first = next((name for name, other in (index or {}).items() if other == file), None)
+        for name, tensor in read_header(part / file, first).items():
+            if index is None and file != NAME:
+                raise ConfigError(
+                    KEY,
+                    f"{tensor.file} has {name}, and there is no {INDEX}; allowed: {NAME} alone, or an index",
+                )
+            if index is not None and index.get(name) != file:
+                says = f"says is in {index[name]}" if name in index else "does not name"
+                raise ConfigError(
+                    KEY, f"{tensor.file} has {name}, which {INDEX} {says}; allowed: what its index says"
+                )
+            found[name] = tensor
+    for name, file in (index or {}).items():
+        if name not in found:
+            raise ConfigError(
+                KEY, f"{part / file} lacks {name}, which {INDEX} says is in it; allowed: what its index says"
+            )
+    return found
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor -> name of its file. Raises ConfigError."""
+    what = "weight_map, from each tensor to the *.safetensors file beside it"
+    names = read_json(path, what).get("weight_map")
+    if not isinstance(names, dict):
+        raise ConfigError(KEY, f"{path} has no weight_map; allowed: {what}")
+    for name, file in names.items():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise ConfigError(KEY, f"{path} says {name} is in {file}; allowed: {what}")
+    return names
+
+
+def read_header(path: Path, first: str | None) -> dict[str, Stored]:
+    """The tensors of one file; `first` is one that should be there. Raises ConfigError if pickled or cut short."""
     from safetensors import SafetensorError, safe_open
 
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(
-                KEY, f"{path} is truncated or broken ({error}); allowed: whole safetensors files"
-            ) from None
-    return shapes
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    if start in (b"PK", b"\x80\x02", b"\x80\x04"):  # a zip, as torch.save writes, or a plain pickle
+        what = f"{path} is a pickle under another name" + (f", where {first} should be" if first else "")
+        raise ConfigError(KEY, f"{what}; allowed: safetensors, as save_pretrained writes them")
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 (not a mapping)
+            return {
+                name: Stored(path, tuple(each.get_shape()), each.get_dtype()) for name, each in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        cut = first_cut(path) or first
+        what = f"{path} is truncated or broken" + (f", {cut} is not whole" if cut else "")
+        raise ConfigError(KEY, f"{what} ({error}); allowed: whole safetensors files") from None
 
 
-def expected_shapes(config: dict[str, object], part: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model that the configuration describes, built without data. Raises ConfigError."""
+def first_cut(path: Path) -> str | None:
+    """The first tensor that a truncated file does not hold whole; None where its header is broken."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, HEADER_BYTES)))
+        ends = sorted(
+            (each["data_offsets"][1], name) for name, each in header.items() if "data_offsets" in each
+        )
+        return next((name for end, name in ends if 8 + length + end > size), None)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def expected_shapes(config: dict[str, Any], part: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the model that a configuration describes, built without data. Raises ConfigError."""
+    import diffusers
     import torch
-    from diffusers import PixArtTransformer2DModel
 
+    name = architecture_of(config)
     try:
         with torch.device("meta"):
-            model = PixArtTransformer2DModel.from_config(config)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(KEY, f"{part}/config.json: {error}; allowed: what {ARCHITECTURE} takes") from None
+            model = getattr(diffusers, name).from_config(config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        text = f"{part / 'config.json'}: {first_line(error)}; allowed: what {name} takes"
+        raise ConfigError(KEY, text) from None
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], part: Path) -> None:
-    """Raises ConfigError at the first tensor that is missing, too many, or of another shape."""
-    for name in expected:
-        if name not in found:
-            raise ConfigError(
-                KEY, f"{part} lacks {name}; allowed: the {len(expected)} tensors of {ARCHITECTURE}"
-            )
-    for name, shape in found.items():
-        if name not in expected:
-            raise ConfigError(
-                KEY, f"{part} has {name}, which {ARCHITECTURE} has not; allowed: its {len(expected)} tensors"
-            )
-        if shape != expected[name]:
-            raise ConfigError(
-                KEY, f"{part} has {name} of shape {list(shape)}; allowed: {list(expected[name])}"
-            )
+def compare(found: dict[str, Stored], expected: dict[str, tuple[int, ...]], part: Path, name: str) -> None:
+    """Raises ConfigError at the first tensor that is missing, too many, or of another shape or dtype."""
+    from pipefusion.core.weights import DTYPES, INDEX, NAME
+
+    holder = part / (INDEX if (part / INDEX).exists() else NAME)
+    for key in expected:
+        if key not in found:
+            raise ConfigError(KEY, f"{holder} lacks {key}; allowed: the {len(expected)} tensors of {name}")
+    for key, tensor in found.items():
+        if key not in expected:
+            text = f"{tensor.file} has {key}, which {name} has not; allowed: its {len(expected)} tensors"
+            raise ConfigError(KEY, text)
+        if tensor.shape != expected[key]:
+            text = f"{tensor.file} has {key} of shape {list(tensor.shape)}; allowed: {list(expected[key])}"
+            raise ConfigError(KEY, text)
+        if tensor.dtype not in DTYPES:
+            text = f"{tensor.file} has {key} of dtype {tensor.dtype}; allowed: {', '.join(DTYPES)}"
+            raise ConfigError(KEY, text)

@@ -1,4 +1,4 @@
-"""One sampling case, the same for every test: a tiny random PixArt, a method, a grid point."""
+"""One sampling case, the same for every test: a tiny random model (PixArt unless named), a method, a grid point."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from experiments import models
 from experiments.config import ModelConfig
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
-from pipefusion.core.dit import Conditioning, Shard, parameter_parts
+from experiments.models import Model, open_model
+from experiments.params import model_config
+from pipefusion.core.dit import Conditioning, parameter_parts
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
 
 TINY: dict[str, Any] = {
@@ -35,11 +37,13 @@ TINY: dict[str, Any] = {
     "use_additional_conditions": False,
     "text_tokens": 7,
 }
+FAMILIES = ("sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny", "hunyuan_tiny", "dit_tiny")
+"""The other architectures, as conf/model has them."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What varies in the grid. `method` holds the method's own keys."""
+    """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights."""
 
     name: str
     method: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +52,8 @@ class Case:
     guidance: float = 1.0
     images: int = 1
     architecture: dict[str, Any] = field(default_factory=dict)
+    model: str = "pixart"
+    gain: float = 1.0
     peak: bool = False
 
     def but(self, **changes: Any) -> Case:
@@ -69,35 +75,58 @@ class Result:
 
 
 def model_of(case: Case) -> Model:
-    return _model(tuple(sorted(case.architecture.items())))
+    return _model(case.model, tuple(sorted(case.architecture.items())))
 
 
 @cache
-def _model(changes: tuple[tuple[str, Any], ...]) -> Model:
-    return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
+def _model(name: str, changes: tuple[tuple[str, Any], ...]) -> Model:
+    if name == "pixart":
+        return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
+    cfg = model_config(name)
+    assert cfg.architecture is not None
+    return open_model(replace(cfg, architecture=cfg.architecture | dict(changes)))
 
 
 @cache
-def tensors_of(architecture: tuple[tuple[str, Any], ...]) -> Callable[[str, Shard | None], Tensor]:
-    return _model(architecture).tensors()
+def tensors_of(name: str, architecture: tuple[tuple[str, Any], ...]) -> Callable[..., Tensor]:
+    return _model(name, architecture).tensors()
+
+
+def weights_of(case: Case) -> Callable[..., Tensor]:
+    read = tensors_of(case.model, tuple(sorted(case.architecture.items())))
+
+    def louder(*args: Any, **kwargs: Any) -> Tensor:
+        tensor = read(*args, **kwargs)
+        return tensor * case.gain if tensor.ndim == 2 else tensor
+
+    return read if case.gain == 1 else louder
 
 
 def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
     """Noise and prompts that depend on the seed only; the masks differ between the images."""
     draw = torch.Generator().manual_seed(7)
-    shape, b = model.shape, case.images
-    side = shape.token_rows * shape.patch_size
-    noise = torch.randn(b, shape.in_channels, side, side, generator=draw)
-    embeds = torch.randn(2, b, shape.text_tokens, shape.text_channels, generator=draw)
-    mask = torch.ones(2, b, shape.text_tokens)
-    mask[0, :, 2:], mask[1, :, 5:] = 0, 0
-    return noise, Conditioning(embeds[1], mask[1], case.guidance, embeds[0], mask[0])
+    noise = torch.randn(case.images, *model.shape.latent_size, generator=draw)
+    prompt, negative = (prompts(model.shape, case.images, draw, kept) for kept in (5, 2))
+    if model.shape.guidance != "cfg":
+        return noise, Conditioning(prompt, case.guidance)
+    return noise, Conditioning(prompt, case.guidance, negative)
+
+
+def prompts(shape: DiTShape, images: int, draw: torch.Generator, kept: int) -> dict[str, Tensor]:
+    """Random prompt tensors, of which the masks leave the first `kept` tokens."""
+    found = {}
+    for name, size in shape.prompt:
+        if name.startswith("prompt_mask"):
+            found[name] = (torch.arange(size[0]) < kept).float().repeat(images, 1)
+        elif name == "class_labels":
+            found[name] = torch.randint(1000, (images,), generator=draw)
+        else:
+            found[name] = torch.randn(images, *size, generator=draw)
+    return found
 
 
 def scheduler_of(case: Case, model: Model) -> Any:
-    chosen = choose_scheduler(model, case.scheduler)
-    assert isinstance(chosen, tuple)
-    return make_scheduler(*chosen, case.steps)
+    return models.scheduler_of(model, case.scheduler, case.steps)
 
 
 def sample(case: Case) -> Result:
@@ -107,7 +136,7 @@ def sample(case: Case) -> Result:
     problem = module.check(model.shape, n, case.steps, cfg)
     assert problem is None, problem
     noise, cond = inputs(case, model)
-    mesh, tensors = Mesh({cfg.axis: n}), tensors_of(tuple(sorted(case.architecture.items())))
+    mesh, tensors = Mesh({cfg.axis: n}), weights_of(case)
     fabric = LocalFabric(mesh, torch.device("cpu"))
     dit = model.view()
     scheduler = scheduler_of(case, model)
@@ -145,7 +174,7 @@ def peak_of(case: Case, model: Model, mesh: Mesh, rank: int, device: str) -> int
     fabric = SilentFabric(mesh, rank, torch.device(device))
     sampler = module.build(dit, fabric, module.Config(**case.method), scheduler)
     if device != "meta":
-        dit.load(tensors_of(tuple(sorted(case.architecture.items()))), fabric.device)
+        dit.load(weights_of(case), fabric.device)
     noise, cond = inputs(case, model)
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(fabric.device))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from pipefusion.core.dit import DiTShape, Problem
+from pipefusion.core.dit import Problem
+from pipefusion.core.shape import DiTShape
+from pipefusion.core.split import SPLITS, Split
 
 
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:
@@ -22,6 +24,23 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> Problem | None:
     near = get_close_matches(value, allowed, n=1)
     return Problem(
         key, f"{value!r} is unknown{f', nearest: {near[0]}' if near else ''}; allowed: {', '.join(allowed)}"
+    )
+
+
+def splits(split: Split, layers: int, devices: int) -> Problem | None:
+    """`method.split`: a name, or the layers of each stage, as many as devices and none left over."""
+    if isinstance(split, str):
+        return one_of("method.split", split, (*SPLITS, "a list of layers a stage"))
+    if (
+        len(split) == devices
+        and sum(split) == layers
+        and all(isinstance(size, int) and size >= 0 for size in split)
+    ):
+        return None
+    given = ",".join(map(str, split))
+    text = f"[{given}] does not cut {layers} layers into {devices} stages"
+    return Problem(
+        "method.split", f"{text}; allowed: {', '.join(SPLITS)}, or {devices} numbers of sum {layers}"
     )
 
 

@@ -5,10 +5,11 @@ Symbols: p image tokens, hs hidden size, b = images * guidance branches, n devic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipefusion.core.dit import DiTShape
-from pipefusion.core.split import split_layers
+from pipefusion.core.shape import DiTShape
+from pipefusion.core.split import Split, split_layers
 
 LATENT_ITEMSIZE = 4  # latents are float32 whatever the model computes in
 
@@ -26,41 +27,15 @@ class Prediction:
     recv_bytes: int
 
 
-def block_params(shape: DiTShape, shards: int = 1) -> int:
-    """Elements of one block: 16 hs^2 + 19 hs. With `shards` > 1 heads and MLP columns are split, the rest is kept."""
-    hs, mlp = shape.hidden, shape.mlp_hidden
-    split = (
-        8 * hs * hs + 6 * hs + 2 * hs * mlp + mlp
-    )  # q, k, v with biases, output matrices, both MLP matrices
-    kept = 3 * hs + 6 * hs  # biases of the three row-parallel outputs, scale_shift_table
-    return split // shards + kept
-
-
-def embed_params(shape: DiTShape) -> int:
-    """Elements of the patch embedding."""
-    return shape.in_channels * shape.patch_size**2 * shape.hidden + shape.hidden
-
-
-def unembed_params(shape: DiTShape) -> int:
-    """Elements of the final modulation and projection."""
-    out = shape.patch_size**2 * shape.out_channels
-    return shape.hidden * out + out + 2 * shape.hidden
-
-
-def conditioning_params(shape: DiTShape) -> int:
-    """Elements of AdaLN-single and the caption projection, which every device needs."""
-    hs, third = shape.hidden, shape.hidden // 3
-    time = 256 * hs + hs + hs * hs + hs + 6 * hs * hs + 6 * hs
-    size = 2 * (256 * third + third + third * third + third) if shape.size_conditions else 0
-    return time + size + shape.text_channels * hs + hs + hs * hs + hs
-
-
 def held_params(
-    shape: DiTShape, layers: int, embed: bool = True, unembed: bool = True, shards: int = 1
+    shape: DiTShape, layers: range, embed: bool = True, unembed: bool = True, shards: int = 1
 ) -> int:
-    """Bytes of the parameters of a device with this many layers."""
-    count = layers * block_params(shape, shards) + conditioning_params(shape)
-    count += embed * embed_params(shape) + unembed * unembed_params(shape)
+    """Bytes of the parameters of a device with these layers; with `shards` > 1 heads and MLP columns are split."""
+    blocks = [shape.blocks[layer] for layer in layers]
+    count = sum(block.split_params // shards + block.kept_params for block in blocks)
+    count += sum(size for served, size in shape.shared_params if not served or set(served) & set(layers))
+    count += embed * shape.embed_params + unembed * shape.unembed_params
+    count += (unembed and 0 not in layers) * shape.borrowed_params
     return count * shape.itemsize
 
 
@@ -74,48 +49,86 @@ def hidden_bytes(shape: DiTShape, batch: int) -> int:
     return shape.tokens * shape.hidden * batch * shape.itemsize
 
 
+def text_bytes(shape: DiTShape, batch: int) -> int:
+    """Hidden states of the prompt where they go through the blocks (MM-DiT): T * hs * b * itemsize."""
+    return shape.joint_tokens * shape.hidden * batch * shape.itemsize
+
+
 def latent_bytes(shape: DiTShape, images: int) -> int:
     """Latents of the whole image."""
     return images * shape.in_channels * shape.tokens * shape.patch_size**2 * LATENT_ITEMSIZE
 
 
-def layer_flops(shape: DiTShape) -> float:
-    """Multiply-adds times two of one block for one image token, text included at its share."""
-    linear = 2 * (6 * shape.hidden**2 + 2 * shape.hidden * shape.mlp_hidden)
-    text = 2 * 2 * shape.hidden**2 * shape.text_tokens / shape.tokens
-    return linear + text + 4 * shape.hidden * (shape.tokens + shape.text_tokens)
+def layer_flops(shape: DiTShape, layer: int = 0) -> float:
+    """Multiply-adds times two of one block on one whole image and its prompt."""
+    block, p, text = shape.blocks[layer], shape.tokens, shape.text_tokens
+    attended = (p + shape.joint_tokens) ** 2 + shape.cross * p * text
+    return 2 * (block.image_macs * p + block.text_macs * text) + 4 * shape.hidden * attended
 
 
-def stages(shape: DiTShape, devices: int, how: str) -> list[range]:
-    """Layers of each pipeline stage; `cost` balances FLOPs with embed and unembed included."""
-    token = 2 * shape.patch_size**2 * shape.hidden
-    first, last = token * shape.in_channels, token * shape.out_channels
-    return split_layers(shape.layers, devices, how, [layer_flops(shape)] * shape.layers, first, last)
+def stages(shape: DiTShape, devices: int, how: Split) -> list[range]:
+    """Layers of each pipeline stage. `cost` balances FLOPs, `bytes` parameters, embed and unembed included."""
+    if how == "cost":
+        token = 2 * shape.patch_size**2 * shape.hidden * shape.tokens
+        ends = token * shape.in_channels, token * shape.out_channels
+        weights = [layer_flops(shape, layer) for layer in range(shape.layers)]
+    else:
+        ends = shape.embed_params, shape.unembed_params
+        weights = [block.split_params + block.kept_params for block in shape.blocks]
+    return split_layers(shape.layers, devices, how, weights, *ends)
+
+
+def stage_of(layers: Sequence[range], layer: int) -> int:
+    """The stage that has a layer."""
+    return next(stage for stage, held in enumerate(layers) if layer in held)
+
+
+def takes_text(stages: Sequence[range], stage: int) -> bool:
+    """Whether an MM-DiT's prompt still goes to this stage: it, or one after it, has a block."""
+    return any(stages[stage:])
 
 
 def stage_prediction(
     shape: DiTShape,
-    layers: range,
-    devices: int,
+    layers: Sequence[range],
     rank: int,
     steps: int,
     batch: int,
     images: int,
+    *,
+    texts: int,
     largest_rows: int,
     kv: bool,
+    kept_text: bool = False,
 ) -> Prediction:
-    """A pipeline stage. Per step it sends p * hs * b elements on, the last one the new latents to the first."""
+    """A pipeline stage, of stages with these `layers`. An MM-DiT's prompt goes along with `texts` of its messages.
+
+    Per step it sends p * hs * b elements on, the last one the new latents to the first. `largest_rows` are
+    those of the longest message. Skips go straight to the stage of their mirror layer, into place for a whole image.
+    """
+    devices, mine = len(layers), layers[rank]
     first, last = rank == 0, rank == devices - 1
-    hidden, latent = steps * hidden_bytes(shape, batch), steps * latent_bytes(shape, images)
-    largest = largest_rows * shape.token_cols * shape.hidden * batch * shape.itemsize
+    latent = steps * latent_bytes(shape, images)
+    image, text = steps * hidden_bytes(shape, batch), texts * text_bytes(shape, batch)
+    given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
+    taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
+    buffers = latent_bytes(shape, images) if first or last else 0
+    buffers += 2 * text_bytes(shape, batch) * len(mine) if kv else 0  # the prompt's place in front of K and V
+    takes, passes = takes_text(layers, rank), takes_text(layers, rank + 1)
+    buffers += text_bytes(shape, batch) if kept_text and takes and not first else 0
+    message = largest_rows * shape.token_cols * shape.hidden * batch * shape.itemsize
+    message += takes * text_bytes(shape, batch)
+    comm = 0 if first else 2 * message
     return Prediction(
-        layers=layers,
-        param_bytes=held_params(shape, len(layers), embed=first, unembed=last),
-        kv_bytes=kv_bytes(shape, len(layers), batch) if kv else 0,
-        buffer_bytes=latent_bytes(shape, images) if first or last else 0,
-        comm_bytes=0 if first else 2 * largest,
-        sent_bytes=0 if devices == 1 else latent if last else hidden,
-        recv_bytes=0 if devices == 1 else latent if first else hidden,
+        layers=mine,
+        param_bytes=held_params(shape, mine, embed=first, unembed=last),
+        kv_bytes=kv_bytes(shape, len(mine), batch) if kv else 0,
+        buffer_bytes=buffers,
+        comm_bytes=comm + taken * hidden_bytes(shape, batch),
+        sent_bytes=(0 if devices == 1 else latent if last else image + passes * text)
+        + given * steps * hidden_bytes(shape, batch),
+        recv_bytes=(0 if devices == 1 else latent if first else image + takes * text)
+        + taken * steps * hidden_bytes(shape, batch),
     )
 
 
@@ -134,7 +147,7 @@ def band_prediction(
     gathered = (devices - 1) * latent // devices
     return Prediction(
         layers=range(shape.layers),
-        param_bytes=held_params(shape, shape.layers),
+        param_bytes=held_params(shape, range(shape.layers)),
         kv_bytes=kv,
         buffer_bytes=latent // devices,
         comm_bytes=comm_bytes + (latent if devices > 1 else 0),

@@ -4,84 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
-
-
-@dataclass(frozen=True)
-class DiTShape:
-    """The sizes that costs and checks follow from. Lengths in tokens, pixels of the latent, or elements."""
-
-    layers: int
-    heads: int
-    hidden: int
-    token_rows: int
-    token_cols: int
-    patch_size: int
-    in_channels: int
-    out_channels: int
-    text_channels: int
-    text_tokens: int
-    mlp_hidden: int
-    itemsize: int = 4
-    size_conditions: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """p, the image tokens."""
-        return self.token_rows * self.token_cols
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden // self.heads
-
-    def band_tokens(self, rows: range) -> slice:
-        """The image tokens of a band of token rows."""
-        return slice(rows.start * self.token_cols, rows.stop * self.token_cols)
-
-    def band_latent(self, rows: range) -> slice:
-        """The latent rows of a band of token rows."""
-        return slice(rows.start * self.patch_size, rows.stop * self.patch_size)
+from pipefusion.core.shape import DiTShape
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Prompt embeddings [B, T, D] with mask [B, T]; the negative ones are used when guidance_scale > 1."""
+    """What the model is told of the prompts: tensors by name, one row an image, as `DiTShape.prompt` lists them.
 
-    embeds: Tensor
-    mask: Tensor
+    With a guidance scale above 1 and `negative` tensors of the same names, guidance is classifier-free.
+    """
+
+    prompt: Mapping[str, Tensor]
     guidance_scale: float = 1.0
-    negative_embeds: Tensor | None = None
-    negative_mask: Tensor | None = None
+    negative: Mapping[str, Tensor] | None = None
 
     @property
     def guided(self) -> bool:
-        return self.guidance_scale > 1.0
+        return self.negative is not None and self.guidance_scale > 1.0
 
     @property
     def branches(self) -> int:
         """Copies of the image in one forward: 2 with classifier-free guidance, else 1."""
         return 2 if self.guided else 1
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, for who counts memory."""
+        return [*self.prompt.values(), *(self.negative or {}).values()]
+
     def to(self, device: torch.device) -> Conditioning:
         """The same on another device."""
-        negative = [None if t is None else t.to(device) for t in (self.negative_embeds, self.negative_mask)]
-        return Conditioning(self.embeds.to(device), self.mask.to(device), self.guidance_scale, *negative)
+        prompt = {name: tensor.to(device) for name, tensor in self.prompt.items()}
+        negative = {name: tensor.to(device) for name, tensor in (self.negative or {}).items()}
+        return Conditioning(prompt, self.guidance_scale, negative or None)
 
-    def stacked(self) -> tuple[Tensor, Tensor]:
-        """Embeddings and masks of all branches, unconditional first as in diffusers: [branches*B, T, D] and [.., T]."""
+    def stacked(self, name: str) -> Tensor:
+        """A tensor of all branches, unconditional first as in diffusers: [branches*B, ...]."""
         if not self.guided:
-            return self.embeds, self.mask
-        assert self.negative_embeds is not None and self.negative_mask is not None
-        return torch.cat([self.negative_embeds, self.embeds]), torch.cat([self.negative_mask, self.mask])
+            return self.prompt[name]
+        assert self.negative is not None
+        return torch.cat([self.negative[name], self.prompt[name]])
 
 
-Shard = tuple[int, int, int]
-"""(dimension, start, stop): the slice of a parameter that this rank holds."""
+class Tokens(NamedTuple):
+    """What goes from block to block for a band: image tokens [b, t, hs], of an MM-DiT also the prompt's [b, T, hs]."""
+
+    image: Tensor
+    text: Tensor | None = None
+
+
+class Given(NamedTuple):
+    """What the blocks are told besides tokens, each as the view made it: the same for all layers of a job."""
+
+    text: Any
+    modulation: Any
+    positions: Any
+
+
+Shard = tuple[int, tuple[tuple[int, int], ...]]
+"""(dimension, sections): the slices (start, stop) of a parameter that this rank holds, one after the other."""
+
+
+class TensorPlan(NamedTuple):
+    """The linear layers of a block that tensor parallelism splits, by their name in the block.
+
+    A fused layer is split section by section; the sections are sizes along its outputs (columns) or inputs (rows).
+    """
+
+    columns: Mapping[str, tuple[int, ...]]
+    rows: Mapping[str, tuple[int, ...]]
 
 
 class DiT(Protocol):
@@ -90,6 +87,7 @@ class DiT(Protocol):
     shape: DiTShape
     model: nn.Module
     dtype: torch.dtype
+    device: torch.device
     layers: range
     shards: dict[str, Shard]
 
@@ -101,28 +99,54 @@ class DiT(Protocol):
         """Drop the blocks outside `layers`, and the embed and unembed parts where they are not wanted."""
         ...
 
-    def load(self, tensors: Callable[[str, Shard | None], Tensor], device: torch.device) -> None:
-        """Fill every remaining parameter with `tensors(name, shard)`."""
+    def load(self, tensors: Callable[..., Tensor], device: torch.device) -> None:
+        """Fill every remaining parameter with `tensors(name, shard, dtype=..., device=...)`."""
+        ...
+
+    def adopt(self, other: DiT) -> None:
+        """Take over the tensors of a view that holds the same parts: loading without a second copy."""
+        ...
+
+    def block_name(self, layer: int) -> str:
+        """Where in the model the block of a layer is."""
+        ...
+
+    def tensor_plan(self, layer: int) -> TensorPlan:
+        """What tensor parallelism splits in the block of a layer."""
+        ...
+
+    def part_of(self, name: str) -> str:
+        """The part that a parameter belongs to: `block 3`, `embed`, `unembed` or `conditioning`."""
+        ...
+
+    def label_of(self, name: str) -> str:
+        """What people call the part that a parameter belongs to: `blocks`, `AdaLN`, `patch embedding`, ..."""
         ...
 
     def text(self, cond: Conditioning) -> Any:
-        """What every block needs of the prompt; the same for all steps and patches of an image."""
+        """What the model makes of the prompt; the same for all steps and patches of an image."""
         ...
 
-    def modulation(self, timestep: Tensor, batch: int) -> Any:
-        """What every block and the unembedding need of a timestep (a scalar tensor); the same for all patches."""
+    def modulation(self, timestep: Tensor, text: Any, batch: int) -> Any:
+        """What blocks and unembedding need of a timestep (a scalar tensor); the same for all patches."""
         ...
 
-    def embed(self, latent: Tensor, rows: range) -> Tensor:
-        """Band [b, C, rows*patch, W] -> hidden states [b, tokens of the band, hs], positions of the full image."""
+    def positions(self, rows: range) -> Any:
+        """What the blocks need to know of a band's place in the image (rotary tables); None where embed tells all."""
         ...
 
-    def block(self, layer: int, hidden: Tensor, modulation: Any, text: Any, attend: Attend) -> Tensor:
-        """One block on a band [b, t, hs]; `attend` does its self-attention."""
+    def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
+        """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and the prompt's at the start."""
         ...
 
-    def unembed(self, hidden: Tensor, modulation: Any, rows: range) -> Tensor:
-        """Hidden states of a band -> the model's prediction [b, C, rows*patch, W]."""
+    def block(
+        self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
+    ) -> Tokens:
+        """One block on a band; `attend` does its self-attention, `skip` [b, t, hs] comes from a layer before."""
+        ...
+
+    def unembed(self, image: Tensor, modulation: Any, rows: range) -> Tensor:
+        """Image tokens [b, t, hs] of a band -> the model's prediction [b, C, rows*patch, W]."""
         ...
 
 
@@ -138,11 +162,46 @@ class Problem:
     message: str
 
 
+class Skips(Protocol):
+    """Long skip connections of one job, wherever their ends are."""
+
+    def put(self, layer: int, image: Tensor) -> None:
+        """The output of a layer, for the layer that takes it later, if any does."""
+        ...
+
+    def take(self, layer: int) -> Tensor | None:
+        """What a layer takes, or None."""
+        ...
+
+
+class KeptSkips:
+    """Skip connections of a device that has all layers."""
+
+    def __init__(self, shape: DiTShape):
+        self._takers = dict(shape.skips)
+        self._kept: dict[int, Tensor] = {}
+
+    def put(self, layer: int, image: Tensor) -> None:
+        if layer in self._takers:
+            self._kept[self._takers[layer]] = image
+
+    def take(self, layer: int) -> Tensor | None:
+        return self._kept.pop(layer, None)
+
+
+def run_blocks(dit: DiT, tokens: Tokens, given: Given, attend: Attend, skips: Skips) -> Tokens:
+    """A band through all blocks that this rank holds."""
+    for layer in dit.layers:
+        tokens = dit.block(layer, tokens, given, attend, skips.take(layer))
+        skips.put(layer, tokens.image)
+    return tokens
+
+
 def parameter_parts(dit: DiT) -> Mapping[str, int]:
     """Bytes of the parameters held, each tensor once, by part: `block i`, `embed`, `unembed`, `conditioning`."""
     parts: dict[str, int] = {}
     for name, parameter in dit.model.named_parameters():
-        part = part_of(name)
+        part = dit.part_of(name)
         parts[part] = parts.get(part, 0) + parameter.numel() * parameter.element_size()
     return parts
 
@@ -160,14 +219,3 @@ def clone_modules(module: nn.Module) -> nn.Module:
         name: None if child is None else clone_modules(child) for name, child in module._modules.items()
     }
     return twin
-
-
-def part_of(name: str) -> str:
-    """The part of the model that a parameter's name belongs to."""
-    if name.startswith("transformer_blocks."):
-        return f"block {name.split('.')[1]}"
-    if name.startswith("pos_embed."):
-        return "embed"
-    if name.startswith(("proj_out.", "scale_shift_table")):
-        return "unembed"
-    return "conditioning"

@@ -93,6 +93,11 @@ class Ledger:
         for kind in self.buffer_bytes:
             self.buffer_bytes[kind] = 0
 
+    def move(self, source: Kind, to: Kind, nbytes: int) -> None:
+        """Count bytes of a buffer under another kind than it was asked for as."""
+        self.buffer_bytes[source] -= nbytes
+        self.buffer_bytes[to] += nbytes
+
     def span(
         self, kind: Literal["compute", "wait"], at: Where, start_s: float, end_s: float, op: str = ""
     ) -> None:

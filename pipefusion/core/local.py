@@ -61,6 +61,7 @@ class LocalFabric:
         self.mesh, self.device = mesh, device
         self.rank = dist.get_rank()
         self.ledger = Ledger()
+        self.watch: Callable[[Where], None] | None = None  # told what is computed next, for a progress bar
         self.clock: WallClock | CudaClock = CudaClock() if device.type == "cuda" else WallClock()
         names = tuple(mesh.axes)
         device_mesh = init_device_mesh(device.type, tuple(mesh.axes.values()), mesh_dim_names=names)
@@ -95,6 +96,8 @@ class LocalFabric:
 
     def begin(self, at: Where) -> None:
         self._places.append((len(self._spans), at))
+        if self.watch:
+            self.watch(at)
 
     def close(self) -> tuple[float, float, float]:
         """(compute_s, wait_s, total_s) since `clear`, this rank's own; fills the ledger's times and its timeline.
@@ -143,19 +146,19 @@ class LocalFabric:
     def zeros(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
         return self.empty(kind, *shape, dtype=dtype).zero_()
 
-    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> Work:
+    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         place = self.axis(axis)
         edge = (axis, place.index) if to == (place.index + 1) % place.size else None
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
-        return self._start(
-            entry, (tensor,), dist.isend, tensor, place.ranks[to], group=self._group(axis, edge)
-        )
+        group = self._group(axis, edge, tag)
+        return self._start(entry, (tensor,), dist.isend, tensor, place.ranks[to], group=group, tag=tag)
 
-    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where) -> Work:
+    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         place = self.axis(axis)
         edge = (axis, source) if place.index == (source + 1) % place.size else None
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
-        return self._start(entry, (out,), dist.irecv, out, place.ranks[source], group=self._group(axis, edge))
+        group = self._group(axis, edge, tag)
+        return self._start(entry, (out,), dist.irecv, out, place.ranks[source], group=group, tag=tag)
 
     def send(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> None:
         self.isend(tensor, to, axis=axis, at=at).wait()
@@ -193,16 +196,17 @@ class LocalFabric:
         entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
         return self._collect(entry, (tensor,), dist.all_reduce, tensor)
 
-    def _group(self, axis: str, edge: tuple[str, int] | None) -> Any:
-        return self._edges.get(edge, self._groups[axis]) if edge else self._groups[axis]
+    def _group(self, axis: str, edge: tuple[str, int] | None, tag: int) -> Any:
+        # NCCL knows no tags and keeps one order a communicator: another tag has to go through another one.
+        return self._edges.get(edge, self._groups[axis]) if edge and not tag else self._groups[axis]
 
     def _start(
-        self, entry: Entry, tensors: tuple[Tensor, ...], call: Callable, *args: Any, group: Any
+        self, entry: Entry, tensors: tuple[Tensor, ...], call: Callable, *args: Any, **kwargs: Any
     ) -> LocalWork:
         """Enter a communication in the ledger and start it."""
         self.ledger.entries.append(entry)
         close = self.timed(entry)
-        work = call(*args, group=group)
+        work = call(*args, **kwargs)
         close()
         return LocalWork(self, entry, work, tensors)
 

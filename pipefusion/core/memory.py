@@ -55,8 +55,7 @@ def sampling_peak(
     sampler: Sampler, model: nn.Module, scheduler: Any, noise: Tensor, cond: Conditioning
 ) -> int:
     """Peak bytes of one call of a rank's sampler: parameters, inputs, buffers and activations."""
-    inputs = [noise, cond.embeds, cond.mask, cond.negative_embeds, cond.negative_mask]
-    held = [*model.parameters(), *model.buffers(), *(tensor for tensor in inputs if tensor is not None)]
+    held = [*model.parameters(), *model.buffers(), noise, *cond.tensors]
     with PeakTracker(held, scheduler_tensors(scheduler)) as tracker:
         sampler(noise, cond)
     return tracker.peak_bytes

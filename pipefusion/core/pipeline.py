@@ -8,40 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, DiT
+from pipefusion.core.dit import Conditioning, DiT, Given, Tokens, run_blocks
 from pipefusion.core.fabric import Fabric, Work
+from pipefusion.core.jobs import Job
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import BandSchedulers, branches, guide, require_finite
-
-
-@dataclass(frozen=True)
-class Job:
-    """Step `step` on `patches` (all of them in a synchronous step), which are the token rows `rows`."""
-
-    step: int
-    patches: range
-    rows: range
-
-    @property
-    def at(self) -> Where:
-        """Its place in the ledger; patch -1 for the whole image."""
-        return Where(self.step, -1, self.patches.start if len(self.patches) == 1 else -1)
-
-
-def make_jobs(steps: int, warmup: int, bands: Sequence[range]) -> list[Job]:
-    """W synchronous steps on the whole image, then S - W steps patch by patch: the job order of every stage."""
-    whole = range(bands[0].start, bands[-1].stop)
-    jobs = [Job(step, range(len(bands)), whole) for step in range(warmup)]
-    for step in range(warmup, steps):
-        jobs += [Job(step, range(m, m + 1), band) for m, band in enumerate(bands)]
-    return jobs
+from pipefusion.core.shape import DiTShape
+from pipefusion.core.skips import StageSkips
 
 
 class Inbox:
@@ -88,26 +68,74 @@ class Outbox:
             self.pending.popleft().wait()
 
 
+class Messages:
+    """What comes to one stage: the image tokens of a job, behind those of the prompt where these go along.
+
+    In an MM-DiT the prompt's tokens change from block to block. Exactly, they travel with every job; with
+    `first_patch` only with the first of a step, and later jobs of that step start the stage with them again. Where no
+    block is left they end.
+    """
+
+    def __init__(self, shape: DiTShape, stages: Sequence[range], stage: int, first_patch: bool):
+        self.joint_tokens = shape.joint_tokens if forms.takes_text(stages, stage) else 0
+        self.first_patch = first_patch
+        self.kept: Tensor | None = None
+
+    def with_text(self, job: Job) -> bool:
+        """Whether the prompt's tokens go along with a job."""
+        return self.joint_tokens > 0 and (not self.first_patch or job.patches.start == 0)
+
+    def tokens(self, job: Job, shape: DiTShape) -> int:
+        """Tokens of a job's message."""
+        return len(job.rows) * shape.token_cols + (self.joint_tokens if self.with_text(job) else 0)
+
+    def pack(self, job: Job, tokens: Tokens) -> Tensor:
+        """Tokens -> message [b, T+t or t, hs]."""
+        if not self.with_text(job):
+            return tokens.image
+        assert tokens.text is not None
+        return torch.cat([tokens.text, tokens.image], dim=1)
+
+    def unpack(self, job: Job, message: Tensor, fabric: Fabric) -> Tokens:
+        """Message -> tokens."""
+        if not self.with_text(job):
+            return Tokens(message, self.kept)
+        text, image = message.split([self.joint_tokens, message.shape[1] - self.joint_tokens], dim=1)
+        if self.first_patch:
+            if self.kept is None:
+                self.kept = fabric.empty("buffer", *text.shape, dtype=text.dtype)
+            text = self.kept.copy_(text)  # the message's own place is received into before the step is over
+        return Tokens(image, text)
+
+
 def run_pipeline(
     dit: DiT,
     fabric: Fabric,
     axis: str,
+    stages: Sequence[range],
     scheduler: Any,
     noise: Tensor,
     cond: Conditioning,
     jobs: Sequence[Job],
     bands: Sequence[range],
     attend_for: Callable[[Job], Attend],
+    first_patch: bool = False,
 ) -> Tensor | None:
-    """Run this rank's stage over all jobs; the final latents on the first stage, None on the others.
+    """Denoise through all stages; the first returns the latents [B, C, H, W], the others None.
 
-    The last stage applies guidance and the scheduler to each patch and sends the new latent of that patch to the first
-    stage, which starts the next step on it at once: consecutive steps overlap with no flush.
+    `attend_for(job)` is what the self-attention sites do in that job. The first stage embeds; the last applies
+    guidance and the scheduler patch by patch and sends each new latent back at once: consecutive steps overlap with
+    no flush. `first_patch` is the published treatment of an MM-DiT's prompt, see `Messages`.
     """
     place = fabric.axis(axis)
     first, last, alone = place.index == 0, place.index == place.size - 1, place.size == 1
     shape, batch = dit.shape, noise.shape[0] * cond.branches
     text = dit.text(cond)
+    positions = {rows: dit.positions(rows) for rows in dict.fromkeys(job.rows for job in jobs)}
+    arriving, leaving = (
+        Messages(shape, stages, stage, first_patch) for stage in (place.index, place.index + 1)
+    )
+    skips = StageSkips(fabric, axis, shape, stages, batch, dit.dtype, jobs)
 
     latents: list[Tensor] = []  # by patch, where they are needed: to embed them and to step them
     if first or last:
@@ -118,39 +146,40 @@ def run_pipeline(
     outbox = Outbox(fabric, axis, (place.index + 1) % place.size)
     inbox = None
     if not first:
-        shapes = [(batch, len(job.rows) * shape.token_cols, shape.hidden) for job in jobs]
-        inbox = Inbox(fabric, axis, place.index - 1, shapes, dit.dtype)
+        sizes = [(batch, arriving.tokens(job, shape), shape.hidden) for job in jobs]
+        inbox = Inbox(fabric, axis, place.index - 1, sizes, dit.dtype)
         inbox.post(0, jobs[0].at)
     updates: dict[int, Work] = {}  # the latent of a patch on its way from the last stage
 
     step = -1
     for index, job in enumerate(jobs):
         fabric.begin(job.at)
+        skips.begin(job)
         if job.step != step:
             step = job.step
-            modulation = dit.modulation(scheduler.timesteps[step], batch)
+            modulation = dit.modulation(scheduler.timesteps[step], text, batch)
         if inbox is None:
             for patch in job.patches:
                 if patch in updates:
                     updates.pop(patch).wait()
             whole = torch.cat([latents[patch] for patch in job.patches], dim=2)  # [B, C, h, W]
-            hidden = dit.embed(branches(whole, cond), job.rows)  # [b, t, hs]
+            tokens = dit.embed(branches(whole, cond), job.rows, text)
             if not alone:  # received in place: this step's latent has been read, and causes the next one
                 for patch in job.patches:
                     at = Where(step, -1, patch)
                     updates[patch] = fabric.irecv(latents[patch], place.size - 1, axis=axis, at=at)
         else:
             inbox.post(index + 1, jobs[min(index + 1, len(jobs) - 1)].at)
-            hidden = inbox.take()
+            message = inbox.take()
             if not dit.layers and not last:
-                hidden = hidden.clone()  # an empty stage must not send from a buffer that is received into
-        attend = attend_for(job)
-        for layer in dit.layers:
-            hidden = dit.block(layer, hidden, modulation, text, attend)
+                message = message.clone()  # an empty stage must not send from a buffer that is received into
+            tokens = arriving.unpack(job, message, fabric)
+        tokens = run_blocks(dit, tokens, Given(text, modulation, positions[job.rows]), attend_for(job), skips)
+        skips.end()
         if stepper is None:
-            outbox.put(hidden, job.at)
+            outbox.put(leaving.pack(job, tokens), job.at)
             continue
-        prediction = guide(dit.unembed(hidden, modulation, job.rows), cond)  # [B, C, h, W]
+        prediction = guide(dit.unembed(tokens.image, modulation, job.rows), cond)  # [B, C, h, W]
         heights = [len(bands[patch]) * shape.patch_size for patch in job.patches]
         for patch, part in zip(job.patches, prediction.split(heights, dim=2), strict=True):
             latents[patch] = stepper.step(patch, step, part, latents[patch])
@@ -158,6 +187,7 @@ def run_pipeline(
             if not alone:
                 outbox.put(latents[patch], Where(step, -1, patch))
     outbox.drain()
+    skips.drain()
     for work in updates.values():
         work.wait()
     return torch.cat(latents, dim=2) if first else None

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEuler
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, DiT
+from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, run_blocks
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Where
 
@@ -26,11 +26,16 @@ class NonFinite(FloatingPointError):
     """The latents stopped being finite: names rank and step."""
 
 
-def make_scheduler(class_name: str, config: dict[str, Any], steps: int) -> Any:
-    """A diffusers scheduler of the given class name with its `steps` timesteps set. Raises KeyError if unknown."""
+def make_scheduler(class_name: str, config: dict[str, Any], timesteps: dict[str, Any] | int) -> Any:
+    """A diffusers scheduler of the given class name with its timesteps set. Raises KeyError if unknown.
+
+    `timesteps` are the arguments of its `set_timesteps`, or simply how many there are.
+    """
     classes = {cls.__name__: cls for cls in SCHEDULERS.values()}
     scheduler = classes[class_name].from_config(config)
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(
+        **({"num_inference_steps": timesteps} if isinstance(timesteps, int) else timesteps)
+    )
     return scheduler
 
 
@@ -94,16 +99,15 @@ def denoise_band(
     part = noise[:, :, dit.shape.band_latent(rows)]
     latent = fabric.empty("buffer", *part.shape, dtype=torch.float32).copy_(part)
     stepper = BandSchedulers(scheduler, 1)
-    text = dit.text(cond)
+    text, positions = dit.text(cond), dit.positions(rows)
     batch = latent.shape[0] * cond.branches
     for step, timestep in enumerate(stepper.timesteps):
         fabric.begin(Where(step))
         attend = attend_at(step)
-        modulation = dit.modulation(timestep, batch)
-        hidden = dit.embed(branches(latent, cond), rows)  # [b, t, hs]
-        for layer in dit.layers:
-            hidden = dit.block(layer, hidden, modulation, text, attend)
-        prediction = guide(dit.unembed(hidden, modulation, rows), cond)
+        modulation = dit.modulation(timestep, text, batch)
+        tokens = dit.embed(branches(latent, cond), rows, text)
+        tokens = run_blocks(dit, tokens, Given(text, modulation, positions), attend, KeptSkips(dit.shape))
+        prediction = guide(dit.unembed(tokens.image, modulation, rows), cond)
         latent = stepper.step(0, step, prediction, latent)
         require_finite(latent, rank, step)
     return latent

@@ -50,10 +50,10 @@ class SilentFabric:
     def zeros(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
         return self.empty(kind, *shape, dtype=dtype).zero_()
 
-    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> Work:
+    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         return Held(tensor)
 
-    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where) -> Work:
+    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         return Held(out.zero_())
 
     def send(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SPLITS = ("ceil", "even", "cost")
+SPLITS = ("ceil", "even", "cost", "bytes")
+Split = str | Sequence[int]
+"""One of `SPLITS`, or the number of layers of each stage."""
 
 
 def even_sizes(total: int, parts: int) -> list[int]:
@@ -68,18 +70,22 @@ def balanced_sizes(costs: Sequence[float], parts: int, first: float = 0.0, last:
 def split_layers(
     layers: int,
     stages: int,
-    how: str,
-    costs: Sequence[float] | None = None,
+    how: Split,
+    weights: Sequence[float] | None = None,
     first: float = 0.0,
     last: float = 0.0,
 ) -> list[range]:
-    """Layers of each stage. `how` is one of `SPLITS`; `cost` balances `costs` with embed and unembed included."""
+    """Layers of each stage. `cost` and `bytes` balance `weights`, with those of embed and unembed at the ends."""
+    if not isinstance(how, str):
+        if len(how) != stages or sum(how) != layers or min(how) < 0:
+            raise ValueError(f"split {list(how)} does not make {stages} stages of {layers} layers")
+        return ranges(how)
     if how == "ceil":
         return ranges(ceil_sizes(layers, stages))
     if how == "even":
         return ranges(even_sizes(layers, stages))
-    if how == "cost":
-        return ranges(balanced_sizes(costs or [1.0] * layers, stages, first, last))
+    if how in ("cost", "bytes"):
+        return ranges(balanced_sizes(weights or [1.0] * layers, stages, first, last))
     raise ValueError(f"unknown split {how!r}; one of {', '.join(SPLITS)}")
 
 

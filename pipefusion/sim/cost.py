@@ -51,6 +51,9 @@ def op_of(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: 
         raise TypeError(f"{func}: its FLOPs are not known")
     if func in (torch.conv2d, F.conv2d):
         return Op("matmul", 2.0 * made[0].numel() * prod(args[1].shape[1:]), moved, itemsize)
+    if func is F.multi_head_attention_forward:  # the projections; its scores are few beside them
+        (ours, batch, width), theirs, out = inputs[0].shape, inputs[1].shape[0], made[0].shape[-1]
+        return Op("matmul", 2.0 * batch * width * (width * (ours + 2 * theirs) + out * ours), moved, itemsize)
     if func in FUSED_ATTENTION:
         q, k, v = args[:3]  # [batch, heads, tokens, head_dim]
         flops = 2.0 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])

@@ -77,12 +77,12 @@ class Exchange:
 
     def __init__(self, engine: Engine, network: Network, faults: Faults):
         self.engine, self.network, self.faults = engine, network, faults
-        self._channels: dict[tuple[str, int, int], deque[Transfer]] = {}
+        self._channels: dict[tuple[tuple[str, int], int, int], deque[Transfer]] = {}
         self._groups: dict[tuple[str, tuple[int, ...]], deque[Transfer]] = {}
 
-    def message(self, axis: str, source: int, to: int, side: Side) -> Transfer:
-        """Post one end of a message."""
-        queue = self._channels.setdefault((axis, source, to), deque())
+    def message(self, way: tuple[str, int], source: int, to: int, side: Side) -> Transfer:
+        """Post one end of a message; `way` is its axis and tag."""
+        queue = self._channels.setdefault((way, source, to), deque())
         first = next((transfer for transfer in queue if side.rank not in transfer.sides), None)
         if first is None:
             first = Transfer("message", (source, to))

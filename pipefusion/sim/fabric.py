@@ -67,6 +67,7 @@ class SimFabric:
         self._arriving: tuple[int, int, Where] | None = None
         self._calls = 0
         self.listener: Listener | None = None
+        self.watch: Callable[[Where], None] | None = None  # told what is computed next, for a progress bar
         self._data = device.type != "meta"
         self.clear()
 
@@ -79,6 +80,8 @@ class SimFabric:
     def begin(self, at: Where) -> None:
         self._compute_until(self._clock.read())
         self._place = at
+        if self.watch:
+            self.watch(at)
 
     def close(self) -> tuple[float, float, float]:
         """(compute_s, wait_s, total_s) since `clear`. Raises SimulationError for what was never waited for."""
@@ -105,20 +108,21 @@ class SimFabric:
         tensor = self.empty(kind, *shape, dtype=dtype)
         return tensor.zero_() if self._data else tensor
 
-    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> Work:
+    def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         told = self.listener("send", axis, (tensor,), True) if self.listener else None
         now, ranks = self._enter(tensor), self.axis(axis).ranks
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
         side = self._side(tensor, at, now, sends=True)
-        return self._start(entry, self._exchange.message(axis, self.rank, ranks[to], side), side, None, told)
+        transfer = self._exchange.message((axis, tag), self.rank, ranks[to], side)
+        return self._start(entry, transfer, side, None, told)
 
-    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where) -> Work:
+    def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         told = self.listener("recv", axis, (out,), True) if self.listener else None
         now, sender = self._enter(out), self.axis(axis).ranks[source]
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
         side = self._side(out, at, now, sends=False)
         self._poison(out, at)
-        transfer = self._exchange.message(axis, sender, self.rank, side)
+        transfer = self._exchange.message((axis, tag), sender, self.rank, side)
 
         def deliver() -> None:
             payload = transfer.sides[sender].payload

@@ -6,7 +6,7 @@ code and runs every time, and collectives of modules that a method has put into 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, DiT, DiTShape, Shard
+from pipefusion.core.dit import Conditioning, DiT, Given, Shard, TensorPlan, Tokens
 from pipefusion.core.ledger import Where
+from pipefusion.core.shape import DiTShape
 from pipefusion.sim.cost import Segment
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.meta import key_of
@@ -44,7 +45,12 @@ class Part:
     call: str
     axis: str = ""
     tensors: tuple[Tensor, ...] = ()
+    prefix: int = 0
     returned: Any = None
+
+
+call_again = object()
+"""In the memo: not to be remembered."""
 
 
 class MemoView:
@@ -54,6 +60,8 @@ class MemoView:
         self.view, self.fabric, self.meter, self.memo = view, fabric, meter, memo
         self._steps = {float(time): step for step, time in enumerate(timesteps)}
         self._signatures: dict[int, Any] = {}
+        self._sizes = repr((view.shape, view.dtype))  # a text keeps its hash, which a shape would not
+        self._ends: tuple[Any, ...] = (True, True)
         self._parts: list[Part] | None = None
         self._start_bytes = 0
         fabric.listener = self._heard
@@ -71,6 +79,10 @@ class MemoView:
         return self.view.dtype
 
     @property
+    def device(self) -> torch.device:
+        return self.view.device
+
+    @property
     def layers(self) -> range:
         return self.view.layers
 
@@ -78,56 +90,81 @@ class MemoView:
     def shards(self) -> dict[str, Shard]:
         return self.view.shards
 
+    def block_name(self, layer: int) -> str:
+        return self.view.block_name(layer)
+
+    def tensor_plan(self, layer: int) -> TensorPlan:
+        return self.view.tensor_plan(layer)
+
+    def part_of(self, name: str) -> str:
+        return self.view.part_of(name)
+
+    def label_of(self, name: str) -> str:
+        return self.view.label_of(name)
+
     def clone(self) -> DiT:
         raise NotImplementedError("clone the view before it is memoised")
 
     def keep(self, layers: range, *, embed: bool, unembed: bool) -> None:
         self.view.keep(layers, embed=embed, unembed=unembed)
+        self._ends = (embed, unembed, layers)
 
     def load(self, tensors: Callable[[str, Shard | None], Tensor], device: torch.device) -> None:
         raise NotImplementedError("a memoised view never has data")
 
-    def text(self, cond: Conditioning) -> Any:
-        return self._once(("text", cond.branches, key_of((cond.embeds,))), lambda: self.view.text(cond))
+    def adopt(self, other: DiT) -> None:
+        raise NotImplementedError("a memoised view never has data")
 
-    def modulation(self, timestep: Tensor, batch: int) -> AtStep:
-        inner = self._once(("modulation", batch), lambda: self.view.modulation(timestep, batch))
+    def text(self, cond: Conditioning) -> Any:
+        key = ("text", self._ends, cond.branches, key_of(tuple(cond.tensors)))
+        return self._once(key, lambda: self.view.text(cond))
+
+    def modulation(self, timestep: Tensor, text: Any, batch: int) -> AtStep:
+        key = ("modulation", self._ends, batch)
+        inner = self._once(key, lambda: self.view.modulation(timestep, text, batch))
         return AtStep(self._steps[float(timestep)], inner)
 
-    def embed(self, latent: Tensor, rows: range) -> Tensor:
-        return self._once(("embed", key_of(latent)), lambda: self.view.embed(latent, rows))
+    def positions(self, rows: range) -> Any:
+        return self._once(("positions", len(rows)), lambda: self.view.positions(rows))
 
-    def unembed(self, hidden: Tensor, modulation: AtStep, rows: range) -> Tensor:
-        key = ("unembed", len(rows), key_of(hidden))
-        return self._once(key, lambda: self.view.unembed(hidden, modulation.inner, rows))
+    def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
+        return self._once(("embed", key_of(latent)), lambda: self.view.embed(latent, rows, text))
 
-    def block(self, layer: int, hidden: Tensor, modulation: AtStep, text: Any, attend: Attend) -> Tensor:
+    def unembed(self, image: Tensor, modulation: AtStep, rows: range) -> Tensor:
+        key = ("unembed", len(rows), key_of(image))
+        return self._once(key, lambda: self.view.unembed(image, modulation.inner, rows))
+
+    def block(
+        self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
+    ) -> Tokens:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
         kind = getattr(attend, "__code__", attend)
-        key = (self.meter.key, self.shape, self._signature(layer), key_of(hidden), kind)
+        key = (self.meter.key, self._sizes, self._signature(layer), key_of(tokens), key_of(skip), kind)
         known = self.memo.get(key)
+        at = given.modulation
         if known is None:
-            out, parts = self._record_block(layer, hidden, modulation, text, attend)
+            given = given._replace(modulation=at.inner)
+            out, parts = self._record_block(layer, tokens, given, attend, skip)
             if parts is not None:
-                self.memo[key] = parts, (tuple(out.shape), out.stride(), out.dtype)
+                self.memo[key] = parts, Mold(out)
             return out
-        return self._replay_block(known[0], known[1], layer, modulation.step, attend)
+        return self._replay_block(known[0], known[1], layer, at.step, attend)
 
     def _record_block(
-        self, layer: int, hidden: Tensor, modulation: AtStep, text: Any, attend: Attend
-    ) -> tuple[Tensor, list[Part] | None]:
+        self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None
+    ) -> tuple[Tokens, list[Part] | None]:
         self._parts = []
 
-        def heard(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self._end_part("attend", "", q, k, v)
-            out = attend(layer, q, k, v)
+        def heard(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            self._end_part("attend", "", q, k, v, prefix=prefix)
+            out = attend(layer, q, k, v, prefix)
             if self._parts is not None:
                 self._parts[-1] = replace(self._parts[-1], returned=key_of(out))
             self._start_part()
             return out
 
         self._start_part()
-        out = self.view.block(layer, hidden, modulation.inner, text, heard)
+        out = self.view.block(layer, tokens, given, heard, skip)
         self._end_part("", "")
         parts, self._parts = self._parts, None
         return out, parts
@@ -136,11 +173,11 @@ class MemoView:
         self.meter.record()
         self._start_bytes = self.meter.live_bytes
 
-    def _end_part(self, call: str, axis: str, *tensors: Tensor) -> None:
+    def _end_part(self, call: str, axis: str, *tensors: Tensor, prefix: int = 0) -> None:
         meter, segment = self.meter, self.meter.stop()
         rise, kept = meter.mark_bytes - self._start_bytes, meter.live_bytes - self._start_bytes
         if self._parts is not None:
-            self._parts.append(Part(segment, rise, kept, call, axis, uncounted(tensors)))
+            self._parts.append(Part(segment, rise, kept, call, axis, uncounted(tensors), prefix))
 
     def _heard(
         self, op: str, axis: str, tensors: tuple[Tensor, ...], is_async: bool
@@ -153,7 +190,7 @@ class MemoView:
             self._parts = None  # its wait may be anywhere: such a block runs every time
         return self._start_part
 
-    def _replay_block(self, parts: list[Part], made: Any, layer: int, step: int, attend: Attend) -> Tensor:
+    def _replay_block(self, parts: list[Part], mold: Mold, layer: int, step: int, attend: Attend) -> Tokens:
         meter, held, out = self.meter, 0, None
         for part in parts:
             meter.charge(part.segment)
@@ -163,34 +200,42 @@ class MemoView:
             held += part.kept_bytes
             meter.add_bytes(part.kept_bytes)
             if part.call == "attend":
-                out = attend(layer, *part.tensors)
+                q, k, v = part.tensors
+                out = attend(layer, q, k, v, part.prefix)
                 if key_of(out) != part.returned:
                     raise TypeError(f"layer {layer}: attention returns {key_of(out)}, before {part.returned}")
             else:
                 getattr(self.fabric, part.call)(*part.tensors, axis=part.axis, at=Where(step, layer))
         meter.add_bytes(-held)
         del out
-        shape, stride, dtype = made
-        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        return mold.make()
 
     def _once(self, key: tuple[Any, ...], call: Callable[[], Any]) -> Any:
-        """The result of `call`, which is the same for the same key: run once, later charged."""
-        key = (self.meter.key, self.shape, self.view.dtype, *key)
+        """The result of `call`, which is the same for the same key: run once, later charged.
+
+        Not if it passes on tensors that were there before, which are no new memory: such a call is run every time.
+        """
+        key = (self.meter.key, self._sizes, *key)
         known = self.memo.get(key)
         if known is None:
+            before = self.meter.storages()
             self._start_part()
             out = call()
             rise = self.meter.mark_bytes - self._start_bytes
-            self.memo[key] = self.meter.stop(), rise, uncounted(out)
+            segment = self.meter.stop()
+            new = all(tensor.untyped_storage()._cdata not in before for tensor in tensors_in(out))
+            self.memo[key] = (segment, rise, Mold(out)) if new else call_again
             return out
-        segment, rise, out = known
+        if known is call_again:
+            return call()
+        segment, rise, mold = known
         self.meter.charge(segment)
         self.meter.touch_bytes(self.meter.live_bytes + rise)
-        return fresh(out)
+        return mold.make()
 
     def _signature(self, layer: int) -> Any:
         """What makes two blocks cost the same: classes and parameter shapes of all their modules."""
-        block = self.view.model.get_submodule(f"transformer_blocks.{layer}")
+        block = self.view.model.get_submodule(self.view.block_name(layer))
         if id(block) not in self._signatures:
             modules = tuple(
                 (
@@ -205,17 +250,56 @@ class MemoView:
 
 
 def uncounted(value: Any) -> Any:
-    """As `fresh`, for the memo: tensors that are in no rank's memory."""
-    with torch._C.DisableTorchFunction():
-        return fresh(value)
+    """The same structure with tensors that are in no rank's memory, for the memo."""
+    mold = Mold(value)
+    with torch._C.DisableTorchFunction():  # does not nest
+        return mold.make()
 
 
-def fresh(value: Any) -> Any:
-    """The same structure with new tensors of the same kind."""
+class Mold:
+    """Makes new tensors of the same kind as those of a nested value; views of one storage stay views of one."""
+
+    def __init__(self, value: Any):
+        with torch._C.DisableTorchFunction():
+            self._bases: list[tuple[int, torch.dtype]] = []
+            self._places: dict[int, int] = {}
+            self._spec = self._look(value)
+
+    def make(self) -> Any:
+        """A new value."""
+        bases = [torch.empty(size, dtype=dtype, device="meta") for size, dtype in self._bases]
+        return self._spec(bases)
+
+    def _look(self, value: Any) -> Callable[[list[Tensor]], Any]:
+        if isinstance(value, Tensor):
+            return self._look_at_tensor(value)
+        kind = type(value)  # what is returned must not hold on to the value
+        if isinstance(value, (tuple, list)):
+            parts = [self._look(part) for part in value]
+            if hasattr(value, "_fields"):
+                return lambda bases: kind(*[part(bases) for part in parts])
+            return lambda bases: kind(part(bases) for part in parts)
+        if is_dataclass(value):
+            named = {field.name: self._look(getattr(value, field.name)) for field in fields(value)}
+            return lambda bases: kind(**{name: part(bases) for name, part in named.items()})
+        return lambda bases: value
+
+    def _look_at_tensor(self, tensor: Tensor) -> Callable[[list[Tensor]], Tensor]:
+        storage = tensor.untyped_storage()
+        place = self._places.setdefault(storage._cdata, len(self._bases))
+        if place == len(self._bases):
+            self._bases.append((storage.nbytes() // tensor.element_size(), tensor.dtype))
+        shape, stride, offset = tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+        return lambda bases: bases[place].as_strided(shape, stride, offset)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of a nested value."""
     if isinstance(value, Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(fresh, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: fresh(getattr(value, field.name)) for field in fields(value)})
-    return value
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from tensors_in(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name))

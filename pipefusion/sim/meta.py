@@ -26,6 +26,7 @@ VIEWS = {
     "chunk",
     "split",
     "view",
+    "as_strided",
     "size",
     "stride",
     "dim",
@@ -45,7 +46,7 @@ class Recipe(NamedTuple):
     """What a call does, learned from running it once: free, or a charge and the tensors it makes."""
 
     segment: Segment | None
-    made: tuple[tuple[Any, ...], ...] = ()
+    made: tuple[tuple[Any, ...] | None, ...] = ()
     several: bool = False
     returns: int | None = None
     """Position of the argument that an in-place call returns."""
@@ -105,8 +106,12 @@ class MetaMode(TorchFunctionMode):
             self._watch(recipe.op)
         if recipe.returns is not None:
             return args[recipe.returns]
-        made = []
-        for shape, stride, dtype in recipe.made:
+        made: list[Tensor | None] = []
+        for spec in recipe.made:
+            if spec is None:
+                made.append(None)
+                continue
+            shape, stride, dtype = spec
             tensor = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
             meter.allocate(tensor)
             made.append(tensor)
@@ -138,7 +143,11 @@ class MetaMode(TorchFunctionMode):
             return out, Recipe(segment, returns=same[0] if same else None, op=op)
         if len(made) != len(outputs) or not isinstance(out, (Tensor, tuple)):
             raise TypeError(f"{func} makes new tensors and passes others on: its cost is not known")
-        specs = tuple((tuple(leaf.shape), leaf.stride(), leaf.dtype) for leaf in made)
+        leaves = out if isinstance(out, tuple) else (out,)
+        specs = tuple(
+            (tuple(leaf.shape), leaf.stride(), leaf.dtype) if isinstance(leaf, Tensor) else None
+            for leaf in leaves
+        )
         return out, Recipe(segment, specs, isinstance(out, tuple), op=op)
 
 

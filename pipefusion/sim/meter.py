@@ -88,6 +88,10 @@ class Meter:
         self._storages[key] = weakref.ref(storage, partial(self._release, key, size))
         self.add_bytes(size)
 
+    def storages(self) -> set[int]:
+        """What is live now, by storage."""
+        return set(self._storages)
+
     def _release(self, key: int, size: int, _: Any) -> None:
         self._storages.pop(key, None)
         self.live_bytes -= size

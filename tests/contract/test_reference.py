@@ -29,7 +29,7 @@ def reference(case: Case, patches: int, warmup: int, sees: str) -> Tensor:
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
     bands = [list(band) for band in split_rows(model.shape.token_rows, patches)]
-    text, mask = cond.stacked()
+    text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
     with torch.inference_mode():
         return denoise(
             network, scheduler_of(case, model), noise, text, mask, case.guidance, bands, warmup, sees
@@ -68,7 +68,7 @@ def test_the_reference_itself_equals_the_stock_model_when_synchronous():
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
-    text, mask = cond.stacked()
+    text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
     scheduler, latent = scheduler_of(case, model), noise
     with torch.inference_mode():
         for time in scheduler.timesteps:

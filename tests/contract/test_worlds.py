@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from experiments.methods import METHODS
-from pipefusion.core.dit import Conditioning, DiTShape, parameter_parts
+from pipefusion.core.dit import Conditioning, Tokens, parameter_parts
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.shape import BlockShape, DiTShape
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, inputs, model_of, sample, scheduler_of, tensors_of
+from tests.cases import Case, inputs, model_of, sample, scheduler_of, weights_of
 from tests.ranks import Ranks
 
 COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
@@ -36,7 +37,7 @@ def simulated(case: Case, devices: int):
     cfg = module.Config(**case.method)
     noise, cond = inputs(case, model)
     world = World(Mesh({cfg.axis: devices}), torch.device("cpu"), TopologyConfig())
-    template, tensors = model.view(), tensors_of(tuple(sorted(case.architecture.items())))
+    template, tensors = model.view(), weights_of(case)
     dits = [template.clone() for _ in world.fabrics]
     samplers = []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
@@ -95,7 +96,8 @@ class OneSecond:
     dtype = torch.float32
 
     def __init__(self, layers: int, rows: int, clock: FixedClock):
-        self.shape = DiTShape(layers, 1, 1, rows, 1, 1, 1, 1, 1, 1, 4)
+        block = BlockShape(0, 0, 0, 0, 0)
+        self.shape = DiTShape(1, 1, 1, rows, 1, 1, 1, 1, (block,) * layers, 0, 0, (), ())
         self.layers, self.clock = range(layers), clock
 
     def keep(self, layers, *, embed, unembed):
@@ -104,17 +106,20 @@ class OneSecond:
     def text(self, cond):
         return None
 
-    def modulation(self, timestep, batch):
+    def modulation(self, timestep, text, batch):
         return None
 
-    def embed(self, latent, rows):
-        return torch.zeros(1, len(rows), 1)
+    def positions(self, rows):
+        return None
 
-    def block(self, layer, hidden, modulation, text, attend):
+    def embed(self, latent, rows, text):
+        return Tokens(torch.zeros(1, len(rows), 1))
+
+    def block(self, layer, tokens, given, attend, skip=None):
         self.clock.wait_until(self.clock.read() + 1.0)
-        return hidden + 1
+        return Tokens(tokens.image + 1)
 
-    def unembed(self, hidden, modulation, rows):
+    def unembed(self, image, modulation, rows):
         return torch.zeros(1, 1, len(rows), 1)
 
 
@@ -132,7 +137,7 @@ def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
         METHODS["pipefusion"].build(OneSecond(devices, patches, clock), fabric, cfg, scheduler)
         for clock, fabric in zip(clocks, world.fabrics, strict=True)
     ]
-    cond = Conditioning(torch.zeros(1, 1, 1), torch.ones(1, 1))
+    cond = Conditioning({})
 
     def program(fabric):
         samplers[fabric.rank](torch.zeros(1, 1, patches, 1), cond)

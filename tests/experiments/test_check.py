@@ -185,7 +185,7 @@ def empty(folder: Path) -> None:
 
 
 def other_class(folder: Path) -> None:
-    (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
+    (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
 
 
 def no_json(folder: Path) -> None:
@@ -199,7 +199,7 @@ DAMAGE = [
     (drop, "lacks proj_out.bias"),
     (add, "has extra.bias, which PixArtTransformer2DModel has not"),
     (empty, "holds no weights; allowed: *.safetensors"),
-    (other_class, "is for FluxTransformer2DModel; allowed: PixArtTransformer2DModel"),
+    (other_class, "is for UNet2DModel; allowed: PixArtTransformer2DModel"),
     (no_json, "is not readable as JSON"),
 ]
 

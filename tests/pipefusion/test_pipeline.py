@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipefusion.core.pipeline import make_jobs
+from pipefusion.core.jobs import make_jobs
 from pipefusion.core.split import split_rows
 
 

@@ -42,9 +42,10 @@ def test_a_clone_computes_what_its_template_does():
     for view in (template, clone):
         view.load(model.tensors(), torch.device("cpu"))
     latent, rows = torch.randn(1, 3, 48, 48), range(model.shape.token_rows)
-    assert torch.equal(clone.embed(latent, rows), template.embed(latent, rows))
+    want = template.embed(latent, rows, None).image
+    assert torch.equal(clone.embed(latent, rows, None).image, want)
     fresh = template.clone()  # of a view that has its data
-    assert torch.equal(fresh.embed(latent, rows), template.embed(latent, rows))
+    assert torch.equal(fresh.embed(latent, rows, None).image, want)
 
 
 @pytest.mark.parametrize("devices", [2, 3])
@@ -57,15 +58,28 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
     assert sum(meter.matmul_flops for meter in meters) >= alone.matmul_flops  # replicated parts on top
 
 
-def test_a_layer_costs_its_closed_form():
+@pytest.mark.parametrize(
+    ("family", "key", "layer", "beside"),
+    [  # with the modulation of one image a layer, which the closed form leaves out: it does not grow with p
+        ("pixart", "num_layers", 0, lambda hs: 0),
+        ("sd3_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
+        ("flux_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
+        ("flux_tiny", "num_single_layers", 6, lambda hs: 3 * hs * hs),
+        ("flux2_tiny", "num_layers", 0, lambda hs: 0),
+        ("flux2_tiny", "num_single_layers", 6, lambda hs: 0),
+        ("dit_tiny", "num_layers", 0, lambda hs: 6 * hs * hs + 256 * hs + hs * hs),
+    ],
+)
+def test_a_layer_costs_its_closed_form(family, key, layer, beside):
     """The difference that one more layer makes, a step."""
-    case = case_of("serial", steps=3)
+    case = case_of("serial", steps=3, model=family)
     totals = []
-    for layers in (5, 6):
-        (meter,), _ = plan(case.but(architecture={"num_layers": layers}), 1, MemoView)
+    for layers in (2, 3):
+        (meter,), _ = plan(case.but(architecture={key: layers}), 1, MemoView)
         totals.append(meter.matmul_flops + meter.attention_flops)
     shape = model_of(case).shape
-    assert totals[1] - totals[0] == pytest.approx(3 * shape.tokens * layer_flops(shape), rel=1e-12)
+    want = 3 * (layer_flops(shape, layer) + 2 * beside(shape.hidden))
+    assert totals[1] - totals[0] == pytest.approx(want, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", METHODS)

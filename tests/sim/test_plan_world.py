@@ -20,9 +20,10 @@ from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, inputs, model_of, scheduler_of
+from tests.cases import FAMILIES, TINY, Case, inputs, model_of, scheduler_of
 
 META = torch.device("meta")
+ALL = ("pixart", *FAMILIES)
 DEVICE = DeviceConfig(
     "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6
 )
@@ -31,8 +32,9 @@ DEVICE = DeviceConfig(
 class EveryTime(MemoView):
     """The same view without its memory."""
 
-    def block(self, layer, hidden, modulation: AtStep, text, attend):
-        return self.view.block(layer, hidden, modulation.inner, text, attend)
+    def block(self, layer, tokens, given, attend, skip=None):
+        assert isinstance(given.modulation, AtStep)
+        return self.view.block(layer, tokens, given._replace(modulation=given.modulation.inner), attend, skip)
 
     def _once(self, key, call):
         return call()
@@ -51,8 +53,7 @@ def plan(case: Case, devices: int, view: type[MemoView], memo: dict | None = Non
     for meter, fabric in zip(meters, world.fabrics, strict=True):
         dit = view(template.clone(), fabric, meter, scheduler.timesteps, memo)
         samplers.append(module.build(dit, fabric, cfg, scheduler))
-        given = [noise, cond.embeds, cond.mask, cond.negative_embeds, cond.negative_mask]
-        meter.hold([*dit.model.parameters(), *dit.model.buffers(), *(t for t in given if t is not None)])
+        meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
 
     def program(fabric):
         samplers[fabric.rank](noise, cond)
@@ -70,12 +71,12 @@ def case_of(name: str, **settings) -> Case:
     )
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize(("family", "devices"), [("pixart", 1), *((family, 3) for family in ALL)])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, devices):
+def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, family, devices):
     if name == "serial" and devices > 1:
         pytest.skip("serial uses one device")
-    case = case_of(name, guidance=4.5, images=2)
+    case = case_of(name, guidance=4.5, images=2, model=family)
     replayed, ours = plan(case, devices, MemoView)
     run, theirs = plan(case, devices, EveryTime)
     for rank in range(devices):
@@ -88,13 +89,13 @@ def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, devices)
         assert ours[rank].ledger.wait_s == pytest.approx(theirs[rank].ledger.wait_s, rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize(("family", "devices"), [("pixart", 1), *((family, 3) for family in ALL)])
 @pytest.mark.parametrize("name", METHODS)
-def test_peak_is_that_of_the_program_run_alone(name, devices):
+def test_peak_is_that_of_the_program_run_alone(name, family, devices):
     """Every operation really run on `meta` under a tracker of all storages, against the plan's count."""
     if name == "serial" and devices > 1:
         pytest.skip("serial uses one device")
-    case = case_of(name, guidance=4.5, images=2)
+    case = case_of(name, guidance=4.5, images=2, model=family)
     meters, _ = plan(case, devices, MemoView)
     model, module = model_of(case), METHODS[name]
     cfg = module.Config(**case.method)
@@ -118,7 +119,7 @@ def test_flops_of_serial_are_the_closed_form():
     pixels = shape.patch_size**2
     ends = 2 * p * hs * pixels * (shape.in_channels + shape.out_channels)
     time = 2 * (256 * hs + hs * hs + 6 * hs * hs)
-    captions = 2 * text * (shape.text_channels * hs + hs * hs)
+    captions = 2 * text * (TINY["caption_channels"] * hs + hs * hs)
     assert meter.matmul_flops == steps * (shape.layers * linear + ends + time) + captions
 
 

@@ -1,0 +1,75 @@
+"""Latents -> pictures, with the VAE that comes in a pipeline's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PATCHED = "AutoencoderKLFlux2"
+"""FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
+
+
+def has_vae(folder: Path) -> bool:
+    """Whether the folder has a VAE."""
+    return (folder / "vae" / "config.json").exists()
+
+
+def latent_factor(folder: Path) -> int:
+    """Pixels of a picture's side per row of its latents. Reads vae/config.json only."""
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    patch = config.get("patch_size", (2, 2))[0] if config["_class_name"] == PATCHED else 1
+    return patch * 2 ** (len(config["block_out_channels"]) - 1)
+
+
+@torch.no_grad()
+def decode(
+    folder: Path, latents: Tensor, tiled: bool, device: torch.device, dtype: torch.dtype
+) -> list[Image]:
+    """Latents [B, C, H, W] as B pictures, of `latent_factor` times their size.
+
+    One picture after the other, so that memory does not grow with B; `tiled`, one tile after the other, so that it
+    does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors.
+    """
+    from diffusers.image_processor import VaeImageProcessor
+
+    vae = load_vae(folder, dtype).to(device)
+    if tiled:
+        vae.enable_tiling()
+    postprocess = VaeImageProcessor().postprocess
+    return [
+        postprocess(decode_one(vae, latent.to(device)), output_type="pil")[0] for latent in latents.split(1)
+    ]
+
+
+def load_vae(folder: Path, dtype: torch.dtype) -> Any:
+    """The VAE of a folder, of the class that its config.json names."""
+    import diffusers
+
+    name = json.loads((folder / "vae" / "config.json").read_text())["_class_name"]
+    kind = diffusers.AutoencoderKLFlux2 if name == PATCHED else diffusers.AutoencoderKL
+    return kind.from_pretrained(
+        folder / "vae", torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+    )
+
+
+def decode_one(vae: Any, latent: Tensor) -> Tensor:
+    """Pixels [1, 3, h, w] in -1..1 of a latent [1, C, H, W], scaled back as the VAE's pipelines do."""
+    latent = latent.float()
+    if type(vae).__name__ == PATCHED:
+        from diffusers import Flux2Pipeline
+
+        mean, variance = vae.bn.running_mean.float(), vae.bn.running_var.float()
+        deviation = torch.sqrt(variance + vae.config.batch_norm_eps)
+        latent = Flux2Pipeline._unpatchify_latents(
+            latent * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+        )
+    else:
+        latent = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    return vae.decode(latent.to(vae.dtype), return_dict=False)[0]

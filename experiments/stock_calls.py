@@ -1,0 +1,117 @@
+"""How each family's diffusers pipeline calls its transformer, with nothing of the rest of this project.
+
+For replays and tests: what a view must be equal to. A call takes the stock model, the latents [b, C, H, W] of all
+guidance branches, the timestep as the scheduler has it, the prompt's tensors by name, the guidance scale and the
+picture's side in pixels; it returns the prediction [b, C, H, W].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Prompt = Mapping[str, Tensor]
+Call = Callable[[Any, Tensor, Tensor, Prompt, float, int], Tensor]
+
+
+def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """PixArt-alpha and -sigma; alpha at 1024 px is told the picture's size."""
+    told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+    if model.use_additional_conditions:
+        size = torch.tensor([[pixels, pixels]], dtype=latent.dtype)
+        ratio = torch.ones(len(latent), 1, dtype=latent.dtype)
+        told = {"resolution": size.expand(len(latent), 2), "aspect_ratio": ratio}
+    return model(
+        latent,
+        encoder_hidden_states=prompt["prompt_embeds"],
+        encoder_attention_mask=prompt["prompt_mask"],
+        timestep=times,
+        added_cond_kwargs=told,
+    ).sample
+
+
+def sd3(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """Stable Diffusion 3 and 3.5."""
+    return model(latent, prompt["prompt_embeds"], prompt["pooled_prompt_embeds"], times).sample
+
+
+def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """FLUX.1: latents packed two by two, the guidance scale an input."""
+    b, channels, height, width = latent.shape
+    cells = latent.view(b, channels, height // 2, 2, width // 2, 2)
+    rows = torch.arange(height // 2).repeat_interleave(width // 2)
+    cols = torch.arange(width // 2).repeat(height // 2)
+    out = model(
+        cells.permute(0, 2, 4, 1, 3, 5).reshape(b, height * width // 4, channels * 4),
+        encoder_hidden_states=prompt["prompt_embeds"],
+        pooled_projections=prompt["pooled_prompt_embeds"],
+        timestep=times.to(latent.dtype) / 1000,
+        img_ids=torch.stack([torch.zeros_like(rows), rows, cols], dim=1),
+        txt_ids=torch.zeros(prompt["prompt_embeds"].shape[1], 3),
+        guidance=torch.full((b,), scale) if model.config.guidance_embeds else None,
+    ).sample
+    cells = out.view(b, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(b, channels, height, width)
+
+
+def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """FLUX.2: latents come packed; positions are (0, row, column, 0), the prompt's (0, 0, 0, token)."""
+    b, _, height, width = latent.shape
+    tokens = prompt["prompt_embeds"].shape[1]
+    zero, one = torch.zeros(1, dtype=torch.long), torch.arange(1)
+    out = model(
+        latent.flatten(2).transpose(1, 2),
+        encoder_hidden_states=prompt["prompt_embeds"],
+        timestep=times.to(latent.dtype) / 1000,
+        img_ids=torch.cartesian_prod(one, torch.arange(height), torch.arange(width), zero),
+        txt_ids=torch.cartesian_prod(one, zero, zero, torch.arange(tokens)),
+        guidance=torch.full((b,), scale) if model.config.guidance_embeds else None,
+    ).sample
+    return out.transpose(1, 2).unflatten(2, (height, width))
+
+
+def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """HunyuanDiT on a square picture; versions before 1.2 are told its size."""
+    from diffusers.models.embeddings import get_2d_rotary_pos_embed
+
+    side, patch = latent.shape[2] // model.config.patch_size, model.config.patch_size
+    base = 512 // 8 // patch
+    head_dim = model.inner_dim // model.num_heads
+    grid = ((0, 0), (base, base)), (side, side)
+    return model(
+        latent,
+        times.to(latent.dtype),
+        encoder_hidden_states=prompt["prompt_embeds"],
+        text_embedding_mask=prompt["prompt_mask"],
+        encoder_hidden_states_t5=prompt["prompt_embeds_2"],
+        text_embedding_mask_t5=prompt["prompt_mask_2"],
+        image_meta_size=torch.tensor([[1024, 1024, pixels, pixels, 0, 0]] * len(latent), dtype=latent.dtype),
+        style=torch.zeros(len(latent), dtype=torch.long),
+        image_rotary_emb=get_2d_rotary_pos_embed(head_dim, *grid, device="cpu", output_type="pt"),
+    ).sample
+
+
+def dit(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """DiT, which draws classes."""
+    return model(latent, times, prompt["class_labels"]).sample
+
+
+CALLS: dict[str, Call] = {
+    "PixArtTransformer2DModel": pixart,
+    "SD3Transformer2DModel": sd3,
+    "FluxTransformer2DModel": flux,
+    "Flux2Transformer2DModel": flux2,
+    "HunyuanDiT2DModel": hunyuan,
+    "DiTTransformer2DModel": dit,
+}
+
+
+def predict(model: Any, latent: Tensor, time: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """The prediction of a stock model without the variance that some learn beside it; float prompts in its dtype."""
+    dtype = next(model.parameters()).dtype
+    cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in prompt.items()}
+    call = CALLS[type(model).__name__]
+    return call(model, latent.to(dtype), time.expand(len(latent)), cast, scale, pixels)[:, : latent.shape[1]]

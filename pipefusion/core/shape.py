@@ -1,0 +1,100 @@
+"""The sizes of a diffusion transformer that costs, closed forms and checks follow from: numbers, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """One layer. Parameters in elements; work in multiply-adds of its matrix products, attention left out."""
+
+    split_params: int
+    """What tensor parallelism divides: attention heads and MLP columns."""
+    kept_params: int
+    """What every device of a tensor axis holds: modulation, norms, biases behind an all-reduce."""
+    image_macs: int
+    """For each image token."""
+    text_macs: int
+    """For each prompt token."""
+    image_reduces: int
+    """All-reduces of the image tokens under tensor parallelism."""
+    text_reduces: int = 0
+    """All-reduces of the prompt tokens."""
+
+
+@dataclass(frozen=True)
+class DiTShape:
+    """Lengths in tokens, rows of the latent, or elements."""
+
+    heads: int
+    hidden: int
+    mlp_hidden: int
+    token_rows: int
+    token_cols: int
+    patch_size: int
+    in_channels: int
+    out_channels: int
+    blocks: tuple[BlockShape, ...]
+    embed_params: int
+    """Elements of what makes tokens of a latent and, in an MM-DiT, of the prompt."""
+    unembed_params: int
+    """Elements of what makes a latent of tokens."""
+    shared_params: tuple[tuple[range, int], ...]
+    """Elements that a device holds when it has any of these layers, or when the range is empty, always."""
+    prompt: tuple[tuple[str, tuple[int, ...]], ...]
+    """The tensors that stand for one prompt, by name, with their shapes."""
+    borrowed_params: int = 0
+    """Elements of block 0 that the unembedding reads as well (DiT's embedder of time and class)."""
+    joint: bool = False
+    """MM-DiT: the prompt's tokens go through the blocks beside the image's, in one attention."""
+    cross: bool = True
+    """The blocks attend to the prompt's tokens in a cross-attention of their own."""
+    skips: tuple[tuple[int, int], ...] = ()
+    """Long skip connections: (layer that gives, layer that takes)."""
+    guidance: Literal["cfg", "embedded", "none"] = "cfg"
+    """How a guidance scale acts: on two branches, as an input of the model, or not at all."""
+    itemsize: int = 4
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return len(self.blocks)
+
+    @property
+    def tokens(self) -> int:
+        """p, the image tokens."""
+        return self.token_rows * self.token_cols
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of one prompt, all encoders together."""
+        return sum(size[0] for name, size in self.prompt if name.startswith("prompt_embeds"))
+
+    @property
+    def joint_tokens(self) -> int:
+        """Prompt tokens that go through the blocks beside the image's: 0 unless it is an MM-DiT."""
+        return self.text_tokens if self.joint else 0
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latent of one image."""
+        return self.in_channels, self.token_rows * self.patch_size, self.token_cols * self.patch_size
+
+    def band_tokens(self, rows: range) -> slice:
+        """The image tokens of a band of token rows."""
+        return slice(rows.start * self.token_cols, rows.stop * self.token_cols)
+
+    def band_latent(self, rows: range) -> slice:
+        """The latent rows of a band of token rows."""
+        return slice(rows.start * self.patch_size, rows.stop * self.patch_size)
+
+
+def linear(inputs: int, outputs: int, bias: bool = True) -> int:
+    """Elements of a linear layer."""
+    return inputs * outputs + bias * outputs

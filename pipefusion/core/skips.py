@@ -1,0 +1,109 @@
+"""Long skip connections across pipeline stages: from the stage that gives straight to the one that takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipefusion.core.closed_forms import stage_of
+from pipefusion.core.fabric import Fabric, Work
+from pipefusion.core.jobs import Job
+from pipefusion.core.ledger import Where
+from pipefusion.core.shape import DiTShape
+
+TAG = 1  # apart from the hidden states, which two neighbours exchange in an order of their own
+
+
+class StageSkips:
+    """The ends of the skips that one stage has. Idle where the model has none, or both ends are here.
+
+    A skip is received into place: a buffer for the whole image [b, p, hs] a layer, cut like the jobs. No more than a
+    whole image is ever under way, since a patch's next step begins after its last one has ended; so the receive for
+    the next step is posted as soon as this step's has been read, and no sender waits long.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        axis: str,
+        shape: DiTShape,
+        stages: Sequence[range],
+        batch: int,
+        dtype: torch.dtype,
+        jobs: Sequence[Job],
+    ):
+        self.fabric, self.axis, self.shape, self.batch = fabric, axis, shape, batch
+        self.steps: dict[int, list[Job]] = {}
+        for job in jobs:
+            self.steps.setdefault(job.step, []).append(job)
+        me = stages[fabric.axis(axis).index]
+        ends = [(giver, taker) for giver, taker in shape.skips if giver in me or taker in me]
+        self.local = {giver: taker for giver, taker in ends if giver in me and taker in me}
+        self.sent_to = {giver: stage_of(stages, taker) for giver, taker in ends if taker not in me}
+        self.takers = {giver: taker for giver, taker in ends if taker in me}
+        self.sources = {
+            giver: stage_of(stages, giver) for giver in sorted(self.takers) if giver not in self.local
+        }
+        size = batch * shape.tokens * shape.hidden
+        self.buffers = {giver: fabric.empty("comm", size, dtype=dtype) for giver in self.sources}
+        self.kept: dict[int, Tensor] = {}
+        self.arriving: dict[int, Work] = {}
+        self.posted: dict[tuple[Where, int], tuple[Tensor, Work]] = {}
+        self.sending: deque[list[Work]] = deque([[]])
+        self.job = jobs[0]
+        self._post(jobs[0].step, range(shape.token_rows))
+
+    def begin(self, job: Job) -> None:
+        """A job starts: what the one before the last sent must be gone."""
+        self.job = job
+        self.sending.append([])
+        if len(self.sending) > 2:
+            for work in self.sending.popleft():
+                work.wait()
+
+    def put(self, layer: int, image: Tensor) -> None:
+        if layer in self.local:
+            self.kept[self.local[layer]] = image
+        elif layer in self.sent_to:
+            at = Where(self.job.step, layer, self.job.at.patch)
+            work = self.fabric.isend(image.contiguous(), self.sent_to[layer], axis=self.axis, at=at, tag=TAG)
+            self.sending[-1].append(work)
+
+    def take(self, layer: int) -> Tensor | None:
+        if layer in self.kept:
+            return self.kept.pop(layer)
+        giver = next((giver for giver in self.sources if self.takers[giver] == layer), None)
+        if giver is None:
+            return None
+        tensor, work = self.posted.pop((self.job.at, giver))
+        work.wait()
+        return tensor
+
+    def end(self) -> None:
+        """A job is done and its skips have been read: there is room for those of the next step."""
+        self._post(self.job.step + 1, self.job.rows)
+
+    def drain(self) -> None:
+        """Wait for everything sent."""
+        for works in self.sending:
+            for work in works:
+                work.wait()
+
+    def _post(self, step: int, rows: range) -> None:
+        """Start receiving for all jobs of a step that lie within these rows."""
+        if not self.sources:
+            return
+        for job in self.steps.get(step, ()):
+            if job.rows.start < rows.start or job.rows.stop > rows.stop:
+                continue
+            tokens = self.shape.band_tokens(job.rows)
+            width = self.batch * self.shape.hidden
+            for giver, source in self.sources.items():
+                out = self.buffers[giver][tokens.start * width : tokens.stop * width]
+                out = out.view(self.batch, -1, self.shape.hidden)
+                at = Where(job.step, giver, job.at.patch)
+                work = self.fabric.irecv(out, source, axis=self.axis, at=at, tag=TAG)
+                self.posted[(job.at, giver)] = (out, work)

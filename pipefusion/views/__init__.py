@@ -1,0 +1,1 @@
+"""Views on stock diffusers transformers, one file an architecture: `shape(config, ...)` and `View`."""

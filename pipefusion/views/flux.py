@@ -1,0 +1,159 @@
+"""`diffusers.FluxTransformer2DModel`: FLUX.1, double blocks and then single blocks over one joint sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor
+
+from pipefusion.core.attention import Attend
+from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.views.sites import Joint, Rotary, Site
+from pipefusion.views.stock import (
+    StockView,
+    grid_ids,
+    joint_rotary,
+    patchified,
+    set_rotary,
+    time_embedder,
+    unpatchified,
+)
+
+PATCH = 2  # latents are packed two by two before they come to the transformer
+
+
+class Text(NamedTuple):
+    """The prompt's tokens as they enter the blocks [b, T, hs] (where the model is entered), its summary, the scale."""
+
+    tokens: Tensor | None
+    pooled: Tensor
+    guidance_scale: float
+
+
+def shape(
+    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
+) -> DiTShape:
+    """The sizes of a configuration (its `config.json`) on `rows` x `cols` tokens."""
+    heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
+    hs, mlp = heads * head_dim, 4 * heads * head_dim
+    channels, pooled = config["joint_attention_dim"], config["pooled_projection_dim"]
+    macs = 4 * hs * hs + 2 * hs * mlp
+    double = BlockShape(
+        split_params=6 * linear(hs, hs) + 2 * hs * hs + 2 * (linear(hs, mlp) + mlp * hs),
+        kept_params=4 * hs + 2 * linear(hs, 6 * hs) + 4 * head_dim,
+        image_macs=macs,
+        text_macs=macs,
+        image_reduces=2,
+        text_reduces=2,
+    )
+    single = BlockShape(
+        split_params=3 * linear(hs, hs) + linear(hs, mlp) + (hs + mlp) * hs,
+        kept_params=hs + linear(hs, 3 * hs) + 2 * head_dim,
+        image_macs=macs,
+        text_macs=macs,
+        image_reduces=1,
+        text_reduces=1,
+    )
+    out = config["out_channels"] or config["in_channels"]
+    guided = config["guidance_embeds"]
+    time = (2 if guided else 1) * time_embedder(hs) + linear(pooled, hs) + linear(hs, hs)
+    return DiTShape(
+        heads=heads,
+        hidden=hs,
+        mlp_hidden=mlp,
+        token_rows=rows,
+        token_cols=cols,
+        patch_size=PATCH,
+        in_channels=config["in_channels"] // PATCH**2,
+        out_channels=out // PATCH**2,
+        blocks=(double,) * config["num_layers"] + (single,) * config["num_single_layers"],
+        embed_params=linear(config["in_channels"], hs) + linear(channels, hs),
+        unembed_params=linear(hs, 2 * hs) + linear(hs, out),
+        shared_params=((range(0), time),),
+        prompt=(
+            ("prompt_embeds", (facts["text_tokens"], channels)),
+            ("prompt_mask", (facts["text_tokens"],)),
+            ("pooled_prompt_embeds", (pooled,)),
+        ),
+        joint=True,
+        cross=False,
+        guidance="embedded" if guided else "none",
+        itemsize=itemsize,
+    )
+
+
+class View(StockView):
+    """Flux opened up. Tokens of prompt and image stay apart between blocks, so that either can be sent alone."""
+
+    stock = FluxTransformer2DModel
+    stacks = ("transformer_blocks", "single_transformer_blocks")
+    embed_parts = ("x_embedder", "context_embedder")
+    labels: ClassVar[Mapping[str, str]] = {
+        "time_text_embed": "time, guidance and text embedding",
+        "context_embedder": "text embedding",
+        "x_embedder": "patch embedding",
+        "norm_out": "output projection",
+        "proj_out": "output projection",
+    }
+
+    def open_sites(self) -> None:
+        for layer in self.layers:
+            self.block_module(layer).attn.set_processor(Joint(layer))
+
+    def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
+        prompt = torch.zeros(self.shape.text_tokens, 3, device=self.device)  # all of it at the same place
+        set_rotary(
+            self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 3, self.device)]))
+        )
+
+    def positions(self, rows: range) -> Rotary:
+        return joint_rotary(self.model, self.shape, rows)
+
+    def tensor_plan(self, layer: int) -> TensorPlan:
+        hs, mlp = self.shape.hidden, self.shape.mlp_hidden
+        queries = ["attn.to_q", "attn.to_k", "attn.to_v"]
+        if self.block_name(layer).startswith("single"):
+            columns = dict.fromkeys(queries, (hs,)) | {"proj_mlp": (mlp,)}
+            return TensorPlan(columns, {"proj_out": (hs, mlp)})
+        queries += ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"]
+        columns = dict.fromkeys(queries, (hs,))
+        columns |= dict.fromkeys(("ff.net.0.proj", "ff_context.net.0.proj"), (mlp,))
+        rows = dict.fromkeys(("attn.to_out.0", "attn.to_add_out"), (hs,))
+        return TensorPlan(columns, rows | dict.fromkeys(("ff.net.2", "ff_context.net.2"), (mlp,)))
+
+    def text(self, cond: Conditioning) -> Text:
+        pooled = cond.stacked("pooled_prompt_embeds").to(self.device, self.dtype)
+        if not self.holds("context_embedder"):
+            return Text(None, pooled, cond.guidance_scale)
+        embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
+        return Text(self.model.context_embedder(embeds), pooled, cond.guidance_scale)
+
+    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
+        # In thousandths and back, in the model's own precision, as the pipeline and the model do it.
+        times = timestep.to(self.device).expand(batch).to(self.dtype) / 1000 * 1000
+        if self.shape.guidance == "none":
+            return self.model.time_text_embed(times, text.pooled)  # [b, hs]
+        scale = torch.full((batch,), text.guidance_scale, device=self.device).to(self.dtype) * 1000
+        return self.model.time_text_embed(times, scale, text.pooled)  # [b, hs]
+
+    def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
+        return Tokens(self.model.x_embedder(patchified(latent.to(self.dtype), PATCH)), text.tokens)
+
+    def block(
+        self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
+    ) -> Tokens:
+        text, image = self.block_module(layer)(
+            hidden_states=tokens.image,
+            encoder_hidden_states=tokens.text,
+            temb=given.modulation,
+            image_rotary_emb=Site(attend, given.positions, self.shape.text_tokens),
+        )
+        return Tokens(image, text)
+
+    def unembed(self, image: Tensor, modulation: Tensor, rows: range) -> Tensor:
+        pixels = self.model.proj_out(self.model.norm_out(image, modulation))  # [b, t, C*patch*patch]
+        return unpatchified(pixels, len(rows), PATCH, channels_last=False)

@@ -1,0 +1,132 @@
+"""The self-attention sites of stock diffusers models, opened with diffusers' own attention-processor mechanism.
+
+A processor computes q, k, v with the model's own modules and hands them to the `attend` of the method. It is stateless
+but for the layer's index, so that one model can serve any method.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import Tensor
+
+from pipefusion.core.attention import Attend, full, local
+
+Rotary = tuple[Tensor, Tensor]
+"""Cosines and sines [tokens, head_dim], float32."""
+
+
+class Site(NamedTuple):
+    """What a processor needs from outside of its block.
+
+    It travels as `image_rotary_emb`, the one argument that all of diffusers' DiT blocks hand through unseen.
+    """
+
+    attend: Attend = local
+    rotary: Rotary | None = None
+    prefix: int = 0
+    """Tokens of the prompt in front of the image's, where a block attends to both as one sequence."""
+
+
+STOCK = Site()
+"""Attention as the model has it."""
+
+
+def heads(attn: Any, x: Tensor) -> Tensor:
+    """[b, t, H*d] -> [b, t, H, d]; under tensor parallelism H is the rank's own number of heads."""
+    return x.unflatten(-1, (-1, attn.inner_dim // attn.heads))
+
+
+def normed(norm: Any, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
+
+
+def turned(x: Tensor, rotary: Rotary | None) -> Tensor:
+    return x if rotary is None else apply_rotary_emb(x, rotary, sequence_dim=1)
+
+
+class SelfOrCross:
+    """Self-attention through `attend`, cross-attention as the stock processors compute it."""
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Site = STOCK,
+    ) -> Tensor:
+        site, crosses = image_rotary_emb, encoder_hidden_states is not None
+        source = encoder_hidden_states if crosses else hidden_states
+        q = turned(normed(attn.norm_q, heads(attn, attn.to_q(hidden_states))), site.rotary)  # [b, t, H, d]
+        k = normed(attn.norm_k, heads(attn, attn.to_k(source)))  # [b, s, H, d]
+        v = heads(attn, attn.to_v(source))  # [b, s, H, d]
+        if crosses:
+            bias = None if attention_mask is None else attention_mask.unsqueeze(1)  # [b, 1, 1, s]
+            out = full(q, k, v, bias)  # [b, t, H, d]
+        else:
+            out = site.attend(self.layer, q, turned(k, site.rotary), v)  # [b, t, H, d]
+        return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
+
+
+class Joint:
+    """One attention over the prompt's tokens, which come first, and the image's (MM-DiT).
+
+    Without `encoder_hidden_states` the two are one sequence already, and its result is returned before any projection.
+    """
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Site = STOCK,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        site, text = image_rotary_emb, encoder_hidden_states
+        q = normed(attn.norm_q, heads(attn, attn.to_q(hidden_states)))  # [b, t, H, d]
+        k = normed(attn.norm_k, heads(attn, attn.to_k(hidden_states)))
+        v = heads(attn, attn.to_v(hidden_states))
+        if text is not None:
+            text_q = normed(attn.norm_added_q, heads(attn, attn.add_q_proj(text)))  # [b, T, H, d]
+            text_k = normed(attn.norm_added_k, heads(attn, attn.add_k_proj(text)))
+            text_v = heads(attn, attn.add_v_proj(text))
+            q, k, v = (torch.cat(pair, dim=1) for pair in ((text_q, q), (text_k, k), (text_v, v)))
+        q, k = turned(q, site.rotary), turned(k, site.rotary)
+        prefix = site.prefix if text is None else text.shape[1]
+        out = site.attend(self.layer, q, k, v, prefix).flatten(2)  # [b, T+t, H*d]
+        if text is None:
+            return out
+        image = attn.to_out[1](attn.to_out[0](out[:, prefix:]))  # [b, t, hs]
+        text = out[:, :prefix]
+        return image, text if attn.to_add_out is None else attn.to_add_out(text)  # [b, T, hs]
+
+
+class Fused:
+    """As `Joint` on one sequence, where q, k, v and the MLP share one projection in and one out (FLUX.2)."""
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Site = STOCK,
+    ) -> Tensor:
+        site, joined = image_rotary_emb, attn.to_qkv_mlp_proj(hidden_states)
+        qkv, mlp = 3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor
+        qkv = joined.shape[-1] * qkv // (qkv + mlp)  # a rank's share of both is the same
+        q, k, v = (heads(attn, part) for part in joined[..., :qkv].chunk(3, dim=-1))  # [b, T+t, H, d]
+        q, k = turned(normed(attn.norm_q, q), site.rotary), turned(normed(attn.norm_k, k), site.rotary)
+        out = site.attend(self.layer, q, k, v, site.prefix).flatten(2)  # [b, T+t, H*d]
+        return attn.to_out(torch.cat([out, attn.mlp_act_fn(joined[..., qkv:])], dim=-1))  # [b, T+t, hs]

@@ -1,0 +1,186 @@
+"""What all views have in common: a stock model on `meta`, cut to a rank's part, then filled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
+from torch import Tensor, nn
+
+from pipefusion.core.dit import DiT, Shard, clone_modules
+from pipefusion.core.shape import DiTShape, linear
+
+
+class StockView:
+    """A diffusers transformer built on `meta`. A view says where its blocks and ends are, and how they are called."""
+
+    stock: ClassVar[type[nn.Module]]
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    """The lists of blocks, in the order of the layers."""
+    embed_parts: ClassVar[tuple[str, ...]]
+    unembed_parts: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
+    labels: ClassVar[Mapping[str, str]]
+    """What people call the parts, by the first word of a parameter's name."""
+    tables: ClassVar[frozenset[str]] = frozenset()
+    """Buffers of the state dict that the view makes itself."""
+
+    def __init__(
+        self, config: dict[str, Any], shape: DiTShape, dtype: torch.dtype, pixels_per_latent: int = 1
+    ):
+        with torch.device("meta"):
+            self.model = self.stock.from_config(config).eval()  # type: ignore[attr-defined]
+        nn.Module.to(self.model, dtype)  # diffusers' own `to` warns about modules that not every model has
+        self.model.requires_grad_(False)
+        self.shape, self.dtype, self.pixels_per_latent = shape, dtype, pixels_per_latent
+        self.layers = range(shape.layers)
+        self.shards: dict[str, Shard] = {}
+        self.device = torch.device("meta")
+        self._names = [
+            f"{stack}.{index}"
+            for stack in self.stacks
+            for index in range(len(self.model.get_submodule(stack)))
+        ]
+        self.open_sites()
+        self.make_tables(None)
+
+    def open_sites(self) -> None:
+        """Give every attention of every block its processor."""
+        raise NotImplementedError
+
+    def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
+        """Make what depends on the size of the image, such as positions, on `self.device`."""
+
+    def layers_of(self, name: str) -> range | None:
+        """The layers that a shared part serves, where not all do."""
+        return None
+
+    def positions(self, rows: range) -> Any:
+        return None
+
+    def clone(self) -> Self:
+        twin = copy.copy(self)
+        twin.model = clone_modules(self.model)
+        twin.shards = dict(self.shards)
+        return twin
+
+    def keep(self, layers: range, *, embed: bool, unembed: bool) -> None:
+        self.layers = layers
+        for layer, name in enumerate(self._names):
+            if layer not in layers:
+                self.model.set_submodule(name, nn.Identity())
+        gone = [] if embed else [*self.embed_parts]
+        gone += [] if unembed else self.unembed_parts
+        for name, _ in self.model.named_children():
+            served = self.layers_of(name)
+            if served is not None and not set(served) & set(layers):
+                gone.append(name)
+        for name in gone:
+            is_module = isinstance(getattr(self.model, name), nn.Module)
+            setattr(self.model, name, nn.Identity() if is_module else None)
+
+    def holds(self, name: str) -> bool:
+        """Whether `keep` has left a part of the model here."""
+        part = getattr(self.model, name)
+        return part is not None and not isinstance(part, nn.Identity)
+
+    def load(self, tensors: Callable[..., Tensor], device: torch.device) -> None:
+        state = {
+            name: tensors(name, self.shards.get(name), dtype=self.dtype, device=device)
+            for name, _ in self.model.named_parameters()
+        }
+        missing, unexpected = self.model.load_state_dict(state, assign=True, strict=False)
+        if unexpected or not self.tables.issuperset(missing):
+            raise KeyError(f"not filled: {missing}; not known: {unexpected}")
+        self.device = device
+        self.make_tables(tensors)
+
+    def adopt(self, other: DiT) -> None:
+        self.model.load_state_dict(dict(other.model.named_parameters()), assign=True, strict=False)
+        for name, table in other.model.named_buffers():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.model.get_submodule(owner), leaf, table)
+        self.device = other.device
+
+    def block_name(self, layer: int) -> str:
+        return self._names[layer]
+
+    def block_module(self, layer: int) -> Any:
+        """The stock block of a layer."""
+        return self.model.get_submodule(self._names[layer])
+
+    def part_of(self, name: str) -> str:
+        first, *rest = name.split(".")
+        if first in self.stacks:
+            return f"block {self._names.index(f'{first}.{rest[0]}')}"
+        if first in self.embed_parts:
+            return "embed"
+        return "unembed" if first in self.unembed_parts else "conditioning"
+
+    def label_of(self, name: str) -> str:
+        return self.labels.get(name.split(".")[0], "blocks")
+
+
+def sincos_positions(module: Any, shape: DiTShape, device: torch.device) -> Tensor:
+    """Sin-cos positions of the full image [1, p, hs], as a `PatchEmbed` makes them, for the size in use."""
+    if device.type == "meta":
+        return torch.empty(1, shape.tokens, shape.hidden, device=device)
+    table = get_2d_sincos_pos_embed(
+        shape.hidden,
+        (shape.token_rows, shape.token_cols),
+        base_size=module.base_size,
+        interpolation_scale=module.interpolation_scale,
+        output_type="pt",
+        device=torch.device("cpu"),
+    )
+    return table.float().unsqueeze(0).to(device)
+
+
+def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
+    """Keep rotary tables [tokens, head_dim] as buffers of the model, so that they are counted as held."""
+    for name, table in zip(("rotary_cos", "rotary_sin"), tables, strict=True):
+        model.register_buffer(name, table, persistent=False)
+
+
+def joint_rotary(model: Any, shape: DiTShape, rows: range) -> tuple[Tensor, Tensor]:
+    """The rows of the rotary tables for the prompt's tokens, which come first, and for a band of the image."""
+    band, prefix = shape.band_tokens(rows), shape.text_tokens
+    parts = slice(prefix), slice(prefix + band.start, prefix + band.stop)
+    cos, sin = (torch.cat([table[part] for part in parts]) for table in (model.rotary_cos, model.rotary_sin))
+    return cos, sin
+
+
+def grid_ids(shape: DiTShape, axes: int, device: torch.device) -> Tensor:
+    """Positions of the image's tokens [p, axes]: row on axis 1, column on axis 2, the others 0."""
+    ids = torch.zeros(shape.token_rows, shape.token_cols, axes, device=device)
+    ids[..., 1] += torch.arange(shape.token_rows, device=device)[:, None]
+    ids[..., 2] += torch.arange(shape.token_cols, device=device)[None]
+    return ids.flatten(0, 1)
+
+
+def patchified(latent: Tensor, patch: int) -> Tensor:
+    """[b, C, h*patch, w*patch] -> [b, h*w, C*patch*patch], channels slowest."""
+    parts = latent.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [b, C, h, patch, w, patch]
+    return parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchified(pixels: Tensor, rows: int, patch: int, channels_last: bool = True) -> Tensor:
+    """[b, rows*cols, patch*patch*C] -> [b, C, rows*patch, cols*patch]; `channels_last` is the order in a token."""
+    grid = pixels.unflatten(1, (rows, -1))  # [b, rows, cols, patch*patch*C]
+    if channels_last:
+        latent = grid.unflatten(-1, (patch, patch, -1)).permute(0, 5, 1, 3, 2, 4)
+    else:
+        latent = grid.unflatten(-1, (-1, patch, patch)).permute(0, 3, 1, 4, 2, 5)
+    return latent.flatten(4, 5).flatten(2, 3)  # [b, C, rows*patch, cols*patch]
+
+
+def without_variance(latent: Tensor, shape: DiTShape) -> Tensor:
+    """The prediction [b, C, h, W] without the learned variance that may follow it in the channels."""
+    return latent[:, : shape.in_channels] if shape.out_channels == 2 * shape.in_channels else latent
+
+
+def time_embedder(hidden: int, bias: bool = True) -> int:
+    """Elements of the MLP from 256 sinusoids to the hidden size."""
+    return linear(256, hidden, bias) + linear(hidden, hidden, bias)

@@ -1,0 +1,78 @@
+"""The committed configurations of published transformers, and their tiny variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
+# What the project knows of a model besides the arguments of its class.
+FACTS = {"pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale"}
+# Each agrees with the size of the published checkpoint, which may hold buffers (tables of positions) besides.
+PARAMETERS = {
+    "pixart_alpha": 611_349_152,
+    "pixart_sigma": 610_856_096,
+    "sd3_medium": 2_028_328_000,
+    "sd35_large": 8_056_627_520,
+    "flux_dev": 11_901_408_320,
+    "flux_schnell": 11_891_178_560,
+    "flux2_dev": 32_223_281_152,
+    "flux2_klein_4b": 3_875_544_576,
+    "hunyuan_dit": 1_499_952_032,
+    "dit_xl_2": 749_826_464,
+}
+TINY = {
+    "sd3_tiny": "sd3_medium",
+    "sd35_tiny": "sd35_large",
+    "flux_tiny": "flux_dev",
+    "flux2_tiny": "flux2_dev",
+    "hunyuan_tiny": "hunyuan_dit",
+    "dit_tiny": "dit_xl_2",
+}
+SIDE = 12  # token rows and columns, and heads, of every tiny model
+
+
+def read(name: str) -> dict[str, Any]:
+    model = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    assert model["name"] == name
+    return model
+
+
+def build(name: str) -> torch.nn.Module:
+    architecture = read(name)["architecture"]
+    cls = getattr(diffusers, architecture.pop("class"))
+    return cls(**{key: value for key, value in architecture.items() if key not in FACTS})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_full_size_has_the_parameters_of_the_published_model(name: str) -> None:
+    with torch.device("meta"):
+        transformer = build(name)
+    assert sum(p.numel() for p in transformer.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_is_the_big_one_in_small(name: str) -> None:
+    tiny, big = read(name)["architecture"], read(TINY[name])["architecture"]
+    assert tiny.keys() == big.keys()
+    sizes = [key for key, value in big.items() if type(value) in (int, list)]
+    kept = [key for key in big if key not in sizes] + ["patch_size", "latent_factor"]
+    for key in set(kept) - {"mlp_ratio"}:  # Hunyuan's is a fraction chosen for its width
+        assert tiny[key] == big[key], key
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
+    model, transformer = read(name), build(name)
+    architecture = model["architecture"]
+    assert all(not p.is_meta for p in transformer.parameters())
+    assert sum(p.numel() for p in transformer.parameters()) < 3_000_000
+    # FLUX.1's pipeline, not its transformer, makes one token of 2 x 2 latent pixels.
+    patch = 2 if architecture["class"] == "FluxTransformer2DModel" else architecture["patch_size"]
+    assert model["resolution"] == SIDE * patch * architecture["latent_factor"]
+    assert architecture["num_attention_heads"] == SIDE

@@ -1,0 +1,188 @@
+"""`measure=loading`: a checkpoint written here is a real one, and what its ranks took is measured and kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments import cli
+from experiments.check import ConfigError
+from experiments.compose import plan
+from experiments.config import RunConfig, from_hydra
+from experiments.loading import Counted, check_loading, ranks_of, resident_bytes, write_checkpoint
+from experiments.models import open_model
+from experiments.params import model_config
+from experiments.weights import ARCHITECTURES, check_weights
+from pipefusion.core.weights import weight_files
+from tests.experiments.runs import command
+
+FAMILIES = ["pixart_tiny", "sd3_tiny", "flux_tiny", "flux2_tiny", "hunyuan_tiny", "dit_tiny"]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_written_checkpoint_is_whole_and_loads(name: str, tmp_path: Path) -> None:
+    drawn = open_model(model_config(name))
+    assert drawn.class_name in ARCHITECTURES
+    write_checkpoint(tmp_path, drawn, torch.bfloat16, file_bytes=50_000, seed=0)
+    assert check_weights(tmp_path) == tmp_path
+    files = set(weight_files(tmp_path / "transformer").values())
+    assert len(files) > 2 and files == set((tmp_path / "transformer").glob("*.safetensors"))
+    model = open_model(replace(model_config(name), weights=str(tmp_path), architecture=None))
+    assert (model.class_name, model.config, model.shape) == (drawn.class_name, drawn.config, drawn.shape)
+    view, tensors = model.view(), Counted(model.tensors(), tmp_path / "transformer")
+    view.load(tensors, CPU)
+    stored = {key: tensor for file in files for key, tensor in load_file(file).items()}
+    for key, parameter in view.model.named_parameters():
+        assert torch.equal(parameter, stored[key].to(parameter.dtype)), key
+    assert tensors.bytes >= 2 * sum(parameter.numel() for parameter in view.model.parameters())
+
+
+def test_a_checkpoint_is_the_same_from_the_same_seed(tmp_path: Path) -> None:
+    model = open_model(model_config("pixart_tiny"))
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_checkpoint(tmp_path / folder, model, torch.float32, file_bytes=1 << 30, seed=seed)
+    (file,) = (tmp_path / "a" / "transformer").glob("*.safetensors")
+    first, again, other = (load_file(tmp_path / each / "transformer" / file.name) for each in "abc")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["proj_out.weight"], other["proj_out.weight"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory there is now")
+def test_resident_memory_is_that_of_tensors() -> None:
+    before, _ = resident_bytes()
+    held = torch.ones(10 << 20)
+    now, most = resident_bytes()
+    assert now - before == pytest.approx(held.nbytes, rel=0.05)
+    assert most >= now
+
+
+# 45 MB a rank of two: enough for shares of memory to mean something.
+SMALL = [
+    "experiment=loading",
+    "model=pixart_tiny",
+    "model.dtype=bfloat16",
+    "model.architecture.num_attention_heads=8",
+    "model.architecture.attention_head_dim=96",
+    "model.architecture.cross_attention_dim=768",
+    "measure.file_bytes=20000000",
+]
+
+
+def loading_config(*overrides: str) -> RunConfig:
+    cli.set_up()
+    return from_hydra(plan([*SMALL, *overrides]).jobs[0])
+
+
+def test_ranks_and_what_cannot_be() -> None:
+    cfg = loading_config("measure.methods=[serial,ulysses,pipefusion]", "measure.devices=[2,3]")
+    found = [(row["method"], row["devices"], row["rank"]) for row in ranks_of(cfg, open_model(cfg.model))]
+    assert found == [
+        ("serial", 1, 0),
+        *(("ulysses", 2, rank) for rank in range(2)),
+        ("ulysses", 3, None),
+        *(("pipefusion", devices, rank) for devices in (2, 3) for rank in range(devices)),
+    ]
+    reasons = [row["reason"] for row in ranks_of(cfg, open_model(cfg.model)) if row["status"] == "skipped"]
+    assert len(reasons) == 1 and reasons[0].startswith("devices=3 does not divide the 8 attention heads")
+
+
+@pytest.mark.slow
+def test_every_rank_is_measured_and_the_limit_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "weights", tmp_path / "out"
+    run = [*SMALL, f"measure.folder={folder}", f"hydra.run.dir={out}"]
+    methods = ["measure.methods=[tensor,pipefusion]", "measure.devices=[2]", "measure.limit=1.4"]
+    assert command(monkeypatch, *run, *methods) == 0
+    text = capsys.readouterr().out
+    assert "Loading " in text and "The most memory any rank took: 1." in text
+    rows = pd.read_csv(out / "loading.csv")
+    assert list(zip(rows.method, rows["rank"], strict=True)) == [
+        (method, rank) for method in ("tensor", "pipefusion") for rank in range(2)
+    ]
+    assert list(rows.layers) == ["0-3", "0-3", "0-1", "2-3"]
+    assert (rows.status == "ok").all() and rows.seconds.between(0, 60).all()
+    assert rows.param_bytes.between(40e6, 60e6).all()
+    assert rows.ratio.between(0.95, 1.4).all()
+    assert (rows.asked_bytes == 2 * rows.param_bytes).all()  # read as float32, held as bfloat16
+    record = json.loads((out / "loading.json").read_text())
+    assert record["checkpoint"]["bytes"] == sum(
+        tensor.nbytes
+        for file in (folder / "transformer").glob("*.safetensors")
+        for tensor in load_file(file).values()
+    )
+    assert record["checkpoint"]["files"] > 5 and record["checkpoint"]["dtypes"] == ["F32"]
+    assert record["rows"][0]["param_bytes"] == rows.param_bytes[0]
+    assert record["command"] and record["versions"] and record["config"]["measure"]["limit"] == 1.4
+
+    written = (folder / "transformer" / "config.json").stat().st_mtime_ns
+    assert command(monkeypatch, *run, "measure.methods=[serial]", "measure.limit=0.5") == 1
+    assert (folder / "transformer" / "config.json").stat().st_mtime_ns == written  # taken from there
+    error = capsys.readouterr().err
+    assert "failed: serial N=1 rank 0: a peak of " in error and error.strip().endswith("; allowed: 0.5")
+    assert pd.read_csv(out / "loading.csv").status.tolist() == ["failed"]
+
+
+def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def __init__(self, *_: Any, **__: Any):
+            raise RuntimeError("no process")
+
+    monkeypatch.setattr("experiments.loading.ProcessPoolExecutor", Broken)
+    tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[pipefusion]", "measure.devices=[2]"]
+    assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"failed: pipefusion N=2 rank {rank}: RuntimeError: no process" for rank in range(2)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loading.csv", "loading.json"]
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("experiments.loading.disk_usage", lambda folder: Full)
+    assert command(monkeypatch, "experiment=loading", "model=pixart_tiny", f"hydra.run.dir={tmp_path}") == 1
+    assert capsys.readouterr().err.startswith(f"failed: {tmp_path}/checkpoint-")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["measure.methods=[]"], "measure.methods=[] leaves nothing to measure"),
+        (["measure.devices=[]"], "measure.devices=[] leaves nothing to measure"),
+        (["measure.devices=[2,0]"], "measure.devices=0 is too small; allowed: 1 or more"),
+        (
+            ["measure.methods=[pipefuson]"],
+            "measure.methods=pipefuson is unknown, nearest: pipefusion; allowed:",
+        ),
+        (
+            ["measure.stored=float23"],
+            "measure.stored='float23' is unknown, nearest: float32; allowed: float32,",
+        ),
+        (["measure.file_bytes=0"], "measure.file_bytes=0 is too small; allowed: 1 or more"),
+        (["model.weights=/nowhere/model"], "model.weights=/nowhere/model does not exist; allowed:"),
+    ],
+)
+def test_what_is_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_loading(loading_config(*overrides))
+    assert str(error.value).startswith(says)
+
+
+def test_a_folder_with_another_model_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, open_model(model_config("pixart_tiny")), torch.float32, 1 << 20, 0)
+    with pytest.raises(ConfigError, match=rf"measure.folder={tmp_path} has weights of another architecture"):
+        check_loading(loading_config(f"measure.folder={tmp_path}"))
+    check_loading(loading_config(f"measure.folder={tmp_path / 'empty'}"))

@@ -1,0 +1,427 @@
+"""Weights that are refused, each in one line with the file and the tensor; hub ids with and without a hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
+from safetensors.torch import load_file, save_file
+
+from experiments.check import ConfigError
+from experiments.weights import ARCHITECTURES, architecture_of, check_weights, read_tensors, resolve_weights
+
+SINGLE = "diffusion_pytorch_model.safetensors"
+INDEX = f"{SINGLE}.index.json"
+KEY = "proj_out.bias"
+TENSORS = 57
+MODEL = {
+    "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "cross_attention_dim": 16, "in_channels": 3,
+    "out_channels": 3, "sample_size": 16, "patch_size": 4, "caption_channels": 16, "use_additional_conditions": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> PixArtTransformer2DModel:
+    return PixArtTransformer2DModel(**MODEL)
+
+
+@pytest.fixture(scope="module")
+def whole(model: PixArtTransformer2DModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In one file."""
+    folder = tmp_path_factory.mktemp("whole")
+    model.save_pretrained(folder / "transformer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(model: PixArtTransformer2DModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In several files with an index, as diffusers shards them."""
+    folder = tmp_path_factory.mktemp("parts")
+    model.save_pretrained(folder / "transformer", max_shard_size="20KB")
+    return folder
+
+
+@pytest.fixture
+def single(whole: Path, tmp_path: Path) -> Path:
+    """A `transformer/` folder to damage."""
+    shutil.copytree(whole, tmp_path / "model")
+    return tmp_path / "model" / "transformer"
+
+
+@pytest.fixture
+def sharded(parts: Path, tmp_path: Path) -> Path:
+    shutil.copytree(parts, tmp_path / "sharded")
+    return tmp_path / "sharded" / "transformer"
+
+
+def complaint(part: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_weights(part.parent)
+    text = str(caught.value)
+    assert text.startswith("model.weights=")
+    assert "\n" not in text and "; allowed: " in text
+    return text.removeprefix("model.weights=")
+
+
+def index_of(part: Path) -> dict[str, str]:
+    return json.loads((part / INDEX).read_text())["weight_map"]
+
+
+def write_index(part: Path, index: Any) -> None:
+    (part / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def content_of(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, copied: they are views of the file, which is written again."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+def change(path: Path, **tensors: torch.Tensor | None) -> None:
+    """Write a file again with other tensors; None leaves one out."""
+    content = content_of(path) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    save_file({name: tensor for name, tensor in content.items() if tensor is not None}, path)
+
+
+@pytest.mark.parametrize("kind", ["whole", "parts"])
+def test_good_weights_pass(kind: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(kind)
+    assert check_weights(folder) == check_weights(str(folder)) == folder
+    found = read_tensors(folder / "transformer")
+    assert (kind == "parts") == (len({tensor.file for tensor in found.values()}) > 2)
+    assert found[KEY].shape == (48,) and found[KEY].dtype == "F32"
+
+
+def test_mixed_precision_passes(sharded: Path) -> None:
+    file = sharded / index_of(sharded)[KEY]
+    change(file, proj_out__bias=torch.zeros(48, dtype=torch.bfloat16))
+    change(sharded / index_of(sharded)["pos_embed.proj.bias"], pos_embed__proj__bias=torch.zeros(16).half())
+    check_weights(sharded.parent)
+
+
+# What is done to a folder, and what is said of it. PART is the folder's path, FILE that of the file damaged.
+def cut_a_tensor(part: Path, file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-4])
+
+
+def cut_the_header(part: Path, file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:50])
+
+
+def nothing_left(part: Path, file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def pickle_renamed(part: Path, file: Path) -> None:
+    torch.save(content_of(file), file)
+
+
+def leave_out(part: Path, file: Path) -> None:
+    change(file, proj_out__bias=None)
+
+
+def add(part: Path, file: Path) -> None:
+    change(file, extra__bias=torch.zeros(7))
+
+
+def reshape(part: Path, file: Path) -> None:
+    change(file, proj_out__bias=torch.zeros(7))
+
+
+def integers(part: Path, file: Path) -> None:
+    change(file, proj_out__bias=torch.zeros(48, dtype=torch.int64))
+
+
+def doubles(part: Path, file: Path) -> None:
+    change(file, proj_out__bias=torch.zeros(48, dtype=torch.float64))
+
+
+def eight_bits(part: Path, file: Path) -> None:
+    change(file, proj_out__bias=torch.zeros(48).to(torch.float8_e4m3fn))
+
+
+def pickled(part: Path, file: Path) -> None:
+    torch.save(load_file(file), part / "diffusion_pytorch_model.bin")
+    file.unlink()
+
+
+def gone(part: Path, file: Path) -> None:
+    file.unlink()
+
+
+def another_name(part: Path, file: Path) -> None:
+    file.rename(part / "model.safetensors")
+
+
+def another_file(part: Path, file: Path) -> None:
+    save_file({"extra.bias": torch.zeros(7)}, part / "more.safetensors")
+
+
+def a_copy(part: Path, file: Path) -> None:
+    save_file({KEY: torch.zeros(48)}, part / "more.safetensors")
+
+
+ONE_FILE = [
+    (cut_a_tensor, "FILE is truncated or broken, LAST is not whole ("),
+    (cut_the_header, "FILE is truncated or broken ("),
+    (nothing_left, "FILE is truncated or broken ("),
+    (pickle_renamed, "FILE is a pickle under another name; allowed: safetensors"),
+    (leave_out, f"FILE lacks {KEY}; allowed: the {TENSORS} tensors of PixArtTransformer2DModel"),
+    (add, f"FILE has extra.bias, which PixArtTransformer2DModel has not; allowed: its {TENSORS} tensors"),
+    (reshape, f"FILE has {KEY} of shape [7]; allowed: [48]"),
+    (integers, f"FILE has {KEY} of dtype I64; allowed: F32, F16, BF16"),
+    (doubles, f"FILE has {KEY} of dtype F64; allowed: F32, F16, BF16"),
+    (eight_bits, f"FILE has {KEY} of dtype F8_E4M3; allowed: F32, F16, BF16"),
+    (pickled, "PART holds pickled weights (diffusion_pytorch_model.bin); allowed: *.safetensors"),
+    (gone, "PART holds no weights; allowed: *.safetensors"),
+    (another_name, f"PART/model.safetensors has FIRST, and there is no {INDEX}; allowed: {SINGLE} alone"),
+    (another_file, f"PART/more.safetensors has extra.bias, and there is no {INDEX}; allowed: {SINGLE} alone"),
+]  # fmt: skip
+FILES = [
+    (cut_a_tensor, "FILE is truncated or broken, LAST is not whole ("),
+    (cut_the_header, "FILE is truncated or broken, FIRST is not whole ("),
+    (nothing_left, "FILE is truncated or broken, FIRST is not whole ("),
+    (pickle_renamed, "FILE is a pickle under another name, where FIRST should be; allowed: safetensors"),
+    (leave_out, f"FILE lacks {KEY}, which {INDEX} says is in it; allowed: what its index says"),
+    (add, f"FILE has extra.bias, which {INDEX} does not name; allowed: what its index says"),
+    (reshape, f"FILE has {KEY} of shape [7]; allowed: [48]"),
+    (integers, f"FILE has {KEY} of dtype I64; allowed: F32, F16, BF16"),
+    (gone, f"FILE does not exist, and {INDEX} says FIRST is in it; allowed: all its files"),
+    (
+        another_file,
+        f"PART/more.safetensors has extra.bias, which {INDEX} does not name; allowed: what its index",
+    ),
+    (a_copy, f"PART/more.safetensors has {KEY}, which {INDEX} says is in NAME; allowed: what its index says"),
+]
+
+
+def last_of(path: Path) -> str:
+    """The tensor at the end of a file."""
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return max((entry["data_offsets"][1], name) for name, entry in header.items() if name != "__metadata__")[
+        1
+    ]
+
+
+def filled(text: str, words: dict[str, str]) -> str:
+    """The text with the names of this folder in it."""
+    for word, meant in words.items():
+        text = text.replace(word, meant)
+    return text
+
+
+@pytest.mark.parametrize(("damage", "says"), ONE_FILE, ids=[case[0].__name__ for case in ONE_FILE])
+def test_one_file(damage: Callable[[Path, Path], None], says: str, single: Path) -> None:
+    file = single / SINGLE
+    words = {"PART": str(single), "FILE": str(file), "FIRST": min(content_of(file)), "LAST": last_of(file)}
+    damage(single, file)
+    assert complaint(single).startswith(filled(says, words))
+
+
+@pytest.mark.parametrize(("damage", "says"), FILES, ids=[case[0].__name__ for case in FILES])
+def test_several_files(damage: Callable[[Path, Path], None], says: str, sharded: Path) -> None:
+    index = index_of(sharded)
+    file = sharded / index[KEY]
+    first = next(name for name, other in index.items() if other == file.name)
+    last = last_of(file)
+    damage(sharded, file)
+    words = {"PART": str(sharded), "FILE": str(file), "NAME": file.name, "FIRST": first, "LAST": last}
+    assert complaint(sharded).startswith(filled(says, words))
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("missing.safetensors", f"PART/missing.safetensors does not exist, and {INDEX} says {KEY} is in it"),
+        (
+            "weights.bin",
+            f"PART/{INDEX} says {KEY} is in weights.bin; allowed: weight_map, from each tensor to the",
+        ),
+        ("../away.safetensors", f"PART/{INDEX} says {KEY} is in ../away.safetensors; allowed: weight_map"),
+        (None, f"PART/{INDEX} says {KEY} is in None; allowed: weight_map"),
+    ],
+)
+def test_index_that_leads_nowhere(file: str | None, says: str, sharded: Path) -> None:
+    write_index(sharded, index_of(sharded) | {KEY: file})
+    assert complaint(sharded).startswith(says.replace("PART", str(sharded)))
+
+
+def test_index_that_names_the_wrong_file(sharded: Path) -> None:
+    index = index_of(sharded)
+    other = next(file for file in index.values() if file != index[KEY])
+    write_index(sharded, index | {KEY: other})
+    assert complaint(sharded).startswith(
+        f"{sharded / index[KEY]} has {KEY}, which {INDEX} says is in {other}; allowed: what its index says"
+    )
+
+
+def test_index_and_files_that_both_lack_a_tensor(sharded: Path) -> None:
+    index = index_of(sharded)
+    change(sharded / index.pop(KEY), proj_out__bias=None)
+    write_index(sharded, index)
+    assert complaint(sharded).startswith(
+        f"{sharded / INDEX} lacks {KEY}; allowed: the {TENSORS} tensors of PixArt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("{", "is not readable as JSON ("), ("[]", "holds no mapping"), ("{}", "has no weight_map")],
+)
+def test_broken_index(content: str, says: str, sharded: Path) -> None:
+    (sharded / INDEX).write_text(content)
+    assert complaint(sharded).startswith(f"{sharded / INDEX} {says}")
+
+
+def test_copies_in_another_precision_are_left_alone(single: Path, sharded: Path) -> None:
+    for part in (single, sharded):
+        save_file({"extra": torch.zeros(1)}, part / "diffusion_pytorch_model.fp16.safetensors")
+        check_weights(part.parent)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "does not exist; allowed: a configuration in diffusers' layout"),
+        ("{", "is not readable as JSON ("),
+        ("[]", "holds no mapping"),
+        ("{}", "is for None; allowed: PixArtTransformer2DModel, SD3Transformer2DModel,"),
+        ('{"_class_name": "UNet2DModel"}', "is for UNet2DModel; allowed: PixArtTransformer2DModel, SD3"),
+        (
+            '{"_class_name": "Transformer2DModel"}',
+            "is for Transformer2DModel; allowed: PixArtTransformer2DModel",
+        ),
+    ],
+)
+def test_configuration(content: str | None, says: str, single: Path) -> None:
+    path = single / "config.json"
+    path.unlink() if content is None else path.write_text(content)
+    assert complaint(single).startswith(f"{path} {says}")
+
+
+def test_configuration_that_its_class_does_not_take(single: Path) -> None:
+    path = single / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_type": "layer_norm"}))
+    assert complaint(single).startswith(f"{path}: ")
+
+
+def test_names_that_classes_had_before(single: Path) -> None:
+    path = single / "config.json"
+    config = json.loads(path.read_text()) | {"_class_name": "Transformer2DModel", "num_vector_embeds": None}
+    path.write_text(json.dumps(config))
+    check_weights(single.parent)
+    assert architecture_of(config) == "PixArtTransformer2DModel"
+    assert architecture_of(config | {"norm_type": "ada_norm_zero"}) == "DiTTransformer2DModel"
+    assert all(architecture_of({"_class_name": name}) == name for name in ARCHITECTURES)
+
+
+def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for weights, says in [
+        ("file", "file is a file; allowed: a folder with transformer/config.json, or a hub id"),
+        ("nowhere", "nowhere does not exist; allowed: a folder"),
+        ("/nowhere/model", "/nowhere/model does not exist; allowed: a folder"),
+        ("folder/model", "folder/model does not exist; allowed: a folder"),
+        ("a/b/c", "a/b/c does not exist; allowed: a folder"),
+        ("not a/hub id", "not a/hub id does not exist; allowed: a folder"),
+    ]:
+        with pytest.raises(ConfigError, match=f"^model.weights={says}"):
+            check_weights(weights)
+
+
+HUB_ID = "someone/pixart"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty local cache of the hub, and no hub."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def fill(cache: Path, weights: Path) -> Path:
+    """Put a folder where a download of HUB_ID would have put it."""
+    repository, commit = cache / "models--someone--pixart", "0" * 40
+    shutil.copytree(weights, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return repository / "snapshots" / commit
+
+
+def test_hub_id_without_a_hub_says_how_to_get_it(cache: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_weights(HUB_ID)
+    text = str(caught.value)
+    assert text.startswith("model.weights=someone/pixart is no folder, and the hub does not give it (")
+    assert '`hf download someone/pixart --include "*.json" --include ' in text
+    assert ' --include "transformer/*.safetensors" --local-dir FOLDER`' in text
+    assert text.endswith("then model.weights=FOLDER")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route"), ValueError("bad id"), RuntimeError("broken\npipe")]
+)
+def test_whatever_keeps_the_hub_away(error: Exception, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(
+        ConfigError, match=rf"\({str(error).splitlines()[0]}\); allowed: .* `hf download {HUB_ID} "
+    ):
+        resolve_weights(HUB_ID)
+
+
+def test_hub_id_in_the_cache_needs_no_hub(cache: Path, parts: Path) -> None:
+    snapshot = fill(cache, parts)
+    assert resolve_weights(HUB_ID) == snapshot
+    assert check_weights(HUB_ID) == snapshot
+
+
+def test_what_was_downloaded_is_checked_too(cache: Path, parts: Path) -> None:
+    part = fill(cache, parts) / "transformer"
+    change(part / index_of(part)[KEY], proj_out__bias=torch.zeros(7))
+    with pytest.raises(ConfigError, match=rf"{KEY} of shape \[7\]; allowed: \[48\]"):
+        check_weights(HUB_ID)
+
+
+def test_only_what_is_read_is_downloaded(cache: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **options: Any) -> str:
+        asked.update(options, name=name)
+        return str(whole)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert check_weights(HUB_ID) == whole
+    paths = [
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/spiece.model",
+        "transformer/config.json", f"transformer/{SINGLE}",
+        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model.fp16.safetensors", "transformer/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model.safetensors", "text_encoder_2/model-00001-of-00002.safetensors",
+        "text_encoder_2/pytorch_model.bin", "whole.safetensors",
+    ]  # fmt: skip
+
+    def fetched() -> list[str]:
+        patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+        return list(huggingface_hub.utils.filter_repo_objects(paths, **patterns))
+
+    assert asked["name"] == HUB_ID
+    assert fetched() == paths[:6]
+    resolve_weights(HUB_ID, ["transformer", "text_encoder*"])
+    assert fetched() == [*paths[:6], "text_encoder_2/model-00001-of-00002.safetensors"]

@@ -1,0 +1,288 @@
+"""Every family's pipeline with tiny random parts, in the hub's folder layout: safetensors, and tokenizers' own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+WIDTH = 16  # of T5, BERT and the language models
+CHANNELS = 4  # of the VAE's latents
+WORDS = ["red", "apple", "green", "dragon", "blurry"]
+LETTERS = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+CLASS_NAMES = {str(label): f"class {label}" for label in range(1000)} | {"207": "golden retriever, dog"}
+
+
+def save_tiny(family: str, folder: Path, with_transformer: bool = False) -> Path:
+    """Write a pipeline of `FAMILIES`, without its transformer unless asked for. The same bytes every time."""
+    name, make_parts, scheduler, transformer = FAMILIES[family]
+    index: dict[str, Any] = {"_class_name": name, "_diffusers_version": diffusers.__version__}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = make_parts(folder) | {"scheduler": scheduler()}
+        if with_transformer:
+            parts["transformer"] = transformer()
+    for part, content in parts.items():
+        if isinstance(content, tuple):  # what the index says of a folder that is there, or of an absent part
+            index[part] = list(content)
+        else:
+            content.save_pretrained(folder / part)
+            library = "diffusers" if isinstance(content, diffusers.ConfigMixin) else "transformers"
+            index[part] = [library, type(content).__name__]
+    if family == "dit":
+        index["id2label"] = CLASS_NAMES
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def pixart(folder: Path) -> dict[str, Any]:
+    return {"tokenizer": t5_tokenizer(folder / "tokenizer"), "text_encoder": t5(), "vae": vae()}
+
+
+def sd3(folder: Path) -> dict[str, Any]:
+    return {
+        "tokenizer": clip_tokenizer(folder / "tokenizer"),
+        "tokenizer_2": clip_tokenizer(folder / "tokenizer_2"),
+        "tokenizer_3": t5_tokenizer(folder / "tokenizer_3"),
+        "text_encoder": clip(transformers.CLIPTextModelWithProjection),
+        "text_encoder_2": clip(transformers.CLIPTextModelWithProjection),
+        "text_encoder_3": t5(),
+        "vae": vae(shift_factor=0.06, scaling_factor=1.5),
+    }
+
+
+def flux(folder: Path) -> dict[str, Any]:
+    return {
+        "tokenizer": clip_tokenizer(folder / "tokenizer"),
+        "tokenizer_2": t5_tokenizer(folder / "tokenizer_2"),
+        "text_encoder": clip(transformers.CLIPTextModel),
+        "text_encoder_2": t5(),
+        "vae": vae(shift_factor=0.12, scaling_factor=0.36),
+    }
+
+
+def flux2_dev(folder: Path) -> dict[str, Any]:
+    template = "{{ bos_token }}{% for message in messages %}{{ message.content[0].text }}{% endfor %}"
+    byte_tokenizer(folder / "tokenizer", "PreTrainedTokenizerFast", template)
+    text = {**LANGUAGE, "model_type": "mistral", "num_hidden_layers": 30}
+    vision = dict(model_type="pixtral", hidden_size=8, num_attention_heads=1, num_hidden_layers=1)
+    config = transformers.Mistral3Config(
+        text_config=text, vision_config=vision | {"intermediate_size": 8, "image_size": 8, "patch_size": 4}
+    )
+    return {
+        "tokenizer": ("transformers", "PixtralProcessor"),
+        "text_encoder": transformers.Mistral3ForConditionalGeneration(config),
+        "vae": flux2_vae(),
+    }
+
+
+def flux2_klein(folder: Path) -> dict[str, Any]:
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
+    byte_tokenizer(folder / "tokenizer", "Qwen2Tokenizer", template)
+    config = transformers.Qwen3Config(**LANGUAGE, num_hidden_layers=27)
+    return {
+        "tokenizer": ("transformers", "Qwen2TokenizerFast"),
+        "text_encoder": transformers.Qwen3ForCausalLM(config),
+        "vae": flux2_vae(),
+    }
+
+
+def hunyuan(folder: Path) -> dict[str, Any]:
+    (folder / "tokenizer").mkdir(parents=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(vocabulary))
+    write_tokenizer_config(folder / "tokenizer", "BertTokenizer", model_max_length=77)
+    bert = transformers.BertConfig(
+        vocab_size=len(vocabulary), hidden_size=WIDTH, intermediate_size=WIDTH,
+        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=77,
+    )  # fmt: skip
+    return {
+        "tokenizer": ("transformers", "BertTokenizer"),
+        "tokenizer_2": t5_tokenizer(folder / "tokenizer_2"),
+        "text_encoder": transformers.BertModel(bert),
+        "text_encoder_2": t5(),
+        "vae": vae(),
+        "safety_checker": (None, None),
+        "feature_extractor": (None, None),
+    }
+
+
+def dit(folder: Path) -> dict[str, Any]:
+    return {"vae": vae()}
+
+
+# Text encoders and their tokenizers
+
+LANGUAGE: dict[str, Any] = dict(
+    vocab_size=300, hidden_size=WIDTH, intermediate_size=WIDTH, head_dim=8,
+    num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
+)  # fmt: skip
+
+
+def t5() -> transformers.T5EncoderModel:
+    """T5 v1.1: gated, one layer."""
+    config = transformers.T5Config(
+        vocab_size=128, d_model=WIDTH, d_kv=8, d_ff=WIDTH, num_layers=1, num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return transformers.T5EncoderModel(config)
+
+
+def clip(kind: Any) -> Any:
+    """The text part of CLIP, two layers: Stable Diffusion 3 reads the last but one."""
+    config = transformers.CLIPTextConfig(
+        vocab_size=2 * len(LETTERS) + 2, hidden_size=8, intermediate_size=8, projection_dim=8,
+        num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=77,
+        bos_token_id=2 * len(LETTERS), eos_token_id=2 * len(LETTERS) + 1,
+    )  # fmt: skip
+    return kind(config)
+
+
+def t5_tokenizer(folder: Path) -> tuple[str, str]:
+    """A tokenizer.json as it is on the hub beside spiece.model: Unigram pieces, padding first, `</s>` at the end."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in WORDS), *"abcdefghijklmnopqrstuvwxyz,."]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(n)) for n, piece in enumerate(pieces)], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    # The hub's have 100 more tokens, of T5's training task.
+    write_tokenizer_config(folder, "T5Tokenizer", extra_ids=0, model_max_length=512)
+    return "transformers", "T5TokenizerFast"
+
+
+def clip_tokenizer(folder: Path) -> tuple[str, str]:
+    """vocab.json and merges.txt, where nothing is merged: a letter a token."""
+    tokens = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    write_tokenizer_config(folder, "CLIPTokenizer", model_max_length=77)
+    return "transformers", "CLIPTokenizer"
+
+
+def byte_tokenizer(folder: Path, kind: str, template: str) -> None:
+    """A tokenizer.json with a byte a token, and a chat template."""
+    alphabet = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(template)
+    end = "<|endoftext|>"
+    write_tokenizer_config(folder, kind, bos_token=end, eos_token=end, pad_token=end, model_max_length=1024)
+
+
+def write_tokenizer_config(folder: Path, kind: str, **config: Any) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, **config}))
+
+
+# VAEs and transformers
+
+BLOCKS: dict[str, Any] = dict(
+    block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=CHANNELS,
+    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    sample_size=32,  # pixels of a tile
+)  # fmt: skip
+
+
+def vae(**config: Any) -> diffusers.AutoencoderKL:
+    """8 pixels per latent row, as all that these families come with."""
+    return diffusers.AutoencoderKL(**BLOCKS, **config)
+
+
+def flux2_vae() -> diffusers.AutoencoderKLFlux2:
+    """FLUX.2's, with statistics of its latents that are not 0 and 1."""
+    made = diffusers.AutoencoderKLFlux2(**BLOCKS)
+    assert made.bn.running_mean is not None and made.bn.running_var is not None
+    made.bn.running_mean.normal_()
+    made.bn.running_var.uniform_(0.5, 2.0)
+    return made
+
+
+def pixart_transformer() -> Any:
+    return diffusers.PixArtTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH,
+        in_channels=CHANNELS, out_channels=2 * CHANNELS, num_layers=1, sample_size=8,
+    )  # fmt: skip
+
+
+def sd3_transformer() -> Any:
+    return diffusers.SD3Transformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, caption_projection_dim=16, joint_attention_dim=WIDTH,
+        pooled_projection_dim=16, in_channels=CHANNELS, out_channels=CHANNELS, num_layers=2, sample_size=8,
+        pos_embed_max_size=8,
+    )  # fmt: skip
+
+
+def flux_transformer() -> Any:
+    return diffusers.FluxTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(4, 2, 2), joint_attention_dim=WIDTH,
+        pooled_projection_dim=8, in_channels=4 * CHANNELS, num_layers=1, num_single_layers=1,
+    )  # fmt: skip
+
+
+def flux2_transformer(guidance_embeds: bool = True) -> Any:
+    return diffusers.Flux2Transformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(2, 2, 2, 2), joint_attention_dim=3 * WIDTH,
+        in_channels=4 * CHANNELS, num_layers=1, num_single_layers=1, guidance_embeds=guidance_embeds,
+    )  # fmt: skip
+
+
+def klein_transformer() -> Any:
+    return flux2_transformer(guidance_embeds=False)
+
+
+def hunyuan_transformer() -> Any:
+    return diffusers.HunyuanDiT2DModel(
+        num_attention_heads=2, attention_head_dim=8, hidden_size=16, cross_attention_dim=WIDTH,
+        cross_attention_dim_t5=WIDTH, pooled_projection_dim=8, in_channels=CHANNELS, num_layers=2, patch_size=2,
+        sample_size=8, use_style_cond_and_image_meta_size=False,
+    )  # fmt: skip
+
+
+def dit_transformer() -> Any:
+    return diffusers.DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=CHANNELS, out_channels=2 * CHANNELS,
+        num_layers=1, sample_size=8, norm_type="ada_norm_zero",
+    )  # fmt: skip
+
+
+def shifted() -> diffusers.FlowMatchEulerDiscreteScheduler:
+    """The timesteps of Flux, FLUX.2 and SD3.5 as it is offered too: shifted by the size of the picture."""
+    return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+
+
+def fixed() -> diffusers.FlowMatchEulerDiscreteScheduler:
+    """SD3's: one shift for all sizes."""
+    return diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+
+
+def unshifted() -> diffusers.FlowMatchEulerDiscreteScheduler:
+    """FLUX.1-schnell's."""
+    return diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
+
+
+Parts = Callable[[Path], dict[str, Any]]
+Make = Callable[[], Any]
+FAMILIES: dict[str, tuple[str, Parts, Make, Make]] = {
+    "pixart_alpha": ("PixArtAlphaPipeline", pixart, diffusers.DPMSolverMultistepScheduler, pixart_transformer),
+    "pixart_sigma": ("PixArtSigmaPipeline", pixart, diffusers.DPMSolverMultistepScheduler, pixart_transformer),
+    "sd3": ("StableDiffusion3Pipeline", sd3, fixed, sd3_transformer),
+    "sd3_shifted": ("StableDiffusion3Pipeline", sd3, shifted, sd3_transformer),
+    "flux": ("FluxPipeline", flux, shifted, flux_transformer),
+    "flux_schnell": ("FluxPipeline", flux, unshifted, flux_transformer),
+    "flux2_dev": ("Flux2Pipeline", flux2_dev, shifted, flux2_transformer),
+    "flux2_klein": ("Flux2KleinPipeline", flux2_klein, shifted, klein_transformer),
+    "hunyuan": ("HunyuanDiTPipeline", hunyuan, diffusers.DDPMScheduler, hunyuan_transformer),
+    "dit": ("DiTPipeline", dit, diffusers.DDIMScheduler, dit_transformer),
+}
+"""Name -> pipeline, and what makes its parts, its scheduler and its transformer."""

@@ -1,0 +1,123 @@
+"""Every view against its stock model, whole and band by band."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.stock_calls import predict
+from pipefusion.core.attention import local
+from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
+from pipefusion.core.split import split_rows
+from tests.cases import FAMILIES, Case, inputs, model_of, weights_of
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pixart": ("pixart", {}),
+    "pixart, learned variance": ("pixart", {"out_channels": 6}),
+    "pixart, told the picture's size": ("pixart", {"use_additional_conditions": True}),
+    "pixart, other size than trained": ("pixart", {"sample_size": 24}),
+    "pixart, stretched positions": ("pixart", {"interpolation_scale": 2}),
+    "flux schnell": ("flux_tiny", {"guidance_embeds": False, "guidance": "none"}),
+    "flux2 klein": ("flux2_tiny", {"guidance_embeds": False, "guidance": "none"}),
+    "hunyuan 1.1": ("hunyuan_tiny", {"use_style_cond_and_image_meta_size": True}),
+    **{name: (name, {}) for name in FAMILIES},
+}
+TIME = torch.tensor(321.0)
+
+
+def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
+    """The prediction of plain diffusers, called as its pipeline calls it."""
+    model = model_of(case)
+    torch.manual_seed(model.seed)
+    network = getattr(diffusers, model.class_name).from_config(model.config).eval()
+    told = {name: cond.stacked(name) for name, _ in model.shape.prompt}
+    latent = torch.cat([noise] * cond.branches)
+    return predict(network, latent, TIME, told, cond.guidance_scale, model.resolution)
+
+
+@pytest.fixture(params=VARIANTS, scope="module")
+def case(request) -> Case:
+    model, changes = VARIANTS[request.param]
+    return Case("serial", guidance=3.0, images=2, model=model, architecture=changes)
+
+
+def loaded(case: Case) -> DiT:
+    view = model_of(case).view()
+    view.load(weights_of(case), torch.device("cpu"))
+    return view
+
+
+def enter(view: DiT, noise: Tensor, cond: Conditioning, rows: range) -> tuple[Tokens, Given]:
+    text, latent = view.text(cond), torch.cat([noise] * cond.branches)
+    modulation = view.modulation(TIME, text, latent.shape[0])
+    band = latent[:, :, view.shape.band_latent(rows)]
+    return view.embed(band, rows, text), Given(text, modulation, view.positions(rows))
+
+
+@torch.inference_mode()
+def test_view_is_the_stock_model(case):
+    view, (noise, cond) = loaded(case), inputs(case, model_of(case))
+    rows = range(view.shape.token_rows)
+    tokens, given = enter(view, noise, cond, rows)
+    tokens = run_blocks(view, tokens, given, local, KeptSkips(view.shape))
+    got, want = view.unembed(tokens.image, given.modulation, rows), stock(case, noise, cond)
+    if case.model.startswith("sd3"):  # which has the image before the prompt: sums in another order
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(got, want)
+
+
+@torch.inference_mode()
+def test_bands_are_slices_of_the_whole(case):
+    """Positions above all, learned, sin-cos or rotary: a band is where it lies in the image, not at its top."""
+    view, (noise, cond) = loaded(case), inputs(case, model_of(case))
+    whole_rows = range(view.shape.token_rows)
+    whole, given = enter(view, noise, cond, whole_rows)
+    picture = view.unembed(whole.image, given.modulation, whole_rows)
+    prefix = view.shape.joint_tokens
+    for rows in split_rows(view.shape.token_rows, 5):
+        band, there = enter(view, noise, cond, rows)
+        tokens = view.shape.band_tokens(rows)
+        torch.testing.assert_close(band.image, whole.image[:, tokens])
+        part = view.unembed(band.image, given.modulation, rows)
+        torch.testing.assert_close(part, picture[:, :, view.shape.band_latent(rows)])
+        if given.positions is not None:
+            for mine, all_of_it in zip(there.positions, given.positions, strict=True):
+                assert torch.equal(mine[:prefix], all_of_it[:prefix])
+                assert torch.equal(mine[prefix:], all_of_it[prefix:][tokens])
+
+
+def test_attention_sites_are_the_blocks_self_attentions(case):
+    """Each layer asks its method once, for q, k, v of the prompt and the band."""
+    view, (noise, cond) = loaded(case), inputs(case, model_of(case))
+    seen = []
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+        seen.append((layer, tuple(q.shape[1:]), prefix))
+        return local(layer, q, k, v, prefix)
+
+    rows, shape = range(2, 5), view.shape
+    with torch.inference_mode():
+        tokens, given = enter(view, noise, cond, rows)
+        run_blocks(view, tokens, given, attend, KeptSkips(shape))
+    joint = shape.joint_tokens
+    size = (joint + 3 * shape.token_cols, shape.heads, shape.head_dim)
+    assert seen == [(layer, size, joint) for layer in range(shape.layers)]
+
+
+def test_a_stage_holds_its_parts_only(case):
+    view = model_of(case).view()
+    view.keep(range(2, 4), embed=False, unembed=True)
+    conditioning = {"conditioning"} & set(parameter_parts(model_of(case).view()))
+    assert set(parameter_parts(view)) == {"block 2", "block 3", "unembed"} | conditioning
+
+
+def test_every_parameter_has_a_name_that_people_use(case):
+    view = model_of(case).view()
+    labels = {view.label_of(name) for name, _ in view.model.named_parameters()}
+    assert "blocks" in labels
+    assert not any("_" in label for label in labels)
