@@ -29,7 +29,6 @@ AT_LEAST: dict[str, float] = {
     "devices": 1,
     "images_per_prompt": 1,
     "threads": 1,
-    "seed": 0,
     "model.resolution": 1,
     "measure.repeats": 1,
     "measure.warmup_runs": 0,
@@ -80,12 +79,26 @@ def check_values(cfg: RunConfig) -> None:
         raise ConfigError(
             "prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts"
         )
+    check_seed(cfg)
     kind = METHODS.get(cfg.method.name)
     if kind is None or not isinstance(cfg.method, kind.Config):
         raise ConfigError(
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
     check_cluster(cfg)
+
+
+def check_seed(cfg: RunConfig) -> None:
+    """One seed, or as many as there are pictures. Raises ConfigError."""
+    seeds = cfg.seed if isinstance(cfg.seed, list) else [cfg.seed]
+    if any(not isinstance(seed, int) or isinstance(seed, bool) for seed in seeds):
+        raise ConfigError("seed", f"{cfg.seed} is no whole number; allowed: 0 or more, or a list of them")
+    if min(seeds, default=0) < 0:
+        raise ConfigError("seed", f"{cfg.seed} is too small; allowed: 0 or more")
+    pictures = len(prompts_of(cfg))
+    if isinstance(cfg.seed, list) and len(seeds) != pictures:
+        text = f"{cfg.seed} has {len(seeds)} seeds for {pictures} pictures"
+        raise ConfigError("seed", f"{text}; allowed: one seed, or a list of {pictures}")
 
 
 def check_prompt_file(cfg: RunConfig) -> None:

@@ -1,12 +1,11 @@
 """What comes with a transformer in a pipeline's folder: text encoders, class names, and how timesteps are set.
 
-A folder in the hub's layout has a `model_index.json`, which names the diffusers pipeline and the class of each part. Its
-own `encode_prompt` is used, on a pipeline with tokenizers and text encoders only.
+A folder in the hub's layout has a `model_index.json`, which names the diffusers pipeline and the class of each part.
+The pipeline's own `encode_prompt` is used, on one with tokenizers and text encoders only.
 """
 
 from __future__ import annotations
 
-import gc
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from experiments.check import ConfigError, nearest
+from experiments.text import quiet
 
 INDEX = "model_index.json"
 CLASSES = 1000
@@ -50,7 +50,7 @@ def flux2(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
 
 def hunyuan(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
     """77 tokens of BERT, and 256 of mT5."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for index, suffix in enumerate(("", "_2")):
         embeds, _, mask, _ = pipe.encode_prompt(
             [text], device=device, do_classifier_free_guidance=False, text_encoder_index=index
@@ -125,15 +125,12 @@ def encode(
         return {"class_labels": labels} | against
     texts = [*prompts] if negative is None else [*prompts, negative]
     rows = encode_texts(folder, index, list(dict.fromkeys(texts)), device, dtype)
-    gc.collect()  # a pipeline and its parts refer to each other
     if device.type == "cuda":
         torch.cuda.empty_cache()
     names = rows[texts[0]]
     found = {name: torch.cat([rows[prompt][name] for prompt in prompts]) for name in names}
     if negative is not None:
-        found |= {
-            f"negative_{name}": torch.cat([rows[negative][name]] * len(prompts)) for name in names
-        }
+        found |= {f"negative_{name}": torch.cat([rows[negative][name]] * len(prompts)) for name in names}
     return found
 
 
@@ -145,7 +142,9 @@ def encode_texts(
     _, encode_one = PIPELINES[index["_class_name"]]
     pipe = load_encoders(folder, index, dtype).to(device)
     return {
-        text: {name: tensor.to("cpu", torch.float32) for name, tensor in encode_one(pipe, text, device).items()}
+        text: {
+            name: tensor.to("cpu", torch.float32) for name, tensor in encode_one(pipe, text, device).items()
+        }
         for text in texts
     }
 
@@ -155,26 +154,28 @@ def load_encoders(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> An
     # Here and not at the top: importing transformers takes seconds, and most commands encode nothing.
     import diffusers
     from diffusers.utils import logging
-    from transformers import AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
     name = index["_class_name"]
+    with quiet():
+        pipeline = getattr(diffusers, name)
     # Mistral's processor takes pictures too and needs torchvision; for text it is its tokenizer.
-    read = ("text_encoder",) if name == "Flux2Pipeline" else ("text_encoder", "tokenizer")
-    options: dict[str, Any] = {
-        part: None for part, kind in index.items() if isinstance(kind, list) and not part.startswith(read)
+    processor = name == "Flux2Pipeline"
+    read = ("text_encoder",) if processor else ("text_encoder", "tokenizer")
+    parts = {"transformer", "vae", "scheduler"} | {
+        part for part, kind in index.items() if isinstance(kind, list)
     }
-    if "requires_safety_checker" in index:
-        options["requires_safety_checker"] = False  # or the pipeline warns that it has none
-    pipe = getattr(diffusers, name).from_pretrained(
-        folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, **options
+    options: dict[str, Any] = {part: None for part in parts if not part.startswith(read)}
+    if name == "HunyuanDiTPipeline":
+        options["requires_safety_checker"] = False  # or it warns of having none
+    logging.disable_progress_bar()
+    pipe = pipeline.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, **options
     )
-    if name == "Flux2Pipeline":
-        pipe.register_modules(
-            tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        )
+    if processor:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        pipe.register_modules(tokenizer=tokenizer)
     return pipe
 
 
@@ -212,7 +213,9 @@ def timestep_arguments(
     return arguments
 
 
-def shift(transformer_class: str, config: Mapping[str, Any], image_tokens: int, steps: int) -> dict[str, float]:
+def shift(
+    transformer_class: str, config: Mapping[str, Any], image_tokens: int, steps: int
+) -> dict[str, float]:
     """`mu` as the pipeline computes it; nothing where its pipeline knows none."""
     if transformer_class == "Flux2Transformer2DModel":
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu

@@ -85,7 +85,7 @@ class LogConfig:
 class RunConfig:
     """One run of one method."""
 
-    seed: int = 0  # of the noise of the first picture; the next ones count on from it
+    seed: Any = 0  # of the noise: one for the batch, or a list, one a picture
     devices: int = 4  # ranks, one each; serial has one whatever is asked for
     steps: int = 20
     guidance_scale: float | None = None  # null: the model's shipped value

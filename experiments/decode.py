@@ -55,7 +55,7 @@ def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     name = json.loads((folder / "vae" / "config.json").read_text())["_class_name"]
     kind = diffusers.AutoencoderKLFlux2 if name == PATCHED else diffusers.AutoencoderKL
     return kind.from_pretrained(
-        folder / "vae", torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        folder / "vae", dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
     )
 
 

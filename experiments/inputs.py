@@ -22,20 +22,21 @@ CLASSES = 1000  # of ImageNet; the one after them means "no class"
 def make_inputs(cfg: RunConfig, model: Model) -> dict[str, Tensor]:
     """`noise` [B, C, H, W] float32 and the model's prompt tensors, the negative ones too if guidance needs them.
 
-    Picture i is drawn from seed + i: it depends on its own seed and prompt, not on the batch, the method or the
-    number of devices.
+    Nothing depends on the method or the number of devices. With a list of seeds a picture depends on its own seed and
+    prompt alone, whatever else is in the batch.
     """
     prompts, shape = prompts_of(cfg), model.shape
-    inputs = {"noise": draw_noise(shape, range(cfg.seed, cfg.seed + len(prompts)))}
+    inputs = {"noise": draw_noise(shape, cfg.seed, len(prompts))}
     scale = cfg.guidance_scale
     negative = cfg.negative_prompt if shape.guidance == "cfg" and scale is not None and scale > 1 else None
     return inputs | encoded(cfg, model, prompts, negative)
 
 
-def draw_noise(shape: DiTShape, seeds: Sequence[int]) -> Tensor:
-    """One latent a seed, each from a CPU generator of its own: [B, C, H, W] float32."""
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    return torch.stack([torch.randn(shape.latent_size, generator=generator) for generator in generators])
+def draw_noise(shape: DiTShape, seed: int | Sequence[int], pictures: int) -> Tensor:
+    """Noise [B, C, H, W] float32: from one CPU generator for the batch, or from one a picture."""
+    if isinstance(seed, int):
+        return torch.randn(pictures, *shape.latent_size, generator=torch.Generator("cpu").manual_seed(seed))
+    return torch.cat([draw_noise(shape, each, 1) for each in seed])
 
 
 def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str | None) -> dict[str, Tensor]:

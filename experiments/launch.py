@@ -160,7 +160,6 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
         "method": cfg.method.name,
         "devices": cfg.devices,
         "seed": cfg.seed,
-        "seeds": [cfg.seed + index for index in range(len(prompts_of(cfg)))],
         "steps": cfg.steps,
         "guidance_scale": cfg.guidance_scale,
         "resolution": cfg.model.resolution,

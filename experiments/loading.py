@@ -8,6 +8,7 @@ it. What counts is how far its resident memory rises meanwhile, over the bytes o
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import shlex
@@ -89,9 +90,14 @@ def check_loading(cfg: RunConfig) -> None:
         return
     check_weights(folder)
     there = open_model(replace(cfg.model, weights=str(folder), architecture=None))
-    if (there.class_name, there.config) != (model.class_name, model.config):
+    if identity(there) != identity(model):
         text = f"{folder} has weights of another architecture; allowed: these, or a folder without any"
         raise ConfigError("measure.folder", text)
+
+
+def identity(model: Model) -> str:
+    """What two models of the same tensors have in common, as JSON has it."""
+    return json.dumps([model.class_name, model.config], sort_keys=True)
 
 
 def loading(cfg: RunConfig, out: Path) -> str:

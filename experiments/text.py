@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,26 @@ def encoder_folder(encoder: str) -> Path:
 def _load(encoder: str) -> tuple[Any, Any]:
     # Here and not at the top: importing transformers takes seconds, and most commands encode nothing.
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
 
     folder = str(encoder_folder(encoder))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when ranks are forked later
-    logging.disable_progress_bar()
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # no report of the pooling layer, which is left out on purpose
-    try:
+    with quiet():  # no report of the pooling layer, which is left out on purpose
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False
         )
+    return tokenizer, model.eval().requires_grad_(False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without its warnings, and from then on without progress bars and warnings of forks."""
+    from transformers.utils import logging
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when ranks are forked later
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
     finally:
         logging.set_verbosity(before)
-    return tokenizer, model.eval().requires_grad_(False)

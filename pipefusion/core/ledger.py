@@ -21,6 +21,16 @@ class Where(NamedTuple):
     patch: int = -1
 
 
+def wire_bytes(op: str, nbytes: int, n: int) -> int:
+    """Bytes that a rank sends in a collective of `n` ranks to which it brings `nbytes` (a broadcast: at its source)."""
+    return {
+        "broadcast": nbytes * (n - 1),
+        "all_gather": nbytes * (n - 1),
+        "all_to_all": nbytes * (n - 1) // n,
+        "all_reduce": 2 * nbytes * (n - 1) // n,
+    }[op]
+
+
 @dataclass(slots=True)
 class Span:
     """A stretch of a rank's time: computing, or waiting for the communication `op`. Seconds from the image's start."""
@@ -94,7 +104,7 @@ class Ledger:
             self.buffer_bytes[kind] = 0
 
     def move(self, source: Kind, to: Kind, nbytes: int) -> None:
-        """Count bytes of a buffer under another kind than it was asked for as."""
+        """Recount bytes of a buffer under another kind."""
         self.buffer_bytes[source] -= nbytes
         self.buffer_bytes[to] += nbytes
 

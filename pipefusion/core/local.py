@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from pipefusion.core.fabric import Work
-from pipefusion.core.ledger import Entry, Kind, Ledger, Where
+from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
 from pipefusion.core.mesh import Axis, Mesh
 
 
@@ -89,9 +89,8 @@ class LocalFabric:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
         self._spans: list[tuple[Entry, Any, Any]] = []
-        self._places: list[
-            tuple[int, Where]
-        ] = []  # (communication spans so far, what is computed from there on)
+        # communication spans so far, and what is computed from there on
+        self._places: list[tuple[int, Where]] = []
         self._origin = self.clock.mark()
 
     def begin(self, at: Where) -> None:
@@ -171,28 +170,27 @@ class LocalFabric:
     ) -> Work | None:
         place = self.axis(axis)
         mine = place.index == source
-        sent, received = (tensor.nbytes * (place.size - 1), 0) if mine else (0, tensor.nbytes)
+        wire = wire_bytes("broadcast", tensor.nbytes, place.size)
+        sent, received = (wire, 0) if mine else (0, tensor.nbytes)
         entry = Entry("broadcast", axis, source, at, sent, received, async_op)
         return self._collect(entry, (tensor,), dist.broadcast, tensor, place.ranks[source])
 
     def all_gather(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        wire = tensor.nbytes * (self.axis(axis).size - 1)
+        wire = wire_bytes("all_gather", tensor.nbytes, self.axis(axis).size)
         entry = Entry("all_gather", axis, -1, at, wire, wire, async_op)
         return self._collect(entry, (out, tensor), dist.all_gather_into_tensor, out.flatten(0, 1), tensor)
 
     def all_to_all(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        n = self.axis(axis).size
-        wire = tensor.nbytes * (n - 1) // n
+        wire = wire_bytes("all_to_all", tensor.nbytes, self.axis(axis).size)
         entry = Entry("all_to_all", axis, -1, at, wire, wire, async_op)
         return self._collect(entry, (out, tensor), dist.all_to_all_single, out, tensor)
 
     def all_reduce(self, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False) -> Work | None:
-        n = self.axis(axis).size
-        wire = 2 * tensor.nbytes * (n - 1) // n
+        wire = wire_bytes("all_reduce", tensor.nbytes, self.axis(axis).size)
         entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
         return self._collect(entry, (tensor,), dist.all_reduce, tensor)
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.fabric import Work
-from pipefusion.core.ledger import Entry, Kind, Ledger, Where
+from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
 from pipefusion.core.mesh import Axis, Mesh
 from pipefusion.sim.clock import Clock
 from pipefusion.sim.engine import Engine, SimulationError
-from pipefusion.sim.exchange import Exchange, Side, Transfer, place, same
+from pipefusion.sim.exchange import Exchange, Side, Transfer, place
+from pipefusion.sim.guard import Claim, Guard
 
 Listener = Callable[[str, str, tuple[Tensor, ...], bool], Callable[[], None] | None]
 """Told of each communication before it starts: operation, axis, tensors, whether async. Returns what to call after."""
@@ -26,7 +27,7 @@ Listener = Callable[[str, str, tuple[Tensor, ...], bool], Callable[[], None] | N
 class SimWork:
     """A communication under way; waiting for it takes virtual time and delivers what was received."""
 
-    __slots__ = ("_deliver", "_entry", "_fabric", "_side", "_transfer")
+    __slots__ = ("_fabric", "claim", "deliver", "entry", "side", "transfer")
 
     def __init__(
         self,
@@ -34,37 +35,28 @@ class SimWork:
         entry: Entry,
         transfer: Transfer,
         side: Side,
+        claim: Claim | None,
         deliver: Callable[[], None] | None,
     ):
-        self._fabric, self._entry, self._transfer = fabric, entry, transfer
-        self._side, self._deliver = side, deliver
+        self._fabric, self.entry, self.transfer = fabric, entry, transfer
+        self.side, self.claim, self.deliver = side, claim, deliver
 
     def wait(self) -> None:
         """Suspend the rank until the transfer is done. Raises SimulationError if what was sent has been overwritten."""
-        self._fabric.finish_work(self, self._entry, self._transfer, self._side, self._deliver)
+        self._fabric.finish_work(self)
 
 
 class SimFabric:
     """Fabric of `rank`. `clear` starts a new image; the ledger's times are virtual seconds since then."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        rank: int,
-        device: torch.device,
-        engine: Engine,
-        exchange: Exchange,
-    ):
+    def __init__(self, mesh: Mesh, rank: int, device: torch.device, engine: Engine, exchange: Exchange):
         self.mesh, self.rank, self.device = mesh, rank, device
         self.ledger = Ledger()
         self._engine, self._exchange = engine, exchange
         self._clock: Clock = engine.clocks[rank]
         self._axes: dict[str, Axis] = {}
         self._open: dict[SimWork, None] = {}
-        self._receiving: dict[
-            SimWork, tuple[int, int, Where]
-        ] = {}  # byte ranges, of which the last one posted:
-        self._arriving: tuple[int, int, Where] | None = None
+        self._guard = Guard(rank)
         self._calls = 0
         self.listener: Listener | None = None
         self.watch: Callable[[Where], None] | None = None  # told what is computed next, for a progress bar
@@ -86,7 +78,7 @@ class SimFabric:
     def close(self) -> tuple[float, float, float]:
         """(compute_s, wait_s, total_s) since `clear`. Raises SimulationError for what was never waited for."""
         if self._open:
-            entry = next(iter(self._open))._entry
+            entry = next(iter(self._open)).entry
             text = f"rank {self.rank} never waited for its {entry.op} of {place(entry.at)}"
             self._open.clear()
             raise SimulationError(f"missing wait: {text}")
@@ -114,14 +106,14 @@ class SimFabric:
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
         side = self._side(tensor, at, now, sends=True)
         transfer = self._exchange.message((axis, tag), self.rank, ranks[to], side)
-        return self._start(entry, transfer, side, None, told)
+        return self._start(entry, transfer, side, None, None, told)
 
     def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         told = self.listener("recv", axis, (out,), True) if self.listener else None
         now, sender = self._enter(out), self.axis(axis).ranks[source]
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
         side = self._side(out, at, now, sends=False)
-        self._poison(out, at)
+        claim = self._claim(out, at)
         transfer = self._exchange.message((axis, tag), sender, self.rank, side)
 
         def deliver() -> None:
@@ -129,7 +121,7 @@ class SimFabric:
             assert payload is not None
             out.copy_(payload)
 
-        return self._start(entry, transfer, side, deliver, told)
+        return self._start(entry, transfer, side, claim, deliver, told)
 
     def send(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> None:
         self.isend(tensor, to, axis=axis, at=at).wait()
@@ -142,21 +134,22 @@ class SimFabric:
     ) -> Work | None:
         mine = self.axis(axis)
         root = mine.ranks[source]
-        sent, received = (tensor.nbytes * (mine.size - 1), 0) if root == self.rank else (0, tensor.nbytes)
+        wire = wire_bytes("broadcast", tensor.nbytes, mine.size)
+        sent, received = (wire, 0) if root == self.rank else (0, tensor.nbytes)
         entry = Entry("broadcast", axis, source, at, sent, received, async_op)
 
         def deliver(parts: list[Tensor]) -> None:
             tensor.copy_(parts[source])
 
-        poison = tensor if root != self.rank else None
-        return self._collect(entry, (tensor,), tensor.nbytes, poison, deliver)
+        into = tensor if root != self.rank else None
+        return self._collect(entry, (tensor,), tensor.nbytes, into, deliver)
 
     def all_gather(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
         n = self.axis(axis).size
         self._check_out(out, (n, *tensor.shape), at)
-        wire = tensor.nbytes * (n - 1)
+        wire = wire_bytes("all_gather", tensor.nbytes, n)
 
         def deliver(parts: list[Tensor]) -> None:
             for index, part in enumerate(parts):
@@ -170,7 +163,7 @@ class SimFabric:
     ) -> Work | None:
         mine = self.axis(axis)
         self._check_out(out, tuple(tensor.shape), at)
-        wire = tensor.nbytes * (mine.size - 1) // mine.size
+        wire = wire_bytes("all_to_all", tensor.nbytes, mine.size)
 
         def deliver(parts: list[Tensor]) -> None:
             for index, part in enumerate(parts):
@@ -180,8 +173,7 @@ class SimFabric:
         return self._collect(entry, (out, tensor), wire, out, deliver)
 
     def all_reduce(self, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False) -> Work | None:
-        n = self.axis(axis).size
-        wire = 2 * tensor.nbytes * (n - 1) // n
+        wire = wire_bytes("all_reduce", tensor.nbytes, self.axis(axis).size)
 
         def deliver(parts: list[Tensor]) -> None:
             total = parts[0].clone()
@@ -214,15 +206,14 @@ class SimFabric:
         entry: Entry,
         transfer: Transfer,
         side: Side,
+        claim: Claim | None,
         deliver: Callable[[], None] | None,
         told: Callable[[], None] | None,
     ) -> SimWork:
         entry.start_s = side.time_s - self._origin
         self.ledger.entries.append(entry)
-        work = SimWork(self, entry, transfer, side, deliver if self._data else None)
+        work = SimWork(self, entry, transfer, side, claim, deliver if self._data else None)
         self._open[work] = None
-        if self._arriving is not None:
-            self._receiving[work], self._arriving = self._arriving, None
         if told:
             told()
         self._clock.resume()
@@ -233,25 +224,27 @@ class SimFabric:
         entry: Entry,
         tensors: tuple[Tensor, ...],
         wire: int,
-        poison: Tensor | None,
+        into: Tensor | None,
         deliver: Callable[[list[Tensor]], None],
     ) -> Work | None:
-        """A collective on the entry's axis, waited for unless asynchronous; `tensors` as the call was given them."""
+        """A collective on the entry's axis, waited for unless asynchronous.
+
+        `tensors` as the call was given them; `into` is the one that is received into.
+        """
         tensor = tensors[-1]
         told = self.listener(entry.op, entry.axis, tensors, entry.is_async) if self.listener else None
         now, ranks = self._enter(tensor), self.axis(entry.axis).ranks
         side = self._side(tensor, entry.at, now, sends=True)
-        if poison is not None:
-            self._poison(poison, entry.at)
+        claim = self._claim(into, entry.at) if into is not None else None
         transfer = self._exchange.collective(entry.op, entry.axis, ranks, wire, side)
 
         def arrive() -> None:
             parts = [transfer.sides[rank].payload for rank in ranks]
             deliver([part for part in parts if part is not None])
 
-        if poison is tensor:
+        if into is tensor:
             side.tensor = None  # in place: what was sent is gone by design
-        work = self._start(entry, transfer, side, arrive, told if entry.is_async else None)
+        work = self._start(entry, transfer, side, claim, arrive, told if entry.is_async else None)
         if entry.is_async:
             return work
         work.wait()
@@ -264,46 +257,32 @@ class SimFabric:
         payload = tensor.clone() if sends and self._data else None
         return Side(self.rank, tensor, at, now, payload, tensor.shape, tensor.dtype, tensor.nbytes)
 
-    def finish_work(
-        self, work: SimWork, entry: Entry, transfer: Transfer, side: Side, deliver: Callable[[], None] | None
-    ) -> None:
+    def _claim(self, out: Tensor, at: Where) -> Claim | None:
+        return self._guard.claim(out, at) if self._data else None
+
+    def finish_work(self, work: SimWork) -> None:
         """`SimWork.wait`."""
         if work not in self._open:
             return
         del self._open[work]
-        self._receiving.pop(work, None)
+        entry = work.entry
+        if work.claim:
+            self._guard.release(work.claim)
         self._clock.pause()
         before = self._clock.read()
         self._compute_until(before)
-        done = self._exchange.wait(transfer, self.rank)
+        done = self._exchange.wait(work.transfer, self.rank)
         self._clock.wait_until(done)
         after = self._clock.read()
         if after > before:
             entry.wait_s += after - before
             self.ledger.span("wait", entry.at, before - self._origin, after - self._origin, entry.op)
         self._last = after
-        sent, side.tensor = side.tensor, None
-        if side.payload is not None and sent is not None and not same(side.payload, sent):
-            text = (
-                f"rank {self.rank} changed what it sent in {entry.op} of {place(entry.at)} before it was done"
-            )
-            raise SimulationError(f"overwritten buffer: {text}")
-        if deliver:
-            deliver()
+        self._guard.check_sent(work.side, entry)
+        work.side.tensor = None
+        if work.deliver:
+            work.deliver()
         self._clock.resume()
-
-    def _poison(self, out: Tensor, at: Where) -> None:
-        """Nothing can be read from `out` until it has been received. Raises if it is being received into already."""
-        if not self._data:
-            return
-        start, stop = out.data_ptr(), out.data_ptr() + out.nbytes
-        for first, last, other in self._receiving.values():
-            if first < stop and start < last:
-                text = f"rank {self.rank} receives {place(at)} where {place(other)} has not been waited for"
-                raise SimulationError(f"overwritten buffer: {text}")
-        self._arriving = (start, stop, at)
-        if out.is_floating_point():
-            out.fill_(torch.nan)
 
     def _check_out(self, out: Tensor, shape: tuple[int, ...], at: Where) -> None:
         if tuple(out.shape) != shape or not out.is_contiguous():

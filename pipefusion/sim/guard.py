@@ -33,7 +33,9 @@ class Guard:
         mine = Claim(out.data_ptr(), out.data_ptr() + out.nbytes, at)
         for other in self._claims:
             if other.start < mine.stop and mine.start < other.stop:
-                text = f"rank {self._rank} receives {place(at)} where {place(other.at)} has not been waited for"
+                text = (
+                    f"rank {self._rank} receives {place(at)} where {place(other.at)} has not been waited for"
+                )
                 raise SimulationError(f"overwritten buffer: {text}")
         self._claims[mine] = None
         if out.is_floating_point():
@@ -47,7 +49,5 @@ class Guard:
     def check_sent(self, side: Side, entry: Entry) -> None:
         """Raises if what was sent has changed since, unless the transfer is in place."""
         if side.payload is not None and side.tensor is not None and not same(side.payload, side.tensor):
-            text = (
-                f"rank {self._rank} changed what it sent in {entry.op} of {place(entry.at)} before it was done"
-            )
+            text = f"rank {self._rank} changed what it sent in {entry.op} of {place(entry.at)} before it was done"
             raise SimulationError(f"overwritten buffer: {text}")

@@ -63,10 +63,6 @@ class Network:
         self._free: dict[Link, float] = {}
         self._routes: dict[tuple[int, int], list[Link]] = {}
 
-    def clear(self) -> None:
-        """All links idle from time zero."""
-        self._free.clear()
-
     def message(self, source: int, to: int, size: int, start: float) -> float:
         """When a message that may start at `start` has arrived."""
         route = self.route(source, to)

@@ -6,7 +6,11 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+import torch
 
+from pipefusion.core.ledger import Where
+from pipefusion.core.local import LocalFabric
+from pipefusion.core.mesh import Mesh
 from tests.cases import Case, sample
 from tests.ranks import Ranks
 
@@ -42,3 +46,21 @@ def test_distrifusion_gathers_without_waiting_after_the_warm_up(three):
     gathers = [row for row in rows if row["op"] == "all_gather" and row["layer"] >= 0]
     assert [row["async"] for row in gathers] == [row["step"] >= 1 for row in gathers]
     assert {row["step"] for row in gathers} == {0, 1, 2}
+
+
+def _two_tags() -> list[float]:
+    """Rank 0 sends 0, 1, 2, 3 to rank 1 by tags 0, 1, 0, 1; rank 1 posts both receives of tag 1 first."""
+    fabric, at = LocalFabric(Mesh({"a": 3}), torch.device("cpu")), Where(0)
+    if fabric.rank == 0:
+        sent = [torch.full((2,), float(value)) for value in range(4)]
+        works = [fabric.isend(each, 1, axis="a", at=at, tag=i % 2) for i, each in enumerate(sent)]
+    else:
+        into = [torch.zeros(2) for _ in range(4 if fabric.rank == 1 else 0)]
+        works = [fabric.irecv(out, 0, axis="a", at=at, tag=1 - i // 2) for i, out in enumerate(into)]
+    for work in works:
+        work.wait()
+    return [] if fabric.rank == 0 else [out[0].item() for out in into]
+
+
+def test_messages_match_in_order_for_each_tag(three):
+    assert three.run(_two_tags)[1] == [1.0, 3.0, 0.0, 2.0]

@@ -28,7 +28,9 @@ QUICK = [
 def config(*overrides: str) -> RunConfig:
     """The configuration of one quick run."""
     cli.set_up()
-    return from_hydra(plan([*QUICK, *overrides]).jobs[0])
+    given = {override.split("=")[0] for override in overrides}
+    quick = [override for override in QUICK if override.split("=")[0] not in given]
+    return from_hydra(plan([*quick, *overrides]).jobs[0])
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

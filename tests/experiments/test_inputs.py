@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -14,7 +15,7 @@ from tests.experiments.runs import config
 
 
 def inputs_of(cfg: RunConfig) -> dict[str, torch.Tensor]:
-    return make_inputs(cfg, open_model(cfg.model).shape)
+    return make_inputs(cfg, open_model(cfg.model))
 
 
 def test_shapes_and_names(tmp_path: Path) -> None:
@@ -47,3 +48,30 @@ def test_depend_on_seed_and_prompt_only() -> None:
     other = inputs_of(config("prompt=a bee"))
     assert torch.equal(first["noise"], other["noise"])
     assert not torch.equal(first["prompt_embeds"], other["prompt_embeds"])
+
+
+def test_a_picture_depends_on_its_seed_alone() -> None:
+    both = inputs_of(config("prompt=[a fox,a bee]", "seed=[5,7]"))
+    alone = inputs_of(config("prompt=a bee", "seed=7"))
+    for name, tensor in alone.items():
+        assert torch.equal(tensor[0], both[name][1]), name
+
+
+def test_several_pictures_of_each_prompt_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a fox\n\n  a bee \n")
+    inputs = inputs_of(config(f"prompt_file={path}", "images_per_prompt=2", "seed=[1,2,3,4]"))
+    listed = inputs_of(config("prompt=[a fox,a fox,a bee,a bee]", "seed=[1,2,3,4]"))
+    assert all(torch.equal(inputs[name], listed[name]) for name in listed)
+
+
+@pytest.mark.parametrize("model", ["sd3_tiny", "flux_tiny", "flux2_tiny", "hunyuan_tiny", "dit_tiny"])
+def test_every_model_gets_the_tensors_that_it_lists(model: str) -> None:
+    cfg = config(f"model={model}", "prompt=[a fox,a bee]", "guidance_scale=3")
+    shape, inputs = open_model(cfg.model).shape, inputs_of(cfg)
+    names = [name for name, _ in shape.prompt]
+    guided = [f"negative_{name}" for name in names] if shape.guidance == "cfg" else []
+    assert set(inputs) == {"noise", *names, *guided}
+    for name, size in shape.prompt:
+        assert inputs[name].shape == (2, *size)
+        assert name.startswith("prompt_mask") or not torch.equal(inputs[name][0], inputs[name][1])

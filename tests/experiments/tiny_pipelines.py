@@ -1,4 +1,4 @@
-"""Every family's pipeline with tiny random parts, in the hub's folder layout: safetensors, and tokenizers' own files."""
+"""Every family's pipeline with tiny random parts, in the hub's folder layout; tokenizers are built, nothing is read."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def save_tiny(family: str, folder: Path, with_transformer: bool = False) -> Path
             index[part] = [library, type(content).__name__]
     if family == "dit":
         index["id2label"] = CLASS_NAMES
+    if family == "hunyuan":
+        index["requires_safety_checker"] = True
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
@@ -71,10 +73,9 @@ def flux2_dev(folder: Path) -> dict[str, Any]:
     template = "{{ bos_token }}{% for message in messages %}{{ message.content[0].text }}{% endfor %}"
     byte_tokenizer(folder / "tokenizer", "PreTrainedTokenizerFast", template)
     text = {**LANGUAGE, "model_type": "mistral", "num_hidden_layers": 30}
-    vision = dict(model_type="pixtral", hidden_size=8, num_attention_heads=1, num_hidden_layers=1)
-    config = transformers.Mistral3Config(
-        text_config=text, vision_config=vision | {"intermediate_size": 8, "image_size": 8, "patch_size": 4}
-    )
+    vision = {"model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 1, "image_size": 8, "patch_size": 4}
+    config = transformers.Mistral3Config(text_config=text, vision_config=vision)
     return {
         "tokenizer": ("transformers", "PixtralProcessor"),
         "text_encoder": transformers.Mistral3ForConditionalGeneration(config),
@@ -119,10 +120,10 @@ def dit(folder: Path) -> dict[str, Any]:
 
 # Text encoders and their tokenizers
 
-LANGUAGE: dict[str, Any] = dict(
-    vocab_size=300, hidden_size=WIDTH, intermediate_size=WIDTH, head_dim=8,
-    num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
-)  # fmt: skip
+LANGUAGE: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": WIDTH, "intermediate_size": WIDTH, "head_dim": 8,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
+}  # fmt: skip
 
 
 def t5() -> transformers.T5EncoderModel:
@@ -187,11 +188,11 @@ def write_tokenizer_config(folder: Path, kind: str, **config: Any) -> None:
 
 # VAEs and transformers
 
-BLOCKS: dict[str, Any] = dict(
-    block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=CHANNELS,
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    sample_size=32,  # pixels of a tile
-)  # fmt: skip
+BLOCKS: dict[str, Any] = {
+    "block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2,
+    "latent_channels": CHANNELS, "sample_size": 32,  # pixels of a tile
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
 
 
 def vae(**config: Any) -> diffusers.AutoencoderKL:
@@ -274,8 +275,18 @@ def unshifted() -> diffusers.FlowMatchEulerDiscreteScheduler:
 Parts = Callable[[Path], dict[str, Any]]
 Make = Callable[[], Any]
 FAMILIES: dict[str, tuple[str, Parts, Make, Make]] = {
-    "pixart_alpha": ("PixArtAlphaPipeline", pixart, diffusers.DPMSolverMultistepScheduler, pixart_transformer),
-    "pixart_sigma": ("PixArtSigmaPipeline", pixart, diffusers.DPMSolverMultistepScheduler, pixart_transformer),
+    "pixart_alpha": (
+        "PixArtAlphaPipeline",
+        pixart,
+        diffusers.DPMSolverMultistepScheduler,
+        pixart_transformer,
+    ),
+    "pixart_sigma": (
+        "PixArtSigmaPipeline",
+        pixart,
+        diffusers.DPMSolverMultistepScheduler,
+        pixart_transformer,
+    ),
     "sd3": ("StableDiffusion3Pipeline", sd3, fixed, sd3_transformer),
     "sd3_shifted": ("StableDiffusion3Pipeline", sd3, shifted, sd3_transformer),
     "flux": ("FluxPipeline", flux, shifted, flux_transformer),

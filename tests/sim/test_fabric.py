@@ -100,6 +100,36 @@ def test_mismatched_shape_and_order():
     refused(collectives, "mismatched order", "all_reduce", "broadcast")
 
 
+def test_messages_match_in_order_for_each_tag():
+    """Rank 1 posts the receives of two tags in the other order than rank 0 the sends, two messages a tag."""
+
+    def program(fabric: SimFabric):
+        got = {}
+        if fabric.rank == 0:
+            sent = [torch.full((2,), float(value)) for value in range(4)]
+            works = [fabric.isend(each, 1, axis="a", at=AT, tag=i % 2) for i, each in enumerate(sent)]
+        else:
+            got = {tag: [torch.zeros(2), torch.zeros(2)] for tag in (1, 0)}
+            works = [
+                fabric.irecv(out, 0, axis="a", at=AT, tag=tag) for tag, outs in got.items() for out in outs
+            ]
+        for work in works:
+            work.wait()
+        return {tag: [out[0].item() for out in outs] for tag, outs in got.items()}
+
+    assert run(program)[1][0] == {0: [0.0, 2.0], 1: [1.0, 3.0]}
+    for seed in range(4):
+        assert run(program, faults=Faults(seed=seed))[1][0] == {0: [0.0, 2.0], 1: [1.0, 3.0]}
+
+    def other_tags(fabric: SimFabric):
+        if fabric.rank == 0:
+            fabric.isend(torch.zeros(2), 1, axis="a", at=AT, tag=1).wait()
+        else:
+            fabric.irecv(torch.zeros(2), 0, axis="a", at=AT, tag=2).wait()
+
+    refused(other_tags, "deadlock", "rank 1 waits to receive from rank 0")
+
+
 def test_a_buffer_overwritten_before_its_send_was_done():
     def program(fabric: SimFabric):
         tensor = torch.ones(2)
@@ -126,6 +156,14 @@ def test_a_receive_buffer_holds_nothing_before_the_wait():
 
     (_, ((early, late), _)) = run(program)
     assert early.isnan().all() and (late == 7.0).all()
+
+    def twice(fabric: SimFabric):
+        buffer = torch.zeros(3)
+        for index, part in enumerate((buffer[:2], buffer[1:])):
+            if fabric.rank == 1:
+                fabric.irecv(part, 0, axis="a", at=Where(index))
+
+    refused(twice, "overwritten buffer: rank 1 receives step 1 where step 0 has not been waited for")
 
 
 def test_transfers_overlap_compute_and_waits_are_exposed_time_only():
