@@ -18,8 +18,9 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.style import RC, label
-from analysis.timeline import Run, bubble, ideal_bubble, jobs, percent, shares
+from analysis.style import RC
+from analysis.tables import percent
+from analysis.timeline import Run, headline, jobs, shares
 
 WIDTH, LEFT, RIGHT = 10.0, 1.42, 0.78  # inches, as all lengths here
 ABOVE, BELOW, FOOT = 0.52, 0.46, 0.62
@@ -43,7 +44,7 @@ def gantt(run: Run, timeline: pd.DataFrame, steps: range | None = None) -> Figur
             steps = None  # hardly larger than in the whole
     panels = [None] if steps is None else [None, steps]
     tall = lane * run.devices
-    words = _words(run, timeline)
+    words = headline(run, timeline)
     head = 0.18 + 0.2 * len(words)
     height = head + len(panels) * (ABOVE + tall + BELOW) + FOOT
     with mpl.rc_context({**RC, "axes.grid": False, "hatch.linewidth": 0.5}):
@@ -236,43 +237,11 @@ def _step_words(steps: range) -> str:
     return f"Steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"Step {steps[0]}"
 
 
-def _words(run: Run, timeline: pd.DataFrame) -> list[str]:
-    """Method and sizes; which clock and how long; the bubble, measured and ideal."""
-    sizes = [f"N = {run.devices}"] + ([f"M = {run.patches}"] if run.patches else [])
-    sizes += ([f"W = {run.warmup}"] if run.warmup else []) + [f"S = {run.steps}"]
-    gaps = bubble(timeline, run.image_s, run.warmup)
-    model = run.model + (f" {run.resolution} px" if run.resolution else "")
-    model += f" on {run.cluster}" if run.cluster else ""
-    took = _seconds(run.latency_s)
-    if abs(run.image_s - run.latency_s) > 0.005 * run.latency_s:
-        took += f" (median), the image shown {_seconds(run.image_s)}"
-    lines = [
-        f"{label(run.method)}    {'   '.join(sizes)}",
-        f"{run.clock[0].upper()}{run.clock[1:]}: latency {took}    {model}",
-        f"Bubble {percent(gaps.share)} (rank-seconds that are not compute) = warm-up {percent(gaps.warmup)} + "
-        f"fill {percent(gaps.fill)} + waits between {percent(gaps.waits)} + drain {percent(gaps.drain)}",
-    ]
-    if run.method == "pipefusion" and run.patches and run.steps > run.warmup:
-        ideal = ideal_bubble(run.devices, run.patches, run.steps, run.warmup)
-        formula = "(N−1) / (M(S−W)+N−1)"
-        if run.patches < run.devices:
-            formula = "1 − M(S−W) / (N(S−W)+M−1), as M < N,"
-        lines.append(
-            f"Bubble after the warm-up {percent(gaps.after_warmup)};  "
-            f"ideal {formula} = {percent(ideal)}, with equal stages and free links"
-        )
-    return lines
-
-
 def _head(figure: Figure, lines: list[str], height: float) -> None:
     for place, words in enumerate(lines):
         look: dict[str, Any] = {"fontsize": 9 if place else 12, "weight": "bold" if place < 2 else "normal"}
         y = 1 - (0.2 + 0.2 * place + (0.05 if place else 0)) / height
         figure.text(0.12 / WIDTH, y, words, va="center", **look)
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.3f} s"
 
 
 def _key(figure: Figure, run: Run, timeline: pd.DataFrame, colours: ListedColormap, height: float) -> None:

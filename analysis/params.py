@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 
 from analysis import tables
 from analysis.style import COLOUR, MARKER, ORDER, RC, label
-from analysis.tables import _mib, _percent, _text
+from analysis.tables import as_text, mib, percent
 
 PIPED = "pipefusion"
 WITH_KV = ["distrifusion", "pipefusion"]
@@ -46,16 +46,16 @@ def literal(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
 
 def literal_text(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a device, as words."""
-    return _text(
+    return as_text(
         rows,
         {
             "rank": ("device", str),
             "layers": ("layers", str),
-            "param_bytes": ("params MiB", _mib),
-            "model_share": ("of the model", _percent),
-            "block_share": ("of the blocks", _percent),
-            "replicated_param_bytes": ("on every device MiB", _mib),
-            "kv_bytes": ("KV MiB", _mib),
+            "param_bytes": ("params MiB", mib),
+            "model_share": ("of the model", percent),
+            "block_share": ("of the blocks", percent),
+            "replicated_param_bytes": ("on every device MiB", mib),
+            "kv_bytes": ("KV MiB", mib),
         },
     )
 
@@ -89,10 +89,10 @@ def fullest_text(rows: pd.DataFrame) -> pd.DataFrame:
     for column in rows.columns:
         kind, _, method = str(column).partition(" ")
         if kind == "share":
-            columns[column] = (label(method), _percent)
+            columns[column] = (label(method), percent)
         elif kind == "kv":
-            columns[column] = (f"KV MiB, {label(method)}", _mib)
-    return _text(rows, columns)
+            columns[column] = (f"KV MiB, {label(method)}", mib)
+    return as_text(rows, columns)
 
 
 def methods_of(table: pd.DataFrame) -> list[str]:
@@ -105,12 +105,12 @@ def sums(record: dict[str, Any]) -> str:
     """The literal case added up: devices less copies is the model."""
     chosen = {**record["literal"], "method": PIPED}
     case = next(case for case in record["cases"] if all(case[key] == chosen[key] for key in chosen))
-    parts = " and ".join(f"{part} {_mib(size)}" for part, size in case["copies_by_part"].items())
+    parts = " and ".join(f"{part} {mib(size)}" for part, size in case["copies_by_part"].items())
     facts = record["models"][chosen["model"]]
     return (
-        f"{_mib(case['devices_bytes'])} MiB on {chosen['devices']} devices "
-        f"- {_mib(case['copies_bytes'])} MiB of copies ({parts or 'none'}) "
-        f"= {_mib(case['model_bytes'])} MiB: diffusers' own {facts['parameters']:,} parameters, {facts['dtype']}."
+        f"{mib(case['devices_bytes'])} MiB on {chosen['devices']} devices "
+        f"- {mib(case['copies_bytes'])} MiB of copies ({parts or 'none'}) "
+        f"= {mib(case['model_bytes'])} MiB: diffusers' own {facts['parameters']:,} parameters, {facts['dtype']}."
     )
 
 

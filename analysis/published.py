@@ -7,7 +7,6 @@ that the cluster's device and links were fitted on), and the doubts `flags`, `du
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from itertools import combinations
@@ -18,8 +17,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from analysis import tables
+from analysis.rows import read_rows
 from analysis.style import in_order, label
-from analysis.tables import _percent, _text
+from analysis.tables import as_text, percent
 
 LARGE = 2048
 APART = 0.1
@@ -38,16 +38,6 @@ def load(path: str | Path) -> list[dict[str, Any]]:
     return content["predictions"] if isinstance(content, dict) else content
 
 
-def read_rows(folder: str | Path) -> dict[str, dict[str, str]]:
-    """Published rows by FILE:LINE."""
-    rows: dict[str, dict[str, str]] = {}
-    for path in sorted(Path(folder).glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            rows |= {f"{path.name}:{reader.line_num}": row for row in reader}
-    return rows
-
-
 def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFrame:
     """One row a prediction with its published row beside it.
 
@@ -55,7 +45,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
     cluster was fitted on, or `repeats calibration` for the same number printed elsewhere.
     Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
     """
-    published = read_rows(folder)
+    published = read_rows(sorted(Path(folder).glob("*.csv")))
     origins = origins_of(predictions)
     rows = []
     for one in predictions:
@@ -247,7 +237,7 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
         "error": ("error", lambda error: f"{100 * error:+.1f} %"),
         "remarks": ("remarks", str),
     }
-    return _text(words, columns)
+    return as_text(words, columns)
 
 
 def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
@@ -260,9 +250,9 @@ def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
     words = lines.copy()
     for cut, name in CUTS.items():
         medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
-        words[cut] = [f"{_percent(median)} ({rows})" if rows else None for median, rows in medians]
+        words[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
         columns[cut] = (f"{name} (rows)", str)
-    return _text(words, columns)
+    return as_text(words, columns)
 
 
 def verdicts(table: pd.DataFrame) -> str:

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from analysis import tables
 from analysis.published import role_of
 from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
-from analysis.tables import _text
+from analysis.tables import as_text
 
 GIB = 2**30
 ASIDE = 1.05
@@ -96,7 +96,7 @@ def _wide(table: pd.DataFrame, first: list[str], write: Any) -> pd.DataFrame:
     wide = cells.pivot(index=[*first, "devices"], columns="method", values="cell").reset_index()
     columns: tables.Columns = {"cluster": ("cluster", str)} if "cluster" in first else {}
     columns |= {"resolution": ("px", str), "devices": ("N", str)}
-    return _text(wide, columns | {method: (label(method), str) for method in _methods(table)})
+    return as_text(wide, columns | {method: (label(method), str) for method in _methods(table)})
 
 
 def _seconds(row: dict[Any, Any]) -> str:

@@ -65,17 +65,17 @@ def fullest(table: pd.DataFrame) -> pd.DataFrame:
 def methods_text(table: pd.DataFrame) -> pd.DataFrame:
     """The methods table as words to read, units in the headings."""
     said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
-    return _text(
+    return as_text(
         table.assign(status=said),
         {
             "method": ("method", label),
             "devices": ("ranks", str),
             "latency_s": ("latency s", _digits(2)),
             "latency_ratio": ("/ serial", _digits(2)),
-            "param_bytes": ("params MiB", _mib),
-            "kv_bytes": ("KV MiB", _mib),
-            "peak_bytes": ("peak MiB", _mib),
-            "sent_bytes_per_step": ("sent MiB/step", _mib),
+            "param_bytes": ("params MiB", mib),
+            "kv_bytes": ("KV MiB", mib),
+            "peak_bytes": ("peak MiB", mib),
+            "sent_bytes_per_step": ("sent MiB/step", mib),
             "relative_error": ("latents vs serial", _small),
             "psnr_db": ("PSNR dB", _digits(1)),
             "status": ("status", str),
@@ -86,7 +86,7 @@ def methods_text(table: pd.DataFrame) -> pd.DataFrame:
 def devices_text(table: pd.DataFrame) -> pd.DataFrame:
     """The per-device table as words to read, units in the headings."""
     columns: Columns = {"method": ("method", label), "rank": ("device", str), "layers": ("layers", str)}
-    return _text(table, columns | AMOUNTS)
+    return as_text(table, columns | AMOUNTS)
 
 
 def fullest_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def fullest_text(table: pd.DataFrame) -> pd.DataFrame:
         "devices": ("ranks", str),
         "layer_count": ("layers", str),
     }
-    return _text(table, columns | AMOUNTS)
+    return as_text(table, columns | AMOUNTS)
 
 
 def bench(path: str | Path) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def bench(path: str | Path) -> pd.DataFrame:
 
 def bench_text(table: pd.DataFrame) -> pd.DataFrame:
     """The benchmark as words to read."""
-    return _text(
+    return as_text(
         table,
         {
             "case": ("case", str),
@@ -118,7 +118,7 @@ def bench_text(table: pd.DataFrame) -> pd.DataFrame:
             "max_s": ("max s", _digits(2)),
             "ratio": ("× serial", _digits(3)),
             "bound": ("bound", _digits(3)),
-            "share_of_bound": ("of bound", _percent),
+            "share_of_bound": ("of bound", percent),
         },
     )
 
@@ -140,7 +140,7 @@ def worlds_text(table: pd.DataFrame) -> pd.DataFrame:
         for world, name in (("local", "wall clock"), ("sim", "virtual"), ("plan", "planned"))
     }
     columns |= {"sim_ratio": ("virtual / wall", _digits(3)), "plan_ratio": ("planned / wall", _digits(3))}
-    return _text(table, columns)
+    return as_text(table, columns)
 
 
 def markdown(text: pd.DataFrame) -> str:
@@ -160,7 +160,7 @@ def save(table: pd.DataFrame, text: pd.DataFrame, folder: str | Path, name: str)
     return [csv, md]
 
 
-def _text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+def as_text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """Columns with a heading and a way to write a cell; a cell without a value is a dash, never a zero."""
     cells = {}
     for key, (heading, write) in columns.items():
@@ -172,12 +172,14 @@ def _digits(digits: int) -> Callable[[float], str]:
     return lambda value: "∞" if value == float("inf") else f"{value:.{digits}f}"
 
 
-def _mib(value: float) -> str:
+def mib(value: float) -> str:
+    """Bytes in MiB, whole ones from 100 on."""
     return f"{value / MIB:.2f}" if value < 100 * MIB else f"{value / MIB:.0f}"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def percent(share: float) -> str:
+    """As everywhere in text: 12.3 %."""
+    return f"{100 * share:.1f} %"
 
 
 def _small(value: float) -> str:
@@ -185,10 +187,10 @@ def _small(value: float) -> str:
 
 
 AMOUNTS: Columns = {
-    "param_bytes": ("params MiB", _mib),
-    "model_share": ("of the model", _percent),
-    "block_share": ("of the blocks", _percent),
-    "kv_bytes": ("KV MiB", _mib),
-    "sent_bytes": ("sent MiB", _mib),
+    "param_bytes": ("params MiB", mib),
+    "model_share": ("of the model", percent),
+    "block_share": ("of the blocks", percent),
+    "kv_bytes": ("KV MiB", mib),
+    "sent_bytes": ("sent MiB", mib),
     "wait_s": ("waited s", _digits(2)),
 }

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import frame
+from analysis.style import label
+from analysis.tables import percent
 
 CLOCK = {
     "local": "measured wall clock",
@@ -185,9 +187,36 @@ def summary(run: Run, timeline: pd.DataFrame) -> str:
     return line
 
 
-def percent(share: float) -> str:
-    """As everywhere in text: 12.3 %."""
-    return f"{100 * share:.1f} %"
+def headline(run: Run, timeline: pd.DataFrame) -> list[str]:
+    """Method and sizes; which clock and how long; the bubble, measured and ideal."""
+    sizes = [f"N = {run.devices}"] + ([f"M = {run.patches}"] if run.patches else [])
+    sizes += ([f"W = {run.warmup}"] if run.warmup else []) + [f"S = {run.steps}"]
+    gaps = bubble(timeline, run.image_s, run.warmup)
+    model = run.model + (f" {run.resolution} px" if run.resolution else "")
+    model += f" on {run.cluster}" if run.cluster else ""
+    took = _seconds(run.latency_s)
+    if abs(run.image_s - run.latency_s) > 0.005 * run.latency_s:
+        took += f" (median), the image shown {_seconds(run.image_s)}"
+    lines = [
+        f"{label(run.method)}    {'   '.join(sizes)}",
+        f"{run.clock[0].upper()}{run.clock[1:]}: latency {took}    {model}",
+        f"Bubble {percent(gaps.share)} (rank-seconds that are not compute) = warm-up {percent(gaps.warmup)} + "
+        f"fill {percent(gaps.fill)} + waits between {percent(gaps.waits)} + drain {percent(gaps.drain)}",
+    ]
+    if run.method == "pipefusion" and run.patches and run.steps > run.warmup:
+        ideal = ideal_bubble(run.devices, run.patches, run.steps, run.warmup)
+        formula = "(N−1) / (M(S−W)+N−1)"
+        if run.patches < run.devices:
+            formula = "1 − M(S−W) / (N(S−W)+M−1), as M < N,"
+        lines.append(
+            f"Bubble after the warm-up {percent(gaps.after_warmup)};  "
+            f"ideal {formula} = {percent(ideal)}, with equal stages and free links"
+        )
+    return lines
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.3f} s"
 
 
 def _patches(timeline: pd.DataFrame) -> int | None:

@@ -75,7 +75,7 @@ def check_values(cfg: RunConfig) -> None:
     if cfg.prompt_file is not None:
         check_prompt_file(cfg)
     prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
-    if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
+    if not prompts or any(isinstance(prompt, bool) or not str(prompt or "").strip() for prompt in prompts):
         raise ConfigError(
             "prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts"
         )
@@ -176,7 +176,7 @@ def check_model(cfg: RunConfig) -> Model:
         )
     text = text_of(cfg, model)
     if text == "own":
-        check_own_text(model)
+        check_own_text(model, prompts_of(cfg))
     elif text != "random":
         check_text(text, dict(shape.prompt))
     chosen = choose_scheduler(model, cfg.scheduler)
@@ -185,13 +185,19 @@ def check_model(cfg: RunConfig) -> Model:
     return model
 
 
-def check_own_text(model: Model) -> None:
-    """Whether the weights came with their encoders. Raises ConfigError."""
+def check_own_text(model: Model, prompts: list[str]) -> None:
+    """Whether the weights came with their encoders, or know the class that is asked for. Raises ConfigError."""
+    from experiments.components import class_label, has_encoders, read_index
+
     if model.folder is None:
         raise ConfigError("model.text", "own needs model.weights, which is null; allowed: random")
-    if not (model.folder / "model_index.json").exists():
-        text = f"own needs the text encoders, and {model.folder} has no model_index.json"
+    if not has_encoders(model.folder):
+        text = f"own needs the text encoders, and {model.folder} has not all of them"
         raise ConfigError("model.text", f"{text}; allowed: random, or a whole pipeline's folder")
+    index = read_index(model.folder)
+    if index["_class_name"] == "DiTPipeline":
+        for prompt in prompts:
+            class_label(index, prompt)
 
 
 def check_text(encoder: str, prompt: dict[str, tuple[int, ...]]) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from itertools import groupby, product
@@ -92,18 +92,9 @@ def points(cfg: RunConfig) -> Iterator[RunConfig]:
 def choose(cfg: RunConfig, out: Path) -> str:
     """Plan the grid into `out`/plan.csv and plan.json, and print the ranking; returns the run's status."""
     started = time.time()
-    groups = [list(group) for _, group in groupby(points(cfg), lambda p: (p.model.resolution, p.method.name))]
-    groups.sort(key=len, reverse=True)  # the longest first, so that no worker is left alone with one
-    workers = cfg.measure.workers or len(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.choose"])
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(workers, context) as pool:
-        done = as_completed([pool.submit(plan_group, group) for group in groups])
-        for future in track(done, "plans", len(groups), transient=True, disable=not sys.stderr.isatty()):
-            rows += future.result()
+    rows = planned_rows(points(cfg), cfg.measure.workers)
     keys = ["resolution", "method", "devices", "patches", "warmup", "split"]
-    table = pd.DataFrame(rows).sort_values(keys, ignore_index=True)
+    table = pd.DataFrame(rows).drop(columns="cluster").sort_values(keys, ignore_index=True)
     seconds = time.time() - started
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "plan.csv", table)
@@ -128,6 +119,26 @@ def choose(cfg: RunConfig, out: Path) -> str:
     return "ok"
 
 
+def planned_rows(grid: Iterable[RunConfig], workers: int | None) -> list[dict[str, Any]]:
+    """Plan all points in several processes; a row each, in no order. Neighbours of one kind are planned together."""
+    groups = [list(group) for _, group in groupby(grid, kind_of)]
+    # The longest first, so that no worker is left alone with one: work grows with the messages, N * N in a ring.
+    groups.sort(key=lambda group: sum(point.devices**2 for point in group), reverse=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.choose"])
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), context) as pool:
+        done = as_completed([pool.submit(plan_group, group) for group in groups])
+        for future in track(done, "plans", len(groups), transient=True, disable=not sys.stderr.isatty()):
+            rows += future.result()
+    return rows
+
+
+def kind_of(point: RunConfig) -> tuple[str, int | None, str]:
+    """Cluster, resolution and method: points that have these in common share most of the work."""
+    return (point.cluster.name, point.model.resolution, point.method.name)
+
+
 def plan_group(group: list[RunConfig]) -> list[dict[str, Any]]:
     """Plan points of one model and resolution, which share what is known of its blocks; in a process of its own."""
     model, planner = open_model(group[0].model), Planner()
@@ -137,7 +148,8 @@ def plan_group(group: list[RunConfig]) -> list[dict[str, Any]]:
 def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
     """One point: its keys, how it ended, seconds, and the bytes of the fullest and the busiest device."""
     method = cfg.method
-    row: dict[str, Any] = {"method": method.name, "devices": cfg.devices, "resolution": model.resolution}
+    row: dict[str, Any] = {"cluster": cfg.cluster.name, "method": method.name}
+    row |= {"devices": cfg.devices, "resolution": model.resolution}
     row |= {key: getattr(method, key, None) for key in ("patches", "warmup", "split")}
     problem = METHODS[method.name].check(model.shape, cfg.devices, cfg.steps, method)
     node, card = cfg.cluster.topology.devices_per_node, cfg.cluster.topology.card

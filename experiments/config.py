@@ -109,7 +109,8 @@ def prompts_of(cfg: RunConfig) -> list[str]:
         lines = Path(cfg.prompt_file).expanduser().read_text(encoding="utf-8").splitlines()
         prompts = [line.strip() for line in lines if line.strip()]
     else:
-        prompts = [cfg.prompt] if isinstance(cfg.prompt, str) else list(cfg.prompt)
+        given = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
+        prompts = [str(prompt) for prompt in given]  # a class may be given by its number
     return [prompt for prompt in prompts for _ in range(cfg.images_per_prompt)]
 
 

@@ -45,6 +45,7 @@ class LinkFit:
     place: str  # where the cluster has this link: port or card
     low: float
     high: float
+    also: list[str] = field(default_factory=list)  # other links that share the number
 
 
 @dataclass
@@ -137,8 +138,9 @@ def fit(cfg: RunConfig, out: Path) -> str:
         )
     for link in options.links:
         value = fit_link(link, next(target for target in rows if target.row_id == link.row))
-        write_values(CONF / "link" / f"{link.name}.yaml", {link.key: value}, [link.row])
-        print(f"{link.name}: {link.key} {value:.4g} from {link.row}")
+        for name in (link.name, *link.also):
+            write_values(CONF / "link" / f"{name}.yaml", {link.key: value}, [link.row])
+            print(f"{name}: {link.key} {value:.4g} from {link.row}")
     return "ok"
 
 

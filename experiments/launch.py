@@ -90,6 +90,8 @@ def run_world(
 
         write_plan(cfg, model, run_dir)
     else:
+        if model.folder is not None:  # a hub id is looked up once, not by every rank
+            config = config | {"model": config["model"] | {"weights": str(model.folder)}}
         start_ranks(entry or rank_entry(), run_dir, config, cfg.devices)
 
 

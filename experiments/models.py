@@ -113,19 +113,23 @@ def open_model(cfg: ModelConfig) -> Model:
     """The model of a configuration: reads its JSON files, no tensors. Raises ValueError and OSError."""
     given = dict(cfg.architecture or {})
     class_name, known = given.pop("class", "PixArtTransformer2DModel"), given.keys() & FACTS
-    facts: dict[str, Any] = {"latent_factor": 8, **{key: given.pop(key) for key in known}}
-    folder = resolve_weights(cfg.weights) if cfg.weights else None
+    facts: dict[str, Any] = {key: given.pop(key) for key in known}
+    parts = ["transformer"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
+    folder = resolve_weights(cfg.weights, parts) if cfg.weights else None
     if folder is not None:
         config = json.loads((folder / "transformer" / "config.json").read_text())
         class_name = architecture_of(config)
+        # As diffusers' own `from_config`: older files name what only other classes took.
+        taken = inspect.signature(getattr(diffusers, class_name).__init__).parameters
+        config = {key: value for key, value in config.items() if key in taken}
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         path = folder / "pipefusion_lab.json"
-        facts = {"pixel_space": False, **facts, **(json.loads(path.read_text()) if path.exists() else {})}
+        facts = {**facts_in(folder), **facts, **(json.loads(path.read_text()) if path.exists() else {})}
     else:
         config = given
         flow = class_name in TEXT_TOKENS  # the MM-DiTs predict velocities
         scheduler = RANDOM_FLOW_SCHEDULER if flow else RANDOM_SCHEDULER
-        facts = {"pixel_space": True, **facts}
+        facts = {"pixel_space": True, "latent_factor": 8, **facts}
     if class_name not in VIEWS:
         raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
     config = whole_config(getattr(diffusers, class_name), config)
@@ -137,6 +141,22 @@ def open_model(cfg: ModelConfig) -> Model:
     return Model(
         class_name, config, folder, cfg.seed, resolution, getattr(torch, cfg.dtype), facts, scheduler
     )
+
+
+def facts_in(folder: Path) -> dict[str, Any]:
+    """What a pipeline's folder tells of its model besides the transformer's configuration."""
+    from experiments.decode import has_vae, latent_factor
+
+    facts: dict[str, Any] = {"pixel_space": False, "latent_factor": 8}
+    if has_vae(folder):
+        facts["latent_factor"] = latent_factor(folder)
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text()) if path.exists() else {}
+    if index.get("_class_name") == "PixArtSigmaPipeline":
+        facts["text_tokens"] = 300
+    if index.get("is_distilled") is False:  # FLUX.2 klein in its base version
+        facts["guidance"] = "cfg"
+    return facts
 
 
 def whole_config(stock: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -160,13 +180,20 @@ def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Pr
 
     A random-weight model goes with any scheduler; a trained one only with those that fit what it predicts.
     """
-    if name == "shipped":
-        return model.scheduler["_class_name"], model.scheduler
     flow = is_flow(model.scheduler)
+    if name == "shipped":
+        shipped = model.scheduler["_class_name"]
+        if shipped not in {cls.__name__ for cls in SCHEDULERS.values()}:
+            fits = "dpmsolver++, flow_euler" if flow else "dpmsolver++, ddim"
+            text = f"shipped is {shipped}, which is not supported (of stochastic ones none is)"
+            return Problem("scheduler", f"{text}; allowed: {fits}")
+        return shipped, model.scheduler
     trained = model.folder is not None
     if trained and flow != (name == "flow_euler") and name != "dpmsolver++":
         fits = "shipped, dpmsolver++, flow_euler" if flow else "shipped, dpmsolver++, ddim"
         return Problem("scheduler", f"{name} does not fit what this model predicts; allowed: {fits}")
+    if flow and name == "flow_euler" and "FlowMatch" in model.scheduler["_class_name"]:
+        return SCHEDULERS[name].__name__, model.scheduler
     config = {key: value for key, value in model.scheduler.items() if key in ("num_train_timesteps",)}
     if not flow:
         keep = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "num_train_timesteps")
@@ -175,6 +202,7 @@ def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Pr
         config["algorithm_type"] = "dpmsolver++"
         if flow:
             config |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+            config["flow_shift"] = model.scheduler.get("shift", 1.0)
     if name == "ddim" and flow:
         config["prediction_type"] = RANDOM_SCHEDULER["prediction_type"]
     return SCHEDULERS[name].__name__, config

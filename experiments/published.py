@@ -5,18 +5,15 @@ A row is called FILE:LINE, as in `latency.csv:15` (the header is line 1); column
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analysis.rows import Row, Rows, read_rows
+
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims")
-
-Row = dict[str, str]
-Rows = dict[str, Row]
-"""Published rows by their id."""
 
 CLUSTERS = ("l20_pcie", "l40_pcie", "l40_pcie_ethernet", "a100_pcie", "a100_nvlink", "h100_nvlink", "t4_pcie")
 METHODS = {
@@ -53,29 +50,23 @@ class Target:
     contradicted_by: list[str] = field(default_factory=list)  # the same setting, another number
 
 
-def read_rows(folder: Path = FOLDER) -> Rows:
+def published_rows(folder: Path = FOLDER) -> Rows:
     """All published rows that are numbers of a run."""
-    rows: Rows = {}
-    for name in FILES:
-        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            for row in reader:
-                rows[f"{name}.csv:{reader.line_num}"] = row
-    return rows
+    return read_rows(folder / f"{name}.csv" for name in FILES)
 
 
 def targets(folder: Path = FOLDER) -> list[Target]:
     """Every published row that can be predicted, with its doubts marked."""
     from experiments.doubts import marked
 
-    rows = read_rows(folder)
+    rows = published_rows(folder)
     found = [target_of(row_id, row) for row_id, row in rows.items()]
     return marked([target for target in found if isinstance(target, Target)], rows)
 
 
 def unpredicted(folder: Path = FOLDER) -> dict[str, str]:
     """The other rows: row id -> reason."""
-    found = {row_id: target_of(row_id, row) for row_id, row in read_rows(folder).items()}
+    found = {row_id: target_of(row_id, row) for row_id, row in published_rows(folder).items()}
     return {row_id: reason for row_id, reason in found.items() if isinstance(reason, str)}
 
 

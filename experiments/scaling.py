@@ -5,24 +5,19 @@ The grid is that of `measure=plan`, planned for each of `measure.clusters`; `clu
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.progress import track
 
 from experiments.check import ConfigError
-from experiments.choose import PlanConfig, best, check_plan, plan_group, points, resolutions_of
+from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import versions
@@ -78,27 +73,6 @@ def scaling(cfg: RunConfig, out: Path) -> str:
     print(f"{len(rows)} points predicted in {record['seconds']:.1f} s")
     print(out / "scaling.json")
     return "ok"
-
-
-def planned_rows(grid: list[RunConfig], workers: int | None) -> list[dict[str, Any]]:
-    """Plan all points in several processes; points of one model, size and method share what they have in common."""
-    groups = [list(group) for _, group in groupby(grid, group_of)]
-    # The longest first, so that no worker is left alone with one: work grows with the messages, N * N in a ring.
-    groups.sort(key=lambda group: sum(point.devices**2 for point in group), reverse=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.scaling"])
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), context) as pool:
-        jobs = {pool.submit(plan_group, group): group[0].cluster.name for group in groups}
-        for job in track(
-            as_completed(jobs), "plans", len(jobs), transient=True, disable=not sys.stderr.isatty()
-        ):
-            rows += [{"cluster": jobs[job]} | row for row in job.result()]
-    return rows
-
-
-def group_of(point: RunConfig) -> tuple[str, int | None, str]:
-    return (point.cluster.name, point.model.resolution, point.method.name)
 
 
 def fastest_marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ from experiments.report import RankReport, held_parameters, write_latents, write
 from pipefusion.core.mesh import Mesh
 from pipefusion.sim.clock import MeasuredClock
 from pipefusion.sim.fabric import SimFabric
-from pipefusion.sim.faults import Faults
 from pipefusion.sim.world import World
 
 CPU = torch.device("cpu")
 
 
-def simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None = None) -> None:
+def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     """Run `cfg.devices` logical ranks and write what each of them would have written as a process.
 
     A rank's compute takes the CPU seconds it took here, a transfer what the cluster's topology says. Raises
@@ -31,19 +31,19 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None 
     """
     torch.set_num_threads(cfg.threads)
     with torch.inference_mode():
-        _simulate(cfg, model, run_dir, faults)
+        _simulate(cfg, model, run_dir)
 
 
-def _simulate(cfg: RunConfig, model: Model, run_dir: Path, faults: Faults | None) -> None:
+def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     config, options = as_dict(cfg), cfg.measure
     module = METHODS[cfg.method.name]
     mesh = Mesh({cfg.method.axis: cfg.devices})
     # CPU seconds of one thread are not stretched by other processes; with more threads only the wall clock sees all.
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
-    clocks = None if faults and faults.seed is not None else [MeasuredClock(now) for _ in range(mesh.size)]
-    world = World(mesh, CPU, cfg.cluster.topology, faults, clocks)
+    clocks = [MeasuredClock(now) for _ in range(mesh.size)]
+    world = World(mesh, CPU, cfg.cluster.topology, clocks=clocks)
     scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
-    tensors, template = model.tensors(), model.view()
+    tensors, template = cache(model.tensors()), model.view()  # ranks that hold the same share it
     dits = [template.clone() for _ in world.fabrics]
     samplers = []
     for dit, fabric in zip(dits, world.fabrics, strict=True):

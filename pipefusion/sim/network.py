@@ -16,16 +16,17 @@ Link = tuple[str, int, str]
 
 @dataclass
 class LinkConfig:
-    """`efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
+    """The defaults are round numbers, of no hardware.
 
+    `efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
     `stream_bandwidth`: what a single point-to-point transfer reaches where that is less (one TCP connection).
     `call_s`: host time of starting one transfer or collective. `congestion` a: a device that exchanges with k others at
     once (all-to-all) gets 1/k^a of its bandwidth in all.
     """
 
     name: str = "link"
-    bandwidth: float = 2.4e9
-    latency_s: float = 1.3e-4
+    bandwidth: float = 1e9
+    latency_s: float = 0.0
     call_s: float = 0.0
     efficiency: float = 1.0
     stream_bandwidth: float | None = None

@@ -87,6 +87,8 @@ class StockView:
         return part is not None and not isinstance(part, nn.Identity)
 
     def load(self, tensors: Callable[..., Tensor], device: torch.device) -> None:
+        self.device = device
+        self.make_tables(tensors)  # first: what making them takes is gone when the parameters come
         state = {
             name: tensors(name, self.shards.get(name), dtype=self.dtype, device=device)
             for name, _ in self.model.named_parameters()
@@ -94,8 +96,6 @@ class StockView:
         missing, unexpected = self.model.load_state_dict(state, assign=True, strict=False)
         if unexpected or not self.tables.issuperset(missing):
             raise KeyError(f"not filled: {missing}; not known: {unexpected}")
-        self.device = device
-        self.make_tables(tensors)
 
     def adopt(self, other: DiT) -> None:
         self.model.load_state_dict(dict(other.model.named_parameters()), assign=True, strict=False)

@@ -80,7 +80,7 @@ def test_local_and_sim_agree(ranks, name, devices, setting):
         assert params[rank] == result.measured["param_bytes"]
 
 
-def test_times_of_a_rank_add_up(ranks):
+def test_times_of_a_rank_add_up():
     results, *_, world = simulated(Case("pipefusion", {"patches": 5}), 3)
     for fabric, (_, (compute_s, wait_s, total_s)) in zip(world.fabrics, results, strict=True):
         assert compute_s + wait_s == pytest.approx(total_s)

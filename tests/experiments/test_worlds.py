@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.records import read_json
+from pipefusion.sim.faults import Faults, Kill
+from pipefusion.sim.world import World
 from tests.experiments.runs import QUICK, command
 
 
@@ -37,6 +40,16 @@ def test_sim_writes_what_local_writes(tmp_path, monkeypatch, capsys):
     ledgers = [pd.read_parquet(tmp_path / name / "ledger.parquet") for name in ("sim", "local")]
     places = ["rank", "step", "patch", "op", "peer", "bytes"]
     pd.testing.assert_frame_equal(ledgers[0][places], ledgers[1][places])
+
+
+def test_a_killed_rank_of_sim_ends_the_run_and_is_named(tmp_path, monkeypatch, capsys):
+    world = partial(World, faults=Faults(kill=Kill(rank=1, call=3)))
+    monkeypatch.setattr("experiments.simulate.World", world)
+    assert run(monkeypatch, "killed", "devices=2", "cluster=sim") == 1
+    reason = "RankFailed: rank 1: Killed: killed at communication 3"
+    assert reason in capsys.readouterr().err
+    record = read_json(tmp_path / "killed" / "run.json")
+    assert (record["status"], record["reason"]) == ("failed", reason)
 
 
 def test_plan_writes_a_run_without_latents(tmp_path, monkeypatch, capsys):
