@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, params, published, scaling, style, tables, trace
+from analysis import text_variants as texts
 from analysis.gantt import gantt
 from analysis.keep import keep
 from analysis.readme import refresh
@@ -106,6 +107,12 @@ def timeline(results: Path) -> list[Path]:
     return style.save(gantt(run, spans), results / "figures", "timeline")
 
 
+def text_variants(results: Path) -> list[Path]:
+    """An MM-DiT's prompt between stages: what either treatment gives and sends."""
+    record = texts.load(results / "records/text/text_variants.json")
+    return texts.save(record, results / "tables")
+
+
 def worlds(results: Path) -> list[Path]:
     """Wall clock, virtual and planned time of the same runs on two CPU cores."""
     table = tables.worlds(results / "records/worlds/worlds.json")
@@ -126,6 +133,7 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     timeline,
     worlds,
     scaling_predicted,
+    text_variants,
 ]
 
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import records
 from experiments.agent import prepare
 from experiments.check import ConfigError, check_method, check_model, check_output, check_values, check_world
-from experiments.compose import Plan, plan
+from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
 
 LONGEST_NAME = 120
@@ -28,6 +28,10 @@ LONGEST_NAME = 120
 def main(argv: list[str]) -> int:
     """Run a command line. Returns the exit code: 0 done, 1 a run failed, 2 the configuration is wrong."""
     args = get_args_parser().parse_args(argv)
+    try:
+        check_groups(args.overrides)
+    except ConfigError as error:
+        return refuse(error)
     only_shown = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     simulated = any(text.startswith("cluster=") and text != "cluster=local" for text in args.overrides)
     if not only_shown and not simulated and "RANK" not in os.environ:
@@ -38,8 +42,7 @@ def main(argv: list[str]) -> int:
         if not only_shown:
             check(planned, args.overrides)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     statuses: list[str] = []
 
     def job(cfg: DictConfig) -> None:
@@ -53,6 +56,12 @@ def main(argv: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return int(any(status not in ("ok", "skipped") for status in statuses))
+
+
+def refuse(error: ConfigError) -> int:
+    """Say what is wrong with the configuration; the exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def set_up() -> None:

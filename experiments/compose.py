@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -73,6 +73,23 @@ def parse(overrides: list[str]) -> list[Override]:
     return parsed
 
 
+def check_groups(overrides: list[str]) -> None:
+    """Choices of a group that has no such file, found before anything heavy is imported. Raises ConfigError."""
+    for override in parse(overrides):
+        group = override.get_key_element()
+        if group not in GROUPS:
+            continue
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        value = override.value()
+        for name in value.list if isinstance(value, ChoiceSweep) else [value]:
+            if isinstance(name, str) and name not in options:
+                raise unknown_choice(group, name, options)
+
+
+def unknown_choice(group: str, name: str, options: list[str]) -> ConfigError:
+    return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
+
+
 def combinations(master: DictConfig, given: list[Override]) -> list[list[str]]:
     """The overrides of each run of a sweep, as Hydra's basic sweeper orders them."""
     fixed = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
@@ -85,8 +102,7 @@ def explain(error: HydraException, loader: ConfigLoader, given: list[Override]) 
     """The one line for an error of Hydra's composition."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = sorted(error.options or loader.get_group_options(group))
-        return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
+        return unknown_choice(group, name, sorted(error.options or loader.get_group_options(group)))
     text = chain(error)
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:

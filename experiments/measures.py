@@ -20,6 +20,7 @@ from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, predict
 from experiments.scaling import ScalingConfig, check_scaling, scaling
+from experiments.text_variants import TextVariantsConfig, text_variants
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
 from experiments.worlds import WorldsConfig, worlds
@@ -57,6 +58,7 @@ MEASURES: dict[str, Measure] = {
     "plan": Measure(PlanConfig, choose, check_plan),
     "predict": Measure(PredictConfig, predict),
     "scaling": Measure(ScalingConfig, scaling, check_scaling),
+    "text_variants": Measure(TextVariantsConfig, text_variants),
     "train": Measure(TrainConfig, run_train),
     "score": Measure(ScoreConfig, run_score),
     "worlds": Measure(WorldsConfig, worlds),

@@ -117,7 +117,7 @@ def not_a_run(row: Row) -> str | None:
     if metric != "latency":
         return f"{metric} is derived from other rows"
     if not re.fullmatch(r"PixArt(-alpha.*)?", model):
-        return f"{model} has no view yet"
+        return f"{model}: only rows of PixArt-alpha are predicted so far"
     for compiler in ("torch.compile", "onediff"):
         if compiler in row["setting"]:
             return f"compiled with {compiler}; costs are those of eager PyTorch"

@@ -11,6 +11,7 @@ import yaml
 
 from experiments import launch
 from experiments.agent import Entry
+from experiments.compose import check_groups
 from experiments.records import read_json
 from tests.experiments import fake_rank
 from tests.experiments.runs import QUICK, ROOT, command
@@ -108,6 +109,19 @@ def test_bad_configuration_as_a_process(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: stepz=3 is for an unknown key, nearest: steps; allowed: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overrides", [["cluster=locl"], ["-m", "cluster=local,locl"]])
+def test_a_group_without_such_a_file_is_refused_before_torch_is_imported(overrides: list[str]) -> None:
+    code = f"import sys; from experiments.cli import main; print(main({overrides}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("error: cluster=locl is unknown, nearest: local; allowed: a100_nvlink,")
+
+
+def test_every_way_to_choose_from_a_group_is_understood() -> None:
+    chosen = ["experiment=null", "method=ring,serial", "method=choice(ring,serial)", "cluster=glob(*)"]
+    check_groups([*chosen, "log=default", "steps=2"])
 
 
 def test_configuration_is_shown_without_a_run(

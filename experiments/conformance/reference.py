@@ -1,0 +1,206 @@
+"""PipeFusion as a loop: one process, all layers, buffers in a list; no stages, no messages, none of the pipeline's code.
+
+A `Deviation` makes it wrong in one of the ways that engines are known to get it wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pipefusion.core.attention import Attend, full
+from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens
+from pipefusion.core.shape import DiTShape
+
+See = Callable[[int, int, int, Tensor], None]
+"""see(step, patch or -1 for the whole image, layer, image tokens [b, t, hs] behind that layer's block)"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that the result depends on. `stages` matter for text="first_patch" only."""
+
+    noise: Tensor  # [B, C, H, W]
+    cond: Conditioning
+    scheduler: Any  # with its timesteps set, never stepped itself
+    bands: Sequence[range]  # token rows of each patch
+    stages: Sequence[range]  # layers of each device
+    warmup: int
+    text: str
+
+    @property
+    def steps(self) -> int:
+        return len(self.scheduler.timesteps)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """What to do differently from PipeFusion. All fields at their defaults: nothing.
+
+    `kv`, after the warm-up: `next` and `previous` write a patch's K, V at the place of another patch, `late` writes
+    them after its attention, `displaced` shows other patches as they were a whole step ago (DistriFusion), `frozen`
+    as they were in the warm-up, `alone` not at all.
+    `history` of a multistep solver: `shared` by all patches, stepped in turn, or `lost` from step to step.
+    `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the warm-up.
+    """
+
+    extra_warmup: int = 0
+    other_text: bool = False
+    kept_buffers: bool = False
+    kv: Literal["own", "next", "previous", "late", "displaced", "frozen", "alone"] = "own"
+    history: Literal["own", "shared", "lost"] = "own"
+    guidance: Literal["right", "swapped", "swapped_kv", "lost"] = "right"
+
+    def warmup(self, request: Request) -> int:
+        """The synchronous steps that come of it."""
+        return min(max(request.warmup + self.extra_warmup, 0), request.steps)
+
+
+NONE = Deviation()
+
+
+class Buffers:
+    """K and V of the image tokens: a tensor [2, b, p, heads, head_dim] a layer, zeros at the start."""
+
+    def __init__(self, dit: DiT, request: Request, deviation: Deviation):
+        shape = dit.shape
+        size = 2, len(request.noise) * request.cond.branches, shape.tokens, shape.heads, shape.head_dim
+        self.shape, self.deviation = shape, deviation
+        self.starts = [shape.band_tokens(band).start for band in request.bands]
+        self.layers = [torch.zeros(size, dtype=dit.dtype, device=dit.device) for _ in range(shape.layers)]
+        self.before = self.layers
+
+    def begin_step(self) -> None:
+        """Remember the buffers as they are, for who sees nothing newer during a step."""
+        if self.deviation.kv == "displaced":
+            self.before = [layer.clone() for layer in self.layers]
+
+    def attend_for(self, rows: range, patch: int) -> Attend:
+        """What the self-attentions of one job do; patch -1 is the whole image."""
+        band = self.shape.band_tokens(rows)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            prompt, image = torch.stack([k, v]).tensor_split([prefix], dim=2)
+            seen = self.refresh(layer, image, band, patch)
+            return full(q, *torch.cat([prompt, seen], dim=2))
+
+        return attend
+
+    def refresh(self, layer: int, image: Tensor, band: slice, patch: int) -> Tensor:
+        """Store a job's K, V [2, b, t, heads, head_dim]; what its queries see of the image [2, b, p or t, ...]."""
+        stored, kv = self.layers[layer], self.deviation.kv
+        if patch < 0:
+            return stored.copy_(image)
+        if kv == "alone":
+            return image
+        shown = {"late": stored, "frozen": stored, "displaced": self.before[layer]}.get(kv)
+        seen = None if shown is None else shown.clone()
+        if seen is not None and kv != "late":
+            seen[:, :, band] = image
+        if kv != "frozen":
+            stored[:, :, self.place(band, patch)] = image
+        if self.deviation.guidance == "swapped_kv":
+            seen = stored.roll(stored.shape[1] // 2, dims=1)
+            seen[:, :, band] = image
+        return stored if seen is None else seen
+
+    def place(self, band: slice, patch: int) -> Tensor:
+        """The tokens that a patch's K, V overwrite."""
+        other = {"next": 1, "previous": -1}.get(self.deviation.kv, 0)
+        start = self.starts[(patch + other) % len(self.starts)]
+        return (torch.arange(band.stop - band.start) + start).to(self.layers[0].device) % self.shape.tokens
+
+
+class Steppers:
+    """A scheduler a patch, each with the history of its own patch."""
+
+    def __init__(self, request: Request, history: str):
+        self.fresh, self.history = request.scheduler, history
+        self.copies = [copy.deepcopy(request.scheduler) for _ in request.bands]
+
+    def step(self, patch: int, step: int, prediction: Tensor, latent: Tensor) -> Tensor:
+        """The latent [B, C, h, W] of a patch after step number `step`, float32."""
+        scheduler = self.copies[patch]
+        if self.history != "own":
+            scheduler = self.copies[0] if self.history == "shared" else copy.deepcopy(self.fresh)
+            scheduler._step_index = step  # it would otherwise count the patches, or start from the beginning
+        return scheduler.step(prediction.float(), self.fresh.timesteps[step], latent, return_dict=False)[0]
+
+
+@torch.inference_mode()
+def denoise(dit: DiT, request: Request, deviation: Deviation = NONE, see: See | None = None) -> Tensor:
+    """The latents after each step [S, B, C, H, W], float32 on the view's device."""
+    moved = replace(request, noise=request.noise.to(dit.device), cond=request.cond.to(dit.device))
+    buffers = Buffers(dit, moved, deviation)
+    if deviation.kept_buffers:
+        one_image(dit, moved, deviation, buffers, None)
+    return one_image(dit, moved, deviation, buffers, see)
+
+
+def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers, see: See | None) -> Tensor:
+    """All steps: the whole image in the first W of them, then patch by patch."""
+    cond, shape, bands = request.cond, dit.shape, request.bands
+    warmup, steppers = deviation.warmup(request), Steppers(request, deviation.history)
+    stream = TextStream(request, deviation)
+    latent, after = request.noise.float().clone(), []
+    for step, timestep in enumerate(request.scheduler.timesteps):
+        lost = deviation.guidance == "lost" and step >= warmup
+        scale = 1.0 if lost else cond.guidance_scale
+        text = dit.text(cond if cond.guided else replace(cond, guidance_scale=scale))
+        modulation = dit.modulation(timestep, text, len(latent) * cond.branches)
+        buffers.begin_step()
+        for patches in [range(len(bands))] if step < warmup else [range(m, m + 1) for m in range(len(bands))]:
+            patch = -1 if step < warmup else patches.start
+            rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
+            part = shape.band_latent(rows)
+            tokens = dit.embed(torch.cat([latent[:, :, part]] * cond.branches), rows, text)
+            given, skips = Given(text, modulation, dit.positions(rows)), KeptSkips(shape)
+            attend = buffers.attend_for(rows, patch)
+            for layer in range(shape.layers):
+                tokens = stream.enter(layer, patches.start, tokens)
+                tokens = dit.block(layer, tokens, given, attend, skips.take(layer))
+                skips.put(layer, tokens.image)
+                if see is not None:
+                    see(step, patch, layer, tokens.image)
+            prediction = dit.unembed(tokens.image, modulation, rows)
+            guided = combined(prediction, cond, scale, deviation.guidance == "swapped")
+            for m in patches:
+                own, mine = shape.band_latent(bands[m]), within(shape, bands[m], rows)
+                latent[:, :, own] = steppers.step(m, step, guided[:, :, mine], latent[:, :, own])
+        after.append(latent.clone())
+    return torch.stack(after)
+
+
+def within(shape: DiTShape, band: range, rows: range) -> slice:
+    """The latent rows of a patch, counted from the start of a job's."""
+    return shape.band_latent(range(band.start - rows.start, band.stop - rows.start))
+
+
+def combined(prediction: Tensor, cond: Conditioning, scale: float, swapped: bool) -> Tensor:
+    """Classifier-free guidance: [branches*B, ...] -> [B, ...], unconditional branch first."""
+    if not cond.guided:
+        return prediction
+    negative, positive = reversed(prediction.chunk(2)) if swapped else prediction.chunk(2)
+    return negative + scale * (positive - negative)
+
+
+class TextStream:
+    """With "first_patch", every stage but the first starts all patches of a step with patch 0's prompt tokens."""
+
+    def __init__(self, request: Request, deviation: Deviation):
+        first_patch = (request.text == "first_patch") != deviation.other_text
+        self.entries = {stage.start for stage in request.stages[1:] if stage} if first_patch else set()
+        self.kept: dict[int, Tensor | None] = {}
+
+    def enter(self, layer: int, patch: int, tokens: Tokens) -> Tokens:
+        """The tokens as they enter a layer in the job of this patch (0 for the whole image)."""
+        if layer not in self.entries:
+            return tokens
+        if patch == 0:
+            self.kept[layer] = tokens.text
+        return Tokens(tokens.image, self.kept[layer])

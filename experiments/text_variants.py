@@ -1,0 +1,163 @@
+"""`measure=text_variants`: an MM-DiT's prompt between pipeline stages, sent exactly and as published implementations do.
+
+Small random models, whose matrices are multiplied by `gain` so that the prompt matters, run in the simulated world;
+messages are also counted for full-size models, by the closed forms that tests hold equal to the ledger. How far apart
+the two are on trained weights is what `model.weights=... method.text=...` tells; random ones only show what depends on
+what.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pipefusion.method as pipefusion
+from baselines import serial
+from experiments.config import CONF, RunConfig, as_dict
+from experiments.environment import versions
+from experiments.inputs import draw_noise, random_prompts
+from experiments.models import Model, open_model, scheduler_of
+from experiments.params import model_config
+from experiments.records import git_commit, write_json
+from pipefusion.core.dit import Conditioning
+from pipefusion.core.mesh import Mesh
+from pipefusion.sim.network import TopologyConfig
+from pipefusion.sim.world import World
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class TextVariantsConfig:
+    """`models` are run, `counted` only counted, on `devices` of them (`full_devices`, each with as many patches)."""
+
+    name: str = "text_variants"
+    models: list[str] = field(default_factory=lambda: ["sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny"])
+    devices: list[int] = field(default_factory=lambda: [1, 2, 4])
+    patches: int = 4
+    warmup: int = 1
+    gain: float = 2.0
+    counted: list[str] = field(
+        default_factory=lambda: ["sd3_medium", "sd35_large", "flux_dev", "flux2_dev", "flux2_klein_4b"]
+    )
+    full_devices: int = 8
+
+
+def text_variants(cfg: RunConfig, out: Path) -> str:
+    """Run and count both variants into `text_variants.json`, print the table; the run's status."""
+    options: TextVariantsConfig = cfg.measure
+    with torch.inference_mode():
+        rows = [row for name in options.models for row in compared(open_model(model_config(name)), name, cfg)]
+    record = {"rows": rows, "messages": [counted(name, cfg) for name in options.counted]}
+    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
+    record |= {"git_commit": git_commit(CONF.parent), "versions": versions(), "config": as_dict(cfg)}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "text_variants.json", record)
+    show(out)
+    return "ok"
+
+
+def compared(model: Model, name: str, cfg: RunConfig) -> list[dict[str, Any]]:
+    """Relative errors (root mean square over that of the reference) of both variants, for each N."""
+    options: TextVariantsConfig = cfg.measure
+    tensors = louder(model.tensors(), options.gain)
+    reference = sample(model, serial, serial.Config(), 1, cfg, tensors)
+    alone: Tensor | None = None
+    rows = []
+    for devices in options.devices:
+        got = {
+            text: sample(model, pipefusion, method_of(options, text), devices, cfg, tensors)
+            for text in pipefusion.TEXTS
+        }
+        alone = got["exact"] if alone is None else alone
+        rows.append(
+            {
+                "model": name,
+                "devices": devices,
+                "exact_to_serial": distance(got["exact"], reference),
+                "first_patch_to_serial": distance(got["first_patch"], reference),
+                "exact_to_first_n": distance(got["exact"], alone),
+                "first_patch_to_exact": distance(got["first_patch"], got["exact"]),
+            }
+        )
+    return rows
+
+
+def method_of(options: TextVariantsConfig, text: str, patches: int | None = None) -> pipefusion.Config:
+    return pipefusion.Config(patches=patches or options.patches, warmup=options.warmup, text=text)
+
+
+def louder(read: Callable[..., Tensor], gain: float) -> Callable[..., Tensor]:
+    """Weights with every matrix multiplied."""
+
+    def tensors(*args: Any, **kwargs: Any) -> Tensor:
+        tensor = read(*args, **kwargs)
+        return tensor * gain if tensor.ndim == 2 else tensor
+
+    return tensors
+
+
+def sample(
+    model: Model, module: Any, method: Any, devices: int, cfg: RunConfig, tensors: Callable[..., Tensor]
+) -> Tensor:
+    """Latents [1, C, H, W] of one picture on simulated devices."""
+    world = World(Mesh({method.axis: devices}), CPU, TopologyConfig())
+    template, scheduler = model.view(), scheduler_of(model, cfg.scheduler, cfg.steps)
+    samplers = []
+    for fabric in world.fabrics:
+        dit = template.clone()
+        samplers.append(module.build(dit, fabric, method, scheduler))
+        dit.load(tensors, CPU)
+    shape = model.shape
+    negative = random_prompts([cfg.negative_prompt], shape) if shape.guidance == "cfg" else None
+    scale = float(model.facts["guidance_scale"] if cfg.guidance_scale is None else cfg.guidance_scale)
+    cond = Conditioning(random_prompts(["a tree"], shape), scale, negative)
+    noise = draw_noise(shape, cfg.seed, 1)
+    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond))[0]
+    assert isinstance(latents, Tensor)
+    return latents
+
+
+def distance(got: Tensor, reference: Tensor) -> float:
+    return float((got - reference).norm() / reference.norm())
+
+
+def counted(name: str, cfg: RunConfig) -> dict[str, Any]:
+    """Bytes that the first stage of a full-size model sends in a step after the warm-up, M = N, one picture."""
+    options: TextVariantsConfig = cfg.measure
+    model, devices = open_model(model_config(name)), options.full_devices
+    shape, batch = model.shape, 2 if model.shape.guidance == "cfg" else 1
+
+    def sent(text: str, steps: int) -> int:
+        method = method_of(options, text, patches=devices)
+        return pipefusion.predict(shape, devices, 0, steps, batch, 1, method).sent_bytes
+
+    steady = {text: sent(text, 9) - sent(text, 8) for text in pipefusion.TEXTS}
+    image = shape.tokens * shape.hidden * batch * shape.itemsize
+    return {
+        "model": name,
+        "resolution": model.resolution,
+        "devices": devices,
+        "image_bytes": image,
+        **{f"{text}_bytes": size for text, size in steady.items()},
+    }
+
+
+def show(out: Path) -> None:
+    """Print both tables."""
+    # Here and not above: matplotlib and pandas' tables are for those who print them.
+    from analysis import text_variants as report
+    from experiments.quickstart import make_console, rich_table
+
+    console, record = make_console(), report.load(out / "text_variants.json")
+    console.print(rich_table(report.results_text(record), "Latents, relative to serial's and to each other"))
+    console.print(rich_table(report.messages_text(record), "What the first stage sends in a step"))
+    console.print(str(out / "text_variants.json"), highlight=False)
