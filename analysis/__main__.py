@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, params, published, scaling, style, tables, trace
+from analysis import loading as loads
 from analysis import text_variants as texts
 from analysis.gantt import gantt
 from analysis.keep import keep
@@ -107,6 +108,12 @@ def timeline(results: Path) -> list[Path]:
     return style.save(gantt(run, spans), results / "figures", "timeline")
 
 
+def loading(results: Path) -> list[Path]:
+    """What a rank needs in memory to load its part of a checkpoint."""
+    table = loads.fullest(results / "records/loading")
+    return tables.save(table, loads.fullest_text(table), results / "tables", "loading")
+
+
 def text_variants(results: Path) -> list[Path]:
     """An MM-DiT's prompt between stages: what either treatment gives and sends."""
     record = texts.load(results / "records/text/text_variants.json")
@@ -134,6 +141,7 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     worlds,
     scaling_predicted,
     text_variants,
+    loading,
 ]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.tables import markdown
+
 MIB = 2**20
 NOTE = """
 Random weights with every matrix multiplied by {gain:g}, {steps} steps, M = {patches}, W = {warmup}; distances are root
@@ -69,8 +71,3 @@ def save(record: dict[str, Any], folder: Path) -> list[Path]:
     )
     return [csv, md]
 
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table of text, numbers to the right."""
-    lines = [list(table.columns), ["---"] + ["---:"] * (len(table.columns) - 1), *table.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -8,7 +8,9 @@ conf/link and conf/cluster they are a cluster like any other.
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +27,10 @@ from torch import Tensor
 
 from experiments.agent import prepare, start_ranks
 from experiments.check import ConfigError
-from experiments.config import RunConfig, as_dict
-from experiments.environment import hardware
+from experiments.config import CONF, RunConfig, as_dict
+from experiments.environment import hardware, versions
 from experiments.rank import choose_device, synchronise
+from experiments.records import git_commit, write_json
 
 MESSAGES = (1 << 20, 1 << 22, 1 << 24)
 """Bytes of the messages that the bandwidth is fitted on; latency is that of 8 bytes."""
@@ -59,6 +62,15 @@ def calibrate(cfg: RunConfig, out: Path) -> str:
     prepare()
     start_ranks(calibrate_rank, out, as_dict(cfg), 2)
     measured = json.loads((out / "measured.json").read_text())
+    record = {
+        "config": as_dict(cfg),
+        "command": shlex.join(sys.argv),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(CONF.parent),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+    write_json(out / "measured.json", measured | record)
     name, found = cfg.measure.profile, measured["device"]
     date = datetime.now(UTC).date().isoformat()
     what = (

@@ -56,7 +56,7 @@ def text_variants(cfg: RunConfig, out: Path) -> str:
     options: TextVariantsConfig = cfg.measure
     with torch.inference_mode():
         rows = [row for name in options.models for row in compared(open_model(model_config(name)), name, cfg)]
-    record = {"rows": rows, "messages": [counted(name, cfg) for name in options.counted]}
+    record: dict[str, Any] = {"rows": rows, "messages": [counted(name, cfg) for name in options.counted]}
     record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
     record |= {"git_commit": git_commit(CONF.parent), "versions": versions(), "config": as_dict(cfg)}
     out.mkdir(parents=True, exist_ok=True)
