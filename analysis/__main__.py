@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis import accounting as accounts
 from analysis import figures, params, published, scaling, style, tables, trace
 from analysis import loading as loads
 from analysis import text_variants as texts
@@ -124,6 +125,13 @@ def worlds(results: Path) -> list[Path]:
     """Wall clock, virtual and planned time of the same runs on two CPU cores."""
     table = tables.worlds(results / "records/worlds/worlds.json")
     return tables.save(table, tables.worlds_text(table), results / "tables", "worlds")
+
+
+def accounting(results: Path) -> list[Path]:
+    """What every device of every full-size model holds and sends, with Table 1 of the paper beside it."""
+    record, table = accounts.load(results / "records/accounting")
+    written = accounts.save(record, table, results / "published", results / "tables", "accounting")
+    return written + style.save(accounts.figure(record, table), results / "figures", "accounting")
 
 
 OUTPUTS: list[Callable[[Path], list[Path]]] = [

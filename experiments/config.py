@@ -95,6 +95,7 @@ class RunConfig:
     images_per_prompt: int = 1
     negative_prompt: str = ""
     threads: int = 1  # per rank
+    bundle: str | None = None  # of experiment=conformance: the folder to judge
     resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration
     model: ModelConfig = field(default_factory=ModelConfig)
     method: Any = MISSING

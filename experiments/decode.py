@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 PATCHED = "AutoencoderKLFlux2"
 """FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
 
+VIDEO = "AutoencoderKLQwenImage"
+"""Qwen-Image's, where a picture is a video of one frame; each channel has a mean and a deviation."""
+
 
 def has_vae(folder: Path) -> bool:
     """Whether the folder has a VAE."""
@@ -24,6 +27,8 @@ def has_vae(folder: Path) -> bool:
 def latent_factor(folder: Path) -> int:
     """Pixels of a picture's side per row of its latents. Reads vae/config.json only."""
     config = json.loads((folder / "vae" / "config.json").read_text())
+    if config["_class_name"] == VIDEO:
+        return 2 ** len(config["temperal_downsample"])
     patch = config.get("patch_size", (2, 2))[0] if config["_class_name"] == PATCHED else 1
     return patch * 2 ** (len(config["block_out_channels"]) - 1)
 
@@ -53,7 +58,7 @@ def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     import diffusers
 
     name = json.loads((folder / "vae" / "config.json").read_text())["_class_name"]
-    kind = diffusers.AutoencoderKLFlux2 if name == PATCHED else diffusers.AutoencoderKL
+    kind = getattr(diffusers, name if name in (PATCHED, VIDEO) else "AutoencoderKL")
     return kind.from_pretrained(
         folder / "vae", dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
     )
@@ -62,6 +67,10 @@ def load_vae(folder: Path, dtype: torch.dtype) -> Any:
 def decode_one(vae: Any, latent: Tensor) -> Tensor:
     """Pixels [1, 3, h, w] in -1..1 of a latent [1, C, H, W], scaled back as the VAE's pipelines do."""
     latent = latent.float()
+    if type(vae).__name__ == VIDEO:
+        mean, deviation = (latent.new_tensor(vae.config[key]) for key in ("latents_mean", "latents_std"))
+        latent = latent * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+        return vae.decode(latent.to(vae.dtype).unsqueeze(2), return_dict=False)[0][:, :, 0]
     if type(vae).__name__ == PATCHED:
         from diffusers import Flux2Pipeline
 

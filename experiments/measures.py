@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.accounting import AccountingConfig, accounting, check_accounting
 from experiments.bench import BenchConfig, bench
 from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
 from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
+from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
 from experiments.fit import FitConfig, fit
 from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
@@ -49,8 +51,10 @@ def run_score(cfg: RunConfig, out: Path) -> str:
 
 MEASURES: dict[str, Measure] = {
     "latency": Measure(LatencyConfig),
+    "accounting": Measure(AccountingConfig, accounting, check_accounting),
     "bench": Measure(BenchConfig, bench),
     "calibrate": Measure(CalibrateConfig, calibrate, check_calibrate),
+    "conformance": Measure(ConformanceConfig, conformance, check_conformance),
     "fit": Measure(FitConfig, fit),
     "loading": Measure(LoadingConfig, loading, check_loading),
     "params": Measure(ParamsConfig, params, lambda cfg: check_params(cfg.measure)),

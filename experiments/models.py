@@ -20,19 +20,25 @@ from pipefusion.core.dit import DiT, Problem, Shard
 from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import reader
-from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, sd3
+from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3
 
 VIEWS: dict[str, ModuleType] = {
     "PixArtTransformer2DModel": pixart,
     "SD3Transformer2DModel": sd3,
     "FluxTransformer2DModel": flux,
     "Flux2Transformer2DModel": flux2,
+    "QwenImageTransformer2DModel": qwen,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
 """The one table of architectures: each module offers `shape` and `View`; see docs/adding-a-model.md."""
 
-TEXT_TOKENS = {"SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512, "Flux2Transformer2DModel": 512}
+TEXT_TOKENS = {
+    "SD3Transformer2DModel": 333,
+    "FluxTransformer2DModel": 512,
+    "Flux2Transformer2DModel": 512,
+    "QwenImageTransformer2DModel": 512,
+}
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 FACTS = {"pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale"}
 """What the project wants to know of a model besides its class and the arguments of that."""

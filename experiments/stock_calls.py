@@ -73,6 +73,20 @@ def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: floa
     return out.transpose(1, 2).unflatten(2, (height, width))
 
 
+def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+    """Qwen-Image: latents packed two by two; no mask, as for prompts without padding."""
+    b, channels, height, width = latent.shape
+    cells = latent.view(b, channels, height // 2, 2, width // 2, 2)
+    out = model(
+        cells.permute(0, 2, 4, 1, 3, 5).reshape(b, height * width // 4, channels * 4),
+        encoder_hidden_states=prompt["prompt_embeds"],
+        timestep=times.to(latent.dtype) / 1000,
+        img_shapes=[[(1, height // 2, width // 2)]] * b,
+    ).sample
+    cells = out.view(b, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(b, channels, height, width)
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
     """HunyuanDiT on a square picture; versions before 1.2 are told its size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -104,6 +118,7 @@ CALLS: dict[str, Call] = {
     "SD3Transformer2DModel": sd3,
     "FluxTransformer2DModel": flux,
     "Flux2Transformer2DModel": flux2,
+    "QwenImageTransformer2DModel": qwen,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

@@ -18,6 +18,7 @@ ARCHITECTURES = (
     "SD3Transformer2DModel",
     "FluxTransformer2DModel",
     "Flux2Transformer2DModel",
+    "QwenImageTransformer2DModel",
     "HunyuanDiT2DModel",
     "DiTTransformer2DModel",
 )

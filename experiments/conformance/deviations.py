@@ -1,4 +1,4 @@
-"""What is known to go wrong when PipeFusion is written into an engine: a name, a sentence, a switch of the reference."""
+"""What is known to go wrong when PipeFusion is written into an engine: a name, a sentence, a switch."""
 
 from __future__ import annotations
 
@@ -77,22 +77,25 @@ HYPOTHESES = (
         with_prompt_stages,
     ),
     Hypothesis(
-        "kept buffers", "K, V buffers are kept from an earlier image", Deviation(kept_buffers=True), with_patches
+        "kept buffers",
+        "K, V buffers are kept from an earlier image",
+        Deviation(kept_buffers=True),
+        with_patches,
     ),
     Hypothesis(
-        "K, V at the next patch",
+        "KV at the next patch",
         "K, V of a patch are written at the place of the patch after it",
         Deviation(kv="next"),
         with_patches,
     ),
     Hypothesis(
-        "K, V at the previous patch",
+        "KV at the previous patch",
         "K, V of a patch are written at the place of the patch before it",
         Deviation(kv="previous"),
         with_patches,
     ),
     Hypothesis(
-        "K, V late", "K, V are written after the attention that should have seen them", Deviation(kv="late")
+        "KV late", "K, V are written after the attention that should have seen them", Deviation(kv="late")
     ),
     Hypothesis(
         "displaced",
@@ -123,7 +126,7 @@ HYPOTHESES = (
         guided,
     ),
     Hypothesis(
-        "K, V halves swapped",
+        "KV halves swapped",
         "stale K, V of the two halves of guidance are mixed up",
         Deviation(guidance="swapped_kv"),
         lambda request, shape: guided(request, shape) and with_patches(request, shape),

@@ -1,4 +1,4 @@
-"""PipeFusion as a loop: one process, all layers, buffers in a list; no stages, no messages, none of the pipeline's code.
+"""PipeFusion as a loop: one process, all layers, buffers in a list; no stages, no messages, none of the pipeline.
 
 A `Deviation` makes it wrong in one of the ways that engines are known to get it wrong.
 """

@@ -90,6 +90,7 @@ class Joint:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Site = STOCK,
+        encoder_hidden_states_mask: None = None,  # Qwen-Image hands it on, as None
     ) -> Tensor | tuple[Tensor, Tensor]:
         site, text = image_rotary_emb, encoder_hidden_states
         q = normed(attn.norm_q, heads(attn, attn.to_q(hidden_states)))  # [b, t, H, d]

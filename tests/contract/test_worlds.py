@@ -123,11 +123,8 @@ class OneSecond:
         return torch.zeros(1, 1, len(rows), 1)
 
 
-@pytest.mark.parametrize(
-    ("devices", "patches", "steps"), [(8, 16, 20), (3, 4, 5), (4, 2, 5), (1, 3, 2), (128, 128, 2)]
-)
-def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
-    """M*S + N - 1 micro-steps while M >= N (section 3.1); with fewer patches every step waits for the last stage."""
+def ideal_pipeline(devices: int, patches: int, steps: int) -> tuple[World, list[float]]:
+    """PipeFusion where only blocks take time; each rank's seconds."""
     free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))
     clocks = [FixedClock(lambda: 0.0) for _ in range(devices)]
     world = World(Mesh({"pipe": devices}), torch.device("cpu"), free, clocks=clocks)
@@ -143,5 +140,24 @@ def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
         samplers[fabric.rank](torch.zeros(1, 1, patches, 1), cond)
         return fabric.close()[2]
 
+    return world, world.run(program)
+
+
+@pytest.mark.parametrize(
+    ("devices", "patches", "steps"), [(8, 16, 20), (3, 4, 5), (4, 2, 5), (1, 3, 2), (128, 128, 2)]
+)
+def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
+    """M*S + N - 1 micro-steps while M >= N (section 3.1); with fewer patches every step waits for the last stage."""
+    _, times = ideal_pipeline(devices, patches, steps)
     ideal = patches * steps + devices - 1 if patches >= devices else devices * steps + patches - 1
-    assert max(world.run(program)) == ideal
+    assert max(times) == ideal
+
+
+def test_the_next_receive_is_posted_before_a_job_computes():
+    """So that a message travels under the computation of the one before it."""
+    world, _ = ideal_pipeline(3, 4, 5)
+    for fabric in world.fabrics[1:]:
+        posted = [entry.start_s for entry in fabric.ledger.entries if entry.op == "recv"]
+        computed = [span.start_s for span in fabric.ledger.spans if span.kind == "compute"]
+        assert len(posted) == 4 * 5
+        assert all(post <= start for post, start in zip(posted[1:], computed, strict=False))

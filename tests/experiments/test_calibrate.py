@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 from omegaconf import OmegaConf
 
+from analysis.keep import keep
 from experiments.records import read_json
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
@@ -31,6 +32,9 @@ def test_calibrate_writes_a_device_a_link_and_a_cluster(tmp_path, monkeypatch, c
         made = schema(**content)
         numbers = [value for value in vars(made).values() if isinstance(value, float)]
         assert all(0 <= value < 1e16 for value in numbers)
+    (kept,) = keep(tmp_path / "here", tmp_path / "kept")
+    record = read_json(kept / "measured.json")
+    assert set(record) >= {"device", "link", "processor", "config", "command", "created", "git_commit"}
     cluster = OmegaConf.load(tmp_path / "here" / "cluster.yaml")
     assert cluster.world == "plan" and {"/device@hardware": "toy"} in list(cluster.defaults)
 

@@ -49,6 +49,7 @@ CLASS = {
     "flux": "FluxTransformer2DModel",
 }
 CLASS |= {"flux2": "Flux2Transformer2DModel", "hunyuan": "HunyuanDiT2DModel", "dit": "DiTTransformer2DModel"}
+CLASS |= {"qwen": "QwenImageTransformer2DModel"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,8 @@ def stock(folder: Path) -> Any:
         options["tokenizer"] = None
     if name == "HunyuanDiTPipeline":
         options["requires_safety_checker"] = False
+    if name == "QwenImagePipeline":
+        options |= {"tokenizer": None, "text_encoder": None}
     pipe = getattr(diffusers, name).from_pretrained(folder, **options)
     if name == "Flux2Pipeline":
         pipe.register_modules(tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"))
@@ -242,6 +245,8 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     options: dict[str, Any] = {"prompt": PROMPTS[:2], "height": SIDE, "width": SIDE}
     if family == "dit":
         options = {"class_labels": [1, 2]}
+    if family == "qwen":
+        options |= {"prompt": None, "prompt_embeds": torch.ones(2, 5, WIDTH)}
     if family.startswith("pixart") or family == "hunyuan":
         options["use_resolution_binning"] = False
     generator = torch.Generator().manual_seed(0)
@@ -253,6 +258,8 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
         latents = latents.transpose(1, 2).unflatten(2, (SIDE // 16, SIDE // 16))
     elif family.startswith("flux"):
         latents = pipe._unpack_latents(latents, SIDE, SIDE, pipe.vae_scale_factor)
+    elif family == "qwen":
+        latents = pipe._unpack_latents(latents, SIDE, SIDE, pipe.vae_scale_factor)[:, :, 0]
     return latents, images
 
 

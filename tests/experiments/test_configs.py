@@ -23,6 +23,7 @@ PARAMETERS = {
     "flux_schnell": 11_891_178_560,
     "flux2_dev": 32_223_281_152,
     "flux2_klein_4b": 3_875_544_576,
+    "qwen_image": 20_430_401_088,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -31,6 +32,7 @@ TINY = {
     "sd35_tiny": "sd35_large",
     "flux_tiny": "flux_dev",
     "flux2_tiny": "flux2_dev",
+    "qwen_tiny": "qwen_image",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }

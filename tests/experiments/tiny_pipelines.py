@@ -94,6 +94,11 @@ def flux2_klein(folder: Path) -> dict[str, Any]:
     }
 
 
+def qwen(folder: Path) -> dict[str, Any]:
+    """Without its language model: what it makes of prompts cannot be used, see the view."""
+    return {"vae": qwen_vae()}
+
+
 def hunyuan(folder: Path) -> dict[str, Any]:
     (folder / "tokenizer").mkdir(parents=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -209,6 +214,15 @@ def flux2_vae() -> diffusers.AutoencoderKLFlux2:
     return made
 
 
+def qwen_vae() -> diffusers.AutoencoderKLQwenImage:
+    """Qwen-Image's, 8 pixels per latent row as well."""
+    mean, deviation = torch.randn(CHANNELS).tolist(), (0.5 + torch.rand(CHANNELS)).tolist()
+    return diffusers.AutoencoderKLQwenImage(
+        base_dim=8, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
+        latents_mean=mean, latents_std=deviation,
+    )  # fmt: skip
+
+
 def pixart_transformer() -> Any:
     return diffusers.PixArtTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH,
@@ -240,6 +254,13 @@ def flux2_transformer(guidance_embeds: bool = True) -> Any:
 
 def klein_transformer() -> Any:
     return flux2_transformer(guidance_embeds=False)
+
+
+def qwen_transformer() -> Any:
+    return diffusers.QwenImageTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(4, 2, 2), joint_attention_dim=WIDTH,
+        in_channels=4 * CHANNELS, out_channels=CHANNELS, num_layers=1,
+    )  # fmt: skip
 
 
 def hunyuan_transformer() -> Any:
@@ -293,6 +314,7 @@ FAMILIES: dict[str, tuple[str, Parts, Make, Make]] = {
     "flux_schnell": ("FluxPipeline", flux, unshifted, flux_transformer),
     "flux2_dev": ("Flux2Pipeline", flux2_dev, shifted, flux2_transformer),
     "flux2_klein": ("Flux2KleinPipeline", flux2_klein, shifted, klein_transformer),
+    "qwen": ("QwenImagePipeline", qwen, shifted, qwen_transformer),
     "hunyuan": ("HunyuanDiTPipeline", hunyuan, diffusers.DDPMScheduler, hunyuan_transformer),
     "dit": ("DiTPipeline", dit, diffusers.DDIMScheduler, dit_transformer),
 }

@@ -67,6 +67,7 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("flux_tiny", "num_single_layers", 6, lambda hs: 3 * hs * hs),
         ("flux2_tiny", "num_layers", 0, lambda hs: 0),
         ("flux2_tiny", "num_single_layers", 6, lambda hs: 0),
+        ("qwen_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
         ("dit_tiny", "num_layers", 0, lambda hs: 6 * hs * hs + 256 * hs + hs * hs),
     ],
 )

@@ -1,0 +1,300 @@
+"""What each device of a full-size model holds and sends: tables and a figure over a record of `experiment=accounting`.
+
+Of a case (model, size, method, N) the tables show the fullest device, each column on its own; the record has them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis import table1, tables
+from analysis.style import COLOUR, ORDER, RC, in_order, label, pale
+from analysis.tables import as_text, mib
+
+GIB = 2**30
+DEVICES, PIXELS = 8, 2048
+"""What the tables of one N, and the figure of one size, show where the record has it."""
+KEYS = ["model", "resolution", "method", "devices", "warmup"]
+STACK = {
+    "param_bytes": "parameters",
+    "kv_bytes": "K, V kept between steps",
+    "activation_bytes": "activations at the peak",
+    "other_bytes": "buffers, messages, inputs, tables of positions",
+}
+"""What a device's peak is made of -> what the figure calls it."""
+
+
+def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The record (models and totals of the cases) and one row a device."""
+    folder = Path(folder)
+    record = json.loads((folder / "accounting.json").read_text())
+    table = pd.read_csv(folder / "accounting.csv", dtype={"layers": str})
+    whole = [str(name) for name in table if str(name).endswith("_bytes")]
+    whole += ["rank", "branches", "patches", "layer_count", "warmup"]
+    table = table.astype(dict.fromkeys(whole, "Int64"))
+    return record, table.assign(other_bytes=table.buffer_bytes + table.comm_bytes + table.given_bytes)
+
+
+def fullest(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a case: of every column of bytes the most that any device has; why, where it was skipped."""
+    most = {str(name): "max" for name in table if str(name).endswith("_bytes")}
+    first = dict.fromkeys(["status", "reason", "branches", "patches"], "first")
+    cases = table.groupby(KEYS, sort=False, dropna=False, as_index=False).agg({**first, **most})
+    return cases.astype({"warmup": "Int64"})
+
+
+def shown(table: pd.DataFrame, devices: int = DEVICES) -> pd.DataFrame:
+    """Of the cases at the first W that ran, each method at N = `devices`, or at the most N below that it can do."""
+    ran = table[(table.status == "ok") & (table.devices <= devices) & first_warmup(table)]
+    last = ran.groupby(["model", "resolution", "method"]).devices.transform("max")
+    return ran[ran.devices == last]
+
+
+def first_warmup(table: pd.DataFrame) -> pd.Series:
+    """Rows of methods without a warm-up, and of the others at the W that the tables are about."""
+    known = table.warmup.dropna()
+    return table.warmup.isna() | (table.warmup == (known.iloc[0] if len(known) else 0))
+
+
+def memory_text(cases: pd.DataFrame, model: str) -> pd.DataFrame:
+    """One row a method: the fullest device's parameters, and by size its K and V, its activations, what it sends."""
+    part = in_order(cases[cases.model == model])
+    wide = part.pivot(index=["method", "devices"], columns="resolution")
+    rows = pd.DataFrame({"method": [key[0] for key in wide.index], "devices": [key[1] for key in wide.index]})
+    rows["param_bytes"] = wide.param_bytes.max(axis=1).to_numpy()
+    columns: tables.Columns = {"method": ("method", label), "devices": ("N", str)}
+    columns["param_bytes"] = ("params GiB", gib)
+    kinds: dict[str, tuple[str, Callable[..., str]]] = {"kv_bytes": ("KV GiB", gib)}
+    kinds |= {"activation_bytes": ("activations GiB", gib), "step_sent_bytes": ("sent MiB/step", mib)}
+    for kind, (heading, write) in kinds.items():
+        for size in wide[kind].columns:
+            rows[f"{kind} {size}"] = wide[kind][size].to_numpy()
+            columns[f"{kind} {size}"] = (f"{heading}, {size} px", write)
+    return as_text(in_order(rows), columns)
+
+
+def copies(record: dict[str, Any], model: str, devices: int = DEVICES) -> Iterator[str]:
+    """What is on more than one of N devices, a sentence for each method, those that hold everything together."""
+    found: dict[str, list[str]] = {}
+    for case in cases_of(record, model):
+        if case["devices"] == devices and case["status"] == "ok":
+            whole = case["devices_bytes"] == devices * case["model_bytes"]
+            parts = ", ".join(f"{part} {mib(size)} MiB" for part, size in case["copies_by_part"].items())
+            names = found.setdefault("the whole model" if whole else parts or "nothing", [])
+            if label(case["method"]) not in names:
+                names.append(label(case["method"]))
+    for what, names in found.items():
+        yield f"{', '.join(names)}: {what}"
+
+
+def cases_of(record: dict[str, Any], model: str) -> list[dict[str, Any]]:
+    """The cases of a model, methods in the order they always have."""
+    found = [case for case in record["cases"] if case["model"] == model]
+    return sorted(found, key=lambda case: (ORDER.index(case["method"]), case["devices"]))
+
+
+def sums_text(record: dict[str, Any]) -> pd.DataFrame:
+    """One row a model: diffusers' count, in how many cases the devices add up to it, and PipeFusion's sum spelt out."""
+    rows = []
+    for model, facts in record["models"].items():
+        done = [case for case in cases_of(record, model) if case["status"] == "ok"]
+        exact = sum(len(case["resolutions"]) for case in done if case["reconciles"])
+        runs = sum(len(case["resolutions"]) for case in done)
+        row = {"model": model, "parameters": facts["diffusers_parameters"], "bytes": facts["param_bytes"]}
+        row["exact"] = (
+            f"{exact} of {runs}" if facts["diffusers_parameters"] == facts["parameters"] else "none"
+        )
+        for case in done:
+            if case["method"] == "pipefusion" and case["devices"] <= DEVICES:
+                row |= {key: case[key] for key in ("devices", "devices_bytes", "copies_bytes", "model_bytes")}
+                row["copied"] = ", ".join(case["copies_by_part"]) or "nothing"
+        rows.append(row)
+    columns: tables.Columns = {
+        "model": ("model", str),
+        "parameters": ("parameters in diffusers", "{:,}".format),
+        "bytes": ("bytes", "{:,}".format),
+        "exact": ("cases that add up", str),
+        "devices": ("PipeFusion N", lambda n: f"{n:.0f}"),
+        "devices_bytes": ("bytes on all devices", "{:,}".format),
+        "copies_bytes": ("- copies", "{:,}".format),
+        "model_bytes": ("= model", "{:,}".format),
+        "copied": ("copied", str),
+    }
+    frame = pd.DataFrame(rows)
+    return as_text(frame, {key: value for key, value in columns.items() if key in frame})
+
+
+def reconciled(record: dict[str, Any]) -> str:
+    """In how many cases the devices hold the model exactly, and every byte is the closed form's."""
+    done = [case for case in record["cases"] if case["status"] == "ok"]
+    runs, exact, agreeing = (
+        sum(len(case["resolutions"]) for case in done if all(case[key] for key in keys))
+        for keys in ((), ("reconciles",), ("agrees",))
+    )
+    other = sum(len(case["resolutions"]) for case in record["cases"] if case["status"] != "ok")
+    return (
+        f"In {exact} of {runs} cases what the devices hold, less the copies, is diffusers' own count of the model to "
+        f"the byte; in {agreeing} of {runs} parameters, K and V, buffers and the bytes of a step, sent and received, "
+        f"are those of the closed forms on every device ({other} more are skipped, see below)."
+    )
+
+
+def skipped_text(record: dict[str, Any]) -> pd.DataFrame:
+    """Why combinations cannot be: one row a model, method and reason."""
+    rows: dict[tuple[str, str], tuple[list[str], set[int]]] = {}
+    for model in record["models"]:
+        for case in cases_of(record, model):
+            if case["status"] != "ok":
+                names, sizes = rows.setdefault((model, case["reason"]), ([], set()))
+                sizes |= {*case["resolutions"]}
+                if label(case["method"]) not in names:
+                    names.append(label(case["method"]))
+    cells = [
+        (model, ", ".join(names), ", ".join(map(str, sorted(sizes))), reason)
+        for (model, reason), (names, sizes) in rows.items()
+    ]
+    return pd.DataFrame(cells, columns=["model", "methods", "px", "reason"])
+
+
+def models_text(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
+    """One row a model, for the README: its sizes, and what one of N devices holds of it under PipeFusion."""
+    rows = shown(cases)
+    size = int(rows.resolution.min())
+    piped = rows[(rows.method == "pipefusion") & (rows.resolution == size)].set_index("model")
+    table = pd.DataFrame(
+        {
+            "model": model,
+            "class": facts["class"],
+            "parameters": facts["diffusers_parameters"],
+            "layers": facts["layers"],
+            "tokens": facts["tokens"][str(size)],
+            "params": piped.param_bytes[model],
+            "share": piped.param_bytes[model] / facts["param_bytes"],
+            "kv": piped.kv_bytes[model],
+            "branches": piped.branches[model],
+        }
+        for model, facts in record["models"].items()
+        if model in piped.index
+    )
+    devices = piped.devices.max()
+    return as_text(
+        table,
+        {
+            "model": ("model", str),
+            "class": ("diffusers", str),
+            "parameters": ("parameters", "{:,}".format),
+            "layers": ("layers", str),
+            "tokens": (f"tokens at {size} px", str),
+            "branches": ("branches", str),
+            "params": (f"PipeFusion on {devices}: params GiB a device", gib),
+            "share": ("of the model", tables.percent),
+            "kv": ("KV GiB a device", gib),
+        },
+    )
+
+
+def save(record: dict[str, Any], table: pd.DataFrame, published: Path, folder: Path, name: str) -> list[Path]:
+    """NAME.csv, the fullest device of every case; NAME.md, sums, methods by model, Table 1; NAME_models.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    csv, md, models = folder / f"{name}.csv", folder / f"{name}.md", folder / f"{name}_models.md"
+    cases = fullest(table)
+    keys = [*KEYS, "devices_bytes", "copies_bytes"]
+    sums = pd.DataFrame([{key: case.get(key) for key in keys} for case in spread(record["cases"])])
+    sums = sums.astype(dict.fromkeys(["warmup", *keys[-2:]], "Int64"))
+    cases.merge(sums, on=KEYS, how="left").to_csv(csv, index=False, lineterminator="\n")
+    chosen = shown(cases)
+    text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
+    text += f"## Parameters\n\n{tables.markdown(sums_text(record))}\n"
+    text += "## Table 1 of the paper\n\nThe fullest of "
+    text += f"{DEVICES} devices, over the formula with p image tokens and all branches: its least and its most over "
+    text += "the sizes. Sent bytes are counted once, at the sender, where Table 1 may count both ends.\n\n"
+    text += f"{tables.markdown(table1.claims_text(table1.claims(record, cases, published, DEVICES)))}\n"
+    text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
+    text += "that the method can do.\n\n"
+    for model, facts in record["models"].items():
+        if model in set(chosen.model):
+            text += f"### {model}: {facts['layers']} layers, {facts['diffusers_parameters']:,} parameters\n\n"
+            text += f"{tables.markdown(memory_text(chosen, model))}\n"
+            text += f"Copies on {DEVICES} devices, all together: {'; '.join(copies(record, model))}.\n\n"
+    text += f"## What cannot be\n\n{tables.markdown(skipped_text(record))}"
+    md.write_text(text)
+    models.write_text(tables.markdown(models_text(record, cases)))
+    return [csv, md, models]
+
+
+def spread(cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The cases of a record, one a size again."""
+    for case in cases:
+        for resolution in case["resolutions"]:
+            yield case | {"resolution": resolution}
+
+
+def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
+    """A panel a model: of each method the device with the highest peak, and what that is made of."""
+    sizes = sorted(set(table[table.status == "ok"].resolution))
+    size = PIXELS if PIXELS in sizes else sizes[-1]
+    rows = shown(table[table.resolution == size])
+    rows = rows.loc[rows.groupby(["model", "method"]).peak_bytes.idxmax()]
+    models = [model for model in record["models"] if model in set(rows.model)]
+    across = min(5, len(models))
+    down = -(-len(models) // across)
+    with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9}):
+        sheet = Figure(figsize=(1.3 + 2.5 * across, 0.9 + 2.35 * down), layout="constrained")
+        grid = sheet.subplots(down, across, squeeze=False, sharey=True)
+        for axes in grid.flat[len(models) :]:
+            axes.set_axis_off()
+        for axes, model in zip(grid.flat, models, strict=False):
+            facts = record["models"][model]
+            axes.set_title(f"{model}, {facts['diffusers_parameters'] / 1e9:.3g} B parameters")
+            _bars(axes, rows[rows.model == model])
+        for axes in grid[-1]:
+            axes.set_xlabel("GiB")
+        handles = [Patch(label=text, **_look("#555555", kind)) for kind, text in STACK.items()]
+        sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        branches = "an image at a time, with its guidance branches"
+        sheet.suptitle(
+            f"The fullest of {DEVICES} devices at {size} px, {record['dtype']}, {branches}", fontsize=11
+        )
+    return sheet
+
+
+def _bars(axes: Axes, rows: pd.DataFrame) -> None:
+    """A bar a method, in the order of all figures from above; what has no bar cannot be cut so."""
+    by_method = {row["method"]: row for row in rows.to_dict("records")}
+    most = max(row["peak_bytes"] for row in by_method.values()) / GIB
+    for at, method in enumerate(ORDER):
+        row, left = by_method.get(method), 0.0
+        if row is None:
+            axes.text(0, at, " cannot be", va="center", fontsize=7, color="#555555")
+            continue
+        for kind in STACK:
+            width = row[kind] / GIB
+            axes.barh(at, width, left=left, height=0.74, **_look(COLOUR[method], kind))
+            left += width
+        fewer = "" if row["devices"] in (DEVICES, 1) else f" (N={row['devices']})"
+        axes.text(left + 0.02 * most, at, f"{left:.3g}{fewer}", va="center", fontsize=7)
+    axes.set_yticks(range(len(ORDER)), [label(method) for method in ORDER])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(ORDER) - 0.4, -0.6)
+    axes.set_xlim(0, 1.16 * most)
+
+
+def _look(colour: str, kind: str) -> dict[str, Any]:
+    """Parameters full, K and V pale and hatched as in every figure, activations paler, the rest all but white."""
+    look: dict[str, Any] = {"edgecolor": colour, "linewidth": 0.5}
+    paleness = dict(zip(STACK, (0.0, 0.72, 0.45, 0.93), strict=True))[kind]
+    return look | {"facecolor": pale(colour, paleness), "hatch": "////" if kind == "kv_bytes" else None}
+
+
+def gib(value: float) -> str:
+    """Bytes in GiB, three digits behind the point below 1."""
+    return f"{value / GIB:.2f}" if value >= GIB else f"{value / GIB:.3f}"

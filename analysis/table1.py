@@ -1,0 +1,108 @@
+"""Table 1 of the paper, the cost of each method in symbols, beside the bytes of a record of `experiment=accounting`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.rows import read_rows
+from analysis.style import label
+
+PAPER = {"TP": "tensor", "SP-Ulysses": "ulysses", "SP-Ring": "ring", "DistriFusion": "distrifusion"}
+PAPER |= {"PipeFusion": "pipefusion"}
+"""A method's name in the paper's Table 1 -> here."""
+VERSION = "README-c"
+"""The version of Table 1 that has every column; the paper's own print is the same, without activations."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the symbols of Table 1 stand for in a case: A = p * hs (K, V or Q of a layer) and P in bytes."""
+
+    a: float
+    p: float
+    layers: int
+    n: int
+    m: float
+
+
+FORMULAS: dict[str, Callable[[Units], float]] = {
+    "4O(p*hs)L": lambda u: 4 * u.a * u.layers,
+    "2O(p*hs)L": lambda u: 2 * u.a * u.layers,
+    "(4/N)O(p*hs)L": lambda u: 4 * u.a * u.layers / u.n,
+    "2O(p*hs)": lambda u: 2 * u.a,
+    "P": lambda u: u.p,
+    "P/N": lambda u: u.p / u.n,
+    "QO/N": lambda u: 2 * u.a / u.n,
+    "QO/M": lambda u: 2 * u.a / u.m,
+    "KV/N": lambda u: 2 * u.a / u.n,
+    "(KV)L": lambda u: 2 * u.a * u.layers,
+    "(KV)L/N": lambda u: 2 * u.a * u.layers / u.n,
+}
+CLAIMS = {
+    "sent a step": ("communication_per_timestep", "step_sent_bytes"),
+    "parameters": ("param_memory", "param_bytes"),
+    "K, V": ("KV_or_buffer_memory", "kv_bytes"),
+    "activations": ("activation_memory", "activation_bytes"),
+}
+"""What Table 1 says something about -> its column there and ours."""
+
+
+def claims(
+    record: dict[str, Any], cases: pd.DataFrame, published: Path, devices: int = DEVICES
+) -> pd.DataFrame:
+    """Table 1 beside what was counted, a row each: the fullest device's bytes over the formula, by case."""
+    printed = {
+        PAPER[row["method"]]: row
+        for row in read_rows([published / "table1_costs.csv"]).values()
+        if row["version"] == VERSION
+    }
+    rows = []
+    for case in cases[(cases.status == "ok") & (cases.devices == devices)].to_dict("records"):
+        if case["method"] not in printed:
+            continue
+        facts = record["models"][case["model"]]
+        a = facts["tokens"][str(case["resolution"])] * facts["hidden"] * case["branches"]
+        a *= facts["param_bytes"] // facts["parameters"]
+        m = case["devices"] if pd.isna(case["patches"]) else case["patches"]
+        units = Units(a, facts["param_bytes"], facts["layers"], case["devices"], m)
+        for what, (column, ours) in CLAIMS.items():
+            text = printed[case["method"]][column]
+            formula = text.rpartition("=")[2]  # `(2/N)A=KV/N` says the same twice
+            row = {key: case[key] for key in ("model", "resolution", "method", "warmup")}
+            row |= {"what": what, "formula": formula}
+            rows.append(row | {"ratio": case[ours] / FORMULAS[formula](units)})
+    return pd.DataFrame(rows)
+
+
+def claims_text(found: pd.DataFrame) -> pd.DataFrame:
+    """Counted over printed: of the first model and of all, the least and the most of any case."""
+    first, cells = found.model.iloc[0], []
+    order = found.assign(what=pd.Categorical(found.what, list(CLAIMS)))
+    for (what, method, warmup), part in order.groupby(
+        ["what", "method", "warmup"], dropna=False, observed=True
+    ):
+        if (
+            what != "activations"
+            and warmup != found.warmup[found.method == method].iloc[0]
+            and pd.notna(warmup)
+        ):
+            continue  # another warm-up changes nothing but the activations
+        name = str(label(str(method))) + ("" if pd.isna(warmup) else f", W={warmup}")
+        mine = part[part.model == first]
+        cells.append((name, what, part.formula.iloc[0], between(mine.ratio), between(part.ratio)))
+    return pd.DataFrame(
+        cells, columns=["method", "what", "Table 1", f"counted / Table 1, {first}", "all models"]
+    )
+
+
+def between(ratios: pd.Series) -> str:
+    """`1.31`, or `0.87 to 1.31`; nothing kept is said."""
+    if not ratios.max():
+        return "none kept"
+    ends = [f"{end:.2f}" if end < 100 else f"{end:.0f}" for end in (ratios.min(), ratios.max())]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

@@ -1,0 +1,198 @@
+"""A bundle: the folder in which another program says what it was asked and what it computed, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.check import CHOICES, ConfigError, first_line, nearest
+from experiments.config import ModelConfig
+from experiments.conformance.fields import (
+    MODEL_FIELDS,
+    RECIPE,
+    SCHEDULER_FIELDS,
+    BundleError,
+    filled,
+    read_fields,
+)
+from experiments.conformance.reference import Request
+from experiments.conformance.tensors import (
+    INPUTS,
+    Hidden,
+    check_hidden,
+    conditioning,
+    read_latents,
+    read_tensors,
+)
+from experiments.models import FACTS, VIEWS, Model, choose_scheduler, open_model
+from experiments.weights import check_weights
+from pipefusion import method
+from pipefusion.core import closed_forms as forms
+from pipefusion.core.dit import DiT, Problem
+from pipefusion.core.sampler import SCHEDULERS, make_scheduler
+from pipefusion.core.split import split_rows
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
+"""The largest difference over the largest value, by what the model computes in."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What was asked (`view` on `meta`, `request`) and what came out."""
+
+    told: dict[str, Any]
+    model: Model
+    view: DiT
+    request: Request
+    latents: Tensor  # [S, B, C, H, W] after each step, or [1, B, C, H, W] after the last
+    hidden: Hidden | None
+    tolerance: float
+
+    @property
+    def every_step(self) -> bool:
+        """Whether there are latents of all steps."""
+        return len(self.latents) == self.request.steps
+
+    def tensors(self) -> Callable[..., Tensor]:
+        """What `DiT.load` reads."""
+        read, gain = self.model.tensors(), self.told["model"]["gain"]
+
+        def louder(*args: Any, **options: Any) -> Tensor:
+            tensor = read(*args, **options)
+            return tensor * gain if tensor.ndim == 2 else tensor
+
+        return read if gain == 1 else louder
+
+
+def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
+    """Everything but the weights, checked. Raises BundleError."""
+    file, told = read_fields(folder)
+    told["model"] = filled(file, MODEL_FIELDS, told["model"], "model.")
+    if told["dtype"] not in CHOICES["model.dtype"]:
+        allowed = ", ".join(CHOICES["model.dtype"])
+        raise BundleError(file, f"dtype={told['dtype']!r} is unknown; allowed: {allowed}")
+    limit = next(
+        each for each in (tolerance, told["tolerance"], TOLERANCE[told["dtype"]]) if each is not None
+    )
+    if limit <= 0:
+        raise BundleError(file, f"tolerance={limit} is too small; allowed: a number above 0")
+    inputs = read_tensors(folder, INPUTS)
+    if "noise" not in inputs or inputs["noise"].ndim != 4:
+        raise BundleError(INPUTS, "noise is missing or has not 4 dimensions; allowed: [B, C, H, W]")
+    model = model_of(file, folder, told, inputs)
+    view = view_of(file, model, inputs["noise"])
+    noise, cond = conditioning(inputs, view.shape, told["guidance_scale"])
+    scheduler = scheduler_of(file, told, model, view)
+    split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
+    cfg = method.Config(patches=told["patches"], warmup=told["warmup"], split=split, text=told["text"])
+    problem = method.check(view.shape, told["devices"], told["steps"], cfg)
+    if problem:
+        raise BundleError(file, f"{problem.key.removeprefix('method.')}={problem.message}")
+    request = Request(
+        noise,
+        cond,
+        scheduler,
+        split_rows(view.shape.token_rows, told["patches"]),
+        forms.stages(view.shape, told["devices"], split),
+        told["warmup"],
+        told["text"],
+    )
+    latents = read_latents(folder, tuple(noise.shape), told["steps"], limit)
+    return Bundle(told, model, view, request, latents, check_hidden(folder, request, view.shape), limit)
+
+
+def model_of(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Tensor]) -> Model:
+    """The model of a bundle, without its tensors. Raises BundleError."""
+    recipe = told["model"]
+    if (recipe["folder"] is None) == (recipe["class"] is None):
+        raise BundleError(file, f"model has both a folder and a class, or neither; allowed: {RECIPE}")
+    facts = {key: recipe[key] for key in FACTS & recipe.keys() if recipe[key] is not None}
+    if recipe["class"] != "DiTTransformer2DModel" and "prompt_embeds" in inputs:
+        facts.setdefault("text_tokens", inputs["prompt_embeds"].shape[1])
+    name, weights = "model.class", None
+    architecture = {"pixel_space": False, **facts, **(recipe["config"] or {}), "class": recipe["class"]}
+    try:
+        if recipe["folder"] is not None:
+            name, inside = "model.folder", folder / recipe["folder"]
+            weights = str(inside if inside.is_dir() else recipe["folder"])
+            check_weights(weights)
+        elif recipe["class"] not in VIEWS:
+            raise ValueError(f"is unknown{nearest(recipe['class'], VIEWS)}; allowed: {', '.join(VIEWS)}")
+        side = max(
+            inputs["noise"].shape[2:]
+        )  # of no meaning but to be given: the sizes are those of the noise
+        cfg = ModelConfig(
+            "bundle", weights, side, told["dtype"], "random", recipe["seed"], False, architecture
+        )
+        model = open_model(cfg)
+    except ConfigError as error:
+        raise BundleError(file, f"{name}={error.message}") from None
+    except (TypeError, ValueError, OSError) as error:
+        text = first_line(error)
+        end = "" if "allowed:" in text else f"; allowed: {MODEL_FIELDS[name.partition('.')[2]].allowed}"
+        raise BundleError(file, f"{name}={weights or recipe['class']}: {text}{end}") from None
+    return replace(model, facts=model.facts | facts)
+
+
+def view_of(file: str, model: Model, noise: Tensor) -> DiT:
+    """The model on `meta`, for the size of the noise, which need not be square. Raises BundleError."""
+    patch = model.multiple // model.pixels_per_latent
+    (rows, below), (cols, beside) = (divmod(size, patch) for size in noise.shape[2:])
+    if below or beside or not rows or not cols:
+        size = f"{noise.shape[2]} x {noise.shape[3]}"
+        raise BundleError(INPUTS, f"noise is {size}; allowed: multiples of {patch}, the rows of a token")
+    module = VIEWS[model.class_name]
+    try:
+        shape = module.shape(model.config, rows, cols, model.facts, model.dtype.itemsize)
+        shape = replace(shape, guidance=model.facts.get("guidance", shape.guidance))
+        return module.View(model.config, shape, model.dtype, model.pixels_per_latent)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        text = f"model cannot be built on {rows} x {cols} tokens ({first_line(error)})"
+        raise BundleError(file, f"{text}; allowed: what its class takes") from None
+
+
+def scheduler_of(file: str, told: dict[str, Any], model: Model, view: DiT) -> Any:
+    """The scheduler with its timesteps set: as told, or as the model's own pipeline has it. Raises BundleError."""
+    if told["steps"] < 1:
+        raise BundleError(file, f"steps={told['steps']} is too small; allowed: 1 or more")
+    if told["scheduler"] is None:
+        return own_scheduler(file, told["steps"], model, view)
+    given = filled(file, SCHEDULER_FIELDS, told["scheduler"], "scheduler.")
+    try:
+        scheduler = make_scheduler(given["class"], given["config"], given["set_timesteps"] or told["steps"])
+    except KeyError as error:
+        names = [cls.__name__ for cls in SCHEDULERS.values()]
+        if given["class"] in names:
+            raise BundleError(file, f"scheduler: {error} is missing; allowed: what its class takes") from None
+        text = f"{given['class']} is unknown{nearest(given['class'], names)}"
+        raise BundleError(file, f"scheduler.class={text}; allowed: {', '.join(names)}") from None
+    except (TypeError, ValueError, NotImplementedError) as error:
+        text = f"scheduler cannot be made ({first_line(error)})"
+        raise BundleError(file, f"{text}; allowed: what its class takes") from None
+    if len(scheduler.timesteps) != told["steps"]:
+        text = f"steps={told['steps']}, and set_timesteps makes {len(scheduler.timesteps)}"
+        raise BundleError(file, f"{text}; allowed: as many")
+    return scheduler
+
+
+def own_scheduler(file: str, steps: int, model: Model, view: DiT) -> Any:
+    """The scheduler that came with a folder of weights. Raises BundleError."""
+    from experiments.components import timestep_arguments
+
+    if model.folder is None:
+        raise BundleError(file, "scheduler is missing; allowed: left out only with model.folder")
+    chosen = choose_scheduler(model, "shipped")
+    if isinstance(chosen, Problem):
+        raise BundleError(file, f"scheduler={chosen.message}")
+    return make_scheduler(*chosen, timestep_arguments(model.class_name, chosen[1], view.shape.tokens, steps))
+
+
+def on_device(bundle: Bundle, device: torch.device) -> DiT:
+    """The model with its weights."""
+    bundle.view.load(bundle.tensors(), device)
+    return bundle.view

@@ -1,0 +1,150 @@
+"""What `bundle.json` says: its keys, their types and defaults; or the same from a run directory of this project."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.check import first_line, nearest
+from experiments.models import FACTS
+
+FORMAT = 1
+BUNDLE = "bundle.json"
+
+
+class BundleError(ValueError):
+    """What is wrong with a bundle, in one line: the file, the key, and what is allowed."""
+
+    def __init__(self, file: str, message: str):
+        super().__init__(f"{file}: {message}")
+
+
+class Required:
+    """Stands for a default where there is none."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key: its types, what is allowed in words, its default."""
+
+    types: tuple[type, ...]
+    allowed: str
+    default: Any = Required
+
+
+NUMBER = (int, float)
+RECIPE = 'a folder, or a class with its "config" and "seed"'
+FIELDS = {
+    "format": Field((int,), str(FORMAT)),
+    "model": Field((dict,), RECIPE),
+    "scheduler": Field((dict,), 'a class, its "config", and what its "set_timesteps" is given', None),
+    "steps": Field((int,), "1 or more"),
+    "guidance_scale": Field(NUMBER, "a number; up to 1 is no guidance"),
+    "devices": Field((int,), "1 or more"),
+    "patches": Field((int,), "1 or more"),
+    "warmup": Field((int,), "0 or more synchronous steps"),
+    "text": Field((str,), "exact, first_patch", "exact"),
+    "split": Field((str, list), "even, ceil, cost, bytes, or a list of layers", "even"),
+    "dtype": Field((str,), "float32, bfloat16, float16", "float32"),
+    "tolerance": Field(NUMBER, "a number above 0", None),
+}
+MODEL_FIELDS = {
+    "folder": Field((str,), "a folder in diffusers' layout", None),
+    "class": Field((str,), "a transformer class of diffusers", None),
+    "config": Field((dict,), "arguments of its constructor", None),
+    "seed": Field((int,), "0 or more", 0),
+    "gain": Field(NUMBER, "a number that all matrices are multiplied with", 1.0),
+    **{
+        fact: Field((bool, int, str), "see docs/adding-a-model.md", None)
+        for fact in sorted(FACTS - {"guidance_scale"})
+    },
+}
+SCHEDULER_FIELDS = {
+    "class": Field((str,), "a scheduler class of diffusers"),
+    "config": Field((dict,), "what its from_config takes", {}),
+    "set_timesteps": Field((dict,), "arguments of its set_timesteps", None),
+}
+
+
+def read_fields(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The file that tells, and all keys with defaults filled in. Raises BundleError."""
+    if not folder.is_dir():
+        raise BundleError(str(folder), "is no folder; allowed: one with bundle.json")
+    if not (folder / BUNDLE).exists() and (folder / "run.json").exists():
+        return "run.json", filled("run.json", FIELDS, of_run(folder))
+    told = filled(BUNDLE, FIELDS, read_json(folder, BUNDLE))
+    if told["format"] != FORMAT:
+        raise BundleError(BUNDLE, f"format={told['format']} is unknown; allowed: {FORMAT}")
+    return BUNDLE, told
+
+
+def filled(file: str, fields: dict[str, Field], given: dict[str, Any], inside: str = "") -> dict[str, Any]:
+    """The keys of a table with their defaults. Raises BundleError for unknown, missing and mistyped ones."""
+    for key in given:
+        if key not in fields:
+            text = f"{inside}{key} is unknown{nearest(key, fields)}; allowed: {', '.join(fields)}"
+            raise BundleError(file, text)
+    found: dict[str, Any] = {}
+    for key, field in fields.items():
+        value = given.get(key)
+        if value is None:
+            if field.default is Required:
+                raise BundleError(file, f"{inside}{key} is missing; allowed: {field.allowed}")
+            value = field.default
+        elif not is_a(value, field.types):
+            raise BundleError(file, f"{inside}{key}={value!r} is of the wrong type; allowed: {field.allowed}")
+        found[key] = value
+    return found
+
+
+def is_a(value: Any, types: tuple[type, ...]) -> bool:
+    """JSON's types: a truth value is no number, a number is finite, and a list is of whole numbers."""
+    if isinstance(value, bool):
+        return bool in types
+    if isinstance(value, list):
+        return list in types and all(type(size) is int for size in value)
+    return isinstance(value, types) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object. Raises BundleError."""
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(name, f"is missing; allowed: a folder with {name}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(name, f"cannot be read ({first_line(error)}); allowed: a JSON object") from None
+    if not isinstance(content, dict):
+        raise BundleError(name, "is no JSON object; allowed: keys and values")
+    return content
+
+
+def of_run(folder: Path) -> dict[str, Any]:
+    """The keys of a bundle as a finished PipeFusion run of this project has them. Raises BundleError."""
+    record = read_json(folder, "run.json")
+    if record.get("method") != "pipefusion" or record.get("status") != "ok" or record.get("predicted"):
+        text = f"method={record.get('method')} with status {record.get('status')} has no latents to judge"
+        raise BundleError("run.json", f"{text}; allowed: a finished run of method=pipefusion")
+    try:
+        model = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise BundleError("config.yaml", f"cannot be read ({first_line(error)}); allowed: a run's") from None
+    recipe: dict[str, Any] = {"folder": record["weights"]}
+    if recipe["folder"] is None:
+        config = {"class": "PixArtTransformer2DModel", **model["architecture"]}
+        facts = {"pixel_space": True} | {key: config.pop(key) for key in FACTS & config.keys()}
+        facts.pop("guidance_scale", None)
+        recipe = {"class": config.pop("class"), "config": config, "seed": model["seed"], **facts}
+    own = record["method_config"]
+    return {
+        "format": FORMAT,
+        "model": recipe,
+        **{key: record[key] for key in ("scheduler", "steps", "guidance_scale", "devices", "dtype")},
+        **{key: own.get(key) for key in ("warmup", "text", "split")},
+        "patches": record["devices"] if own["patches"] is None else own["patches"],
+    }

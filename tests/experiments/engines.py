@@ -1,0 +1,234 @@
+"""Programs that could have written a bundle: the naive loop, and the real method in the simulator, bugs put in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor
+
+from experiments.methods import METHODS
+from experiments.models import FACTS, choose_scheduler
+from pipefusion.core.kv import StaleKV
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.split import split_rows
+from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.network import TopologyConfig
+from pipefusion.sim.world import World
+from tests.cases import Case, inputs, model_of, scheduler_of, weights_of
+from tests.reference import denoise
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+
+
+def documented_writer() -> str:
+    """The code of docs/conformance.md."""
+    return (ROOT / "docs/conformance.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+def writer_class() -> Any:
+    """`BundleWriter` as it stands there."""
+    names: dict[str, Any] = {"__name__": "writer"}
+    exec(documented_writer(), names)
+    return names["BundleWriter"]
+
+
+def asked_of(case: Case, devices: int) -> dict[str, Any]:
+    """bundle.json of a case."""
+    model = model_of(case)
+    chosen = choose_scheduler(model, case.scheduler)
+    assert isinstance(chosen, tuple)
+    facts = {key: model.facts[key] for key in FACTS & model.facts.keys() - {"guidance_scale"}}
+    recipe = {"class": model.class_name, "config": model.config, "seed": 0, "gain": case.gain, **facts}
+    return {
+        "model": recipe,
+        "scheduler": {"class": chosen[0], "config": dict(chosen[1])},
+        "steps": case.steps,
+        "guidance_scale": case.guidance,
+        "devices": devices,
+        **case.method,
+    }
+
+
+def write(
+    folder: Path,
+    case: Case,
+    steps: list[Tensor],
+    devices: int = 2,
+    hidden: dict[str, Tensor] | None = None,
+    noise: Tensor | None = None,
+) -> Path:
+    """A bundle: what `case` asks for, and the latents after each step, or only after the last."""
+    own, cond = inputs(case, model_of(case))
+    tensors = {"noise": own if noise is None else noise, **cond.prompt}
+    tensors |= {f"negative_{name}": tensor for name, tensor in (cond.negative or {}).items()}
+    writer = writer_class()(folder, asked_of(case, devices), tensors)
+    writer.hidden |= hidden or {}
+    if len(steps) == 1:
+        writer.close(steps[0])
+        return folder
+    for latents in steps:
+        writer.after_step(latents)
+    writer.close()
+    return folder
+
+
+def watched(scheduler: Any, record: list[Tensor], shared: bool, forgetful: bool) -> Any:
+    """A scheduler that records what it returns; `shared` has no copies, `forgetful` no history."""
+
+    class Watched(type(scheduler)):  # type: ignore[misc]
+        def __deepcopy__(self, memo: Any) -> Any:
+            twin = copy.copy(self)
+            twin.model_outputs = [*self.model_outputs]
+            return self if shared else twin
+
+        def step(self, *args: Any, **options: Any) -> Any:
+            if shared or forgetful:
+                self._step_index = None  # found anew from the timestep
+            if forgetful:
+                self.model_outputs, self.lower_order_nums = [None] * self.config.solver_order, 0
+            out = super().step(*args, **options)
+            record.append(out[0])
+            return out
+
+    found = Watched.from_config(scheduler.config)
+    found.set_timesteps(len(scheduler.timesteps))
+    return found
+
+
+def network_of(case: Case) -> PixArtTransformer2DModel:
+    """The stock model of a case."""
+    model = model_of(case)
+    torch.manual_seed(model.seed)
+    network = PixArtTransformer2DModel.from_config(model.config).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.ndim == 2:
+            parameter *= case.gain
+    return network
+
+
+def naive(
+    case: Case,
+    warmup: int | None = None,
+    sees: str = "pipefusion",
+    shared: bool = False,
+    forgetful: bool = False,
+    noise: Tensor | None = None,
+) -> list[Tensor]:
+    """The naive loop's latents after each step; what is given is done differently from what the case asks for."""
+    model = model_of(case)
+    network = network_of(case)
+    own, cond = inputs(case, model)
+    noise = own if noise is None else noise
+    bands = split_rows(noise.shape[2] // model.shape.patch_size, case.method["patches"])
+    record: list[Tensor] = []
+    scheduler = watched(scheduler_of(case, model), record, shared, forgetful)
+    text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
+    warmup = case.method["warmup"] if warmup is None else warmup
+    with torch.inference_mode():
+        patches = [list(band) for band in bands]
+        denoise(network, scheduler, noise, text, mask, case.guidance, patches, warmup, sees)
+    count = len(bands)
+    return [torch.cat(record[i : i + count], dim=2).clone() for i in range(0, len(record), count)]
+
+
+def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:
+    """The real method's last latents, of the last of several images."""
+    model, module = model_of(case), METHODS[case.name]
+    cfg = module.Config(**case.method)
+    noise, cond = inputs(case, model)
+    world = World(Mesh({cfg.axis: devices}), CPU, TopologyConfig())
+    samplers = []
+    for fabric in world.fabrics:
+        dit = model.view()
+        samplers.append(module.build(dit, fabric, cfg, scheduler_of(case, model)))
+        dit.load(weights_of(case), CPU)
+
+    def program(fabric: SimFabric) -> Tensor | None:
+        latents = samplers[fabric.rank](noise, cond)
+        fabric.close()
+        return latents
+
+    with torch.inference_mode():
+        for _ in range(images):
+            latents = world.run(program)[0]
+    return [latents.clone()]
+
+
+class Buggy(StaleKV):
+    """Buffers of a method in which `seen` is wrong in patch steps. No prompt tokens: not for MM-DiTs."""
+
+    def __init__(self, fabric: Any, shape: Any, *rest: Any):
+        super().__init__(fabric, shape, *rest)
+        self.whole, self.rows = shape.tokens, shape.tokens // 4
+
+    def write(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
+        self.fresh = None
+        if tokens.stop - tokens.start == self.whole:
+            super().write(layer, tokens, k, v)
+        else:
+            self.fresh = self.patch(layer, tokens, k, v)
+
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self.fresh or super().read(layer)
+
+    def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Store K, V of a patch; what is seen instead of the buffer."""
+        raise NotImplementedError
+
+    def store(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
+        super().write(layer, tokens, k, v)
+
+
+class Late(Buggy):
+    def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        old_k, old_v = super().read(layer)
+        seen = old_k.clone(), old_v.clone()
+        self.store(layer, tokens, k, v)
+        return seen
+
+
+class Alone(Buggy):
+    def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k, v
+
+
+class NextPatch(Buggy):
+    by = 1
+
+    def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
+        start = (tokens.start + self.by * self.rows) % self.whole
+        self.store(layer, slice(start, start + self.rows), k, v)
+
+
+class PreviousPatch(NextPatch):
+    by = -1
+
+
+class HalvesSwapped(Buggy):
+    def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.store(layer, tokens, k, v)
+        seen = []
+        for buffer, new in zip(self.buffers[layer], (k, v), strict=True):
+            negative, positive = buffer.chunk(2)
+            swapped = torch.cat([positive, negative])
+            swapped[:, tokens] = new
+            seen.append(swapped)
+        return seen[0], seen[1]
+
+
+def kept() -> Callable[..., StaleKV]:
+    """Buffers that are made once a rank and never cleared."""
+    made: dict[int, StaleKV] = {}
+
+    def make(fabric: Any, *rest: Any) -> StaleKV:
+        if fabric.rank not in made:
+            made[fabric.rank] = StaleKV(fabric, *rest)
+        return made[fabric.rank]
+
+    return make

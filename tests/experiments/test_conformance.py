@@ -1,0 +1,382 @@
+"""Bundles of other programs are judged: equal, or the deviation that was put in is named, and where it begins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from experiments.conformance.bundle import on_device, read_bundle
+from experiments.conformance.deviations import HYPOTHESES
+from experiments.conformance.fields import BundleError
+from experiments.conformance.reference import Request
+from experiments.conformance.reference import denoise as reference
+from experiments.conformance.report import EXPLAINS, NOT_SEEN, Judgement, judge, message
+from pipefusion import method
+from pipefusion.core import closed_forms as forms
+from pipefusion.core import pipeline
+from pipefusion.core.jobs import make_jobs
+from pipefusion.core.sampler import guide
+from pipefusion.core.split import split_rows
+from pipefusion.views.stock import StockView
+from tests.cases import Case, inputs, model_of, relative_error, scheduler_of, weights_of
+from tests.experiments import engines
+from tests.experiments.engines import CPU, naive, simulated, write
+from tests.experiments.runs import command
+
+SMALL: dict[str, Any] = {"steps": 4, "architecture": {"num_layers": 3}}
+LOUD = Case("pipefusion", {"patches": 4, "warmup": 1}, guidance=4.5, gain=2.0, **SMALL)
+MIXED = {"patches": 5, "warmup": 0}
+
+
+def judged(folder: Path) -> Judgement:
+    bundle = read_bundle(folder)
+    return judge(bundle, on_device(bundle, CPU))
+
+
+@pytest.mark.parametrize(
+    ("devices", "keys"), [(2, MIXED), (3, {"patches": 3, "warmup": 1, "text": "first_patch"})]
+)
+@pytest.mark.parametrize("family", ["pixart", "flux_tiny", "hunyuan_tiny", "sd3_tiny"])
+def test_the_reference_is_the_method(family: str, devices: int, keys: dict[str, Any]) -> None:
+    case = LOUD.but(method=keys, model=family, architecture={}, images=2)
+    model = model_of(case)
+    noise, cond = inputs(case, model)
+    cfg = method.Config(**keys)
+    bands = split_rows(model.shape.token_rows, keys["patches"])
+    stages = forms.stages(model.shape, devices, cfg.split)
+    request = Request(noise, cond, scheduler_of(case, model), bands, stages, cfg.warmup, cfg.text)
+    dit = model.view()
+    dit.load(weights_of(case), CPU)
+    assert relative_error(reference(dit, request)[-1], simulated(case, devices)[0]) <= 1e-6
+
+
+def test_an_engine_that_is_right_is_equal(tmp_path: Path) -> None:
+    """Patches of several sizes, an image that is not square."""
+    case = LOUD.but(method={"patches": 5, "warmup": 1})
+    noise = torch.randn(1, 3, 48, 32)
+    judgement = judged(write(tmp_path, case, naive(case, noise=noise), noise=noise))
+    assert judgement.equal and max(judgement.errors) < 1e-5
+    assert judgement.named(NOT_SEEN) == ["kept buffers"]
+
+
+def test_weights_may_lie_in_the_bundle(tmp_path: Path) -> None:
+    """With their own scheduler, and in half the bits, where the tolerance is wider."""
+    bundle, weights = write(tmp_path, LOUD, naive(LOUD)), tmp_path / "weights"
+    engines.network_of(LOUD).save_pretrained(weights / "transformer")
+    (weights / "scheduler").mkdir()
+    (weights / "scheduler/scheduler_config.json").write_text(json.dumps(model_of(LOUD).scheduler))
+    told(model={"folder": "weights"}, scheduler="absent")(bundle)
+    assert max(judged(bundle).errors) < 1e-5
+    told(dtype="bfloat16")(bundle)
+    judgement = judged(bundle)
+    assert judgement.equal and max(judgement.errors) > 1e-3
+    assert judgement.named(NOT_SEEN)
+
+
+NAIVE = {
+    "W+1": {"warmup": 2},
+    "W-1": {"warmup": 0},
+    "serial": {"warmup": 4},
+    "displaced": {"sees": "distrifusion"},
+    "never refreshed": {"sees": "naive"},
+    "one scheduler": {"shared": True},
+    "no history": {"forgetful": True},
+}
+
+
+@pytest.mark.parametrize("name", NAIVE)
+def test_what_the_naive_loop_does_wrong_is_named(name: str, tmp_path: Path) -> None:
+    judgement = judged(write(tmp_path, LOUD, naive(LOUD, **NAIVE[name])))
+    assert judgement.named(EXPLAINS) == [name]
+    assert judgement.latents is not None
+    first = {"W-1": (0, None), "displaced": (1, 1), "never refreshed": (1, 1)}
+    assert (judgement.latents.step, judgement.latents.patch) == first.get(name, (1, 0))
+
+
+def lost(prediction: Tensor, cond: Any) -> Tensor:
+    whole = prediction.shape[2] == prediction.shape[3]
+    return guide(prediction, cond) if whole else prediction.chunk(2)[1]
+
+
+def swapped(prediction: Tensor, cond: Any) -> Tensor:
+    return guide(torch.cat([*reversed(prediction.chunk(2))]), cond)
+
+
+BUFFERS = {
+    "KV late": engines.Late,
+    "KV at the next patch": engines.NextPatch,
+    "KV at the previous patch": engines.PreviousPatch,
+    "KV halves swapped": engines.HalvesSwapped,
+    "alone": engines.Alone,
+}
+GUIDANCE = {"guidance lost": lost, "guidance swapped": swapped}
+
+
+@pytest.mark.parametrize("name", [*BUFFERS, *GUIDANCE])
+def test_what_the_method_does_wrong_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in BUFFERS:
+        monkeypatch.setattr(method, "StaleKV", BUFFERS[name])
+    else:
+        monkeypatch.setattr(pipeline, "guide", GUIDANCE[name])
+    judgement = judged(write(tmp_path, LOUD, simulated(LOUD)))
+    assert judgement.named(EXPLAINS) == [name]
+    assert judgement.latents is not None and judgement.latents.step is None  # of the last latents alone
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_kept_buffers_are_seen_without_a_warmup(
+    warmup: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(method, "StaleKV", engines.kept())
+    case = LOUD.but(method={"patches": 4, "warmup": warmup})
+    judgement = judged(write(tmp_path, case, simulated(case, images=2)))
+    assert judgement.equal == (warmup == 1)
+    assert judgement.named(EXPLAINS if warmup == 0 else NOT_SEEN) == ["kept buffers"]
+
+
+@pytest.mark.parametrize(
+    ("family", "asked", "done", "name"),
+    [
+        ("flux_tiny", {}, {"text": "first_patch"}, "other text"),
+        ("sd3_tiny", {"text": "first_patch"}, {}, "other text"),
+        ("sd3_tiny", {}, {"text": "first_patch", "warmup": 2}, "W+1, other text"),
+    ],
+)
+def test_a_stale_text_stream_is_named(
+    family: str, asked: dict[str, Any], done: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    case = LOUD.but(model=family, architecture={}, scheduler="shipped", steps=3)
+    engine = simulated(case.but(method=case.method | done))
+    judgement = judged(write(tmp_path, case.but(method=case.method | asked), engine))
+    assert judgement.named(EXPLAINS)[0] == name
+
+
+def test_embedded_guidance_that_is_lost_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = LOUD.but(model="flux_tiny", architecture={}, scheduler="shipped", steps=3)
+    view = type(model_of(case).view())
+    real, calls = view.modulation, []
+
+    def modulation(self: Any, timestep: Tensor, text: Any, batch: int) -> Any:
+        calls.append(timestep)
+        return real(self, timestep, text if len(calls) == 1 else text._replace(guidance_scale=1.0), batch)
+
+    monkeypatch.setattr(view, "modulation", modulation)
+    latents = simulated(case, devices=1)
+    monkeypatch.undo()
+    assert judged(write(tmp_path, case, latents)).named(EXPLAINS) == ["guidance lost"]
+
+
+def with_hidden(case: Case, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Latents and hidden states of one device, as its blocks return them."""
+    view: type[StockView] = type(model_of(case).view())
+    real, seen = view.block, []
+
+    def block(self: Any, *args: Any) -> Any:
+        tokens = real(self, *args)
+        seen.append(tokens.image)
+        return tokens
+
+    monkeypatch.setattr(view, "block", block)
+    latents = simulated(case, devices=1)
+    monkeypatch.undo()
+    shape = model_of(case).shape
+    jobs = make_jobs(case.steps, case.method["warmup"], split_rows(shape.token_rows, case.method["patches"]))
+    names = [
+        f"step{job.step}.{'whole' if len(job.patches) > 1 else f'patch{job.patches.start}'}.layer{layer}"
+        for job in jobs
+        for layer in range(shape.layers)
+    ]
+    return latents, dict(zip(names, seen, strict=True))
+
+
+def test_hidden_states_name_the_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class LateInLayer2(engines.Late):
+        def write(self, layer: int, *rest: Any) -> None:
+            self.fresh = None
+            (super().write if layer == 2 else self.store)(layer, *rest)
+
+    latents, hidden = with_hidden(LOUD, monkeypatch)
+    assert judged(write(tmp_path / "right", LOUD, latents, hidden=hidden)).compared == len(hidden)
+    monkeypatch.setattr(method, "StaleKV", LateInLayer2)
+    latents, hidden = with_hidden(LOUD, monkeypatch)
+    judgement = judged(write(tmp_path / "wrong", LOUD, latents, hidden=hidden))
+    parting = judgement.hidden
+    assert parting is not None and (parting.step, parting.patch, parting.layer) == (1, 0, 2)
+    assert "hidden states at step 1, patch 0, layer 2" in message(read_bundle(tmp_path / "wrong"), judgement)
+    assert judgement.named(EXPLAINS) == []
+
+
+def test_hidden_states_of_a_step_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents, hidden = with_hidden(LOUD.but(method={"patches": 4, "warmup": 2}), monkeypatch)
+    bundle = write(tmp_path, LOUD, latents, hidden=hidden)
+    judgement = judged(bundle)
+    assert judgement.named(EXPLAINS) == ["W+1"]
+    assert "step 1, layer 0 (the whole image at once" in message(read_bundle(bundle), judgement)
+
+
+def test_what_nothing_explains_says_what_is_nearest(tmp_path: Path) -> None:
+    latents = naive(LOUD, warmup=2)
+    latents = [*latents[:-1], latents[-1] * 1.01]
+    judgement = judged(write(tmp_path, LOUD, latents))
+    assert not judgement.equal and judgement.named(EXPLAINS) == []
+    assert "no known deviation explains it, nearest: W+1, off by" in message(read_bundle(tmp_path), judgement)
+
+
+def test_every_deviation_is_documented() -> None:
+    text = (engines.ROOT / "docs/conformance.md").read_text()
+    for hypothesis in HYPOTHESES:
+        for name in hypothesis.name.split(", "):
+            assert name in text
+
+
+def test_the_documented_writer_needs_nothing_of_this_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = engines.documented_writer()
+    assert not any(name in code for name in ("experiments", "pipefusion", "baselines"))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"__name__": "__main__"})
+    assert judged(tmp_path / "bundle").equal
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that is right, with hidden states of one place."""
+    case = LOUD.but(steps=3, images=2)
+    tokens = torch.zeros(4, 144, 48)
+    return write(tmp_path_factory.mktemp("bundle"), case, naive(case), hidden={"step0.whole.layer0": tokens})
+
+
+def told(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "bundle.json").read_text()) | changes
+        content = {key: value for key, value in content.items() if value != "absent"}
+        (folder / "bundle.json").write_text(json.dumps(content))
+
+    return change
+
+
+def recipe(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        told(model=json.loads((folder / "bundle.json").read_text())["model"] | changes)(folder)
+
+    return change
+
+
+def tensors(name: str, **changes: Any) -> Callable[[Path], None]:
+    """Another value of a tensor, None to leave it out, or a function of what is there."""
+
+    def change(folder: Path) -> None:
+        content = load_file(folder / f"{name}.safetensors")
+        for key, value in changes.items():
+            content[key] = value(content[key]) if callable(value) else value
+        kept = {key: value.contiguous() for key, value in content.items() if value is not None}
+        save_file(kept, folder / f"{name}.safetensors")
+
+    return change
+
+
+WRONG: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda folder: (folder / "bundle.json").unlink(), "bundle.json: is missing; allowed: a folder with bundle.json"),
+    (lambda folder: (folder / "latents.safetensors").unlink(), "latents.safetensors: is missing; allowed"),
+    (lambda folder: (folder / "inputs.safetensors").write_bytes(b"x"), "inputs.safetensors: cannot be read"),
+    (lambda folder: (folder / "bundle.json").write_text("{"), "bundle.json: cannot be read"),
+    (told(warmup="absent"), "bundle.json: warmup is missing; allowed: 0 or more synchronous steps"),
+    (told(format=2), "bundle.json: format=2 is unknown; allowed: 1"),
+    (told(step=3), "bundle.json: step is unknown, nearest: steps; allowed: format, model"),
+    (told(patches=13), r"bundle.json: patches=13 is outside 1..12 .*; allowed: 1..12"),
+    (told(warmup=4), r"bundle.json: warmup=4 is outside 0..3 .*; allowed: 0..3"),
+    (told(devices="2"), "bundle.json: devices='2' is of the wrong type; allowed: 1 or more"),
+    (told(steps=0), "bundle.json: steps=0 is too small; allowed: 1 or more"),
+    (told(text="stale"), "bundle.json: text=.*allowed: exact, first_patch"),
+    (told(split=[1, 3]), "bundle.json: split=.*allowed"),
+    (told(split=["a", 2]), "bundle.json: split=.*allowed"),
+    (told(dtype="int8"), "bundle.json: dtype='int8' is unknown; allowed: float32"),
+    (told(tolerance=-1), "bundle.json: tolerance=-1 is too small; allowed"),
+    (told(scheduler={"class": "DDIM"}), "bundle.json: scheduler.class=DDIM is unknown.*allowed: DPM"),
+    (told(scheduler="absent"), "bundle.json: scheduler is missing; allowed"),
+    (told(scheduler={"class": "DDIMScheduler", "set_timesteps": {"num_inference_steps": 2}}), "makes 2; allowed"),
+    (recipe(**{"class": "UNet"}), "bundle.json: model.class=UNet: is unknown.*allowed: PixArt"),
+    (recipe(folder="/nowhere/at/all"), "bundle.json: model has both a folder and a class"),
+    (recipe(**{"class": None, "folder": "/nowhere/at/all"}), "bundle.json: model.folder=/nowhere.*allowed"),
+    (recipe(config={"layers": 3}), "bundle.json: model.class=.*takes no layers; allowed"),
+    (recipe(text_tokens=9), r"inputs.safetensors: negative_prompt_embeds is \[2, 7, 16\]; allowed: \[2, 9"),
+    (tensors("inputs", noise=torch.zeros(2, 3, 46, 48)), "inputs.safetensors: noise is 46 x 48; allowed: .* 4"),
+    (tensors("inputs", noise=torch.zeros(2, 4, 48, 48)), r"inputs.safetensors: noise is .*allowed: \[2, 3, 48, 48\]"),
+    (tensors("inputs", noise=None), "inputs.safetensors: noise is missing"),
+    (tensors("inputs", prompt_embeds=None), "inputs.safetensors: prompt_embeds is missing; allowed"),
+    (tensors("inputs", negative_prompt_embeds=None), "negative_prompt_embeds is missing, which guidance_scale=4.5"),
+    (tensors("inputs", prompt_masks=torch.ones(2, 7)), "prompt_masks is unknown, nearest: prompt_mask; allowed: noise"),
+    (tensors("inputs", prompt_mask=torch.ones(2, 8)), r"prompt_mask is \[2, 8\]; allowed: \[2, 7\]"),
+    (tensors("latents", latents=None), "latents.safetensors: latents is missing; allowed"),
+    (tensors("latents", latents=lambda x: x * torch.nan), "latents.safetensors: latents has NaN or infinite values"),
+    (tensors("latents", latents=torch.zeros(1, 3, 48, 48)), r"latents is \[1, 3, 48, 48\]; allowed: \[2, 3, 48, 48\]"),
+    (tensors("latents", steps=torch.zeros(2, 2, 3, 48, 48)), r"latents.safetensors: steps is \[2, 2"),
+    (tensors("latents", steps=lambda x: x + 1), "latents is not the last of steps"),
+    (tensors("hidden", layer0=torch.zeros(1)), "hidden.safetensors: layer0 is unknown; allowed: step0..2"),
+    (tensors("hidden", **{"step0.patch4.layer0": torch.zeros(1)}), "step0.patch4.layer0 is unknown"),
+    (tensors("hidden", **{"step1.patch0.layer0": torch.zeros(1)}), r"patch0.layer0 is \[1\]; allowed: \[4, 36, 48\]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", range(len(WRONG)))
+def test_a_wrong_bundle_is_refused_in_one_line(index: int, whole: Path, tmp_path: Path) -> None:
+    change, text = WRONG[index]
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    change(tmp_path)
+    with pytest.raises(BundleError, match=text) as error:
+        read_bundle(tmp_path)
+    assert "\n" not in str(error.value) and "allowed: " in str(error.value)
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["experiment=conformance", "cluster=sim", f"hydra.run.dir={out}"]
+    wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
+    assert command(monkeypatch, *arguments) == 2
+    assert command(monkeypatch, *arguments, f"bundle={out}") == 2
+    assert command(monkeypatch, *arguments, f"bundle={right}", "measure.tolerance=0") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[2] == "error: measure.tolerance=0.0 is no tolerance; allowed: a number above 0"
+    assert lines[0].startswith("error: bundle=null has nothing to judge; allowed:")
+    assert len(lines) == 3 and lines[1].startswith(f"error: bundle={out}: ") and not out.exists()
+
+    assert command(monkeypatch, *arguments, f"bundle={wrong}") == 1
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("not equal: they part in latents at step 1, patch 0 (by ")
+    assert "explained by W+1 (one synchronous step too many" in said.err
+    record = json.loads((out / "conformance.json").read_text())
+    assert (record["equal"], record["explained_by"]) == (False, ["W+1"])
+
+    assert command(monkeypatch, *arguments, f"bundle={right}") == 0
+    assert "equal: all 4 steps agree to" in capsys.readouterr().out
+
+
+def test_a_run_of_this_project_is_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    quick = ["cluster=sim", "model=sd3_tiny", "devices=2", "method.patches=3", "steps=4", "measure.repeats=1"]
+    quick += [
+        "measure.warmup_runs=0",
+        "measure.memory=false",
+        "log.wandb.mode=disabled",
+        "log.progress=false",
+    ]
+    assert command(monkeypatch, *quick, "method.text=first_patch", f"hydra.run.dir={run}") == 0
+    judge_it = ["experiment=conformance", "cluster=sim", f"bundle={run}", f"hydra.run.dir={out}"]
+    assert command(monkeypatch, *judge_it) == 0
+    assert "equal: the last latents agree" in capsys.readouterr().out
