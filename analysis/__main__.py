@@ -148,6 +148,7 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     timeline,
     worlds,
     scaling_predicted,
+    accounting,
     text_variants,
     loading,
 ]

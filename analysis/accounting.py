@@ -14,6 +14,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import table1, tables
@@ -31,6 +32,7 @@ STACK = {
     "other_bytes": "buffers, messages, inputs, tables of positions",
 }
 """What a device's peak is made of -> what the figure calls it."""
+TICK: dict[str, Any] = {"color": "black", "linewidth": 1.6}
 
 
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -242,8 +244,11 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     """A panel a model: of each method the device with the highest peak, and what that is made of."""
     sizes = sorted(set(table[table.status == "ok"].resolution))
     size = PIXELS if PIXELS in sizes else sizes[-1]
-    rows = shown(table[table.resolution == size])
+    table = table[table.resolution == size]
+    rows = shown(table)
     rows = rows.loc[rows.groupby(["model", "method"]).peak_bytes.idxmax()]
+    lower = table[(table.warmup == 0) & (table.devices == DEVICES) & ~first_warmup(table)]
+    without = lower.groupby(["model", "method"]).peak_bytes.max()
     models = [model for model in record["models"] if model in set(rows.model)]
     across = min(5, len(models))
     down = -(-len(models) // across)
@@ -256,10 +261,16 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
             facts = record["models"][model]
             axes.set_title(f"{model}, {facts['diffusers_parameters'] / 1e9:.3g} B parameters")
             _bars(axes, rows[rows.model == model])
+            for (name, method), peak in without.items():
+                if name == model:
+                    at = ORDER.index(method)
+                    axes.plot([peak / GIB] * 2, [at - 0.37, at + 0.37], **TICK)
         for axes in grid[-1]:
             axes.set_xlabel("GiB")
         handles = [Patch(label=text, **_look("#555555", kind)) for kind, text in STACK.items()]
-        sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        if len(without):
+            handles.append(Line2D([], [], label="peak with no synchronous step (W=0)", **TICK))
+        sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4)
         branches = "an image at a time, with its guidance branches"
         sheet.suptitle(
             f"The fullest of {DEVICES} devices at {size} px, {record['dtype']}, {branches}", fontsize=11
@@ -285,7 +296,7 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_yticks(range(len(ORDER)), [label(method) for method in ORDER])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(ORDER) - 0.4, -0.6)
-    axes.set_xlim(0, 1.16 * most)
+    axes.set_xlim(0, 1.22 * most)
 
 
 def _look(colour: str, kind: str) -> dict[str, Any]:
@@ -296,5 +307,5 @@ def _look(colour: str, kind: str) -> dict[str, Any]:
 
 
 def gib(value: float) -> str:
-    """Bytes in GiB, three digits behind the point below 1."""
-    return f"{value / GIB:.2f}" if value >= GIB else f"{value / GIB:.3f}"
+    """Bytes in GiB, three digits behind the point below 1; nothing is 0."""
+    return f"{value / GIB:.{2 if value >= GIB else 3}f}" if value else "0"

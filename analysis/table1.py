@@ -52,9 +52,7 @@ CLAIMS = {
 """What Table 1 says something about -> its column there and ours."""
 
 
-def claims(
-    record: dict[str, Any], cases: pd.DataFrame, published: Path, devices: int = DEVICES
-) -> pd.DataFrame:
+def claims(record: dict[str, Any], cases: pd.DataFrame, published: Path, devices: int) -> pd.DataFrame:
     """Table 1 beside what was counted, a row each: the fullest device's bytes over the formula, by case."""
     printed = {
         PAPER[row["method"]]: row
@@ -82,26 +80,25 @@ def claims(
 def claims_text(found: pd.DataFrame) -> pd.DataFrame:
     """Counted over printed: of the first model and of all, the least and the most of any case."""
     first, cells = found.model.iloc[0], []
-    order = found.assign(what=pd.Categorical(found.what, list(CLAIMS)))
-    for (what, method, warmup), part in order.groupby(
-        ["what", "method", "warmup"], dropna=False, observed=True
-    ):
-        if (
-            what != "activations"
-            and warmup != found.warmup[found.method == method].iloc[0]
-            and pd.notna(warmup)
-        ):
-            continue  # another warm-up changes nothing but the activations
-        name = str(label(str(method))) + ("" if pd.isna(warmup) else f", W={warmup}")
-        mine = part[part.model == first]
-        cells.append((name, what, part.formula.iloc[0], between(mine.ratio), between(part.ratio)))
+    for what in CLAIMS:
+        for method in PAPER.values():
+            mine = found[(found.what == what) & (found.method == method)]
+            warmups = [*mine.warmup.drop_duplicates()]
+            # Another warm-up changes nothing but the activations.
+            for warmup in warmups if what == "activations" else warmups[:1]:
+                part = mine[mine.warmup.isna() if pd.isna(warmup) else mine.warmup == warmup]
+                name = label(method) + ("" if pd.isna(warmup) else f", W={warmup:.0f}")
+                ratios = [between(part.ratio[part.model == first]), between(part.ratio)]
+                cells.append((name, what, part.formula.iloc[0], *ratios))
     return pd.DataFrame(
         cells, columns=["method", "what", "Table 1", f"counted / Table 1, {first}", "all models"]
     )
 
 
 def between(ratios: pd.Series) -> str:
-    """`1.31`, or `0.87 to 1.31`; nothing kept is said."""
+    """`1.31`, or `0.87 to 1.31`; nothing kept, or no case, is said."""
+    if ratios.empty:
+        return "–"
     if not ratios.max():
         return "none kept"
     ends = [f"{end:.2f}" if end < 100 else f"{end:.0f}" for end in (ratios.min(), ratios.max())]

@@ -70,4 +70,3 @@ def save(record: dict[str, Any], folder: Path) -> list[Path]:
         "\n\n".join([markdown(results_text(record)), note.strip(), markdown(messages_text(record))]) + "\n"
     )
     return [csv, md]
-

@@ -1,4 +1,4 @@
-"""`measure=text_variants`: an MM-DiT's prompt between pipeline stages, sent exactly and as published implementations do.
+"""`measure=text_variants`: an MM-DiT's prompt between pipeline stages, exact, and as published.
 
 Small random models, whose matrices are multiplied by `gain` so that the prompt matters, run in the simulated world;
 messages are also counted for full-size models, by the closed forms that tests hold equal to the ledger. How far apart

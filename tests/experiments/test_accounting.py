@@ -1,0 +1,138 @@
+"""What every device holds and sends: counted on meta, added up to the model, equal to what other code counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from experiments import cli
+from experiments.accounting import Counting, account_of, check_accounting, merged
+from experiments.check import ConfigError
+from experiments.compose import plan
+from experiments.config import RunConfig, as_dict, from_hydra
+from experiments.methods import METHODS
+from experiments.models import open_model
+from experiments.params import model_config
+from experiments.plan import empty_inputs
+from experiments.rank import peak_of
+from tests.experiments.runs import command
+
+TINY = ["experiment=accounting", "measure.models=[pixart_tiny,flux_tiny]", "measure.resolutions=[64]"]
+TINY += ["measure.devices=[1,2,4]", "measure.workers=1", "log.wandb.mode=disabled"]
+PARTS = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "given_bytes", "activation_bytes"]
+
+
+def config(*overrides: str) -> RunConfig:
+    cli.set_up()
+    return from_hydra(plan([*TINY, *overrides]).jobs[0])
+
+
+@pytest.mark.parametrize("name", ["pixart_tiny", "flux_tiny", "hunyuan_tiny"])
+def test_every_case_adds_up_to_the_model_and_to_the_closed_forms(name: str) -> None:
+    account = account_of(config(), name, 64)
+    assert account.facts["diffusers_parameters"] == account.facts["parameters"]
+    assert {case["method"] for case in account.cases} == {*METHODS}
+    assert all(case["reconciles"] and case["agrees"] for case in account.cases)
+    for case in account.cases:
+        mine = [
+            row
+            for row in account.rows
+            if all(row[key] == case[key] for key in ("method", "devices", "warmup"))
+        ]
+        assert [row["rank"] for row in mine] == list(range(case["devices"]))
+        assert sum(row["param_bytes"] for row in mine) - case["copies_bytes"] == case["model_bytes"]
+        assert case["model_bytes"] == 2 * account.facts["diffusers_parameters"]
+        assert sum(case["copies_by_part"].values()) == case["copies_bytes"]
+    for row in account.rows:
+        assert sum(row[part] for part in PARTS) == row["peak_bytes"]
+        assert row["activation_bytes"] > 0
+
+
+@pytest.mark.parametrize("method", [*METHODS])
+def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(method: str) -> None:
+    cfg = config()
+    model = open_model(replace(model_config("pixart_tiny"), dtype="bfloat16"))
+    devices = 1 if method == "serial" else 2
+    rows, _ = Counting(cfg, model).case(method, devices)
+    module = METHODS[method]
+    settings = module.Config(**({"patches": devices} if method == "pipefusion" else {}))
+    noise, cond = empty_inputs(model.shape, 1, 4.5)
+    for row in rows:
+        far, near = (module.predict(model.shape, devices, row["rank"], s, 2, 1, settings) for s in (20, 19))
+        assert row["step_sent_bytes"] == far.sent_bytes - near.sent_bytes
+        assert row["step_recv_bytes"] == far.recv_bytes - near.recv_bytes
+        with torch.inference_mode():
+            run = as_dict(replace(cfg, method=settings, devices=devices, steps=20))
+            assert row["peak_bytes"] == peak_of(model, run, row["rank"], noise, cond, torch.device("meta"))
+
+
+def test_without_a_synchronous_step_pipefusion_never_has_the_whole_image_at_once() -> None:
+    account = account_of(config("measure.methods=[pipefusion]"), "pixart_tiny", 128)
+    peaks = {row["warmup"]: row["activation_bytes"] for row in account.rows if row["devices"] == 4}
+    assert peaks[0] < peaks[1] / 2
+
+
+def test_a_size_that_the_model_does_not_have_is_a_row_with_the_reason() -> None:
+    account = account_of(config("measure.methods=[serial,ring]"), "sd3_tiny", 4096)
+    assert account.facts == {}
+    assert [(row["method"], row["devices"]) for row in account.rows] == [
+        ("serial", 1), ("ring", 1), ("ring", 2), ("ring", 4),
+    ]  # fmt: skip
+    assert all(row["status"] == "skipped" and "positions end at" in row["reason"] for row in account.rows)
+
+
+def test_devices_that_do_not_divide_the_heads_are_skipped() -> None:
+    account = account_of(config("measure.methods=[ulysses]", "measure.devices=[3]"), "pixart_tiny", 64)
+    assert account.rows == [
+        {"model": "pixart_tiny", "resolution": 64, "method": "ulysses", "devices": 3, "warmup": None}
+        | {"rank": None, "status": "skipped", "reason": account.cases[0]["reason"]}
+    ]
+    assert account.rows[0]["reason"].startswith("devices=3 does not divide the 4 attention heads")
+
+
+def test_cases_that_differ_in_size_only_are_one() -> None:
+    cases: list[dict[str, Any]] = [
+        {"a": 1, "resolution": 64},
+        {"a": 1, "resolution": 128},
+        {"a": 2, "resolution": 64},
+    ]
+    assert merged(cases) == [{"a": 1, "resolutions": [64, 128]}, {"a": 2, "resolutions": [64]}]
+
+
+def test_the_experiment_records_the_same_rows_twice_and_says_that_they_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert command(monkeypatch, *TINY, f"hydra.run.dir={one}") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "In 56 of 56 cases what the devices hold, less the copies, is diffusers' own count" in text
+    assert command(monkeypatch, *TINY, "measure.workers=2", f"hydra.run.dir={two}") == 0
+    assert (one / "accounting.csv").read_bytes() == (two / "accounting.csv").read_bytes()
+    first, second = (json.loads((run / "accounting.json").read_text()) for run in (one, two))
+    assert first["cases"] == second["cases"]
+    assert {"command", "git_commit", "versions", "created", "seconds"} <= first.keys()
+    table = pd.read_csv(one / "accounting.csv")
+    assert len(table) == 2 * (1 + 10 * 7)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("measure.models=[flux_deev]", "measure.models=flux_deev is unknown, nearest: flux_dev"),
+        ("measure.methods=[magic]", "measure.methods=magic is unknown"),
+        ("measure.devices=[0]", "measure.devices=[0] leaves nothing to count"),
+        ("measure.warmups=[-1]", "measure.warmups=[-1] leaves nothing to count"),
+        ("measure.dtype=int8", "measure.dtype=int8 is unknown"),
+        ("cluster=local", "cluster=local runs on real tensors"),
+    ],
+)
+def test_what_is_refused(wrong: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_accounting(config(wrong))
+    assert str(error.value).startswith(words)
