@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -72,7 +73,7 @@ def memory_text(cases: pd.DataFrame, model: str) -> pd.DataFrame:
     part = in_order(cases[cases.model == model])
     wide = part.pivot(index=["method", "devices"], columns="resolution")
     rows = pd.DataFrame({"method": [key[0] for key in wide.index], "devices": [key[1] for key in wide.index]})
-    rows["param_bytes"] = wide.param_bytes.max(axis=1).to_numpy()
+    rows["param_bytes"] = wide["param_bytes"].T.max().to_numpy()
     columns: tables.Columns = {"method": ("method", label), "devices": ("N", str)}
     columns["param_bytes"] = ("params GiB", gib)
     kinds: dict[str, tuple[str, Callable[..., str]]] = {"kv_bytes": ("KV GiB", gib)}
@@ -244,11 +245,11 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     """A panel a model: of each method the device with the highest peak, and what that is made of."""
     sizes = sorted(set(table[table.status == "ok"].resolution))
     size = PIXELS if PIXELS in sizes else sizes[-1]
-    table = table[table.resolution == size]
+    table = table[(table.resolution == size) & (table.status == "ok")]
     rows = shown(table)
     rows = rows.loc[rows.groupby(["model", "method"]).peak_bytes.idxmax()]
     lower = table[(table.warmup == 0) & (table.devices == DEVICES) & ~first_warmup(table)]
-    without = lower.groupby(["model", "method"]).peak_bytes.max()
+    without = lower.groupby(["model", "method"], as_index=False).peak_bytes.max()
     models = [model for model in record["models"] if model in set(rows.model)]
     across = min(5, len(models))
     down = -(-len(models) // across)
@@ -261,13 +262,12 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
             facts = record["models"][model]
             axes.set_title(f"{model}, {facts['diffusers_parameters'] / 1e9:.3g} B parameters")
             _bars(axes, rows[rows.model == model])
-            for (name, method), peak in without.items():
-                if name == model:
-                    at = ORDER.index(method)
-                    axes.plot([peak / GIB] * 2, [at - 0.37, at + 0.37], **TICK)
+            for row in without[without.model == model].to_dict("records"):
+                at = ORDER.index(row["method"])
+                axes.plot([row["peak_bytes"] / GIB] * 2, [at - 0.37, at + 0.37], **TICK)
         for axes in grid[-1]:
             axes.set_xlabel("GiB")
-        handles = [Patch(label=text, **_look("#555555", kind)) for kind, text in STACK.items()]
+        handles: list[Artist] = [Patch(label=text, **_look("#555555", kind)) for kind, text in STACK.items()]
         if len(without):
             handles.append(Line2D([], [], label="peak with no synchronous step (W=0)", **TICK))
         sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4)

@@ -17,7 +17,7 @@ from pipefusion.core.shape import BlockShape, DiTShape
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, inputs, model_of, sample, scheduler_of, weights_of
+from tests.cases import Case, inputs, model_of, sample, scheduler_of, view_of, weights_of
 from tests.ranks import Ranks
 
 COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
@@ -37,7 +37,7 @@ def simulated(case: Case, devices: int):
     cfg = module.Config(**case.method)
     noise, cond = inputs(case, model)
     world = World(Mesh({cfg.axis: devices}), torch.device("cpu"), TopologyConfig())
-    template, tensors = model.view(), weights_of(case)
+    template, tensors = view_of(case), weights_of(case)
     dits = [template.clone() for _ in world.fabrics]
     samplers = []
     for dit, fabric in zip(dits, world.fabrics, strict=True):

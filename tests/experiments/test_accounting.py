@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from experiments.config import RunConfig, as_dict, from_hydra
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.params import model_config
-from experiments.plan import empty_inputs
+from experiments.plan import Planner, empty_inputs
 from experiments.rank import peak_of
 from tests.experiments.runs import command
 
@@ -59,23 +60,29 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
     cfg = config()
     model = open_model(replace(model_config("pixart_tiny"), dtype="bfloat16"))
     devices = 1 if method == "serial" else 2
-    rows, _ = Counting(cfg, model).case(method, devices)
+    counting = Counting(cfg, model)
+    rows, _ = counting.case(method, devices)
     module = METHODS[method]
     settings = module.Config(**({"patches": devices} if method == "pipefusion" else {}))
+    longer = replace(counting.cfg, method=settings, devices=devices, steps=9)
     noise, cond = empty_inputs(model.shape, 1, 4.5)
-    for row in rows:
-        far, near = (module.predict(model.shape, devices, row["rank"], s, 2, 1, settings) for s in (20, 19))
-        assert row["step_sent_bytes"] == far.sent_bytes - near.sent_bytes
-        assert row["step_recv_bytes"] == far.recv_bytes - near.recv_bytes
+    for row, report in zip(rows, Planner().plan(longer, model).reports, strict=True):
+        for kind in ("sent_bytes", "recv_bytes"):
+            for step in range(getattr(settings, "warmup", 0), 8):
+                entries = [entry for entry in report.ledger.entries if entry.at.step == step]
+                assert row[f"step_{kind}"] == sum(getattr(entry, kind) for entry in entries)
         with torch.inference_mode():
-            run = as_dict(replace(cfg, method=settings, devices=devices, steps=20))
-            assert row["peak_bytes"] == peak_of(model, run, row["rank"], noise, cond, torch.device("meta"))
+            alone = peak_of(model, as_dict(longer), row["rank"], noise, cond, torch.device("meta"))
+        assert row["peak_bytes"] == report.peak_bytes == alone
 
 
 def test_without_a_synchronous_step_pipefusion_never_has_the_whole_image_at_once() -> None:
-    account = account_of(config("measure.methods=[pipefusion]"), "pixart_tiny", 128)
-    peaks = {row["warmup"]: row["activation_bytes"] for row in account.rows if row["devices"] == 4}
-    assert peaks[0] < peaks[1] / 2
+    account = account_of(config("measure.methods=[pipefusion]"), "pixart_tiny", 256)
+    one, none = (
+        max(row["activation_bytes"] for row in account.rows if (row["devices"], row["warmup"]) == (4, warmup))
+        for warmup in (1, 0)
+    )
+    assert none < one / 2
 
 
 def test_a_size_that_the_model_does_not_have_is_a_row_with_the_reason() -> None:
@@ -105,20 +112,19 @@ def test_cases_that_differ_in_size_only_are_one() -> None:
     assert merged(cases) == [{"a": 1, "resolutions": [64, 128]}, {"a": 2, "resolutions": [64]}]
 
 
-def test_the_experiment_records_the_same_rows_twice_and_says_that_they_add_up(
+def test_the_experiment_records_the_same_rows_again_and_says_that_they_add_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert command(monkeypatch, *TINY, f"hydra.run.dir={one}") == 0
+    assert command(monkeypatch, *TINY, f"hydra.run.dir={tmp_path}") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "In 56 of 56 cases what the devices hold, less the copies, is diffusers' own count" in text
-    assert command(monkeypatch, *TINY, "measure.workers=2", f"hydra.run.dir={two}") == 0
-    assert (one / "accounting.csv").read_bytes() == (two / "accounting.csv").read_bytes()
-    first, second = (json.loads((run / "accounting.json").read_text()) for run in (one, two))
-    assert first["cases"] == second["cases"]
-    assert {"command", "git_commit", "versions", "created", "seconds"} <= first.keys()
-    table = pd.read_csv(one / "accounting.csv")
+    assert "In 62 of 62 cases what the devices hold, less the copies, is diffusers' own count" in text
+    table = pd.read_csv(tmp_path / "accounting.csv")
     assert len(table) == 2 * (1 + 10 * 7)
+    again = [row for name in ("pixart_tiny", "flux_tiny") for row in account_of(config(), name, 64).rows]
+    assert table.equals(pd.read_csv(StringIO(pd.DataFrame(again).convert_dtypes().to_csv(index=False))))
+    record = json.loads((tmp_path / "accounting.json").read_text())
+    assert {"command", "git_commit", "versions", "created", "seconds", "note", "dtype"} <= record.keys()
+    assert [case["resolutions"] for case in record["cases"]] == [[64]] * 62
 
 
 @pytest.mark.parametrize(

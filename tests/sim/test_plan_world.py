@@ -20,10 +20,10 @@ from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import FAMILIES, TINY, Case, inputs, model_of, scheduler_of
+from tests.cases import FAMILIES, TINY, Case, inputs, model_of, scheduler_of, view_of
 
 META = torch.device("meta")
-ALL = ("pixart", *FAMILIES)
+ALL = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
 DEVICE = DeviceConfig(
     "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6
 )
@@ -49,7 +49,7 @@ def plan(case: Case, devices: int, view: type[MemoView], memo: dict | None = Non
     meters = [Meter(DEVICE) for _ in range(devices)]
     world = World(Mesh({cfg.axis: devices}), META, TopologyConfig(), clocks=meters)
     memo = {} if memo is None else memo
-    scheduler, template, samplers = scheduler_of(case, model), model.view(), []
+    scheduler, template, samplers = scheduler_of(case, model), view_of(case), []
     for meter, fabric in zip(meters, world.fabrics, strict=True):
         dit = view(template.clone(), fabric, meter, scheduler.timesteps, memo)
         samplers.append(module.build(dit, fabric, cfg, scheduler))
@@ -76,7 +76,7 @@ def case_of(name: str, **settings) -> Case:
 def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, family, devices):
     if name == "serial" and devices > 1:
         pytest.skip("serial uses one device")
-    case = case_of(name, guidance=4.5, images=2, model=family)
+    case = case_of(name, guidance=4.5, images=2, model=family, steps=3)
     replayed, ours = plan(case, devices, MemoView)
     run, theirs = plan(case, devices, EveryTime)
     for rank in range(devices):
@@ -95,13 +95,13 @@ def test_peak_is_that_of_the_program_run_alone(name, family, devices):
     """Every operation really run on `meta` under a tracker of all storages, against the plan's count."""
     if name == "serial" and devices > 1:
         pytest.skip("serial uses one device")
-    case = case_of(name, guidance=4.5, images=2, model=family)
+    case = case_of(name, guidance=4.5, images=2, model=family, steps=3)
     meters, _ = plan(case, devices, MemoView)
     model, module = model_of(case), METHODS[name]
     cfg = module.Config(**case.method)
     noise, cond = inputs(case, model)
     for rank, meter in enumerate(meters):
-        dit, scheduler = model.view(), scheduler_of(case, model)
+        dit, scheduler = view_of(case), scheduler_of(case, model)
         sampler = module.build(dit, SilentFabric(Mesh({cfg.axis: devices}), rank, META), cfg, scheduler)
         with torch.inference_mode():
             want = sampling_peak(sampler, dit.model, scheduler, noise.to(META), cond.to(META))
