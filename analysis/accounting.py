@@ -112,7 +112,7 @@ def sums_text(record: dict[str, Any]) -> pd.DataFrame:
         done = [case for case in cases_of(record, model) if case["status"] == "ok"]
         exact = sum(len(case["resolutions"]) for case in done if case["reconciles"])
         runs = sum(len(case["resolutions"]) for case in done)
-        row = {"model": model, "parameters": facts["diffusers_parameters"], "bytes": facts["param_bytes"]}
+        row = {"model": model, "parameters": facts["diffusers_parameters"]}
         row["exact"] = (
             f"{exact} of {runs}" if facts["diffusers_parameters"] == facts["parameters"] else "none"
         )
@@ -124,7 +124,6 @@ def sums_text(record: dict[str, Any]) -> pd.DataFrame:
     columns: tables.Columns = {
         "model": ("model", str),
         "parameters": ("parameters in diffusers", "{:,}".format),
-        "bytes": ("bytes", "{:,}".format),
         "exact": ("cases that add up", str),
         "devices": ("PipeFusion N", lambda n: f"{n:.0f}"),
         "devices_bytes": ("bytes on all devices", "{:,}".format),
@@ -176,7 +175,6 @@ def models_text(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "model": model,
-            "class": facts["class"],
             "parameters": facts["diffusers_parameters"],
             "layers": facts["layers"],
             "tokens": facts["tokens"][str(size)],
@@ -193,7 +191,6 @@ def models_text(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
         table,
         {
             "model": ("model", str),
-            "class": ("diffusers", str),
             "parameters": ("parameters", "{:,}".format),
             "layers": ("layers", str),
             "tokens": (f"tokens at {size} px", str),
@@ -217,9 +214,7 @@ def save(record: dict[str, Any], table: pd.DataFrame, published: Path, folder: P
     chosen = shown(cases)
     text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
     text += f"## Parameters\n\n{tables.markdown(sums_text(record))}\n"
-    text += "## Table 1 of the paper\n\nThe fullest of "
-    text += f"{DEVICES} devices, over the formula with p image tokens and all branches: its least and its most over "
-    text += "the sizes. Sent bytes are counted once, at the sender, where Table 1 may count both ends.\n\n"
+    text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
     text += f"{tables.markdown(table1.claims_text(table1.claims(record, cases, published, DEVICES)))}\n"
     text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
     text += "that the method can do.\n\n"
@@ -248,7 +243,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     table = table[(table.resolution == size) & (table.status == "ok")]
     rows = shown(table)
     rows = rows.loc[rows.groupby(["model", "method"]).peak_bytes.idxmax()]
-    lower = table[(table.warmup == 0) & (table.devices == DEVICES) & ~first_warmup(table)]
+    lower = table[(table.warmup == 0) & (table.devices == DEVICES) & (table.method == "pipefusion")]
     without = lower.groupby(["model", "method"], as_index=False).peak_bytes.max()
     models = [model for model in record["models"] if model in set(rows.model)]
     across = min(5, len(models))
@@ -269,7 +264,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
             axes.set_xlabel("GiB")
         handles: list[Artist] = [Patch(label=text, **_look("#555555", kind)) for kind, text in STACK.items()]
         if len(without):
-            handles.append(Line2D([], [], label="peak with no synchronous step (W=0)", **TICK))
+            handles.append(Line2D([], [], label="peak of the steps that overlap (W=0)", **TICK))
         sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4)
         branches = "an image at a time, with its guidance branches"
         sheet.suptitle(

@@ -17,6 +17,15 @@ PAPER |= {"PipeFusion": "pipefusion"}
 """A method's name in the paper's Table 1 -> here."""
 VERSION = "README-c"
 """The version of Table 1 that has every column; the paper's own print is the same, without activations."""
+READING = (
+    "The fullest of {devices} devices, over the formula with p image tokens and all branches: the least and the most "
+    "of all sizes. Sent bytes are the sender's, each once; Table 1 counts those of PipeFusion at both ends, and "
+    "knows neither long skips (HunyuanDiT) nor a prompt that goes along (MM-DiTs). K, V of "
+    "the layer at work are among the activations, and so are messages that are still on their way (DistriFusion's own "
+    "K, V of all layers). Q and output, which Table 1 counts, are a small part of what is alive at the peak: the MLP's "
+    "hidden states and the residual stream are there too. W = 1: the one synchronous step has the whole image as one "
+    "patch, and sets PipeFusion's peak; W = 0 is what its overlapping steps need."
+)
 
 
 @dataclass(frozen=True)

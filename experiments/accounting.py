@@ -204,7 +204,9 @@ class Counting:
         options = module.Config() if warmup is None else module.Config(warmup=warmup)
         if hasattr(options, "patches"):
             options.patches = min(devices, self.shape.token_rows)
-        cfg = replace(self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0))
+        cfg = replace(
+            self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0)
+        )
         problem = module.check(self.shape, devices, cfg.steps, options)
         if problem:
             return skipped(f"{problem.key}={problem.message}")
