@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import resource
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import prod
@@ -39,6 +37,7 @@ from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.records import git_commit, write_csv, write_json
 from experiments.report import layers_text
+from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
 from experiments.weights import check_weights, read_tensors
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import make_scheduler
@@ -241,15 +240,6 @@ def measured(cfg: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def drop_cache(folder: Path) -> None:
-    """Ask the system to forget the weight files, so that loading reads the disk; not all systems can be asked."""
-    if hasattr(os, "posix_fadvise"):
-        for path in (folder / "transformer").glob("*.safetensors"):
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())  # what is not written yet stays
-                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def load_rank(cfg: dict[str, Any], method: str, devices: int, rank: int) -> dict[str, Any]:
     """Build a rank's part of the model on `meta`, load it, and say what that took."""
     torch.set_num_threads(cfg["threads"])
@@ -298,33 +288,6 @@ class Counted:
         tensor = self._tensors(name, *args, **options)
         self.bytes += tensor.numel() * self._itemsizes[name]
         return tensor
-
-
-def resident_bytes() -> tuple[int, int]:
-    """This process's memory in bytes, now and at most; where only the most is known, that twice."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak *= 1 if sys.platform == "darwin" else 1024
-        return peak, peak
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    now, most = (int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return now, most
-
-
-def forget_peak() -> None:
-    """Let the most of `resident_bytes` begin anew. Where that cannot be done a peak is too high, never too low."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def disk_bytes() -> int | None:
-    """Bytes this process has read from disks, page cache not counted; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/io").read_text().splitlines()
-    except OSError:
-        return None
-    return int(dict(line.split(": ") for line in lines)["read_bytes"])
 
 
 def mib(size: int | None) -> str:

@@ -16,9 +16,10 @@ from experiments import cli
 from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
-from experiments.loading import Counted, check_loading, identity, ranks_of, resident_bytes, write_checkpoint
+from experiments.loading import Counted, check_loading, identity, ranks_of, write_checkpoint
 from experiments.models import open_model
 from experiments.params import model_config
+from experiments.resident import resident_bytes
 from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files
 from tests.experiments.runs import command
