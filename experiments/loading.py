@@ -8,7 +8,6 @@ it. What counts is how far its resident memory rises meanwhile, over the bytes o
 from __future__ import annotations
 
 import gc
-import json
 import shlex
 import sys
 import tempfile
@@ -21,13 +20,10 @@ from datetime import UTC, datetime
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any
 
-import diffusers
 import torch
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.check import CHOICES, ConfigError, check_model, first_line, nearest
@@ -38,11 +34,12 @@ from experiments.models import Model, choose_scheduler, open_model
 from experiments.records import git_commit, write_csv, write_json
 from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
+from experiments.synthetic import identity, mib, write_checkpoint, written
 from experiments.weights import check_weights, read_tensors
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
-from pipefusion.core.weights import DTYPES, INDEX, NAME
+from pipefusion.core.weights import DTYPES
 
 CPU = torch.device("cpu")
 NOTE = (
@@ -92,11 +89,6 @@ def check_loading(cfg: RunConfig) -> None:
     if identity(there) != identity(model):
         text = f"{folder} has weights of another architecture; allowed: these, or a folder without any"
         raise ConfigError("measure.folder", text)
-
-
-def identity(model: Model) -> str:
-    """What two models of the same tensors have in common, as JSON has it."""
-    return json.dumps([model.class_name, model.config], sort_keys=True)
 
 
 def loading(cfg: RunConfig, out: Path) -> str:
@@ -150,11 +142,6 @@ def kept_in(options: LoadingConfig) -> Path | None:
     return None if options.folder is None else Path(options.folder).expanduser()
 
 
-def written(folder: Path) -> bool:
-    """Whether a folder has a whole checkpoint: its last file is there."""
-    return (folder / "transformer" / "config.json").exists()
-
-
 @contextmanager
 def checkpoint(cfg: RunConfig, out: Path) -> Iterator[Path]:
     """The folder of the weights to load: given, written earlier, or written now."""
@@ -170,44 +157,6 @@ def checkpoint(cfg: RunConfig, out: Path) -> Iterator[Path]:
             dtype = getattr(torch, options.stored)
             write_checkpoint(folder, open_model(cfg.model), dtype, options.file_bytes, cfg.model.seed)
         yield folder
-
-
-def write_checkpoint(folder: Path, model: Model, dtype: torch.dtype, file_bytes: int, seed: int) -> None:
-    """Random weights of a model's architecture in diffusers' sharded layout, in files of about `file_bytes`.
-
-    One file is in memory at a time. config.json comes last, so that a folder that has it is whole.
-    """
-    part = folder / "transformer"
-    part.mkdir(parents=True, exist_ok=True)
-    with torch.device("meta"):
-        network = getattr(diffusers, model.class_name).from_config(model.config)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
-    free = disk_usage(folder).free
-    if free < total:
-        raise OSError(f"{folder} has {mib(free)} MiB free, and the weights take {mib(total)} MiB")
-    groups: list[list[str]] = [[]]
-    room = file_bytes
-    for name, shape in shapes.items():
-        room -= shape.numel() * dtype.itemsize
-        if room < 0 and groups[-1]:
-            groups.append([])
-            room = file_bytes - shape.numel() * dtype.itemsize
-        groups[-1].append(name)
-    draw = torch.Generator().manual_seed(seed)
-    index: dict[str, str] = {}
-    for number, names in enumerate(groups, 1):
-        file = NAME.replace(".", f"-{number:05}-of-{len(groups):05}.")
-        tensors = {name: torch.empty(shapes[name], dtype=dtype) for name in names}
-        for tensor in tensors.values():
-            tensor.uniform_(-0.02, 0.02, generator=draw)
-        save_file(tensors, part / file)
-        index |= dict.fromkeys(names, file)
-    write_json(part / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
-    (folder / "scheduler").mkdir(exist_ok=True)
-    write_json(folder / "scheduler" / "scheduler_config.json", model.scheduler)
-    write_json(folder / "pipefusion_lab.json", model.facts)
-    network.save_config(part)
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
@@ -288,11 +237,6 @@ class Counted:
         tensor = self._tensors(name, *args, **options)
         self.bytes += tensor.numel() * self._itemsizes[name]
         return tensor
-
-
-def mib(size: int | None) -> str:
-    """Bytes as MiB; empty where there are none."""
-    return "" if size is None else f"{size / 2**20:.1f}"
 
 
 def show(rows: list[dict[str, Any]], facts: dict[str, Any], out: Path) -> None:

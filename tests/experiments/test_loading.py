@@ -16,10 +16,11 @@ from experiments import cli
 from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
-from experiments.loading import Counted, check_loading, identity, ranks_of, write_checkpoint
+from experiments.loading import Counted, check_loading, ranks_of
 from experiments.models import open_model
 from experiments.params import model_config
 from experiments.resident import resident_bytes
+from experiments.synthetic import identity, write_checkpoint
 from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files
 from tests.experiments.runs import command
@@ -151,7 +152,7 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     class Full:
         free = 1000
 
-    monkeypatch.setattr("experiments.loading.disk_usage", lambda folder: Full)
+    monkeypatch.setattr("experiments.synthetic.disk_usage", lambda folder: Full)
     assert command(monkeypatch, "experiment=loading", "model=pixart_tiny", f"hydra.run.dir={tmp_path}") == 1
     assert capsys.readouterr().err.startswith(f"failed: {tmp_path}/checkpoint-")
     assert not list(tmp_path.iterdir())
