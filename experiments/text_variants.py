@@ -40,13 +40,22 @@ class TextVariantsConfig:
     """`models` are run, `counted` only counted, on `devices` of them (`full_devices`, each with as many patches)."""
 
     name: str = "text_variants"
-    models: list[str] = field(default_factory=lambda: ["sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny"])
+    models: list[str] = field(
+        default_factory=lambda: ["sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny"]
+    )
     devices: list[int] = field(default_factory=lambda: [1, 2, 4])
     patches: int = 4
     warmup: int = 1
     gain: float = 2.0
     counted: list[str] = field(
-        default_factory=lambda: ["sd3_medium", "sd35_large", "flux_dev", "flux2_dev", "flux2_klein_4b"]
+        default_factory=lambda: [
+            "sd3_medium",
+            "sd35_large",
+            "flux_dev",
+            "flux2_dev",
+            "flux2_klein_4b",
+            "qwen_image",
+        ]
     )
     full_devices: int = 8
 
