@@ -27,7 +27,7 @@ ARCHITECTURES = (
 RENAMED = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTTransformer2DModel"}
 """What `Transformer2DModel` is called today, by its `norm_type`: PixArt and DiT were published under that name."""
 
-SMALL = ("*.json", "*.txt", "*.model")
+SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 """What is fetched of every part of a pipeline: configurations and vocabularies."""
 
 VARIANTS = "*/*.*.safetensors"
