@@ -246,7 +246,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     lower = table[(table.warmup == 0) & (table.devices == DEVICES) & (table.method == "pipefusion")]
     without = lower.groupby(["model", "method"], as_index=False).peak_bytes.max()
     models = [model for model in record["models"] if model in set(rows.model)]
-    across = min(5, len(models))
+    across = min(4, len(models))
     down = -(-len(models) // across)
     with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9}):
         sheet = Figure(figsize=(1.3 + 2.5 * across, 0.9 + 2.35 * down), layout="constrained")
