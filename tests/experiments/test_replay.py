@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from experiments.replay import main, must_equal_serial, replay
+from tests.experiments.runs import command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,3 +73,13 @@ def test_nothing_of_ours_takes_part() -> None:
     code = f"import sys, experiments.replay; print([m for m in sys.modules if {ours}])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "model", ["sd3_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny", "hunyuan_tiny", "dit_tiny"]
+)
+def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [f"model={model}", "method=pipefusion", "devices=2", "method.patches=2", "method.warmup=2"]
+    chosen += ["steps=2", "cluster=sim", "guidance_scale=3", "prompt=[a,b]", "measure.memory=false"]
+    assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 0
+    assert main([str(tmp_path)]) == 0
