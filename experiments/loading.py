@@ -30,14 +30,13 @@ from experiments.check import CHOICES, ConfigError, check_model, first_line, nea
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.models import Model, open_model, scheduler_of
 from experiments.records import git_commit, write_csv, write_json
 from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
 from experiments.synthetic import identity, mib, write_checkpoint, written
 from experiments.weights import check_weights, read_tensors
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
 from pipefusion.core.weights import DTYPES
 
@@ -195,11 +194,9 @@ def load_rank(cfg: dict[str, Any], method: str, devices: int, rank: int) -> dict
     model = open_model(ModelConfig(**cfg["model"]))
     module = METHODS[method]
     method_cfg = module.Config()
-    chosen = choose_scheduler(model, "shipped")
-    assert isinstance(chosen, tuple), chosen
     fabric = SilentFabric(Mesh({method_cfg.axis: devices}), rank, torch.device("meta"))
     dit = model.view()
-    module.build(dit, fabric, method_cfg, make_scheduler(*chosen, cfg["steps"]))
+    module.build(dit, fabric, method_cfg, scheduler_of(model, "shipped", cfg["steps"]))
     assert model.folder is not None
     tensors = Counted(model.tensors(), model.folder / "transformer")
     gc.collect()

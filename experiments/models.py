@@ -115,6 +115,16 @@ def random_tensors(class_name: str, config: dict[str, Any], seed: int) -> Callab
     return read
 
 
+def louder(read: Callable[..., Tensor], gain: float) -> Callable[..., Tensor]:
+    """Weights with every matrix multiplied: what random ones need for prompt and attention to matter."""
+
+    def tensors(*args: Any, **kwargs: Any) -> Tensor:
+        tensor = read(*args, **kwargs)
+        return tensor * gain if tensor.ndim == 2 else tensor
+
+    return read if gain == 1 else tensors
+
+
 def open_model(cfg: ModelConfig) -> Model:
     """The model of a configuration: reads its JSON files, no tensors. Raises ValueError and OSError."""
     given = dict(cfg.architecture or {})
@@ -125,9 +135,6 @@ def open_model(cfg: ModelConfig) -> Model:
     if folder is not None:
         config = json.loads((folder / "transformer" / "config.json").read_text())
         class_name = architecture_of(config)
-        # As diffusers' own `from_config`: older files name what only other classes took.
-        taken = inspect.signature(getattr(diffusers, class_name).__init__).parameters
-        config = {key: value for key, value in config.items() if key in taken}
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         path = folder / "pipefusion_lab.json"
         facts = {**facts_in(folder), **facts, **(json.loads(path.read_text()) if path.exists() else {})}
@@ -138,10 +145,8 @@ def open_model(cfg: ModelConfig) -> Model:
         facts = {"pixel_space": True, "latent_factor": 8, **facts}
     if class_name not in VIEWS:
         raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
-    config = whole_config(getattr(diffusers, class_name), config)
+    config = whole_config(getattr(diffusers, class_name), config, strict=folder is None)
     facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
-    if class_name == "DiTTransformer2DModel":
-        facts["text_tokens"] = 0
     pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
     resolution = cfg.resolution or facts.get("resolution") or config.get("sample_size", 128) * pixels
     return Model(
@@ -165,15 +170,18 @@ def facts_in(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def whole_config(stock: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the constructor's defaults filled in. Raises TypeError for what it does not take."""
-    config = {key: value for key, value in config.items() if not key.startswith("_")}
+def whole_config(stock: Any, config: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """A configuration with the constructor's defaults filled in.
+
+    What the constructor does not take is left out, as diffusers' own `from_config` does (older files name what only
+    other classes took), or with `strict` a TypeError.
+    """
     taken = inspect.signature(stock.__init__).parameters
     unknown = config.keys() - taken.keys()
-    if unknown:
+    if strict and unknown:
         raise TypeError(f"{stock.__name__} takes no {', '.join(sorted(unknown))}")
     defaults = {name: p.default for name, p in taken.items() if name != "self"}
-    return defaults | config
+    return defaults | {key: value for key, value in config.items() if key in taken}
 
 
 def is_flow(scheduler: dict[str, Any]) -> bool:

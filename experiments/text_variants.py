@@ -24,7 +24,7 @@ from baselines import serial
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.inputs import draw_noise, random_prompts
-from experiments.models import Model, open_model, scheduler_of
+from experiments.models import Model, louder, open_model, scheduler_of
 from experiments.params import model_config
 from experiments.records import git_commit, write_json
 from pipefusion.core.dit import Conditioning
@@ -102,16 +102,6 @@ def compared(model: Model, name: str, cfg: RunConfig) -> list[dict[str, Any]]:
 
 def method_of(options: TextVariantsConfig, text: str, patches: int | None = None) -> pipefusion.Config:
     return pipefusion.Config(patches=patches or options.patches, warmup=options.warmup, text=text)
-
-
-def louder(read: Callable[..., Tensor], gain: float) -> Callable[..., Tensor]:
-    """Weights with every matrix multiplied."""
-
-    def tensors(*args: Any, **kwargs: Any) -> Tensor:
-        tensor = read(*args, **kwargs)
-        return tensor * gain if tensor.ndim == 2 else tensor
-
-    return tensors
 
 
 def sample(

@@ -103,13 +103,7 @@ def _template(name: str, changes: tuple[tuple[str, Any], ...]) -> DiT:
 
 
 def weights_of(case: Case) -> Callable[..., Tensor]:
-    read = tensors_of(case.model, tuple(sorted(case.architecture.items())))
-
-    def louder(*args: Any, **kwargs: Any) -> Tensor:
-        tensor = read(*args, **kwargs)
-        return tensor * case.gain if tensor.ndim == 2 else tensor
-
-    return read if case.gain == 1 else louder
+    return models.louder(tensors_of(case.model, tuple(sorted(case.architecture.items()))), case.gain)
 
 
 def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:

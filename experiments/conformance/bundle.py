@@ -29,7 +29,7 @@ from experiments.conformance.tensors import (
     read_latents,
     read_tensors,
 )
-from experiments.models import FACTS, VIEWS, Model, choose_scheduler, open_model
+from experiments.models import FACTS, VIEWS, Model, choose_scheduler, louder, open_model
 from experiments.weights import check_weights
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
@@ -60,13 +60,7 @@ class Bundle:
 
     def tensors(self) -> Callable[..., Tensor]:
         """What `DiT.load` reads."""
-        read, gain = self.model.tensors(), self.told["model"]["gain"]
-
-        def louder(*args: Any, **options: Any) -> Tensor:
-            tensor = read(*args, **options)
-            return tensor * gain if tensor.ndim == 2 else tensor
-
-        return read if gain == 1 else louder
+        return louder(self.model.tensors(), self.told["model"]["gain"])
 
 
 def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:

@@ -50,7 +50,6 @@ class StageSkips:
         size = batch * shape.tokens * shape.hidden
         self.buffers = {giver: fabric.empty("comm", size, dtype=dtype) for giver in self.sources}
         self.kept: dict[int, Tensor] = {}
-        self.arriving: dict[int, Work] = {}
         self.posted: dict[tuple[Where, int], tuple[Tensor, Work]] = {}
         self.sending: deque[list[Work]] = deque([[]])
         self.job = jobs[0]

@@ -15,6 +15,7 @@ from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import SelfOrCross, Site
 from pipefusion.views.stock import (
     StockView,
+    patch_embedded,
     sincos_positions,
     time_embedder,
     unpatchified,
@@ -116,9 +117,7 @@ class View(StockView):
         return Modulation(times, text, embedded)
 
     def embed(self, latent: Tensor, rows: range, text: Tensor) -> Tokens:
-        hidden = self.model.pos_embed.proj(latent.to(self.dtype)).flatten(2).transpose(1, 2)  # [b, t, hs]
-        positions = self.model.pos_embed.pos_embed[:, self.shape.band_tokens(rows)]
-        return Tokens((hidden + positions).to(self.dtype))
+        return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

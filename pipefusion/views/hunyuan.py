@@ -14,7 +14,14 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Rotary, SelfOrCross, Site
-from pipefusion.views.stock import StockView, set_rotary, time_embedder, unpatchified, without_variance
+from pipefusion.views.stock import (
+    StockView,
+    cross_attention_plan,
+    set_rotary,
+    time_embedder,
+    unpatchified,
+    without_variance,
+)
 
 BASE_PIXELS = 512  # the picture that rotary positions are counted on, in its pipeline
 ORIGINAL_PIXELS = 1024  # the size of the original that versions before 1.2 are told, by default
@@ -124,10 +131,7 @@ class View(StockView):
         return self.model.rotary_cos[band], self.model.rotary_sin[band]
 
     def tensor_plan(self, layer: int) -> TensorPlan:
-        hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)
-        queries = [f"attn{n}.to_{part}" for n in (1, 2) for part in "qkv"]
-        columns = dict.fromkeys(queries, hs) | {"ff.net.0.proj": mlp}
-        return TensorPlan(columns, {"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ff.net.2": mlp})
+        return cross_attention_plan(self.shape)
 
     def text(self, cond: Conditioning) -> Text:
         first, second = (

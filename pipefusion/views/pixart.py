@@ -15,6 +15,8 @@ from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import SelfOrCross, Site
 from pipefusion.views.stock import (
     StockView,
+    cross_attention_plan,
+    patch_embedded,
     sincos_positions,
     time_embedder,
     unpatchified,
@@ -102,10 +104,7 @@ class View(StockView):
             self.model.pos_embed.pos_embed = sincos_positions(self.model.pos_embed, self.shape, self.device)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
-        hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)
-        queries = [f"attn{n}.to_{part}" for n in (1, 2) for part in "qkv"]
-        columns = dict.fromkeys(queries, hs) | {"ff.net.0.proj": mlp}
-        return TensorPlan(columns, {"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ff.net.2": mlp})
+        return cross_attention_plan(self.shape)
 
     def text(self, cond: Conditioning) -> Text:
         mask = cond.stacked("prompt_mask").to(self.device, self.dtype)
@@ -126,9 +125,7 @@ class View(StockView):
         return Modulation(blocks, embedded)
 
     def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
-        hidden = self.model.pos_embed.proj(latent.to(self.dtype)).flatten(2).transpose(1, 2)  # [b, t, hs]
-        positions = self.model.pos_embed.pos_embed[:, self.shape.band_tokens(rows)]
-        return Tokens((hidden + positions).to(self.dtype))
+        return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

@@ -13,7 +13,12 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Joint, Site
-from pipefusion.views.stock import StockView, time_embedder, unpatchified
+from pipefusion.views.stock import (
+    StockView,
+    patch_embedded,
+    time_embedder,
+    unpatchified,
+)
 
 
 class Text(NamedTuple):
@@ -133,9 +138,7 @@ class View(StockView):
         return self.model.time_text_embed(timestep.to(self.device).expand(batch), text.pooled)  # [b, hs]
 
     def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
-        hidden = self.model.pos_embed.proj(latent.to(self.dtype)).flatten(2).transpose(1, 2)  # [b, t, hs]
-        positions = self.model.pos_embed.pos_embed[:, self.shape.band_tokens(rows)]
-        return Tokens((hidden + positions).to(self.dtype), text.tokens)
+        return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows), text.tokens)
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

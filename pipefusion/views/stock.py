@@ -10,7 +10,7 @@ import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
-from pipefusion.core.dit import DiT, Shard, clone_modules
+from pipefusion.core.dit import DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.shape import DiTShape, linear
 
 
@@ -136,6 +136,20 @@ def sincos_positions(module: Any, shape: DiTShape, device: torch.device) -> Tens
         device=torch.device("cpu"),
     )
     return table.float().unsqueeze(0).to(device)
+
+
+def patch_embedded(model: Any, shape: DiTShape, latent: Tensor, rows: range) -> Tensor:
+    """A band of the latent [b, C, rows*patch, W] through a `PatchEmbed`, with its positions: [b, t, hs]."""
+    hidden = model.pos_embed.proj(latent).flatten(2).transpose(1, 2)  # [b, t, hs]
+    return (hidden + model.pos_embed.pos_embed[:, shape.band_tokens(rows)]).to(latent.dtype)
+
+
+def cross_attention_plan(shape: DiTShape) -> TensorPlan:
+    """What tensor parallelism splits in a block of self-attention, cross-attention and MLP."""
+    hs, mlp = (shape.hidden,), (shape.mlp_hidden,)
+    queries = [f"attn{n}.to_{part}" for n in (1, 2) for part in "qkv"]
+    columns = dict.fromkeys(queries, hs) | {"ff.net.0.proj": mlp}
+    return TensorPlan(columns, {"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ff.net.2": mlp})
 
 
 def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
