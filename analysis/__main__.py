@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import accounting as accounts
-from analysis import figures, params, published, scaling, style, tables, trace
+from analysis import accounting_figure, figures, params, published, scaling, style, tables, trace
 from analysis import loading as loads
 from analysis import text_variants as texts
 from analysis.gantt import gantt
@@ -131,7 +131,7 @@ def accounting(results: Path) -> list[Path]:
     """What every device of every full-size model holds and sends, with Table 1 of the paper beside it."""
     record, table = accounts.load(results / "records/accounting")
     written = accounts.save(record, table, results / "published", results / "tables", "accounting")
-    return written + style.save(accounts.figure(record, table), results / "figures", "accounting")
+    return written + style.save(accounting_figure.figure(record, table), results / "figures", "accounting")
 
 
 OUTPUTS: list[Callable[[Path], list[Path]]] = [
