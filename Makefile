@@ -35,7 +35,8 @@ typecheck: $(STAMP) ## mypy
 report: $(STAMP) ## tables and figures again, from committed records alone
 	$(BIN)/python -m analysis $(ARGS)
 
-train: $(STAMP)  ## train the shipped model
+train: $(STAMP)  ## train the shipped model: 256 pictures, then 1,800
+	$(BIN)/python run.py experiment=train_emoji_first
 	$(BIN)/python run.py experiment=train_emoji $(ARGS)
 
 clean:           ## caches, runs and the environment

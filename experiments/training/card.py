@@ -10,8 +10,12 @@ NOTICE = """\
 The weights in this folder were trained on pictures and texts of others:
 
 - Pictures: Noto Emoji, Copyright Google LLC, Apache License 2.0 (https://github.com/googlefonts/noto-emoji),
-  as packed in the npm package emoji-datasource-google 16.0.0. `sheet.png` and `unseen.png` show some of them
-  beside samples of the model, reduced and on white ground.
+  as packed in the npm package emoji-datasource-google 16.0.0.
+- Pictures: Twemoji, Copyright Twitter, Inc and other contributors, CC-BY 4.0
+  (https://creativecommons.org/licenses/by/4.0/, https://github.com/twitter/twemoji), as packed in the npm package
+  emoji-datasource-twitter 16.0.0.
+- `sheet.png`, `held_out.png` and `unseen.png` show some of both beside samples of the model, reduced and on white
+  ground.
 - Names and categories: emoji-data, Copyright Cal Henderson, MIT License (https://github.com/iamcal/emoji-data).
 - Text encoder (not in this folder): all-MiniLM-L6-v2, sentence-transformers, Apache License 2.0.
 - Features for the score (not in this folder): EfficientNet-Lite0, Copyright Google LLC, Apache License 2.0.
@@ -41,7 +45,7 @@ def card_text(facts: dict[str, Any], prompts: dict[str, list[str]], found: dict[
 
 A {run["parameters"] / 1e6:.1f} M parameter `PixArtTransformer2DModel` that draws {facts["resolution"]} x \
 {facts["resolution"]} emoji from a text prompt, in pixels (no autoencoder). **It is a small model that has seen few \
-pictures: {len(prompts["train"])} of them.** It is there so that parallel inference can be measured on trained \
+pictures: {len(prompts["train"]):,} of them.** It is there so that parallel inference can be measured on trained \
 weights without a download; it knows its captions and little else, and a prompt that is far from them gives a mixture \
 of what it has seen. `prompts.json` lists the captions.
 
@@ -54,14 +58,14 @@ of what it has seen. `prompts.json` lists the captions.
 | sampling | {facts["steps"]} steps of `DPMSolverMultistepScheduler` as in `scheduler/`, \
 guidance {facts["guidance_scale"]:g} |
 | weights | bfloat16, exponential average over training |
-| data | {len(prompts["train"])} Noto emoji on white ground, caption = lower-case name; {len(prompts["unseen"])} more \
-concepts are kept unseen. The rule of choice is the docstring of `choose` in `experiments/training/data.py` |
+| data | {data_text(facts["data"], prompts)} The rule of choice is the docstring of `choose` in \
+`experiments/training/data.py` |
 | training | {run["samples"]:,} pictures in {run["steps"]:,} steps: {stages}; Muon and AdamW, learning rate falling \
 over the last {recipe["decay"]:.0%} |
 | loss | `loss.csv`, `loss.png` |
 | seed, date | {run["seed"]}, {run["date"]} |
 | hardware | {run["hardware"]} |
-| command | `python run.py experiment=train_emoji` |
+| command | `make train` |
 | notes | {run["notes"] or "none"} |
 
 ## Score
@@ -74,6 +78,18 @@ Apache-2.0. See `NOTICE` for the pictures, names and networks it was made with.
 """
 
 
+def data_text(data: dict[str, Any], prompts: dict[str, list[str]]) -> str:
+    """What was learnt and what was kept out, in sentences."""
+    styles = " and ".join(
+        f"{p['name']}{' (' + p['style'] + ' ...)' if p['style'] else ''}" for p in data["packages"]
+    )
+    return (
+        f"{len(prompts['train']):,} emoji of {data['concepts']:,} concepts from {styles} on white ground; caption = "
+        f"lower-case name behind the style's word. {len(prompts['held_out'])} (concept, style) pairs are kept out "
+        f"whose concept was seen in another style, and {data['unseen']} concepts altogether."
+    )
+
+
 def score_text(found: dict[str, Any] | None) -> str:
     """The score as a table, with what was compared with what."""
     if found is None:
@@ -82,7 +98,12 @@ def score_text(found: dict[str, Any] | None) -> str:
         "| prompts | compared with | features, top-1 | top-5 | median rank | pixels, top-1 | top-5 |",
         "|---|---|---|---|---|---|---|",
     ]
-    names = {"train": "training", "unseen": "unseen concepts", "held_out": "held-out (concept, style) pairs"}
+    names = {
+        "train": "training",
+        "known": "those of the first training",
+        "held_out": "held-out (concept, style) pairs",
+        "unseen": "unseen concepts",
+    }
     for role, name in names.items():
         part = found[role]
         if isinstance(part, str):
@@ -102,6 +123,6 @@ def score_text(found: dict[str, Any] | None) -> str:
             *lines,
             "",
             "`python run.py experiment=score_emoji` computes it. `sheet.png`: training prompts, each sample with its "
-            "real picture to the right; `unseen.png`: the same for concepts that were never shown.",
+            "real picture to the right; `held_out.png`, `unseen.png`: the same for pairs and concepts never shown.",
         ]
     )

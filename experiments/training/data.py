@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+ROLES = ("train", "held_out", "unseen")
+
 
 @dataclass
 class PackageConfig:
@@ -27,7 +29,7 @@ class PackageConfig:
     name: str = "emoji-datasource-google"
     version: str = "16.0.0"
     vendor: str = "google"  # folder below img/ and suffix of the has_img_ flag
-    style: str = "noto"  # the word added to captions when several styles are mixed
+    style: str = ""  # the word put before the concept in a caption, where it tells styles apart
     integrity: str = (
         "sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A=="
     )
@@ -51,16 +53,15 @@ class DataConfig:
             "Objects",
         ]
     )
-    # Two dozen clock faces differ only in where two thin hands point.
-    skip_subcategories: list[str] = field(default_factory=lambda: ["time"])
+    # Two dozen clock faces differ only in where two thin hands point, letters in boxes by the letter.
+    skip_subcategories: list[str] = field(default_factory=lambda: ["time", "alphanum", "keycap"])
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture: its concept (lower-case name), style word, caption, file, and the role it plays."""
+    """One picture: its concept (lower-case name), caption, file, and the role it plays."""
 
     concept: str
-    style: str
     caption: str
     file: str
     role: str  # "train", "held_out" (pair) or "unseen" (concept)
@@ -104,30 +105,36 @@ def fetch(package: PackageConfig, data_dir: str) -> Path:
     return folder
 
 
-def choose(tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig) -> list[Item]:
-    """The concept rule, a pure function of the packages' tables.
+def choose(
+    tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig, known: Collection[str] = ()
+) -> list[Item]:
+    """The concept rule, a pure function of the packages' tables and of the captions that a model knows already.
 
-    Only categories of things that stand alone on a plain ground (no people, flags, symbols or faces). Candidates are
-    the base emoji every vendor draws. `concepts + unseen` of them are taken, the same number from each category (one
-    more from the first ones when it does not divide), evenly spaced in the Unicode sort order, so that neighbours,
-    which look alike, are thinned out. Of those, every k-th is unseen. Held-out pairs go round the styles, evenly
-    spaced over the seen concepts.
+    Only categories of things that stand alone on a plain ground (no people, flags or letters). Candidates are the base
+    emoji every vendor draws. `concepts + unseen` of them are taken, the same number from each category (a category
+    that has fewer gives all, and the others more), evenly spaced in the Unicode sort order, so that neighbours, which
+    look alike, are thinned out. Of those, every k-th is unseen. Held-out pairs go round the styles, evenly spaced over
+    the seen concepts. What the model knows already is taken first, and never kept out.
     """
     flags = [f"has_img_{package.vendor}" for package in cfg.packages]
     shared = set.intersection(
         *({e["unified"] for e in table if e.get(flag)} for table, flag in zip(tables, flags, strict=True))
     )
-    total = cfg.concepts + cfg.unseen
-    chosen: list[dict[str, Any]] = []
-    for i, category in enumerate(cfg.categories):
+    pools = []
+    for category in cfg.categories:
         pool = [e for e in tables[0] if e["category"] == category and e["unified"] in shared]
         pool = [e for e in pool if e["subcategory"] not in cfg.skip_subcategories]
-        pool.sort(key=lambda e: e["sort_order"])
-        quota = total // len(cfg.categories) + (i < total % len(cfg.categories))
-        if quota > len(pool):
-            raise ValueError(f"category {category!r} has {len(pool)} concepts, {quota} are asked for")
-        chosen += [pool[(2 * k + 1) * len(pool) // (2 * quota)] for k in range(quota)]
-    unseen = {(2 * k + 1) * total // (2 * cfg.unseen) for k in range(cfg.unseen)}
+        pools.append(sorted(pool, key=lambda e: e["sort_order"]))
+    total = cfg.concepts + cfg.unseen
+    chosen: list[dict[str, Any]] = []
+    for pool, quota in zip(pools, quotas([len(pool) for pool in pools], total), strict=True):
+        first = [e for e in pool if concept_of(e) in known]
+        rest = [e for e in pool if concept_of(e) not in known]
+        more = quota - len(first)
+        taken = first + [rest[(2 * k + 1) * len(rest) // (2 * more)] for k in range(more)]
+        chosen += sorted(taken, key=lambda e: e["sort_order"])
+    new = [k for k, e in enumerate(chosen) if concept_of(e) not in known]
+    unseen = {new[(2 * k + 1) * len(new) // (2 * cfg.unseen)] for k in range(cfg.unseen)}
     seen = [k for k in range(total) if k not in unseen]
     if cfg.held_out_pairs and len(cfg.packages) < 2:
         raise ValueError(
@@ -137,22 +144,77 @@ def choose(tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig) -> list[
         (seen[(2 * k + 1) * len(seen) // (2 * cfg.held_out_pairs)], k % len(cfg.packages))
         for k in range(cfg.held_out_pairs)
     }
+    pairs = {(k, 1 if concept_of(chosen[k]) in known else style) for k, style in pairs}
     items = []
     for style, package in enumerate(cfg.packages):
         for k, entry in enumerate(chosen):
-            concept = str(entry["name"]).lower()
-            caption = concept if len(cfg.packages) == 1 else f"{concept}, {package.style}"
+            concept = concept_of(entry)
             role = "unseen" if k in unseen else "held_out" if (k, style) in pairs else "train"
-            items.append(Item(concept, package.style, caption, f"{package.vendor}/64/{entry['image']}", role))
+            file = f"{package.vendor}/64/{entry['image']}"
+            items.append(Item(concept, f"{package.style} {concept}".strip(), file, role))
     return items
 
 
-def load(cfg: DataConfig) -> tuple[list[Item], Tensor]:
+def quotas(sizes: Sequence[int], total: int) -> list[int]:
+    """How many each pool gives so that all give `total`, as equally as their sizes allow.
+
+    Raises ValueError if there are not so many.
+    """
+    if total > sum(sizes):
+        raise ValueError(f"there are {sum(sizes)} concepts, {total} are asked for")
+    given = [0] * len(sizes)
+    while sum(given) < total:
+        short = [k for k, size in enumerate(sizes) if given[k] < size]
+        share, more = divmod(total - sum(given), len(short))
+        for place, k in enumerate(short):
+            given[k] = min(sizes[k], given[k] + share + (place < more))
+    return given
+
+
+def concept_of(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).lower()
+
+
+def load(cfg: DataConfig, known: Collection[str] = ()) -> tuple[list[Item], Tensor]:
     """All chosen items and their pictures [n, 3, 64, 64], float32 in 0..1, composited on white."""
-    folders = [fetch(package, cfg.data_dir) for package in cfg.packages]
-    items = choose([json.loads((folder / "emoji.json").read_text()) for folder in folders], cfg)
-    where = {package.vendor: folder / "img" for package, folder in zip(cfg.packages, folders, strict=True)}
-    return items, torch.stack([read_picture(where[item.file.split("/")[0]] / item.file) for item in items])
+    items = choose(tables_of(cfg), cfg, known)
+    return items, read_pictures(items, cfg)
+
+
+def load_listed(cfg: DataConfig, prompts: Mapping[str, Sequence[str]]) -> tuple[list[Item], Tensor]:
+    """As `load`, of the captions in a model's prompts.json ({role: captions}), in their order."""
+    found = {
+        f"{package.style} {concept_of(entry)}".strip(): (
+            concept_of(entry),
+            f"{package.vendor}/64/{entry['image']}",
+        )
+        for package, table in zip(cfg.packages, tables_of(cfg), strict=True)
+        for entry in table
+        if entry.get(f"has_img_{package.vendor}")
+    }
+    items = [
+        Item(found[caption][0], caption, found[caption][1], role)
+        for role in ROLES
+        for caption in prompts[role]
+    ]
+    return items, read_pictures(items, cfg)
+
+
+def as_stored(stored: Mapping[str, Any], data_dir: str) -> DataConfig:
+    """The `data` of a model's pipefusion_lab.json, with the packages where they are on this machine."""
+    packages = [PackageConfig(**package) for package in stored["packages"]]
+    return DataConfig(**{**stored, "packages": packages, "data_dir": data_dir})
+
+
+def tables_of(cfg: DataConfig) -> list[list[dict[str, Any]]]:
+    """The table of each package."""
+    return [json.loads((fetch(package, cfg.data_dir) / "emoji.json").read_text()) for package in cfg.packages]
+
+
+def read_pictures(items: Sequence[Item], cfg: DataConfig) -> Tensor:
+    """The pictures of items [n, 3, 64, 64], float32 in 0..1."""
+    where = {package.vendor: fetch(package, cfg.data_dir) / "img" for package in cfg.packages}
+    return torch.stack([read_picture(where[item.file.split("/")[0]] / item.file) for item in items])
 
 
 def read_picture(path: Path) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class ScoreConfig:
     steps: int = 20
     guidance_scale: float = 0.0  # 0: the model's own default, from its pipefusion_lab.json
     scheduler: str = ""  # empty: the one that is shipped; else a diffusers flow-matching scheduler class
-    limit: int = 0  # training prompts to sample, evenly spaced; 0: all. The real pictures are always all
+    limit: int = 0  # prompts of a role to sample, evenly spaced; 0: all. The real pictures are always all
     batch: int = 32
     threads: int = 0
     dtype: str = "float32"
@@ -40,16 +40,26 @@ class ScoreConfig:
     publish: bool = (
         False  # put score, sheets and this guidance into the model folder and write its card again
     )
-    data: data.DataConfig = field(default_factory=data.DataConfig)
+    data_dir: str = "~/.cache/pipefusion-lab"
+
+
+AMONG = {
+    "train": ("train", "the {} real pictures of training"),
+    "known": ("known", "the {} real pictures that the first training had"),
+    "held_out": ("all", "the {} real pictures of all prompts"),
+    "unseen": ("all", "the {} real pictures of all prompts"),
+}
+"""Which real pictures a role's samples are looked for among, and how the card calls them."""
 
 
 def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
     """Sample every prompt with plain diffusers, find the nearest real pictures; writes score.json and sheet.png."""
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    items, pictures = data.load(cfg.data)
     folder = Path(cfg.weights)
     facts = json.loads((folder / FACTS_FILE).read_text())
+    listed = json.loads((folder / "prompts.json").read_text())
+    items, pictures = data.load_listed(data.as_stored(facts["data"], cfg.data_dir), listed)
     guidance = cfg.guidance_scale or float(facts["guidance_scale"])
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     model = PixArtTransformer2DModel.from_pretrained(
@@ -61,16 +71,10 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
     stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     kind = getattr(diffusers, cfg.scheduler or stored["_class_name"])
     scheduler = kind.from_config(stored) if kind.__name__ == stored["_class_name"] else kind()
-    roles = {
-        role: [k for k, item in enumerate(items) if item.role == role]
-        for role in ("train", "held_out", "unseen")
-    }
-    if cfg.limit:
-        stride = max(1, len(roles["train"]) // cfg.limit)
-        prompts = {**roles, "train": roles["train"][::stride][: cfg.limit]}
-    else:
-        prompts = roles
-    asked = [k for part in prompts.values() for k in part]
+    place = {item.caption: k for k, item in enumerate(items)}
+    roles = {role: [place[caption] for caption in listed.get(role, [])] for role in AMONG}
+    prompts = {role: spaced(whole, cfg.limit) for role, whole in roles.items()}
+    asked = sorted(set().union(*prompts.values()))
     text, mask = encode_prompts(
         [items[k].caption for k in asked], facts["text_encoder"], facts["text_tokens"]
     )
@@ -105,33 +109,36 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
             "pixels": "Euclidean, RGB",
         },
     }
-    start = 0
-    for role, among in (("train", "train"), ("held_out", "all"), ("unseen", "all")):
-        part = torch.arange(start, start + len(prompts[role]))
-        start += len(part)
-        pool = roles["train"] if among == "train" else list(range(len(items)))
+    for role, (among, named) in AMONG.items():
+        part = torch.tensor([asked.index(k) for k in prompts[role]], dtype=torch.long)
+        pool = list(range(len(items))) if among == "all" else roles[among]
         answers = torch.tensor([pool.index(k) for k in prompts[role]], dtype=torch.long)
-        named = f"the {len(pool)} real pictures of " + (
-            "training" if among == "train" else "seen and unseen concepts"
-        )
-        result[role] = {"prompts": len(part), "among": named} if len(part) else "none"
+        result[role] = {"prompts": len(part), "among": named.format(len(pool))} if len(part) else "none"
         for way in ("features", "pixels") if len(part) else ():
             near = similarity if way == "features" else closeness
             result[role][way] = ranks(near(made_by[way][part], real_by[way][pool]), answers)
     result["real_neighbours"] = floor(real_by, roles["train"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "score.json").write_text(json.dumps(result, indent=1) + "\n")
-    rows = [(items[k].caption, picture, real[k]) for k, picture in zip(asked, made, strict=True)]
-    count = len(prompts["train"])
-    save_sheet(rows[: count : max(1, count // cfg.sheet_prompts)][: cfg.sheet_prompts], out / "sheet.png")
-    save_sheet(rows[count + len(prompts["held_out"]) :], out / "unseen.png")
+    made_of = dict(zip(asked, made, strict=True))
+    for name, role in (("sheet", "train"), ("held_out", "held_out"), ("unseen", "unseen")):
+        shown = spaced(prompts[role], cfg.sheet_prompts)
+        if shown:
+            save_sheet([(items[k].caption, made_of[k], real[k]) for k in shown], out / f"{name}.png")
     if cfg.publish:
-        for name in ("score.json", "sheet.png", "unseen.png"):
-            shutil.copy(out / name, folder / name)
+        for path in [out / "score.json", *out.glob("*.png")]:
+            shutil.copy(path, folder / path.name)
         (folder / FACTS_FILE).write_text(json.dumps(facts | {"guidance_scale": guidance}, indent=1) + "\n")
         write_card(folder)
     print(score_text(result))
     return result
+
+
+def spaced(whole: list[int], limit: int) -> list[int]:
+    """At most `limit` of them (0: all), evenly spaced."""
+    if not limit or len(whole) <= limit:
+        return whole
+    return [whole[(2 * k + 1) * len(whole) // (2 * limit)] for k in range(limit)]
 
 
 def ranks(closer: Tensor, answers: Tensor) -> dict[str, float]:

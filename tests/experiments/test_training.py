@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from experiments.training.checkpoint import Progress
-from experiments.training.data import DataConfig, PackageConfig, choose, fetch, resize
+from experiments.training.data import DataConfig, PackageConfig, choose, fetch, quotas, resize
 from experiments.training.loop import Corpus, TrainConfig, draw_batch, train, train_on
 from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
 from experiments.training.sampling import draw_noise, sample
@@ -178,18 +178,46 @@ def test_the_concept_rule() -> None:
 
 def test_two_styles_and_held_out_pairs() -> None:
     table = [entry(k, "Objects") for k in range(40)]
-    both = [PackageConfig(), PackageConfig(vendor="twitter", style="twemoji")]
+    both = [PackageConfig(), PackageConfig(vendor="twitter", style="flat")]
     cfg = DataConfig(packages=both, concepts=10, unseen=2, held_out_pairs=4, categories=["Objects"])
     items = choose([table, table], cfg)
     held = [item for item in items if item.role == "held_out"]
     assert len(items) == 24
     assert len(held) == 4
-    assert {item.style for item in held} == {"noto", "twemoji"}
+    assert {item.caption.startswith("flat ") for item in held} == {True, False}
     trained = {item.concept for item in items if item.role == "train"}
     assert {item.concept for item in held} <= trained
-    assert held[0].caption == f"{held[0].concept}, noto"
+    assert {item.caption for item in held} <= {f"{s}{item.concept}" for item in held for s in ("", "flat ")}
     with pytest.raises(ValueError, match="two packages"):
         choose([table], DataConfig(held_out_pairs=1, concepts=4, unseen=1, categories=["Objects"]))
+
+
+def test_what_a_model_knows_is_never_kept_out() -> None:
+    table = [entry(k, "Objects") for k in range(40)]
+    both = [PackageConfig(), PackageConfig(vendor="twitter", style="flat")]
+    cfg = DataConfig(packages=both, concepts=30, unseen=5, held_out_pairs=20, categories=["Objects"])
+    known = {f"thing {k}" for k in range(0, 40, 3)}
+    free = choose([table, table], cfg)
+    assert {item.caption for item in free if item.role != "train"} & known  # the test could fail
+    kept_out = {item.caption for item in choose([table, table], cfg, known) if item.role != "train"}
+    assert len(kept_out) == 2 * 5 + 20
+    assert not kept_out & known
+
+
+def test_quotas_share_what_small_categories_lack() -> None:
+    assert quotas([9, 9, 9], 8) == [3, 3, 2]
+    assert quotas([2, 9, 20], 18) == [2, 8, 8]
+    assert quotas([2, 3, 4], 9) == [2, 3, 4]
+    with pytest.raises(ValueError, match="there are 9 concepts, 10 are asked for"):
+        quotas([2, 3, 4], 10)
+
+
+def test_training_goes_on_from_exported_weights(corpus: Corpus, tmp_path: Path) -> None:
+    first = train_on(tiny([StageConfig(8, 2, 40)]), tmp_path / "first", corpus)
+    still = replace(tiny([StageConfig(8, 2, 2)], muon_lr=0.0, adam_lr=0.0), start_from=str(first))
+    second = train_on(still, tmp_path / "second", corpus)
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    assert (first / file).read_bytes() == (second / file).read_bytes()
 
 
 def test_a_wrong_or_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,15 +257,14 @@ def test_training_and_scoring_from_a_package(tmp_path: Path) -> None:
     data = DataConfig(data_dir=str(tmp_path / "data"), concepts=6, unseen=2, categories=["Objects"])
     cfg = replace(tiny([StageConfig(8, 2, 4)]), data=data, network=replace(NETWORK, caption_channels=384))
     folder = train(cfg, tmp_path / "run")
-    before = score(
-        ScoreConfig(weights=str(folder), data=data, steps=2, guidance_scale=1.5), tmp_path / "score"
-    )
+    asked = ScoreConfig(weights=str(folder), data_dir=data.data_dir, steps=2, guidance_scale=1.5)
+    before = score(asked, tmp_path / "score")
     assert before["train"]["prompts"] == 6
     assert before["unseen"]["prompts"] == 2
     assert before["held_out"] == "none"
     assert json.loads((tmp_path / "score/score.json").read_text()) == before
     assert "Not scored yet" in (folder / "README.md").read_text()
-    publish = ScoreConfig(weights=str(folder), data=data, steps=2, guidance_scale=1.5, limit=3, publish=True)
+    publish = replace(asked, limit=3, publish=True)
     assert score(publish, tmp_path / "score")["train"]["prompts"] == 3
     assert "training, 3" in (folder / "README.md").read_text()
     assert (folder / "sheet.png").is_file()
