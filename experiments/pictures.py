@@ -50,3 +50,14 @@ def pictures_of(latents: Tensor, cfg: RunConfig, model: Model) -> list[Image]:
         return []
     # On the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be full.
     return decode(model.folder, latents, cfg.model.tiled, torch.device("cpu"), torch.float32)
+
+
+def pixels_of(latents: Tensor, cfg: RunConfig, model: Model) -> Tensor:
+    """The same pictures as one tensor [B, 3, H, W] uint8. Raises ValueError if there are none."""
+    import numpy as np
+    import torch
+
+    pictures = [np.array(picture.convert("RGB")) for picture in pictures_of(latents, cfg, model)]
+    if not pictures:
+        raise ValueError("the model has no pictures: its latents are not RGB and its weights have no VAE")
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

@@ -41,6 +41,11 @@ def run_rank(run_dir: str, cfg: dict[str, Any]) -> None:
     Writes `.rank-R.json` and `.rank-R.ledger.parquet` into the run directory, rank 0 also `latents.safetensors`.
     Raises FloatingPointError when latents stop being finite, and whatever torch raises when it fails.
     """
+    in_group(cfg, lambda device: measure(Path(run_dir), cfg, device))
+
+
+def in_group(cfg: dict[str, Any], program: Callable[[torch.device], None]) -> None:
+    """Run `program(device)` as a member of the process group that the agent's variables describe."""
     torch.set_num_threads(cfg["threads"])
     device = choose_device(cfg["cluster"]["device"])
     backend = cfg["cluster"]["backend"]
@@ -50,7 +55,7 @@ def run_rank(run_dir: str, cfg: dict[str, Any]) -> None:
     dist.init_process_group(backend, timeout=timeout, device_id=device if device.type == "cuda" else None)
     try:
         with torch.inference_mode():
-            measure(Path(run_dir), cfg, device)
+            program(device)
     finally:
         dist.destroy_process_group()
 
@@ -128,7 +133,12 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
 
 def read_inputs(path: Path, guidance_scale: float, device: torch.device) -> tuple[Tensor, Conditioning]:
     """Noise [B,C,H,W] and conditioning from `inputs.safetensors`."""
-    tensors = load_file(path, device=str(device))
+    return as_inputs(load_file(path, device=str(device)), guidance_scale)
+
+
+def as_inputs(tensors: dict[str, Tensor], guidance_scale: float) -> tuple[Tensor, Conditioning]:
+    """Noise and conditioning, of tensors by their names in `inputs.safetensors`."""
+    tensors = dict(tensors)
     noise, lead = tensors.pop("noise"), "negative_"
     negative = {name.removeprefix(lead): tensors.pop(name) for name in [*tensors] if name.startswith(lead)}
     return noise, Conditioning(tensors, guidance_scale, negative or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from experiments.methods import METHODS
 from experiments.models import Model, scheduler_of
 from experiments.rank import peak_of, progress, read_inputs
 from experiments.report import RankReport, held_parameters, write_latents, write_report
+from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.mesh import Mesh
 from pipefusion.sim.clock import MeasuredClock
 from pipefusion.sim.fabric import SimFabric
@@ -34,6 +36,37 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
         _simulate(cfg, model, run_dir)
 
 
+def sample_once(
+    cfg: RunConfig,
+    model: Model,
+    noise: Tensor,
+    cond: Conditioning,
+    tensors: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Latents [B, C, H, W] of one run, and nothing measured. `tensors` in place of the model's own.
+
+    Raises `RankFailed` and `SimulationError`.
+    """
+    world = World(Mesh({cfg.method.axis: cfg.devices}), CPU, cfg.cluster.topology)
+    samplers = built(cfg, model, world, tensors or model.tensors())[1]
+    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond))[0]
+    assert isinstance(latents, Tensor)
+    return latents
+
+
+def built(
+    cfg: RunConfig, model: Model, world: World, tensors: Callable[..., Tensor]
+) -> tuple[list[DiT], list[Sampler]]:
+    """The view and the sampler of each rank; what several ranks hold is there once."""
+    module, scheduler = METHODS[cfg.method.name], scheduler_of(model, cfg.scheduler, cfg.steps)
+    shared, template = cache(tensors), model.view()
+    dits, samplers = [template.clone() for _ in world.fabrics], []
+    for dit, fabric in zip(dits, world.fabrics, strict=True):
+        samplers.append(module.build(dit, fabric, cfg.method, scheduler))
+        dit.load(shared, CPU)
+    return dits, samplers
+
+
 def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     config, options = as_dict(cfg), cfg.measure
     module = METHODS[cfg.method.name]
@@ -42,13 +75,7 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
     clocks = [MeasuredClock(now) for _ in range(mesh.size)]
     world = World(mesh, CPU, cfg.cluster.topology, clocks=clocks)
-    scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
-    tensors, template = cache(model.tensors()), model.view()  # ranks that hold the same share it
-    dits = [template.clone() for _ in world.fabrics]
-    samplers = []
-    for dit, fabric in zip(dits, world.fabrics, strict=True):
-        samplers.append(module.build(dit, fabric, cfg.method, scheduler))
-        dit.load(tensors, CPU)
+    dits, samplers = built(cfg, model, world, model.tensors())
     assert cfg.guidance_scale is not None
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, CPU)
     ready = time.time()

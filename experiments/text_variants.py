@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,11 @@ from baselines import serial
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.inputs import draw_noise, random_prompts
-from experiments.models import Model, louder, open_model, scheduler_of
+from experiments.models import Model, louder, open_model
 from experiments.params import model_config
 from experiments.records import git_commit, write_json
+from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
-from pipefusion.core.mesh import Mesh
-from pipefusion.sim.network import TopologyConfig
-from pipefusion.sim.world import World
-
-CPU = torch.device("cpu")
 
 
 @dataclass
@@ -78,13 +74,12 @@ def compared(model: Model, name: str, cfg: RunConfig) -> list[dict[str, Any]]:
     """Relative errors (root mean square over that of the reference) of both variants, for each N."""
     options: TextVariantsConfig = cfg.measure
     tensors = louder(model.tensors(), options.gain)
-    reference = sample(model, serial, serial.Config(), 1, cfg, tensors)
+    reference = sample(model, serial.Config(), 1, cfg, tensors)
     alone: Tensor | None = None
     rows = []
     for devices in options.devices:
         got = {
-            text: sample(model, pipefusion, method_of(options, text), devices, cfg, tensors)
-            for text in pipefusion.TEXTS
+            text: sample(model, method_of(options, text), devices, cfg, tensors) for text in pipefusion.TEXTS
         }
         alone = got["exact"] if alone is None else alone
         rows.append(
@@ -104,25 +99,14 @@ def method_of(options: TextVariantsConfig, text: str, patches: int | None = None
     return pipefusion.Config(patches=patches or options.patches, warmup=options.warmup, text=text)
 
 
-def sample(
-    model: Model, module: Any, method: Any, devices: int, cfg: RunConfig, tensors: Callable[..., Tensor]
-) -> Tensor:
+def sample(model: Model, method: Any, devices: int, cfg: RunConfig, tensors: Callable[..., Tensor]) -> Tensor:
     """Latents [1, C, H, W] of one picture on simulated devices."""
-    world = World(Mesh({method.axis: devices}), CPU, TopologyConfig())
-    template, scheduler = model.view(), scheduler_of(model, cfg.scheduler, cfg.steps)
-    samplers = []
-    for fabric in world.fabrics:
-        dit = template.clone()
-        samplers.append(module.build(dit, fabric, method, scheduler))
-        dit.load(tensors, CPU)
     shape = model.shape
     negative = random_prompts([cfg.negative_prompt], shape) if shape.guidance == "cfg" else None
     scale = float(model.facts["guidance_scale"] if cfg.guidance_scale is None else cfg.guidance_scale)
     cond = Conditioning(random_prompts(["a tree"], shape), scale, negative)
     noise = draw_noise(shape, cfg.seed, 1)
-    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond))[0]
-    assert isinstance(latents, Tensor)
-    return latents
+    return sample_once(replace(cfg, method=method, devices=devices), model, noise, cond, tensors)
 
 
 def distance(got: Tensor, reference: Tensor) -> float:

@@ -1,0 +1,221 @@
+"""One set of pictures against another: Frechet distance, kernel distance and class score, with intervals and floors.
+
+Values come from torchmetrics, fed with features that are computed already. (It is imported where it is used: that takes
+more than a second, and every command reads the table of measures.) Only with the inception network are they called
+FID, KID and IS; with any other the name of the network belongs to the number, and n to both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from experiments.quality.networks import Network
+
+FRECHET, KERNEL, CLASSES = "frechet_distance", "kernel_distance", "class_score"
+PUBLISHED = {FRECHET: "FID", KERNEL: "KID", CLASSES: "IS"}
+LARGEST_SUBSET = 1000  # of KID, as published
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number about `n` pictures (against `n_reference` others), its 95 % interval, and what to know about it."""
+
+    metric: str
+    network: str
+    preprocessing: str
+    n: int
+    n_reference: int
+    value: float
+    low: float
+    high: float
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the number may be called: the published name for the published network only."""
+        if self.network == "inception":
+            return PUBLISHED[self.metric]
+        return f"{self.metric.replace('_', ' ')} ({self.network})"
+
+
+class Given(nn.Module):
+    """The feature network of a metric whose pictures are features already."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def frechet_distance(
+    made: Tensor, real: Tensor, network: Network, seed: int = 0, resamples: int = 50
+) -> Estimate:
+    """Frechet distance of two Gaussians fitted to features [n, d] and [m, d]; in squared units of the features.
+
+    The interval is a bootstrap over the made pictures with the reference as it is. A resample has duplicates, so its
+    covariance is off and its distance too large; therefore the spread of the resamples about their own mean is laid
+    about the value. The value itself is biased upward too, the more the smaller n: compare at equal n and m only, and
+    with the floor. Raises ValueError for fewer than two pictures on a side.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    check(made, real)
+    metric = FrechetInceptionDistance(Given(made.shape[1]))
+    metric.update(real.double(), real=True)
+    metric.update(made.double(), real=False)
+    spread = frechet_resampled(made.double(), real.double(), seed, resamples)
+    low, high = centred(float(metric.compute()), spread)
+    flat = [f"{who} n = {len(x)}" for who, x in (("made", made), ("reference", real)) if len(x) <= x.shape[1]]
+    note = f"covariance of rank n - 1 < d = {made.shape[1]}: {', '.join(flat)}" if flat else ""
+    return estimate(FRECHET, network, made, len(real), float(metric.compute()), low, high, note)
+
+
+def kernel_distance(
+    made: Tensor, real: Tensor, network: Network, seed: int = 0, subsets: int = 50
+) -> Estimate:
+    """Squared maximum mean discrepancy of features [n, d] and [m, d], cubic polynomial kernel; unbiased at any n.
+
+    The mean over random subsets of half the smaller side (at most 1000). The interval is 1.96 standard deviations of
+    the subsets: a half without replacement scatters about the whole as much as the whole does about the truth. Where a
+    subset is less than half of a side the interval is too wide rather than too narrow. Raises ValueError for fewer
+    than four pictures on a side.
+    """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    check(made, real, at_least=4)
+    size = min(len(made) // 2, len(real) // 2, LARGEST_SUBSET)
+    with quiet():
+        metric = KernelInceptionDistance(Given(made.shape[1]), subsets=subsets, subset_size=size)
+    metric.update(real.double(), real=True)
+    metric.update(made.double(), real=False)
+    with torch.random.fork_rng(devices=[]):  # it draws its subsets from the generator of the process
+        torch.manual_seed(seed)
+        value, deviation = (float(x) for x in metric.compute())
+    half = 1.96 * deviation
+    note = f"{subsets} subsets of {size}"
+    return estimate(KERNEL, network, made, len(real), value, value - half, value + half, note)
+
+
+def class_score(logits: Tensor, network: Network, seed: int = 0, resamples: int = 200) -> Estimate:
+    """exp of the mean KL divergence of each picture's classes from the mean of all; logits [n, classes] -> 1..classes.
+
+    The inception score when the network is inception's; in one split, so that it has the whole n. It knows nothing of
+    the reference, and its classes are ImageNet's: of other pictures it says little. Interval as in `frechet_distance`
+    (duplicates make it too small here). Raises ValueError for fewer than two pictures.
+    """
+    from torchmetrics.image.inception import InceptionScore
+
+    check(logits, logits)
+    with quiet(), torch.random.fork_rng(devices=[]):  # of one split it takes a deviation too, and it shuffles
+        metric = InceptionScore(Given(logits.shape[1]), splits=1)
+        metric.update(logits.double())
+        value = float(metric.compute()[0])
+    p = logits.double().softmax(1)
+    entropies = (p * logits.double().log_softmax(1)).sum(1)
+    spread = []
+    for weights in resampled(len(p), seed, resamples):
+        mean = weights @ p
+        spread.append((weights @ entropies - torch.special.xlogy(mean, mean).sum()).exp())
+    low, high = centred(value, torch.stack(spread))
+    return estimate(CLASSES, network, logits, 0, value, low, high, "")
+
+
+def floor(
+    distance: Callable[[Tensor, Tensor], Estimate],
+    real: Tensor,
+    n: int,
+    n_reference: int | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """The distance of real pictures from real ones: two disjoint random parts, `n` against `n_reference` (default n).
+
+    What a perfect generator would get. When there are fewer than n + n_reference real pictures both parts shrink in
+    proportion, and the note says so: a Frechet floor is then higher than the one asked for.
+    """
+    asked = (n, n if n_reference is None else n_reference)
+    share = min(1.0, len(real) / sum(asked))
+    a, b = (int(size * share) for size in asked)
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
+    found = distance(real[order[:a]], real[order[a : a + b]])
+    notes = ["real against real", found.note]
+    if share < 1:
+        notes.append(
+            f"{a} against {b} of {len(real)} real pictures, where {asked[0]} against {asked[1]} was asked"
+        )
+    return replace(found, note="; ".join(note for note in notes if note))
+
+
+def frechet_resampled(made: Tensor, real: Tensor, seed: int, resamples: int) -> Tensor:
+    """Frechet distances [resamples] of resampled made pictures [n, d] from the reference [m, d], float64.
+
+    With R the square root of the reference's covariance, tr sqrt(R S R) needs the eigenvalues of a symmetric matrix
+    only. R S R is the covariance of made @ R, computed once for all resamples; when n < d the products of its rows
+    have the same eigenvalues and are the smaller matrix.
+    """
+    centre = real.mean(0)
+    values, vectors = torch.linalg.eigh((real - centre).T @ (real - centre) / (len(real) - 1))
+    values = values.clamp(min=0)
+    made = made - centre
+    turned = made @ (vectors * values.sqrt()) @ vectors.T
+    squares = made.square().sum(1)
+    found = []
+    for weights in resampled(len(made), seed, resamples):
+        kept = weights > 0
+        w, more = weights[kept], len(made) / (len(made) - 1)
+        mean = w @ made[kept]
+        rows = (turned[kept] - w @ turned[kept]) * (w * more).sqrt()[:, None]
+        inner = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
+        cross = torch.linalg.eigvalsh(inner).clamp(min=0).sqrt().sum()
+        shift = mean.square().sum()
+        found.append(shift + more * (w @ squares[kept] - shift) + values.sum() - 2 * cross)
+    return torch.stack(found)
+
+
+def resampled(n: int, seed: int, resamples: int) -> list[Tensor]:
+    """For each bootstrap resample the share [n] of every picture in it, float64, adding up to 1."""
+    draw = torch.Generator().manual_seed(seed)
+    picks = [torch.randint(n, (n,), generator=draw) for _ in range(resamples)]
+    return [torch.bincount(pick, minlength=n).double() / n for pick in picks]
+
+
+def centred(value: float, spread: Tensor) -> tuple[float, float]:
+    """95 % of resampled values [b] about their mean, laid about the value."""
+    low, high = (spread - spread.mean()).quantile(torch.tensor([0.025, 0.975], dtype=spread.dtype))
+    return value + float(low), value + float(high)
+
+
+def estimate(
+    metric: str,
+    network: Network,
+    made: Tensor,
+    n_reference: int,
+    value: float,
+    low: float,
+    high: float,
+    note: str,
+) -> Estimate:
+    return Estimate(
+        metric, network.name, network.preprocessing, len(made), n_reference, value, low, high, note
+    )
+
+
+def check(made: Tensor, real: Tensor, at_least: int = 2) -> None:
+    """Raises ValueError for too few pictures, or features of two networks."""
+    if min(len(made), len(real)) < at_least:
+        raise ValueError(
+            f"{len(made)} and {len(real)} pictures are too few; allowed: {at_least} or more of each"
+        )
+    if made.shape[1:] != real.shape[1:]:
+        raise ValueError(f"features of {made.shape[1]} and {real.shape[1]} channels cannot be compared")
+
+
+def quiet() -> warnings.catch_warnings:
+    """Without torchmetrics' warnings of memory that it needs for features, which are in memory already."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -1,0 +1,42 @@
+"""What the same settings would take for a full-size model on named hardware: predictions, beside measured quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from experiments.choose import planned_rows
+from experiments.config import RunConfig
+from experiments.launch import resolved
+from experiments.models import open_model
+from experiments.params import model_config
+from experiments.quality.evaluate import Row
+from experiments.quality.settings import Planned
+from experiments.scaling import on
+
+
+def latency_rows(planned: Sequence[Planned], cfg: RunConfig) -> list[Row]:
+    """Predicted latencies of the settings' methods, N, M, W and S, one picture of a full-size model.
+
+    What guidance and scheduler do not change is planned once.
+    """
+    options = cfg.measure
+    model = replace(model_config(options.latency_model), resolution=options.latency_resolution)
+    scale = resolved(replace(cfg, model=model, guidance_scale=None), open_model(model)).guidance_scale
+    assert scale is not None
+    kinds = {
+        replace(p.setting, resolution=options.latency_resolution, scheduler="shipped", guidance_scale=scale)
+        for p in planned
+    }
+    rows: list[Row] = []
+    for steps in sorted({kind.steps for kind in kinds}):
+        same = sorted((kind for kind in kinds if kind.steps == steps), key=lambda kind: kind.key)
+        points = [
+            replace(kind.configure(replace(on(cfg, name), model=model)), prompt="a picture", prompt_file=None)
+            for name in options.clusters
+            for kind in same
+        ]
+        found = planned_rows([replace(point, seed=0) for point in points], options.workers)
+        rows += [{"model": options.latency_model, "steps": steps} | row for row in found]
+    keys = ("cluster", "steps", "method", "devices", "patches", "warmup")
+    return sorted(rows, key=lambda row: [str(row.get(key)) for key in keys])

@@ -1,0 +1,217 @@
+"""`measure=quality`: how far the pictures of every method and setting are from serial's and from real ones.
+
+Settings are sampled (or stand in for each other where that has been measured), looked at by named networks, and
+recorded with n, intervals and floors. Everything is kept under the run directory: the same command goes on where it
+was killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from experiments.check import ConfigError
+from experiments.config import CONF, RunConfig, as_dict
+from experiments.environment import hardware, versions
+from experiments.launch import resolved
+from experiments.models import Model, open_model
+from experiments.quality.equal import measure_equality
+from experiments.quality.latency import latency_rows
+from experiments.quality.networks import open_network
+from experiments.quality.record import finite, model_facts, setting_row, write_images
+from experiments.quality.results import control_rows, results
+from experiments.quality.sample import Job, sample_all, worker_count
+from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
+from experiments.quality.store import store_of
+from experiments.quality.subjects import Prompts, prompts_for, real_of
+from experiments.quality.text_score import open_scorer
+from experiments.records import git_commit, replacing, sha256_of, write_json
+from experiments.scaling import on
+
+OTHER_SEEDS = 10**6
+"""Between the first seed of the pictures and that of the ones from other noise."""
+
+
+@dataclass
+class QualityConfig:
+    """`studies` of settings, `pictures` of each (picture k: prompt k, seed `seed` + k), and what looks at them."""
+
+    name: str = "quality"
+    studies: list[StudyConfig] = field(default_factory=list)
+    pictures: int = 2000
+    batch: int = 50
+    workers: int | None = None  # processes that sample and look; null: one a core
+    network: str = "efficientnet_lite0"  # or inception, inception:FILE
+    clip: str | None = None  # folder or hub id of a CLIP; null: the shipped emoji scorer
+    real: str | None = None  # folder of real pictures; null: what the model was trained on
+    data_dir: str = "~/.cache/pipefusion-lab"
+    fewest: int = (
+        200  # pictures below which distances of distributions are not computed: they would be all bias
+    )
+    resamples: int = 50  # of the intervals of Frechet distances
+    equal_pictures: int = 2  # on which settings are compared that may stand in for each other
+    float32_pictures: int = 48  # serial again in float32, to see what the dtype alone does; 0: not
+    other_seeds: bool = (
+        False  # serial again from other noise, to see what a change of seed does to a distance
+    )
+    shown: int = 8  # pictures of a setting that are kept as PNG
+    clusters: list[str] = field(
+        default_factory=list
+    )  # of named hardware, whose latencies are predicted beside
+    latency_model: str = "pixart_alpha"
+    latency_resolution: int = 1024
+
+
+def check_quality(cfg: RunConfig) -> None:
+    """Raises ConfigError for whatever can be known to be wrong before anything is sampled."""
+    options: QualityConfig = cfg.measure
+    if cfg.cluster.world == "plan":
+        raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
+    if "RANK" in os.environ:
+        raise ConfigError("measure", "quality starts its own ranks; allowed: python run.py, without torchrun")
+    if isinstance(cfg.seed, list):
+        raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
+    for key, low in (("pictures", 2), ("batch", 1), ("fewest", 4), ("equal_pictures", 1), ("resamples", 2)):
+        if getattr(options, key) < low:
+            text = f"{getattr(options, key)} is too small; allowed: {low} or more"
+            raise ConfigError(f"measure.{key}", text)
+    cfg = resolved(cfg, open_model(cfg.model))
+    check_settings(cfg)
+    model = open_model(cfg.model)
+    prompts_for(cfg, model)
+    real_of(cfg, model)
+    open_network(options.network)
+    open_scorer(options.clip)
+    for name in options.clusters:
+        if on(cfg, name).cluster.world != "plan":
+            raise ConfigError("measure.clusters", f"{name} has no costs; allowed: clusters of named hardware")
+
+
+def quality(cfg: RunConfig, out: Path) -> str:
+    """Sample, look, compare; writes quality.json, paired.parquet and images/ into `out`; returns the run's status."""
+    model = open_model(cfg.model)
+    cfg, options = resolved(cfg, model), cfg.measure
+    prompts, real = prompts_for(cfg, model), real_of(cfg, model)
+    planned = settings_of(cfg)
+    for one in planned:
+        why = why_not(one.setting, cfg)
+        one.ended = None if why is None else ("skipped", why)
+    able = [one for one in planned if one.ended is None]
+    with workers_of(cfg) as pool:
+        measure_equality(able, cfg, prompts.texts, pool)
+    jobs = jobs_of(able, cfg, model, prompts, out)
+    controls = control_jobs(jobs, cfg, model, prompts, out)
+    failures = sample_all([*jobs.values(), *controls.values()], cfg)
+    for one in able:
+        one.ended = failures.get(jobs[one.source])
+    done = {setting: job for setting, job in jobs.items() if job not in failures}
+    good = [one for one in able if one.ended is None]
+    with workers_of(cfg) as pool:
+        metrics, floors, paired = results(good, done, cfg, prompts, real, pool, out)
+    for kind, job in controls.items():
+        if job not in failures and job.setting in done:
+            floors += control_rows(kind, done[job.setting], job, cfg, prompts)
+    record = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git_commit": git_commit(CONF.parent),
+        "versions": versions(),
+        "hardware": hardware(),
+        "config": as_dict(cfg),
+        "model": model_facts(model, cfg),
+        "interval": "95 % intervals",
+        "prompts": {role or "given": prompts.roles.count(role) for role in sorted(set(prompts.roles))},
+        "real": {"what": real.what, "pictures": len(real)},
+        "settings": [setting_row(one, done, cfg.model.dtype) for one in planned],
+        "metrics": metrics,
+        "floors": floors,
+        "latency": latency_rows(planned, cfg) if options.clusters else [],
+    }
+    with replacing(out / "paired.parquet") as temporary:
+        paired.to_parquet(temporary, index=False)
+    write_images(out, [*done.values()], options.shown)
+    write_json(out / "quality.json", finite(record))
+    show(out)
+    return told(planned)
+
+
+def told(planned: list[Planned]) -> str:
+    """Say how settings ended that did not end well; the status of the run."""
+    status = "ok"
+    for one in planned:
+        if one.ended is not None:
+            how, reason = one.ended
+            status = status if how == "skipped" else "failed"
+            stream = sys.stdout if how == "skipped" else sys.stderr
+            print(f"{how}: {one.setting.key}: {reason}", file=stream, flush=True)
+    return status
+
+
+@contextmanager
+def workers_of(cfg: RunConfig) -> Iterator[ProcessPoolExecutor]:
+    """Processes for what can be done side by side."""
+    pool = ProcessPoolExecutor(worker_count(cfg), multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def jobs_of(
+    able: list[Planned], cfg: RunConfig, model: Model, prompts: Prompts, out: Path
+) -> dict[Setting, Job]:
+    """What has to be sampled: each source with the most pictures that anything made from it wants."""
+    wanted: dict[Setting, int] = {}
+    for one in able:
+        wanted[one.source] = max(wanted.get(one.source, 0), one.pictures)
+    return {setting: job_of(setting, count, cfg, model, prompts, out) for setting, count in wanted.items()}
+
+
+def job_of(setting: Setting, count: int, cfg: RunConfig, model: Model, prompts: Prompts, out: Path) -> Job:
+    """One setting's pictures, kept apart by dtype and seed."""
+    digest = None if model.folder is None else sha256_of(model.folder / "transformer")
+    folder = out / "pictures" / f"{cfg.model.dtype}_seed{cfg.seed}"
+    store = store_of(folder, setting, cfg, prompts.texts, digest)
+    return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed)
+
+
+def control_jobs(
+    jobs: dict[Setting, Job], cfg: RunConfig, model: Model, prompts: Prompts, out: Path
+) -> dict[str, Job]:
+    """Serial once more where the floors need it: in float32 (with sweeps at that dtype there is none), other seeds."""
+    found, options = {}, cfg.measure
+    assert cfg.guidance_scale is not None and cfg.model.resolution is not None
+    own = Setting("serial", 1, None, None, cfg.steps, cfg.guidance_scale, cfg.scheduler, cfg.model.resolution)
+    if options.float32_pictures and cfg.model.dtype != "float32" and own in jobs:
+        exact = replace(cfg, model=replace(cfg.model, dtype="float32"))
+        found["float32"] = job_of(own, options.float32_pictures, exact, model, prompts, out)
+    largest = max(
+        (job for job in jobs.values() if job.setting.method == "serial"), key=lambda job: job.pictures
+    )
+    if options.other_seeds and largest.pictures >= options.fewest:
+        other = replace(cfg, seed=cfg.seed + OTHER_SEEDS)
+        found["seeds"] = job_of(largest.setting, largest.pictures, other, model, prompts, out)
+    return found
+
+
+def show(out: Path) -> None:
+    """Print the main columns of the record's table; all of them are in `python -m analysis quality_main`."""
+    # Here and not above: matplotlib and pandas' tables are for those who print them.
+    from analysis import quality as report
+    from experiments.quickstart import make_console, rich_table
+
+    console, record = make_console(), report.load(out)
+    text = report.main_text(record, report.main(record))
+    told = ("method", "N", "M", "W", "Fréchet", "FID", "latent", "PSNR", "n", "remark")
+    text = text[[name for name in text.columns if name.startswith(told) and name != "n paired"]]
+    text = text.rename(columns=lambda name: name.partition(" (")[0])
+    console.print(rich_table(text, f"Quality, features of {record['config']['measure']['network']}"))
+    console.print(str(out / "quality.json"), highlight=False)

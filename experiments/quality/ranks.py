@@ -1,0 +1,109 @@
+"""Sampling on real ranks (`cluster=local`): the processes of a setting stay up for all of its batches."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from omegaconf import OmegaConf
+
+from experiments.agent import RunFailed, start_ranks
+from experiments.config import RunConfig, as_dict
+from experiments.inputs import make_inputs, write_inputs
+from experiments.methods import METHODS
+from experiments.models import open_model, scheduler_of
+from experiments.pictures import pixels_of
+from experiments.quality.store import Store
+from experiments.rank import in_group, read_inputs
+from pipefusion.core.local import LocalFabric
+from pipefusion.core.mesh import Mesh
+
+Todo = Sequence[tuple[range, RunConfig]]
+
+
+def sample_on_ranks(store: Store, todo: Todo, done: Callable[[int], None]) -> tuple[str, str] | None:
+    """Sample these batches; status and reason if that failed. Raises KeyboardInterrupt."""
+    first = todo[0][1]
+    batches = [
+        {"start": numbers.start, "stop": numbers.stop, "prompts": run.prompt, "seeds": run.seed}
+        for numbers, run in todo
+    ]
+    kept = {"folder": str(store.folder), "stamp": store.stamp, "batch": store.batch}
+    folder = open_model(first.model).folder
+    if folder is not None:  # a hub id is looked up once, not by every rank
+        first = replace(first, model=replace(first.model, weights=str(folder)))
+    config = as_dict(first) | {"batches": batches, "store": kept}
+    with tempfile.TemporaryDirectory() as scratch, watched(store, todo, done):
+        try:
+            start_ranks(sample_rank, Path(scratch), config, first.devices)
+        except RunFailed as failure:
+            if failure.status == "interrupted":
+                raise KeyboardInterrupt from None
+            return failure.status, failure.reason
+    return None
+
+
+@contextmanager
+def watched(store: Store, todo: Todo, done: Callable[[int], None]) -> Iterator[None]:
+    """Tell of each batch that appears in the store until the block ends."""
+    over, left = threading.Event(), [numbers for numbers, _ in todo]
+
+    def look() -> None:
+        for numbers in [*left]:
+            if store.has(numbers):
+                left.remove(numbers)
+                done(len(numbers))
+
+    def poll() -> None:
+        while not over.wait(0.5):
+            look()
+
+    watcher = threading.Thread(target=poll, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
+
+
+def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
+    """What each rank runs: its part of the model once, then batch after batch; rank 0 encodes, decodes and writes."""
+    batches, kept = config.pop("batches"), config.pop("store")
+    store = Store(Path(kept["folder"]), kept["stamp"], kept["batch"])
+
+    def program(device: Any) -> None:
+        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), config))
+        assert isinstance(run, RunConfig)
+        model, module = open_model(run.model), METHODS[config["method"]["name"]]
+        method = module.Config(**config["method"])
+        fabric = LocalFabric(Mesh({method.axis: run.devices}), device)
+        dit = model.view()
+        sampler = module.build(dit, fabric, method, scheduler_of(model, run.scheduler, run.steps))
+        dit.load(model.tensors(), device)
+        path = Path(run_dir) / "inputs.safetensors"
+        for batch in batches:
+            start = time.perf_counter()
+            one = replace(run, prompt=batch["prompts"], seed=batch["seeds"])
+            if fabric.rank == 0:
+                write_inputs(path, make_inputs(one, model))
+            dist.barrier()
+            fabric.clear()
+            latents = sampler(*read_inputs(path, config["guidance_scale"], device))
+            fabric.close()
+            if fabric.rank == 0:
+                assert latents is not None
+                latents = latents.cpu()
+                numbers = range(batch["start"], batch["stop"])
+                store.write(numbers, latents, pixels_of(latents, one, model), time.perf_counter() - start)
+            dist.barrier()
+
+    in_group(config, program)

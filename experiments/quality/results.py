@@ -1,0 +1,147 @@
+"""From stored pictures to the record's numbers: metrics of every setting, floors, and the values of every picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.config import RunConfig
+from experiments.quality.distribution import floor, frechet_distance, kernel_distance
+from experiments.quality.evaluate import (
+    Look,
+    Row,
+    compare,
+    distribution_rows,
+    estimate_row,
+    kept,
+    look,
+    nearest_rows,
+    paired_rows,
+    text_rows,
+)
+from experiments.quality.networks import Network, open_network
+from experiments.quality.sample import Job
+from experiments.quality.settings import Planned, Setting
+from experiments.quality.subjects import Prompts, Real
+from experiments.quality.text_score import open_scorer
+
+
+def results(
+    good: Sequence[Planned],
+    jobs: Mapping[Setting, Job],
+    cfg: RunConfig,
+    prompts: Prompts,
+    real: Real,
+    pool: ProcessPoolExecutor,
+    out: Path,
+) -> tuple[list[Row], list[Row], pd.DataFrame]:
+    """The metrics of settings that were sampled, the floors of these, and the paired values of every picture."""
+    options, network, scorer = cfg.measure, open_network(cfg.measure.network), open_scorer(cfg.measure.clip)
+    texts = [prompts.texts[k % len(prompts.texts)] for k in range(max(p.pictures for p in good))]
+    looks, pairs = {}, {}
+    for p in good:
+        store, reference = jobs[p.source].store, jobs.get(p.setting.serial)
+        if p.pictures >= options.fewest:
+            asked = texts[: p.pictures]
+            looks[p.setting] = pool.submit(look, store, asked, options.network, options.clip, cfg.threads)
+        if reference is not None and p.setting != p.setting.serial:
+            pairs[p.setting] = pool.submit(compare, store, reference.store, p.pictures, cfg.threads)
+    reals = {
+        resolution: pool.submit(real_features, real, resolution, options.network, out / "real", cfg)
+        for resolution in sorted({setting.resolution for setting in looks})
+    }
+    features = {resolution: future.result() for resolution, future in reals.items()}
+    seen = {setting: future.result() for setting, future in looks.items()}
+    spread = {}
+    for setting, mine in seen.items():
+        against = others(setting, mine, seen, features)
+        spread[setting] = pool.submit(
+            distribution_rows, mine, against, options.network, options.resamples, cfg.threads
+        )
+    metrics: list[Row] = []
+    for p in good:
+        rows: list[Row] = []
+        if p.setting in seen:
+            mine = seen[p.setting]
+            rows += spread[p.setting].result() + text_rows(mine, scorer.name)
+            if real.captions is not None:
+                right = [real.captions.index(text) for text in texts[: p.pictures]]
+                rows += nearest_rows(mine, features[p.setting.resolution], right, network)
+        if p.setting in pairs:
+            rows += paired_rows(pairs[p.setting].result())
+        metrics += [{"key": p.setting.key} | row for row in rows]
+    floors = floors_of(seen, features, network, options.resamples)
+    return metrics, floors, table_of({s.key: future.result() for s, future in pairs.items()}, texts)
+
+
+def table_of(pairs: Mapping[str, Mapping[str, Tensor]], texts: Sequence[str]) -> pd.DataFrame:
+    """One row a setting and picture."""
+    frames = []
+    for key, values in pairs.items():
+        frame = pd.DataFrame({name: value.numpy() for name, value in values.items()})
+        frames.append(frame.assign(key=key, picture=range(len(frame)), prompt=texts[: len(frame)]))
+    return (
+        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["key", "picture", "prompt"])
+    )
+
+
+def others(
+    setting: Setting, mine: Look, seen: dict[Setting, Look], features: dict[int, Tensor]
+) -> dict[str, Tensor]:
+    """What the pictures of a setting are held against: real ones, and as many of serial's."""
+    found = {"real": features[setting.resolution]}
+    if setting != setting.serial and setting.serial in seen:
+        found["serial"] = seen[setting.serial].features[: len(mine.features)]
+    return found
+
+
+def real_features(real: Real, resolution: int, network: str, folder: Path, cfg: RunConfig) -> Tensor:
+    """Features [m, d] of the real pictures at a resolution, kept in `folder`."""
+    torch.set_num_threads(cfg.threads)
+    net = open_network(network)
+
+    def make() -> dict[str, Tensor]:
+        parts = [net.features(part) for part in real.read(resolution, cfg.measure.batch)]
+        return {"features": torch.cat(parts)}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = "|".join([real.stamp, net.name, str(resolution)])
+    return kept(folder / f"real_{resolution}px.safetensors", stamp, make)["features"]
+
+
+def floors_of(
+    seen: Mapping[Setting, Look], features: Mapping[int, Tensor], network: Network, resamples: int
+) -> list[Row]:
+    """Real pictures against other real ones, at the numbers of pictures that settings were looked at with."""
+    rows = []
+    for resolution, count in sorted({(s.resolution, len(mine.features)) for s, mine in seen.items()}):
+        for distance in (partial(frechet_distance, resamples=resamples), kernel_distance):
+            at = features[resolution]
+            found = estimate_row(floor(partial(distance, network=network), at, count), "real")
+            what = "real pictures against other real pictures"
+            rows.append(found | {"resolution": resolution, "what": what})
+    return rows
+
+
+def control_rows(kind: str, job: Job, control: Job, cfg: RunConfig, prompts: Prompts) -> list[Row]:
+    """Serial against serial: what the dtype alone does (`float32`), or other noise (`seeds`)."""
+    options, at = cfg.measure, {"resolution": job.setting.resolution}
+    if kind == "float32":
+        count = min(job.pictures, control.pictures)
+        found = paired_rows(compare(job.store, control.store, count, cfg.threads, kind))
+        return [row | at | {"what": "serial against serial in float32"} for row in found]
+    texts = [prompts.texts[k % len(prompts.texts)] for k in range(control.pictures)]
+    ours, others = (
+        look(store, texts, options.network, options.clip, cfg.threads) for store in (job.store, control.store)
+    )
+    rows = distribution_rows(
+        others, {"serial": ours.features}, options.network, options.resamples, cfg.threads
+    )
+    what = {"what": "serial against serial from other seeds"}
+    return [row | at | what for row in rows if row["against"] is not None]

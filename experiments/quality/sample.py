@@ -1,0 +1,139 @@
+"""Pictures by the thousand: each depends on its prompt, its seed and the setting alone.
+
+In `cluster=sim` the logical ranks of a setting share a process, and as many processes as there are cores sample
+batches side by side. In `cluster=local` the ranks of a setting are processes of their own (`ranks.py`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from experiments.agent import status_of
+from experiments.config import RunConfig
+from experiments.inputs import make_inputs
+from experiments.models import Model, open_model
+from experiments.pictures import pixels_of
+from experiments.quality.ranks import sample_on_ranks
+from experiments.quality.settings import Setting
+from experiments.quality.store import Store
+from experiments.rank import as_inputs
+from experiments.simulate import sample_once
+
+Failures = dict["Job", tuple[str, str]]
+"""Status and reason of what did not end well."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pictures of one setting that are to be there: picture k has prompt k, round and round, and seed `seed` + k."""
+
+    setting: Setting
+    store: Store
+    pictures: int
+    prompts: tuple[str, ...]
+    dtype: str
+    seed: int
+
+    @property
+    def missing(self) -> list[range]:
+        """The batches that are not in the store."""
+        return [numbers for numbers in self.store.batches(self.pictures) if not self.store.has(numbers)]
+
+    def configure(self, base: RunConfig, numbers: range) -> RunConfig:
+        """The run that makes these pictures, as a command line would have it."""
+        prompts = [self.prompts[k % len(self.prompts)] for k in numbers]
+        seeds = [self.seed + k for k in numbers]
+        run = self.setting.configure(base)
+        model = replace(run.model, dtype=self.dtype)
+        return replace(run, model=model, prompt=prompts, seed=seeds, prompt_file=None, images_per_prompt=1)
+
+
+def sample_all(jobs: Sequence[Job], cfg: RunConfig) -> Failures:
+    """Sample what is missing, with a bar of remaining time. A setting that fails is given up, the others go on."""
+    wanted = sum(job.pictures * job.setting.steps for job in jobs)
+    missing = sum(len(numbers) * job.setting.steps for job in jobs for numbers in job.missing)
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not (cfg.log.progress and console.is_terminal)) as bar:
+        # A picture costs about as much as it has steps.
+        task = bar.add_task("steps of pictures", total=wanted, completed=wanted - missing)
+
+        def done(setting: Setting, pictures: int) -> None:
+            bar.update(task, advance=pictures * setting.steps, description=setting.key)
+
+        if cfg.cluster.world == "sim":
+            return in_processes(jobs, cfg, done)
+        return on_ranks(jobs, cfg, done)
+
+
+def in_processes(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:
+    """Every missing batch, over a pool of processes."""
+    failures: Failures = {}
+    pool = ProcessPoolExecutor(worker_count(cfg), multiprocessing.get_context("spawn"))
+    try:
+        futures: dict[Future[None], tuple[Job, range]] = {
+            pool.submit(sample_batch, job, cfg, numbers): (job, numbers)
+            for job in jobs
+            for numbers in job.missing
+        }
+        for future in as_completed(futures):
+            job, numbers = futures[future]
+            try:
+                future.result()
+            except BrokenProcessPool:
+                failures.setdefault(job, ("failed", "a process that sampled was killed"))
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}".splitlines()[0]
+                failures.setdefault(job, (status_of(text), text))
+            else:
+                done(job.setting, len(numbers))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def worker_count(cfg: RunConfig) -> int:
+    """Processes at a time: `measure.workers`, or one for each `threads` cores."""
+    return cfg.measure.workers or max(1, (os.cpu_count() or 1) // cfg.threads)
+
+
+def on_ranks(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:
+    """Setting after setting on ranks of its own."""
+    failures: Failures = {}
+    for job in jobs:
+        todo = [(numbers, job.configure(cfg, numbers)) for numbers in job.missing]
+        if todo:
+            failure = sample_on_ranks(job.store, todo, partial(done, job.setting))
+            if failure is not None:
+                failures[job] = failure
+    return failures
+
+
+def sample_batch(job: Job, cfg: RunConfig, numbers: range) -> None:
+    """One batch with all its ranks in this process."""
+    torch.set_num_threads(cfg.threads)
+    start, run = time.perf_counter(), job.configure(cfg, numbers)
+    model = open_model(run.model)
+    latents = sample_in_process(run, model)
+    job.store.write(numbers, latents, pixels_of(latents, run, model), time.perf_counter() - start)
+
+
+def sample_in_process(run: RunConfig, model: Model) -> Tensor:
+    """The latents [B, C, H, W] of one run, its ranks simulated."""
+    assert run.guidance_scale is not None
+    with torch.inference_mode():
+        noise, cond = as_inputs(make_inputs(run, model), run.guidance_scale)
+        return sample_once(run, model, noise, cond)

@@ -1,0 +1,117 @@
+"""What is drawn and what it is held against: prompts in an order of which every beginning is a fair sample, and real
+pictures, of the model's own training data or of a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from experiments.check import ConfigError
+from experiments.config import RunConfig, prompts_of
+from experiments.models import Model
+
+ROLES = ("train", "held_out")
+"""Prompts of a model that ships its own: those learnt, and pairs kept out whose concept was seen in another style."""
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Texts, and of each the role it has for the model (empty where it has none)."""
+
+    texts: tuple[str, ...]
+    roles: tuple[str, ...]
+
+
+def prompts_for(cfg: RunConfig, model: Model) -> Prompts:
+    """The lines of `prompt_file`, or the captions that came with the model's weights; always in the same random order.
+
+    Raises ConfigError if there are neither.
+    """
+    if cfg.prompt_file is not None:
+        found = [(text, "") for text in prompts_of(cfg)]
+    else:
+        path = None if model.folder is None else model.folder / "prompts.json"
+        if path is None or not path.is_file():
+            text = "null, and the model's weights came with no prompts.json; allowed: a text file, a prompt a line"
+            raise ConfigError("prompt_file", text)
+        listed = json.loads(path.read_text())
+        found = [(text, role) for role in ROLES for text in listed[role]]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
+    texts, roles = zip(*(found[k] for k in order), strict=True)
+    return Prompts(texts, roles)
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real pictures, to be read batch by batch. `captions` are the prompts of them, where that is known."""
+
+    what: str
+    files: list[Path] = field(default_factory=list)
+    pictures: Tensor | None = None
+    captions: list[str] | None = None
+
+    @property
+    def stamp(self) -> str:
+        """What tells these pictures from others."""
+        files = [f"{path} {path.stat().st_size}" for path in self.files]
+        return sha256("\n".join([self.what, *files, *(self.captions or [])]).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.files) if self.pictures is None else len(self.pictures)
+
+    def read(self, resolution: int, batch: int) -> Iterator[Tensor]:
+        """Pictures [b, 3, r, r] in 0..1, averaged down over areas (our own data) or cut square and resized (files)."""
+        if self.pictures is not None:
+            from experiments.training.data import resize
+
+            yield from resize(self.pictures, resolution).split(batch)
+            return
+        for first in range(0, len(self.files), batch):
+            yield torch.stack([read_square(path, resolution) for path in self.files[first : first + batch]])
+
+
+def real_of(cfg: RunConfig, model: Model) -> Real:
+    """The folder `measure.real`, or what the model was trained on. Raises ConfigError if there is neither."""
+    if cfg.measure.real is not None:
+        folder = Path(cfg.measure.real).expanduser()
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if len(files) < 8:  # halves of four, for the floor
+            text = f"{folder} has {len(files)} pictures; allowed: a folder of 8 or more ({', '.join(sorted(SUFFIXES))})"
+            raise ConfigError("measure.real", text)
+        return Real(f"{len(files)} pictures of {folder.name}", files)
+    facts = None if model.folder is None else model.folder / "pipefusion_lab.json"
+    if facts is None or not facts.is_file() or "data" not in json.loads(facts.read_text()):
+        text = "null, and the model's weights do not say what they were trained on; allowed: a folder of pictures"
+        raise ConfigError("measure.real", text)
+    from experiments.training.data import as_stored, load_listed
+
+    listed = json.loads((facts.parent / "prompts.json").read_text())
+    wanted = {role: listed[role] if role in ROLES else [] for role in ("train", "held_out", "unseen")}
+    try:
+        items, pictures = load_listed(
+            as_stored(json.loads(facts.read_text())["data"], cfg.measure.data_dir), wanted
+        )
+    except RuntimeError as error:
+        raise ConfigError("measure.data_dir", f"{cfg.measure.data_dir}: {error}") from None
+    return Real(
+        f"the {len(items)} pictures of its prompts", pictures=pictures, captions=[i.caption for i in items]
+    )
+
+
+def read_square(path: Path, resolution: int) -> Tensor:
+    """One file as [3, r, r] in 0..1: on white, the largest square in the middle, resized with Lanczos."""
+    with Image.open(path) as image:
+        rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    square = ImageOps.fit(flat, (resolution, resolution), Image.Resampling.LANCZOS)
+    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+    return pixels.view(resolution, resolution, 3).permute(2, 0, 1).float() / 255

@@ -1,0 +1,97 @@
+"""Pictures depend on prompt, seed and setting alone; what is there is not made again; failures end one setting only."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.models import open_model
+from experiments.quality.equal import measure_equality
+from experiments.quality.measure import QualityConfig, job_of, workers_of
+from experiments.quality.sample import Job, in_processes, sample_all, sample_batch
+from experiments.quality.settings import Planned, Setting, StudyConfig
+from experiments.quality.subjects import Prompts
+from tests.experiments.runs import config
+
+SERIAL = Setting("serial", 1, None, None, 2, 2.0, "shipped", 32)
+PIPE = Setting("pipefusion", 2, 4, 0, 2, 2.0, "shipped", 32)
+TEXTS = ("red apple", "green dragon", "a tree")
+
+
+@pytest.fixture
+def cfg():
+    cfg = config("guidance_scale=2", "model.resolution=32", "cluster=sim", "log.progress=false", "seed=5")
+    cfg.measure = QualityConfig(studies=[StudyConfig(method=["serial"])], pictures=5, batch=2, workers=1)
+    return cfg
+
+
+def job(cfg, setting: Setting, pictures: int, out: Path) -> Job:
+    return job_of(setting, pictures, cfg, open_model(cfg.model), Prompts(TEXTS, ("",) * 3), out)
+
+
+def pictures(one: Job) -> torch.Tensor:
+    return torch.cat([latents for latents, _ in one.store.read(one.pictures)])
+
+
+def test_a_picture_is_a_run_with_its_seed_and_prompt(cfg, tmp_path: Path) -> None:
+    five = job(cfg, PIPE, 5, tmp_path)
+    for numbers in five.missing:
+        sample_batch(five, cfg, numbers)
+    assert [len(numbers) for numbers in five.store.batches(5)] == [2, 2, 1]
+    run = five.configure(cfg, range(3, 4))
+    assert (run.prompt, run.seed) == (["red apple"], [8])
+    alone = job(replace(cfg, seed=8), PIPE, 1, tmp_path / "alone")
+    sample_batch(alone, replace(cfg, seed=8), range(1))  # prompt 0 and seed 8: the same picture
+    torch.testing.assert_close(pictures(alone)[0], pictures(five)[3], rtol=2e-3, atol=2e-3)
+    latents, images = next(five.store.read(2))
+    shown = ((latents.clamp(-1, 1) + 1) / 2 * 255).round() / 255
+    torch.testing.assert_close(images, shown, rtol=0, atol=2.1 / 255)  # latents are kept in float16
+
+
+def test_a_killed_run_goes_on_and_nothing_is_made_twice(cfg, tmp_path: Path) -> None:
+    one = job(cfg, SERIAL, 5, tmp_path)
+    sample_batch(one, cfg, range(2, 4))
+    made = one.store.path(range(2, 4)).stat().st_mtime_ns
+    assert [numbers.start for numbers in one.missing] == [0, 4]
+    time.sleep(0.01)
+    assert sample_all([one], cfg) == {}
+    assert one.missing == []
+    assert one.store.path(range(2, 4)).stat().st_mtime_ns == made
+    assert not list(tmp_path.rglob("*.tmp"))
+    more = replace(one, pictures=6)  # the last file was not full: it alone is made again
+    assert [numbers.start for numbers in more.missing] == [4]
+
+
+def test_other_weights_prompts_or_seeds_are_other_pictures(cfg, tmp_path: Path) -> None:
+    one = job(cfg, SERIAL, 2, tmp_path)
+    sample_batch(one, cfg, range(2))
+    assert job(cfg, SERIAL, 2, tmp_path).missing == []
+    assert job(replace(cfg, seed=6), SERIAL, 2, tmp_path).missing
+    assert job(replace(cfg, negative_prompt="blurry"), SERIAL, 2, tmp_path).missing
+    assert job(replace(cfg, model=replace(cfg.model, seed=1)), SERIAL, 2, tmp_path).missing
+
+
+def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg, tmp_path: Path) -> None:
+    bad = job(cfg, replace(SERIAL, scheduler="nonsense"), 3, tmp_path)
+    good = job(cfg, SERIAL, 2, tmp_path)
+    done: list[tuple[Setting, int]] = []
+    failures = in_processes([bad, good], cfg, lambda setting, count: done.append((setting, count)))
+    assert list(failures) == [bad]
+    assert failures[bad][0] == "failed"
+    assert "nonsense" in failures[bad][1]
+    assert done == [(SERIAL, 2)]
+
+
+def test_equality_is_measured(cfg) -> None:
+    two = replace(PIPE, devices=2)
+    claims = [Planned(two), Planned(replace(SERIAL, method="ring", devices=2)), Planned(SERIAL)]
+    with workers_of(cfg) as pool:
+        measure_equality(claims, cfg, TEXTS, pool)
+    assert claims[0].equality is not None and claims[0].equality.error == 0.0
+    assert claims[1].equality is not None and 0 <= claims[1].equality.error < 1e-5
+    assert claims[2].equality is None
+    assert claims[1].source == SERIAL
