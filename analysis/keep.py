@@ -10,9 +10,10 @@ from analysis.frame import run_dirs
 KEPT = ["run.json", "config.yaml", "ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet"]
 KEPT += ["inputs.safetensors", "latents.safetensors", "images"]
 WHOLE = ["bench.json", "params.json", "predictions.json", "scaling.json", "perturb.json", "worlds.json"]
-WHOLE += ["text_variants.json", "loading.json", "measured.json", "accounting.json"]
+WHOLE += ["text_variants.json", "loading.json", "measured.json", "accounting.json", "quality.json"]
+WHOLE += ["staleness.json"]
 """A record of many runs at once; the folder that holds one is the run."""
-KEPT += [*WHOLE, "accounting.csv", "loading.csv", "params.csv"]
+KEPT += [*WHOLE, "accounting.csv", "loading.csv", "params.csv", "paired.parquet", "grid.json"]
 
 
 def keep(source: str | Path, target: str | Path) -> list[Path]:

@@ -1,0 +1,240 @@
+"""Tables of quality: the methods beside each other with the floors of each metric, and every sweep."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import tables
+from analysis.quality_record import (
+    INTERVAL,
+    PARTS,
+    SETTING,
+    SYMBOLS,
+    TASK,
+    Measure,
+    floors,
+    load,
+    measure_of,
+    measures,
+    model_words,
+    number,
+    of_study,
+    setting_name,
+    settings,
+    task_words,
+)
+from analysis.style import ORDER, in_order, label
+from analysis.tables import as_text
+
+__all__ = ["cell", "load", "main", "main_text", "notes", "save", "sweeps", "sweeps_text"]
+TAIL = 0.95
+LEADING = [
+    "study",
+    "key",
+    *SETTING,
+    "status",
+    "reason",
+    "sampled_as",
+    "equal_error",
+    "equal_n",
+    "pictures",
+    "exact",
+]
+
+
+def main(record: dict[str, Any]) -> pd.DataFrame:
+    """One row a setting of the main study, one for each method that has none, then one a floor (`what`)."""
+    rows = of_study(settings(record), "main")
+    absent = [method for method in ORDER if method not in set(rows.method)]
+    reason = "no setting of the main study"
+    missing = pd.DataFrame({"method": absent, "status": "missing", "reason": reason, "exact": False})
+    rows = in_order(pd.concat([rows, missing], ignore_index=True)) if absent else in_order(rows)
+    rows["remark"] = _remarks(record, rows)
+    table = pd.concat([rows, floors(record).assign(exact=False)], ignore_index=True)
+    return table[["what", *LEADING[1:], *_columns(measures(record)), "remark"]]
+
+
+def main_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    """`main` to read; a floor has its name where a method stands."""
+    here = set(table[table.what.isna()].resolution.dropna())
+    names = [
+        label(row["method"]) if pd.isna(row["what"]) else _floor_name(row, here)
+        for row in table.to_dict("records")
+    ]
+    columns: tables.Columns = {"name": ("method", str)}
+    columns |= NMW | {key: TASKS[key] for key in TASK if table[table.what.isna()][key].nunique() > 1}
+    return _text(table.assign(name=names), columns, measures(record))
+
+
+def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
+    """One row a sweep and setting: paired metrics, Fréchet distances, and the latent error of the worst pictures.
+
+    `latent_error_tail` is what 95 % of the pictures stay below, from paired.parquet where there is one.
+    """
+    table = settings(record).explode("study")
+    table["remark"] = _remarks(record, table)
+    studies = {study: at for at, study in enumerate(dict.fromkeys(table.study.dropna()))}
+    table = table[table.study.notna() & (table.study != "main")]
+    table["place"] = table.study.map(studies)
+    table["rank"] = table.method.map({method: at for at, method in enumerate(ORDER)})
+    by = ["place", "rank", "steps", "guidance_scale", "scheduler", "devices", "patches", "warmup"]
+    table = table.sort_values(by, kind="stable", ignore_index=True)
+    worst = tails(folder)
+    table["latent_error_tail"] = table.key.map(worst).fillna(table.sampled_as.map(worst))
+    columns = _columns(_swept(record))
+    return table[[*LEADING, *columns, "latent_error_tail", "remark"]]
+
+
+def sweeps_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    """`sweeps` to read."""
+    columns: tables.Columns = {"study": ("study", str), "method": ("method", label)}
+    columns |= NMW
+    always = ("steps", "guidance_scale", "scheduler")
+    columns |= {key: TASKS[key] for key in TASK if key in always or table[key].nunique() > 1}
+    shown = _swept(record)
+    write = next((one.looks.write for one in shown if one.metric == "latent_error"), str)
+    tail: tables.Columns = {
+        "latent_error_tail": (f"latent error, {100 * TAIL:.0f} % of pictures below", write)
+    }
+    return _text(table, columns, shown, tail if table.latent_error_tail.notna().any() else {})
+
+
+def tails(folder: Path) -> dict[str, float]:
+    """Setting -> the latent error that 95 % of its pictures stay below; empty without paired.parquet."""
+    path = folder / "paired.parquet"
+    if not path.exists():
+        return {}
+    errors = pd.read_parquet(path).groupby("key").latent_error.quantile(TAIL)
+    return {str(key): float(error) for key, error in errors.items()}
+
+
+def save(
+    record: dict[str, Any], table: pd.DataFrame, text: pd.DataFrame, folder: Path, name: str
+) -> list[Path]:
+    """NAME.csv, and NAME.md with the networks, n and references below the table."""
+    paths = tables.save(table, text, folder, name)
+    paths[1].write_text(f"{paths[1].read_text()}\n{notes(record, table)}\n")
+    return paths
+
+
+def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
+    """What the columns are: model and task, then for each measure its preprocessing and how many pictures."""
+    rows = table[table.method.notna()]
+    lines = [f"**Measured** on {model_words(record)}; {task_words(rows[rows.devices.notna()])}."]
+    drawn = ", ".join(
+        f"{count} {name.replace('_', ' ')}"
+        for name, count in record["prompts"].items()
+        if isinstance(count, int)
+    )
+    lines[0] += f" Prompts drawn from: {drawn}. In brackets: {record.get('interval', INTERVAL)}."
+    shown = [measure for measure in measures(record) if measure.key in table]
+    lines += [_about(record, rows, measure) for measure in shown]
+    lines += [f"- not measured: {name}: {why}" for name, why in _unmeasured(record).items()]
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def _about(record: dict[str, Any], rows: pd.DataFrame, measure: Measure) -> str:
+    ours = [row for row in record["metrics"] if measure_of(row) == measure and row["key"] in set(rows.key)]
+    ours = [row for row in ours if math.isfinite(number(row))]
+    said = {row["preprocessing"] for row in ours} | {row.get("note") for row in ours}
+    counts = [f"n = {count(rows[f'{measure.key}_n'])}"]
+    if rows[f"{measure.key}_n_reference"].notna().any():
+        counts.append(f"{count(rows[f'{measure.key}_n_reference'])} reference pictures")
+    return f"- {measure.name}: {'; '.join([*sorted(text for text in said if text), ', '.join(counts)])}"
+
+
+def _unmeasured(record: dict[str, Any]) -> dict[str, str]:
+    """Measures without any value -> why, as far as the record says."""
+    known = set(measures(record))
+    rows = [row for row in record["metrics"] if measure_of(row) not in known]
+    return {measure_of(row).name: row.get("note") or "no value in the record" for row in rows}
+
+
+def _columns(shown: list[Measure]) -> list[str]:
+    return [column for one in shown for column in (one.key, *(f"{one.key}_{part}" for part in PARTS))]
+
+
+def _swept(record: dict[str, Any]) -> list[Measure]:
+    return [one for one in measures(record) if one.looks.paired or one.metric == "frechet"]
+
+
+def _floor_name(row: dict[Any, Any], here: set[Any]) -> str:
+    where = "" if row["resolution"] in here else f", {row['resolution']} px"
+    return f"*floor: {row['what']}{where}*"
+
+
+def _text(
+    table: pd.DataFrame, columns: tables.Columns, shown: list[Measure], last: tables.Columns | None = None
+) -> pd.DataFrame:
+    """Leading columns, a cell with its interval for each measure, how many pictures, and remarks."""
+    table = table.copy()
+    for one in shown:
+        table[one.key] = [cell(one, row) for row in table.to_dict("records")]
+        columns = columns | {one.key: (f"{one.name} {one.looks.better}".strip(), str)}
+    for key, paired in (("n", False), ("n_paired", True)):
+        keys = [f"{one.key}_n" for one in shown if one.looks.paired is paired]
+        table[key] = [count(row) for _, row in table[keys].iterrows()]
+    columns = columns | (last or {})
+    counts: tables.Columns = {"n": ("n", str), "n_paired": ("n paired", str), "remark": ("remark", str)}
+    return as_text(table, columns | counts)
+
+
+def cell(measure: Measure, row: dict[Any, Any]) -> str | None:
+    """A value with its interval in brackets; `as serial` where a distance to serial is one to itself."""
+    value, write = row[measure.key], measure.looks.write
+    if row["exact"] and row["method"] != "serial" and measure.against == "serial":
+        return "as serial"  # a number would be of serial's pictures against themselves
+    if pd.isna(value):
+        return None
+    low, high = row[f"{measure.key}_low"], row[f"{measure.key}_high"]
+    return write(value) if pd.isna(low) or pd.isna(high) else f"{write(value)} [{write(low)}, {write(high)}]"
+
+
+def count(values: pd.Series) -> str | None:
+    """How many pictures: one number, or the range of several."""
+    known = sorted(set(values.dropna()))
+    return None if not known else str(known[0]) if len(known) == 1 else f"{known[0]}–{known[-1]}"
+
+
+def _remarks(record: dict[str, Any], table: pd.DataFrame) -> list[str | None]:
+    """Why there are no numbers, or whose pictures they are and how well that was checked, or what is missing."""
+    names = {one["key"]: setting_name(one) for one in record["settings"]}
+    tried = {one["key"]: one.get("equal_to") for one in record["settings"]}
+    known = set(measures(record))
+    said: dict[str, list[str]] = {}
+    for row in record["metrics"]:
+        if math.isnan(number(row)) and row.get("note") and measure_of(row) in known:
+            said.setdefault(row["key"], []).append(f"{measure_of(row).name}: {row['note']}")
+    remarks: list[str | None] = []
+    for row in table.to_dict("records"):
+        words = list(said.get(str(row.get("key")), []))
+        if isinstance(row["status"], str) and row["status"] != "ok":
+            words.insert(0, f"{row['status']}: {row['reason']}")
+        elif isinstance(row["sampled_as"], str) and row["sampled_as"] != row["key"]:
+            words.insert(0, f"pictures of {names.get(row['sampled_as'], row['sampled_as'])}: {_equal(row)}")
+        elif not pd.isna(row["equal_error"]):
+            other = tried.get(row["key"])
+            words.insert(0, f"sampled itself, since against {names.get(other, other)}: {_equal(row)}")
+        remarks.append("; ".join(words) or None)
+    return remarks
+
+
+def _equal(row: dict[Any, Any]) -> str:
+    if pd.isna(row["equal_error"]):
+        return "difference not measured"
+    much = f"largest relative difference {row['equal_error']:.1e}" if row["equal_error"] else "no difference"
+    return f"{much} on {row['equal_n']} pictures"
+
+
+NMW: tables.Columns = {key: (symbol, str) for key, symbol in SYMBOLS.items()}
+TASKS: tables.Columns = {
+    "steps": ("S", str),
+    "guidance_scale": ("guidance", "{:g}".format),
+    "scheduler": ("scheduler", str),
+    "resolution": ("px", str),
+    "dtype": ("dtype", str),
+}

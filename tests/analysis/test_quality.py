@@ -1,0 +1,286 @@
+"""Tables and figures of quality, from a made-up record whose values are known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import quality, quality_figures, quality_pareto, quality_pictures, quality_record, style
+from analysis.__main__ import OUTPUTS, main
+from tests.analysis import synthetic_quality as made_up
+
+LATENT, PSNR = "latent error to serial ↓", "PSNR to serial, dB ↑"
+TO_REAL = "Fréchet distance to real (efficientnet_lite0) ↓"
+TO_SERIAL = "Fréchet distance to serial (efficientnet_lite0) ↓"
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    return made_up.record()
+
+
+def main_text(record: dict[str, Any]) -> pd.DataFrame:
+    return quality.main_text(record, quality.main(record)).set_index("method")
+
+
+def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
+    return quality.sweeps_text(record, quality.sweeps(record, folder))
+
+
+def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:
+    """The first setting of a method with these choices."""
+    wanted = {"method": method, **choice}
+    return next(row for row in record["settings"] if all(row[key] == wanted[key] for key in wanted))
+
+
+def test_values_intervals_and_n_land_in_the_row_of_their_method(record: dict[str, Any]) -> None:
+    table = quality.main(record)
+    assert table.method.dropna().tolist() == style.ORDER
+    ours = table.set_index("method").loc["pipefusion"]
+    planted = made_up.error_of(of(record, "pipefusion", warmup=1))
+    assert ours.latent_error_serial == planted
+    assert (ours.latent_error_serial_low, ours.latent_error_serial_n) == (planted * 0.95, 512)
+    text = main_text(record)
+    assert text.loc["PipeFusion", LATENT] == "0.0364 [0.0346, 0.0382]"
+    assert text.loc["PipeFusion", ["N", "M", "W", "n", "n paired"]].tolist() == ["4", "4", "1", "2000", "512"]
+    assert text.loc["Serial", [LATENT, TO_SERIAL]].tolist() == ["–", "–"]
+
+
+def test_a_method_with_serials_pictures_says_so_with_the_measured_difference(record: dict[str, Any]) -> None:
+    text = main_text(record)
+    assert text.loc["Ulysses", TO_REAL] == text.loc["Serial", TO_REAL]
+    assert text.loc["Ulysses", LATENT] == text.loc["Ulysses", TO_SERIAL] == "as serial"
+    remark = "pictures of Serial: largest relative difference 2.5e-07 on 16 pictures"
+    assert text.loc["Ulysses", "remark"] == remark
+    for row in record["settings"]:
+        row["equal_error"] = None
+    assert main_text(record).loc["Ulysses", "remark"].endswith("difference not measured")
+
+
+def test_what_failed_or_is_not_there_is_a_row_with_its_reason(record: dict[str, Any], tmp_path: Path) -> None:
+    assert main_text(record).loc["Ring", "remark"] == "skipped: 4 does not divide 18 token rows"
+    rows = sweeps(record, tmp_path)
+    failed = rows[(rows.study == "patches") & (rows.M == "16")].iloc[0]
+    assert (failed[LATENT], failed.n, failed.remark) == ("–", "–", "failed: rank 2 was killed by SIGKILL")
+    record["settings"] = [row for row in record["settings"] if row["method"] != "tensor"]
+    assert main_text(record).loc["Tensor parallel", "remark"] == "missing: no setting of the main study"
+
+
+def test_a_metric_without_a_value_says_why(record: dict[str, Any]) -> None:
+    table = quality.main(record)
+    assert "- not measured: FID to real (inception): its weights are not here" in quality.notes(record, table)
+    key = of(record, "distrifusion", warmup=1)["key"]
+    for row in record["metrics"]:
+        if row["key"] == key and row["metric"] == "ssim":
+            row |= {"value": None, "low": None, "high": None, "note": "too few pictures"}
+    assert main_text(record).loc["DistriFusion", "remark"] == "SSIM to serial: too few pictures"
+
+
+def test_floors_stand_below_with_their_own_n(record: dict[str, Any]) -> None:
+    text = main_text(record)
+    floor = text.loc["*floor: real pictures against other real pictures*"]
+    assert list(text.index)[-3:] == [f"*floor: {row['what']}*" for row in record["floors"][1:]]
+    assert (floor[TO_REAL], floor.n, floor[LATENT]) == ("8.000 [7.600, 8.400]", "955", "–")
+    record["floors"] = []
+    assert len(main_text(record)) == 8
+
+
+@pytest.mark.parametrize(
+    ("metric", "network", "name"),
+    [
+        ("frechet", "inception", "FID to real (inception)"),
+        ("frechet", "efficientnet_lite0", "Fréchet distance to real (efficientnet_lite0)"),
+        ("kid", "efficientnet_lite0", "kernel distance to real (efficientnet_lite0)"),
+        ("text_score", "clip:ViT-B-32", "CLIP score (clip:ViT-B-32)"),
+        ("text_score", "emoji_scorer", "text score (emoji_scorer)"),
+    ],
+)
+def test_only_the_network_of_a_name_may_carry_it(metric: str, network: str, name: str) -> None:
+    against = "prompt" if metric == "text_score" else "real"
+    assert quality_record.Measure(metric, against, network).name == name
+
+
+def test_an_infinite_psnr_is_shown_as_one_however_it_is_stored(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    table = quality.sweeps(record, tmp_path)
+    rows = table[(table.study == "warmup") & (table.warmup == 6)].set_index("method")
+    assert rows.loc[["distrifusion", "pipefusion"], "psnr_db_serial"].tolist() == [math.inf, math.inf]
+    text = sweeps(record, tmp_path)
+    text = text[(text.study == "warmup") & (text.W == "6")].set_index("method")
+    assert text.loc["DistriFusion", PSNR] == "∞"
+    assert text.loc["PipeFusion", PSNR] == "∞ [∞, ∞]"
+
+
+def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    table = quality.sweeps(record, tmp_path)
+    expected = sum(study != "main" for row in record["settings"] for study in row["study"])
+    assert len(table) == expected
+    text = sweeps(record, tmp_path)
+    assert set(text[text.remark == "–"].n) == {"2000"}
+    assert text[text.study == "scheduler"].scheduler.unique().tolist() == ["euler", "shipped"]
+
+
+def test_the_worst_pictures_are_told_from_the_pairs(record: dict[str, Any], tmp_path: Path) -> None:
+    folder = made_up.write(tmp_path / "quality", record)
+    table = quality.sweeps(record, folder)
+    row = table[(table.study == "warmup") & (table.method == "naive_patch") & (table.warmup == 0)].iloc[0]
+    planted = made_up.error_of(of(record, "naive_patch", warmup=0))
+    assert row.latent_error_tail == pytest.approx(planted * 1.95)
+    assert "latent error, 95 % of pictures below" in sweeps(record, folder)
+    assert quality.sweeps(record, tmp_path).latent_error_tail.isna().all()
+
+
+def test_a_setting_whose_stand_in_differs_too_much_says_so(record: dict[str, Any]) -> None:
+    serial = of(record, "serial")["key"]
+    of(record, "ulysses").update(sampled_as=of(record, "ulysses")["key"], equal_to=serial, equal_error=0.02)
+    remark = "sampled itself, since against Serial: largest relative difference 2.0e-02 on 16 pictures"
+    assert main_text(record).loc["Ulysses", "remark"] == remark
+
+
+def test_pictures_may_be_those_of_a_setting_that_no_study_asked_for(record: dict[str, Any]) -> None:
+    row = of(record, "pipefusion", warmup=1)
+    row |= {"sampled_as": "pipefusion_N1", "equal_error": 0.0, "equal_n": 4}
+    text = main_text(record)
+    assert text.loc["PipeFusion", "remark"] == "pictures of pipefusion_N1: no difference on 4 pictures"
+    assert text.loc["PipeFusion", LATENT] == "0.0364 [0.0346, 0.0382]"
+
+
+def test_the_front_of_planted_points() -> None:
+    seconds = pd.Series([1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 0.5, math.nan])
+    error = pd.Series([0.9, 0.5, 0.6, 0.5, 0.0, 0.0, math.nan, 0.1])
+    on = [True, True, False, False, True, True, False, False]
+    assert quality_pareto.front(seconds, error) == on
+
+
+def test_the_front_is_what_nothing_in_the_record_beats(record: dict[str, Any]) -> None:
+    table = quality_pareto.table(record)
+    assert set(table.cluster) == {"l40_pcie", "a100_nvlink"}
+    for _, part in table.dropna(subset=["predicted_latency_s", "error"]).groupby("cluster"):
+        points = part[["predicted_latency_s", "error"]].to_numpy()
+        for one, on in zip(points, part.front, strict=True):
+            better = (points <= one).all(axis=1) & (points < one).any(axis=1)
+            assert on == (not better.any())
+    exact = table[table.method.isin(["serial", "tensor", "ulysses", "sync_pipeline"])]
+    assert (exact.error == 0).all()
+
+
+def test_what_has_only_a_latency_or_only_an_error_stays_in_the_table(record: dict[str, Any]) -> None:
+    record["latency"] = [row for row in record["latency"] if row["method"] != "ulysses"]
+    table = quality_pareto.table(record)
+    here = table[table.remark.notna() & (table.cluster == "a100_nvlink")]
+    said = dict(zip(zip(here.method, here.devices, strict=True), here.remark, strict=True))
+    assert said["ulysses", 4] == "no latency predicted"
+    assert said["naive_patch", 8] == "oom: rank 0 needs 2 GiB more"
+    assert said["pipefusion", 8] == "no quality measured"
+    assert said["ring", 4] == "quality skipped: 4 does not divide 18 token rows"
+    assert not table[table.remark.notna()].front.any()
+
+
+def test_exact_methods_of_another_resolution_are_compared_too(record: dict[str, Any]) -> None:
+    for row in record["settings"]:
+        if row["method"] in made_up.EXACT:
+            row["resolution"] = 32
+    table = quality_pareto.table(record)
+    assert (table[table.method == "tensor"].error == 0).all()
+    assert len(table) == len(quality_pareto.table(made_up.record()))
+    assert set(quality_pictures.shown(record).query("status == 'ok'").resolution) == {64}
+
+
+def test_other_steps_are_not_on_the_front(record: dict[str, Any]) -> None:
+    record["latency"].append(record["latency"][0] | {"steps": 10, "predicted_latency_s": 0.01})
+    assert quality_pareto.table(record).predicted_latency_s.min() > 0.1
+
+
+def test_the_pareto_figure_says_what_is_predicted_and_what_is_measured(record: dict[str, Any]) -> None:
+    sheet = quality_pareto.figure(record)
+    assert sheet is not None
+    assert len(sheet.axes) == 2 and "PREDICTED" in sheet.get_suptitle()
+    words = " ".join(sheet.texts[-1].get_text().split())
+    assert "PREDICTED for pixart_alpha at 1024 px; errors are MEASURED on the small emoji64" in words
+    assert "n = 512 pictures" in words and "Not drawn" in words
+
+
+def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]) -> None:
+    sheet = quality_figures.warmup(record)
+    assert sheet is not None
+    error, *_, real = sheet.axes
+    assert [axes.get_title("left") for axes in (error, real)] == [LATENT[:-2], TO_REAL[:-2]]
+    assert [tick.get_text() for tick in error.get_xticklabels()][-2:] == ["6", "S = 20"]
+    lines = [line for line in error.lines if line.get_color() == style.COLOUR["pipefusion"]]
+    drawn = next(line for line in lines if len(line.get_xdata()) == 7)
+    planted = [made_up.error_of(of(record, "pipefusion", warmup=warmup)) for warmup in range(7)]
+    assert list(drawn.get_ydata()) == pytest.approx(planted)
+    hollow = [line for line in lines if line.get_markerfacecolor() == "white"]
+    assert len(hollow) == 1 and hollow[0].get_ydata()[0] < min(planted)
+    assert "exact: serial's own pictures" in [text.get_text() for text in error.texts]
+
+
+def test_what_could_not_be_drawn_is_in_the_caption(record: dict[str, Any]) -> None:
+    sheet = quality_figures.patches(record)
+    assert sheet is not None
+    words = " ".join(sheet.texts[-1].get_text().split())
+    assert "Not drawn: PipeFusion N=4 M=16 W=1 (failed: rank 2 was killed by SIGKILL)" in words
+    assert "n = 512 pictures a point" in words and "efficientnet_lite0" in words
+
+
+def test_steps_guidance_and_scheduler_are_small_multiples(record: dict[str, Any]) -> None:
+    sheet = quality_figures.steps(record)
+    assert sheet is not None
+    assert [axes.get_xlabel() for axes in sheet.axes[::3]] == ["steps S", "guidance scale", "scheduler"]
+    record["metrics"] = [row for row in record["metrics"] if row["metric"] != "frechet"]
+    few = quality_figures.steps(record)
+    assert few is not None and len(few.axes) == 6
+    assert few.axes[1].get_title("left") == "feature distance to serial (efficientnet_lite0)"
+    record["metrics"] = []
+    assert quality_figures.steps(record) is None
+
+
+def test_pictures_by_method_and_w_with_serial_above(record: dict[str, Any], tmp_path: Path) -> None:
+    folder = made_up.write(tmp_path / "quality", record)
+    rows = quality_pictures.shown(record)
+    assert rows.method.tolist()[:2] == ["serial", "ring"]
+    assert [int(w) for w in rows[rows.method == "pipefusion"].warmup] == list(quality_pictures.WARMUPS)
+    sheet = quality_pictures.figure(record, folder)
+    assert sheet is not None
+    words = [text.get_text() for text in sheet.texts]
+    assert "skipped: 4 does not divide 18 token rows" in words and "“owl”" in words
+    squares = [axes.images[0].get_array() for axes in sheet.axes if axes.images]
+    serial, last_gap = np.asarray(squares[0]), np.asarray(squares[-1])
+    assert serial.shape == (64, 64, 3) and last_gap.shape == (64, 64) and last_gap.max() > 0
+
+
+def test_a_record_of_one_study_makes_what_it_can(record: dict[str, Any], tmp_path: Path) -> None:
+    record["settings"] = [row | {"study": ["main"]} for row in record["settings"] if "main" in row["study"]]
+    made_up.write(tmp_path / "records" / "quality", record | {"latency": [], "floors": []})
+    assert main(["quality"], tmp_path) == 0
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"quality_pictures"}
+    assert "PipeFusion" in (tmp_path / "tables" / "quality_main.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_record_becomes_the_same_files_twice(record: dict[str, Any], tmp_path: Path) -> None:
+    few = ("serial", "ring", "pipefusion")  # a third of the drawing
+    record["settings"] = [row for row in record["settings"] if row["method"] in few]
+    made_up.write(tmp_path / "records" / "quality", record)
+
+    def made() -> dict[str, bytes]:
+        assert main(["quality"], tmp_path) == 0
+        folders = (tmp_path / "tables", tmp_path / "figures")
+        return {path.name: path.read_bytes() for path in itertools.chain(*(f.iterdir() for f in folders))}
+
+    first = made()
+    assert made() == first
+    names = {make.__name__ for make in OUTPUTS if make.__name__.startswith("quality")}
+    assert {Path(name).stem for name in first} == names
+    assert {f"quality_{name}.png" for name in ("pictures", "warmup", "patches", "steps", "pareto")} <= set(
+        first
+    )
