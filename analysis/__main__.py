@@ -21,6 +21,14 @@ import pandas as pd
 from analysis import accounting as accounts
 from analysis import accounting_figure, figures, params, published, scaling, style, tables, trace
 from analysis import loading as loads
+from analysis import quality as qualities
+from analysis import quality_figures as sweeps
+from analysis import quality_pareto as pareto
+from analysis import quality_pictures as grid
+from analysis import quality_record as measured
+from analysis import staleness as stale
+from analysis import staleness_figures as stale_figures
+from analysis import staleness_lanes as lanes
 from analysis import text_variants as texts
 from analysis.gantt import gantt
 from analysis.keep import keep
@@ -121,6 +129,45 @@ def text_variants(results: Path) -> list[Path]:
     return texts.save(record, results / "tables")
 
 
+def staleness_freshness(results: Path) -> list[Path]:
+    """How old the K, V are that every method attends to."""
+    return stale.save_freshness(stale.load(results / "records/staleness"), results / "tables")
+
+
+def staleness_redundancy(results: Path) -> list[Path]:
+    """How much hidden states, K and V change from step to step."""
+    return stale.save_redundancy(stale.load(results / "records/staleness"), results / "tables")
+
+
+def staleness_error(results: Path) -> list[Path]:
+    """What stale K, V do to attention and to the latent."""
+    return stale.save_errors(stale.load(results / "records/staleness"), results / "tables")
+
+
+def staleness_heatmap(results: Path) -> list[Path]:
+    """Change and error by layer and step."""
+    figure = stale_figures.heatmap(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_heatmap")
+
+
+def staleness_fresh_share(results: Path) -> list[Path]:
+    """The age of K, V job by job, a lane a method."""
+    figure = lanes.fresh_share(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_fresh_share")
+
+
+def staleness_error_map(results: Path) -> list[Path]:
+    """Where in the picture the final latent differs from serial's."""
+    figure = stale_figures.error_map(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_error_map")
+
+
+def staleness_steps(results: Path) -> list[Path]:
+    """How far the latent is from serial's after every step."""
+    figure = stale_figures.steps(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_steps")
+
+
 def worlds(results: Path) -> list[Path]:
     """Wall clock, virtual and planned time of the same runs on two CPU cores."""
     table = tables.worlds(results / "records/worlds/worlds.json")
@@ -132,6 +179,56 @@ def accounting(results: Path) -> list[Path]:
     record, table = accounts.load(results / "records/accounting")
     written = accounts.save(record, table, results / "published", results / "tables", "accounting")
     return written + style.save(accounting_figure.figure(record, table), results / "figures", "accounting")
+
+
+def quality_main(results: Path) -> list[Path]:
+    """Every method's pictures beside serial's and real ones, with the floor of each metric."""
+    record = measured.load(results / "records/quality")
+    table = qualities.main(record)
+    text = qualities.main_text(record, table)
+    return qualities.save(record, table, text, results / "tables", "quality_main")
+
+
+def quality_sweeps(results: Path) -> list[Path]:
+    """The same over W, M, N, S, guidance and scheduler."""
+    record = measured.load(results / "records/quality")
+    table = qualities.sweeps(record, results / "records/quality")
+    text = qualities.sweeps_text(record, table)
+    return qualities.save(record, table, text, results / "tables", "quality_sweeps")
+
+
+def quality_pictures(results: Path) -> list[Path]:
+    """The same prompts and noise by every method and W."""
+    figure = grid.figure(measured.load(results / "records/quality"), results / "records/quality")
+    return style.save(figure, results / "figures", "quality_pictures") if figure else []
+
+
+def quality_warmup(results: Path) -> list[Path]:
+    """Error and distances against the number of synchronous steps."""
+    figure = sweeps.warmup(measured.load(results / "records/quality"))
+    return style.save(figure, results / "figures", "quality_warmup") if figure else []
+
+
+def quality_patches(results: Path) -> list[Path]:
+    """Error and distances against the number of patches."""
+    figure = sweeps.patches(measured.load(results / "records/quality"))
+    return style.save(figure, results / "figures", "quality_patches") if figure else []
+
+
+def quality_steps(results: Path) -> list[Path]:
+    """Error and distances against S, guidance and scheduler."""
+    figure = sweeps.steps(measured.load(results / "records/quality"))
+    return style.save(figure, results / "figures", "quality_steps") if figure else []
+
+
+def quality_pareto(results: Path) -> list[Path]:
+    """Measured error of the small model beside predicted latency of a large one, and what nothing beats."""
+    record = measured.load(results / "records/quality")
+    if not record["latency"]:
+        return []
+    written = pareto.save(record, pareto.table(record), results / "tables", "quality_pareto")
+    figure = pareto.figure(record)
+    return written + (style.save(figure, results / "figures", "quality_pareto") if figure else [])
 
 
 OUTPUTS: list[Callable[[Path], list[Path]]] = [
@@ -149,8 +246,22 @@ OUTPUTS: list[Callable[[Path], list[Path]]] = [
     worlds,
     scaling_predicted,
     accounting,
+    staleness_freshness,
+    staleness_redundancy,
+    staleness_error,
+    staleness_heatmap,
+    staleness_fresh_share,
+    staleness_error_map,
+    staleness_steps,
     text_variants,
     loading,
+    quality_main,
+    quality_sweeps,
+    quality_pictures,
+    quality_warmup,
+    quality_patches,
+    quality_steps,
+    quality_pareto,
 ]
 
 

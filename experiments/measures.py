@@ -21,7 +21,10 @@ from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, predict
+from experiments.quality.measure import QualityConfig, check_quality, quality
+from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
 from experiments.scaling import ScalingConfig, check_scaling, scaling
+from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
 from experiments.text_variants import TextVariantsConfig, text_variants
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
@@ -61,9 +64,12 @@ MEASURES: dict[str, Measure] = {
     "perturb": Measure(PerturbConfig, perturb, check_perturb),
     "plan": Measure(PlanConfig, choose, check_plan),
     "predict": Measure(PredictConfig, predict),
+    "quality": Measure(QualityConfig, quality, check_quality),
     "scaling": Measure(ScalingConfig, scaling, check_scaling),
+    "staleness": Measure(StalenessConfig, staleness, check_staleness),
     "text_variants": Measure(TextVariantsConfig, text_variants),
     "train": Measure(TrainConfig, run_train),
     "score": Measure(ScoreConfig, run_score),
+    "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
     "worlds": Measure(WorldsConfig, worlds),
 }

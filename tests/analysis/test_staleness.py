@@ -1,0 +1,170 @@
+"""Tables and figures of staleness, from a made-up record whose answers can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from analysis import staleness, staleness_figures
+from analysis.__main__ import main
+
+STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
+ONE = {"method": "pipefusion", "devices": 1, "patches": 2, "warmup": 1}
+TWO = {"method": "distrifusion", "devices": 2, "patches": None, "warmup": 1}
+SKIPPED = {"method": "naive_patch", "devices": 3, "patches": None, "warmup": 1}
+PROBES = [
+    ONE | {"devices": 2},
+    TWO,
+    TWO | {"warmup": 0},
+    {"method": "ring", "devices": 2, "patches": None, "warmup": None},
+]
+
+
+def seen(probe: dict, step: int, patch: int) -> dict[str, int]:
+    """Tokens by age: halves of 8; what is not fresh is the step before's, in step 0 of W = 0 nothing."""
+    ages = dict.fromkeys([*(f"age_{age}" for age in range(STEPS)), "never"], 0)
+    exact = probe["warmup"] is None or step < probe["warmup"]
+    fresh = TOKENS if exact or (probe["method"] == "pipefusion" and patch == 1) else 8
+    return ages | {"age_0": fresh, "age_1" if step else "never": TOKENS - fresh}
+
+
+def band(patch: int) -> dict[str, int]:
+    return {"row_start": 2 * patch, "row_stop": 2 * patch + 2}
+
+
+def write(folder: Path) -> None:
+    """Attention errors are 1 % times the step, twice as large for DistriFusion; latents are off 5 % and 15 %."""
+    folder.mkdir(parents=True)
+    fresh, error, steps, places = [], [], [], []
+    jobs = [(step, layer, patch) for step in range(STEPS) for layer in range(LAYERS) for patch in range(2)]
+    for probe in PROBES:
+        for step, layer, patch in jobs:
+            place = {"rank": patch, "job": step, "step": step, "layer": layer, "tokens": TOKENS} | band(patch)
+            fresh.append(probe | place | seen(probe, step, patch))
+    for factor, run in ((1, ONE), (2, TWO)):
+        for step, layer, patch in jobs:
+            stale = 0.3 if step else None
+            found = {
+                "attention_error": 0.01 * factor * step,
+                "k_error": stale,
+                "v_error": stale,
+                "unexplained": 0.0,
+            }
+            error.append(run | {"step": step, "layer": layer} | band(patch) | found)
+        for row in range(ROWS):
+            places += [
+                run
+                | {"row": row, "column": column, "rms_error": 0.01 * factor * (row + 1), "rms_serial": 0.5}
+                for column in range(4)
+            ]
+        for step in range(STEPS):
+            steps += [
+                run
+                | {
+                    "step": step,
+                    "picture": picture,
+                    "relative_error": 0.05 * factor * (1 + 2 * picture) * (step > 0),
+                }
+                for picture in range(2)
+            ]
+    redundancy = [
+        {"quantity": quantity, "step": step, "layer": layer, "change": 0.4 / step, **band(patch)}
+        for quantity in ("hidden", "k", "v")
+        for step, layer, patch in jobs
+        if step
+    ]
+    redundancy += [
+        {"quantity": "latent", "step": step, "layer": None, "change": 0.1, **band(0)}
+        for step in range(1, STEPS)
+    ]
+    ok = {"status": "ok", "reason": None, "watched": True}
+    skipped = {"status": "skipped", "reason": "devices=3 is wrong", "watched": True}
+    probe = {"steps": STEPS, "model": "made_up"}
+    record = {
+        "model": "made_up", "guidance_scale": 2.0, "prompts": ["a", "b"], "token_rows": ROWS, "token_cols": 4,
+        "layers": LAYERS, "config": {"steps": STEPS, "measure": {"probe": probe, "watched": 1}},
+        "probes": [*(one | ok for one in PROBES), SKIPPED | skipped],
+        "runs": [ONE | ok, TWO | ok, SKIPPED | skipped],
+    }  # fmt: skip
+    (folder / "staleness.json").write_text(json.dumps(record))
+    tables = {"freshness": fresh, "redundancy": redundancy, "error": error, "steps": steps, "map": places}
+    for name, rows in tables.items():
+        pd.DataFrame(rows).convert_dtypes().to_csv(folder / f"{name}.csv", index=False)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write(tmp_path / "records" / "staleness")
+    return tmp_path
+
+
+def test_freshness_is_a_share_after_the_warm_up_and_a_skipped_setting_says_so(results: Path) -> None:
+    table = staleness.freshness(staleness.load(results / "records/staleness"))
+    assert table.method.tolist() == ["ring", "naive_patch", "distrifusion", "distrifusion", "pipefusion"]
+    ring, naive, warm, cold, piped = table.to_dict("records")
+    assert (ring["fresh_mean"], ring["oldest"], ring["never_first"]) == (1.0, 0, 0.0)
+    assert (warm["fresh_mean"], warm["stale_age"], warm["never_first"]) == (0.5, 1.0, 0.0)
+    assert (cold["fresh_mean"], cold["never_first"], cold["never_later"]) == (0.5, 0.5, 0.0)
+    assert [piped[f"fresh_{which}"] for which in ("min", "mean", "max")] == [0.5, 0.75, 1.0]
+    assert pd.isna(naive["fresh_mean"]) and naive["status"] == "skipped"
+    words = staleness.freshness_text(table)
+    assert words["status"].tolist()[1] == "skipped: devices=3 is wrong" and words["fresh"].tolist()[1] == "–"
+
+
+def test_shares_count_by_rows() -> None:
+    assert staleness.mean_of(pd.Series([1.0, 0.0, None]), pd.Series([3, 1, 9])) == 0.75
+    assert pd.isna(staleness.mean_of(pd.Series([None], dtype=float), pd.Series([1])))
+
+
+def test_errors_are_means_of_displaced_steps_and_of_the_last_latent(results: Path) -> None:
+    table = staleness.errors(staleness.load(results / "records/staleness")).set_index("method")
+    piped, displaced = table.loc["pipefusion"], table.loc["distrifusion"]
+    assert piped.attention_error == pytest.approx(0.025) and displaced.attention_error == pytest.approx(0.05)
+    assert (piped.worst_step, piped.worst_step_error) == (4, pytest.approx(0.04))
+    assert (piped.k_error, piped.v_error) == (pytest.approx(0.3), pytest.approx(0.3))
+    assert piped.latent_error == pytest.approx(0.1) and piped.latent_sd == pytest.approx(0.1 / 2**0.5)
+    assert pd.isna(table.loc["naive_patch"].attention_error)
+
+
+def test_redundancy_tells_the_first_steps_from_the_rest(results: Path) -> None:
+    table = staleness.redundancy(staleness.load(results / "records/staleness")).set_index("quantity")
+    assert table.loc["k"].step_1 == 0.4 and table.loc["k"]["first"] == 0.4
+    assert table.loc["k"].rest == pytest.approx((0.2 + 0.4 / 3 + 0.1) / 3)
+    assert (table.loc["k"].least, table.loc["k"].least_step) == (pytest.approx(0.1), 4)
+    assert table.loc["latent"].step_1 == 0.1
+
+
+def test_patches_of_the_map_are_those_that_the_steps_computed(results: Path) -> None:
+    record = staleness.load(results / "records/staleness")
+    runs = staleness_figures.watched(record)
+    assert [run["method"] for run in runs] == ["distrifusion", "pipefusion"]
+    assert staleness_figures.patches_of(record, runs[0]) == [(0, 2), (2, 4)]
+
+
+def test_tables_and_figures_are_written_the_same_twice(results: Path) -> None:
+    def written() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in results.glob("*/staleness_*")}
+
+    assert main(["staleness"], results) == 0
+    first = written()
+    assert main(["staleness"], results) == 0
+    assert written() == first
+    assert len(first) == 14
+    for name in ("heatmap", "fresh_share", "error_map", "steps"):
+        assert imread(results / "figures" / f"staleness_{name}.png").std() > 0
+    text = (results / "tables" / "staleness_error.md").read_text()
+    assert "| PipeFusion | 1 | 2 | 1 | 2.5 % |" in text and "guidance 2, 2 pictures" in text
+
+
+def test_a_record_without_any_measured_run_still_makes_its_tables(results: Path) -> None:
+    folder = results / "records/staleness"
+    record = json.loads((folder / "staleness.json").read_text())
+    record["runs"] = [run for run in record["runs"] if run["status"] == "skipped"]
+    (folder / "staleness.json").write_text(json.dumps(record))
+    for name in ("error", "steps", "map"):
+        (folder / f"{name}.csv").write_text("\n")
+    assert staleness.errors(staleness.load(folder)).status.tolist() == ["skipped"]
