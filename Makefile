@@ -35,8 +35,7 @@ typecheck: $(STAMP) ## mypy
 report: $(STAMP) ## tables and figures again, from committed records alone
 	$(BIN)/python -m analysis $(ARGS)
 
-train: $(STAMP)  ## train the shipped model: 256 pictures, then 1,800
-	$(BIN)/python run.py experiment=train_emoji_first
+train: $(STAMP)  ## train the shipped model
 	$(BIN)/python run.py experiment=train_emoji $(ARGS)
 
 clean:           ## caches, runs and the environment

@@ -9,19 +9,24 @@ from typing import Any
 NOTICE = """\
 The weights in this folder were trained on pictures and texts of others:
 
-- Pictures: Noto Emoji, Copyright Google LLC, Apache License 2.0 (https://github.com/googlefonts/noto-emoji),
-  as packed in the npm package emoji-datasource-google 16.0.0.
-- Pictures: Twemoji, Copyright Twitter, Inc and other contributors, CC-BY 4.0
-  (https://creativecommons.org/licenses/by/4.0/, https://github.com/twitter/twemoji), as packed in the npm package
-  emoji-datasource-twitter 16.0.0.
-- `sheet.png`, `held_out.png` and `unseen.png` show some of both beside samples of the model, reduced and on white
-  ground.
+{pictures}
+- `sheet.png` and `unseen.png` show some of them beside samples of the model, reduced and on white ground.
 - Names and categories: emoji-data, Copyright Cal Henderson, MIT License (https://github.com/iamcal/emoji-data).
 - Text encoder (not in this folder): all-MiniLM-L6-v2, sentence-transformers, Apache License 2.0.
 - Features for the score (not in this folder): EfficientNet-Lite0, Copyright Google LLC, Apache License 2.0.
 
 The weights themselves are under the licence of this repository, Apache License 2.0.
 """
+PICTURES = {
+    "google": """\
+- Pictures: Noto Emoji, Copyright Google LLC, Apache License 2.0 (https://github.com/googlefonts/noto-emoji),
+  as packed in the npm package emoji-datasource-google 16.0.0.""",
+    "twitter": """\
+- Pictures: Twemoji, Copyright Twitter, Inc and other contributors, CC-BY 4.0
+  (https://creativecommons.org/licenses/by/4.0/, https://github.com/twitter/twemoji), as packed in the npm package
+  emoji-datasource-twitter 16.0.0.""",
+}
+"""What to say of each vendor's pictures."""
 
 
 def write_card(folder: Path) -> None:
@@ -30,7 +35,8 @@ def write_card(folder: Path) -> None:
     prompts = json.loads((folder / "prompts.json").read_text())
     path = folder / "score.json"
     found = json.loads(path.read_text()) if path.is_file() else None
-    (folder / "NOTICE").write_text(NOTICE)
+    said = [PICTURES[package["vendor"]] for package in facts["data"]["packages"]]
+    (folder / "NOTICE").write_text(NOTICE.format(pictures="\n".join(said)))
     (folder / "README.md").write_text(card_text(facts, prompts, found))
 
 
@@ -65,7 +71,7 @@ over the last {recipe["decay"]:.0%} |
 | loss | `loss.csv`, `loss.png` |
 | seed, date | {run["seed"]}, {run["date"]} |
 | hardware | {run["hardware"]} |
-| command | `make train` |
+| command | `python run.py experiment={"train_emoji_two_styles" if facts.get("start_from") else "train_emoji"}` |
 | notes | {run["notes"] or "none"} |
 
 ## Score
@@ -80,14 +86,14 @@ Apache-2.0. See `NOTICE` for the pictures, names and networks it was made with.
 
 def data_text(data: dict[str, Any], prompts: dict[str, list[str]]) -> str:
     """What was learnt and what was kept out, in sentences."""
-    styles = " and ".join(
-        f"{p['name']}{' (' + p['style'] + ' ...)' if p['style'] else ''}" for p in data["packages"]
-    )
-    return (
-        f"{len(prompts['train']):,} emoji of {data['concepts']:,} concepts from {styles} on white ground; caption = "
-        f"lower-case name behind the style's word. {len(prompts['held_out'])} (concept, style) pairs are kept out "
-        f"whose concept was seen in another style, and {data['unseen']} concepts altogether."
-    )
+    styles = [p["name"] + (f" ({p['style']} ...)" if p["style"] else "") for p in data["packages"]]
+    text = f"{len(prompts['train']):,} emoji from {' and '.join(styles)} on white ground, caption = lower-case name"
+    if len(styles) > 1:
+        text += (
+            f" behind the style's word. {len(prompts['held_out'])} (concept, style) pairs are kept out whose concept "
+            "was seen in another style"
+        )
+    return f"{text}; {data['unseen']} more concepts are kept unseen."
 
 
 def score_text(found: dict[str, Any] | None) -> str:
@@ -98,6 +104,7 @@ def score_text(found: dict[str, Any] | None) -> str:
         "| prompts | compared with | features, top-1 | top-5 | median rank | pixels, top-1 | top-5 |",
         "|---|---|---|---|---|---|---|",
     ]
+    kept_out = "`held_out.png`, `unseen.png`" if isinstance(found.get("held_out"), dict) else "`unseen.png`"
     names = {
         "train": "training",
         "known": "those of the first training",
@@ -105,9 +112,8 @@ def score_text(found: dict[str, Any] | None) -> str:
         "unseen": "unseen concepts",
     }
     for role, name in names.items():
-        part = found[role]
-        if isinstance(part, str):
-            lines.append(f"| {name} | {part} | | | | | |")
+        part = found.get(role, "none")
+        if part == "none":
             continue
         a, b = part["features"], part["pixels"]
         shares = (
@@ -123,6 +129,6 @@ def score_text(found: dict[str, Any] | None) -> str:
             *lines,
             "",
             "`python run.py experiment=score_emoji` computes it. `sheet.png`: training prompts, each sample with its "
-            "real picture to the right; `held_out.png`, `unseen.png`: the same for pairs and concepts never shown.",
+            f"real picture to the right; {kept_out}: the same for what was never shown.",
         ]
     )

@@ -7,7 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from analysis import style
-from analysis.__main__ import OUTPUTS, main
+from analysis.__main__ import main
+from analysis.outputs import OUTPUTS
 from analysis.readme import refresh
 from tests.analysis.synthetic import write_sweep
 

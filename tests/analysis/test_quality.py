@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from analysis import quality, quality_figures, quality_pareto, quality_pictures, quality_record, style
-from analysis.__main__ import OUTPUTS, main
+from analysis.__main__ import main
+from analysis.outputs import OUTPUTS
 from tests.analysis import synthetic_quality as made_up
 
 LATENT, PSNR = "latent error to serial ↓", "PSNR to serial, dB ↑"
