@@ -98,9 +98,9 @@ def main(arguments: list[str], results: Path = RESULTS) -> int:
             continue
         for path in make(results):
             print(path)
-    readme = results.parent / "README.md"
-    if readme.exists() and refresh(readme, results / "tables"):
-        print(readme)
+    for page in [results.parent / "README.md", *sorted((results.parent / "docs").glob("*.md"))]:
+        if page.exists() and refresh(page, results / "tables"):
+            print(page)
     return 0
 
 

@@ -75,14 +75,17 @@ def test_without_records_nothing_is_written(tmp_path: Path) -> None:
     assert outputs(tmp_path) == {}
 
 
-def test_tables_in_the_readme_are_the_generated_ones(tmp_path: Path) -> None:
-    results, readme = tmp_path / "results", tmp_path / "README.md"
+def test_tables_in_readme_and_docs_are_the_generated_ones(tmp_path: Path) -> None:
+    results, pages = tmp_path / "results", [tmp_path / "README.md", tmp_path / "docs" / "findings.md"]
     write_sweep(results / "records" / "quickstart")
-    readme.write_text("before\n<!-- table: quickstart_fullest -->\nold\n<!-- end -->\nafter\n")
+    pages[1].parent.mkdir()
+    for page in pages:
+        page.write_text("before\n<!-- table: quickstart_fullest -->\nold\n<!-- end -->\nafter\n")
     main(["quickstart_fullest"], results)
     table = (results / "tables" / "quickstart_fullest.md").read_text()
-    assert readme.read_text() == f"before\n<!-- table: quickstart_fullest -->\n{table}<!-- end -->\nafter\n"
-    assert not refresh(readme, results / "tables")
+    for page in pages:
+        assert page.read_text() == f"before\n<!-- table: quickstart_fullest -->\n{table}<!-- end -->\nafter\n"
+        assert not refresh(page, results / "tables")
 
 
 def test_keep_then_report(tmp_path: Path) -> None:
