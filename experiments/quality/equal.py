@@ -5,35 +5,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.models import open_model
-from experiments.quality.sample import sample_in_process
-from experiments.quality.settings import Equality, Planned, Setting
+from experiments.models import Model, open_model
+from experiments.quality.evaluate import kept
+from experiments.quality.sample import Job, job_of, sample_in_process
+from experiments.quality.settings import Equality, Planned
+from experiments.quality.subjects import Prompts
 
 
 def measure_equality(
-    planned: Sequence[Planned], cfg: RunConfig, prompts: Sequence[str], pool: ProcessPoolExecutor
+    planned: Sequence[Planned],
+    cfg: RunConfig,
+    model: Model,
+    prompts: Prompts,
+    out: Path,
+    pool: ProcessPoolExecutor,
 ) -> None:
     """Fill in `equality` of every setting that has another to stand in for it. Ranks are simulated."""
     claims = [one for one in planned if one.setting.stand_in != one.setting]
     count = cfg.measure.equal_pictures
-    texts = tuple(prompts[k % len(prompts)] for k in range(count))
+    exact = replace(cfg, model=replace(cfg.model, dtype="float32"))
     sides = dict.fromkeys(side for one in claims for side in (one.setting, one.setting.stand_in))
-    asked = {side: pool.submit(latents_of, side, cfg, texts) for side in sides}
+    asked = {
+        side: pool.submit(latents_of, job_of(side, count, exact, model, prompts, out / "equal"), exact)
+        for side in sides
+    }
     for one in claims:
         ours, others = asked[one.setting].result(), asked[one.setting.stand_in].result()
         one.equality = Equality(float((ours - others).abs().max() / others.abs().max()), count)
 
 
-def latents_of(setting: Setting, cfg: RunConfig, prompts: Sequence[str]) -> Tensor:
-    """Latents [n, C, h, w] of the first pictures, in float32."""
+def latents_of(job: Job, cfg: RunConfig) -> Tensor:
+    """Latents [n, C, h, w] of a job in float32 as they come, kept beside where its pictures would be."""
     torch.set_num_threads(cfg.threads)
-    run = setting.configure(cfg)
-    model = replace(run.model, dtype="float32")
-    seeds = [cfg.seed + k for k in range(len(prompts))]
-    run = replace(run, model=model, prompt=list(prompts), seed=seeds, prompt_file=None, images_per_prompt=1)
-    return sample_in_process(run, open_model(model))
+
+    def make() -> dict[str, Tensor]:
+        run = job.configure(cfg, range(job.pictures))
+        return {"latents": sample_in_process(run, open_model(run.model))}
+
+    job.store.folder.mkdir(parents=True, exist_ok=True)
+    return kept(job.store.folder / "latents.safetensors", f"{job.store.stamp}|{job.pictures}", make)[
+        "latents"
+    ]

@@ -28,12 +28,11 @@ from experiments.quality.latency import latency_rows
 from experiments.quality.networks import open_network
 from experiments.quality.record import finite, model_facts, setting_row, write_images
 from experiments.quality.results import control_rows, results
-from experiments.quality.sample import Job, sample_all, worker_count
+from experiments.quality.sample import Job, job_of, sample_all, worker_count
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
-from experiments.quality.store import store_of
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
-from experiments.records import git_commit, replacing, sha256_of, write_json
+from experiments.records import git_commit, replacing, write_json
 from experiments.scaling import on
 
 OTHER_SEEDS = 10**6
@@ -106,7 +105,7 @@ def quality(cfg: RunConfig, out: Path) -> str:
         one.ended = None if why is None else ("skipped", why)
     able = [one for one in planned if one.ended is None]
     with workers_of(cfg) as pool:
-        measure_equality(able, cfg, prompts.texts, pool)
+        measure_equality(able, cfg, model, prompts, out, pool)
     jobs = jobs_of(able, cfg, model, prompts, out)
     controls = control_jobs(jobs, cfg, model, prompts, out)
     failures = sample_all([*jobs.values(), *controls.values()], cfg)
@@ -173,14 +172,6 @@ def jobs_of(
     for one in able:
         wanted[one.source] = max(wanted.get(one.source, 0), one.pictures)
     return {setting: job_of(setting, count, cfg, model, prompts, out) for setting, count in wanted.items()}
-
-
-def job_of(setting: Setting, count: int, cfg: RunConfig, model: Model, prompts: Prompts, out: Path) -> Job:
-    """One setting's pictures, kept apart by dtype and seed."""
-    digest = None if model.folder is None else sha256_of(model.folder / "transformer")
-    folder = out / "pictures" / f"{cfg.model.dtype}_seed{cfg.seed}"
-    store = store_of(folder, setting, cfg, prompts.texts, digest)
-    return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed)
 
 
 def control_jobs(

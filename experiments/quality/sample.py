@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -27,8 +28,10 @@ from experiments.models import Model, open_model
 from experiments.pictures import pixels_of
 from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import Setting
-from experiments.quality.store import Store
+from experiments.quality.store import Store, store_of
+from experiments.quality.subjects import Prompts
 from experiments.rank import as_inputs
+from experiments.records import sha256_of
 from experiments.simulate import sample_once
 
 Failures = dict["Job", tuple[str, str]]
@@ -58,6 +61,14 @@ class Job:
         run = self.setting.configure(base)
         model = replace(run.model, dtype=self.dtype)
         return replace(run, model=model, prompt=prompts, seed=seeds, prompt_file=None, images_per_prompt=1)
+
+
+def job_of(setting: Setting, count: int, cfg: RunConfig, model: Model, prompts: Prompts, out: Path) -> Job:
+    """One setting's pictures, kept apart by dtype and seed."""
+    digest = None if model.folder is None else sha256_of(model.folder / "transformer")
+    folder = out / "pictures" / f"{cfg.model.dtype}_seed{cfg.seed}"
+    store = store_of(folder, setting, cfg, prompts.texts, digest)
+    return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed)
 
 
 def sample_all(jobs: Sequence[Job], cfg: RunConfig) -> Failures:

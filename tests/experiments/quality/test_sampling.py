@@ -11,8 +11,8 @@ import torch
 
 from experiments.models import open_model
 from experiments.quality.equal import measure_equality
-from experiments.quality.measure import QualityConfig, job_of, workers_of
-from experiments.quality.sample import Job, in_processes, sample_all, sample_batch
+from experiments.quality.measure import QualityConfig, workers_of
+from experiments.quality.sample import Job, in_processes, job_of, sample_all, sample_batch
 from experiments.quality.settings import Planned, Setting, StudyConfig
 from experiments.quality.subjects import Prompts
 from tests.experiments.runs import config
@@ -86,12 +86,17 @@ def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg, tmp_path: P
     assert done == [(SERIAL, 2)]
 
 
-def test_equality_is_measured(cfg) -> None:
+def test_equality_is_measured_once(cfg, tmp_path: Path) -> None:
     two = replace(PIPE, devices=2)
     claims = [Planned(two), Planned(replace(SERIAL, method="ring", devices=2)), Planned(SERIAL)]
+    model, prompts = open_model(cfg.model), Prompts(TEXTS, ("",) * 3)
     with workers_of(cfg) as pool:
-        measure_equality(claims, cfg, TEXTS, pool)
+        measure_equality(claims, cfg, model, prompts, tmp_path, pool)
     assert claims[0].equality is not None and claims[0].equality.error == 0.0
     assert claims[1].equality is not None and 0 <= claims[1].equality.error < 1e-5
     assert claims[2].equality is None
     assert claims[1].source == SERIAL
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    with workers_of(cfg) as pool:
+        measure_equality(claims[:1], cfg, model, prompts, tmp_path, pool)
+    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
