@@ -14,6 +14,7 @@ WHOLE += ["text_variants.json", "loading.json", "measured.json", "accounting.jso
 WHOLE += ["staleness.json"]
 """A record of many runs at once; the folder that holds one is the run."""
 KEPT += [*WHOLE, "accounting.csv", "loading.csv", "params.csv", "paired.parquet", "grid.json"]
+KEPT += ["freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"]
 
 
 def keep(source: str | Path, target: str | Path) -> list[Path]:
