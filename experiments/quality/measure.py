@@ -201,8 +201,8 @@ def show(out: Path) -> None:
 
     console, record = make_console(), report.load(out)
     text = report.main_text(record, report.main(record))
-    told = ("method", "N", "M", "W", "Fréchet", "FID", "latent", "PSNR", "n", "remark")
-    text = text[[name for name in text.columns if name.startswith(told) and name != "n paired"]]
+    told, short = ("Fréchet", "FID", "latent", "PSNR"), ("method", "N", "M", "W", "n")
+    text = text[[name for name in text.columns if name.startswith(told) or name in short]]
     text = text.rename(columns=lambda name: name.partition(" (")[0])
     console.print(rich_table(text, f"Quality, features of {record['config']['measure']['network']}"))
     console.print(str(out / "quality.json"), highlight=False)

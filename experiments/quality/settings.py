@@ -163,15 +163,15 @@ def check_settings(cfg: RunConfig) -> None:
         for name in grid.method:
             if name not in METHODS:
                 text = f"{name!r} is unknown{nearest(name, METHODS)}; allowed: {', '.join(METHODS)}"
-                raise ConfigError(f"measure.studies[{index}].method", text)
+                raise ConfigError(f"measure.studies.{index}.method", text)
         for key, value in asdict(grid).items():
             if value == [] and key in ("method", "devices", "patches", "warmup"):
                 text = "[] leaves nothing to sample; allowed: a list with something in it"
-                raise ConfigError(f"measure.studies[{index}].{key}", text)
+                raise ConfigError(f"measure.studies.{index}.{key}", text)
         for w in grid.warmup:
             if w != ALL_STEPS and not (isinstance(w, int) and w >= 0):
                 text = f"{w!r} is no number of steps; allowed: 0 or more, or {ALL_STEPS!r} for all of them"
-                raise ConfigError(f"measure.studies[{index}].warmup", text)
+                raise ConfigError(f"measure.studies.{index}.warmup", text)
     for planned in settings_of(cfg):
         one = planned.setting.configure(cfg)
         check_values(one)

@@ -63,9 +63,9 @@ def test_what_is_never_stale_has_serial_for_a_stand_in_and_needs_a_measurement()
 @pytest.mark.parametrize(
     ("study", "line"),
     [
-        (StudyConfig(method=["pipefuson"]), "measure.studies[0].method='pipefuson' is unknown, nearest: pipefusion"),
-        (StudyConfig(method=[]), "measure.studies[0].method=[] leaves nothing"),
-        (StudyConfig(method=["pipefusion"], warmup=["all"]), "measure.studies[0].warmup='all' is no number of steps"),
+        (StudyConfig(method=["pipefuson"]), "measure.studies.0.method='pipefuson' is unknown, nearest: pipefusion"),
+        (StudyConfig(method=[]), "measure.studies.0.method=[] leaves nothing"),
+        (StudyConfig(method=["pipefusion"], warmup=["all"]), "measure.studies.0.warmup='all' is no number of steps"),
         (StudyConfig(method=["serial"], scheduler=["euler"]), "scheduler='euler' is unknown"),
         (StudyConfig(method=["serial"], resolution=[33]), "model.resolution=33 is not a multiple of 4"),
     ],
