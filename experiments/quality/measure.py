@@ -194,7 +194,7 @@ def control_jobs(
 
 
 def show(out: Path) -> None:
-    """Print the main columns of the record's table; all of them are in `python -m analysis quality_main`."""
+    """Print the main columns of the record's table; all of it and the floors are in `quality_main` of analysis."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis import quality as report
     from experiments.quickstart import make_console, rich_table
@@ -203,6 +203,7 @@ def show(out: Path) -> None:
     text = report.main_text(record, report.main(record))
     told, short = ("Fréchet", "FID", "latent", "PSNR"), ("method", "N", "M", "W", "n")
     text = text[[name for name in text.columns if name.startswith(told) or name in short]]
-    text = text.rename(columns=lambda name: name.partition(" (")[0])
+    text = text[~text.method.str.startswith("*")]  # floors: too long a name for a terminal
+    text = text.rename(columns=lambda name: name.partition(" (")[0].rstrip(" ↓↑").replace(" distance", ""))
     console.print(rich_table(text, f"Quality, features of {record['config']['measure']['network']}"))
     console.print(str(out / "quality.json"), highlight=False)
