@@ -26,9 +26,14 @@ def measure_equality(
     out: Path,
     pool: ProcessPoolExecutor,
 ) -> None:
-    """Fill in `equality` of every setting that has another to stand in for it. Ranks are simulated."""
+    """Fill in `equality` of every setting that has another to stand in for it. Ranks are simulated.
+
+    One that fails here has nothing to stand in for it: it is sampled itself, and the record says how that ended.
+    """
     claims = [one for one in planned if one.setting.stand_in != one.setting]
     count = cfg.measure.equal_pictures
+    if not count:
+        return
     exact = replace(cfg, model=replace(cfg.model, dtype="float32"))
     sides = dict.fromkeys(side for one in claims for side in (one.setting, one.setting.stand_in))
     asked = {
@@ -36,6 +41,8 @@ def measure_equality(
         for side in sides
     }
     for one in claims:
+        if asked[one.setting].exception() or asked[one.setting.stand_in].exception():
+            continue
         ours, others = asked[one.setting].result(), asked[one.setting.stand_in].result()
         one.equality = Equality(float((ours - others).abs().max() / others.abs().max()), count)
 

@@ -108,10 +108,10 @@ def paired_rows(values: dict[str, Tensor]) -> list[Row]:
     rows = []
     for metric, network in PAIRED.items():
         mean = mean_interval(values[metric])
-        equal = metric == "psnr_db" and mean.value == float("inf")
+        equal = int(values[metric].isinf().sum())
         rows.append(
             row(metric, "serial", network, None, mean.value, mean.low, mean.high, mean.n, mean.n)
-            | {"note": "equal pictures" if equal else None}
+            | {"note": f"{equal} of {mean.n} pictures equal" if equal else None}
         )
     return rows
 

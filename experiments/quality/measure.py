@@ -52,19 +52,15 @@ class QualityConfig:
     clip: str | None = None  # folder or hub id of a CLIP; null: the shipped emoji scorer
     real: str | None = None  # folder of real pictures; null: what the model was trained on
     data_dir: str = "~/.cache/pipefusion-lab"
-    fewest: int = (
-        200  # pictures below which distances of distributions are not computed: they would be all bias
-    )
+    # Fewer pictures than this have no distances of distributions: they would be all bias.
+    fewest: int = 200
     resamples: int = 50  # of the intervals of Frechet distances
-    equal_pictures: int = 2  # on which settings are compared that may stand in for each other
+    # On which settings are compared, in simulation, that may stand in for each other; 0: every setting is sampled.
+    equal_pictures: int = 2
     float32_pictures: int = 48  # serial again in float32, to see what the dtype alone does; 0: not
-    other_seeds: bool = (
-        False  # serial again from other noise, to see what a change of seed does to a distance
-    )
+    other_seeds: bool = False  # serial again from other noise: what a change of seed does to a distance
     shown: int = 8  # pictures of a setting that are kept as PNG
-    clusters: list[str] = field(
-        default_factory=list
-    )  # of named hardware, whose latencies are predicted beside
+    clusters: list[str] = field(default_factory=list)  # named hardware: its latencies are predicted beside
     latency_model: str = "pixart_alpha"
     latency_resolution: int = 1024
 
@@ -78,7 +74,7 @@ def check_quality(cfg: RunConfig) -> None:
         raise ConfigError("measure", "quality starts its own ranks; allowed: python run.py, without torchrun")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    for key, low in (("pictures", 2), ("batch", 1), ("fewest", 4), ("equal_pictures", 1), ("resamples", 2)):
+    for key, low in (("pictures", 2), ("batch", 1), ("fewest", 4), ("equal_pictures", 0), ("resamples", 2)):
         if getattr(options, key) < low:
             text = f"{getattr(options, key)} is too small; allowed: {low} or more"
             raise ConfigError(f"measure.{key}", text)
@@ -177,17 +173,16 @@ def jobs_of(
 def control_jobs(
     jobs: dict[Setting, Job], cfg: RunConfig, model: Model, prompts: Prompts, out: Path
 ) -> dict[str, Job]:
-    """Serial once more where the floors need it: in float32 (with sweeps at that dtype there is none), other seeds."""
+    """Serial once more where the floors need it: in float32, and from other seeds."""
     found, options = {}, cfg.measure
     assert cfg.guidance_scale is not None and cfg.model.resolution is not None
     own = Setting("serial", 1, None, None, cfg.steps, cfg.guidance_scale, cfg.scheduler, cfg.model.resolution)
     if options.float32_pictures and cfg.model.dtype != "float32" and own in jobs:
         exact = replace(cfg, model=replace(cfg.model, dtype="float32"))
         found["float32"] = job_of(own, options.float32_pictures, exact, model, prompts, out)
-    largest = max(
-        (job for job in jobs.values() if job.setting.method == "serial"), key=lambda job: job.pictures
-    )
-    if options.other_seeds and largest.pictures >= options.fewest:
+    serial = [job for job in jobs.values() if job.setting.method == "serial"]
+    largest = max(serial, key=lambda job: job.pictures, default=None)
+    if options.other_seeds and largest is not None and largest.pictures >= options.fewest:
         other = replace(cfg, seed=cfg.seed + OTHER_SEEDS)
         found["seeds"] = job_of(largest.setting, largest.pictures, other, model, prompts, out)
     return found

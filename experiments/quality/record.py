@@ -56,8 +56,9 @@ def write_images(out: Path, jobs: Sequence[Job], shown: int) -> None:
             pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
             with replacing(folder / f"{k}.png") as temporary:
                 Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
-    texts = jobs[0].prompts
-    write_json(out / "grid.json", {"prompts": [texts[k % len(texts)] for k in range(shown)]})
+    if jobs:
+        texts = jobs[0].prompts
+        write_json(out / "grid.json", {"prompts": [texts[k % len(texts)] for k in range(shown)]})
 
 
 def finite(content: Any) -> Any:

@@ -43,7 +43,7 @@ def results(
 ) -> tuple[list[Row], list[Row], pd.DataFrame]:
     """The metrics of settings that were sampled, the floors of these, and the paired values of every picture."""
     options, network, scorer = cfg.measure, open_network(cfg.measure.network), open_scorer(cfg.measure.clip)
-    texts = [prompts.texts[k % len(prompts.texts)] for k in range(max(p.pictures for p in good))]
+    texts = [prompts.texts[k % len(prompts.texts)] for k in range(max((p.pictures for p in good), default=0))]
     looks, pairs = {}, {}
     for p in good:
         store, reference = jobs[p.source].store, jobs.get(p.setting.serial)

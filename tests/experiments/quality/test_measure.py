@@ -160,6 +160,18 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_when_nothing_can_run_every_setting_is_a_row(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = "measure.studies=[{study: main, method: [ring], devices: [5]}]"
+    given = [text for text in arguments(parts, tmp_path) if not text.startswith("measure.studies")]
+    monkeypatch.setattr("experiments.quality.measure.why_not", lambda setting, cfg: "method: not today")
+    assert command(monkeypatch, *given, study) == 0
+    record = json.loads((tmp_path / "quality.json").read_text())
+    assert [row["status"] for row in record["settings"]] == ["skipped", "skipped"]
+    assert record["metrics"] == record["floors"] == []
+
+
 def test_prompts_come_in_an_order_of_which_every_beginning_is_fair(parts: Path) -> None:
     cfg = config(f"prompt_file={parts / 'captions.txt'}")
     first = prompts_for(cfg, open_model(cfg.model))

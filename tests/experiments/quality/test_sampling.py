@@ -100,3 +100,11 @@ def test_equality_is_measured_once(cfg, tmp_path: Path) -> None:
     with workers_of(cfg) as pool:
         measure_equality(claims[:1], cfg, model, prompts, tmp_path, pool)
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+
+
+def test_what_fails_in_the_comparison_is_sampled_itself(cfg, tmp_path: Path) -> None:
+    bad = Planned(replace(SERIAL, method="ring", devices=2, scheduler="nonsense"))
+    with workers_of(cfg) as pool:
+        measure_equality([bad], cfg, open_model(cfg.model), Prompts(TEXTS, ("",) * 3), tmp_path, pool)
+    assert bad.equality is None
+    assert bad.source == bad.setting
