@@ -5,6 +5,7 @@
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 ARGS ?=
+JOBS ?= 2
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -18,8 +19,8 @@ help:            ## what each target does
 run: $(STAMP)    ## eight parallel methods on the shipped model, four ranks
 	$(BIN)/python run.py experiment=quickstart $(ARGS)
 
-test: $(STAMP)   ## everything, in one process at a time: the tests start ranks of their own
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)   ## everything, in two processes (JOBS): the tests start ranks of their own
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)   ## ruff, check only
 	$(BIN)/ruff check .
@@ -32,8 +33,9 @@ format: $(STAMP) ## ruff, in place
 typecheck: $(STAMP) ## mypy
 	$(BIN)/mypy
 
-report: $(STAMP) ## tables and figures again, from committed records alone
+report: $(STAMP) ## tables and figures again, from committed records alone, then all of it as results/report.html
 	$(BIN)/python -m analysis $(ARGS)
+	$(BIN)/python -m analysis report
 
 train: $(STAMP)  ## train the shipped model
 	$(BIN)/python run.py experiment=train_emoji $(ARGS)

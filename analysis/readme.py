@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-MARKED = re.compile(r"(<!-- table: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- table: (?P<name>\w+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def pages(root: Path) -> list[Path]:
+    """README and the pages of docs."""
+    return [page for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))] if page.exists()]
 
 
 def refresh(page: Path, tables: Path) -> bool:
     """Put each marked table in; a table that does not exist leaves its place empty. True when the file changed."""
-
-    def fill(match: re.Match[str]) -> str:
-        table = tables / f"{match['name']}.md"
-        return f"{match[1]}{table.read_text() if table.exists() else ''}{match[3]}"
-
     old = page.read_text()
-    new = MARKED.sub(fill, old)
+    new = MARKED.sub(lambda match: f"{match[1]}{_table(match['name'], tables)}{match[4]}", old)
     if new != old:
         page.write_text(new)
     return new != old
+
+
+def stale(page: Path, tables: Path) -> Iterator[str]:
+    """The marked tables of a page that are not what `tables` says, or not there at all."""
+    for match in MARKED.finditer(page.read_text()):
+        if not match["table"] or match["table"] != _table(match["name"], tables):
+            yield match["name"]
+
+
+def _table(name: str, tables: Path) -> str:
+    path = tables / f"{name}.md"
+    return path.read_text() if path.exists() else ""

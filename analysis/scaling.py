@@ -2,7 +2,8 @@
 
 A record is JSON: `rows` (`cluster`, `method`, `devices`, `resolution`, `patches`, `status`, `predicted_latency_s`,
 `peak_bytes`, `fastest`: of all M the one that counts), `clusters` (name -> `device`, `room_bytes`, `calibrated_on`)
-and `published` (rows of the same hardware, as in the record of published numbers).
+and `published` (rows of the same hardware, as in the record of published numbers). What is made here is of one `model`
+and one W; records of several models name it in each row, and `models` has their sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
 from analysis.tables import as_text
 
 GIB = 2**30
-ASIDE = 1.05
+ASIDE = 1.05  # published points of one N stand this factor apart
 KEYS = ["cluster", "resolution", "method", "devices"]
 IDEAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 ROOM: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}

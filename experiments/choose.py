@@ -26,6 +26,7 @@ from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.plan import GIB, Planned, Planner
 from experiments.records import git_commit, write_csv, write_json
+from experiments.report import held_parameters
 
 
 @dataclass
@@ -94,7 +95,8 @@ def choose(cfg: RunConfig, out: Path) -> str:
     started = time.time()
     rows = planned_rows(points(cfg), cfg.measure.workers)
     keys = ["resolution", "method", "devices", "patches", "warmup", "split"]
-    table = pd.DataFrame(rows).drop(columns="cluster").sort_values(keys, ignore_index=True)
+    table = pd.DataFrame(rows).drop(columns=["model", "steps", "cluster"])
+    table = table.sort_values(keys, ignore_index=True)
     seconds = time.time() - started
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "plan.csv", table)
@@ -134,9 +136,9 @@ def planned_rows(grid: Iterable[RunConfig], workers: int | None) -> list[dict[st
     return rows
 
 
-def kind_of(point: RunConfig) -> tuple[str, int | None, str]:
-    """Cluster, resolution and method: points that have these in common share most of the work."""
-    return (point.cluster.name, point.model.resolution, point.method.name)
+def kind_of(point: RunConfig) -> tuple[str, str, int | None, str]:
+    """Cluster, model, resolution and method: points that have these in common share most of the work."""
+    return (point.cluster.name, point.model.name, point.model.resolution, point.method.name)
 
 
 def plan_group(group: list[RunConfig]) -> list[dict[str, Any]]:
@@ -148,7 +150,8 @@ def plan_group(group: list[RunConfig]) -> list[dict[str, Any]]:
 def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
     """One point: its keys, how it ended, seconds, and the bytes of the fullest and the busiest device."""
     method = cfg.method
-    row: dict[str, Any] = {"cluster": cfg.cluster.name, "method": method.name}
+    row: dict[str, Any] = {"model": cfg.model.name, "steps": cfg.steps}
+    row |= {"cluster": cfg.cluster.name, "method": method.name}
     row |= {"devices": cfg.devices, "resolution": model.resolution}
     row |= {key: getattr(method, key, None) for key in ("patches", "warmup", "split")}
     problem = METHODS[method.name].check(model.shape, cfg.devices, cfg.steps, method)
@@ -164,18 +167,21 @@ def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
 
 
 def measures(planned: Planned) -> dict[str, Any]:
-    """Predicted seconds and bytes: the most of any device, each on its own."""
+    """Predicted seconds and bytes: the most of any device, each on its own; and what the busiest device waits."""
 
     def most(key: str) -> float | None:
         values = [report.repeats[-1][key] for report in planned.reports]
         return max(value for value in values if value is not None) if planned.latency_s else None
 
+    busiest = max(planned.reports, key=lambda report: report.repeats[-1]["compute_s"] or 0.0)
     ledgers = [report.ledger for report in planned.reports]
     return {
         "predicted_latency_s": planned.latency_s,
         "compute_s": most("compute_s"),
         "wait_s": most("wait_s"),
+        "busiest_wait_s": busiest.repeats[-1]["wait_s"],
         "peak_bytes": planned.peak_bytes,
+        "param_bytes": max(sum(held_parameters(report.dit).values()) for report in planned.reports),
         "kv_bytes": max(ledger.buffer_bytes["kv"] for ledger in ledgers),
         "sent_bytes": max(ledger.sent_bytes for ledger in ledgers),
         "missing_bytes": planned.missing_bytes,

@@ -23,7 +23,7 @@ from experiments.records import git_commit, write_json
 
 @dataclass
 class PredictConfig:
-    """`only`: rows whose id begins so."""
+    """`only`: rows whose id begins so, predicted or not."""
 
     name: str = "predict"
     only: str = ""
@@ -38,6 +38,7 @@ def predict(cfg: RunConfig, out: Path) -> str:
     started = time.time()
     for target in track(rows, "rows", transient=True, disable=not sys.stderr.isatty()):
         setting = (
+            target.model,
             target.cluster,
             target.devices,
             target.method,
@@ -49,9 +50,10 @@ def predict(cfg: RunConfig, out: Path) -> str:
         if key not in known:
             known[key] = prediction(target, planner)
         predictions.append(asdict(target) | known[key])
+    others = {row: reason for row, reason in unpredicted().items() if row.startswith(cfg.measure.only)}
     record = {
         "predictions": predictions,
-        "not_predicted": unpredicted(),
+        "not_predicted": others,
         "command": shlex.join(sys.argv),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(CONF.parent),

@@ -16,6 +16,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims")
 
 CLUSTERS = ("l20_pcie", "l40_pcie", "l40_pcie_ethernet", "a100_pcie", "a100_nvlink", "h100_nvlink", "t4_pcie")
+MODELS = {
+    "SD3-medium": "sd3_medium",
+    "Flux.1-dev": "flux_dev",
+    "Flux.1-schnell": "flux_schnell",
+    "HunyuanDiT": "hunyuan_dit",
+}
+"""Beside PixArt-alpha, which the sources also call `PixArt` or by its checkpoint."""
 METHODS = {
     "TP": "tensor",
     "SP-Ulysses": "ulysses",
@@ -75,6 +82,9 @@ def target_of(row_id: str, row: Row) -> Target | str:
     reason = not_a_run(row)
     if reason:
         return reason
+    model = model_of(row)
+    if model is None:
+        return f"no model {row['model']} here"
     for key in ("resolution", "steps", "n_devices"):
         if not row[key].isdecimal():
             return f"{key} is {row[key]!r}"
@@ -89,7 +99,7 @@ def target_of(row_id: str, row: Row) -> Target | str:
     notes = list(notes_of(row, method))
     return Target(
         row_id=row_id,
-        model="pixart_alpha",
+        model=model,
         cluster=cluster,
         devices=devices,
         method=method,
@@ -106,8 +116,8 @@ def target_of(row_id: str, row: Row) -> Target | str:
 
 
 def not_a_run(row: Row) -> str | None:
-    """Why a row is no latency of a run that could be made here, from its metric, model and setting."""
-    metric, model = row["metric"], row["model"]
+    """Why a row is no latency of a run that could be made here, from its metric and setting."""
+    metric = row["metric"]
     if "memory" in metric or "on disk" in metric or "params" in metric:
         return (
             f"{metric} as published counts the text encoders or the files; only the transformer is modelled"
@@ -116,19 +126,27 @@ def not_a_run(row: Row) -> str | None:
         return f"{metric} needs the trained weights"
     if metric != "latency":
         return f"{metric} is derived from other rows"
-    if not re.fullmatch(r"PixArt(-alpha.*)?", model):
-        return f"{model}: only rows of PixArt-alpha are predicted so far"
     for compiler in ("torch.compile", "onediff"):
         if compiler in row["setting"]:
             return f"compiled with {compiler}; costs are those of eager PyTorch"
     return None
 
 
+def model_of(row: Row) -> str | None:
+    """The model's name here, which also says whether it ran with guidance: a batch of two."""
+    if re.fullmatch(r"PixArt(-alpha.*)?", row["model"]):
+        return "pixart_alpha"
+    return MODELS.get(row["model"])
+
+
 def method_of(row: Row, devices: int) -> str | None:
     """The method's name here; None for a hybrid. On one GPU every method is serial."""
     if devices == 1:
         return "serial"
-    return None if "cfg=" in row["setting"] else METHODS.get(row["method"])
+    if "cfg=" in row["setting"]:
+        return None
+    alone = re.fullmatch(rf"(Ulysses|Ring)-{devices}", row["method"])  # `Ring-4`: all four in one ring
+    return alone[1].lower() if alone else METHODS.get(row["method"])
 
 
 def cluster_of(row: Row, devices: int) -> str | None:

@@ -1,6 +1,7 @@
 """`measure=scaling`: predicted latency and peak memory against N, on several clusters, beside what was published.
 
-The grid is that of `measure=plan`, planned for each of `measure.clusters`; `cluster` itself is not looked at.
+The grid is that of `measure=plan`, planned for each of `measure.models` on each of `measure.clusters`; `cluster`
+itself is not looked at, and `model` only where `measure.models` is empty.
 """
 
 from __future__ import annotations
@@ -16,32 +17,93 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.check import ConfigError
+from experiments.check import ConfigError, nearest
 from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import versions
+from experiments.launch import resolved
+from experiments.models import open_model
+from experiments.params import facts_of, model_config
+from experiments.plan import empty_inputs
 from experiments.predict import calibration_rows
 from experiments.published import Target, targets
 from experiments.records import git_commit, write_json
 
+ALL_STEPS = "S"
+OWN = {"model.resolution": "resolutions", "steps": "steps", "guidance_scale": "guidance_scale"}
+"""A key of a run -> the key of `ModelGrid` that it comes from."""
+
+
+@dataclass
+class ModelGrid:
+    """A file of conf/model, and what differs from the other models; null is the value for all."""
+
+    model: str = ""
+    steps: int | None = None
+    resolutions: list[int] | None = None
+    guidance_scale: float | None = None
+
 
 @dataclass
 class ScalingConfig(PlanConfig):
-    """The grid of a plan, and the clusters to plan it on."""
+    """The grid of a plan, the clusters to plan it on, and the models; none is the run's own.
+
+    In `warmups`, `S` is as many as there are steps.
+    """
 
     name: str = "scaling"
     clusters: list[str] = field(default_factory=list)
+    models: list[ModelGrid] = field(default_factory=list)
+    warmups: list[Any] = field(default_factory=lambda: [1])
 
 
 def check_scaling(cfg: RunConfig) -> None:
-    """Raises ConfigError for a cluster that does not exist or has no costs, and for what `check_plan` refuses."""
-    if not cfg.measure.clusters:
+    """Raises ConfigError for a model or cluster that does not exist, and for what `check_plan` refuses."""
+    options: ScalingConfig = cfg.measure
+    if not options.clusters:
         raise ConfigError(
             "measure.clusters", "[] leaves nothing to plan; allowed: clusters of named hardware"
         )
-    for name in cfg.measure.clusters:
-        check_plan(on(cfg, name))
+    for warmup in options.warmups:
+        whole = isinstance(warmup, int) and not isinstance(warmup, bool)
+        if warmup != ALL_STEPS and not (whole and warmup >= 0):
+            raise ConfigError(
+                "measure.warmups", f"{warmup!r} is no number of steps; allowed: 0 or more, {ALL_STEPS}"
+            )
+    check_names([grid.model for grid in options.models])
+    for index, one in enumerate(each_model(cfg)):
+        try:
+            for name in options.clusters:
+                check_plan(on(one, name))
+        except ConfigError as error:
+            if not options.models or error.key not in OWN:
+                raise
+            raise ConfigError(f"measure.models.{index}.{OWN[error.key]}", error.message) from None
+
+
+def check_names(names: list[str]) -> None:
+    """Raises ConfigError for a model that does not exist, or is there twice: rows are told apart by it."""
+    known = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    for index, name in enumerate(names):
+        key = f"measure.models.{index}.model"
+        if name not in known:
+            raise ConfigError(key, f"{name!r} is unknown{nearest(name, known)}; allowed: {', '.join(known)}")
+        if name in names[:index]:
+            raise ConfigError(key, f"{name} is there already; allowed: each model once")
+
+
+def each_model(cfg: RunConfig) -> Iterator[RunConfig]:
+    """The configuration of every model that is planned, `S` among its warm-ups replaced by its steps."""
+    options: ScalingConfig = cfg.measure
+    for grid in options.models or [ModelGrid()]:
+        steps = cfg.steps if grid.steps is None else grid.steps
+        warmups = dict.fromkeys(steps if warmup == ALL_STEPS else warmup for warmup in options.warmups)
+        resolutions = options.resolutions if grid.resolutions is None else grid.resolutions
+        scale = cfg.guidance_scale if grid.guidance_scale is None else grid.guidance_scale
+        measure = replace(options, warmups=[*warmups], resolutions=resolutions)
+        model = model_config(grid.model) if grid.model else cfg.model
+        yield replace(cfg, model=model, steps=steps, guidance_scale=scale, measure=measure)
 
 
 def on(cfg: RunConfig, cluster: str) -> RunConfig:
@@ -52,15 +114,17 @@ def on(cfg: RunConfig, cluster: str) -> RunConfig:
 def scaling(cfg: RunConfig, out: Path) -> str:
     """Plan the grid on every cluster into `out`/scaling.json; returns the run's status."""
     started = time.time()
-    each = [on(cfg, name) for name in cfg.measure.clusters]
+    models = list(each_model(cfg))
+    each = [on(one, name) for one in models for name in cfg.measure.clusters]
     rows = fastest_marked(planned_rows([point for one in each for point in points(one)], cfg.measure.workers))
+    alone = {"model": models[0].model.name, "steps": models[0].steps} if len(models) == 1 else {}
     record = {
         "predicted": True,
-        "model": cfg.model.name,
-        "steps": cfg.steps,
+        **alone,
+        "models": {one.model.name: model_facts(one) for one in models},
         "clusters": {one.cluster.name: facts(one.cluster) for one in each},
         "rows": rows,
-        "published": [asdict(target) | {"cluster": name} for name, target in beside(cfg, each)],
+        "published": [asdict(target) | {"cluster": name} for name, target in beside(each)],
         "config": as_dict(cfg),
         "command": shlex.join(sys.argv),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,14 +140,14 @@ def scaling(cfg: RunConfig, out: Path) -> str:
 
 
 def fastest_marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows in order, and in each whether it is the fastest setting (M) of its method and N that fits."""
-    keys = ["cluster", "resolution", "method", "devices", "patches"]
+    """The rows in order, and in each whether it is the fastest setting (M) of its method, N and W that fits."""
+    keys = ["model", "cluster", "resolution", "method", "devices", "warmup", "patches", "split"]
     table = pd.DataFrame(rows).sort_values(keys, ignore_index=True)
     table["fastest"] = False
-    for _, part in table.groupby(["cluster", "resolution"]):
+    for _, part in table.groupby(["model", "cluster", "resolution", "warmup"], dropna=False):
         table.loc[best(part).index, "fastest"] = True
     plain = table.astype(object).where(table.notna(), None).to_dict("records")
-    whole = ("patches", "warmup", "peak_bytes", "kv_bytes", "sent_bytes", "missing_bytes")
+    whole = [str(key) for key in table if key in ("patches", "warmup") or str(key).endswith("_bytes")]
     return [
         {str(key): int(v) if key in whole and v is not None else v for key, v in row.items()} for row in plain
     ]
@@ -101,22 +165,38 @@ def facts(cluster: ClusterConfig) -> dict[str, Any]:
     }
 
 
-def beside(cfg: RunConfig, each: list[RunConfig]) -> Iterator[tuple[str, Target]]:
-    """The published rows of the same hardware and settings, each with the cluster it stands beside."""
-    options: ScalingConfig = cfg.measure
+def model_facts(cfg: RunConfig) -> dict[str, Any]:
+    """What a reader of the predictions asks about a model; `branches` is 2 with guidance, which doubles the batch."""
+    model = open_model(cfg.model)
+    scale = resolved(cfg, model).guidance_scale
+    assert scale is not None
+    branches = empty_inputs(model.shape, 1, scale)[1].branches
+    sizes = {key: value for key, value in facts_of(model).items() if key not in ("resolution", "tokens")}
+    sizes |= {"steps": cfg.steps, "guidance_scale": scale, "branches": branches}
+    return sizes | {"resolutions": [size or model.resolution for size in resolutions_of(cfg)]}
+
+
+def beside(each: list[RunConfig]) -> Iterator[tuple[str, Target]]:
+    """The published rows of the same model, hardware and settings, each with the cluster it stands beside."""
     for target in targets():
-        alike = (
-            target.model == cfg.model.name
-            and target.steps == cfg.steps
-            and target.method in options.methods
-            and target.resolution in resolutions_of(cfg)
-            and (target.warmup is None or target.warmup in options.warmups)
-            and (target.split is None or target.split in options.splits)
-            and target.patches in ([], [*options.patches])
-        )
         for one in each:
-            if alike and same_hardware(target, one.cluster):
+            if is_like(target, one) and same_hardware(target, one.cluster):
                 yield one.cluster.name, target
+
+
+def is_like(target: Target, cfg: RunConfig) -> bool:
+    """Whether a published row is of the grid, as far as the model and the method go."""
+    options: ScalingConfig = cfg.measure
+    return (
+        target.model == cfg.model.name
+        and target.steps == cfg.steps
+        and target.method in options.methods
+        and (target.method == "serial" or target.devices in options.devices)
+        and target.resolution in resolutions_of(cfg)
+        and (target.warmup is None or target.warmup in options.warmups)
+        and (target.split is None or target.split in options.splits)
+        and target.patches in ([], [*options.patches])
+    )
 
 
 def same_hardware(target: Target, cluster: ClusterConfig) -> bool:

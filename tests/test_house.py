@@ -23,7 +23,7 @@ FORBIDDEN = {
         ["pipefusion/sim/*.py"],
         ["pipefusion.method", "baselines", "experiments", "analysis", "torch.distributed"],
     ),
-    "analysis": (["analysis/*.py"], ["torch", "diffusers", "experiments", "baselines", "pipefusion"]),
+    "analysis": (["analysis/**/*.py"], ["torch", "diffusers", "experiments", "baselines", "pipefusion"]),
     "replay": (["experiments/replay.py"], ["pipefusion", "baselines"]),
 }
 

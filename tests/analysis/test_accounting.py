@@ -156,7 +156,7 @@ def test_tables_and_figure_are_the_same_bytes_twice(results: Path) -> None:
     assert made() == first
     assert set(first) == {
         "accounting_models.md",
-        *(f"accounting.{kind}" for kind in ("csv", "md", "png", "svg")),
+        *(f"accounting.{kind}" for kind in ("csv", "md", "png", "svg", "sources.json")),
     }
     assert "| made_up | 4,295,491,584 |" in first["accounting_models.md"].decode()
     assert "A note." in first["accounting.md"].decode()

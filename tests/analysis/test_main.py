@@ -1,4 +1,4 @@
-"""`python -m analysis`: everything from records, the same bytes twice."""
+"""`python -m analysis`: outputs from records, by name, and the commands beside them."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from matplotlib.image import imread
 
 from analysis import style
-from analysis.__main__ import main
+from analysis.__main__ import chosen, main, option
 from analysis.outputs import OUTPUTS
-from analysis.readme import refresh
+from analysis.readme import refresh, stale
 from tests.analysis.synthetic import write_sweep
 
 
@@ -18,13 +18,18 @@ def outputs(results: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
+def names(*arguments: str) -> list[str]:
+    return [output.name for output in chosen(arguments)]
+
+
 def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     write_sweep(tmp_path / "records" / "quickstart")
-    assert main([], tmp_path) == 0
+    chosen = ["quickstart_m", "quickstart_p"]  # two tables, two figures
+    assert main(chosen, tmp_path) == 0
     first = outputs(tmp_path)
-    assert main([], tmp_path) == 0
+    assert main(chosen, tmp_path) == 0
     assert outputs(tmp_path) == first
-    assert len(first) == 2 * sum(make.__name__.startswith("quickstart") for make in OUTPUTS)
+    assert len(first) == 3 * len(names(*chosen)) == 12  # csv and md or png and svg, and the sources
 
 
 def test_the_benchmark_table_is_made_of_its_repeats(tmp_path: Path) -> None:
@@ -53,26 +58,60 @@ def test_the_benchmark_table_is_made_of_its_repeats(tmp_path: Path) -> None:
 def test_tables_say_nothing_of_where_a_run_was(tmp_path: Path) -> None:
     write_sweep(tmp_path / "records" / "quickstart")
     main(["quickstart_devices"], tmp_path)
-    text = (tmp_path / "tables" / "quickstart_devices.csv").read_text()
-    assert "a-host" not in text
-    assert str(tmp_path) not in text
+    for name in ("quickstart_devices.csv", "quickstart_devices.sources.json"):
+        text = (tmp_path / "tables" / name).read_text()
+        assert "a-host" not in text
+        assert str(tmp_path) not in text
 
 
 def test_a_name_chooses_its_outputs(tmp_path: Path) -> None:
     write_sweep(tmp_path / "records" / "quickstart")
     assert main(["quickstart_memory"], tmp_path) == 0
-    assert set(outputs(tmp_path)) == {"quickstart_memory.png", "quickstart_memory.svg"}
+    made = {f"quickstart_memory.{suffix}" for suffix in ("png", "svg", "sources.json")}
+    assert set(outputs(tmp_path)) == made
     assert imread(tmp_path / "figures" / "quickstart_memory.png").std() > 0
 
 
-def test_an_unknown_name_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quickstrat"], tmp_path) == 2
+def test_names_of_the_paper_need_no_prefix() -> None:
+    assert "paper_latency" in names("latency") and names("latency") == names("paper/latency")
+    assert set(names("paper")) == {output.name for output in OUTPUTS if output.name.startswith("paper_")}
+    assert names("bench", "worlds") == ["bench_cpu", "worlds"]
+    assert names("timeline") == ["timeline"] and len(names()) == len(OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["quickstrat"],
+        ["quickstart", "paper/nothing"],
+        [""],
+        ["keep", "nowhere"],
+        ["keep", "nowhere", "quickstart"],
+        ["compare", "nowhere"],
+        ["compare", "nowhere", "neither"],
+        ["wandb"],
+        ["wandb", "--mode", "aloud"],
+        ["--check", "quickstart"],
+        ["timeline", "nowhere"],
+    ],
+)
+def test_what_is_not_there_is_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(arguments, tmp_path) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_without_records_nothing_is_written(tmp_path: Path) -> None:
+def test_without_records_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([], tmp_path) == 0
     assert outputs(tmp_path) == {}
+    assert capsys.readouterr().out.count("no records in") == len(OUTPUTS)
+
+
+def test_an_option_and_its_value_are_taken_out() -> None:
+    assert option(["a", "--out", "here", "b"], "--out") == (["a", "b"], "here")
+    assert option(["a", "b"], "--out") == (["a", "b"], None)
+    assert option(["a", "--out"], "--out") == (["a"], "")
 
 
 def test_tables_in_readme_and_docs_are_the_generated_ones(tmp_path: Path) -> None:
@@ -81,11 +120,13 @@ def test_tables_in_readme_and_docs_are_the_generated_ones(tmp_path: Path) -> Non
     pages[1].parent.mkdir()
     for page in pages:
         page.write_text("before\n<!-- table: quickstart_fullest -->\nold\n<!-- end -->\nafter\n")
+        assert list(stale(page, results / "tables")) == ["quickstart_fullest"]
     main(["quickstart_fullest"], results)
     table = (results / "tables" / "quickstart_fullest.md").read_text()
     for page in pages:
         assert page.read_text() == f"before\n<!-- table: quickstart_fullest -->\n{table}<!-- end -->\nafter\n"
         assert not refresh(page, results / "tables")
+        assert not list(stale(page, results / "tables"))
 
 
 def test_keep_then_report(tmp_path: Path) -> None:

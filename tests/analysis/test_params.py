@@ -94,7 +94,7 @@ def test_tables_and_figure_are_the_same_bytes_twice(results: Path) -> None:
 
     first = made()
     assert made() == first
-    assert set(first) == {f"params_per_device.{kind}" for kind in ("csv", "md", "png", "svg")}
+    assert set(first) == {f"params_per_device.{kind}" for kind in ("csv", "md", "png", "svg", "sources.json")}
     text = first["params_per_device.md"].decode()
     assert "| 1 | 4-7 |" in text
     assert "A note." in text

@@ -11,6 +11,8 @@ import pytest
 
 from analysis import published
 from analysis.__main__ import main
+from analysis.check import calibration
+from analysis.outputs.predicted import PREDICTIONS
 
 COLUMNS = ["source", "resolution", "setting", "value"]
 Predictions = list[dict[str, Any]]
@@ -206,6 +208,7 @@ def test_a_record_for_other_rows_is_refused(tmp_path: Path) -> None:
     assert "latency.csv:99" in str(published.check(predictions, folder))
 
 
+KINDS = ("csv", "md", "sources.json")
 PROFILE = {
     "cluster/l20_pcie": "defaults: [/schema/cluster@_here_: cluster, /device@hardware: l20, _self_]\n",
     "device/l20": "calibrated_on: ['latency.csv:2']\n",
@@ -220,21 +223,22 @@ def write_conf(folder: Path, fitted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fitted", "code", "words"),
+    ("fitted", "count", "words"),
     [
-        ("['latency.csv:2']", 0, "no statistic uses"),
-        ("['latency.csv:2', 'latency.csv:5']", 1, "error: error of overall uses latency.csv:5"),
+        ("['latency.csv:2']", 0, ""),
+        (
+            "['latency.csv:2', 'latency.csv:5']",
+            1,
+            "results/records/published/predictions.json: error of overall",
+        ),
     ],
 )
-def test_the_command_reads_the_profiles_of_today(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], fitted: str, code: int, words: str
-) -> None:
+def test_the_check_reads_the_profiles_of_today(tmp_path: Path, fitted: str, count: int, words: str) -> None:
     write(tmp_path / "results", made_up())
     write_conf(tmp_path, fitted)
-    assert main(["--check"], tmp_path / "results") == code
-    out, err = capsys.readouterr()
-    assert (err if code else out).startswith(words)
-    assert len((out + err).splitlines()) == 1
+    problems = calibration(tmp_path / "results", PREDICTIONS)
+    assert len(problems) == count
+    assert "".join(problems).startswith(words)
 
 
 def test_nothing_to_check_is_no_error(tmp_path: Path) -> None:
@@ -243,13 +247,13 @@ def test_nothing_to_check_is_no_error(tmp_path: Path) -> None:
 
 def test_the_tables_are_the_same_bytes_twice_and_say_what_is_doubtful(tmp_path: Path) -> None:
     def made() -> dict[str, bytes]:
-        assert main(["published"], tmp_path) == 0
+        assert main(["published_predictions", "published_errors"], tmp_path) == 0
         return {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("published_*")}
 
     write(tmp_path, [*made_up(), prediction(11, "pipefusion", 1.0, None, status="failed", patches=[2, 4])])
     first = made()
     assert made() == first
-    assert set(first) == {f"published_{n}.{k}" for n in ("predictions", "errors") for k in ("csv", "md")}
+    assert set(first) == {f"published_{n}.{k}" for n in ("predictions", "errors") for k in KINDS}
     rows = {
         line.split("|")[1].strip(): line for line in first["published_predictions.md"].decode().splitlines()
     }

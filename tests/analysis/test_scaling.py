@@ -126,6 +126,47 @@ def test_a_record_becomes_the_same_files_twice(results: Path) -> None:
         }
 
     first = made()
-    assert set(first) == {"scaling.csv", "scaling.md", "scaling.png", "scaling.svg"}
+    assert {name for name in first if not name.endswith(".sources.json")} == {
+        "scaling.csv",
+        "scaling.md",
+        "scaling.png",
+        "scaling.svg",
+    }
     assert made() == first
     assert "**Predicted**" in (results / "tables" / "scaling.md").read_text()
+
+
+def test_a_record_whose_rows_name_their_model_gives_the_same_words_and_figure(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    more = {"model": "made_up", "steps": 4}
+    newer = record | {"models": {"made_up": {"steps": 4, "parameters": 1}}}
+    newer["rows"] = [more | one | {"param_bytes": 1, "busiest_wait_s": 0.0} for one in record["rows"]]
+    newer["published"] = [more | one for one in record["published"]]
+    for name, one in {"old": record, "new": newer}.items():
+        scaling.save(one, tmp_path / name, "scaling")
+        style.save(scaling.figure(one), tmp_path / name, "scaling")
+    for file in ("scaling.md", "scaling.svg", "scaling.png"):
+        assert (tmp_path / "new" / file).read_bytes() == (tmp_path / "old" / file).read_bytes()
+
+
+def test_the_committed_record_gives_the_committed_tables_and_figures(tmp_path: Path) -> None:
+    results = Path(__file__).resolve().parents[2] / "results"
+    content = scaling.load(results / "records" / "scaling" / "scaling.json")
+    made = {"tables": scaling.save(content, tmp_path, "scaling")}
+    made["figures"] = style.save(scaling.figure(content), tmp_path, "scaling")
+    for folder, paths in made.items():
+        for path in paths:
+            assert path.read_bytes() == (results / folder / path.name).read_bytes(), path.name
+
+
+def test_a_record_may_be_kept_in_a_folder_of_records(tmp_path: Path, record: dict[str, Any]) -> None:
+    for name in ("latency", "overlap"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scaling.json").write_text(json.dumps(record | {"model": name}))
+        assert main(["keep", str(tmp_path / name), f"paper/{name}"], tmp_path) == 0
+    kept = sorted((tmp_path / "records" / "paper").rglob("scaling.json"))
+    assert [(path.parent.name, scaling.load(path)["model"]) for path in kept] == [
+        ("latency", "latency"),
+        ("overlap", "overlap"),
+    ]

@@ -118,7 +118,7 @@ def test_the_experiment_prints_records_and_is_kept(
     assert main(["keep", str(run), "params"], tmp_path / "results") == 0
     assert main(["params"], tmp_path / "results") == 0
     made = {path.name for path in (tmp_path / "results").rglob("params_per_device.*")}
-    assert made == {f"params_per_device.{kind}" for kind in ("csv", "md", "png", "svg")}
+    assert made == {f"params_per_device.{kind}" for kind in ("csv", "md", "png", "svg", "sources.json")}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from experiments.check import check_method, check_model, check_values
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.doubts import bound_s
+from experiments.fit import config_of
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.params import model_config
+from experiments.plan import empty_inputs
 from experiments.published import FOLDER, Row, Target, overrides_of, target_of, targets, unpredicted
 from tests.experiments.runs import config  # registers the schemas
 
@@ -79,6 +81,46 @@ def test_the_older_repository_counts_one_more_synchronous_step(changes: Row, ste
     assert target(**changes).warmup == steps
 
 
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({"model": "PixArt-alpha(XL-2-1024-MS)"}, ("pixart_alpha", "pipefusion", 8, 20)),
+        ({"model": "SD3-medium"}, ("sd3_medium", "pipefusion", 8, 20)),
+        ({"model": "Flux.1-schnell", "steps": "4", "method": "TP"}, ("flux_schnell", "tensor", 8, 4)),
+        (
+            {"model": "HunyuanDiT", "steps": "50", "method": "Original", "n_devices": "1"},
+            ("hunyuan_dit", "serial", 1, 50),
+        ),
+        (
+            {"model": "Flux.1-dev", "steps": "28", "method": "Ulysses-2", "n_devices": "2"},
+            ("flux_dev", "ulysses", 2, 28),
+        ),
+        (
+            {"model": "Flux.1-dev", "steps": "28", "method": "Ring-4", "n_devices": "4"},
+            ("flux_dev", "ring", 4, 28),
+        ),
+        (
+            {"model": "Flux.1-dev", "steps": "28", "method": "1 GPU", "n_devices": "1"},
+            ("flux_dev", "serial", 1, 28),
+        ),
+    ],
+)
+def test_each_model_and_spelling_of_a_method(changes: Row, run: tuple[str, str, int, int]) -> None:
+    found = target(**changes)
+    assert (found.model, found.method, found.devices, found.steps) == run
+
+
+@pytest.mark.parametrize(
+    ("model", "branches"),
+    [("PixArt", 2), ("SD3-medium", 2), ("HunyuanDiT", 2), ("Flux.1-dev", 1), ("Flux.1-schnell", 1)],
+)
+def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int) -> None:
+    config()
+    cfg, opened = config_of(target(model=model, method="Original", n_devices="1"))
+    assert cfg.guidance_scale is not None
+    assert empty_inputs(opened.shape, 1, cfg.guidance_scale)[1].branches == branches
+
+
 def test_patches_are_as_stated_or_searched() -> None:
     assert target(setting="M=16; W=1").patches == [16]
     assert target(setting="W=1 claimed, M searched in 2,4,8,16,32").patches == [2, 4, 8, 16, 32]
@@ -115,8 +157,12 @@ def test_on_one_gpu_every_method_is_serial(method: str) -> None:
         ({"method": "USP"}, "hybrid of several"),
         ({"method": "CFG+PipeFusion", "setting": "cfg=2,pp=4"}, "hybrid of several"),
         ({"setting": "cfg=2,pp=8 [sic; pp=4 if 8 GPUs]; W=0"}, "hybrid of several"),
-        ({"model": "SD3-medium"}, "SD3-medium: only rows of PixArt-alpha are predicted so far"),
-        ({"model": "PixArt-XL-2-256-MS"}, "only rows of PixArt-alpha"),
+        ({"method": "Ulysses-2 x Ring-2", "n_devices": "4"}, "hybrid of several"),
+        ({"method": "Ring-4"}, "hybrid of several"),  # on eight devices
+        ({"setting": "onediff", "model": "Flux.1-schnell", "n_devices": "1"}, "compiled with onediff"),
+        ({"model": "PixArt-XL-2-256-MS"}, "no model PixArt-XL-2-256-MS here"),
+        ({"model": "CogVideoX-5B", "resolution": "49f 480x720"}, "no model CogVideoX-5B here"),
+        ({"model": "HunyuanDiT", "steps": "20[sic; likely 50]"}, "steps is '20[sic; likely 50]'"),
         ({"metric": "FID"}, "trained weights"),
         ({"metric": "peak memory"}, "text encoders"),
         ({"metric": "speedup"}, "derived"),
@@ -157,21 +203,20 @@ def test_every_published_row_is_a_target_or_has_a_reason(found: dict[str, Target
 def test_every_target_can_be_run_by_its_method(found: dict[str, Target]) -> None:
     shapes = {}
     for one in found.values():
-        if one.resolution not in shapes:
-            shapes[one.resolution] = open_model(
-                replace(model_config(one.model), resolution=one.resolution)
-            ).shape
+        key = (one.model, one.resolution)
+        if key not in shapes:
+            shapes[key] = open_model(replace(model_config(one.model), resolution=one.resolution)).shape
         module = METHODS[one.method]
         keys = {} if one.warmup is None else {"warmup": one.warmup}
         for patches in one.patches or [None]:
             more = {} if patches is None else {"patches": patches, "split": one.split}
             method = module.Config(**keys, **more)
-            assert module.check(shapes[one.resolution], one.devices, one.steps, method) is None, one.row_id
+            assert module.check(shapes[key], one.devices, one.steps, method) is None, one.row_id
 
 
 def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
     config()
-    each = {one.method: one for one in found.values()} | {one.cluster: one for one in found.values()}
+    each = {key: one for one in found.values() for key in (one.model, one.method, one.cluster)}
     for one in each.values():
         patches = one.patches[0] if one.patches else None
         cfg = from_hydra(plan(overrides_of(one, patches)).jobs[0])
@@ -179,7 +224,8 @@ def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
         assert check_method(cfg, check_model(cfg)) is None
         assert (cfg.devices, cfg.steps, cfg.method.name) == (one.devices, one.steps, one.method)
         assert (cfg.cluster.name, cfg.model.name) == (one.cluster, one.model)
-        assert (cfg.model.resolution, cfg.model.dtype) == (one.resolution, "float16")
+        assert cfg.model.resolution == one.resolution
+        assert cfg.model.dtype in ("float16", "bfloat16")  # all that was published is of half precision
         assert getattr(cfg.method, "warmup", None) == one.warmup
         assert getattr(cfg.method, "patches", None) == patches
 
@@ -246,6 +292,18 @@ def test_the_same_number_elsewhere_is_a_duplicate(tmp_path: Path, change: Row, r
 def test_a_printed_number_is_the_original_of_one_read_off_a_curve(tmp_path: Path) -> None:
     curve, printed = made_up(tmp_path, {"setting": "digitized"}, {"source": "another figure"})
     assert (curve.duplicate_of, printed.duplicate_of) == ("latency.csv:3", None)
+
+
+@pytest.mark.parametrize("other", [{"model": "SD3-medium"}, {"steps": "28"}])
+def test_what_is_doubtful_is_said_of_the_same_model_and_steps_only(tmp_path: Path, other: Row) -> None:
+    """A serial time of another model is no bound, its number no repetition and no contradiction."""
+    alone = {"source": "another figure", "method": "Original", "n_devices": "1", "value": "100"}
+    rows = made_up(
+        tmp_path, {}, alone | other, {"source": "third"} | other, {"source": "fourth", "value": "9"}
+    )
+    assert rows[0].flags == []
+    assert rows[2].duplicate_of is None
+    assert [one.contradicted_by for one in rows] == [["latency.csv:5"], [], [], ["latency.csv:2"]]
 
 
 def test_one_gpu_is_one_gpu_whatever_the_links(tmp_path: Path) -> None:

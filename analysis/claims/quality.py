@@ -1,0 +1,244 @@
+"""What staleness costs: orders of methods in published FIDs, beside the same orders on the small model's pictures.
+
+FID itself is not here: neither the weights of PixArt nor COCO are. A small model is evidence for an order only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import sqrt
+from typing import Any
+
+import pandas as pd
+
+from analysis.claims.claim import Claim, Comparison, exactly, of_cases, weakest
+from analysis.claims.evidence import QUALITY, STALENESS, Evidence
+from analysis.staleness import SETTING, mean_of, of_setting, steady
+
+SMALL = "On a small model (emoji64, 64 px), not PixArt: evidence for the order only"
+ERROR = "latent_error_serial"
+REAL = "frechet_real_efficientnet_lite0"
+TABLE, OLD = "Table 2", "image_quality.png"
+
+
+def claims(evidence: Evidence) -> Iterator[Claim]:
+    """All of this theme."""
+    yield any_devices(evidence)
+    yield nearer(evidence)
+    yield worse_with_devices(evidence)
+    yield worse_with_patches(evidence)
+    yield against_real(evidence, "distrifusion", "serial")
+    yield against_real(evidence, "distrifusion", "pipefusion")
+    yield warmup_helps(evidence, 1)
+    yield warmup_helps(evidence, 6)
+    yield alike(evidence)
+    yield fresher(evidence)
+    yield one_step_old(evidence)
+    yield fids(evidence)
+
+
+def setting(evidence: Evidence, method: str, **wanted: int) -> pd.Series:
+    """A setting of the usual task: 20 steps, guidance 2, the shipped scheduler."""
+    table = evidence.quality
+    usual = evidence.quality[evidence.quality.method == "serial"].iloc[0]
+    keep = (table.method == method) & (table.status == "ok")
+    for key in ("steps", "guidance_scale", "scheduler", "resolution"):
+        keep &= table[key] == usual[key]
+    for key, value in wanted.items():
+        keep &= table[key] == value
+    return table[keep].iloc[0]
+
+
+def over(one: pd.Series, other: pd.Series, measure: str, published: float | None) -> Comparison:
+    """Whether a measure is larger in one setting than in another, beyond the intervals of both."""
+    ratio = float(one[measure] / other[measure])
+    worst = float(one[f"{measure}_low"] / other[f"{measure}_high"])
+    return Comparison(ratio, published, ratio - worst, "×", "more", 1.0)
+
+
+def fid(evidence: Evidence, metric: str, method: str, devices: str, model: str = "PixArt-XL-2-256-MS") -> str:
+    """The row of Table 2."""
+    ids = evidence.pick("quality_fid", source=TABLE, metric=metric, method=method, model=model)
+    return next(row_id for row_id in ids if evidence.rows[row_id]["n_devices"].startswith(devices))
+
+
+def any_devices(evidence: Evidence) -> Claim:
+    """The same M on another N gives the same pictures."""
+    ids = [
+        evidence.one("quality_fid", source=OLD, metric="FID", method="PipeFusion", n_devices=n, setting="M=8")
+        for n in (4, 8)
+    ]
+    table = evidence.quality[
+        (evidence.quality.method == "pipefusion") & evidence.quality.sampled_as.str.contains("_N1_")
+    ]
+    test = of_cases(table.equal_error == 0)
+    values = " and ".join(evidence.rows[row_id]["value"] for row_id in ids)
+    statement = f"PipeFusion's pictures do not depend on N at the same M (FID {values} on 4 and 8 devices)."
+    note = f"Latents on N = 4 against N = 1, bit by bit. {SMALL}"
+    return Claim("any-devices", statement, tuple(ids), "measured", (QUALITY,), test, note)
+
+
+def nearer(evidence: Evidence) -> Claim:
+    """The same N, and M = N."""
+    theirs, mine = (fid(evidence, "FID w/ Orig.", method, "4") for method in ("DistriFusion", "PipeFusion"))
+    published = evidence.value(theirs) / evidence.value(mine)
+    test = over(
+        setting(evidence, "distrifusion", devices=4, warmup=1),
+        setting(evidence, "pipefusion", patches=4, warmup=1),
+        ERROR,
+        published,
+    )
+    statement = "PipeFusion's pictures are nearer to one GPU's than DistriFusion's on as many devices."
+    what = (
+        "DistriFusion's distance over PipeFusion's: FID to the original in print, error of the latents here"
+    )
+    note = f"N = 4 as printed. {what}. {SMALL}"
+    return Claim("nearer", statement, (theirs, mine), "measured", (QUALITY,), test, note)
+
+
+def worse_with_devices(evidence: Evidence) -> Claim:
+    """DistriFusion's patches are its devices."""
+    more, fewer = (fid(evidence, "FID w/ Orig.", "DistriFusion", n) for n in ("8", "4"))
+    published = evidence.value(more) / evidence.value(fewer)
+    steps = [setting(evidence, "distrifusion", devices=n, warmup=1) for n in (2, 4, 8)]
+    test = weakest(over(b, a, ERROR, published) for a, b in pairwise(steps))
+    statement = "DistriFusion's pictures get further from one GPU's with more devices."
+    each = ", ".join(f"{100 * row[ERROR]:.2g} %" for row in steps)
+    note = f"Error of the latents on N = 2, 4, 8: {each}; the rise with least to spare is tested. {SMALL}"
+    return Claim("distrifusion-devices", statement, (more, fewer), "measured", (QUALITY,), test, note)
+
+
+def worse_with_patches(evidence: Evidence) -> Claim:
+    """More patches, staler K, V."""
+    more, fewer = (
+        evidence.one(
+            "quality_fid", source=OLD, metric="FID", method="PipeFusion", n_devices=8, setting=f"M={m}"
+        )
+        for m in (8, 4)
+    )
+    test = over(
+        setting(evidence, "pipefusion", patches=8, warmup=1),
+        setting(evidence, "pipefusion", patches=4, warmup=1),
+        ERROR,
+        evidence.value(more) / evidence.value(fewer),
+    )
+    statement = "PipeFusion's pictures get worse from M = 4 to M = 8."
+    note = f"FID to real pictures in print, error of the latents here. {SMALL}"
+    return Claim("pipefusion-patches", statement, (more, fewer), "measured", (QUALITY,), test, note)
+
+
+def against_real(evidence: Evidence, worse: str, better: str) -> Claim:
+    """Distance to real pictures, where both methods are as far as random pictures make it."""
+    names = {"serial": "Original", "distrifusion": "DistriFusion", "pipefusion": "PipeFusion"}
+    devices = {"serial": "1", "distrifusion": "4", "pipefusion": "4"}
+    rows = [fid(evidence, "FID w/ G.T.", names[method], devices[method]) for method in (worse, better)]
+    usual = {
+        "serial": {},
+        "distrifusion": {"devices": 4, "warmup": 1},
+        "pipefusion": {"patches": 4, "warmup": 1},
+    }
+    one, other = (setting(evidence, method, **usual[method]) for method in (worse, better))
+    test = over(one, other, REAL, evidence.value(rows[0]) / evidence.value(rows[1]))
+    what = "one GPU's" if better == "serial" else f"{names[better]}'s"
+    statement = f"{names[worse]}'s pictures are further from real ones than {what}."
+    note = f"Fréchet distance of EfficientNet-Lite0 features, n = {one.pictures}. {SMALL}"
+    return Claim(f"real-{worse}-{better}", statement, tuple(rows), "measured", (QUALITY,), test, note)
+
+
+def warmup_helps(evidence: Evidence, warmup: int) -> Claim:
+    """Synchronous steps at the beginning."""
+    without, with_ = (setting(evidence, "pipefusion", patches=4, warmup=w) for w in (0, warmup))
+    test = over(without, with_, ERROR, None)
+    steps = "One synchronous step brings" if warmup == 1 else f"{warmup} synchronous steps bring"
+    statement = f"{steps} PipeFusion nearer to one GPU's pictures."
+    note = f"Error of the latents at W = 0 over that at W = {warmup}. {SMALL}"
+    return Claim(
+        f"warmup-{warmup}", statement, ("method section: warm-up",), "measured", (QUALITY,), test, note
+    )
+
+
+def alike(evidence: Evidence) -> Claim:
+    """The premise of every displaced method."""
+    table = evidence.stale.redundancy
+    hidden = table[table.quantity == "hidden"]
+    value = mean_of(hidden.change, hidden.rows)
+    test = Comparison(value, None, unit="", relation="less", bound=sqrt(2))
+    statement = "What the blocks see hardly changes from step to step."
+    note = (
+        f"Mean relative change of the blocks' inputs; unrelated ones would differ by √2, a low bar. {SMALL}"
+    )
+    return Claim(
+        "redundancy",
+        statement,
+        ("introduction: input temporal redundancy",),
+        "measured",
+        (STALENESS,),
+        test,
+        note,
+    )
+
+
+def settings_of(table: pd.DataFrame, method: str) -> list[dict[str, Any]]:
+    """Every choice of N, M and W of a method that a table is about."""
+    found = table[table.method == method][SETTING].drop_duplicates().to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in found]
+
+
+def shares(evidence: Evidence, method: str) -> list[tuple[int, float]]:
+    """(patches, share of fresh tokens) of every setting of a method."""
+    table = evidence.stale.freshness
+    settings = settings_of(table, method)
+    found = []
+    for row in settings:
+        part = steady(of_setting(table, row), row)
+        patches = row["devices"] if pd.isna(row["patches"]) else row["patches"]
+        found.append((int(patches), mean_of(part.age_0 / part.tokens, part.rows)))
+    return found
+
+
+def fresher(evidence: Evidence) -> Claim:
+    """At as many patches: (M + 1) / 2M against 1/M."""
+    mine, theirs = dict(shares(evidence, "pipefusion")), dict(shares(evidence, "distrifusion"))
+    common = sorted(set(mine) & set(theirs))
+    forms = [exactly(mine[m], (m + 1) / (2 * m)) for m in mine] + [exactly(theirs[n], 1 / n) for n in theirs]
+    test = weakest(
+        Comparison(mine[m] / theirs[m], None, unit="×", relation="more", bound=1.0) for m in common
+    )
+    statement = "PipeFusion attends to more fresh K, V than DistriFusion cut into as many patches."
+    exact = sum(abs((form.value or 0) - (form.published or 0)) < 1e-9 for form in forms)
+    closed = f"{exact} of {len(forms)} mean shares are exactly (M + 1)/2M and 1/N"
+    note = f"Shares of fresh tokens, one over the other; {closed}"
+    sources = tuple(evidence.pick("table1_costs", version="README-c", method="PipeFusion"))
+    return Claim("fresher", statement, sources, "measured", (STALENESS,), test, note)
+
+
+def one_step_old(evidence: Evidence) -> Claim:
+    """Nothing is older than the step before."""
+    table = evidence.stale.freshness
+    cases: list[bool] = []
+    for method in ("distrifusion", "pipefusion"):
+        settings = settings_of(table, method)
+        for row in settings:
+            part = steady(of_setting(table, row), row)
+            old = part.tokens - part.age_0 - part.age_1
+            cases.append(bool((old == 0).all()))
+    statement = "Stale K, V are one step old in DistriFusion and PipeFusion, and never older."
+    sources = ("method section: stale K, V",)
+    return Claim(
+        "one-step-old",
+        statement,
+        sources,
+        "measured",
+        (STALENESS,),
+        of_cases(cases),
+        "A case is a setting, after the warm-up",
+    )
+
+
+def fids(evidence: Evidence) -> Claim:
+    """The numbers themselves."""
+    ids = evidence.pick("quality_fid", source=TABLE)
+    statement = f"The {len(ids)} FIDs of Table 2."
+    blocked = "FID needs the weights of PixArt and Flux, and COCO's pictures: none are here"
+    return Claim("fids", statement, tuple(ids), "published", (), Comparison(None, None), "", blocked)

@@ -1,0 +1,1 @@
+"""What the published rows contradict, a module a kind of contradiction, found by computation."""

@@ -1,0 +1,62 @@
+"""A committed table or figure: the function that makes it, and the records it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+FEW = 4
+"""So many outputs are made in less time than it takes to start processes for them."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One row of `OUTPUTS`. Its name, and the first part of its files' names, is that of `make`.
+
+    `make` gets the results folder and returns the files it has written. `records` are all it reads: files, folders or
+    patterns (`records/quickstart/**/run.json`) below the results folder. `commands` make those records. `caption` says
+    what is seen and where each series is from; `paper` which figure, table or section of the paper it reproduces, if
+    any.
+    """
+
+    make: Callable[[Path], list[Path]]
+    records: tuple[str, ...]
+    commands: tuple[str, ...]
+    caption: str
+    paper: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.make.__name__
+
+
+def files_of(output: Output, results: Path) -> list[Path]:
+    """Every file that an output is made from, in order of path."""
+    found: set[Path] = set()
+    for pattern in output.records:
+        for path in results.glob(pattern):
+            found |= {path} if path.is_file() else {inner for inner in path.rglob("*") if inner.is_file()}
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def missing(output: Output, results: Path) -> list[str]:
+    """The records of an output that are not there. Of patterns some may match nothing, but not all records."""
+    if not files_of(output, results):
+        return list(output.records)
+    return [path for path in output.records if "*" not in path and not (results / path).exists()]
+
+
+def each(
+    do: Callable[[Output, Path], T], outputs: Sequence[Output], results: Path, processes: int = 2
+) -> Iterator[T]:
+    """What `do` gives for every output, in their order; in several processes, since drawing takes most of the time."""
+    if processes == 1 or len(outputs) <= FEW:
+        yield from (do(output, results) for output in outputs)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(do, outputs, [results] * len(outputs))

@@ -1,0 +1,30 @@
+"""Every committed table and figure, a row each; a module holds the functions of one subject beside their rows."""
+
+from __future__ import annotations
+
+from analysis.output import Output
+from analysis.outputs import (
+    claims,
+    cpu,
+    exact,
+    paper,
+    paper_more,
+    predicted,
+    quality,
+    quickstart,
+    staleness,
+    versus,
+)
+
+OUTPUTS: list[Output] = [
+    *claims.OUTPUTS,
+    *versus.OUTPUTS,
+    *quickstart.OUTPUTS,
+    *exact.OUTPUTS,
+    *predicted.OUTPUTS,
+    *paper.OUTPUTS,
+    *paper_more.OUTPUTS,
+    *quality.OUTPUTS,
+    *staleness.OUTPUTS,
+    *cpu.OUTPUTS,
+]

@@ -1,0 +1,125 @@
+"""The rest of the paper's tables and figures: schedule, published against predicted, M, W, FID, Table 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from analysis import accounting, quality_record, style
+from analysis.output import Output
+from analysis.paper import (
+    costs,
+    fid,
+    fid_figure,
+    patches,
+    predictions,
+    scatter,
+    schedule,
+    schedule_figure,
+    warmup,
+)
+from analysis.paper.panels import commit_of
+
+SCHEDULE, QUALITY = "records/paper/schedule", "records/quality/quality.json"
+FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"
+PREDICT, SAMPLE = "python run.py experiment=predict_published", "python run.py experiment=quality"
+
+
+def paper_schedule(results: Path) -> list[Path]:
+    """Which device works on which patch of which step, and which K, V are fresh."""
+    plan, spans = schedule.load(results / SCHEDULE)
+    record = json.loads((results / SCHEDULE / "run.json").read_text())
+    source = f"Source: results/{SCHEDULE} (run.json, timeline.parquet, ledger.parquet), {commit_of(record)}."
+    return style.save(schedule_figure.figure(plan, spans, source), results / "figures", "paper_schedule")
+
+
+def paper_published(results: Path) -> list[Path]:
+    """Every published latency against its prediction."""
+    sheet = scatter.figure(predictions.load(results), f"results/{predictions.SOURCE}")
+    return style.save(sheet, results / "figures", "paper_published")
+
+
+def paper_patches(results: Path) -> list[Path]:
+    """Latency against the number of patches, and what the patches cost in quality."""
+    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    sheet = patches.figure(table, record, f"results/{predictions.SOURCE}")
+    return style.save(sheet, results / "figures", "paper_patches")
+
+
+def paper_warmup(results: Path) -> list[Path]:
+    """Latency against synchronous steps, and what they buy in quality."""
+    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    sheet = warmup.figure(table, results / "published", record, f"results/{predictions.SOURCE}")
+    return style.save(sheet, results / "figures", "paper_warmup")
+
+
+def paper_fid(results: Path) -> list[Path]:
+    """Published FID, and the Fréchet distances of the shipped model."""
+    record = quality_record.load(results / "records/quality")
+    table = fid.joined(record, results / "published")
+    written = fid.save(table, record, results / "tables", "paper_fid")
+    return written + style.save(fid_figure.figure(table, record), results / "figures", "paper_fid")
+
+
+def paper_table1(results: Path) -> list[Path]:
+    """Table 1, evaluated for a full-size model, beside what was counted."""
+    record, devices = accounting.load(results / "records/accounting")
+    found = costs.table(record, accounting.fullest(devices), results / "published")
+    return costs.save(found, record, results / "tables", "paper_table1")
+
+
+OUTPUTS = [
+    Output(
+        paper_schedule,
+        tuple(
+            f"{SCHEDULE}/{name}" for name in ("run.json", "ranks.csv", "timeline.parquet", "ledger.parquet")
+        ),
+        ("python run.py experiment=paper/schedule",),
+        "PipeFusion's schedule from a real run's timeline and ledger (records/paper/schedule): a lane a device, a box "
+        "a job (step.patch), arrows the way of patch 0; below, job by job, of which step the K, V are that one device "
+        "attends to: full colour fresh, hatched one step old.",
+        "The figure of PipeFusion's schedule",
+    ),
+    Output(
+        paper_published,
+        (predictions.SOURCE, predictions.ROWS),
+        (PREDICT,),
+        "Published latencies (published rows) against predicted ones (records/published), and the relative error by "
+        "model and resolution: hollow where the profile is fitted on the row, pale where the source is in doubt.",
+        "Figures and tables of latency",
+    ),
+    Output(
+        paper_patches,
+        (predictions.SOURCE, predictions.ROWS, QUALITY),
+        (PREDICT, SAMPLE),
+        "Latency of PipeFusion against M on 2 and 8 L20: published (stars, published/patch_sweep.csv), predicted "
+        "(lines, records/published) and the bound of the schedule; at the right the error of the shipped model against "
+        "M, measured (records/quality).",
+        "The figure of latency against M",
+    ),
+    Output(
+        paper_warmup,
+        (predictions.SOURCE, predictions.ROWS, QUALITY),
+        (PREDICT, SAMPLE),
+        "Latency of PipeFusion against synchronous steps: published (stars, published/warmup.csv) and predicted "
+        "(lines, records/published); at the right the error of the shipped model against W, measured "
+        "(records/quality).",
+        "The table and figure of warm-up",
+    ),
+    Output(
+        paper_fid,
+        (FID_ROWS, QUALITY),
+        (SAMPLE,),
+        "FID as published (published/quality_fid.csv) beside the Fréchet distances of the shipped model, measured "
+        "(records/quality): neither the same metric nor the same model.",
+        "The tables of FID",
+    ),
+    Output(
+        paper_table1,
+        ("records/accounting/accounting.json", "records/accounting/accounting.csv", TABLE1),
+        ("python run.py experiment=accounting",),
+        "Table 1's formulas (published/table1_costs.csv), what they come to for a full-size model on eight devices, "
+        "and what was counted on the fullest one (records/accounting).",
+        "Table 1",
+    ),
+]

@@ -1,0 +1,105 @@
+"""How old the K, V are that each method attends to, and what that does to attention and to the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis import staleness as stale
+from analysis import staleness_figures as stale_figures
+from analysis import staleness_lanes as lanes
+from analysis import style
+from analysis.output import Output
+
+PARTS = ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv")
+RECORDS = tuple(f"records/staleness/{part}" for part in PARTS)
+COMMANDS = ("python run.py experiment=staleness",)
+SOURCE = "measured on the shipped model, records/staleness"
+
+
+def staleness_freshness(results: Path) -> list[Path]:
+    """How old the K, V are that every method attends to."""
+    return stale.save_freshness(stale.load(results / "records/staleness"), results / "tables")
+
+
+def staleness_redundancy(results: Path) -> list[Path]:
+    """How much hidden states, K and V change from step to step."""
+    return stale.save_redundancy(stale.load(results / "records/staleness"), results / "tables")
+
+
+def staleness_error(results: Path) -> list[Path]:
+    """What stale K, V do to attention and to the latent."""
+    return stale.save_errors(stale.load(results / "records/staleness"), results / "tables")
+
+
+def staleness_heatmap(results: Path) -> list[Path]:
+    """Change and error by layer and step."""
+    figure = stale_figures.heatmap(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_heatmap")
+
+
+def staleness_fresh_share(results: Path) -> list[Path]:
+    """The age of K, V job by job, a lane a method."""
+    figure = lanes.fresh_share(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_fresh_share")
+
+
+def staleness_error_map(results: Path) -> list[Path]:
+    """Where in the picture the final latent differs from serial's."""
+    figure = stale_figures.error_map(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_error_map")
+
+
+def staleness_steps(results: Path) -> list[Path]:
+    """How far the latent is from serial's after every step."""
+    figure = stale_figures.steps(stale.load(results / "records/staleness"))
+    return style.save(figure, results / "figures", "staleness_steps")
+
+
+OUTPUTS = [
+    Output(
+        staleness_freshness,
+        RECORDS,
+        COMMANDS,
+        f"Which share of the K, V attended to is fresh, and how many steps old the rest is; {SOURCE}.",
+        "Section 3, fresh and stale K, V",
+    ),
+    Output(
+        staleness_redundancy,
+        RECORDS,
+        COMMANDS,
+        f"How much hidden states, K and V change from one step to the next; {SOURCE}.",
+        "Section 3, input temporal redundancy",
+    ),
+    Output(
+        staleness_error,
+        RECORDS,
+        COMMANDS,
+        f"What stale K, V do to the output of attention and to the final latent; {SOURCE}.",
+    ),
+    Output(
+        staleness_heatmap,
+        RECORDS,
+        COMMANDS,
+        f"Change from step to step and error of attention, by layer and step; {SOURCE}.",
+        "Section 3, input temporal redundancy",
+    ),
+    Output(
+        staleness_fresh_share,
+        RECORDS,
+        COMMANDS,
+        f"How old the K, V are that each job attends to, a lane a method; {SOURCE}.",
+        "Section 3, fresh and stale K, V",
+    ),
+    Output(
+        staleness_error_map,
+        RECORDS,
+        COMMANDS,
+        f"Where in the picture the final latent differs from serial's; {SOURCE}.",
+    ),
+    Output(
+        staleness_steps,
+        RECORDS,
+        COMMANDS,
+        f"How far the latent is from serial's after every step; {SOURCE}.",
+    ),
+]

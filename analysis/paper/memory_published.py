@@ -1,0 +1,170 @@
+"""Published peaks of memory beside the predicted ones.
+
+Published peaks hold the text encoders too, which are not modelled here. They are the same for every method of a source,
+so what is compared is the difference to one device: published peak less `Original`'s, predicted peak less serial's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis import tables
+from analysis.paper.memory import SOURCE, named, peaks
+from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
+from analysis.rows import read_rows
+from analysis.style import COLOUR, ORDER, RC, pale
+from analysis.tables import as_text
+
+GB = 10**9
+PUBLISHED = "published/memory.csv"
+MODELS = {
+    "PixArt": "pixart_alpha",
+    "PixArt-alpha": "pixart_alpha",
+    "SD3-medium": "sd3_medium",
+    "Flux.1-dev": "flux_dev",
+}
+METHODS = {
+    "Original": "serial",
+    "TP": "tensor",
+    "SP-Ulysses": "ulysses",
+    "SP": "ulysses",
+    "DistriFusion": "distrifusion",
+    "PipeFusion": "pipefusion",
+}
+"""A model or method as the published rows call it -> its name here; `SP`, which may mix Ulysses and Ring, is Ulysses:
+either holds all parameters and 1/N of the rest."""
+
+
+def published(path: Path) -> pd.DataFrame:
+    """The published peaks of one method each, in GB as printed (missing where it is `OOM`), and less `Original`'s."""
+    rows = [
+        {
+            "row_id": row_id,
+            "source": row["source"],
+            "model": MODELS[row["model"]],
+            "resolution": int(row["resolution"]),
+            "method": METHODS[row["method"]],
+            "printed_method": row["method"],
+            "published_gb": None if row["value"] == "OOM" else float(row["value"]),
+        }
+        for row_id, row in read_rows([path]).items()
+        if row["metric"].endswith("memory") and row["model"] in MODELS and row["method"] in METHODS
+    ]
+    table = pd.DataFrame(rows).astype({"published_gb": float})
+    cell = ["source", "model", "resolution"]
+    alone = table[table.method == "serial"].set_index(cell).published_gb.rename("original_gb")
+    table = table.join(alone, on=cell)
+    return table.assign(published_more_gb=table.published_gb - table.original_gb)
+
+
+def joined(record: dict[str, Any], path: Path) -> pd.DataFrame:
+    """Every published peak with the predicted one of its method, each less that of one device."""
+    ours = peaks(record)
+    alone = ours[ours.method == "serial"].set_index(["model", "resolution"]).peak_bytes.rename("serial_bytes")
+    ours = ours.join(alone, on=["model", "resolution"])
+    ours["predicted_more_gb"] = (ours.peak_bytes - ours.serial_bytes) / GB
+    theirs = published(path)
+    table = theirs.merge(ours, on=["model", "resolution", "method"], how="left")
+    return table[table.method != "serial"].reset_index(drop=True)
+
+
+def save(record: dict[str, Any], path: Path, folder: Path, name: str) -> list[Path]:
+    """NAME.csv and NAME.md."""
+    table = joined(record, path)
+    columns = ["row_id", "model", "resolution", "printed_method", "method", "devices", "patches"]
+    columns += ["published_gb", "original_gb", "published_more_gb"]
+    columns += ["peak_bytes", "serial_bytes", "predicted_more_gb", "source"]
+    whole = dict.fromkeys(["devices", "peak_bytes", "serial_bytes"], "Int64")
+    return tables.save(table[columns].astype(whole), joined_text(table), folder, name)
+
+
+def more(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def joined_text(table: pd.DataFrame) -> pd.DataFrame:
+    columns: tables.Columns = {
+        "row_id": ("row", str),
+        "model": ("model", str),
+        "resolution": ("px", str),
+        "printed_method": ("method", str),
+        "published_gb": ("published GB", str),
+        "published_more_gb": ("less Original's", more),
+        "predicted_more_gb": ("predicted, less serial's GB", more),
+    }
+    return as_text(table.assign(published_gb=table.published_gb.astype(object).fillna("OOM")), columns)
+
+
+def figure(record: dict[str, Any], path: Path) -> Figure:
+    """A row a source and model, a column a resolution: more or less than one device holds."""
+    table = joined(record, path)
+    rows = list(table[["source", "model"]].drop_duplicates().itertuples(index=False, name=None))
+    sizes = sorted(set(table.resolution))
+    methods = [method for method in ORDER if method in set(table.method)]
+    sheet = Sheet(
+        len(rows), len(sizes), 1.9, 0.22 * len(methods) + 0.1, left=1.15, across=1.05, down=0.7, right=0.98
+    )
+    with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9, "xtick.labelsize": 8}):
+        drawn, grid = sheet.open()
+        for axes_row, (source, model) in zip(grid, rows, strict=True):
+            for axes, size in zip(axes_row, sizes, strict=True):
+                same = (table.source == source) & (table.model == model) & (table.resolution == size)
+                letter = "abcdefgh"[list(dict.fromkeys(table.source)).index(source)]
+                axes.set_title(f"{model}, {size} px [{letter}]")
+                if not same.any():
+                    blank(axes, "not published")
+                    continue
+                signed(axes, table[same], methods)
+                named(axes, methods, axes is axes_row[0])
+            axes_row[0].set_xlabel("GB against one device")
+        bar = Patch(label="bar: predicted peak less serial's", facecolor=pale(GREY, 0.55), edgecolor=GREY)
+        point = Line2D([], [], **(marker("serial", "prediction") | {"color": GREY, "markerfacecolor": GREY}))
+        point.set_label("published peak less Original's")
+        title = "Memory against one device: predicted and published"
+        sheet.close(drawn, title, [bar, point], note(record, table))
+    return drawn
+
+
+def note(record: dict[str, Any], table: pd.DataFrame) -> str:
+    """What is compared, and from which records."""
+    names = [
+        f"[{letter}] {source}"
+        for letter, source in zip("abcdefgh", dict.fromkeys(table.source), strict=False)
+    ]
+    return (
+        "Published peaks hold the text encoders too (some perhaps the VAE), predicted ones the transformer alone, so "
+        "each is shown less that of one device of its own source. Right of each panel: predicted, published. Predicted "
+        f"is in 10^9 bytes, N = {table.devices.max():.0f}; the sources say GB, and not all of them N. Published SP, "
+        "which may mix Ulysses and Ring, stands beside Ulysses. "
+        f"Published: {'; '.join(names)}; rows of results/{PUBLISHED} named in the table of the same name. "
+        f"Predicted: results/{SOURCE}, {commit_of(record)}."
+    )
+
+
+def signed(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
+    """Bars to either side of 0, published points on them, both numbers at the right."""
+    values = [*rows.predicted_more_gb.dropna(), *rows.published_more_gb.dropna(), 0.0]
+    room = 0.08 * (max(values) - min(values))
+    axes.set_xlim(min(values) - room, max(values) + room)
+    axes.axvline(0, color="black", linewidth=0.8, zorder=2)
+    beside: dict[str, Any] = {"va": "center", "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
+    for at, method in enumerate(methods):
+        for row in rows[rows.method == method].to_dict("records"):
+            colour = COLOUR[method]
+            axes.barh(
+                at, row["predicted_more_gb"], height=0.74, facecolor=pale(colour, 0.55), edgecolor=colour
+            )
+            said = "OOM" if pd.isna(row["published_gb"]) else more(row["published_more_gb"])
+            axes.text(1.03, at, f"{more(row['predicted_more_gb'])}, {said}", **beside)
+            if not pd.isna(row["published_gb"]):
+                axes.plot(row["published_more_gb"], at, **marker(method, "prediction"))
+        if not (rows.method == method).any():
+            axes.text(1.03, at, "–", color=GREY, **beside)

@@ -1,0 +1,158 @@
+"""What synchronous steps cost in seconds, published and predicted, and what they buy in quality on the small model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import quality_figures as sweeps
+from analysis.paper.panels import GREY, Sheet, blank, marker
+from analysis.paper.predictions import named, serial_s, stated
+from analysis.quality_record import measures, of_study, settings
+from analysis.rows import read_rows
+from analysis.style import COLOUR, RC, label
+
+METHOD, FILE = "pipefusion", "warmup.csv"
+COMPARED = ["distrifusion", "pipefusion"]
+LINE: dict[str, Any] = {"color": COLOUR[METHOD], "linewidth": 1.3, "marker": "o", "markersize": 3}
+HYBRID: dict[str, Any] = {
+    "marker": "p",
+    "markersize": 6,
+    "linestyle": "none",
+    "color": GREY,
+    "markerfacecolor": "white",
+    "zorder": 5,
+}
+
+
+def rows(table: pd.DataFrame, published: Path) -> pd.DataFrame:
+    """All published rows of the warm-up, predicted or not, with the synchronous steps that were run.
+
+    A hybrid of several methods has no prediction; its W counts as in the predicted rows of the same source.
+    """
+    ours = table[table.row_id.str.startswith(FILE)]
+    more = (ours.warmup - ours.printed_warmup).groupby(ours.source).first()
+    others = []
+    for row_id, row in read_rows([published / FILE]).items():
+        if row_id in set(ours.row_id):
+            continue
+        of_hardware = ours[ours.source == row["source"]].cluster
+        others.append(
+            {
+                "row_id": row_id,
+                "cluster": None if of_hardware.empty else of_hardware.iloc[0],
+                "resolution": int(row["resolution"]),
+                "devices": int(row["n_devices"]),
+                "setting": row["setting"],
+                "published_s": float(row["value"]),
+                "printed_warmup": stated("W", row["setting"]),
+                "warmup": (stated("W", row["setting"]) or 0) + more.get(row["source"], 0),
+            }
+        )
+    both = pd.concat([ours.assign(hybrid=False), pd.DataFrame(others).assign(hybrid=True)], ignore_index=True)
+    return both.sort_values(["cluster", "resolution", "hybrid", "warmup"], kind="stable", ignore_index=True)
+
+
+def step_s(here: pd.DataFrame, column: str) -> float:
+    """What one synchronous step more costs: from the least to the most of them."""
+    known = here.dropna(subset=[column]).sort_values("warmup")
+    first, last = known.iloc[0], known.iloc[-1]
+    return float((last[column] - first[column]) / (last.warmup - first.warmup))
+
+
+def figure(table: pd.DataFrame, published: Path, record: dict[str, Any], source: str) -> Figure:
+    """At the left latency against synchronous steps by cluster and resolution, at the right quality."""
+    sweep = rows(table, published)
+    cells = list(
+        dict.fromkeys(sweep[["cluster", "resolution", "model"]].dropna().itertuples(index=False, name=None))
+    )
+    across = (len(cells) + 1) // 2
+    sheet = Sheet(2, across + 1, 2.6, 1.9, left=0.62, across=0.62, down=0.72)
+    with mpl.rc_context({**RC, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8}):
+        drawn, grid = sheet.open()
+        places = [axes for axes_row in grid for axes in axes_row[:-1]]
+        for at, axes in enumerate(places):
+            if at >= len(cells):
+                blank(axes)
+                continue
+            cluster, size, model = cells[at]
+            here = sweep[(sweep.cluster == cluster) & (sweep.resolution == size)]
+            latency(axes, here, serial_s(table, *cells[at]) / here.steps.max())
+            axes.set_title(f"{cluster}, {model} {size} px")
+            axes.set_ylabel("seconds" if at % across == 0 else "")
+            axes.set_xlabel("synchronous steps")
+        beside = quality([axes_row[-1] for axes_row in grid], record)
+        devices = " and ".join(str(count) for count in sorted(set(sweep.devices)))
+        title = f"What warm-up costs ({label(METHOD)}, N = {devices}) and what it buys"
+        sheet.close(drawn, title, [*handles(sweep), *beside], note(sweep, source))
+    return drawn
+
+
+def latency(axes: Axes, here: pd.DataFrame, serial_step_s: float) -> None:
+    """Published points and the predicted line; what a synchronous step more costs in both."""
+    ours, hybrid = here[~here.hybrid], here[here.hybrid]
+    axes.plot(ours.warmup, ours.predicted_s, **LINE)
+    axes.plot(ours.warmup, ours.published_s, **marker(METHOD, "prediction"))
+    axes.plot(hybrid.warmup, hybrid.published_s, **HYBRID)
+    ticks = sorted(set(here.warmup.astype(int)))
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlim(ticks[0] - 0.5, ticks[-1] + 0.5)
+    axes.set_ylim(0, 1.5 * max(here.published_s.max(), here.predicted_s.max()))
+    costs = [f"{name} {step_s(ours, f'{name}_s'):.2g} s" for name in ("published", "predicted")]
+    words = f"one synchronous step more:\n{', '.join(costs)}\n(a step of one device: {serial_step_s:.2g} s)"
+    look: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 7.5, "color": GREY}
+    axes.text(0.98, 0.98, words, transform=axes.transAxes, linespacing=1.25, **look)
+
+
+def quality(column: list[Axes], record: dict[str, Any]) -> list[Artist]:
+    """The error of the displaced methods against W; W = S is exact. Returns what the legend says."""
+    found = of_study(settings(record), "warmup")
+    found = found[found.method.isin(COMPARED)]
+    wanted = [one for one in measures(record) if (one.metric, one.against) in sweeps.FEW]
+    shown: dict[str, Artist] = {}
+    for at, axes in enumerate(column):
+        if at >= len(wanted) or found.empty:
+            blank(axes)
+            continue
+        shown |= sweeps.panel(axes, record, found, "warmup", wanted[at])
+        axes.set_title(f"measured, {record['model']['name']}: {wanted[at].looks.name}")
+        axes.set_xlabel("synchronous steps W")
+    for name, handle in shown.items():
+        handle.set_label(f"quality: {name}")
+    return list(shown.values())
+
+
+def handles(sweep: pd.DataFrame) -> list[Artist]:
+    shown: list[Artist] = [
+        Line2D([], [], label="published", **marker(METHOD, "prediction")),
+        Line2D([], [], label="predicted", **LINE),
+    ]
+    if sweep.hybrid.any():
+        shown.append(
+            Line2D([], [], label="published, hybrid with parallel guidance: not predicted", **HYBRID)
+        )
+    return shown
+
+
+def note(sweep: pd.DataFrame, source: str) -> str:
+    """Which convention of W each source has, and where each series is from."""
+    ours = sweep[~sweep.hybrid]
+    more = ours[ours.warmup != ours.printed_warmup]
+    said = f"Published: {named(sweep.row_id)}"
+    said += (
+        f"; of these {named(more.row_id)} print W and ran W + 1 synchronous steps, where they stand here"
+        if len(more)
+        else ""
+    )
+    return said + (
+        f". Predicted: {source}, same settings, the fastest M. In brackets: published "
+        "for one device, over S. Quality, another model and machine, against serial from the "
+        f"same noise: {sweeps.SOURCE}; bars and grey bands are 95 % intervals, W = S is serial's own picture."
+    )

@@ -1,0 +1,159 @@
+"""All claims on the committed records: complete, with reasons, and made by the numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.claims import Claim, all_claims
+from analysis.claims.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, VERDICTS
+from analysis.claims.evidence import LEAST, MODELS, PREDICTIONS, read
+from analysis.claims.table import cited, summary, summary_text, table, table_text
+from analysis.claims.text import NO_RECORD
+from analysis.output import files_of
+from analysis.outputs import claims as outputs
+
+RESULTS = Path(__file__).resolve().parents[3] / "results"
+pytestmark = pytest.mark.skipif(not (RESULTS / PREDICTIONS).exists(), reason="no committed records")
+
+
+@pytest.fixture(scope="module")
+def claims() -> list[Claim]:
+    return all_claims(RESULTS)
+
+
+def by_id(claims: list[Claim]) -> dict[str, Claim]:
+    return {claim.id: claim for claim in claims}
+
+
+def changed(
+    folder: Path, path: str, edit: Callable[[dict[str, Any]], None], start: dict[str, Any] | None = None
+) -> Path:
+    """The records as they are, but for one JSON file that is edited, or new."""
+    content = start if start is not None else json.loads((RESULTS / path).read_text())
+    for output in outputs.OUTPUTS[:1]:
+        for file in files_of(output, RESULTS):
+            copy = folder / file.relative_to(RESULTS)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(file)
+    edit(content)
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).unlink(missing_ok=True)
+    (folder / path).write_text(json.dumps(content))
+    return folder
+
+
+def test_every_row_of_the_text_has_one_claim_and_there_are_many_more(claims: list[Claim]) -> None:
+    rows = len((RESULTS / "published/claims.csv").read_text().splitlines()) - 1
+    cited_rows = Counter(
+        source for claim in claims for source in claim.sources if source.startswith("claims.csv:")
+    )
+    assert cited_rows == {f"claims.csv:{line}": 1 for line in range(2, rows + 2)}
+    assert len(claims) >= rows + 20
+
+
+def test_claims_are_whole(claims: list[Claim]) -> None:
+    known = set(read(RESULTS).rows)
+    assert len({claim.id for claim in claims}) == len(claims)
+    for claim in claims:
+        assert claim.statement.endswith(".") and "nan" not in claim.statement + claim.reason, claim.id
+        assert claim.kind in KINDS and claim.verdict in VERDICTS and claim.reason, claim.id
+        assert claim.sources and all(row in known for row in claim.sources if ".csv:" in row), claim.id
+        # Only what rests on published rows or on a closed form alone has no record.
+        assert claim.records or claim.kind in ("published", "computed"), claim.id
+        assert all((RESULTS / record).exists() or record == MODELS for record in claim.records), claim.id
+    assert {claim.verdict for claim in claims} == set(VERDICTS)
+
+
+def test_no_prediction_is_evidence_for_the_row_it_was_fitted_on(claims: list[Claim]) -> None:
+    evidence = read(RESULTS)
+    fitted = evidence.predictions[
+        (evidence.predictions.role != "prediction") & (evidence.predictions.devices > 1)
+    ]
+    assert len(fitted)
+    for row_id in fitted.index:
+        assert evidence.predicted(str(row_id)) is None
+    assert any("fitted" in claim.reason and claim.verdict == NOT_TESTABLE for claim in claims)
+
+
+def test_another_prediction_is_another_verdict(claims: list[Claim], tmp_path: Path) -> None:
+    def as_published(content: dict[str, Any]) -> None:
+        for one in content["predictions"]:
+            if one["method"] == "pipefusion" and one["cluster"] == "l40_pcie" and one["published_s"]:
+                one["predicted_s"] = one["published_s"]
+
+    before = by_id(claims)
+    after = by_id(all_claims(changed(tmp_path, PREDICTIONS, as_published)))
+    for name in ("claims.csv:16", "claims.csv:18", "speedup-l40", "fastest-l40-4096"):
+        assert before[name].verdict == NOT_CONFIRMED, name
+    assert after["speedup-l40"].verdict == after["fastest-l40-4096"].verdict == CONFIRMED
+    assert after["claims.csv:16"].verdict != NOT_CONFIRMED
+    assert after["claims.csv:2"].statement == before["claims.csv:2"].statement
+
+
+def test_a_record_that_comes_makes_claims_testable(tmp_path: Path) -> None:
+    seconds = {"serial": 34.2, "pipefusion": 10.0, "ulysses": 30.0, "ring": 20.0}
+    rows = [
+        {
+            "model": "flux_dev",
+            "cluster": "l40_pcie",
+            "method": method,
+            "devices": 1 if method == "serial" else 8,
+            "resolution": 1024,
+            "status": "ok",
+            "fastest": True,
+            "predicted_latency_s": latency,
+        }
+        for method, latency in seconds.items()
+    ]
+    found = by_id(all_claims(changed(tmp_path, MODELS, lambda _: None, {"rows": rows})))
+    assert found["claims.csv:14"].test.value == pytest.approx(3.42)
+    assert found["claims.csv:14"].verdict == CONFIRMED
+    assert found["claims.csv:12"].test.value == pytest.approx(2.0)
+    assert found["claims.csv:12"].verdict == NOT_TESTABLE
+    assert found["claims.csv:15"].reason.startswith(NO_RECORD)
+
+
+def test_tolerance_comes_from_the_errors_and_is_never_small() -> None:
+    evidence = read(RESULTS)
+    for px in (1024, 2048, 4096):
+        for methods in ((), ("pipefusion",), ("distrifusion", "ring")):
+            tolerance = evidence.tolerance(px, *methods)
+            assert tolerance >= max(LEAST, evidence.errors[f"{px} px"])
+            assert tolerance >= evidence.tolerance(px)
+
+
+def test_summary_counts_every_claim_once(claims: list[Claim]) -> None:
+    rows = summary(claims).set_index("evidence")
+    assert rows.loc["all", "claims"] == len(claims)
+    assert rows.drop(index="all").sum().to_list() == rows.loc["all"].to_list()
+    assert rows[list(VERDICTS)].sum(axis="columns").to_list() == rows.claims.to_list()
+    assert len(summary_text(summary(claims))) == len(KINDS) + 1
+
+
+def test_tables_have_every_claim_in_words(claims: list[Claim]) -> None:
+    rows = table(claims)
+    text = table_text(rows)
+    assert len(rows) == len(text) == len(claims)
+    assert text.verdict.to_list() == [claim.verdict for claim in claims]
+    assert all(text.source) and all(text.why)
+
+
+def test_sources_are_cited_in_ranges() -> None:
+    assert cited(["a.csv:3", "a.csv:2", "a.csv:5", "b.csv:7", "a.csv:4"]) == "a.csv:2-5; b.csv:7"
+    assert cited(["a.csv:9", "a.csv:2"]) == "a.csv:2, 9"
+
+
+def test_the_same_records_give_the_same_bytes_and_nothing_else_is_read(tmp_path: Path) -> None:
+    folders = [changed(tmp_path / name, PREDICTIONS, lambda _: None) for name in ("one", "two")]
+    made = [
+        [path.read_bytes() for output in outputs.OUTPUTS for path in output.make(folder)]
+        for folder in folders
+    ]
+    assert made[0] == made[1]
+    assert len(made[0]) == 4

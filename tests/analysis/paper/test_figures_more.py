@@ -1,0 +1,218 @@
+"""Published against predicted, M, W, FID and Table 1: what is computed, from made-up records."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from analysis import quality_record
+from analysis.outputs import paper_more
+from analysis.paper import costs, fid, fid_figure, patches, predictions, scatter, warmup
+from tests.analysis import synthetic_quality
+
+COLUMNS = ["source", "model", "resolution", "n_devices", "method", "setting", "metric", "value"]
+OLD, NEW = "the older repository", "the paper"
+
+
+def prediction(
+    row_id: str, method: str, published: float | None, predicted: float | None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "row_id": row_id, "model": "pixart_alpha", "cluster": "l20_pcie", "devices": 1 if method == "serial" else 8,
+        "method": method, "resolution": 1024, "steps": 20, "published_s": published, "oom": published is None,
+        "predicted_s": predicted, "status": "oom" if predicted is None else "ok", "missing_bytes": None,
+        "warmup": None, "patches": None, "calibrated_on": ["latency.csv:2"], "flags": [], "duplicate_of": None,
+        "contradicted_by": [], "digitized": False,
+    } | more  # fmt: skip
+
+
+def predicted() -> list[dict[str, Any]]:
+    """One device takes 20 s, 1 s a step. PipeFusion's rows are predicted a tenth, or a half, too long."""
+    rows = [
+        prediction("latency.csv:2", "serial", 20.0, 20.0),
+        prediction("latency.csv:3", "tensor", 4.0, 5.0, model="sd3_medium"),
+        prediction("latency.csv:4", "ring", 5.0, 2.0, flags=["labels are swapped"]),
+        prediction("latency.csv:5", "distrifusion", None, None),
+    ]
+    for line, (m, seconds) in enumerate([(2, 12.0), (4, 8.0), (8, 6.0)], 2):
+        rows.append(
+            prediction(f"patch_sweep.csv:{line}", "pipefusion", seconds, 1.1 * seconds, patches=m, warmup=2)
+        )
+    for line, (w, seconds) in enumerate([(1, 4.0), (2, 5.0)], 2):
+        rows.append(
+            prediction(f"warmup.csv:{line}", "pipefusion", seconds, 1.5 * seconds, patches=8, warmup=w)
+        )
+    return rows
+
+
+def write_rows(path: Path, rows: list[list[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([COLUMNS, *rows])
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Published rows, predictions and a record of quality."""
+    rows = predicted()
+    for file, setting in (("latency.csv", ""), ("patch_sweep.csv", "W=1"), ("warmup.csv", "")):
+        mine = [one for one in rows if one["row_id"].startswith(file)]
+        written: list[list[Any]] = []
+        for one in mine:
+            source = NEW if file == "latency.csv" else OLD
+            said = f"W={one['warmup'] - 1}" if file == "warmup.csv" else setting
+            value = "OOM" if one["oom"] else one["published_s"]
+            method = "PipeFusion" if one["method"] == "pipefusion" else one["method"]
+            written.append([source, "PixArt", 1024, one["devices"], method, said, "latency", value])
+        if file == "warmup.csv":
+            written.append([OLD, "PixArt", 1024, 8, "PipeFusion", "cfg=2,pp=4; W=1", "latency", 3.5])
+        write_rows(tmp_path / "published" / file, written)
+    big = "256px; 30000 COCO-2014; W=1"
+    write_rows(
+        tmp_path / "published/quality_fid.csv",
+        [
+            [NEW, "PixArt", "256", "1", "Original", big, "FID w/ G.T.", 20.0],
+            [NEW, "PixArt", "256", "8", "DistriFusion", big, "FID w/ G.T.", 40.0],
+            [NEW, "PixArt", "256", "8", "DistriFusion", big, "FID w/ Orig.", 9.0],
+            [NEW, "PixArt", "256", "4[sic; maybe 8]", "PipeFusion", f"M=8; {big}", "FID w/ Orig.", 2.0],
+            [NEW, "PixArt", "256", "8", "PipeFusion", "M=8", "latency", 1.5],
+            ["a log", "PixArt", "?", "?", "baseline", "50k samples", "FID", 60.0],
+        ],
+    )
+    (tmp_path / "records/published").mkdir(parents=True)
+    (tmp_path / "records/published/predictions.json").write_text(json.dumps({"predictions": rows}))
+    synthetic_quality.write(tmp_path / "records/quality")
+    return tmp_path
+
+
+def test_the_printed_w_stands_beside_the_steps_that_were_run(results: Path) -> None:
+    table = predictions.load(results).set_index("row_id")
+    assert table.printed_warmup["patch_sweep.csv:2"] == 1 and table.warmup["patch_sweep.csv:2"] == 2
+    assert table.model["latency.csv:3"] == "sd3_medium"
+
+
+@pytest.mark.parametrize(
+    ("devices", "m", "warmup", "seconds"),
+    [
+        (1, 1, 0, 20.0),  # serial
+        (8, 8, 20, 20.0),  # all steps synchronous: one stage after another
+        (4, 4, 0, (20 * 4 + 3) / 16),  # M*S jobs, N-1 to fill, each 1/(MN) of a second
+        (4, 1, 0, 20.0),  # one patch: no two stages work at the same time
+        (4, 2, 2, 2 + (17 * 4 + 2 + 3) / 8),  # M < N: a step takes N jobs' time
+    ],
+)
+def test_the_bound_of_the_schedule(devices: int, m: int, warmup: int, seconds: float) -> None:
+    assert predictions.bound_s(20.0, devices, m, 20, warmup) == pytest.approx(seconds)
+
+
+def test_the_bound_of_a_row_is_from_what_one_device_was_published_with(results: Path) -> None:
+    rows = patches.rows(predictions.load(results))
+    assert rows.patches.tolist() == [2, 4, 8]
+    assert rows.bound_s.iloc[2] == pytest.approx(2 + (18 * 8 + 7) / 64)
+
+
+def test_rows_are_named_in_runs() -> None:
+    ids = ["warmup.csv:3", "latency.csv:9", "latency.csv:2", "latency.csv:4", "latency.csv:3"]
+    assert predictions.named(ids) == "latency.csv 2–4, 9; warmup.csv 3"
+
+
+def test_a_point_is_calibration_doubtful_or_a_prediction(results: Path) -> None:
+    table = predictions.load(results).set_index("row_id")
+    roles = scatter.role(table)
+    assert roles["latency.csv:2"] == "calibration" and roles["latency.csv:4"] == "doubt"
+    assert roles["latency.csv:3"] == "prediction"
+
+
+def test_the_scatter_draws_every_pair_and_says_what_is_left_out(results: Path) -> None:
+    figure = scatter.figure(predictions.load(results), "a record")
+    drawn = [sum(len(line.get_xdata()) == 1 for line in axes.lines) for axes in figure.axes]
+    assert drawn == [7, 1, 8]  # pixart_alpha, sd3_medium, all errors
+    said = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "in no median: latency.csv 2." in said and "1 rows without a number on both sides" in said
+    assert "Median absolute error of all 25.0 % (7)" in said  # of 10, 10, 10, 25, 50, 50 and 60 %
+
+
+def test_a_hybrid_stands_where_the_same_source_ran_its_w(results: Path) -> None:
+    rows = warmup.rows(predictions.load(results), results / "published").set_index("row_id")
+    assert rows.hybrid.to_dict() == {"warmup.csv:2": False, "warmup.csv:3": False, "warmup.csv:4": True}
+    assert rows.warmup["warmup.csv:4"] == 2  # printed as W = 1
+    ours = rows[~rows.hybrid]
+    assert (warmup.step_s(ours, "published_s"), warmup.step_s(ours, "predicted_s")) == (1.0, 1.5)
+
+
+def test_published_fid_keeps_its_doubts_and_leaves_out_what_is_no_row_of_n_devices(results: Path) -> None:
+    rows = fid.published(results / "published")
+    assert rows.value.tolist() == [20.0, 40.0, 9.0, 2.0]
+    assert rows.against.tolist() == ["real", "real", "serial", "serial"]
+    last = fid.joined(quality_record.load(results / "records/quality"), results / "published").iloc[3]
+    assert (last.devices, last.patches, last.n, last.remark) == (4, 8, 30000, "N: sic; maybe 8")
+    assert fid_figure.choice(last.to_dict()) == "N=4? M=8"
+
+
+def test_our_side_has_the_n_of_its_record_the_floors_and_the_network(results: Path) -> None:
+    record = quality_record.load(results / "records/quality")
+    rows = fid.ours(record)
+    assert set(rows[rows.method != "floor"].n) == {synthetic_quality.PICTURES}
+    assert set(rows[rows.method == "floor"].n) == {955, 2000}
+    assert all(synthetic_quality.NETWORK in metric and "FID" not in metric for metric in rows.metric)
+    figure = fid_figure.figure(fid.joined(record, results / "published"), record)
+    assert "Not the same metric" in words_in(figure)
+
+
+def test_the_sweeps_over_m_and_w_say_what_is_fastest_and_what_a_step_costs(results: Path) -> None:
+    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    sweep = patches.figure(table, record, "a record")
+    assert [axes.get_title("left") for axes in sweep.axes if axes.lines][:1] == ["N = 8, 1024 px"]
+    assert "fastest M: published 8, predicted 8" in words_in(sweep)
+    warm = words_in(warmup.figure(table, results / "published", record, "a record"))
+    assert "published 1 s, predicted 1.5 s" in warm and "a step of one device: 1 s" in warm
+
+
+def words_in(figure: Figure) -> str:
+    return " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+def test_an_output_is_the_same_bytes_twice(results: Path) -> None:
+    first = {path.name: path.read_bytes() for path in paper_more.paper_fid(results)}
+    assert len(first) == 4 and first == {
+        path.name: path.read_bytes() for path in paper_more.paper_fid(results)
+    }
+
+
+def test_table1_has_the_formulas_value_and_what_was_counted(tmp_path: Path) -> None:
+    (tmp_path / "table1_costs.csv").write_text(
+        "version,method,communication_per_timestep,overlap,param_memory,activation_memory,KV_or_buffer_memory\n"
+        "README-c,TP,4O(p*hs)L,no,P/N,(2/N)A=QO/N,(2/N)A=KV/N\n"
+        "README-c,DistriFusion,2O(p*hs)L,yes*,P,(2/N)A=QO/N,2AL=(KV)L\n"
+        "README-c,SP-Ring,2O(p*hs)L,yes*,P,(2/N)A=QO/N,(2/N)A=KV/N\n"
+        "README-c,SP-Ulysses,(4/N)O(p*hs)L,no,P,(2/N)A=QO/N,(2/N)A=KV/N\n"
+        "README-c,PipeFusion,2O(p*hs),yes*,P/N,(2/M)A=QO/M,(2L/N)A=(KV)L/N\n"
+    )
+    facts = {
+        "tokens": {"1024": 64},
+        "hidden": 16,
+        "param_bytes": 8000,
+        "parameters": 4000,
+        "layers": 8,
+        "dtype": "bfloat16",
+    }
+    a = 64 * 16 * 2 * 2  # both branches, two bytes
+    case = {
+        "status": "ok", "model": "pixart_alpha", "resolution": 1024, "method": "pipefusion", "devices": 8, "warmup": 1,
+        "branches": 2, "patches": 8, "step_sent_bytes": a, "param_bytes": 1500, "kv_bytes": 2 * a,
+        "activation_bytes": 3 * a,
+    }  # fmt: skip
+    cases = pd.DataFrame([case, case | {"warmup": 0, "activation_bytes": a}, case | {"devices": 4}])
+    found = costs.table({"models": {"pixart_alpha": facts}}, cases, tmp_path)
+    assert list(found.quantity) == ["sent a step", "parameters", "K, V", "activations", "activations"]
+    assert found.formula_bytes.tolist() == [2 * a, 1000, 2 * a, a / 4, a / 4]
+    assert found.ratio.tolist() == [0.5, 1.5, 1.0, 12.0, 4.0]
+    assert found.overlap.dropna().tolist() == ["yes"]
+    text = costs.save(found, {"models": {"pixart_alpha": facts}}, tmp_path, "t")[1].read_text()
+    assert "| PipeFusion, W=0 | QO/M |" in text

@@ -1,0 +1,140 @@
+"""The rows of OUTPUTS, what they say they read, their sidecars, and the same bytes from the committed records."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from analysis import sources
+from analysis.output import Output, files_of, missing
+from analysis.outputs import OUTPUTS
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def copied(results: Path, output: Output) -> Path:
+    """A results folder that holds what an output reads, and nothing else."""
+    for path in files_of(output, RESULTS):
+        copy = results / path.relative_to(RESULTS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    return results
+
+
+def test_every_output_says_what_it_is() -> None:
+    names = [output.name for output in OUTPUTS]
+    assert len(set(names)) == len(names)
+    for output in OUTPUTS:
+        assert output.make.__doc__, output.name
+        assert output.caption.endswith("."), output.name
+        assert output.commands, output.name
+        assert all(command.startswith("python run.py ") for command in output.commands), output.name
+        assert all(path.split("/")[0] in ("records", "published") for path in output.records), output.name
+
+
+def test_experiments_that_are_named_exist() -> None:
+    conf = RESULTS.parent / "conf" / "experiment"
+    for output in OUTPUTS:
+        for command in output.commands:
+            words = dict(word.split("=", 1) for word in command.split() if "=" in word)
+            assert "experiment" not in words or (conf / f"{words['experiment']}.yaml").exists(), command
+
+
+def nothing(results: Path) -> list[Path]:
+    return []
+
+
+def row(*records: str) -> Output:
+    return Output(nothing, records, ("python run.py",), "Nothing.")
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_records_are_files_folders_or_patterns(tmp_path: Path) -> None:
+    for name in ("records/a/run.json", "records/a/x.csv", "records/a/deep/y.csv", "records/b/.hidden"):
+        write(tmp_path / name)
+    found = {
+        pattern: [path.name for path in files_of(row(pattern), tmp_path)]
+        for pattern in ("records/a", "records/a/x.csv", "records/a/**/*.csv", "records/b")
+    }
+    assert list(found.values()) == [["y.csv", "run.json", "x.csv"], ["x.csv"], ["y.csv", "x.csv"], []]
+    assert missing(row("records/a", "records/none/*.png"), tmp_path) == []
+    assert missing(row("records/a", "records/c.json"), tmp_path) == ["records/c.json"]
+    assert missing(row("records/none/*.png"), tmp_path) == ["records/none/*.png"]
+
+
+def test_a_sidecar_says_whose_each_file_is(tmp_path: Path) -> None:
+    one = {
+        "command": "run.py",
+        "git_commit": "abc",
+        "versions": {"torch": "2.13.0"},
+        "hardware": {"cores": 2},
+    }
+    write(tmp_path / "records/a/one/run.json", json.dumps(one))
+    write(tmp_path / "records/a/one/images/0.png", "picture")
+    write(tmp_path / "records/b/b.json", json.dumps({"command": "run.py b", "created": "a day"}))
+    write(tmp_path / "records/b/grid.json", json.dumps({"prompts": []}))
+    write(tmp_path / "published/latency.csv", "value\n")
+    output = row("records/a/one/images/*.png", "records/b/grid.json", "published/*.csv")
+    made = tmp_path / "tables" / "nothing.csv"
+    write(made)
+    content = json.loads(sources.write(output, tmp_path, [made]).read_text())
+    assert content["command"] == "python -m analysis nothing" and content["made"] == ["tables/nothing.csv"]
+    published, a, b = content["records"]
+    assert published == {
+        "record": None,
+        "files": {"published/latency.csv": hashlib.sha256(b"value\n").hexdigest()},
+    }
+    assert (a["record"], a["git_commit"], a["torch"]) == ("records/a/one/run.json", "abc", "2.13.0")
+    assert a["files"] == {"records/a/one/images/0.png": hashlib.sha256(b"picture").hexdigest()}
+    assert (b["record"], b["created"], list(b["files"])) == (
+        "records/b/b.json",
+        "a day",
+        ["records/b/grid.json"],
+    )
+
+
+class Drawing(Exception):
+    """A figure is begun."""
+
+
+def test_committed_records_give_the_same_tables_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*_: object, **__: object) -> None:
+        raise Drawing
+
+    monkeypatch.setattr(
+        Figure, "__init__", begin
+    )  # an output writes its tables first, and drawing takes long
+    written = []
+    for name in ("one", "two"):
+        for output in OUTPUTS:
+            if not missing(output, RESULTS):
+                with suppress(Drawing):
+                    output.make(copied(tmp_path / name, output))
+        written.append({path.name: path.read_bytes() for path in (tmp_path / name / "tables").iterdir()})
+    assert written[0] == written[1]
+    assert {"accounting.csv", "scaling.md", "quality_main.md", "published_errors.csv"} <= set(written[0])
+
+
+@pytest.mark.parametrize("name", ["quickstart_memory", "quality_patches"])
+def test_committed_records_give_the_same_figures_twice(name: str, tmp_path: Path) -> None:
+    (output,) = (output for output in OUTPUTS if output.name == name)
+    made = [output.make(copied(tmp_path / folder, output)) for folder in ("one", "two")]
+    assert {path.suffix for path in made[0]} == {".png", ".svg"}
+    assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
+
+
+def test_wandb_is_imported_by_nothing_but_its_command() -> None:
+    code = "import sys, analysis.__main__; print('wandb' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=RESULTS.parent)
+    assert done.stdout == "False\n", done.stderr

@@ -1,0 +1,84 @@
+"""`experiment=paper/NAME`: every file composes to a run that passes its checks, and says what it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.outputs import OUTPUTS
+from experiments import cli
+from experiments.check import ConfigError
+from experiments.compose import check_groups, plan
+from experiments.config import CONF, as_dict, from_hydra
+
+FILES = sorted((CONF / "experiment" / "paper").glob("*.yaml"))
+NAMES = [path.stem for path in FILES]
+OTHERS = {
+    "table1": "accounting",
+    "params": "params_per_device",
+    "scalability": "scaling",
+    "fid": "quality",
+    "published": "predict_published",
+    "patches": "predict_published",
+    "warmup": "predict_published",
+    "memory": "paper/latency",
+    "communication": "paper/latency",
+}
+"""Experiments that are another one, or a part of it."""
+ONLY = {"patches": "patch_sweep.csv", "warmup": "warmup.csv"}
+
+
+@pytest.fixture(autouse=True)
+def schemas() -> None:
+    cli.set_up()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_composes_and_passes_its_checks(name: str) -> None:
+    overrides = [f"experiment=paper/{name}"]
+    planned = plan(overrides)
+    assert not planned.sweep
+    cli.check(planned, overrides)
+
+
+def test_the_command_line_knows_them_by_folder_and_name() -> None:
+    for name in NAMES:
+        check_groups([f"experiment=paper/{name}"])
+    with pytest.raises(ConfigError, match="experiment=paper/latencies is unknown, nearest: paper/latency"):
+        check_groups(["experiment=paper/latencies"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_it_says_what_it_is_and_names_the_output_that_is_made_of_it(path: Path) -> None:
+    package, *comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert package == "# @package _global_"
+    assert len(comment) == 2
+    [name] = re.findall(r"python -m analysis (\w+)", "\n".join(comment))
+    assert name in {output.name for output in OUTPUTS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_in_a_directory_of_its_own_or_where_another_can_go_on(name: str) -> None:
+    [job] = plan([f"experiment=paper/{name}"]).jobs
+    shared = {
+        "fid": "results/runs/quality",
+        "memory": "results/runs/paper/latency",
+        "communication": "results/runs/paper/latency",
+    }
+    assert job.hydra.run.dir == shared.get(name, f"results/runs/paper/{name}")
+
+
+@pytest.mark.parametrize(("name", "other"), OTHERS.items())
+def test_what_is_another_experiment_is_that_to_the_last_key(name: str, other: str) -> None:
+    mine, theirs = (
+        as_dict(from_hydra(plan([f"experiment={each}"]).jobs[0])) for each in (f"paper/{name}", other)
+    )
+    if name in ONLY:
+        theirs["measure"]["only"] = ONLY[name]
+    assert mine == theirs
+
+
+def test_every_other_experiment_is_one_of_its_own() -> None:
+    assert set(NAMES) - set(OTHERS) == {"latency", "overlap", "schedule"}
