@@ -81,7 +81,8 @@ def chosen(names: Sequence[str]) -> list[Output]:
 
 
 def _called(output: Output, begins: str) -> bool:
-    return bool(begins) and output.name.startswith((begins, PREFIX + begins))
+    names = (output.name, output.also)
+    return bool(begins) and any(name.startswith((begins, PREFIX + begins)) for name in names)
 
 
 def checked(arguments: list[str], results: Path) -> int:

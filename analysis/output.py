@@ -29,6 +29,7 @@ class Output:
     commands: tuple[str, ...]
     caption: str
     paper: str = ""
+    also: str = ""  # the name of its experiment, where that is another
 
     @property
     def name(self) -> str:

@@ -38,6 +38,7 @@ OUTPUTS = [
         "Layers, parameters and KV of every device, by model and method: PipeFusion cuts the layers, so a device "
         "holds about 1/N of them; counted on meta tensors, records/params.",
         "Section 3, Table 1",
+        "paper_params",
     ),
     Output(
         accounting,

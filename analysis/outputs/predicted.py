@@ -80,5 +80,6 @@ OUTPUTS = [
         "Predicted latency and peak memory against N (lines), with published points of the same hardware (markers; "
         "hollow where the profile is fitted on them); both from records/scaling.",
         "The figure of scalability",
+        "paper_scalability",
     ),
 ]

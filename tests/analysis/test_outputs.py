@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import sources
+from analysis.__main__ import chosen
 from analysis.output import Output, files_of, missing
 from analysis.outputs import OUTPUTS
 
@@ -138,3 +139,10 @@ def test_wandb_is_imported_by_nothing_but_its_command() -> None:
     code = "import sys, analysis.__main__; print('wandb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=RESULTS.parent)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_every_experiment_of_the_paper_has_a_table_or_figure_of_its_name() -> None:
+    names = [path.stem for path in (RESULTS.parent / "conf" / "experiment" / "paper").glob("*.yaml")]
+    assert len(names) > 10
+    for name in names:
+        assert chosen([f"paper/{name}"]), name
