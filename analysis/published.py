@@ -59,6 +59,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
         rows.append(
             {
                 "row_id": one["row_id"],
+                "model": one["model"],
                 "cluster": one["cluster"],
                 "resolution": one["resolution"],
                 "devices": one["devices"],
@@ -135,10 +136,10 @@ def statistics(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Two methods on the same hardware, resolution and N whose published latencies are apart, and whether the
-    predicted ones are in the same order."""
+    """Two methods on the same model, hardware, resolution and N whose published latencies are apart, and whether
+    the predicted ones are in the same order."""
     found = []
-    for _, cell in scored(rows).groupby(["cluster", "resolution", "devices"]):
+    for _, cell in scored(rows).groupby(["model", "cluster", "resolution", "devices"]):
         for one, two in combinations(cell.to_dict("records"), 2):
             low, high = sorted((one, two), key=lambda row: row["published_s"])
             if one["method"] != two["method"] and high["published_s"] > (1 + APART) * low["published_s"]:
@@ -226,6 +227,7 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
     )
     columns: tables.Columns = {
         "row_id": ("row", str),
+        "model": ("model", str),
         "cluster": ("cluster", str),
         "resolution": ("px", str),
         "devices": ("N", str),

@@ -79,7 +79,9 @@ def check_groups(overrides: list[str]) -> None:
         group = override.get_key_element()
         if group not in GROUPS:
             continue
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        folder = CONF / group
+        files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
+        options = sorted(path.as_posix() for path in files)
         value = override.value()
         for name in value.list if isinstance(value, ChoiceSweep) else [value]:
             if isinstance(name, str) and name not in options:

@@ -107,7 +107,7 @@ def fit_device(
 def fit(cfg: RunConfig, out: Path) -> str:
     """Fit everything that `measure` names, write the files, and say what was found; returns the run's status."""
     options: FitConfig = cfg.measure
-    rows = targets()
+    rows = [target for target in targets() if target.model == cfg.model.name]
     fitted: list[tuple[float, float]] = []
     for name in options.devices:
         alone = [

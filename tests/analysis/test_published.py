@@ -24,6 +24,7 @@ def prediction(
     """A prediction for line `line` of latency.csv; None is out of memory."""
     return {
         "row_id": f"latency.csv:{line}",
+        "model": "pixart_alpha",
         "cluster": "l20_pcie",
         "devices": 8,
         "method": method,
