@@ -43,7 +43,7 @@ SECTIONS = (
         ("claims_summary", "claims"),
     ),
     Section(
-        "contradictions",
+        "sources",
         "Where the sources contradict themselves",
         "Found by computation in the published rows alone.",
         ("contradictions",),
