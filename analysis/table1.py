@@ -9,12 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.paper.facts import METHODS
 from analysis.rows import read_rows
 from analysis.style import label
 
-PAPER = {"TP": "tensor", "SP-Ulysses": "ulysses", "SP-Ring": "ring", "DistriFusion": "distrifusion"}
-PAPER |= {"PipeFusion": "pipefusion"}
-"""A method's name in the paper's Table 1 -> here."""
 VERSION = "README-c"
 """The version of Table 1 that has every column; the paper's own print is the same, without activations."""
 READING = (
@@ -64,7 +62,7 @@ CLAIMS = {
 def claims(record: dict[str, Any], cases: pd.DataFrame, published: Path, devices: int) -> pd.DataFrame:
     """Table 1 beside what was counted, a row each: the fullest device's bytes over the formula, by case."""
     printed = {
-        PAPER[row["method"]]: row
+        METHODS[row["method"]]: row
         for row in read_rows([published / "table1_costs.csv"]).values()
         if row["version"] == VERSION
     }
@@ -90,7 +88,7 @@ def claims_text(found: pd.DataFrame) -> pd.DataFrame:
     """Counted over printed: of the first model and of all, the least and the most of any case."""
     first, cells = found.model.iloc[0], []
     for what in CLAIMS:
-        for method in PAPER.values():
+        for method in METHODS.values():
             mine = found[(found.what == what) & (found.method == method)]
             warmups = [*mine.warmup.drop_duplicates()]
             # Another warm-up changes nothing but the activations.

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from analysis.paper import facts
+from analysis.paper.facts import CONTRADICTION, READING, ROUNDING
+
 if TYPE_CHECKING:
     from experiments.published import Row, Rows, Target
-
-ROUNDING, READING = 0.005, 0.05
-"""How far a number is off when it was rounded or cut, and when it was read off a curve."""
-CONTRADICTION = 0.1
 
 
 def marked(found: Sequence[Target], rows: Rows) -> list[Target]:
@@ -66,7 +65,7 @@ def bound_s(target: Target, one_device_s: float) -> float:
     step of any method takes 1/N of that.
     """
     serial = (target.warmup or 0) if target.method == "pipefusion" else 0
-    return one_device_s * (serial + (target.steps - serial) / target.devices) / target.steps
+    return facts.bound_s(one_device_s, target.steps, serial, 1 / target.devices)
 
 
 def below_bound(target: Target, found: Sequence[Target]) -> Iterator[str]:

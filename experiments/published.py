@@ -10,26 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analysis.paper.facts import METHODS, MODELS, model_of, stated
 from analysis.rows import Row, Rows, read_rows
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims")
 
 CLUSTERS = ("l20_pcie", "l40_pcie", "l40_pcie_ethernet", "a100_pcie", "a100_nvlink", "h100_nvlink", "t4_pcie")
-MODELS = {
-    "SD3-medium": "sd3_medium",
-    "Flux.1-dev": "flux_dev",
-    "Flux.1-schnell": "flux_schnell",
-    "HunyuanDiT": "hunyuan_dit",
-}
-"""Beside PixArt-alpha, which the sources also call `PixArt` or by its checkpoint."""
-METHODS = {
-    "TP": "tensor",
-    "SP-Ulysses": "ulysses",
-    "SP-Ring": "ring",
-    "DistriFusion": "distrifusion",
-    "PipeFusion": "pipefusion",
-}
 SEARCHED = [2, 4, 8, 16, 32]
 """The numbers of patches that the sources say they searched where they name none."""
 
@@ -83,8 +70,8 @@ def target_of(row_id: str, row: Row) -> Target | str:
     if reason:
         return reason
     model = model_of(row)
-    if model is None:
-        return f"no model {row['model']} here"
+    if model not in MODELS.values():
+        return f"no model {model} here"
     for key in ("resolution", "steps", "n_devices"):
         if not row[key].isdecimal():
             return f"{key} is {row[key]!r}"
@@ -132,13 +119,6 @@ def not_a_run(row: Row) -> str | None:
     return None
 
 
-def model_of(row: Row) -> str | None:
-    """The model's name here, which also says whether it ran with guidance: a batch of two."""
-    if re.fullmatch(r"PixArt(-alpha.*)?", row["model"]):
-        return "pixart_alpha"
-    return MODELS.get(row["model"])
-
-
 def method_of(row: Row, devices: int) -> str | None:
     """The method's name here; None for a hybrid. On one GPU every method is serial."""
     if devices == 1:
@@ -166,32 +146,26 @@ def is_legacy(row: Row) -> bool:
     return row["source"].startswith("PipeFusion repo")
 
 
-def stated(key: str, row: Row) -> int | None:
-    """`M=8` in the setting: 8."""
-    match = re.search(rf"\b{key}=(\d+)", row["setting"])
-    return int(match[1]) if match else None
-
-
 def warmup_of(row: Row) -> int:
     """Synchronous steps, in the convention of the source; W = 1 where none is stated, the paper's default."""
-    warmup = stated("W", row)
+    warmup = stated("W", row["setting"])
     return (1 if warmup is None else warmup) + is_legacy(row)
 
 
 def patches_of(row: Row) -> list[int]:
     """M as stated, or the candidates of which the fastest counts: the sources searched too."""
-    patches = stated("M", row)
+    patches = stated("M", row["setting"])
     return list(SEARCHED) if patches is None else [patches]
 
 
 def notes_of(row: Row, method: str) -> Iterator[str]:
     """What had to be assumed or known to read the row."""
     if method in ("pipefusion", "distrifusion"):
-        if stated("W", row) is None:
+        if stated("W", row["setting"]) is None:
             yield "W is not stated: 1"
         if is_legacy(row):
             yield "W + 1 synchronous steps"
-    if method == "pipefusion" and stated("M", row) is None:
+    if method == "pipefusion" and stated("M", row["setting"]) is None:
         yield "M is not stated: the fastest predicted"
     if "digitized" in row["setting"]:
         yield "read off a curve"

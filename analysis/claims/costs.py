@@ -10,6 +10,7 @@ from analysis import table1
 from analysis.claims.claim import FLOAT, Claim, Comparison, exactly, of_cases, weakest
 from analysis.claims.evidence import ACCOUNTING, MODEL, PARAMS, SCALING, STALENESS, Evidence
 from analysis.claims.quality import settings_of
+from analysis.paper.facts import METHODS
 from analysis.staleness import of_setting, steady
 from analysis.style import label
 
@@ -38,7 +39,7 @@ def claims(evidence: Evidence) -> Iterator[Claim]:
     counted = pd.concat(
         found.assign(devices=devices) for devices, found in ratios(evidence).items() if not found.empty
     )
-    for method in table1.PAPER.values():
+    for method in METHODS.values():
         for what in ("sent a step", "parameters", "K, V"):
             yield formula(evidence, counted, method, what)
     yield activations(evidence, counted)
@@ -59,7 +60,7 @@ def ratios(evidence: Evidence) -> dict[int, pd.DataFrame]:
 
 def printed(evidence: Evidence, method: str, version: str = LATEST) -> tuple[str, ...]:
     """The rows of Table 1 about a method."""
-    name = next(name for name, ours in table1.PAPER.items() if ours == method)
+    name = next(name for name, ours in METHODS.items() if ours == method)
     return tuple(evidence.pick("table1_costs", version=version, method=name))
 
 
@@ -103,7 +104,7 @@ def activations(evidence: Evidence, counted: pd.DataFrame) -> Claim:
     part = counted[(counted.model == MODEL) & (counted.what == "activations")]
     tests = [exactly(float(ratio), 1.0, RATIO) for ratio in part.ratio]
     sources = tuple(
-        row_id for method in table1.PAPER.values() for row_id in printed(evidence, method, table1.VERSION)
+        row_id for method in METHODS.values() for row_id in printed(evidence, method, table1.VERSION)
     )
     statement = "A device's activations are the Q and O of its share of the image, in every method."
     nearest = Comparison(float(part.ratio.min()), 1.0, unit=RATIO) if len(part) else weakest(tests)
@@ -115,7 +116,7 @@ def activations(evidence: Evidence, counted: pd.DataFrame) -> Claim:
 def sends_least(evidence: Evidence) -> Claim:
     """Of the methods of the table, in every model."""
     table = evidence.cases[(evidence.cases.status == "ok") & (evidence.cases.devices > 1)]
-    table = table[table.method.isin(table1.PAPER.values())]
+    table = table[table.method.isin(METHODS.values())]
     wide = table.groupby(["model", "resolution", "devices", "method"]).step_sent_bytes.max().unstack()
     wide = wide[wide.pipefusion.notna()].astype(float)
     over = wide.drop(columns="pipefusion").min(axis="columns") / wide.pipefusion
@@ -218,7 +219,7 @@ def fresh(evidence: Evidence) -> Claim:
     table = evidence.stale.freshness
     cases = []
     for row in said.values():
-        name = table1.PAPER[row["method"]]
+        name = METHODS[row["method"]]
         if name in set(table.method):
             settings = settings_of(table, name)
             jobs = [steady(of_setting(table, setting), setting) for setting in settings]

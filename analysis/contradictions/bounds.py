@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from analysis.contradictions.finding import Finding
-from analysis.paper.facts import ROUNDING, WARMUP, Latency
+from analysis.paper.facts import ROUNDING, WARMUP, Latency, bound_s
 from analysis.paper.ratios import communication_cost, task_of
 from analysis.rows import Rows
 from analysis.style import label
@@ -21,12 +21,6 @@ def alone(task: tuple[str, str, int, int, str], found: Sequence[Latency]) -> Lat
     """The shortest time published for one device at this task."""
     ones = [one for one in found if one.devices == 1 and one.task == task and not one.oom]
     return min(ones, key=lambda one: one.seconds, default=None)
-
-
-def bound_s(one_s: float, steps: int, synchronous: int, share: float) -> float:
-    """The least seconds of a pipeline without cost of communication: synchronous steps take as long as on one device,
-    the others the share of its slowest stage."""
-    return one_s * (synchronous + (steps - synchronous) * share) / steps
 
 
 def beside_one(found: Sequence[Latency]) -> Iterator[tuple[Latency, Latency]]:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from analysis.contradictions.bounds import Layers, alone, bound_s
+from analysis.contradictions.bounds import Layers, alone
 from analysis.contradictions.finding import CONTRADICTS, FOLLOWS, Finding
-from analysis.paper.facts import Latency
+from analysis.paper.facts import Latency, bound_s
 from analysis.tables import percent
 
 CONVENTION = "number of synchronous steps"

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analysis import tables
 from analysis.accounting import DEVICES
+from analysis.paper.facts import METHODS
 from analysis.rows import Row, read_rows
 from analysis.style import label
-from analysis.table1 import CLAIMS, FORMULAS, PAPER, READING, VERSION
+from analysis.table1 import CLAIMS, FORMULAS, READING, VERSION
 from analysis.tables import as_text, mib
 from analysis.versus.table1 import units_of
 
@@ -40,7 +41,7 @@ def table(record: dict[str, Any], cases: pd.DataFrame, published: Path) -> pd.Da
     }
     rows = []
     for what in CLAIMS:
-        for name, method in PAPER.items():
+        for name, method in METHODS.items():
             mine = chosen[chosen.method == method].sort_values("warmup", ascending=False)
             # Another warm-up changes nothing but the activations.
             mine = mine if what == "activations" else mine.head(1)

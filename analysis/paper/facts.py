@@ -23,8 +23,13 @@ METHODS = {
 }
 HYBRID, USP, SP = "hybrid", "USP", "SP"
 """Methods of the sources that are several at once: guidance split and PipeFusion; Ulysses and Ring; either."""
-MODELS = {"SD3-medium": "sd3_medium", "Flux.1-dev": "flux_dev", "Flux.1-schnell": "flux_schnell"}
-MODELS |= {"HunyuanDiT": "hunyuan_dit"}
+MODELS = {
+    "PixArt": "pixart_alpha",
+    "SD3-medium": "sd3_medium",
+    "Flux.1-dev": "flux_dev",
+    "Flux.1-schnell": "flux_schnell",
+    "HunyuanDiT": "hunyuan_dit",
+}
 COMPILERS = ("torch.compile", "onediff")
 
 
@@ -96,8 +101,8 @@ def latency_of(row_id: str, row: Row) -> Latency:
         steps=int(row["steps"]),
         devices=devices,
         method=method_of(row, devices),
-        warmup=stated("W", row),
-        patches=stated("M", row),
+        warmup=stated("W", row["setting"]),
+        patches=stated("M", row["setting"]),
         compiler=next((name for name in COMPILERS if name in row["setting"]), ""),
         seconds=math.inf if row["value"] == "OOM" else float(row["value"]),
         digitized="digitized" in row["setting"],
@@ -123,11 +128,8 @@ def link_of(row: Row, devices: int) -> str:
 
 def model_of(row: Row) -> str:
     """The model's name here; one that is not here keeps its own."""
-    return (
-        "pixart_alpha"
-        if re.match(r"PixArt(-alpha.*)?$", row["model"])
-        else MODELS.get(row["model"], row["model"])
-    )
+    name = "PixArt" if re.fullmatch(r"PixArt(-alpha.*)?", row["model"]) else row["model"]
+    return MODELS.get(name, name)
 
 
 def method_of(row: Row, devices: int) -> str:
@@ -142,7 +144,13 @@ def method_of(row: Row, devices: int) -> str:
     return METHODS.get(name) or METHODS.get(f"SP-{name.partition('-')[0]}", name)
 
 
-def stated(key: str, row: Row) -> int | None:
-    """`M=8` in the setting: 8."""
-    match = re.search(rf"\b{key}=(\d+)", row["setting"])
+def stated(symbol: str, setting: str) -> int | None:
+    """`pp=8; W=1` in a setting: 1."""
+    match = re.search(rf"\b{symbol}=(\d+)", setting)
     return int(match[1]) if match else None
+
+
+def bound_s(one_s: float, steps: int, synchronous: int, share: float) -> float:
+    """The least seconds if communication and small pieces cost nothing: synchronous steps take as long as on one
+    device, the others a share of that, 1/N or that of the slowest stage."""
+    return one_s * (synchronous + (steps - synchronous) * share) / steps

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tables
-from analysis.paper.predictions import stated
+from analysis.paper.facts import stated
 from analysis.quality_record import (
     INTERVAL,
     Measure,

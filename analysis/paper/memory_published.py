@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
+from analysis.paper.facts import METHODS, SP, model_of
 from analysis.paper.memory import SOURCE, named, peaks
 from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
 from analysis.rows import read_rows
@@ -25,22 +26,9 @@ from analysis.tables import as_text
 
 GB = 10**9
 PUBLISHED = "published/memory.csv"
-MODELS = {
-    "PixArt": "pixart_alpha",
-    "PixArt-alpha": "pixart_alpha",
-    "SD3-medium": "sd3_medium",
-    "Flux.1-dev": "flux_dev",
-}
-METHODS = {
-    "Original": "serial",
-    "TP": "tensor",
-    "SP-Ulysses": "ulysses",
-    "SP": "ulysses",
-    "DistriFusion": "distrifusion",
-    "PipeFusion": "pipefusion",
-}
-"""A model or method as the published rows call it -> its name here; `SP`, which may mix Ulysses and Ring, is Ulysses:
-either holds all parameters and 1/N of the rest."""
+OURS = {"Original": "serial", SP: "ulysses", **METHODS}
+"""A method as the published rows call it -> its name here; `SP`, which may mix Ulysses and Ring, is Ulysses: either
+holds all parameters and 1/N of the rest."""
 
 
 def published(path: Path) -> pd.DataFrame:
@@ -49,14 +37,14 @@ def published(path: Path) -> pd.DataFrame:
         {
             "row_id": row_id,
             "source": row["source"],
-            "model": MODELS[row["model"]],
+            "model": model_of(row),
             "resolution": int(row["resolution"]),
-            "method": METHODS[row["method"]],
+            "method": OURS[row["method"]],
             "printed_method": row["method"],
             "published_gb": None if row["value"] == "OOM" else float(row["value"]),
         }
         for row_id, row in read_rows([path]).items()
-        if row["metric"].endswith("memory") and row["model"] in MODELS and row["method"] in METHODS
+        if row["metric"].endswith("memory") and row["method"] in OURS
     ]
     table = pd.DataFrame(rows).astype({"published_gb": float})
     cell = ["source", "model", "resolution"]

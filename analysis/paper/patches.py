@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from analysis import quality_figures as sweeps
 from analysis.paper.panels import GREY, Sheet, blank, marker
 from analysis.paper.predictions import bound_s, named, serial_s
-from analysis.quality_record import measures, of_study, settings
+from analysis.paper.small_model import quality
+from analysis.quality_record import of_study, settings
 from analysis.style import COLOUR, RC, label
 
 METHOD, FILE = "pipefusion", "patch_sweep.csv"
@@ -53,7 +54,8 @@ def figure(table: pd.DataFrame, record: dict[str, Any], source: str) -> Figure:
                 latency(axes, here)
                 axes.set_xlabel("patches M")
                 axes.set_ylabel("seconds" if axes is axes_row[0] else "")
-        beside = quality([axes_row[-1] for axes_row in grid], record)
+        found = of_study(settings(record), "patches")
+        beside = quality([axes_row[-1] for axes_row in grid], record, found, "patches", "patches M")
         title = f"Latency of {label(METHOD)} against M ({sweep.cluster.iloc[0]}, {sweep.model.iloc[0]}), and quality"
         sheet.close(drawn, title, [*handles(), *beside], note(sweep, record, source))
     return drawn
@@ -73,23 +75,6 @@ def latency(axes: Axes, here: pd.DataFrame) -> None:
     ]
     words = "fastest M: published {:.0f}, predicted {:.0f}".format(*fastest)
     axes.text(0.98, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=7.5, color=GREY)
-
-
-def quality(column: list[Axes], record: dict[str, Any]) -> list[Artist]:
-    """What the small model loses with M: latent error, and the distance of features; returns what the legend says."""
-    found = of_study(settings(record), "patches")
-    wanted = [one for one in measures(record) if (one.metric, one.against) in sweeps.FEW]
-    shown: dict[str, Artist] = {}
-    for at, axes in enumerate(column):
-        if at >= len(wanted) or found.empty:
-            blank(axes)
-            continue
-        shown |= sweeps.panel(axes, record, found, "patches", wanted[at])
-        axes.set_title(f"measured, {record['model']['name']}: {wanted[at].looks.name}")
-        axes.set_xlabel("patches M")
-    for name, handle in shown.items():
-        handle.set_label(f"quality: {name}")
-    return list(shown.values())
 
 
 def handles() -> list[Artist]:

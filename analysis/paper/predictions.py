@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import published
+from analysis.paper.facts import stated
 
 SOURCE = "records/published/predictions.json"
 ROWS = "published/*.csv"
@@ -23,12 +23,6 @@ def load(results: Path) -> pd.DataFrame:
     printed = [stated("W", setting) for setting in table.setting]
     facts = {key: [one[key] for one in predictions] for key in ("model", "steps")}
     return table.assign(**facts, printed_warmup=pd.array(printed, dtype="Int64"))
-
-
-def stated(symbol: str, setting: str) -> int | None:
-    """`pp=8; W=1` in a setting: 1."""
-    found = re.search(rf"\b{symbol}=(\d+)", setting)
-    return int(found[1]) if found else None
 
 
 def serial_s(table: pd.DataFrame, cluster: str, resolution: int, model: str) -> float:

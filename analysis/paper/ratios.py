@@ -86,7 +86,8 @@ def communication_of(row: Row, clock: Clock) -> Ratio:
 
 def effective_of(row: Row) -> Ratio:
     """The effective computation ratio of a row of claims.csv, in %."""
-    patches, steps = stated("M", row) or stated("N", row), stated("S", row)
+    said = row["setting"]
+    patches, steps = stated("M", said) or stated("N", said), stated("S", said)
     if patches is None or steps is None:
         return Ratio(None, "M or S is not stated")
     n = int(row["n_devices"])

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from analysis import quality_figures as sweeps
 from analysis.paper.panels import GREY, Sheet, blank, marker
 from analysis.paper.predictions import named, serial_s, stated
-from analysis.quality_record import measures, of_study, settings
+from analysis.paper.small_model import quality
+from analysis.quality_record import of_study, settings
 from analysis.rows import read_rows
 from analysis.style import COLOUR, RC, label
 
@@ -88,7 +89,10 @@ def figure(table: pd.DataFrame, published: Path, record: dict[str, Any], source:
             axes.set_title(f"{cluster}, {model} {size} px")
             axes.set_ylabel("seconds" if at % across == 0 else "")
             axes.set_xlabel("synchronous steps")
-        beside = quality([axes_row[-1] for axes_row in grid], record)
+        found = of_study(settings(record), "warmup")
+        found = found[found.method.isin(COMPARED)]
+        column = [axes_row[-1] for axes_row in grid]
+        beside = quality(column, record, found, "warmup", "synchronous steps W")
         devices = " and ".join(str(count) for count in sorted(set(sweep.devices)))
         title = f"What warm-up costs ({label(METHOD)}, N = {devices}) and what it buys"
         sheet.close(drawn, title, [*handles(sweep), *beside], note(sweep, source))
@@ -109,24 +113,6 @@ def latency(axes: Axes, here: pd.DataFrame, serial_step_s: float) -> None:
     words = f"one synchronous step more:\n{', '.join(costs)}\n(a step of one device: {serial_step_s:.2g} s)"
     look: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 7.5, "color": GREY}
     axes.text(0.98, 0.98, words, transform=axes.transAxes, linespacing=1.25, **look)
-
-
-def quality(column: list[Axes], record: dict[str, Any]) -> list[Artist]:
-    """The error of the displaced methods against W; W = S is exact. Returns what the legend says."""
-    found = of_study(settings(record), "warmup")
-    found = found[found.method.isin(COMPARED)]
-    wanted = [one for one in measures(record) if (one.metric, one.against) in sweeps.FEW]
-    shown: dict[str, Artist] = {}
-    for at, axes in enumerate(column):
-        if at >= len(wanted) or found.empty:
-            blank(axes)
-            continue
-        shown |= sweeps.panel(axes, record, found, "warmup", wanted[at])
-        axes.set_title(f"measured, {record['model']['name']}: {wanted[at].looks.name}")
-        axes.set_xlabel("synchronous steps W")
-    for name, handle in shown.items():
-        handle.set_label(f"quality: {name}")
-    return list(shown.values())
 
 
 def handles(sweep: pd.DataFrame) -> list[Artist]:

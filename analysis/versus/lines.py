@@ -11,10 +11,9 @@ import pandas as pd
 
 from analysis import tables
 from analysis.paper import ratios
-from analysis.paper.facts import SP, USP, WARMUP, published
+from analysis.paper.facts import METHODS, SP, USP, WARMUP, published
 from analysis.paper.predictions import named
 from analysis.rows import Row, Rows
-from analysis.table1 import PAPER
 from analysis.tables import as_text, percent
 from analysis.versus import freshness, latency, memory, table1
 from analysis.versus.beside import Beside, untestable
@@ -131,7 +130,7 @@ def claim(row: Row, known: Predicted) -> Beside:
 def cell(row: Row, column: str, records: Records) -> Beside:
     """What stands beside a cell of Table 1."""
     if column == "attn_KV":
-        return freshness.beside(row[column], PAPER[row["method"]], records.fresh)
+        return freshness.beside(row[column], METHODS[row["method"]], records.fresh)
     if column not in table1.COUNTED:
         return untestable("says when messages travel; what is counted is how many bytes do")
     account = records.account

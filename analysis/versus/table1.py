@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.paper.facts import METHODS
 from analysis.rows import Row
-from analysis.table1 import CLAIMS, FORMULAS, PAPER, Units, between
+from analysis.table1 import CLAIMS, FORMULAS, Units, between
 from analysis.versus.beside import Beside, untestable
 from analysis.versus.memory import RECORD
 
@@ -45,7 +46,7 @@ def formula_of(cell: str) -> str | None:
 
 def ratios(record: dict[str, Any], cases: pd.DataFrame, row: Row, column: str) -> pd.DataFrame:
     """The fullest device's bytes over the cell's formula, a row a case: `model`, `ratio`."""
-    formula, method = formula_of(row[column]), PAPER[row["method"]]
+    formula, method = formula_of(row[column]), METHODS[row["method"]]
     found = []
     if formula is not None:
         mine = cases[(cases.status == "ok") & (cases.devices == DEVICES) & (cases.method == method)]
@@ -67,7 +68,7 @@ def units_of(facts: dict[str, Any], case: dict[Any, Any]) -> Units:
 def kept(cases: pd.DataFrame, row: Row, column: str) -> pd.Series:
     """The fullest device's bytes themselves, for a cell that says 0."""
     mine = cases[(cases.status == "ok") & (cases.devices == DEVICES)]
-    return mine[(mine.method == PAPER[row["method"]]) & (mine.model == MAIN)][COUNTED[column]]
+    return mine[(mine.method == METHODS[row["method"]]) & (mine.model == MAIN)][COUNTED[column]]
 
 
 def beside(record: dict[str, Any], cases: pd.DataFrame, row: Row, column: str) -> Beside:

@@ -28,15 +28,13 @@ def latency_rows(planned: Sequence[Planned], cfg: RunConfig) -> list[Row]:
         replace(p.setting, resolution=options.latency_resolution, scheduler="shipped", guidance_scale=scale)
         for p in planned
     }
-    rows: list[Row] = []
-    for steps in sorted({kind.steps for kind in kinds}):
-        same = sorted((kind for kind in kinds if kind.steps == steps), key=lambda kind: kind.key)
-        points = [
-            replace(kind.configure(replace(on(cfg, name), model=model)), prompt="a picture", prompt_file=None)
-            for name in options.clusters
-            for kind in same
-        ]
-        found = planned_rows([replace(point, seed=0) for point in points], options.workers)
-        rows += [{"model": options.latency_model, "steps": steps} | row for row in found]
+    points = [
+        replace(
+            kind.configure(replace(on(cfg, name), model=model)), prompt="a picture", prompt_file=None, seed=0
+        )
+        for name in options.clusters
+        for kind in sorted(kinds, key=lambda kind: kind.key)
+    ]
+    rows = planned_rows(points, options.workers)
     keys = ("cluster", "steps", "method", "devices", "patches", "warmup")
     return sorted(rows, key=lambda row: [str(row.get(key)) for key in keys])

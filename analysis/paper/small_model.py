@@ -1,0 +1,34 @@
+"""A column of panels: what the small model loses along a sweep, beside the published seconds of a large one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from analysis import quality_figures as sweeps
+from analysis.paper.panels import blank
+from analysis.quality_record import measures
+
+
+def quality(
+    column: list[Axes], record: dict[str, Any], found: pd.DataFrame, key: str, words: str
+) -> list[Artist]:
+    """Latent error, and the distance of features, of the settings `found` against `key`, which is written as `words`.
+
+    Returns what the legend says.
+    """
+    wanted = [one for one in measures(record) if (one.metric, one.against) in sweeps.FEW]
+    shown: dict[str, Artist] = {}
+    for at, axes in enumerate(column):
+        if at >= len(wanted) or found.empty:
+            blank(axes)
+            continue
+        shown |= sweeps.panel(axes, record, found, key, wanted[at])
+        axes.set_title(f"measured, {record['model']['name']}: {wanted[at].looks.name}")
+        axes.set_xlabel(words)
+    for name, handle in shown.items():
+        handle.set_label(f"quality: {name}")
+    return list(shown.values())
