@@ -33,8 +33,8 @@ def data_uri(path: Path) -> str:
 
 
 def percent(text: str) -> str:
-    """Percent-encoded, less what is harmless between double quotes: much shorter than base64 for text."""
-    return quote(text, safe=" ',:;/=?@!$()*+-._~")
+    """Percent-encoded, less what HTML and addresses let stand between double quotes: much shorter than base64."""
+    return quote(text, safe=" ',:;/=?@!$()*+-._~<>[]{}|^")
 
 
 def lean(svg: str) -> str:

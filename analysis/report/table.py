@@ -92,9 +92,14 @@ def _cell(title: str, cell: str, numeric: bool, raw: bool) -> str:
         return f'<td data-value="{escape(choice(cell))}">{verdict(cell)}</td>'
     text = shown(cell) if raw else cell
     value = number(cell) if numeric and cell not in EMPTY else None
-    kept = f' data-value="{value!r}"' if value is not None and text != f"{value!r}" else ""
+    kept = f' data-value="{value!r}"' if value is not None and plain(text) != value else ""
     kind = ' class="number"' if numeric else ' class="long"' if len(text) > LONG else ""
     return f"<td{kind}{kept}>{inline(text)}</td>"
+
+
+def plain(text: str) -> float | None:
+    """The number that a text is for the page's script too, without units or separators."""
+    return float(text) if re.fullmatch(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text) else None
 
 
 def is_choice(title: str) -> bool:
