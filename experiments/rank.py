@@ -147,16 +147,21 @@ def as_inputs(tensors: dict[str, Tensor], guidance_scale: float) -> tuple[Tensor
 def timed(
     sampler: Sampler, noise: Tensor, cond: Conditioning, fabric: LocalFabric
 ) -> tuple[Tensor | None, dict[str, float]]:
-    """One image batch from a common start to the end of the slowest rank; seconds of this rank by kind."""
+    """One image batch from a common start to the end of the slowest rank; seconds of this rank by kind.
+
+    The ledger is emptied before and summed up after the seconds that are counted.
+    """
     synchronise(fabric.device)
     dist.barrier()
-    start = time.perf_counter()
     fabric.clear()
+    start = time.perf_counter()
     latents = sampler(noise, cond)
-    compute_s, wait_s, _ = fabric.close()
+    stop = fabric.clock.mark()
+    synchronise(fabric.device)
     done = time.perf_counter()
     dist.barrier()
     end = time.perf_counter()
+    compute_s, wait_s, _ = fabric.close(stop)
     seconds = {"compute_s": compute_s, "wait_s": wait_s, "idle_s": end - done, "latency_s": end - start}
     return latents, seconds
 

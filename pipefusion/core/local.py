@@ -98,12 +98,13 @@ class LocalFabric:
         if self.watch:
             self.watch(at)
 
-    def close(self) -> tuple[float, float, float]:
-        """(compute_s, wait_s, total_s) since `clear`, this rank's own; fills the ledger's times and its timeline.
+    def close(self, end: Any = None) -> tuple[float, float, float]:
+        """(compute_s, wait_s, total_s) from `clear` to `end`, a mark of the clock (none: now), this rank's own.
 
-        Compute is the sum of the spans between communication calls, wait the sum of the spans inside them.
+        Compute is the sum of the spans between communication calls, wait the sum of the spans inside them. Fills the
+        ledger's times and its timeline.
         """
-        end = self.clock.mark()
+        end = self.clock.mark() if end is None else end
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         compute = last = 0.0

@@ -128,7 +128,9 @@ def test_a_second_run_makes_no_picture_again(
     assert before == {
         path: path.stat().st_mtime_ns for path in (measured / "pictures").rglob("*.safetensors")
     }
-    assert json.loads((measured / "quality.json").read_text())["metrics"] == first
+    again = json.loads((measured / "quality.json").read_text())["metrics"]
+    # Last digits of a sum may differ: a matrix product goes by where its operands lie in memory.
+    pd.testing.assert_frame_equal(pd.DataFrame(first), pd.DataFrame(again), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
