@@ -111,9 +111,12 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
     from experiments import launch, sinks
     from experiments.measures import MEASURES
 
-    run = MEASURES[cfg.measure.name].run
-    if run:
-        return run(cfg, out)
+    measure = MEASURES[cfg.measure.name]
+    if measure.run:
+        status = measure.run(cfg, out)
+        if measure.told:
+            sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
+        return status
 
     model = check_model(cfg)
     cfg = launch.resolved(cfg, model)
@@ -124,7 +127,7 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
         record = launch.skip(cfg, out, str(problem)) if problem else launch.execute(cfg, out)
     if os.environ.get("RANK", "0") == "0":
         if not again:
-            sinks.log(cfg, out, record)
+            sinks.log(cfg, out, lambda: sinks.run_told(cfg, out, record))
         report(record, out, again)
     if record["status"] == "interrupted":
         raise KeyboardInterrupt

@@ -33,11 +33,12 @@ from experiments.worlds import WorldsConfig, worlds
 
 @dataclass(frozen=True)
 class Measure:
-    """The dataclass of its keys, what runs it, and what checks it."""
+    """The dataclass of its keys, what runs it, what checks it, and whether sinks are told of its tables afterwards."""
 
     config: type
     run: Callable[[RunConfig, Path], str] | None = None
     check: Callable[[RunConfig], None] | None = None
+    told: bool = True
 
 
 def run_train(cfg: RunConfig, out: Path) -> str:
@@ -68,7 +69,7 @@ MEASURES: dict[str, Measure] = {
     "scaling": Measure(ScalingConfig, scaling, check_scaling),
     "staleness": Measure(StalenessConfig, staleness, check_staleness),
     "text_variants": Measure(TextVariantsConfig, text_variants),
-    "train": Measure(TrainConfig, run_train),
+    "train": Measure(TrainConfig, run_train, told=False),
     "score": Measure(ScoreConfig, run_score),
     "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
     "worlds": Measure(WorldsConfig, worlds),

@@ -1,27 +1,93 @@
-"""Where a finished run is told of besides its directory. A sink that fails costs one line of warning, never the run."""
+"""Where what was measured is told of besides its directory. A sink that fails costs one warning, never the run."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.config import RunConfig, as_dict
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def log(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> None:
-    """Send the run to every sink that is on."""
+
+@dataclass
+class Told:
+    """What a sink is told: numbers to compare runs by, tables, and pictures by what they are of."""
+
+    name: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    pictures: dict[str, list[Path]] = field(default_factory=dict)
+
+
+def log(cfg: RunConfig, folder: Path, told: Callable[[], Told]) -> None:
+    """Send what `told` says of `folder` to every sink that is on; what there is nothing to say of is not sent."""
     if cfg.log.wandb.mode == "disabled":
         return
     try:
-        to_wandb(cfg, run_dir, record)
+        what = told()
+        if what.numbers or what.tables:
+            to_wandb(cfg, folder, what)
     except Exception as error:  # whatever a service does, the run is done and recorded
         print(f"warning: wandb: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
 
 
-def to_wandb(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> None:
-    """One W&B run: configuration, scalars of the record, the ranks as a table, the images."""
+def run_told(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> Told:
+    """One run of one method: scalars of the record, the ranks as a table, the images."""
     import pandas as pd
+
+    told = Told(f"{cfg.model.name}-{cfg.method.name}-{cfg.devices}")
+    told.numbers = {key: record.get(key) for key in ("status", "reason", "startup_s", "total_s")}
+    if record["status"] == "ok":
+        label = "predicted_latency_s" if record.get("predicted") else "latency_s"
+        told.numbers[label] = record["latency_s"]["median"]
+        told.tables["ranks"] = pd.read_csv(run_dir / "ranks.csv")
+        told.pictures["images"] = sorted((run_dir / "images").glob("*.png"))
+    return told
+
+
+def study_told(cfg: RunConfig, folder: Path) -> Told:
+    """A measure of many runs: every CSV of its directory and every list of rows in its JSON is a table.
+
+    Rows of (`key`, `metric`, `against`, `network`, `value`), as quality has them, are numbers too, and images/KEY/ are
+    pictures.
+    """
+    import pandas as pd
+
+    told = Told(f"{cfg.model.name}-{cfg.measure.name}")
+    told.tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        for name, rows in record.items() if isinstance(record, dict) else ():
+            if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+                told.tables[f"{path.stem}/{name}"] = pd.json_normalize(rows)
+                told.numbers |= numbers(rows)
+                told.pictures |= {row["key"]: pictures(folder, row["key"]) for row in rows if "key" in row}
+    return told
+
+
+def numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The values of metrics by what they are called and what they are of."""
+    found = {}
+    for row in rows:
+        if {"key", "metric", "value"} <= row.keys() and isinstance(row["value"], int | float):
+            parts = [row["metric"], row.get("against"), row.get("network")]
+            found[f"{' '.join(part for part in parts if part)}/{row['key']}"] = float(row["value"])
+    return found
+
+
+def pictures(folder: Path, key: str) -> list[Path]:
+    """The pictures of one setting, none for one that was sampled as another."""
+    return sorted((folder / "images" / key).glob("*.png"), key=lambda path: (len(path.stem), path.stem))
+
+
+def to_wandb(cfg: RunConfig, folder: Path, told: Told) -> None:
+    """One W&B run; offline, its files lie in `folder`/wandb."""
     import wandb
 
     options = cfg.log.wandb
@@ -30,19 +96,26 @@ def to_wandb(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> None:
         entity=options.entity,
         mode=options.mode,  # type: ignore[arg-type]
         tags=options.tags,
-        name=f"{cfg.model.name}-{cfg.method.name}-{cfg.devices}",
+        name=told.name,
         config=as_dict(cfg),
-        dir=run_dir,
+        dir=folder,
         settings=wandb.Settings(console="off", silent=True),
     )
     try:
-        run.summary.update({key: record.get(key) for key in ("status", "reason", "startup_s", "total_s")})
-        if record["status"] == "ok":
-            label = "predicted_latency_s" if record.get("predicted") else "latency_s"
-            run.summary.update({label: record["latency_s"]["median"]})
-            run.log({"ranks": wandb.Table(dataframe=pd.read_csv(run_dir / "ranks.csv"))})
-            images = [wandb.Image(str(path)) for path in sorted((run_dir / "images").glob("*.png"))]
-            if images:
-                run.log({"images": images})
+        run.summary.update(told.numbers)
+        run.log({name: wandb.Table(dataframe=plain(table)) for name, table in told.tables.items()})
+        run.log({name: [wandb.Image(str(path)) for path in of] for name, of in told.pictures.items() if of})
     finally:
         run.finish()
+
+
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns have one type each, as W&B wants them: what is no number is text."""
+    kept = [kind in "biuf" for kind in (column.dtype.kind for _, column in table.items())]
+    text = table.loc[:, [not keep for keep in kept]].map(lambda cell: None if is_missing(cell) else str(cell))
+    return table.assign(**{str(name): text[name] for name in text})
+
+
+def is_missing(cell: Any) -> bool:
+    """None or NaN."""
+    return cell is None or cell != cell

@@ -11,7 +11,7 @@ from analysis.claims.claim import FLOAT, Claim, Comparison, exactly, of_cases, w
 from analysis.claims.evidence import ACCOUNTING, MODEL, PARAMS, SCALING, STALENESS, Evidence
 from analysis.claims.quality import settings_of
 from analysis.paper.facts import METHODS
-from analysis.staleness import of_setting, steady
+from analysis.staleness.tables import of_setting, steady
 from analysis.style import label
 
 LATEST = "NeurIPS2025/v4"

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import accounting, published, quality_record, scaling, staleness
+from analysis import accounting, published, scaling
+from analysis.quality import record as quality_record
 from analysis.rows import Rows, read_rows
+from analysis.staleness import tables as staleness
 from analysis.style import label
 
 PREDICTIONS = "records/published/predictions.json"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.claims.claim import Claim, Comparison, exactly, of_cases, weakest
 from analysis.claims.evidence import QUALITY, STALENESS, Evidence
-from analysis.staleness import SETTING, mean_of, of_setting, steady
+from analysis.staleness.tables import SETTING, mean_of, of_setting, steady
 
 SMALL = "On a small model (emoji64, 64 px), not PixArt: evidence for the order only"
 ERROR = "latent_error_serial"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from analysis import accounting, quality_record, style
+from analysis import accounting, style
 from analysis.output import Output
 from analysis.paper import (
     costs,
@@ -19,6 +19,7 @@ from analysis.paper import (
     warmup,
 )
 from analysis.paper.panels import commit_of
+from analysis.quality import record as quality_record
 
 SCHEDULE, QUALITY = "records/paper/schedule", "records/quality/quality.json"
 FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import quality as qualities
-from analysis import quality_figures as sweeps
-from analysis import quality_pareto as pareto
-from analysis import quality_pictures as grid
-from analysis import quality_record as measured
+from analysis.quality import tables as qualities
+from analysis.quality import figures as sweeps
+from analysis.quality import pareto as pareto
+from analysis.quality import pictures as grid
+from analysis.quality import record as measured
 from analysis import style
 from analysis.output import Output
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import staleness as stale
-from analysis import staleness_figures as stale_figures
-from analysis import staleness_lanes as lanes
+from analysis.staleness import tables as stale
+from analysis.staleness import figures as stale_figures
+from analysis.staleness import lanes as lanes
 from analysis import style
 from analysis.output import Output
 

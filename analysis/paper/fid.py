@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import tables
 from analysis.paper.facts import stated
-from analysis.quality_record import (
+from analysis.quality.record import (
     INTERVAL,
     Measure,
     floors,

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from analysis.paper.fid import APART, SET, about
 from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
 from analysis.paper.predictions import named
-from analysis.quality_record import INTERVAL, choices
+from analysis.quality.record import INTERVAL, choices
 from analysis.style import RC, label
 
 REFERENCE = {"real": "real pictures (G.T.)", "serial": "serial's pictures (Orig.)"}

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import quality_figures as sweeps
 from analysis.paper.panels import GREY, Sheet, blank, marker
 from analysis.paper.predictions import named, serial_s, stated
 from analysis.paper.small_model import quality
-from analysis.quality_record import of_study, settings
+from analysis.quality import figures as sweeps
+from analysis.quality.record import of_study, settings
 from analysis.rows import read_rows
 from analysis.style import COLOUR, RC, label
 

@@ -232,7 +232,7 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
 def show(out: Path) -> None:
     """Print both tables."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
-    from analysis import staleness as report
+    from analysis.staleness import tables as report
     from experiments.cli import display
     from experiments.quickstart import make_console, rich_table
 

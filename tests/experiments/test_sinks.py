@@ -1,38 +1,114 @@
-"""W&B gets the run; when it fails, the run does not."""
+"""W&B gets the run and the study; when it fails, neither does."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import wandb
+from PIL import Image
 
 from experiments import sinks
-from tests.experiments.runs import config
+from experiments.measures import MEASURES, Measure
+from experiments.sinks import Told
+from tests.experiments.runs import command, config
 
 RECORD = {"status": "ok", "reason": None, "startup_s": 0.4, "total_s": 2.0, "latency_s": {"median": 1.5}}
+FRECHET = {"metric": "frechet_distance", "against": "real", "network": "lite0", "value": 2.5, "n": 8}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    pd.DataFrame({"rank": [0, 1], "param_bytes": [10, 20]}).to_csv(tmp_path / "ranks.csv", index=False)
+    return tmp_path
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study with two settings, the second sampled as the first; pictures of a third are left from an earlier one."""
+    for key in ("a", "old"):
+        (tmp_path / "images" / key).mkdir(parents=True)
+        for k in (0, 2, 10):
+            Image.new("RGB", (4, 4), (k, 0, 0)).save(tmp_path / "images" / key / f"{k}.png")
+    rows = [{"key": "a", **FRECHET}, {"key": "b", **FRECHET, "value": None}]
+    settings = [{"key": "a", "study": ["main"], "at": {"W": 1}}, {"key": "b", "study": None, "at": None}]
+    record = {"created": "today", "metrics": rows, "settings": settings, "latency": []}
+    (tmp_path / "quality.json").write_text(json.dumps(record))
+    (tmp_path / "grid.json").write_text(json.dumps({"prompts": ["green apple"]}))
+    pd.DataFrame({"step": [0, 1], "error": [0.5, 0.25]}).to_csv(tmp_path / "steps.csv", index=False)
+    return tmp_path
 
 
 def test_failing_sink_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(**_: object) -> None:
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    sinks.log(config("log.wandb.mode=online"), tmp_path, RECORD)
+    cfg = config("log.wandb.mode=online")
+    sinks.log(cfg, run_dir, lambda: sinks.run_told(cfg, run_dir, RECORD))
     assert capsys.readouterr().err == "warning: wandb: ConnectionError: no route\n"
 
 
-def test_disabled_writes_nothing(tmp_path: Path) -> None:
-    sinks.log(config("log.wandb.mode=disabled"), tmp_path, RECORD)
+def test_disabled_reads_and_writes_nothing(tmp_path: Path) -> None:
+    cfg = config("log.wandb.mode=disabled")
+    sinks.log(cfg, tmp_path, lambda: sinks.run_told(cfg, tmp_path, RECORD))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_keeps_the_ranks_under_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_keeps_the_ranks_under_the_run(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    pd.DataFrame({"rank": [0, 1], "param_bytes": [10, 20]}).to_csv(tmp_path / "ranks.csv", index=False)
-    sinks.log(config("log.wandb.mode=offline"), tmp_path, RECORD)
-    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
-    assert list(tmp_path.glob("wandb/offline-run-*/files/media/table/ranks*.json"))
+    cfg = config("log.wandb.mode=offline")
+    sinks.log(cfg, run_dir, lambda: sinks.run_told(cfg, run_dir, RECORD))
+    assert list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
+    assert list(run_dir.glob("wandb/offline-run-*/files/media/table/ranks*.json"))
+
+
+def test_a_study_is_told_by_its_tables_numbers_and_pictures(study: Path) -> None:
+    told = sinks.study_told(config("model=emoji64"), study)
+    assert told.numbers == {"frechet_distance real lite0/a": 2.5}
+    assert sorted(told.tables) == ["quality/metrics", "quality/settings", "steps"]
+    assert list(told.tables["quality/settings"]["at.W"]) == [1, pytest.approx(float("nan"), nan_ok=True)]
+    assert [path.name for path in told.pictures["a"]] == ["0.png", "2.png", "10.png"]
+    assert told.pictures["b"] == [] and "old" not in told.pictures
+
+
+def test_offline_keeps_a_study(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    cfg = config("log.wandb.mode=offline")
+    sinks.log(cfg, study, lambda: sinks.study_told(cfg, study))
+    assert capsys.readouterr().err == ""
+    (files,) = study.glob("wandb/offline-run-*/files")
+    metrics = json.loads(next(files.glob("media/table/quality/metrics*.json")).read_text())
+    place = metrics["columns"].index("value")
+    first, second = [row[place] for row in metrics["data"]]
+    assert first == 2.5 and pd.isna(second)
+    assert list(files.glob("media/table/quality/settings*.json"))
+    assert len(list(files.glob("media/images/a*.png"))) == 3
+
+
+def test_a_table_has_one_type_a_column() -> None:
+    table = sinks.plain(pd.DataFrame({"n": [1, 2], "x": [0.5, None], "study": [["main", "W"], None]}))
+    assert table.study[0] == "['main', 'W']" and pd.isna(table.study[1])
+    assert list(table.n) == [1, 2] and pd.isna(table.x[1])
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_every_measure_is_told_of_but_the_one_that_tells_itself(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Told] = []
+    measure = MEASURES["params"]
+    monkeypatch.setitem(MEASURES, "params", Measure(measure.config, lambda *_: "ok", told=told))
+    monkeypatch.setattr(sinks, "to_wandb", lambda cfg, folder, what: seen.append(what))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "params.csv").write_text("rank,param_bytes\n0,10\n")
+    chosen = ["experiment=params_per_device", "log.wandb.mode=offline", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command(monkeypatch, *chosen) == 0
+    assert [what.name for what in seen] == (["emoji64-params"] if told else [])
+    assert [name for name, row in MEASURES.items() if not row.told] == ["params"] * (not told) + ["train"]

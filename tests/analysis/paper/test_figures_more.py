@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import quality_record
 from analysis.outputs import paper_more
 from analysis.paper import costs, fid, fid_figure, patches, predictions, scatter, warmup
-from tests.analysis import synthetic_quality
+from analysis.quality import record as quality_record
+from tests.analysis.quality import synthetic as synthetic_quality
 
 COLUMNS = ["source", "model", "resolution", "n_devices", "method", "setting", "metric", "value"]
 OLD, NEW = "the older repository", "the paper"

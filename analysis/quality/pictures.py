@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from analysis.figures import GREY, Sheet
-from analysis.quality_figures import SOURCE
-from analysis.quality_record import (
+from analysis.quality.figures import SOURCE
+from analysis.quality.record import (
     Measure,
     choices,
     measures,

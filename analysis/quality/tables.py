@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tables
-from analysis.quality_record import (
+from analysis.quality.record import (
     INTERVAL,
     PARTS,
     SETTING,

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.quality_axes import GREY, broken, close, logarithmic, panels
-from analysis.quality_record import (
+from analysis.quality.axes import GREY, broken, close, logarithmic, panels
+from analysis.quality.record import (
     INTERVAL,
     SETTING,
     SYMBOLS,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from analysis import staleness, staleness_figures
 from analysis.__main__ import main
+from analysis.staleness import figures, tables
 
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
 ONE = {"method": "pipefusion", "devices": 1, "patches": 2, "warmup": 1}
@@ -103,7 +103,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_freshness_is_a_share_after_the_warm_up_and_a_skipped_setting_says_so(results: Path) -> None:
-    table = staleness.freshness(staleness.load(results / "records/staleness"))
+    table = tables.freshness(tables.load(results / "records/staleness"))
     assert table.method.tolist() == ["ring", "naive_patch", "distrifusion", "distrifusion", "pipefusion"]
     ring, naive, warm, cold, piped = table.to_dict("records")
     assert (ring["fresh_mean"], ring["oldest"], ring["never_first"]) == (1.0, 0, 0.0)
@@ -111,17 +111,17 @@ def test_freshness_is_a_share_after_the_warm_up_and_a_skipped_setting_says_so(re
     assert (cold["fresh_mean"], cold["never_first"], cold["never_later"]) == (0.5, 0.5, 0.0)
     assert [piped[f"fresh_{which}"] for which in ("min", "mean", "max")] == [0.5, 0.75, 1.0]
     assert pd.isna(naive["fresh_mean"]) and naive["status"] == "skipped"
-    words = staleness.freshness_text(table)
+    words = tables.freshness_text(table)
     assert words["status"].tolist()[1] == "skipped: devices=3 is wrong" and words["fresh"].tolist()[1] == "–"
 
 
 def test_shares_count_by_rows() -> None:
-    assert staleness.mean_of(pd.Series([1.0, 0.0, None]), pd.Series([3, 1, 9])) == 0.75
-    assert pd.isna(staleness.mean_of(pd.Series([None], dtype=float), pd.Series([1])))
+    assert tables.mean_of(pd.Series([1.0, 0.0, None]), pd.Series([3, 1, 9])) == 0.75
+    assert pd.isna(tables.mean_of(pd.Series([None], dtype=float), pd.Series([1])))
 
 
 def test_errors_are_means_of_displaced_steps_and_of_the_last_latent(results: Path) -> None:
-    table = staleness.errors(staleness.load(results / "records/staleness")).set_index("method")
+    table = tables.errors(tables.load(results / "records/staleness")).set_index("method")
     piped, displaced = table.loc["pipefusion"], table.loc["distrifusion"]
     assert piped.attention_error == pytest.approx(0.025) and displaced.attention_error == pytest.approx(0.05)
     assert (piped.worst_step, piped.worst_step_error) == (4, pytest.approx(0.04))
@@ -131,7 +131,7 @@ def test_errors_are_means_of_displaced_steps_and_of_the_last_latent(results: Pat
 
 
 def test_redundancy_tells_the_first_steps_from_the_rest(results: Path) -> None:
-    table = staleness.redundancy(staleness.load(results / "records/staleness")).set_index("quantity")
+    table = tables.redundancy(tables.load(results / "records/staleness")).set_index("quantity")
     assert table.loc["k"].step_1 == 0.4 and table.loc["k"]["first"] == 0.4
     assert table.loc["k"].rest == pytest.approx((0.2 + 0.4 / 3 + 0.1) / 3)
     assert (table.loc["k"].least, table.loc["k"].least_step) == (pytest.approx(0.1), 4)
@@ -139,10 +139,10 @@ def test_redundancy_tells_the_first_steps_from_the_rest(results: Path) -> None:
 
 
 def test_patches_of_the_map_are_those_that_the_steps_computed(results: Path) -> None:
-    record = staleness.load(results / "records/staleness")
-    runs = staleness_figures.watched(record)
+    record = tables.load(results / "records/staleness")
+    runs = figures.watched(record)
     assert [run["method"] for run in runs] == ["distrifusion", "pipefusion"]
-    assert staleness_figures.patches_of(record, runs[0]) == [(0, 2), (2, 4)]
+    assert figures.patches_of(record, runs[0]) == [(0, 2), (2, 4)]
 
 
 def test_tables_and_figures_are_written_the_same_twice(results: Path) -> None:
@@ -167,4 +167,4 @@ def test_a_record_without_any_measured_run_still_makes_its_tables(results: Path)
     (folder / "staleness.json").write_text(json.dumps(record))
     for name in ("error", "steps", "map"):
         (folder / f"{name}.csv").write_text("\n")
-    assert staleness.errors(staleness.load(folder)).status.tolist() == ["skipped"]
+    assert tables.errors(tables.load(folder)).status.tolist() == ["skipped"]

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import quality, quality_figures, quality_pareto, quality_pictures, quality_record, style
+from analysis import style
 from analysis.__main__ import main
 from analysis.outputs import OUTPUTS
-from tests.analysis import synthetic_quality as made_up
+from analysis.quality import figures, pareto, pictures, tables
+from analysis.quality import record as measured
+from tests.analysis.quality import synthetic as made_up
 
 LATENT, PSNR = "latent error to serial ↓", "PSNR to serial, dB ↑"
 TO_REAL = "Fréchet distance to real (efficientnet_lite0) ↓"
@@ -27,11 +29,11 @@ def record() -> dict[str, Any]:
 
 
 def main_text(record: dict[str, Any]) -> pd.DataFrame:
-    return quality.main_text(record, quality.main(record)).set_index("method")
+    return tables.main_text(record, tables.main(record)).set_index("method")
 
 
 def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
-    return quality.sweeps_text(record, quality.sweeps(record, folder))
+    return tables.sweeps_text(record, tables.sweeps(record, folder))
 
 
 def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:
 
 
 def test_values_intervals_and_n_land_in_the_row_of_their_method(record: dict[str, Any]) -> None:
-    table = quality.main(record)
+    table = tables.main(record)
     assert table.method.dropna().tolist() == style.ORDER
     ours = table.set_index("method").loc["pipefusion"]
     planted = made_up.error_of(of(record, "pipefusion", warmup=1))
@@ -74,8 +76,8 @@ def test_what_failed_or_is_not_there_is_a_row_with_its_reason(record: dict[str, 
 
 
 def test_a_metric_without_a_value_says_why(record: dict[str, Any]) -> None:
-    table = quality.main(record)
-    assert "- not measured: FID to real (inception): its weights are not here" in quality.notes(record, table)
+    table = tables.main(record)
+    assert "- not measured: FID to real (inception): its weights are not here" in tables.notes(record, table)
     key = of(record, "distrifusion", warmup=1)["key"]
     for row in record["metrics"]:
         if row["key"] == key and row["metric"] == "ssim":
@@ -104,13 +106,13 @@ def test_floors_stand_below_with_their_own_n(record: dict[str, Any]) -> None:
 )
 def test_only_the_network_of_a_name_may_carry_it(metric: str, network: str, name: str) -> None:
     against = "prompt" if metric == "text_score" else "real"
-    assert quality_record.Measure(metric, against, network).name == name
+    assert measured.Measure(metric, against, network).name == name
 
 
 def test_an_infinite_psnr_is_shown_as_one_however_it_is_stored(
     record: dict[str, Any], tmp_path: Path
 ) -> None:
-    table = quality.sweeps(record, tmp_path)
+    table = tables.sweeps(record, tmp_path)
     rows = table[(table.study == "warmup") & (table.warmup == 6)].set_index("method")
     assert rows.loc[["distrifusion", "pipefusion"], "psnr_db_serial"].tolist() == [math.inf, math.inf]
     text = sweeps(record, tmp_path)
@@ -122,7 +124,7 @@ def test_an_infinite_psnr_is_shown_as_one_however_it_is_stored(
 def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(
     record: dict[str, Any], tmp_path: Path
 ) -> None:
-    table = quality.sweeps(record, tmp_path)
+    table = tables.sweeps(record, tmp_path)
     expected = sum(study != "main" for row in record["settings"] for study in row["study"])
     assert len(table) == expected
     text = sweeps(record, tmp_path)
@@ -132,12 +134,12 @@ def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(
 
 def test_the_worst_pictures_are_told_from_the_pairs(record: dict[str, Any], tmp_path: Path) -> None:
     folder = made_up.write(tmp_path / "quality", record)
-    table = quality.sweeps(record, folder)
+    table = tables.sweeps(record, folder)
     row = table[(table.study == "warmup") & (table.method == "naive_patch") & (table.warmup == 0)].iloc[0]
     planted = made_up.error_of(of(record, "naive_patch", warmup=0))
     assert row.latent_error_tail == pytest.approx(planted * 1.95)
     assert "latent error, 95 % of pictures below" in sweeps(record, folder)
-    assert quality.sweeps(record, tmp_path).latent_error_tail.isna().all()
+    assert tables.sweeps(record, tmp_path).latent_error_tail.isna().all()
 
 
 def test_a_setting_whose_stand_in_differs_too_much_says_so(record: dict[str, Any]) -> None:
@@ -159,11 +161,11 @@ def test_the_front_of_planted_points() -> None:
     seconds = pd.Series([1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 0.5, math.nan])
     error = pd.Series([0.9, 0.5, 0.6, 0.5, 0.0, 0.0, math.nan, 0.1])
     on = [True, True, False, False, True, True, False, False]
-    assert quality_pareto.front(seconds, error) == on
+    assert pareto.front(seconds, error) == on
 
 
 def test_the_front_is_what_nothing_in_the_record_beats(record: dict[str, Any]) -> None:
-    table = quality_pareto.table(record)
+    table = pareto.table(record)
     assert set(table.cluster) == {"l40_pcie", "a100_nvlink"}
     for _, part in table.dropna(subset=["predicted_latency_s", "error"]).groupby("cluster"):
         points = part[["predicted_latency_s", "error"]].to_numpy()
@@ -176,7 +178,7 @@ def test_the_front_is_what_nothing_in_the_record_beats(record: dict[str, Any]) -
 
 def test_what_has_only_a_latency_or_only_an_error_stays_in_the_table(record: dict[str, Any]) -> None:
     record["latency"] = [row for row in record["latency"] if row["method"] != "ulysses"]
-    table = quality_pareto.table(record)
+    table = pareto.table(record)
     here = table[table.remark.notna() & (table.cluster == "a100_nvlink")]
     said = dict(zip(zip(here.method, here.devices, strict=True), here.remark, strict=True))
     assert said["ulysses", 4] == "no latency predicted"
@@ -190,19 +192,19 @@ def test_exact_methods_of_another_resolution_are_compared_too(record: dict[str, 
     for row in record["settings"]:
         if row["method"] in made_up.EXACT:
             row["resolution"] = 32
-    table = quality_pareto.table(record)
+    table = pareto.table(record)
     assert (table[table.method == "tensor"].error == 0).all()
-    assert len(table) == len(quality_pareto.table(made_up.record()))
-    assert set(quality_pictures.shown(record).query("status == 'ok'").resolution) == {64}
+    assert len(table) == len(pareto.table(made_up.record()))
+    assert set(pictures.shown(record).query("status == 'ok'").resolution) == {64}
 
 
 def test_other_steps_are_not_on_the_front(record: dict[str, Any]) -> None:
     record["latency"].append(record["latency"][0] | {"steps": 10, "predicted_latency_s": 0.01})
-    assert quality_pareto.table(record).predicted_latency_s.min() > 0.1
+    assert pareto.table(record).predicted_latency_s.min() > 0.1
 
 
 def test_the_pareto_figure_says_what_is_predicted_and_what_is_measured(record: dict[str, Any]) -> None:
-    sheet = quality_pareto.figure(record)
+    sheet = pareto.figure(record)
     assert sheet is not None
     assert len(sheet.axes) == 2 and "PREDICTED" in sheet.get_suptitle()
     words = " ".join(sheet.texts[-1].get_text().split())
@@ -211,7 +213,7 @@ def test_the_pareto_figure_says_what_is_predicted_and_what_is_measured(record: d
 
 
 def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]) -> None:
-    sheet = quality_figures.warmup(record)
+    sheet = figures.warmup(record)
     assert sheet is not None
     error, *_, real = sheet.axes
     assert [axes.get_title("left") for axes in (error, real)] == [LATENT[:-2], TO_REAL[:-2]]
@@ -226,7 +228,7 @@ def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]
 
 
 def test_what_could_not_be_drawn_is_in_the_caption(record: dict[str, Any]) -> None:
-    sheet = quality_figures.patches(record)
+    sheet = figures.patches(record)
     assert sheet is not None
     words = " ".join(sheet.texts[-1].get_text().split())
     assert "Not drawn: PipeFusion N=4 M=16 W=1 (failed: rank 2 was killed by SIGKILL)" in words
@@ -234,23 +236,23 @@ def test_what_could_not_be_drawn_is_in_the_caption(record: dict[str, Any]) -> No
 
 
 def test_steps_guidance_and_scheduler_are_small_multiples(record: dict[str, Any]) -> None:
-    sheet = quality_figures.steps(record)
+    sheet = figures.steps(record)
     assert sheet is not None
     assert [axes.get_xlabel() for axes in sheet.axes[::3]] == ["steps S", "guidance scale", "scheduler"]
     record["metrics"] = [row for row in record["metrics"] if row["metric"] != "frechet"]
-    few = quality_figures.steps(record)
+    few = figures.steps(record)
     assert few is not None and len(few.axes) == 6
     assert few.axes[1].get_title("left") == "feature distance to serial (efficientnet_lite0)"
     record["metrics"] = []
-    assert quality_figures.steps(record) is None
+    assert figures.steps(record) is None
 
 
 def test_pictures_by_method_and_w_with_serial_above(record: dict[str, Any], tmp_path: Path) -> None:
     folder = made_up.write(tmp_path / "quality", record)
-    rows = quality_pictures.shown(record)
+    rows = pictures.shown(record)
     assert rows.method.tolist()[:2] == ["serial", "ring"]
-    assert [int(w) for w in rows[rows.method == "pipefusion"].warmup] == list(quality_pictures.WARMUPS)
-    sheet = quality_pictures.figure(record, folder)
+    assert [int(w) for w in rows[rows.method == "pipefusion"].warmup] == list(pictures.WARMUPS)
+    sheet = pictures.figure(record, folder)
     assert sheet is not None
     words = [text.get_text() for text in sheet.texts]
     assert "skipped: 4 does not divide 18 token rows" in words and "“owl”" in words

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from analysis import quality, tables
-from analysis.quality_axes import GREY, close, logarithmic, panels, round_values
-from analysis.quality_figures import SOURCE, distance
-from analysis.quality_record import (
+from analysis import tables
+from analysis.quality.axes import GREY, close, logarithmic, panels, round_values
+from analysis.quality.figures import SOURCE, distance
+from analysis.quality.record import (
     Measure,
     choices,
     measures,
@@ -25,6 +25,7 @@ from analysis.quality_record import (
     task_words,
     usual_task,
 )
+from analysis.quality.tables import NMW, cell, count
 from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label, pale
 
 JOIN = ["method", "devices", "patches", "warmup", "steps"]
@@ -112,12 +113,12 @@ def text(record: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """`table` to read."""
     cells = rows.assign(on_front=rows.front.map({True: "yes", False: None}))
     columns: tables.Columns = {"cluster": ("cluster", str), "method": ("method", label)}
-    columns |= quality.NMW | {
+    columns |= NMW | {
         "predicted_latency_s": ("PREDICTED latency s", "{:.2f}".format),
         "on_front": ("on the front", str),
     }
     for one in _shown(record):
-        cells[one.key] = [quality.cell(one, row) for row in cells.to_dict("records")]
+        cells[one.key] = [cell(one, row) for row in cells.to_dict("records")]
         columns[one.key] = (f"{one.name}, measured {one.looks.better}", str)
     return tables.as_text(cells, columns | {"remark": ("remark", str)})
 
@@ -135,7 +136,7 @@ def words(record: dict[str, Any], rows: pd.DataFrame) -> str:
     full = " and ".join(f"{world['model']} at {world['full_resolution']} px" for world in worlds)
     every = compared(record)
     measure = error_of(record)
-    n = "–" if measure is None else quality.count(rows[f"{measure.key}_n"])
+    n = "–" if measure is None else count(rows[f"{measure.key}_n"])
     shared = float(every[every.exact].equal_error.max())
     sizes = ", ".join(f"{size} px" for size in sorted(set(every[every.exact].resolution)))
     how = "" if pd.isna(shared) else f" (measured at {sizes}: relative difference at most {shared:.1e})"

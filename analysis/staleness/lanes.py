@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.staleness import Record, mean_of, of_setting
-from analysis.staleness_figures import CAPTION, GREY, place
+from analysis.staleness.figures import CAPTION, GREY, place
+from analysis.staleness.tables import Record, mean_of, of_setting
 from analysis.style import COLOUR, RC, label, pale
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.staleness import Record, means_by_step, of_setting
+from analysis.staleness.tables import Record, means_by_step, of_setting
 from analysis.style import COLOUR, ORDER, RC, pale
 
 GREY = "#555555"
