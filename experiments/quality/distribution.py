@@ -71,10 +71,12 @@ def frechet_distance(
     metric.update(real.double(), real=True)
     metric.update(made.double(), real=False)
     spread = frechet_resampled(made.double(), real.double(), seed, resamples)
-    low, high = centred(float(metric.compute()), spread)
+    value = float(metric.compute())
+    low, high = centred(value, spread)
+    low = max(low, min(0.0, value))  # no distance is less than 0, but for rounding
     flat = [f"{who} n = {len(x)}" for who, x in (("made", made), ("reference", real)) if len(x) <= x.shape[1]]
     note = f"covariance of rank n - 1 < d = {made.shape[1]}: {', '.join(flat)}" if flat else ""
-    return estimate(FRECHET, network, made, len(real), float(metric.compute()), low, high, note)
+    return estimate(FRECHET, network, made, len(real), value, low, high, note)
 
 
 def kernel_distance(
@@ -114,6 +116,7 @@ def class_score(logits: Tensor, network: Network, seed: int = 0, resamples: int 
 
     check(logits, logits)
     with quiet(), torch.random.fork_rng(devices=[]):  # of one split it takes a deviation too, and it shuffles
+        torch.manual_seed(seed)
         metric = InceptionScore(Given(logits.shape[1]), splits=1)
         metric.update(logits.double())
         value = float(metric.compute()[0])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.models import Model, open_model
+from experiments.progress import await_all
 from experiments.quality.evaluate import kept
 from experiments.quality.sample import Job, job_of, sample_in_process
 from experiments.quality.settings import Equality, Planned
@@ -40,6 +41,7 @@ def measure_equality(
         side: pool.submit(latents_of, job_of(side, count, exact, model, prompts, out / "equal"), exact)
         for side in sides
     }
+    await_all(asked.values(), "settings that may be equal", cfg.log.progress)
     for one in claims:
         if asked[one.setting].exception() or asked[one.setting.stand_in].exception():
             continue

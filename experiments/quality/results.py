@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
+from experiments.progress import await_all
 from experiments.quality.distribution import floor, frechet_distance, kernel_distance
 from experiments.quality.evaluate import (
     Look,
@@ -56,6 +57,7 @@ def results(
         resolution: pool.submit(real_features, real, resolution, options.network, out / "real", cfg)
         for resolution in sorted({setting.resolution for setting in looks})
     }
+    await_all([*reals.values(), *looks.values(), *pairs.values()], "looking at pictures", cfg.log.progress)
     features = {resolution: future.result() for resolution, future in reals.items()}
     seen = {setting: future.result() for setting, future in looks.items()}
     spread = {}
@@ -64,6 +66,7 @@ def results(
         spread[setting] = pool.submit(
             distribution_rows, mine, against, options.network, options.resamples, cfg.threads
         )
+    await_all(spread.values(), "distances", cfg.log.progress)
     metrics: list[Row] = []
     for p in good:
         rows: list[Row] = []
