@@ -20,7 +20,7 @@ run: $(STAMP)    ## eight parallel methods on the shipped model, four ranks
 	$(BIN)/python run.py experiment=quickstart $(ARGS)
 
 test: $(STAMP)   ## everything, in two processes (JOBS): the tests start ranks of their own
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)   ## ruff, check only
 	$(BIN)/ruff check .
