@@ -52,6 +52,7 @@ def digits(form: str) -> Callable[[float], str]:
 
 METRICS = {
     "frechet": Metric("Fréchet distance", digits("#.4g"), "↓", own=("inception", "FID")),
+    "frechet_excess": Metric("excess Fréchet distance", digits("+.3g"), "↓", own=("inception", "excess FID")),
     "kid": Metric("kernel distance", digits("#.3g"), "↓", own=("inception", "KID")),
     "inception_score": Metric("IS-like score", digits(".2f"), "↑", own=("inception", "inception score")),
     "text_score": Metric("text score", digits(".3f"), "↑", own=("clip", "CLIP score")),
@@ -95,6 +96,11 @@ class Measure:
     def of_equal(self) -> bool:
         """Whether it is 0 when the pictures are serial's own."""
         return self.against == "serial" and self.looks.better == "↓"
+
+    @property
+    def from_serial(self) -> bool:
+        """Whether it says how far from serial's something is, so that of serial's own pictures it says nothing."""
+        return self.against == "serial" or self.metric == "frechet_excess"
 
 
 def measure_of(row: dict[str, Any]) -> Measure:

@@ -186,7 +186,7 @@ def _text(
 def cell(measure: Measure, row: dict[Any, Any]) -> str | None:
     """A value with its interval in brackets; `as serial` where a distance to serial is one to itself."""
     value, write = row[measure.key], measure.looks.write
-    if row["exact"] and row["method"] != "serial" and measure.against == "serial":
+    if row["exact"] and row["method"] != "serial" and measure.from_serial:
         return "as serial"  # a number would be of serial's pictures against themselves
     if pd.isna(value):
         return None

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from experiments.quality.networks import Network
 
-FRECHET, KERNEL, CLASSES = "frechet_distance", "kernel_distance", "class_score"
-PUBLISHED = {FRECHET: "FID", KERNEL: "KID", CLASSES: "IS"}
+FRECHET, EXCESS, KERNEL, CLASSES = "frechet_distance", "frechet_excess", "kernel_distance", "class_score"
+PUBLISHED = {FRECHET: "FID", EXCESS: "excess FID", KERNEL: "KID", CLASSES: "IS"}
 LARGEST_SUBSET = 1000  # of KID, as published
 
 
@@ -64,19 +64,45 @@ def frechet_distance(
     about the value. The value itself is biased upward too, the more the smaller n: compare at equal n and m only, and
     with the floor. Raises ValueError for fewer than two pictures on a side.
     """
+    value = frechet(made, real)
+    low, high = centred(value, frechet_resampled(made.double(), real.double(), seed, resamples))
+    low = max(low, min(0.0, value))  # no distance is less than 0, but for rounding
+    return estimate(FRECHET, network, made, len(real), value, low, high, rank_note(made, real))
+
+
+def frechet_excess(
+    made: Tensor, serial: Tensor, real: Tensor, network: Network, seed: int = 0, resamples: int = 50
+) -> Estimate:
+    """How much further pictures are from real ones than serial's are: features [n, d], [n, d] and [m, d].
+
+    The Frechet distance of one less that of the other. Row k of both is from the same prompt and noise, and a resample
+    takes both rows or neither, so that the interval is of the difference alone: what a draw of prompts does to both
+    distances, most of their own intervals, is not in it. Raises ValueError for sets of different size.
+    """
+    if len(made) != len(serial):
+        raise ValueError(f"{len(made)} pictures of {len(serial)} of serial's: pairs are needed")
+    value = frechet(made, real) - frechet(serial, real)
+    mine, other = (frechet_resampled(x.double(), real.double(), seed, resamples) for x in (made, serial))
+    low, high = centred(value, mine - other)
+    note = "; ".join(filter(None, ["over serial's, pairs resampled together", rank_note(made, real)]))
+    return estimate(EXCESS, network, made, len(real), value, low, high, note)
+
+
+def frechet(made: Tensor, real: Tensor) -> float:
+    """The number itself. Raises ValueError for fewer than two pictures on a side."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     check(made, real)
     metric = FrechetInceptionDistance(Given(made.shape[1]))
     metric.update(real.double(), real=True)
     metric.update(made.double(), real=False)
-    spread = frechet_resampled(made.double(), real.double(), seed, resamples)
-    value = float(metric.compute())
-    low, high = centred(value, spread)
-    low = max(low, min(0.0, value))  # no distance is less than 0, but for rounding
+    return float(metric.compute())
+
+
+def rank_note(made: Tensor, real: Tensor) -> str:
+    """Which covariances have directions that no picture went in."""
     flat = [f"{who} n = {len(x)}" for who, x in (("made", made), ("reference", real)) if len(x) <= x.shape[1]]
-    note = f"covariance of rank n - 1 < d = {made.shape[1]}: {', '.join(flat)}" if flat else ""
-    return estimate(FRECHET, network, made, len(real), value, low, high, note)
+    return f"covariance of rank n - 1 < d = {made.shape[1]}: {', '.join(flat)}" if flat else ""
 
 
 def kernel_distance(

@@ -13,7 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.features import similarity
-from experiments.quality.distribution import Estimate, class_score, frechet_distance, kernel_distance
+from experiments.quality.distribution import (
+    Estimate,
+    class_score,
+    frechet_distance,
+    frechet_excess,
+    kernel_distance,
+)
 from experiments.quality.networks import Network, open_network
 from experiments.quality.paired import (
     feature_distance,
@@ -33,7 +39,12 @@ PAIRED: dict[str, str | None] = {
     "feature_distance": "efficientnet_lite0",
 }
 """Metrics of a picture against serial's, and the network of those that have one."""
-NAMES = {"frechet_distance": "frechet", "kernel_distance": "kid", "class_score": "inception_score"}
+NAMES = {
+    "frechet_distance": "frechet",
+    "frechet_excess": "frechet_excess",
+    "kernel_distance": "kid",
+    "class_score": "inception_score",
+}
 Row = dict[str, Any]
 
 
@@ -127,6 +138,15 @@ def distribution_rows(
         found.append((against, frechet_distance(seen.features, features, net, resamples=resamples)))
         found.append((against, kernel_distance(seen.features, features, net)))
     return [estimate_row(estimate, against) for against, estimate in found]
+
+
+def excess_row(seen: Look, serial: Look, real: Tensor, network: str, resamples: int, threads: int = 1) -> Row:
+    """How much further a setting's pictures are from real features [m, d] than serial's of the same noise."""
+    torch.set_num_threads(threads)
+    theirs = serial.features[: len(seen.features)]
+    return estimate_row(
+        frechet_excess(seen.features, theirs, real, open_network(network), resamples=resamples), "real"
+    )
 
 
 def estimate_row(estimate: Estimate, against: str | None) -> Row:

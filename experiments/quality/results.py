@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,6 +21,7 @@ from experiments.quality.evaluate import (
     compare,
     distribution_rows,
     estimate_row,
+    excess_row,
     kept,
     look,
     nearest_rows,
@@ -45,34 +47,54 @@ def results(
     """The metrics of settings that were sampled, the floors of these, and the paired values of every picture."""
     options, network, scorer = cfg.measure, open_network(cfg.measure.network), open_scorer(cfg.measure.clip)
     texts = [prompts.texts[k % len(prompts.texts)] for k in range(max((p.pictures for p in good), default=0))]
-    looks, pairs = {}, {}
+    asked: dict[tuple[Any, ...], Future[Any]] = {}
+
+    def once(function: Callable[..., Any], *key: Hashable, given: tuple[Any, ...]) -> Future[Any]:
+        """Settings that have their pictures from one source share what is computed of them."""
+        if (function, key) not in asked:
+            asked[function, key] = pool.submit(function, *given, cfg.threads)
+        return asked[function, key]
+
+    given: tuple[Any, ...]
+    looks: dict[Setting, Future[Look]] = {}
+    pairs: dict[Setting, Future[dict[str, Tensor]]] = {}
     for p in good:
         store, reference = jobs[p.source].store, jobs.get(p.setting.serial)
         if p.pictures >= options.fewest:
-            asked = texts[: p.pictures]
-            looks[p.setting] = pool.submit(look, store, asked, options.network, options.clip, cfg.threads)
+            given = (store, texts[: p.pictures], options.network, options.clip)
+            looks[p.setting] = once(look, p.source, p.pictures, given=given)
         if reference is not None and p.setting != p.setting.serial:
-            pairs[p.setting] = pool.submit(compare, store, reference.store, p.pictures, cfg.threads)
+            given = (store, reference.store, p.pictures)
+            pairs[p.setting] = once(compare, p.source, p.setting.serial, p.pictures, given=given)
     reals = {
         resolution: pool.submit(real_features, real, resolution, options.network, out / "real", cfg)
         for resolution in sorted({setting.resolution for setting in looks})
     }
-    await_all([*reals.values(), *looks.values(), *pairs.values()], "looking at pictures", cfg.log.progress)
+    await_all([*reals.values(), *asked.values()], "looking at pictures", cfg.log.progress)
     features = {resolution: future.result() for resolution, future in reals.items()}
     seen = {setting: future.result() for setting, future in looks.items()}
-    spread = {}
-    for setting, mine in seen.items():
-        against = others(setting, mine, seen, features)
-        spread[setting] = pool.submit(
-            distribution_rows, mine, against, options.network, options.resamples, cfg.threads
-        )
-    await_all(spread.values(), "distances", cfg.log.progress)
+    asked.clear()
+    spread: dict[Setting, Future[list[Row]]] = {}
+    excess: dict[Setting, Future[Row]] = {}
+    for p in good:
+        if p.setting not in seen:
+            continue
+        mine, serial = seen[p.setting], seen.get(p.setting.serial)
+        against = others(p.setting, mine, seen, features)
+        given = (mine, against, options.network, options.resamples)
+        spread[p.setting] = once(distribution_rows, p.source, p.pictures, *against, given=given)
+        if serial is not None and p.source != p.setting.serial:
+            given = (mine, serial, against["real"], options.network, options.resamples)
+            excess[p.setting] = once(excess_row, p.source, p.pictures, given=given)
+    await_all(asked.values(), "distances", cfg.log.progress)
     metrics: list[Row] = []
     for p in good:
         rows: list[Row] = []
         if p.setting in seen:
             mine = seen[p.setting]
-            rows += spread[p.setting].result() + text_rows(mine, scorer.name)
+            rows += spread[p.setting].result()
+            rows += [excess[p.setting].result()] if p.setting in excess else []
+            rows += text_rows(mine, scorer.name)
             if real.captions is not None:
                 right = [real.captions.index(text) for text in texts[: p.pictures]]
                 rows += nearest_rows(mine, features[p.setting.resolution], right, network)

@@ -9,7 +9,7 @@ from experiments.choose import best, check_plan, points, verdict
 from experiments.records import read_json
 from tests.experiments.runs import command, config
 
-PLAN = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny"]
+PLAN = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
 
 
 def plan_config(*overrides: str):

@@ -343,7 +343,7 @@ def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["experiment=conformance", "cluster=sim", f"hydra.run.dir={out}"]
+    arguments = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
     wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
     assert command(monkeypatch, *arguments) == 2
     assert command(monkeypatch, *arguments, f"bundle={out}") == 2
@@ -377,6 +377,7 @@ def test_a_run_of_this_project_is_a_bundle(
         "log.progress=false",
     ]
     assert command(monkeypatch, *quick, "method.text=first_patch", f"hydra.run.dir={run}") == 0
-    judge_it = ["experiment=conformance", "cluster=sim", f"bundle={run}", f"hydra.run.dir={out}"]
+    judge_it = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled"]
+    judge_it += [f"bundle={run}", f"hydra.run.dir={out}"]
     assert command(monkeypatch, *judge_it) == 0
     assert "equal: the last latents agree" in capsys.readouterr().out

@@ -72,6 +72,7 @@ def test_resident_memory_is_that_of_tensors() -> None:
 # 45 MB a rank of two: enough for shares of memory to mean something.
 SMALL = [
     "experiment=loading",
+    "log.wandb.mode=disabled",
     "model=pixart_tiny",
     "model.dtype=bfloat16",
     "model.architecture.num_attention_heads=8",
@@ -144,6 +145,7 @@ def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
 
     monkeypatch.setattr("experiments.loading.ProcessPoolExecutor", Broken)
     tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[pipefusion]", "measure.devices=[2]"]
+    tiny += ["log.wandb.mode=disabled"]
     assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 1
     assert capsys.readouterr().err.splitlines() == [
         f"failed: pipefusion N=2 rank {rank}: RuntimeError: no process" for rank in range(2)

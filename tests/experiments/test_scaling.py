@@ -16,6 +16,7 @@ from tests.experiments.runs import command
 
 TINY = [
     "measure=scaling",
+    "log.wandb.mode=disabled",
     "model=pixart_tiny",
     "measure.clusters=[a100_nvlink,l40_pcie_ethernet]",
     "measure.methods=[serial,ulysses,pipefusion]",

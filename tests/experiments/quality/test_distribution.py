@@ -15,6 +15,7 @@ from experiments.quality.distribution import (
     class_score,
     floor,
     frechet_distance,
+    frechet_excess,
     frechet_resampled,
     kernel_distance,
 )
@@ -77,6 +78,32 @@ def test_frechet_interval_covers() -> None:
         assert 0 <= found.low < found.value < found.high
         covered += found.low <= exact <= found.high
     assert covered >= 34  # of 40, 95 % of which are 38; four standard deviations below
+
+
+def test_excess_is_the_difference_and_its_interval_that_of_pairs() -> None:
+    real, serial = draw(400, 4, 1), draw(400, 4, 2, 0.5)
+    made = serial + 0.05 * draw(400, 4, 3) + 0.02
+    found = frechet_excess(made, serial, real, NETWORK)
+    each = [frechet(x, real) for x in (made, serial)]
+    assert found.value == pytest.approx(each[0].value - each[1].value, rel=1e-9)
+    assert found.high - found.low < 0.3 * min(one.high - one.low for one in each)
+    assert found.low < found.value < found.high
+    none = frechet_excess(serial, serial, real, NETWORK)
+    assert (none.low, none.value, none.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="399 pictures of 400 of serial's: pairs are needed"):
+        frechet_excess(made[1:], serial, real, NETWORK)
+
+
+def test_excess_interval_covers() -> None:
+    d, shift, more = 3, 0.7, 0.05
+    real, exact = draw(20_000, d, 99), 3 * ((0.7 + 0.05) ** 2 - 0.7**2)
+    covered = 0
+    for seed in range(40):
+        serial = draw(400, d, seed, shift)
+        made = serial + more + 0.02 * draw(400, d, 1000 + seed)
+        found = frechet_excess(made, serial, real, NETWORK, resamples=60)
+        covered += found.low <= exact <= found.high
+    assert covered >= 34
 
 
 def test_kernel_distance_is_unbiased_and_grows_with_the_shift() -> None:

@@ -85,13 +85,15 @@ def test_every_setting_is_a_row_with_its_numbers_or_its_reason(measured: Path) -
     found = {(row["key"], row["metric"], row["against"]) for row in record["metrics"]}
     for key in (pipe["key"], "distrifusion_N2_W1_S3_g4.5_shipped_64px"):
         for metric, against in [
-            ("frechet", "real"), ("frechet", "serial"), ("kid", "real"), ("inception_score", None),
-            ("text_score", "prompt"), ("latent_error", "serial"), ("psnr_db", "serial"),
+            ("frechet", "real"), ("frechet", "serial"), ("frechet_excess", "real"), ("kid", "real"),
+            ("inception_score", None), ("text_score", "prompt"), ("latent_error", "serial"), ("psnr_db", "serial"),
         ]:  # fmt: skip
             assert (key, metric, against) in found
     serial = "serial_N1_S3_g4.5_shipped_64px"
     assert (serial, "frechet", "real") in found
-    assert not [row for row in found if row[0] == serial and row[2] == "serial"]
+    assert not [
+        row for row in found if row[0] == serial and (row[2] == "serial" or row[1] == "frechet_excess")
+    ]
     assert all(row["n"] == 6 and row["low"] <= row["value"] <= row["high"] for row in record["metrics"])
     assert [row["what"] for row in record["floors"]] == ["real pictures against other real pictures"] * 2
     assert record["real"] == {"what": "9 pictures of real", "pictures": 9}
