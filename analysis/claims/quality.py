@@ -163,7 +163,8 @@ def against_real(evidence: Evidence, worse: str, better: str) -> Claim:
     test = further(one, other, evidence.value(rows[0]) / evidence.value(rows[1]))
     what = "one GPU's" if better == "serial" else f"{names[better]}'s"
     statement = f"{names[worse]}'s pictures are further from real ones than {what}."
-    note = f"Fréchet distance of EfficientNet-Lite0 features, n = {one.pictures}. {SMALL}"
+    paired = "" if excess(one) is None else ", pairs from the same noise resampled together"
+    note = f"Fréchet distance of EfficientNet-Lite0 features, n = {one.pictures}{paired}. {SMALL}"
     return Claim(f"real-{worse}-{better}", statement, tuple(rows), "measured", (QUALITY,), test, note)
 
 

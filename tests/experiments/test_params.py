@@ -97,7 +97,12 @@ def test_a_lost_layer_does_not_add_up(stages: list[tuple[int, int]], reconciles:
 
 
 TINY = ["experiment=params_per_device", "measure.models=[pixart_tiny]", "measure.literal.model=pixart_tiny"]
-TINY += ["measure.literal.devices=2", "measure.most_devices=4", "measure.summary=[2]", "log.wandb.mode=disabled"]
+TINY += [
+    "measure.literal.devices=2",
+    "measure.most_devices=4",
+    "measure.summary=[2]",
+    "log.wandb.mode=disabled",
+]
 
 
 def test_the_experiment_prints_records_and_is_kept(

@@ -58,6 +58,7 @@ def arguments(parts: Path, out: Path, *more: str) -> list[str]:
         "measure.batch=4",
         "measure.fewest=4",
         "measure.resamples=4",
+        "measure.workers=1",  # each is a process that imports everything
         "steps=3",
         "log.wandb.mode=disabled",
         "log.progress=false",
