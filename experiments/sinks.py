@@ -111,11 +111,5 @@ def to_wandb(cfg: RunConfig, folder: Path, told: Told) -> None:
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
     """A table whose columns have one type each, as W&B wants them: what is no number is text."""
-    kept = [kind in "biuf" for kind in (column.dtype.kind for _, column in table.items())]
-    text = table.loc[:, [not keep for keep in kept]].map(lambda cell: None if is_missing(cell) else str(cell))
-    return table.assign(**{str(name): text[name] for name in text})
-
-
-def is_missing(cell: Any) -> bool:
-    """None or NaN."""
-    return cell is None or cell != cell
+    text = table.select_dtypes(exclude=["number", "bool"])
+    return table.assign(**{str(name): text[name].map(str, na_action="ignore") for name in text})

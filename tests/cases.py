@@ -183,12 +183,6 @@ def peak_of(case: Case, model: Model, mesh: Mesh, rank: int, device: str) -> int
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(fabric.device))
 
 
-def peak_is_counted(name: str, family: str) -> bool:
-    """A replay with every operation seen takes seconds: of every method where two kinds of block or skips are, and of
-    those that divide the blocks, by layer and within, everywhere."""
-    return family in ("pixart", "flux_tiny", "hunyuan_tiny") or name in ("pipefusion", "tensor")
-
-
 def relative_error(got: Tensor | None, want: Tensor) -> float:
     """Largest difference over the largest value."""
     assert got is not None and got.shape == want.shape

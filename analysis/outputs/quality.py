@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.quality import tables as qualities
-from analysis.quality import figures as sweeps
-from analysis.quality import pareto as pareto
-from analysis.quality import pictures as grid
-from analysis.quality import record as measured
 from analysis import style
 from analysis.output import Output
+from analysis.quality import figures as sweeps
+from analysis.quality import pareto
+from analysis.quality import pictures as grid
+from analysis.quality import record as measured
+from analysis.quality import tables as qualities
 
 RECORD = "records/quality/quality.json"
 COMMANDS = ("python run.py experiment=quality",)

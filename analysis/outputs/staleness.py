@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.staleness import tables as stale
-from analysis.staleness import figures as stale_figures
-from analysis.staleness import lanes as lanes
 from analysis import style
 from analysis.output import Output
+from analysis.staleness import figures as stale_figures
+from analysis.staleness import lanes as lanes
+from analysis.staleness import tables as stale
 
 PARTS = ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv")
 RECORDS = tuple(f"records/staleness/{part}" for part in PARTS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.output import Output
 from analysis.contradictions import found as against
+from analysis.output import Output
 from analysis.versus import lines as versus
 
 

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from experiments.methods import METHODS
-from tests.cases import FAMILIES, Case, Result, model_of, peak_is_counted, relative_error, sample
+from tests.cases import FAMILIES, Case, Result, model_of, relative_error, sample
 from tests.contract.test_invariants import DISPLACED, EXACT, PATCHED, TOLERANCE, keys, run
 from tests.ranks import Ranks
 
@@ -109,7 +109,7 @@ def bytes_agree(results: list[Result]) -> None:
 def test_measured_bytes_equal_closed_forms(ranks, family, name, devices):
     """Parameters, KV, buffers, sent and received bytes of every rank, to the byte."""
     case = case_of(family, name, **({"patches": 5} if name in PATCHED else {}))
-    bytes_agree(run(ranks, devices, case.but(peak=devices < 4 and peak_is_counted(name, family))))
+    bytes_agree(run(ranks, devices, case.but(peak=devices < 4)))
 
 
 @pytest.mark.parametrize("family", JOINT)

@@ -129,8 +129,7 @@ def test_split_does_not_change_the_result(ranks, name, split):
 def test_measured_bytes_equal_closed_forms(ranks, name, devices, guidance):
     """Parameters, KV, buffers, sent and received bytes of every rank, to the byte."""
     method = {"patches": 5} if name in PATCHED else {}
-    # Counted once more with every operation seen, which takes time, and guidance only makes the batch larger.
-    peak = devices in (1, 3) and guidance > 1
+    peak = devices in (1, 3)  # counted once more with every operation seen, which takes time
     results = run(ranks, devices, Case(name, method, guidance=guidance, images=2, peak=peak))
     for rank, result in enumerate(results):
         predicted = {key: result.predicted[key] for key in result.measured}

@@ -20,7 +20,7 @@ from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import FAMILIES, TINY, Case, inputs, model_of, peak_is_counted, scheduler_of, view_of
+from tests.cases import FAMILIES, TINY, Case, inputs, model_of, scheduler_of, view_of
 
 META = torch.device("meta")
 ALL = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
@@ -90,12 +90,7 @@ def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, family, 
 
 
 PEAKS = [(name, "pixart", 1) for name in METHODS]
-PEAKS += [
-    (name, family, 3)
-    for family in ALL
-    for name in METHODS
-    if name != "serial" and peak_is_counted(name, family)
-]
+PEAKS += [(name, family, 3) for family in ALL for name in METHODS if name != "serial"]
 
 
 @pytest.mark.parametrize(("name", "family", "devices"), PEAKS)
