@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,8 @@ from experiments.report import RankReport, held_parameters, write_report
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.shape import DiTShape
-from pipefusion.sim.fabric import SimFabric
-from pipefusion.sim.memo import MemoView
-from pipefusion.sim.meta import MetaMode, Recipe
-from pipefusion.sim.meter import Meter
-from pipefusion.sim.world import World
+from pipefusion.sim.plan import META, Costs, plan_ranks
 
-META = torch.device("meta")
 GIB = 2**30
 
 
@@ -52,63 +44,47 @@ class Planner:
     """Plans runs, and keeps what they have in common: one view a model and size, and the costs of its blocks."""
 
     templates: dict[tuple[Any, ...], DiT] = field(default_factory=dict)
-    memo: dict[Any, Any] = field(default_factory=dict)
-    recipes: dict[Any, Recipe] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
 
     def plan(self, cfg: RunConfig, model: Model) -> Planned:
         """Predict one run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
-        with torch.inference_mode():
-            return self._plan(cfg, model)
-
-    def _plan(self, cfg: RunConfig, model: Model) -> Planned:
         hardware, module, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
         assert hardware is not None and cfg.guidance_scale is not None
         key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
         if key not in self.templates:
             self.templates[key] = model.view()
-        template, scheduler = self.templates[key], scheduler_of(model, cfg.scheduler, cfg.steps)
-        meters = [Meter(hardware) for _ in range(cfg.devices)]
-
-        def running() -> Meter:
-            return meters[world.engine.current]
-
-        mesh = Mesh({cfg.method.axis: cfg.devices})
-        world = World(mesh, META, cfg.cluster.topology, clocks=meters)
+        scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
         noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
-        dits, samplers = [], []
-        for meter, fabric in zip(meters, world.fabrics, strict=True):
-            dit = template.clone()
-            sampler = module.build(
-                MemoView(dit, fabric, meter, scheduler.timesteps, self.memo), fabric, cfg.method, scheduler
-            )
-            meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
-            dits.append(dit)
-            samplers.append(sampler)
-
-        def program(fabric: SimFabric) -> tuple[float, float, float]:
-            samplers[fabric.rank](noise, cond)
-            return fabric.close()
-
-        with MetaMode(running, self.recipes), collector_off():
-            times = world.run(program)
-        latency = max(total for _, _, total in times)
+        ranks = plan_ranks(
+            lambda dit, fabric: module.build(dit, fabric, cfg.method, scheduler),
+            self.templates[key],
+            Mesh({cfg.method.axis: cfg.devices}),
+            scheduler.timesteps,
+            noise,
+            cond,
+            hardware,
+            cfg.cluster.topology,
+            self.costs,
+        )
+        latency = max(rank.total_s for rank in ranks)
         room = hardware.memory_bytes - hardware.reserved_bytes
-        missing = [meter.peak_bytes - room for meter in meters]
+        missing = [rank.meter.peak_bytes - room for rank in ranks]
         fits = max(missing) <= 0
         ready, batch = time.time(), noise.shape[0] * cond.branches
         reports = []
-        for rank, (dit, fabric, meter) in enumerate(zip(dits, world.fabrics, meters, strict=True)):
-            compute, wait, total = times[rank]
-            seconds = {"compute_s": compute, "wait_s": wait, "idle_s": latency - total, "latency_s": latency}
-            forecast = module.predict(shape, cfg.devices, rank, cfg.steps, batch, noise.shape[0], cfg.method)
-            extra = {"matmul_flops": meter.matmul_flops, "attention_flops": meter.attention_flops}
-            extra |= {"room_bytes": room, "missing_bytes": max(0, missing[rank])}
+        for index, rank in enumerate(ranks):
+            seconds = {"compute_s": rank.compute_s, "wait_s": rank.wait_s}
+            seconds |= {"idle_s": latency - rank.total_s, "latency_s": latency}
             repeats: list[dict[str, float | None]] = [dict(seconds) if fits else dict.fromkeys(seconds)]
+            forecast = module.predict(shape, cfg.devices, index, cfg.steps, batch, noise.shape[0], cfg.method)
+            meter = rank.meter
+            extra = {"matmul_flops": meter.matmul_flops, "attention_flops": meter.attention_flops}
+            extra |= {"room_bytes": room, "missing_bytes": max(0, missing[index])}
             reports.append(
                 RankReport(
-                    rank,
-                    dit,
-                    fabric.ledger,
+                    index,
+                    rank.dit,
+                    rank.fabric.ledger,
                     repeats,
                     forecast,
                     ready,
@@ -119,21 +95,10 @@ class Planner:
         if fits:
             return Planned(reports, latency)
         worst = missing.index(max(missing))
-        text = f"rank {worst} needs {meters[worst].peak_bytes} bytes ({meters[worst].peak_bytes / GIB:.1f} GiB), "
+        peak = ranks[worst].meter.peak_bytes
+        text = f"rank {worst} needs {peak} bytes ({peak / GIB:.1f} GiB), "
         text += f"{missing[worst]} more than the {room} that {hardware.name} has for tensors"
         return Planned(reports, None, text, missing[worst])
-
-
-@contextmanager
-def collector_off() -> Iterator[None]:
-    """No search for garbage in between: a plan makes millions of small objects and no cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:

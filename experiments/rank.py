@@ -33,6 +33,7 @@ from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.plan import plan_ranks
 
 
 def run_rank(run_dir: str, cfg: dict[str, Any]) -> None:
@@ -108,7 +109,7 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     batch, images = noise.shape[0] * cond.branches, noise.shape[0]
     predicted_peak = None
     if options["memory"]:
-        predicted_peak = peak_of(model, cfg, fabric.rank, noise, cond, torch.device("meta"))
+        predicted_peak = predicted_peaks(model, cfg, noise, cond)[fabric.rank]
     cuda = device.type == "cuda"
     result = RankReport(
         rank=fabric.rank,
@@ -178,23 +179,40 @@ def peak_of(
     noise: Tensor,
     cond: Conditioning,
     device: torch.device,
-    loaded: DiT | None = None,
+    loaded: DiT,
 ) -> int:
-    """High-water mark of the tensor bytes of this rank's program, run alone on `device`.
+    """High-water mark of the tensor bytes of this rank's program, run alone on `device` with tensors of `loaded`."""
+    module, method_cfg, scheduler = memory_run(model, cfg)
+    dit = model.view()
+    fabric = SilentFabric(Mesh({method_cfg.axis: cfg["devices"]}), rank, device)
+    sampler = module.build(dit, fabric, method_cfg, scheduler)
+    dit.adopt(loaded)  # the tensors that are held already: a second copy might not fit
+    return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
 
-    On a real device it computes with the tensors of `loaded`; on `meta` it is the prediction.
+
+def predicted_peaks(model: Model, cfg: dict[str, Any], noise: Tensor, cond: Conditioning) -> list[int]:
+    """What `peak_of` will be on every rank, of sizes alone."""
+    module, method_cfg, scheduler = memory_run(model, cfg)
+    ranks = plan_ranks(
+        lambda dit, fabric: module.build(dit, fabric, method_cfg, scheduler),
+        model.view(),
+        Mesh({method_cfg.axis: cfg["devices"]}),
+        scheduler.timesteps,
+        noise,
+        cond,
+    )
+    return [rank.meter.peak_bytes for rank in ranks]
+
+
+def memory_run(model: Model, cfg: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The method's module, its settings and the scheduler of a run that reaches the peak.
 
     Three steps after the warm-up are enough: from then on every step allocates what the one before it did.
     """
     module = METHODS[cfg["method"]["name"]]
     method_cfg = module.Config(**cfg["method"])
-    cfg = cfg | {"steps": min(cfg["steps"], getattr(method_cfg, "warmup", 0) + 3)}
-    dit, scheduler = model.view(), scheduler_of(model, cfg["scheduler"], cfg["steps"])
-    fabric = SilentFabric(Mesh({method_cfg.axis: cfg["devices"]}), rank, device)
-    sampler = module.build(dit, fabric, method_cfg, scheduler)
-    if loaded is not None:  # the tensors that are held already: a second copy might not fit
-        dit.adopt(loaded)
-    return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
+    steps = min(cfg["steps"], getattr(method_cfg, "warmup", 0) + 3)
+    return module, method_cfg, scheduler_of(model, cfg["scheduler"], steps)
 
 
 def parameters_elsewhere(dit: DiT) -> set[ParameterKey]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.config import RunConfig, as_dict
 from experiments.methods import METHODS
 from experiments.models import Model, scheduler_of
-from experiments.rank import peak_of, progress, read_inputs
+from experiments.rank import peak_of, predicted_peaks, progress, read_inputs
 from experiments.report import RankReport, held_parameters, write_latents, write_report
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.mesh import Mesh
@@ -103,13 +103,12 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     write_latents(run_dir, latents)
     held = [set(held_parameters(dit)) for dit in dits]
     batch, images = noise.shape[0] * cond.branches, noise.shape[0]
+    predicted = predicted_peaks(model, config, noise, cond) if options.memory else []
     for rank, (dit, fabric) in enumerate(zip(dits, world.fabrics, strict=True)):
         peaks: tuple[int | None, int | None] = (None, None)
         if options.memory:
             tell(f"memory of rank {rank}")
-            meta = torch.device("meta")
-            measured = peak_of(model, config, rank, noise, cond, CPU, dit)
-            peaks = measured, peak_of(model, config, rank, noise, cond, meta)
+            peaks = peak_of(model, config, rank, noise, cond, CPU, dit), predicted[rank]
         forecast = module.predict(dit.shape, cfg.devices, rank, cfg.steps, batch, images, cfg.method)
         report = RankReport(rank, dit, fabric.ledger, repeats[rank], forecast, ready, *peaks)
         others: set[Any] = set().union(*(keys for other, keys in enumerate(held) if other != rank))

@@ -22,6 +22,8 @@ from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.plan import PlannedRank, plan_ranks
 
 TINY: dict[str, Any] = {
     "num_attention_heads": 12,
@@ -167,20 +169,35 @@ def sample(case: Case) -> Result:
         predicted=asdict(module.predict(model.shape, n, fabric.rank, case.steps, batch, case.images, cfg)),
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
-        peak_bytes=peak_of(case, model, mesh, fabric.rank, "cpu") if case.peak else 0,
-        predicted_peak_bytes=peak_of(case, model, mesh, fabric.rank, "meta") if case.peak else 0,
+        peak_bytes=peak_of(case, model, mesh, fabric.rank) if case.peak else 0,
+        predicted_peak_bytes=planned(case, n)[fabric.rank].meter.peak_bytes if case.peak else 0,
     )
 
 
-def peak_of(case: Case, model: Model, mesh: Mesh, rank: int, device: str) -> int:
-    """Peak bytes of a rank's program run alone on a device."""
+def peak_of(case: Case, model: Model, mesh: Mesh, rank: int) -> int:
+    """Peak bytes of a rank's program run alone."""
     module, dit, scheduler = METHODS[case.name], view_of(case), scheduler_of(case, model)
-    fabric = SilentFabric(mesh, rank, torch.device(device))
+    fabric = SilentFabric(mesh, rank, torch.device("cpu"))
     sampler = module.build(dit, fabric, module.Config(**case.method), scheduler)
-    if device != "meta":
-        dit.load(weights_of(case), fabric.device)
-    noise, cond = inputs(case, model)
-    return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(fabric.device))
+    dit.load(weights_of(case), fabric.device)
+    return sampling_peak(sampler, dit.model, scheduler, *inputs(case, model))
+
+
+def planned(
+    case: Case, devices: int, device: DeviceConfig | None = None, **options: Any
+) -> list[PlannedRank]:
+    """Every rank of the case, planned; `options` are those of `plan_ranks`."""
+    model, module = model_of(case), METHODS[case.name]
+    cfg, scheduler = module.Config(**case.method), scheduler_of(case, model)
+    return plan_ranks(
+        lambda dit, fabric: module.build(dit, fabric, cfg, scheduler),
+        view_of(case),
+        Mesh({cfg.axis: devices}),
+        scheduler.timesteps,
+        *inputs(case, model),
+        device,
+        **options,
+    )
 
 
 def relative_error(got: Tensor | None, want: Tensor) -> float:

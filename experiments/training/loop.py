@@ -127,7 +127,8 @@ def train_on(
             before = sum(work(s, s.samples) for s in cfg.recipe.stages[:index])
             while at.stage_samples < stage.samples:
                 start = time.perf_counter()
-                factor = learning_rate((before + work(stage, at.stage_samples)) / total, at.step, cfg.recipe)
+                progress = (before + work(stage, at.stage_samples)) / total
+                factor = stage.rate * learning_rate(progress, at.step, cfg.recipe)
                 set_learning_rate(optimisers, factor, cfg.recipe)
                 batch = draw_batch(cfg, at, stage, pictures, corpus)
                 value = workers.gradients(loss, model, [x.to(device) for x in batch])
@@ -183,7 +184,7 @@ def draw_batch(
     }
     chosen = torch.stack([rounds[int(p) // count][int(p) % count] for p in places])
     generator = _seeded(cfg, 2, at.stage, at.stage_step)
-    times = draw_times(stage.batch, cfg.recipe, generator)
+    times = draw_times(stage, cfg.recipe, generator)
     x0 = pictures[chosen]
     noise = torch.randn(x0.shape, generator=generator)
     empty = torch.rand(stage.batch, generator=generator) < cfg.recipe.empty_prompts

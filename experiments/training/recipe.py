@@ -37,6 +37,9 @@ class StageConfig:
     resolution: int = 64
     batch: int = 16
     samples: int = 20000
+    rate: float = 1.0  # factor on both learning rates
+    # None: the recipe's. What a caption says is learnt near t = 1; nearer 0 the noisy picture itself gives it away.
+    time_mean: float | None = None
 
 
 @dataclass
@@ -86,10 +89,12 @@ def build_network(cfg: NetworkConfig, seed: int) -> PixArtTransformer2DModel:
     return model
 
 
-def draw_times(batch: int, cfg: RecipeConfig, generator: torch.Generator) -> Tensor:
+def draw_times(stage: StageConfig, cfg: RecipeConfig, generator: torch.Generator) -> Tensor:
     """Times [B] in 0..1: one from each B-th part of the distribution, in random order (less noise in the loss)."""
+    batch = stage.batch
+    mean = cfg.time_mean if stage.time_mean is None else stage.time_mean
     ranks = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
-    return torch.sigmoid(cfg.time_mean + cfg.time_std * torch.special.ndtri(ranks.clamp(1e-4, 1 - 1e-4)))
+    return torch.sigmoid(mean + cfg.time_std * torch.special.ndtri(ranks.clamp(1e-4, 1 - 1e-4)))
 
 
 def flow_loss(model: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, embeds: Tensor, mask: Tensor) -> Tensor:

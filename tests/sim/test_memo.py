@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -13,9 +11,9 @@ from pipefusion.core.closed_forms import layer_flops
 from pipefusion.core.dit import parameter_parts
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
-from pipefusion.sim.memo import MemoView
-from tests.cases import model_of
-from tests.sim.test_plan_world import META, case_of, plan
+from pipefusion.sim.plan import META, Costs
+from tests.cases import model_of, planned
+from tests.sim.test_plan_world import DEVICE, case_of
 
 
 def test_clones_share_tensors_and_nothing_else():
@@ -52,8 +50,8 @@ def test_a_clone_computes_what_its_template_does():
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
 def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
     """Every method attends each query to all keys once a layer and step: ring by parts, tensor by heads."""
-    (alone,), _ = plan(case_of("serial", guidance=4.5), 1, MemoView)
-    meters, _ = plan(case_of(name, guidance=4.5), devices, MemoView)
+    ((_, _, alone, *_),) = planned(case_of("serial", guidance=4.5), 1)
+    meters = [rank.meter for rank in planned(case_of(name, guidance=4.5), devices)]
     assert sum(meter.attention_flops for meter in meters) == alone.attention_flops
     assert sum(meter.matmul_flops for meter in meters) >= alone.matmul_flops  # replicated parts on top
 
@@ -76,7 +74,7 @@ def test_a_layer_costs_its_closed_form(family, key, layer, beside):
     case = case_of("serial", steps=3, model=family)
     totals = []
     for layers in (2, 3):
-        (meter,), _ = plan(case.but(architecture={key: layers}), 1, MemoView)
+        ((_, _, meter, *_),) = planned(case.but(architecture={key: layers}), 1)
         totals.append(meter.matmul_flops + meter.attention_flops)
     shape = model_of(case).shape
     want = 3 * (layer_flops(shape, layer) + 2 * beside(shape.hidden))
@@ -87,13 +85,13 @@ def test_a_layer_costs_its_closed_form(family, key, layer, beside):
 def test_a_memo_filled_by_another_method_changes_nothing(name):
     """Copies behind the attention, and what it keeps alive, differ from method to method at the same sizes."""
     devices = 1 if name == "serial" else 3
-    alone = plan(case_of(name), devices, MemoView)[0]
+    alone = planned(case_of(name), devices, DEVICE)
     for before in METHODS:
-        memo: dict[Any, Any] = {}
+        costs = Costs()
         for first in (1,) if before == "serial" else (1, 3):
-            plan(case_of(before), first, MemoView, memo)
-        after = plan(case_of(name), devices, MemoView, memo)[0]
-        for meter, other in zip(alone, after, strict=True):
+            planned(case_of(before), first, DEVICE, costs=costs)
+        after = planned(case_of(name), devices, DEVICE, costs=costs)
+        for meter, other in ((one.meter, two.meter) for one, two in zip(alone, after, strict=True)):
             assert (meter.bytes, meter.peak_bytes) == (other.bytes, other.peak_bytes)
             assert meter.read() == pytest.approx(other.read(), rel=1e-9)
 

@@ -16,13 +16,10 @@ from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
-from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
-from pipefusion.sim.network import TopologyConfig
-from pipefusion.sim.world import World
-from tests.cases import FAMILIES, TINY, Case, inputs, model_of, scheduler_of, view_of
+from pipefusion.sim.plan import META
+from tests.cases import FAMILIES, TINY, Case, inputs, model_of, planned, scheduler_of, view_of
 
-META = torch.device("meta")
 ALL = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
 DEVICE = DeviceConfig(
     "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6
@@ -40,30 +37,6 @@ class EveryTime(MemoView):
         return call()
 
 
-def plan(case: Case, devices: int, view: type[MemoView], memo: dict | None = None):
-    """Meters and fabrics of a run of every rank."""
-    model, module = model_of(case), METHODS[case.name]
-    cfg = module.Config(**case.method)
-    noise, cond = inputs(case, model)
-    noise, cond = noise.to(META), cond.to(META)
-    meters = [Meter(DEVICE) for _ in range(devices)]
-    world = World(Mesh({cfg.axis: devices}), META, TopologyConfig(), clocks=meters)
-    memo = {} if memo is None else memo
-    scheduler, template, samplers = scheduler_of(case, model), view_of(case), []
-    for meter, fabric in zip(meters, world.fabrics, strict=True):
-        dit = view(template.clone(), fabric, meter, scheduler.timesteps, memo)
-        samplers.append(module.build(dit, fabric, cfg, scheduler))
-        meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
-
-    def program(fabric):
-        samplers[fabric.rank](noise, cond)
-        return fabric.close()
-
-    with torch.inference_mode(), MetaMode(lambda: meters[world.engine.current]):
-        world.run(program)
-    return meters, world.fabrics
-
-
 def case_of(name: str, **settings) -> Case:
     keys = {key.name for key in fields(METHODS[name].Config)}
     return Case(
@@ -77,16 +50,17 @@ def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, family, 
     if name == "serial" and devices > 1:
         pytest.skip("serial uses one device")
     case = case_of(name, guidance=4.5, images=2, model=family, steps=3)
-    replayed, ours = plan(case, devices, MemoView)
-    run, theirs = plan(case, devices, EveryTime)
-    for rank in range(devices):
+    both = (planned(case, devices, DEVICE, view=view) for view in (MemoView, EveryTime))
+    for rank, (replayed, run) in enumerate(zip(*both, strict=True)):
         for number in ("matmul_flops", "attention_flops", "bytes"):
-            assert getattr(replayed[rank], number) == pytest.approx(getattr(run[rank], number), rel=1e-12)
-        assert replayed[rank].read() == pytest.approx(run[rank].read(), rel=1e-9)
-        assert [entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in ours[rank].ledger.entries] == [
-            entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in theirs[rank].ledger.entries
+            got, want = getattr(replayed.meter, number), getattr(run.meter, number)
+            assert got == pytest.approx(want, rel=1e-12)
+        assert replayed.meter.read() == pytest.approx(run.meter.read(), rel=1e-9)
+        ours, theirs = replayed.fabric.ledger, run.fabric.ledger
+        assert [entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in ours.entries] == [
+            entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in theirs.entries
         ]
-        assert ours[rank].ledger.wait_s == pytest.approx(theirs[rank].ledger.wait_s, rel=1e-6, abs=1e-9)
+        assert ours.wait_s == pytest.approx(theirs.wait_s, rel=1e-6, abs=1e-9)
 
 
 PEAKS = [(name, "pixart", 1) for name in METHODS]
@@ -97,21 +71,21 @@ PEAKS += [(name, family, 3) for family in ALL for name in METHODS if name != "se
 def test_peak_is_that_of_the_program_run_alone(name, family, devices):
     """Every operation really run on `meta` under a tracker of all storages, against the plan's count."""
     case = case_of(name, guidance=4.5, images=2, model=family, steps=3)
-    meters, _ = plan(case, devices, MemoView)
+    ranks = planned(case, devices)
     model, module = model_of(case), METHODS[name]
     cfg = module.Config(**case.method)
     noise, cond = inputs(case, model)
-    for rank, meter in enumerate(meters):
+    for rank, counted in enumerate(ranks):
         dit, scheduler = view_of(case), scheduler_of(case, model)
         sampler = module.build(dit, SilentFabric(Mesh({cfg.axis: devices}), rank, META), cfg, scheduler)
         with torch.inference_mode():
             want = sampling_peak(sampler, dit.model, scheduler, noise.to(META), cond.to(META))
-        assert meter.peak_bytes == want
+        assert counted.meter.peak_bytes == want
 
 
 def test_flops_of_serial_are_the_closed_form():
     case = case_of("serial")
-    (meter,), _ = plan(case, 1, MemoView)
+    ((_, _, meter, *_),) = planned(case, 1)
     shape = model_of(case).shape
     p, hs, text, steps = shape.tokens, shape.hidden, shape.text_tokens, case.steps
     attention = 4 * hs * p * (p + text)
