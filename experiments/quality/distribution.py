@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Estimate:
     low: float
     high: float
     note: str = ""
+    # [b] values of resamples, where the difference of two estimates may be wanted; about their own mean, not `value`.
+    spread: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -64,39 +66,35 @@ def frechet_distance(
     about the value. The value itself is biased upward too, the more the smaller n: compare at equal n and m only, and
     with the floor. Raises ValueError for fewer than two pictures on a side.
     """
-    value = frechet(made, real)
-    low, high = centred(value, frechet_resampled(made.double(), real.double(), seed, resamples))
-    low = max(low, min(0.0, value))  # no distance is less than 0, but for rounding
-    return estimate(FRECHET, network, made, len(real), value, low, high, rank_note(made, real))
-
-
-def frechet_excess(
-    made: Tensor, serial: Tensor, real: Tensor, network: Network, seed: int = 0, resamples: int = 50
-) -> Estimate:
-    """How much further pictures are from real ones than serial's are: features [n, d], [n, d] and [m, d].
-
-    The Frechet distance of one less that of the other. Row k of both is from the same prompt and noise, and a resample
-    takes both rows or neither, so that the interval is of the difference alone: what a draw of prompts does to both
-    distances, most of their own intervals, is not in it. Raises ValueError for sets of different size.
-    """
-    if len(made) != len(serial):
-        raise ValueError(f"{len(made)} pictures of {len(serial)} of serial's: pairs are needed")
-    value = frechet(made, real) - frechet(serial, real)
-    mine, other = (frechet_resampled(x.double(), real.double(), seed, resamples) for x in (made, serial))
-    low, high = centred(value, mine - other)
-    note = "; ".join(filter(None, ["over serial's, pairs resampled together", rank_note(made, real)]))
-    return estimate(EXCESS, network, made, len(real), value, low, high, note)
-
-
-def frechet(made: Tensor, real: Tensor) -> float:
-    """The number itself. Raises ValueError for fewer than two pictures on a side."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     check(made, real)
     metric = FrechetInceptionDistance(Given(made.shape[1]))
     metric.update(real.double(), real=True)
     metric.update(made.double(), real=False)
-    return float(metric.compute())
+    value = float(metric.compute())
+    spread = frechet_resampled(made.double(), real.double(), seed, resamples)
+    low, high = centred(value, spread)
+    low = max(low, min(0.0, value))  # no distance is less than 0, but for rounding
+    found = estimate(FRECHET, network, made, len(real), value, low, high, rank_note(made, real))
+    return replace(found, spread=spread)
+
+
+def frechet_excess(made: Estimate, serial: Estimate) -> Estimate:
+    """How much further pictures are from real ones than serial's are: one Frechet distance less the other.
+
+    Picture k of both is from the same prompt and noise, and a resample took both or neither, so that the interval is
+    of the difference alone: what a draw of prompts does to both distances, most of their own intervals, is not in it.
+    Raises ValueError for distances of which that is not true: unequal n, other resamples.
+    """
+    if made.n != serial.n:
+        raise ValueError(f"{made.n} pictures of {serial.n} of serial's: pairs are needed")
+    if made.spread is None or serial.spread is None or len(made.spread) != len(serial.spread):
+        raise ValueError("resamples of both are needed, as many of one as of the other")
+    value = made.value - serial.value
+    low, high = centred(value, made.spread - serial.spread)
+    note = "; ".join(filter(None, ["over serial's, pairs resampled together", made.note]))
+    return replace(made, metric=EXCESS, value=value, low=low, high=high, note=note, spread=None)
 
 
 def rank_note(made: Tensor, real: Tensor) -> str:

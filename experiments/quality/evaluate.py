@@ -17,7 +17,6 @@ from experiments.quality.distribution import (
     Estimate,
     class_score,
     frechet_distance,
-    frechet_excess,
     kernel_distance,
 )
 from experiments.quality.networks import Network, open_network
@@ -77,7 +76,7 @@ def look(store: Store, prompts: Sequence[str], network: str, clip: str | None, t
         return {"features": features, "logits": logits, "scores": scores}
 
     stamp = "|".join([store.stamp, str(len(prompts)), net.name, scorer.name])
-    return Look(**kept(store.folder / "look.safetensors", stamp, make))
+    return Look(**kept(store.folder / f"look_{len(prompts)}.safetensors", stamp, make))
 
 
 def compare(
@@ -97,9 +96,8 @@ def compare(
             found["feature_distance"].append(feature_distance(made, wanted))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    return kept(
-        store.folder / f"{name}.safetensors", "|".join([store.stamp, reference.stamp, str(pictures)]), make
-    )
+    stamp = "|".join([store.stamp, reference.stamp, str(pictures)])
+    return kept(store.folder / f"{name}_{pictures}.safetensors", stamp, make)
 
 
 def kept(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -127,26 +125,22 @@ def paired_rows(values: dict[str, Tensor]) -> list[Row]:
     return rows
 
 
-def distribution_rows(
-    seen: Look, others: dict[str, Tensor], network: str, resamples: int, threads: int = 1
-) -> list[Row]:
-    """Frechet and kernel distance of features to each of `others` ({"real": [m, d], ...}), and the class score."""
+def frechet_to(made: Tensor, reference: Tensor, network: str, resamples: int, threads: int = 1) -> Estimate:
+    """Frechet distance of features [n, d] to others [m, d]."""
     torch.set_num_threads(threads)
-    net = open_network(network)
-    found: list[tuple[str | None, Estimate]] = [(None, class_score(seen.logits, net))]
-    for against, features in others.items():
-        found.append((against, frechet_distance(seen.features, features, net, resamples=resamples)))
-        found.append((against, kernel_distance(seen.features, features, net)))
-    return [estimate_row(estimate, against) for against, estimate in found]
+    return frechet_distance(made, reference, open_network(network), resamples=resamples)
 
 
-def excess_row(seen: Look, serial: Look, real: Tensor, network: str, resamples: int, threads: int = 1) -> Row:
-    """How much further a setting's pictures are from real features [m, d] than serial's of the same noise."""
+def kernel_to(made: Tensor, reference: Tensor, network: str, threads: int = 1) -> Estimate:
+    """Kernel distance of features [n, d] to others [m, d]."""
     torch.set_num_threads(threads)
-    theirs = serial.features[: len(seen.features)]
-    return estimate_row(
-        frechet_excess(seen.features, theirs, real, open_network(network), resamples=resamples), "real"
-    )
+    return kernel_distance(made, reference, open_network(network))
+
+
+def classes_of(logits: Tensor, network: str, threads: int = 1) -> Estimate:
+    """Class score of logits [n, classes]."""
+    torch.set_num_threads(threads)
+    return class_score(logits, open_network(network))
 
 
 def estimate_row(estimate: Estimate, against: str | None) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,23 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.progress import await_all
-from experiments.quality.distribution import floor, frechet_distance, kernel_distance
+from experiments.quality.distribution import (
+    FRECHET,
+    Estimate,
+    floor,
+    frechet_distance,
+    frechet_excess,
+    kernel_distance,
+)
 from experiments.quality.evaluate import (
     Look,
     Row,
+    classes_of,
     compare,
-    distribution_rows,
     estimate_row,
-    excess_row,
+    frechet_to,
     kept,
+    kernel_to,
     look,
     nearest_rows,
     paired_rows,
@@ -33,6 +42,28 @@ from experiments.quality.sample import Job
 from experiments.quality.settings import Planned, Setting
 from experiments.quality.subjects import Prompts, Real
 from experiments.quality.text_score import open_scorer
+
+
+@dataclass
+class Once:
+    """Work for the processes of a pool: what is asked for again under the same key is done once.
+
+    Settings that have their pictures from one source share in this way whatever is computed of them.
+    """
+
+    pool: ProcessPoolExecutor
+    cfg: RunConfig
+    asked: dict[tuple[Any, ...], Future[Any]] = field(default_factory=dict)
+
+    def __call__(self, function: Callable[..., Any], *key: Hashable, given: tuple[Any, ...]) -> Future[Any]:
+        """`function(*given, threads)`; `key` says of what."""
+        if (function, key) not in self.asked:
+            self.asked[function, key] = self.pool.submit(function, *given, self.cfg.threads)
+        return self.asked[function, key]
+
+    def wait(self, what: str) -> None:
+        """Until all of it is done, with a bar; raises what a process raised."""
+        await_all(self.asked.values(), what, self.cfg.log.progress)
 
 
 def results(
@@ -47,17 +78,10 @@ def results(
     """The metrics of settings that were sampled, the floors of these, and the paired values of every picture."""
     options, network, scorer = cfg.measure, open_network(cfg.measure.network), open_scorer(cfg.measure.clip)
     texts = [prompts.texts[k % len(prompts.texts)] for k in range(max((p.pictures for p in good), default=0))]
-    asked: dict[tuple[Any, ...], Future[Any]] = {}
-
-    def once(function: Callable[..., Any], *key: Hashable, given: tuple[Any, ...]) -> Future[Any]:
-        """Settings that have their pictures from one source share what is computed of them."""
-        if (function, key) not in asked:
-            asked[function, key] = pool.submit(function, *given, cfg.threads)
-        return asked[function, key]
-
-    given: tuple[Any, ...]
+    once = Once(pool, cfg)
     looks: dict[Setting, Future[Look]] = {}
     pairs: dict[Setting, Future[dict[str, Tensor]]] = {}
+    given: tuple[Any, ...]
     for p in good:
         store, reference = jobs[p.source].store, jobs.get(p.setting.serial)
         if p.pictures >= options.fewest:
@@ -67,33 +91,23 @@ def results(
             given = (store, reference.store, p.pictures)
             pairs[p.setting] = once(compare, p.source, p.setting.serial, p.pictures, given=given)
     reals = {
-        resolution: pool.submit(real_features, real, resolution, options.network, out / "real", cfg)
+        resolution: once(
+            real_features,
+            resolution,
+            given=(real, resolution, out / "real", options.network, options.batch),
+        )
         for resolution in sorted({setting.resolution for setting in looks})
     }
-    await_all([*reals.values(), *asked.values()], "looking at pictures", cfg.log.progress)
+    once.wait("looking at pictures")
     features = {resolution: future.result() for resolution, future in reals.items()}
     seen = {setting: future.result() for setting, future in looks.items()}
-    asked.clear()
-    spread: dict[Setting, Future[list[Row]]] = {}
-    excess: dict[Setting, Future[Row]] = {}
-    for p in good:
-        if p.setting not in seen:
-            continue
-        mine, serial = seen[p.setting], seen.get(p.setting.serial)
-        against = others(p.setting, mine, seen, features)
-        given = (mine, against, options.network, options.resamples)
-        spread[p.setting] = once(distribution_rows, p.source, p.pictures, *against, given=given)
-        if serial is not None and p.source != p.setting.serial:
-            given = (mine, serial, against["real"], options.network, options.resamples)
-            excess[p.setting] = once(excess_row, p.source, p.pictures, given=given)
-    await_all(asked.values(), "distances", cfg.log.progress)
+    found = distances(good, seen, features, Once(pool, cfg))
     metrics: list[Row] = []
     for p in good:
         rows: list[Row] = []
         if p.setting in seen:
             mine = seen[p.setting]
-            rows += spread[p.setting].result()
-            rows += [excess[p.setting].result()] if p.setting in excess else []
+            rows += [estimate_row(one, against) for against, one in found[p.setting]]
             rows += text_rows(mine, scorer.name)
             if real.captions is not None:
                 right = [real.captions.index(text) for text in texts[: p.pictures]]
@@ -103,6 +117,38 @@ def results(
         metrics += [{"key": p.setting.key} | row for row in rows]
     floors = floors_of(seen, features, network, options.resamples)
     return metrics, floors, table_of({s.key: future.result() for s, future in pairs.items()}, texts)
+
+
+def distances(
+    good: Sequence[Planned], seen: Mapping[Setting, Look], features: Mapping[int, Tensor], once: Once
+) -> dict[Setting, list[tuple[str | None, Estimate]]]:
+    """Class score and distances of every setting that was looked at, each with what it is a distance from."""
+    network, resamples = once.cfg.measure.network, once.cfg.measure.resamples
+    asked: dict[Setting, list[tuple[str | None, Future[Estimate]]]] = {}
+    serials: dict[Setting, Future[Estimate]] = {}
+    for p in good:
+        if p.setting not in seen:
+            continue
+        mine, serial, at = seen[p.setting], seen.get(p.setting.serial), (p.source, p.pictures)
+        asked[p.setting] = [(None, once(classes_of, *at, given=(mine.logits, network)))]
+        for against, wanted in others(p.setting, mine, seen, features).items():
+            given = (mine.features, wanted, network)
+            asked[p.setting] += [
+                (against, once(frechet_to, *at, against, given=(*given, resamples))),
+                (against, once(kernel_to, *at, against, given=given)),
+            ]
+        if serial is not None and p.source != p.setting.serial:
+            of_serial = (serial.features[: p.pictures], features[p.setting.resolution], network, resamples)
+            serials[p.setting] = once(frechet_to, p.setting.serial, p.pictures, "real", given=of_serial)
+    once.wait("distances")
+    found = {
+        setting: [(against, future.result()) for against, future in futures]
+        for setting, futures in asked.items()
+    }
+    for setting, of_serials in serials.items():
+        mine_to_real = next(one for to, one in found[setting] if (one.metric, to) == (FRECHET, "real"))
+        found[setting].append(("real", frechet_excess(mine_to_real, of_serials.result())))
+    return found
 
 
 def table_of(pairs: Mapping[str, Mapping[str, Tensor]], texts: Sequence[str]) -> pd.DataFrame:
@@ -117,7 +163,7 @@ def table_of(pairs: Mapping[str, Mapping[str, Tensor]], texts: Sequence[str]) ->
 
 
 def others(
-    setting: Setting, mine: Look, seen: dict[Setting, Look], features: dict[int, Tensor]
+    setting: Setting, mine: Look, seen: Mapping[Setting, Look], features: Mapping[int, Tensor]
 ) -> dict[str, Tensor]:
     """What the pictures of a setting are held against: real ones, and as many of serial's."""
     found = {"real": features[setting.resolution]}
@@ -126,13 +172,15 @@ def others(
     return found
 
 
-def real_features(real: Real, resolution: int, network: str, folder: Path, cfg: RunConfig) -> Tensor:
+def real_features(
+    real: Real, resolution: int, folder: Path, network: str, batch: int, threads: int
+) -> Tensor:
     """Features [m, d] of the real pictures at a resolution, kept in `folder`."""
-    torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(threads)
     net = open_network(network)
 
     def make() -> dict[str, Tensor]:
-        parts = [net.features(part) for part in real.read(resolution, cfg.measure.batch)]
+        parts = [net.features(part) for part in real.read(resolution, batch)]
         return {"features": torch.cat(parts)}
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,10 +211,12 @@ def control_rows(kind: str, job: Job, control: Job, cfg: RunConfig, prompts: Pro
         return [row | at | {"what": "serial against serial in float32"} for row in found]
     texts = [prompts.texts[k % len(prompts.texts)] for k in range(control.pictures)]
     ours, others = (
-        look(store, texts, options.network, options.clip, cfg.threads) for store in (job.store, control.store)
+        look(store, texts, options.network, options.clip, cfg.threads).features
+        for store in (job.store, control.store)
     )
-    rows = distribution_rows(
-        others, {"serial": ours.features}, options.network, options.resamples, cfg.threads
+    distances = (
+        frechet_to(others, ours, options.network, options.resamples, cfg.threads),
+        kernel_to(others, ours, options.network, cfg.threads),
     )
     what = {"what": "serial against serial from other seeds"}
-    return [row | at | what for row in rows if row["against"] is not None]
+    return [estimate_row(one, "serial") | at | what for one in distances]

@@ -83,15 +83,17 @@ def test_frechet_interval_covers() -> None:
 def test_excess_is_the_difference_and_its_interval_that_of_pairs() -> None:
     real, serial = draw(400, 4, 1), draw(400, 4, 2, 0.5)
     made = serial + 0.05 * draw(400, 4, 3) + 0.02
-    found = frechet_excess(made, serial, real, NETWORK)
     each = [frechet(x, real) for x in (made, serial)]
+    found = frechet_excess(*each)
     assert found.value == pytest.approx(each[0].value - each[1].value, rel=1e-9)
     assert found.high - found.low < 0.3 * min(one.high - one.low for one in each)
     assert found.low < found.value < found.high
-    none = frechet_excess(serial, serial, real, NETWORK)
+    none = frechet_excess(each[1], each[1])
     assert (none.low, none.value, none.high) == (0, 0, 0)
     with pytest.raises(ValueError, match="399 pictures of 400 of serial's: pairs are needed"):
-        frechet_excess(made[1:], serial, real, NETWORK)
+        frechet_excess(frechet(made[1:], real), each[1])
+    with pytest.raises(ValueError, match="resamples of both are needed"):
+        frechet_excess(frechet(made, real, resamples=2), each[1])
 
 
 def test_excess_interval_covers() -> None:
@@ -101,7 +103,7 @@ def test_excess_interval_covers() -> None:
     for seed in range(40):
         serial = draw(400, d, seed, shift)
         made = serial + more + 0.02 * draw(400, d, 1000 + seed)
-        found = frechet_excess(made, serial, real, NETWORK, resamples=60)
+        found = frechet_excess(*(frechet(x, real, resamples=60) for x in (made, serial)))
         covered += found.low <= exact <= found.high
     assert covered >= 34
 
