@@ -71,7 +71,7 @@ over the last {recipe["decay"]:.0%} |
 | loss | `loss.csv`, `loss.png` |
 | seed, date | {run["seed"]}, {run["date"]} |
 | hardware | {run["hardware"]} |
-| command | `python run.py experiment={"train_emoji_two_styles" if facts.get("start_from") else "train_emoji"}` |
+| command | `python run.py experiment=train_emoji` |
 | notes | {run["notes"] or "none"} |
 
 ## Score
@@ -107,7 +107,6 @@ def score_text(found: dict[str, Any] | None) -> str:
     kept_out = "`held_out.png`, `unseen.png`" if isinstance(found.get("held_out"), dict) else "`unseen.png`"
     names = {
         "train": "training",
-        "known": "those of the first training",
         "held_out": "held-out (concept, style) pairs",
         "unseen": "unseen concepts",
     }

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,16 +105,14 @@ def fetch(package: PackageConfig, data_dir: str) -> Path:
     return folder
 
 
-def choose(
-    tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig, known: Collection[str] = ()
-) -> list[Item]:
-    """The concept rule, a pure function of the packages' tables and of the captions that a model knows already.
+def choose(tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig) -> list[Item]:
+    """The concept rule, a pure function of the packages' tables.
 
     Only categories of things that stand alone on a plain ground (no people, flags or letters). Candidates are the base
     emoji every vendor draws. `concepts + unseen` of them are taken, the same number from each category (a category
     that has fewer gives all, and the others more), evenly spaced in the Unicode sort order, so that neighbours, which
     look alike, are thinned out. Of those, every k-th is unseen. Held-out pairs go round the styles, evenly spaced over
-    the seen concepts. What the model knows already is taken first, and never kept out.
+    the seen concepts.
     """
     flags = [f"has_img_{package.vendor}" for package in cfg.packages]
     shared = set.intersection(
@@ -128,13 +126,8 @@ def choose(
     total = cfg.concepts + cfg.unseen
     chosen: list[dict[str, Any]] = []
     for pool, quota in zip(pools, quotas([len(pool) for pool in pools], total), strict=True):
-        first = [e for e in pool if concept_of(e) in known]
-        rest = [e for e in pool if concept_of(e) not in known]
-        more = quota - len(first)
-        taken = first + [rest[(2 * k + 1) * len(rest) // (2 * more)] for k in range(more)]
-        chosen += sorted(taken, key=lambda e: e["sort_order"])
-    new = [k for k, e in enumerate(chosen) if concept_of(e) not in known]
-    unseen = {new[(2 * k + 1) * len(new) // (2 * cfg.unseen)] for k in range(cfg.unseen)}
+        chosen += [pool[(2 * k + 1) * len(pool) // (2 * quota)] for k in range(quota)]
+    unseen = {(2 * k + 1) * total // (2 * cfg.unseen) for k in range(cfg.unseen)}
     seen = [k for k in range(total) if k not in unseen]
     if cfg.held_out_pairs and len(cfg.packages) < 2:
         raise ValueError(
@@ -144,7 +137,6 @@ def choose(
         (seen[(2 * k + 1) * len(seen) // (2 * cfg.held_out_pairs)], k % len(cfg.packages))
         for k in range(cfg.held_out_pairs)
     }
-    pairs = {(k, 1 if concept_of(chosen[k]) in known else style) for k, style in pairs}
     items = []
     for style, package in enumerate(cfg.packages):
         for k, entry in enumerate(chosen):
@@ -175,9 +167,9 @@ def concept_of(entry: dict[str, Any]) -> str:
     return str(entry["name"]).lower()
 
 
-def load(cfg: DataConfig, known: Collection[str] = ()) -> tuple[list[Item], Tensor]:
+def load(cfg: DataConfig) -> tuple[list[Item], Tensor]:
     """All chosen items and their pictures [n, 3, 64, 64], float32 in 0..1, composited on white."""
-    items = choose(tables_of(cfg), cfg, known)
+    items = choose(tables_of(cfg), cfg)
     return items, read_pictures(items, cfg)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
-from safetensors.torch import load_file
 from torch import nn
 
 from experiments.training.card import write_card
@@ -51,7 +50,6 @@ def export(
         "network": config["network"],
         "recipe": config["recipe"],
         "data": config["data"],
-        "start_from": config["start_from"],
         "training": facts
         | {
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -66,16 +64,6 @@ def export(
     (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
     write_card(folder)
     return folder
-
-
-def known_captions(folder: Path) -> list[str]:
-    """The captions that an exported model has learnt, those of the weights it started from among them."""
-    return json.loads((folder / "prompts.json").read_text())["train"]
-
-
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Take over the weights of an exported model of the same shape."""
-    model.load_state_dict(load_file(folder / "transformer" / WEIGHTS_FILE))
 
 
 def hardware(device: torch.device) -> str:

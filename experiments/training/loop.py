@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from experiments.text import encode_prompts
 from experiments.training import checkpoint, data
 from experiments.training.checkpoint import Progress
-from experiments.training.export import export, known_captions, load_weights
+from experiments.training.export import export
 from experiments.training.recipe import (
     Ema,
     NetworkConfig,
@@ -40,7 +40,6 @@ class TrainConfig:
 
     name: str = "train"
     seed: int = 0
-    start_from: str = ""  # folder of an exported model whose weights this goes on with; empty: from nothing
     device: str = "auto"  # auto: cuda when there is one, else cpu
     dtype: str = "bfloat16"  # of the matrix products (autocast); weights and optimisers stay float32
     threads: int = 0  # CPU threads, 0: torch's choice
@@ -73,19 +72,16 @@ class Corpus:
 
 def train(cfg: TrainConfig, out: Path) -> Path:
     """Train, and export the averaged weights; returns the folder that `PixArtTransformer2DModel` loads."""
-    known = known_captions(Path(cfg.start_from)) if cfg.start_from else []
-    items, pictures = data.load(cfg.data, known)
-    return train_on(cfg, out, corpus_of(cfg, items, pictures, known))
+    items, pictures = data.load(cfg.data)
+    return train_on(cfg, out, corpus_of(cfg, items, pictures))
 
 
-def corpus_of(
-    cfg: TrainConfig, items: list[data.Item], pictures: Tensor, known: Sequence[str] = ()
-) -> Corpus:
+def corpus_of(cfg: TrainConfig, items: list[data.Item], pictures: Tensor) -> Corpus:
     """Captions encoded once, pictures of the training items."""
     prompts = {role: [i.caption for i in items if i.role == role] for role in data.ROLES}
     embeds, mask = encode_prompts([*prompts["train"], ""], cfg.text_encoder, cfg.text_tokens)
     keep = torch.tensor([k for k, item in enumerate(items) if item.role == "train"])
-    return Corpus(pictures[keep] * 2 - 1, embeds, mask, prompts | {"known": list(known)})
+    return Corpus(pictures[keep] * 2 - 1, embeds, mask, prompts)
 
 
 def train_on(
@@ -97,8 +93,6 @@ def train_on(
         ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     )
     model = build_network(cfg.network, cfg.seed).to(device).train()
-    if cfg.start_from:
-        load_weights(model, Path(cfg.start_from))
     ema = Ema(model, cfg.recipe)
     optimisers = build_optimisers(model, cfg.recipe, cfg.workers)
 

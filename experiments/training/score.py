@@ -45,7 +45,6 @@ class ScoreConfig:
 
 AMONG = {
     "train": ("train", "the {} real pictures of training"),
-    "known": ("known", "the {} real pictures that the first training had"),
     "held_out": ("all", "the {} real pictures of all prompts"),
     "unseen": ("all", "the {} real pictures of all prompts"),
 }

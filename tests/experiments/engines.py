@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from tests.reference import denoise
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {"steps": 4, "architecture": {"num_layers": 3}}
+LOUD = Case("pipefusion", {"patches": 4, "warmup": 1}, guidance=4.5, gain=2.0, **SMALL)
 
 
 def documented_writer() -> str:
@@ -53,6 +56,17 @@ def asked_of(case: Case, devices: int) -> dict[str, Any]:
         "devices": devices,
         **case.method,
     }
+
+
+def told(**changes: Any) -> Callable[[Path], None]:
+    """Changes to what a bundle says of itself; "absent" leaves a key out."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "bundle.json").read_text()) | changes
+        content = {key: value for key, value in content.items() if value != "absent"}
+        (folder / "bundle.json").write_text(json.dumps(content))
+
+    return change
 
 
 def write(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.conformance.bundle import on_device, read_bundle
 from experiments.conformance.deviations import HYPOTHESES
-from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import Request
 from experiments.conformance.reference import denoise as reference
 from experiments.conformance.report import EXPLAINS, NOT_SEEN, Judgement, judge, message
@@ -27,11 +24,8 @@ from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
 from tests.cases import Case, inputs, model_of, relative_error, scheduler_of, weights_of
 from tests.experiments import engines
-from tests.experiments.engines import CPU, naive, simulated, write
-from tests.experiments.runs import command
+from tests.experiments.engines import CPU, LOUD, naive, simulated, told, write
 
-SMALL: dict[str, Any] = {"steps": 4, "architecture": {"num_layers": 3}}
-LOUD = Case("pipefusion", {"patches": 4, "warmup": 1}, guidance=4.5, gain=2.0, **SMALL)
 MIXED = {"patches": 5, "warmup": 0}
 
 
@@ -246,138 +240,3 @@ def test_the_documented_writer_needs_nothing_of_this_project(
     monkeypatch.chdir(tmp_path)
     exec(code, {"__name__": "__main__"})
     assert judged(tmp_path / "bundle").equal
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that is right, with hidden states of one place."""
-    case = LOUD.but(steps=3, images=2)
-    tokens = torch.zeros(4, 144, 48)
-    return write(tmp_path_factory.mktemp("bundle"), case, naive(case), hidden={"step0.whole.layer0": tokens})
-
-
-def told(**changes: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        content = json.loads((folder / "bundle.json").read_text()) | changes
-        content = {key: value for key, value in content.items() if value != "absent"}
-        (folder / "bundle.json").write_text(json.dumps(content))
-
-    return change
-
-
-def recipe(**changes: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        told(model=json.loads((folder / "bundle.json").read_text())["model"] | changes)(folder)
-
-    return change
-
-
-def tensors(name: str, **changes: Any) -> Callable[[Path], None]:
-    """Another value of a tensor, None to leave it out, or a function of what is there."""
-
-    def change(folder: Path) -> None:
-        content = load_file(folder / f"{name}.safetensors")
-        for key, value in changes.items():
-            content[key] = value(content[key]) if callable(value) else value
-        kept = {key: value.contiguous() for key, value in content.items() if value is not None}
-        save_file(kept, folder / f"{name}.safetensors")
-
-    return change
-
-
-WRONG: list[tuple[Callable[[Path], Any], str]] = [
-    (lambda folder: (folder / "bundle.json").unlink(), "bundle.json: is missing; allowed: a folder with bundle.json"),
-    (lambda folder: (folder / "latents.safetensors").unlink(), "latents.safetensors: is missing; allowed"),
-    (lambda folder: (folder / "inputs.safetensors").write_bytes(b"x"), "inputs.safetensors: cannot be read"),
-    (lambda folder: (folder / "bundle.json").write_text("{"), "bundle.json: cannot be read"),
-    (told(warmup="absent"), "bundle.json: warmup is missing; allowed: 0 or more synchronous steps"),
-    (told(format=2), "bundle.json: format=2 is unknown; allowed: 1"),
-    (told(step=3), "bundle.json: step is unknown, nearest: steps; allowed: format, model"),
-    (told(patches=13), r"bundle.json: patches=13 is outside 1..12 .*; allowed: 1..12"),
-    (told(warmup=4), r"bundle.json: warmup=4 is outside 0..3 .*; allowed: 0..3"),
-    (told(devices="2"), "bundle.json: devices='2' is of the wrong type; allowed: 1 or more"),
-    (told(steps=0), "bundle.json: steps=0 is too small; allowed: 1 or more"),
-    (told(text="stale"), "bundle.json: text=.*allowed: exact, first_patch"),
-    (told(split=[1, 3]), "bundle.json: split=.*allowed"),
-    (told(split=["a", 2]), "bundle.json: split=.*allowed"),
-    (told(dtype="int8"), "bundle.json: dtype='int8' is unknown; allowed: float32"),
-    (told(tolerance=-1), "bundle.json: tolerance=-1 is too small; allowed"),
-    (told(scheduler={"class": "DDIM"}), "bundle.json: scheduler.class=DDIM is unknown.*allowed: DPM"),
-    (told(scheduler="absent"), "bundle.json: scheduler is missing; allowed"),
-    (told(scheduler={"class": "DDIMScheduler", "set_timesteps": {"num_inference_steps": 2}}), "makes 2; allowed"),
-    (recipe(**{"class": "UNet"}), "bundle.json: model.class=UNet: is unknown.*allowed: PixArt"),
-    (recipe(folder="/nowhere/at/all"), "bundle.json: model has both a folder and a class"),
-    (recipe(**{"class": None, "folder": "/nowhere/at/all"}), "bundle.json: model.folder=/nowhere.*allowed"),
-    (recipe(config={"layers": 3}), "bundle.json: model.class=.*takes no layers; allowed"),
-    (recipe(text_tokens=9), r"inputs.safetensors: negative_prompt_embeds is \[2, 7, 16\]; allowed: \[2, 9"),
-    (tensors("inputs", noise=torch.zeros(2, 3, 46, 48)), "inputs.safetensors: noise is 46 x 48; allowed: .* 4"),
-    (tensors("inputs", noise=torch.zeros(2, 4, 48, 48)), r"inputs.safetensors: noise is .*allowed: \[2, 3, 48, 48\]"),
-    (tensors("inputs", noise=None), "inputs.safetensors: noise is missing"),
-    (tensors("inputs", prompt_embeds=None), "inputs.safetensors: prompt_embeds is missing; allowed"),
-    (tensors("inputs", negative_prompt_embeds=None), "negative_prompt_embeds is missing, which guidance_scale=4.5"),
-    (tensors("inputs", prompt_masks=torch.ones(2, 7)), "prompt_masks is unknown, nearest: prompt_mask; allowed: noise"),
-    (tensors("inputs", prompt_mask=torch.ones(2, 8)), r"prompt_mask is \[2, 8\]; allowed: \[2, 7\]"),
-    (tensors("latents", latents=None), "latents.safetensors: latents is missing; allowed"),
-    (tensors("latents", latents=lambda x: x * torch.nan), "latents.safetensors: latents has NaN or infinite values"),
-    (tensors("latents", latents=torch.zeros(1, 3, 48, 48)), r"latents is \[1, 3, 48, 48\]; allowed: \[2, 3, 48, 48\]"),
-    (tensors("latents", steps=torch.zeros(2, 2, 3, 48, 48)), r"latents.safetensors: steps is \[2, 2"),
-    (tensors("latents", steps=lambda x: x + 1), "latents is not the last of steps"),
-    (tensors("hidden", layer0=torch.zeros(1)), "hidden.safetensors: layer0 is unknown; allowed: step0..2"),
-    (tensors("hidden", **{"step0.patch4.layer0": torch.zeros(1)}), "step0.patch4.layer0 is unknown"),
-    (tensors("hidden", **{"step1.patch0.layer0": torch.zeros(1)}), r"patch0.layer0 is \[1\]; allowed: \[4, 36, 48\]"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("index", range(len(WRONG)))
-def test_a_wrong_bundle_is_refused_in_one_line(index: int, whole: Path, tmp_path: Path) -> None:
-    change, text = WRONG[index]
-    for path in whole.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    change(tmp_path)
-    with pytest.raises(BundleError, match=text) as error:
-        read_bundle(tmp_path)
-    assert "\n" not in str(error.value) and "allowed: " in str(error.value)
-
-
-def test_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    arguments = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
-    wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
-    assert command(monkeypatch, *arguments) == 2
-    assert command(monkeypatch, *arguments, f"bundle={out}") == 2
-    assert command(monkeypatch, *arguments, f"bundle={right}", "measure.tolerance=0") == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[2] == "error: measure.tolerance=0.0 is no tolerance; allowed: a number above 0"
-    assert lines[0].startswith("error: bundle=null has nothing to judge; allowed:")
-    assert len(lines) == 3 and lines[1].startswith(f"error: bundle={out}: ") and not out.exists()
-
-    assert command(monkeypatch, *arguments, f"bundle={wrong}") == 1
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 1
-    assert said.err.startswith("not equal: they part in latents at step 1, patch 0 (by ")
-    assert "explained by W+1 (one synchronous step too many" in said.err
-    record = json.loads((out / "conformance.json").read_text())
-    assert (record["equal"], record["explained_by"]) == (False, ["W+1"])
-
-    assert command(monkeypatch, *arguments, f"bundle={right}") == 0
-    assert "equal: all 4 steps agree to" in capsys.readouterr().out
-
-
-def test_a_run_of_this_project_is_a_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, out = tmp_path / "run", tmp_path / "out"
-    quick = ["cluster=sim", "model=sd3_tiny", "devices=2", "method.patches=3", "steps=4", "measure.repeats=1"]
-    quick += [
-        "measure.warmup_runs=0",
-        "measure.memory=false",
-        "log.wandb.mode=disabled",
-        "log.progress=false",
-    ]
-    assert command(monkeypatch, *quick, "method.text=first_patch", f"hydra.run.dir={run}") == 0
-    judge_it = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled"]
-    judge_it += [f"bundle={run}", f"hydra.run.dir={out}"]
-    assert command(monkeypatch, *judge_it) == 0
-    assert "equal: the last latents agree" in capsys.readouterr().out

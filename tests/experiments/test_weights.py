@@ -1,4 +1,4 @@
-"""Weights that are refused, each in one line with the file and the tensor; hub ids with and without a hub."""
+"""Weights that are refused, each in one line with the file and the tensor."""
 
 from __future__ import annotations
 
@@ -6,46 +6,36 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
-from diffusers import PixArtTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from experiments.check import ConfigError
-from experiments.weights import ARCHITECTURES, architecture_of, check_weights, read_tensors, resolve_weights
+from experiments.weights import ARCHITECTURES, architecture_of, check_weights, read_tensors
+from tests.experiments.weight_files import (
+    INDEX,
+    KEY,
+    SINGLE,
+    change,
+    content_of,
+    in_one_file,
+    in_several,
+    index_of,
+    write_index,
+)
 
-SINGLE = "diffusion_pytorch_model.safetensors"
-INDEX = f"{SINGLE}.index.json"
-KEY = "proj_out.bias"
 TENSORS = 57
-MODEL = {
-    "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "cross_attention_dim": 16, "in_channels": 3,
-    "out_channels": 3, "sample_size": 16, "patch_size": 4, "caption_channels": 16, "use_additional_conditions": False,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def model() -> PixArtTransformer2DModel:
-    return PixArtTransformer2DModel(**MODEL)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_one_file(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
-def whole(model: PixArtTransformer2DModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In one file."""
-    folder = tmp_path_factory.mktemp("whole")
-    model.save_pretrained(folder / "transformer")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def parts(model: PixArtTransformer2DModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In several files with an index, as diffusers shards them."""
-    folder = tmp_path_factory.mktemp("parts")
-    model.save_pretrained(folder / "transformer", max_shard_size="20KB")
-    return folder
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_several(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture
@@ -68,25 +58,6 @@ def complaint(part: Path) -> str:
     assert text.startswith("model.weights=")
     assert "\n" not in text and "; allowed: " in text
     return text.removeprefix("model.weights=")
-
-
-def index_of(part: Path) -> dict[str, str]:
-    return json.loads((part / INDEX).read_text())["weight_map"]
-
-
-def write_index(part: Path, index: Any) -> None:
-    (part / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
-
-
-def content_of(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, copied: they are views of the file, which is written again."""
-    return {name: tensor.clone() for name, tensor in load_file(path).items()}
-
-
-def change(path: Path, **tensors: torch.Tensor | None) -> None:
-    """Write a file again with other tensors; None leaves one out."""
-    content = content_of(path) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
-    save_file({name: tensor for name, tensor in content.items() if tensor is not None}, path)
 
 
 @pytest.mark.parametrize("kind", ["whole", "parts"])
@@ -337,91 +308,3 @@ def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ]:
         with pytest.raises(ConfigError, match=f"^model.weights={says}"):
             check_weights(weights)
-
-
-HUB_ID = "someone/pixart"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty local cache of the hub, and no hub."""
-    folder = tmp_path / "hub"
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
-def fill(cache: Path, weights: Path) -> Path:
-    """Put a folder where a download of HUB_ID would have put it."""
-    repository, commit = cache / "models--someone--pixart", "0" * 40
-    shutil.copytree(weights, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    return repository / "snapshots" / commit
-
-
-def test_hub_id_without_a_hub_says_how_to_get_it(cache: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_weights(HUB_ID)
-    text = str(caught.value)
-    assert text.startswith("model.weights=someone/pixart is no folder, and the hub does not give it (")
-    assert '`hf download someone/pixart --include "*.json" --include ' in text
-    assert ' --include "transformer/*.safetensors" --local-dir FOLDER`' in text
-    assert text.endswith("then model.weights=FOLDER")
-    assert "\n" not in text
-
-
-@pytest.mark.parametrize(
-    "error", [ConnectionError("no route"), ValueError("bad id"), RuntimeError("broken\npipe")]
-)
-def test_whatever_keeps_the_hub_away(error: Exception, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
-    with pytest.raises(
-        ConfigError, match=rf"\({str(error).splitlines()[0]}\); allowed: .* `hf download {HUB_ID} "
-    ):
-        resolve_weights(HUB_ID)
-
-
-def test_hub_id_in_the_cache_needs_no_hub(cache: Path, parts: Path) -> None:
-    snapshot = fill(cache, parts)
-    assert resolve_weights(HUB_ID) == snapshot
-    assert check_weights(HUB_ID) == snapshot
-
-
-def test_what_was_downloaded_is_checked_too(cache: Path, parts: Path) -> None:
-    part = fill(cache, parts) / "transformer"
-    change(part / index_of(part)[KEY], proj_out__bias=torch.zeros(7))
-    with pytest.raises(ConfigError, match=rf"{KEY} of shape \[7\]; allowed: \[48\]"):
-        check_weights(HUB_ID)
-
-
-def test_only_what_is_read_is_downloaded(cache: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def download(name: str, **options: Any) -> str:
-        asked.update(options, name=name)
-        return str(whole)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert check_weights(HUB_ID) == whole
-    paths = [
-        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/spiece.model",
-        "transformer/config.json", f"transformer/{SINGLE}",
-        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
-        "transformer/diffusion_pytorch_model.fp16.safetensors", "transformer/diffusion_pytorch_model.bin",
-        "vae/diffusion_pytorch_model.safetensors", "text_encoder_2/model-00001-of-00002.safetensors",
-        "text_encoder_2/pytorch_model.bin", "whole.safetensors",
-    ]  # fmt: skip
-
-    def fetched() -> list[str]:
-        patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
-        return list(huggingface_hub.utils.filter_repo_objects(paths, **patterns))
-
-    assert asked["name"] == HUB_ID
-    assert fetched() == paths[:6]
-    resolve_weights(HUB_ID, ["transformer", "text_encoder*"])
-    assert fetched() == [*paths[:6], "text_encoder_2/model-00001-of-00002.safetensors"]
