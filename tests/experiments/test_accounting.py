@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from experiments import cli
 from experiments.accounting import Counting, account_of, check_accounting, merged
@@ -17,10 +18,13 @@ from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import RunConfig, as_dict, from_hydra
 from experiments.methods import METHODS
-from experiments.models import open_model
+from experiments.models import open_model, scheduler_of
 from experiments.params import model_config
 from experiments.plan import Planner, empty_inputs
 from experiments.rank import predicted_peaks
+from pipefusion.core.memory import sampling_peak
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.silent import SilentFabric
 from tests.experiments.runs import command
 
 TINY = ["experiment=accounting", "measure.models=[pixart_tiny,flux_tiny]", "measure.resolutions=[64]"]
@@ -71,7 +75,12 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
             for step in range(getattr(settings, "warmup", 0), 8):
                 entries = [entry for entry in report.ledger.entries if entry.at.step == step]
                 assert row[f"step_{kind}"] == sum(getattr(entry, kind) for entry in entries)
-        assert row["peak_bytes"] == report.peak_bytes == peaks[row["rank"]]
+        fabric = SilentFabric(Mesh({settings.axis: devices}), row["rank"], torch.device("meta"))
+        dit, scheduler = model.view(), scheduler_of(model, longer.scheduler, longer.steps)
+        sampler = module.build(dit, fabric, settings, scheduler)
+        with torch.inference_mode():
+            alone = sampling_peak(sampler, dit.model, scheduler, noise, cond)
+        assert row["peak_bytes"] == report.peak_bytes == peaks[row["rank"]] == alone
 
 
 def test_without_a_synchronous_step_pipefusion_never_has_the_whole_image_at_once() -> None:

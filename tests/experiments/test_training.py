@@ -35,6 +35,16 @@ def tiny(stages: list[StageConfig], workers: int = 1, **recipe: Any) -> TrainCon
     )
 
 
+def test_a_stage_has_its_own_rate_and_noise_levels(corpus: Corpus, tmp_path: Path) -> None:
+    stages = [StageConfig(8, 2, 20), StageConfig(8, 2, 20, rate=0.5, time_mean=4.0)]
+    cfg = tiny(stages, decay=0.0)
+    train_on(cfg, tmp_path, corpus)
+    rows = [line.split(",") for line in (tmp_path / "loss.csv").read_text().splitlines()[1:]]
+    assert [float(row[4]) for row in rows] == [1.0, 1.0, 0.5, 0.5]
+    usual, noisy = (draw_batch(cfg, Progress(), stage, corpus.pictures, corpus)[2].mean() for stage in stages)
+    assert usual < 0.8 < 0.95 < noisy
+
+
 @pytest.fixture
 def corpus() -> Corpus:
     """Four pictures of one colour each, four random texts and the empty one."""

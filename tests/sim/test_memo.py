@@ -50,7 +50,7 @@ def test_a_clone_computes_what_its_template_does():
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
 def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
     """Every method attends each query to all keys once a layer and step: ring by parts, tensor by heads."""
-    ((_, _, alone, *_),) = planned(case_of("serial", guidance=4.5), 1)
+    alone = planned(case_of("serial", guidance=4.5), 1)[0].meter
     meters = [rank.meter for rank in planned(case_of(name, guidance=4.5), devices)]
     assert sum(meter.attention_flops for meter in meters) == alone.attention_flops
     assert sum(meter.matmul_flops for meter in meters) >= alone.matmul_flops  # replicated parts on top
@@ -74,7 +74,7 @@ def test_a_layer_costs_its_closed_form(family, key, layer, beside):
     case = case_of("serial", steps=3, model=family)
     totals = []
     for layers in (2, 3):
-        ((_, _, meter, *_),) = planned(case.but(architecture={key: layers}), 1)
+        meter = planned(case.but(architecture={key: layers}), 1)[0].meter
         totals.append(meter.matmul_flops + meter.attention_flops)
     shape = model_of(case).shape
     want = 3 * (layer_flops(shape, layer) + 2 * beside(shape.hidden))

@@ -85,7 +85,7 @@ def test_peak_is_that_of_the_program_run_alone(name, family, devices):
 
 def test_flops_of_serial_are_the_closed_form():
     case = case_of("serial")
-    ((_, _, meter, *_),) = planned(case, 1)
+    meter = planned(case, 1)[0].meter
     shape = model_of(case).shape
     p, hs, text, steps = shape.tokens, shape.hidden, shape.text_tokens, case.steps
     attention = 4 * hs * p * (p + text)

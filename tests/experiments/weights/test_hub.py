@@ -12,19 +12,9 @@ import torch
 
 from experiments.check import ConfigError
 from experiments.weights import check_weights, resolve_weights
-from tests.experiments.weight_files import KEY, SINGLE, change, in_one_file, in_several, index_of
+from tests.experiments.weights.files import KEY, SINGLE, change, index_of
 
 HUB_ID = "someone/pixart"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_one_file(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_several(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture

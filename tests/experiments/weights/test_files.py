@@ -13,29 +13,17 @@ from safetensors.torch import load_file, save_file
 
 from experiments.check import ConfigError
 from experiments.weights import ARCHITECTURES, architecture_of, check_weights, read_tensors
-from tests.experiments.weight_files import (
+from tests.experiments.weights.files import (
     INDEX,
     KEY,
     SINGLE,
     change,
     content_of,
-    in_one_file,
-    in_several,
     index_of,
     write_index,
 )
 
 TENSORS = 57
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_one_file(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_several(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture
