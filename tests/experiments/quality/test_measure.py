@@ -91,6 +91,12 @@ def test_every_setting_is_a_row_with_its_numbers_or_its_reason(measured: Path) -
         ]:  # fmt: skip
             assert (key, metric, against) in found
     serial = "serial_N1_S3_g4.5_shipped_64px"
+    values = {(row["key"], row["metric"], row["against"]): row["value"] for row in record["metrics"]}
+    for key in (pipe["key"], "distrifusion_N2_W1_S3_g4.5_shipped_64px"):
+        for metric in ("frechet", "kid"):
+            assert values[key, metric, "serial"] < values[key, metric, "real"]
+        excess = values[key, "frechet", "real"] - values[serial, "frechet", "real"]
+        assert values[key, "frechet_excess", "real"] == pytest.approx(excess, rel=1e-9)
     assert (serial, "frechet", "real") in found
     assert not [
         row for row in found if row[0] == serial and (row[2] == "serial" or row[1] == "frechet_excess")
