@@ -119,6 +119,13 @@ def score_text(found: dict[str, Any] | None) -> str:
             f"{a['top1']:.1%} | {a['top5']:.1%} | {a['median_rank']:g} | {b['top1']:.1%} | {b['top5']:.1%}"
         )
         lines.append(f"| {name}, {part['prompts']} | {part['among']} | {shares} |")
+    few = ""
+    if "top1_of_256" in (found["train"] if found["train"] != "none" else {}).get("features", {}):
+        a, b = (found["train"][way]["top1_of_256"] for way in ("features", "pixels"))
+        few = (
+            "Of the training prompts' right pictures among 255 others drawn at random, the expected top-1 share is "
+            f"{a:.1%} by features, {b:.1%} by pixels. "
+        )
     return "\n".join(
         [
             f"One picture a prompt, {found['steps']} steps, guidance {found['guidance_scale']:g}, "
@@ -127,7 +134,7 @@ def score_text(found: dict[str, Any] | None) -> str:
             "",
             *lines,
             "",
-            "`python run.py experiment=score_emoji` computes it. `sheet.png`: training prompts, each sample with its "
-            f"real picture to the right; {kept_out}: the same for what was never shown.",
+            f"{few}`python run.py experiment=score_emoji` computes it. `sheet.png`: training prompts, each sample with "
+            f"its real picture to the right; {kept_out}: the same for what was never shown.",
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ AMONG = {
     "unseen": ("all", "the {} real pictures of all prompts"),
 }
 """Which real pictures a role's samples are looked for among, and how the card calls them."""
+FEW = 256
+"""Right pictures are easier to find among fewer: scores of models of different size are compared among this many."""
 
 
 def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
@@ -143,11 +146,20 @@ def spaced(whole: list[int], limit: int) -> list[int]:
 def ranks(closer: Tensor, answers: Tensor) -> dict[str, float]:
     """Top-1 and top-5 share and the median rank of the right column; closer [n, m] (larger is nearer), answers [n].
 
+    With m > FEW also the top-1 share expected among the right one and FEW - 1 of the others, drawn at random.
     Ties count against the sample.
     """
     right = closer.gather(1, answers[:, None])
     place = (closer >= right).sum(1)  # 1 for the nearest
     share = {f"top{k}": round(float((place <= k).float().mean()), 4) for k in (1, 5)}
+    others = closer.shape[1] - 1
+    if others >= FEW:
+        # None of the place - 1 nearer ones is drawn.
+        odds = [
+            math.comb(others - nearer, FEW - 1) / math.comb(others, FEW - 1)
+            for nearer in (place - 1).tolist()
+        ]
+        share[f"top1_of_{FEW}"] = round(sum(odds) / len(odds), 4)
     return share | {"median_rank": float(place.float().median())}
 
 

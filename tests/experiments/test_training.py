@@ -161,6 +161,14 @@ def test_ranks_on_planted_answers() -> None:
     assert found == {"top1": 0.25, "top5": 0.5, "median_rank": 3.0}
 
 
+def test_a_smaller_pool_is_an_expectation_over_draws() -> None:
+    closer = torch.arange(1001.0).expand(2, -1)
+    # First of 1,001; second, so found unless the one nearer picture is among the 255 drawn of 1,000.
+    found = ranks(closer, torch.tensor([1000, 999]))
+    assert found["top1_of_256"] == pytest.approx((1 + (1 - 255 / 1000)) / 2, abs=1e-4)
+    assert "top1_of_256" not in ranks(closer[:, :256], torch.tensor([255, 254]))
+
+
 def entry(k: int, category: str, **more: Any) -> dict[str, Any]:
     base = {
         "name": f"Thing {k}",
