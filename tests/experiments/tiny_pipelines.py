@@ -12,8 +12,19 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-WIDTH = 16  # of T5, BERT and the language models
-CHANNELS = 4  # of the VAE's latents
+from tests.experiments.tiny_transformers import (
+    CHANNELS,
+    WIDTH,
+    dit_transformer,
+    flux2_transformer,
+    flux_transformer,
+    hunyuan_transformer,
+    klein_transformer,
+    pixart_transformer,
+    qwen_transformer,
+    sd3_transformer,
+)
+
 WORDS = ["red", "apple", "green", "dragon", "blurry"]
 LETTERS = [chr(code) for code in range(ord("!"), ord("~") + 1)]
 CLASS_NAMES = {str(label): f"class {label}" for label in range(1000)} | {"207": "golden retriever, dog"}
@@ -41,6 +52,25 @@ def save_tiny(family: str, folder: Path, with_transformer: bool = False) -> Path
         index["requires_safety_checker"] = True
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def stock(folder: Path) -> Any:
+    """The plain diffusers pipeline of a folder. FLUX.2-dev's processor needs torchvision, so it gets the tokenizer."""
+    name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    options: dict[str, Any] = {"low_cpu_mem_usage": False}
+    if name == "Flux2Pipeline":
+        from transformers import AutoTokenizer
+
+        options["tokenizer"] = None
+    if name == "HunyuanDiTPipeline":
+        options["requires_safety_checker"] = False
+    if name == "QwenImagePipeline":
+        options |= {"tokenizer": None, "text_encoder": None}
+    pipe = getattr(diffusers, name).from_pretrained(folder, **options)
+    if name == "Flux2Pipeline":
+        pipe.register_modules(tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def pixart(folder: Path) -> dict[str, Any]:
@@ -220,61 +250,6 @@ def qwen_vae() -> diffusers.AutoencoderKLQwenImage:
     return diffusers.AutoencoderKLQwenImage(
         base_dim=8, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
         latents_mean=mean, latents_std=deviation,
-    )  # fmt: skip
-
-
-def pixart_transformer() -> Any:
-    return diffusers.PixArtTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH,
-        in_channels=CHANNELS, out_channels=2 * CHANNELS, num_layers=1, sample_size=8,
-    )  # fmt: skip
-
-
-def sd3_transformer() -> Any:
-    return diffusers.SD3Transformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, caption_projection_dim=16, joint_attention_dim=WIDTH,
-        pooled_projection_dim=16, in_channels=CHANNELS, out_channels=CHANNELS, num_layers=2, sample_size=8,
-        pos_embed_max_size=8,
-    )  # fmt: skip
-
-
-def flux_transformer() -> Any:
-    return diffusers.FluxTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(4, 2, 2), joint_attention_dim=WIDTH,
-        pooled_projection_dim=8, in_channels=4 * CHANNELS, num_layers=1, num_single_layers=1,
-    )  # fmt: skip
-
-
-def flux2_transformer(guidance_embeds: bool = True) -> Any:
-    return diffusers.Flux2Transformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(2, 2, 2, 2), joint_attention_dim=3 * WIDTH,
-        in_channels=4 * CHANNELS, num_layers=1, num_single_layers=1, guidance_embeds=guidance_embeds,
-    )  # fmt: skip
-
-
-def klein_transformer() -> Any:
-    return flux2_transformer(guidance_embeds=False)
-
-
-def qwen_transformer() -> Any:
-    return diffusers.QwenImageTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(4, 2, 2), joint_attention_dim=WIDTH,
-        in_channels=4 * CHANNELS, out_channels=CHANNELS, num_layers=1,
-    )  # fmt: skip
-
-
-def hunyuan_transformer() -> Any:
-    return diffusers.HunyuanDiT2DModel(
-        num_attention_heads=2, attention_head_dim=8, hidden_size=16, cross_attention_dim=WIDTH,
-        cross_attention_dim_t5=WIDTH, pooled_projection_dim=8, in_channels=CHANNELS, num_layers=2, patch_size=2,
-        sample_size=8, use_style_cond_and_image_meta_size=False,
-    )  # fmt: skip
-
-
-def dit_transformer() -> Any:
-    return diffusers.DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=CHANNELS, out_channels=2 * CHANNELS,
-        num_layers=1, sample_size=8, norm_type="ada_norm_zero",
     )  # fmt: skip
 
 

@@ -1,0 +1,20 @@
+"""Folders of tiny pipelines, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.tiny_pipelines import save_tiny
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    @cache
+    def folder(family: str) -> Path:
+        return save_tiny(family, tmp_path_factory.mktemp("pipelines") / family, with_transformer=True)
+
+    return folder
