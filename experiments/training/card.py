@@ -119,12 +119,12 @@ def score_text(found: dict[str, Any] | None) -> str:
             f"{a['top1']:.1%} | {a['top5']:.1%} | {a['median_rank']:g} | {b['top1']:.1%} | {b['top5']:.1%}"
         )
         lines.append(f"| {name}, {part['prompts']} | {part['among']} | {shares} |")
-    few = ""
-    if "top1_of_256" in (found["train"] if found["train"] != "none" else {}).get("features", {}):
-        a, b = (found["train"][way]["top1_of_256"] for way in ("features", "pixels"))
+    few, train = "", found["train"]
+    if isinstance(train, dict) and "top1_of_few" in train["features"]:
         few = (
-            "Of the training prompts' right pictures among 255 others drawn at random, the expected top-1 share is "
-            f"{a:.1%} by features, {b:.1%} by pixels. "
+            f"Among the right one and {found['few'] - 1} other real pictures drawn at random, the expected top-1 share "
+            f"of training prompts is {train['features']['top1_of_few']:.1%} by features, "
+            f"{train['pixels']['top1_of_few']:.1%} by pixels. "
         )
     return "\n".join(
         [

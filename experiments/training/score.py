@@ -106,6 +106,7 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
         "scheduler": kind.__name__,
         "seed": cfg.seed,
         "dtype": cfg.dtype,
+        "few": FEW,
         "distances": {
             "features": "cosine, EfficientNet-Lite0 (ImageNet), 1280-d",
             "pixels": "Euclidean, RGB",
@@ -159,7 +160,7 @@ def ranks(closer: Tensor, answers: Tensor) -> dict[str, float]:
             math.comb(others - nearer, FEW - 1) / math.comb(others, FEW - 1)
             for nearer in (place - 1).tolist()
         ]
-        share[f"top1_of_{FEW}"] = round(sum(odds) / len(odds), 4)
+        share["top1_of_few"] = round(sum(odds) / len(odds), 4)
     return share | {"median_rank": float(place.float().median())}
 
 

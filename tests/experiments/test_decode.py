@@ -29,9 +29,11 @@ CLASS = {
     "pixart": "PixArtTransformer2DModel",
     "sd3": "SD3Transformer2DModel",
     "flux": "FluxTransformer2DModel",
+    "flux2": "Flux2Transformer2DModel",
+    "hunyuan": "HunyuanDiT2DModel",
+    "dit": "DiTTransformer2DModel",
+    "qwen": "QwenImageTransformer2DModel",
 }
-CLASS |= {"flux2": "Flux2Transformer2DModel", "hunyuan": "HunyuanDiT2DModel", "dit": "DiTTransformer2DModel"}
-CLASS |= {"qwen": "QwenImageTransformer2DModel"}
 
 
 @torch.no_grad()

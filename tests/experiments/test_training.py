@@ -17,7 +17,7 @@ from experiments.training.data import DataConfig, PackageConfig, choose, fetch, 
 from experiments.training.loop import Corpus, TrainConfig, draw_batch, train, train_on
 from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
 from experiments.training.sampling import draw_noise, sample
-from experiments.training.score import ScoreConfig, closeness, ranks, score
+from experiments.training.score import ScoreConfig, closeness, score
 
 NETWORK = NetworkConfig(layers=2, heads=2, head_dim=16, resolution=16, base_resolution=8, caption_channels=8)
 
@@ -149,24 +149,6 @@ def test_learning_rate() -> None:
     assert learning_rate(0.6, 100, cfg) == 1.0
     assert learning_rate(0.8, 100, cfg) == pytest.approx(0.5)
     assert learning_rate(1.0, 100, cfg) == pytest.approx(0.0)
-
-
-def test_ranks_on_planted_answers() -> None:
-    closer = torch.zeros(4, 8)
-    closer[0, 3] = 1.0  # first
-    closer[1] = torch.tensor([8.0, 7, 6, 5, 4, 3, 2, 1])  # third
-    closer[2] = torch.arange(8.0)  # last
-    # Row 3: all equal, which counts as last.
-    found = ranks(closer, torch.tensor([3, 2, 0, 0]))
-    assert found == {"top1": 0.25, "top5": 0.5, "median_rank": 3.0}
-
-
-def test_a_smaller_pool_is_an_expectation_over_draws() -> None:
-    closer = torch.arange(1001.0).expand(2, -1)
-    # First of 1,001; second, so found unless the one nearer picture is among the 255 drawn of 1,000.
-    found = ranks(closer, torch.tensor([1000, 999]))
-    assert found["top1_of_256"] == pytest.approx((1 + (1 - 255 / 1000)) / 2, abs=1e-4)
-    assert "top1_of_256" not in ranks(closer[:, :256], torch.tensor([255, 254]))
 
 
 def entry(k: int, category: str, **more: Any) -> dict[str, Any]:
