@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.config import RunConfig, as_dict
 from experiments.methods import METHODS
 from experiments.models import Model, scheduler_of
-from experiments.rank import peak_of, predicted_peaks, progress, read_inputs
+from experiments.rank import choose_device, peak_of, predicted_peaks, progress, read_inputs
 from experiments.report import RankReport, held_parameters, write_latents, write_report
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.mesh import Mesh
@@ -45,13 +45,15 @@ def sample_once(
 ) -> Tensor:
     """Latents [B, C, H, W] of one run, and nothing measured. `tensors` in place of the model's own.
 
-    Raises `RankFailed` and `SimulationError`.
+    All ranks are on the one device that `cluster.device` names. Raises `RankFailed` and `SimulationError`.
     """
-    world = World(Mesh({cfg.method.axis: cfg.devices}), CPU, cfg.cluster.topology)
+    device = choose_device(cfg.cluster.device)
+    world = World(Mesh({cfg.method.axis: cfg.devices}), device, cfg.cluster.topology)
     samplers = built(cfg, model, world, tensors or model.tensors())[1]
+    noise, cond = noise.to(device), cond.to(device)
     latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond))[0]
     assert isinstance(latents, Tensor)
-    return latents
+    return latents.cpu()
 
 
 def built(
@@ -63,7 +65,7 @@ def built(
     dits, samplers = [template.clone() for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
         samplers.append(module.build(dit, fabric, cfg.method, scheduler))
-        dit.load(shared, CPU)
+        dit.load(shared, fabric.device)
     return dits, samplers
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from experiments.check import ConfigError
 from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import hardware, versions
+from experiments.environment import gpu_name, hardware, versions
 from experiments.launch import resolved
 from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality
@@ -101,6 +101,7 @@ def quality(cfg: RunConfig, out: Path) -> str:
         one.ended = None if why is None else ("skipped", why)
     able = [one for one in planned if one.ended is None]
     with workers_of(cfg) as pool:
+        gpu = pool.submit(gpu_name, cfg.cluster.device).result()
         measure_equality(able, cfg, model, prompts, out, pool)
     jobs = jobs_of(able, cfg, model, prompts, out)
     controls = control_jobs(jobs, cfg, model, prompts, out)
@@ -119,7 +120,7 @@ def quality(cfg: RunConfig, out: Path) -> str:
         "command": shlex.join(sys.argv),
         "git_commit": git_commit(CONF.parent),
         "versions": versions(),
-        "hardware": hardware(),
+        "hardware": hardware(gpu),
         "config": as_dict(cfg),
         "model": model_facts(model, cfg),
         "interval": "95 % intervals",

@@ -43,7 +43,8 @@ class TrainConfig:
     device: str = "auto"  # auto: cuda when there is one, else cpu
     dtype: str = "bfloat16"  # of the matrix products (autocast); weights and optimisers stay float32
     threads: int = 0  # CPU threads, 0: torch's choice
-    workers: int = 1  # parts of a batch computed at the same time; on a CPU best one per core
+    workers: int = 1  # on a CPU: parts of a batch computed at the same time, best one per core
+    compile: bool | None = None  # torch.compile of the blocks; null: on a GPU, where it pays
     export_only: bool = False  # export what the checkpoint holds, whole training or not
     resume: bool = True  # go on from the checkpoint in the run directory, if there is one
     checkpoint_seconds: float = 150.0
@@ -69,6 +70,10 @@ class Corpus:
     mask: Tensor
     prompts: dict[str, list[str]]
 
+    def to(self, device: torch.device) -> Corpus:
+        """The same on `device`, where batches are drawn."""
+        return Corpus(self.pictures.to(device), self.embeds.to(device), self.mask.to(device), self.prompts)
+
 
 def train(cfg: TrainConfig, out: Path) -> Path:
     """Train, and export the averaged weights; returns the folder that `PixArtTransformer2DModel` loads."""
@@ -88,13 +93,18 @@ def train_on(
     cfg: TrainConfig, out: Path, corpus: Corpus, stop: Callable[[Progress], bool] | None = None
 ) -> Path:
     """`train` on given pictures; `stop` ends it early, after a checkpoint (tests interrupt with it)."""
-    workers = Workers(cfg.workers, cfg.threads)
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     )
+    parts = cfg.workers if device.type == "cpu" else 1
+    workers = Workers(parts, cfg.threads)
     model = build_network(cfg.network, cfg.seed).to(device).train()
     ema = Ema(model, cfg.recipe)
-    optimisers = build_optimisers(model, cfg.recipe, cfg.workers)
+    optimisers = build_optimisers(model, cfg.recipe, parts)
+    if device.type != "cpu" if cfg.compile is None else cfg.compile:
+        for block in model.transformer_blocks:
+            block.compile(dynamic=False)  # one resolution and batch a stage
+    corpus = corpus.to(device)
 
     def loss(*batch: Any) -> Tensor:
         # No cache of cast weights: it is shared by threads, and each weight is used once a step anyway.
@@ -125,18 +135,17 @@ def train_on(
                 factor = stage.rate * learning_rate(progress, at.step, cfg.recipe)
                 set_learning_rate(optimisers, factor, cfg.recipe)
                 batch = draw_batch(cfg, at, stage, pictures, corpus)
-                value = workers.gradients(loss, model, [x.to(device) for x in batch])
+                value = workers.gradients(loss, model, batch)
                 workers.step(optimisers)
                 at.step += 1
                 at.stage_step += 1
                 at.seen += stage.batch
                 at.stage_samples += stage.batch
                 ema.update(model, at.seen, stage.batch)
-                at.seconds += time.perf_counter() - start
                 report.step(at, stage, value, factor)
-                bar.update(
-                    task, completed=at.stage_samples, description=f"{stage.resolution} px, loss {value:.3f}"
-                )
+                at.seconds += time.perf_counter() - start  # after the row, which waits for the device
+                told = f"{stage.resolution} px" + ("" if report.last is None else f", loss {report.last:.3f}")
+                bar.update(task, completed=at.stage_samples, description=told)
                 ended = stop is not None and stop(at)
                 if ended or time.perf_counter() - saved > cfg.checkpoint_seconds:
                     checkpoint.save(out / "checkpoint", at, model, ema.model, optimisers)
@@ -169,26 +178,28 @@ def draw_batch(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x0, noise, t, embeds, mask of the next step: a function of (seed, stage, step) alone, so a resumed run repeats.
 
-    The pictures of a stage come in shuffled rounds (each once per round), one shuffle per round number.
+    The pictures of a stage come in shuffled rounds (each once per round), one shuffle per round number. All is on the
+    device of `pictures`, the noise drawn there: a CPU would draw it more slowly than a GPU learns from it.
     """
-    count = len(pictures)
+    count, device = len(pictures), pictures.device
     places = torch.arange(at.stage_step * stage.batch, (at.stage_step + 1) * stage.batch)
     rounds = {
         int(r): torch.randperm(count, generator=_seeded(cfg, 1, at.stage, int(r))) for r in places // count
     }
     chosen = torch.stack([rounds[int(p) // count][int(p) % count] for p in places])
-    generator = _seeded(cfg, 2, at.stage, at.stage_step)
+    chosen = chosen.to(device)
+    generator = _seeded(cfg, 2, at.stage, at.stage_step, device=device)
     times = draw_times(stage, cfg.recipe, generator)
     x0 = pictures[chosen]
-    noise = torch.randn(x0.shape, generator=generator)
-    empty = torch.rand(stage.batch, generator=generator) < cfg.recipe.empty_prompts
+    noise = torch.randn(x0.shape, generator=generator, device=device)
+    empty = torch.rand(stage.batch, generator=generator, device=device) < cfg.recipe.empty_prompts
     text = torch.where(empty, count, chosen)
     return x0, noise, times, corpus.embeds[text], corpus.mask[text]
 
 
-def _seeded(cfg: TrainConfig, *key: int) -> torch.Generator:
-    """A CPU generator for this purpose, whatever ran before it (the mixing keeps nearby keys apart)."""
+def _seeded(cfg: TrainConfig, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for this purpose, whatever ran before it (the mixing keeps nearby keys apart)."""
     mixed = cfg.seed
     for part in key:
         mixed = (mixed * 6364136223846793005 + part * 1442695040888963407 + 1) % 2**63
-    return torch.Generator().manual_seed(mixed)
+    return torch.Generator(device).manual_seed(mixed)

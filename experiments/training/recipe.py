@@ -91,9 +91,10 @@ def build_network(cfg: NetworkConfig, seed: int) -> PixArtTransformer2DModel:
 
 def draw_times(stage: StageConfig, cfg: RecipeConfig, generator: torch.Generator) -> Tensor:
     """Times [B] in 0..1: one from each B-th part of the distribution, in random order (less noise in the loss)."""
-    batch = stage.batch
+    batch, device = stage.batch, generator.device
     mean = cfg.time_mean if stage.time_mean is None else stage.time_mean
-    ranks = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
+    order = torch.randperm(batch, generator=generator, device=device)
+    ranks = (order + torch.rand(batch, generator=generator, device=device)) / batch
     return torch.sigmoid(mean + cfg.time_std * torch.special.ndtri(ranks.clamp(1e-4, 1 - 1e-4)))
 
 

@@ -27,18 +27,19 @@ class Report:
     def __init__(self, cfg: TrainConfig, out: Path, captions: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.cfg, self.out = cfg, out
-        self.recent: list[float] = []
+        self.recent: list[torch.Tensor] = []
+        self.last: float | None = None  # the loss of the last row
         every = max(1, len(captions) // max(1, cfg.sheet_prompts))
         self.shown = list(range(0, len(captions), every))[: cfg.sheet_prompts]
         self.captions = [captions[k] for k in self.shown]
         self.wandb = self._start_wandb()
 
-    def step(self, at: Progress, stage: StageConfig, loss: float, factor: float) -> None:
-        """After every optimiser step."""
+    def step(self, at: Progress, stage: StageConfig, loss: torch.Tensor, factor: float) -> None:
+        """After every optimiser step; `loss` [] is read once a row, since reading waits for the device."""
         self.recent.append(loss)
         if at.step % self.cfg.log_steps:
             return
-        mean = sum(self.recent) / len(self.recent)
+        self.last = mean = float(torch.stack(self.recent).mean())
         self.recent.clear()
         row = [at.step, at.seen, stage.resolution, mean, factor, round(at.seconds, 1)]
         at.losses.append(row)
@@ -65,7 +66,7 @@ class Report:
             )
         path = self.out / "sheets" / f"samples_{at.seen:07d}.png"
         path.parent.mkdir(exist_ok=True)
-        real = corpus.pictures[self.shown] / 2 + 0.5
+        real = corpus.pictures[self.shown].cpu() / 2 + 0.5
         save_sheet(list(zip(self.captions, made, real, strict=True)), path)
         if self.wandb is not None:
             import wandb

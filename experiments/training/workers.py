@@ -26,17 +26,19 @@ class Workers:
         torch.set_num_threads(inner)  # the setting is one per thread, hence also in the initializer
         self.pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(inner,))
 
-    def gradients(self, loss: Loss, model: nn.Module, batch: Sequence[Tensor]) -> float:
+    def gradients(self, loss: Loss, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """Set `.grad` to the gradient of the mean of loss(model, *batch) [B]; returns that mean.
+
+        The mean is a tensor on the model's device, so that a GPU need not be waited for.
 
         Every tensor of `batch` has B rows. Gradients of the parts are added in order.
         """
         parameters = [p for p in model.parameters() if p.requires_grad]
         rows = len(batch[0])
 
-        def part(tensors: Sequence[Tensor]) -> tuple[float, tuple[Tensor, ...]]:
+        def part(tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
             value = loss(model, *tensors).sum() / rows
-            return value.item(), torch.autograd.grad(value, parameters)
+            return value.detach(), torch.autograd.grad(value, parameters)
 
         pieces = list(zip(*(tensor.tensor_split(self.count) for tensor in batch), strict=True))
         done = list(self.pool.map(part, [piece for piece in pieces if len(piece[0])]))
@@ -44,7 +46,7 @@ class Workers:
             parameter.grad = done[0][1][k]
             for _, others in done[1:]:
                 parameter.grad += others[k]
-        return sum(value for value, _ in done)
+        return torch.stack([value for value, _ in done]).sum()
 
     def step(self, optimisers: Sequence[torch.optim.Optimizer]) -> None:
         """One step of every optimiser, at the same time; they share no weights."""
