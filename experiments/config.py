@@ -44,9 +44,7 @@ class ClusterConfig:
 
     name: str = "local"
     world: str = "local"  # local | sim | plan
-    device: str = (
-        "auto"  # auto | cpu | cuda; sim: of pictures only, what is measured there is measured on the CPU
-    )
+    device: str = "auto"  # auto | cpu | cuda; sim: of pictures, what it measures is CPU seconds
     backend: str = "auto"  # local: auto | gloo | nccl
     timeout_s: float = 600.0  # local: a communication that takes longer is an error
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links

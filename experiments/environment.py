@@ -29,13 +29,6 @@ def hardware(gpu: str | None = None) -> dict[str, Any]:
     }
 
 
-def gpu_name(device: str) -> str | None:
-    """What `cluster.device` is where this runs, None for a CPU. Makes a CUDA context: call it in a worker."""
-    import torch
-
-    return torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None
-
-
 def cpu_name() -> str:
     """The processor's name as Linux reports it, elsewhere Python's."""
     info = Path("/proc/cpuinfo")

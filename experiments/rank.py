@@ -61,9 +61,19 @@ def in_group(cfg: dict[str, Any], program: Callable[[torch.device], None]) -> No
         dist.destroy_process_group()
 
 
+def device_type(name: str) -> str:
+    """`cpu` or `cuda`: `auto` is CUDA where there is one. Makes no CUDA context."""
+    return "cpu" if name == "cpu" or (name == "auto" and not torch.cuda.is_available()) else "cuda"
+
+
+def gpu_name(name: str) -> str | None:
+    """The GPU that `cluster.device` is here, None for a CPU. Makes a CUDA context: to be asked in a worker."""
+    return torch.cuda.get_device_name() if device_type(name) == "cuda" else None
+
+
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. Each rank of a node takes the device of its local rank."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    """Each rank of a node takes the device of its local rank."""
+    if device_type(name) == "cpu":
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from experiments.check import ConfigError
 from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import gpu_name, hardware, versions
+from experiments.environment import hardware, versions
 from experiments.launch import resolved
 from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality
@@ -32,6 +32,7 @@ from experiments.quality.sample import Job, job_of, sample_all, worker_count
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
+from experiments.rank import gpu_name
 from experiments.records import git_commit, replacing, write_json
 from experiments.scaling import on
 

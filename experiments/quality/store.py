@@ -18,6 +18,7 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.quality.settings import Setting
+from experiments.rank import device_type
 from experiments.records import replacing
 
 
@@ -80,6 +81,7 @@ def store_of(
         "weights": weights_sha256,
         "architecture": None if weights_sha256 else [cfg.model.architecture, cfg.model.seed],
         "dtype": cfg.model.dtype,
+        "device": device_type(cfg.cluster.device),
         "prompts": list(prompts),
         "negative_prompt": cfg.negative_prompt,
         "seed": cfg.seed,

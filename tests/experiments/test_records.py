@@ -24,6 +24,17 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_a_copy_without_its_repository_is_told_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIPEFUSION_LAB_COMMIT", raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert records.git_commit(tmp_path) is None
+    monkeypatch.setenv("PIPEFUSION_LAB_COMMIT", "c0ffee")
+    (tmp_path / "copy").mkdir()  # the answer for a folder is kept
+    assert records.git_commit(tmp_path / "copy") == "c0ffee"
+
+
 def test_unserialisable_record_leaves_nothing(tmp_path: Path) -> None:
     circle: dict[str, object] = {}
     circle["self"] = circle

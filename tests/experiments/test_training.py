@@ -113,6 +113,16 @@ def test_the_number_of_workers_changes_only_rounding(corpus: Corpus, tmp_path: P
         torch.testing.assert_close(value, states[1][key], rtol=1e-2, atol=2e-3, msg=key)
 
 
+@pytest.mark.parametrize(("asked", "compiled"), [(None, 0), (False, 0), (True, NETWORK.layers)])
+def test_blocks_are_compiled_where_asked_and_by_default_not_on_a_cpu(
+    asked: bool | None, compiled: int, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block, **options: calls.append(block))
+    train_on(replace(tiny([StageConfig(8, 2, 2)]), compile=asked, device="cpu"), tmp_path, corpus)
+    assert len(set(calls)) == compiled
+
+
 def test_the_training_attention_is_the_stock_one() -> None:
     model = build_network(NETWORK, 0)
     for block in model.transformer_blocks:  # silent at the start, which would hide a wrong cross-attention

@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.quality.equal import measure_equality
 from experiments.quality.measure import QualityConfig, workers_of
-from experiments.quality.sample import Job, in_processes, job_of, sample_all, sample_batch
+from experiments.quality.sample import (
+    Job,
+    in_processes,
+    job_of,
+    sample_all,
+    sample_batch,
+    sample_in_process,
+)
 from experiments.quality.settings import Planned, Setting, StudyConfig
 from experiments.quality.subjects import Prompts
+from experiments.rank import device_type
 from tests.experiments.runs import config
 
 SERIAL = Setting("serial", 1, None, None, 2, 2.0, "shipped", 32)
@@ -27,6 +36,10 @@ def cfg():
     cfg = config("guidance_scale=2", "model.resolution=32", "cluster=sim", "log.progress=false", "seed=5")
     cfg.measure = QualityConfig(studies=[StudyConfig(method=["serial"])], pictures=5, batch=2, workers=1)
     return cfg
+
+
+def on(cfg, device: str):
+    return replace(cfg, cluster=replace(cfg.cluster, device=device))
 
 
 def job(cfg, setting: Setting, pictures: int, out: Path) -> Job:
@@ -70,9 +83,24 @@ def test_other_weights_prompts_or_seeds_are_other_pictures(cfg, tmp_path: Path) 
     one = job(cfg, SERIAL, 2, tmp_path)
     sample_batch(one, cfg, range(2))
     assert job(cfg, SERIAL, 2, tmp_path).missing == []
+    here = device_type("auto")
+    assert job(on(cfg, here), SERIAL, 2, tmp_path).missing == []
+    assert job(on(cfg, "cpu" if here == "cuda" else "cuda"), SERIAL, 2, tmp_path).missing
     assert job(replace(cfg, seed=6), SERIAL, 2, tmp_path).missing
     assert job(replace(cfg, negative_prompt="blurry"), SERIAL, 2, tmp_path).missing
     assert job(replace(cfg, model=replace(cfg.model, seed=1)), SERIAL, 2, tmp_path).missing
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", METHODS)
+def test_pictures_of_a_gpu_are_those_of_a_cpu(cfg, method: str) -> None:
+    setting = replace(SERIAL, method=method, devices=2, patches=2 if method == "pipefusion" else None)
+    made = []
+    for device in ("cpu", "cuda"):
+        run = setting.configure(on(cfg, device))
+        run = replace(run, model=replace(run.model, dtype="float32"), seed=5)
+        made.append(sample_in_process(run, open_model(run.model)))
+    torch.testing.assert_close(made[0], made[1], rtol=1e-3, atol=1e-3)
 
 
 def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg, tmp_path: Path) -> None:
