@@ -115,8 +115,13 @@ def check_prompt_file(cfg: RunConfig) -> None:
 
 
 def check_cluster(cfg: RunConfig) -> None:
-    """Whether a simulated cluster is complete and large enough. Raises ConfigError."""
+    """Whether the device is there, and a simulated cluster complete and large enough. Raises ConfigError."""
+    import torch
+
     cluster = cfg.cluster
+    if cluster.world != "plan" and cluster.device == "cuda" and not torch.cuda.is_available():
+        text = "cuda needs a GPU and a CUDA build of torch, and torch sees none; allowed: auto, cpu"
+        raise ConfigError("cluster.device", text)
     if cluster.world == "plan" and cluster.hardware is None:
         raise ConfigError("cluster.hardware", "null has no costs; allowed: a cluster that names its device")
     node = cluster.topology.devices_per_node
@@ -220,11 +225,26 @@ def check_text(encoder: str, prompt: dict[str, tuple[int, ...]]) -> None:
 
 
 def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
-    """What keeps the method from running this combination; in a sweep a reason to skip it."""
+    """What keeps this combination from running; in a sweep a reason to skip it."""
     from experiments.methods import METHODS
 
     problem = METHODS[cfg.method.name].check(model.shape, cfg.devices, cfg.steps, cfg.method)
-    return None if problem is None else ConfigError(problem.key, problem.message)
+    return ConfigError(problem.key, problem.message) if problem else check_gpus(cfg)
+
+
+def check_gpus(cfg: RunConfig) -> ConfigError | None:
+    """Whether this node has a GPU for each of its ranks."""
+    import torch
+
+    from experiments.rank import device_type
+
+    if cfg.cluster.world != "local" or device_type(cfg.cluster.device) == "cpu":
+        return None
+    ranks, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.devices)), torch.cuda.device_count()
+    if ranks <= gpus:
+        return None
+    text = f"{cfg.devices} puts {ranks} ranks on a node with {gpus} GPUs"
+    return ConfigError("devices", f"{text}; allowed: a GPU for each rank, or cluster.device=cpu")
 
 
 def check_output(run_dir: Path, key: str) -> None:
@@ -243,7 +263,13 @@ def check_output(run_dir: Path, key: str) -> None:
 
 
 def check_world(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
-    """Under torchrun: one run, as many ranks as devices, and one run directory for all. Raises ConfigError."""
+    """No GPU where CPU seconds are measured; under torchrun one run, a rank a device, one run directory for all.
+
+    Raises ConfigError.
+    """
+    if cfg.cluster.world == "sim" and cfg.cluster.device == "cuda":
+        text = "cuda is not what cluster=sim measures, which is CPU seconds; allowed: auto, cpu"
+        raise ConfigError("cluster.device", text)
     world = os.environ.get("WORLD_SIZE")
     if "RANK" not in os.environ or world is None:
         return

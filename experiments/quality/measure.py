@@ -7,13 +7,9 @@ was killed.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +22,10 @@ from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality
 from experiments.quality.latency import latency_rows
 from experiments.quality.networks import open_network
+from experiments.quality.pools import samplers, workers_of
 from experiments.quality.record import finite, model_facts, setting_row, write_images
 from experiments.quality.results import control_rows, results
-from experiments.quality.sample import Job, job_of, sample_all, worker_count
+from experiments.quality.sample import Job, job_of, sample_all
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
@@ -48,7 +45,7 @@ class QualityConfig:
     studies: list[StudyConfig] = field(default_factory=list)
     pictures: int = 2000
     batch: int = 50
-    workers: int | None = None  # processes that sample and look; null: one a core
+    workers: int | None = None  # processes at a time; null: one a core, to sample on GPUs one a GPU
     network: str = "efficientnet_lite0"  # or inception, inception:FILE
     clip: str | None = None  # folder or hub id of a CLIP; null: the shipped emoji scorer
     real: str | None = None  # folder of real pictures; null: what the model was trained on
@@ -101,7 +98,7 @@ def quality(cfg: RunConfig, out: Path) -> str:
         why = why_not(one.setting, cfg)
         one.ended = None if why is None else ("skipped", why)
     able = [one for one in planned if one.ended is None]
-    with workers_of(cfg) as pool:
+    with samplers(cfg) as pool:
         gpu = pool.submit(gpu_name, cfg.cluster.device).result()
         measure_equality(able, cfg, model, prompts, out, pool)
     jobs = jobs_of(able, cfg, model, prompts, out)
@@ -150,16 +147,6 @@ def told(planned: list[Planned]) -> str:
             stream = sys.stdout if how == "skipped" else sys.stderr
             print(f"{how}: {one.setting.key}: {reason}", file=stream, flush=True)
     return status
-
-
-@contextmanager
-def workers_of(cfg: RunConfig) -> Iterator[ProcessPoolExecutor]:
-    """Processes for what can be done side by side."""
-    pool = ProcessPoolExecutor(worker_count(cfg), multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def jobs_of(

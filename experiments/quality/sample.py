@@ -6,11 +6,9 @@ batches side by side. In `cluster=local` the ranks of a setting are processes of
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +24,7 @@ from experiments.config import RunConfig
 from experiments.inputs import make_inputs
 from experiments.models import Model, open_model
 from experiments.pictures import pixels_of
+from experiments.quality.pools import samplers
 from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import Setting
 from experiments.quality.store import Store, store_of
@@ -93,8 +92,7 @@ def sample_all(jobs: Sequence[Job], cfg: RunConfig) -> Failures:
 def in_processes(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:
     """Every missing batch, over a pool of processes."""
     failures: Failures = {}
-    pool = ProcessPoolExecutor(worker_count(cfg), multiprocessing.get_context("spawn"))
-    try:
+    with samplers(cfg) as pool:
         futures: dict[Future[None], tuple[Job, range]] = {
             pool.submit(sample_batch, job, cfg, numbers): (job, numbers)
             for job in jobs
@@ -111,14 +109,7 @@ def in_processes(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, i
                 failures.setdefault(job, (status_of(text), text))
             else:
                 done(job.setting, len(numbers))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return failures
-
-
-def worker_count(cfg: RunConfig) -> int:
-    """Processes at a time: `measure.workers`, or one for each `threads` cores."""
-    return cfg.measure.workers or max(1, (os.cpu_count() or 1) // cfg.threads)
 
 
 def on_ranks(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:

@@ -120,6 +120,30 @@ def test_shipped_defaults_and_every_method_pass() -> None:
     assert len(planned.jobs) == 8
 
 
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert complaint([TINY, "cluster.device=cuda"]).startswith(
+        "cluster.device=cuda needs a GPU and a CUDA build"
+    )
+    cli.check(plan([TINY, "cluster=l40_pcie", "cluster.device=cuda"], False), [])  # predicted: none is needed
+
+
+def test_a_gpu_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert complaint([TINY]).startswith(
+        "devices=4 puts 4 ranks on a node with 2 GPUs; allowed: a GPU for each rank"
+    )
+    assert complaint([TINY, "cluster=sim", "cluster.device=cuda"]).startswith(
+        "cluster.device=cuda is not what"
+    )
+    cli.check(plan([TINY, "cluster.device=cpu"], False), [])
+    cli.check(plan([TINY, "devices=2"], False), [])
+    cli.check(plan([TINY, "devices=2,4"], True), [])  # a sweep skips what does not fit
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # four ranks on two nodes
+    cli.check(plan([TINY], False), [])
+
+
 def test_experiment_is_a_sweep() -> None:
     planned = plan(["experiment=quickstart", TINY])
     assert planned.sweep

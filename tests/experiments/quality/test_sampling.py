@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import torch
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.quality.equal import measure_equality
-from experiments.quality.measure import QualityConfig, workers_of
+from experiments.quality.measure import QualityConfig
+from experiments.quality.pools import take_gpu, workers_of
 from experiments.quality.sample import (
     Job,
     in_processes,
@@ -112,6 +115,15 @@ def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg, tmp_path: P
     assert failures[bad][0] == "failed"
     assert "nonsense" in failures[bad][1]
     assert done == [(SERIAL, 2)]
+
+
+def test_samplers_take_turns_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, ranks = multiprocessing.get_context("spawn").Value("i", 0), []
+    monkeypatch.setenv("LOCAL_RANK", "")
+    for _ in range(3):
+        take_gpu(turn, 2)
+        ranks.append(os.environ["LOCAL_RANK"])
+    assert ranks == ["0", "1", "0"]
 
 
 def test_equality_is_measured_once(cfg, tmp_path: Path) -> None:
