@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,16 @@ def decode(
     from diffusers.image_processor import VaeImageProcessor
 
     vae = load_vae(folder, dtype).to(device)
-    if tiled:
-        vae.enable_tiling()
+    (vae.enable_tiling if tiled else vae.disable_tiling)()
     postprocess = VaeImageProcessor().postprocess
     return [
         postprocess(decode_one(vae, latent.to(device)), output_type="pil")[0] for latent in latents.split(1)
     ]
 
 
+@lru_cache(maxsize=1)
 def load_vae(folder: Path, dtype: torch.dtype) -> Any:
-    """The VAE of a folder, of the class that its config.json names."""
+    """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
     import diffusers
 
     name = json.loads((folder / "vae" / "config.json").read_text())["_class_name"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,19 +17,21 @@ from experiments.records import replacing
 from pipefusion.core.shape import DiTShape
 
 CLASSES = 1000  # of ImageNet; the one after them means "no class"
+Encode = Callable[[RunConfig, Model, Sequence[str], str | None], dict[str, Tensor]]
+"""Run, model, prompts and the negative one (None: no guidance) to the model's prompt tensors."""
 
 
-def make_inputs(cfg: RunConfig, model: Model) -> dict[str, Tensor]:
+def make_inputs(cfg: RunConfig, model: Model, encode: Encode | None = None) -> dict[str, Tensor]:
     """`noise` [B, C, H, W] float32 and the model's prompt tensors, the negative ones too if guidance needs them.
 
     Nothing depends on the method or the number of devices. With a list of seeds a picture depends on its own seed and
-    prompt alone, whatever else is in the batch.
+    prompt alone, whatever else is in the batch. `encode` in place of `encoded`.
     """
     prompts, shape = prompts_of(cfg), model.shape
     inputs = {"noise": draw_noise(shape, cfg.seed, len(prompts))}
     scale = cfg.guidance_scale
     negative = cfg.negative_prompt if shape.guidance == "cfg" and scale is not None and scale > 1 else None
-    return inputs | encoded(cfg, model, prompts, negative)
+    return inputs | (encode or encoded)(cfg, model, prompts, negative)
 
 
 def draw_noise(shape: DiTShape, seed: int | Sequence[int], pictures: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from experiments.records import replacing
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
     from torch import Tensor
 
@@ -34,8 +35,14 @@ def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
     return paths
 
 
-def pictures_of(latents: Tensor, cfg: RunConfig, model: Model) -> list[Image]:
-    """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder."""
+def pictures_of(
+    latents: Tensor, cfg: RunConfig, model: Model, device: torch.device | None = None
+) -> list[Image]:
+    """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder.
+
+    The VAE is on `device`, or on the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be
+    full.
+    """
     import torch
     from PIL import Image
 
@@ -48,16 +55,15 @@ def pictures_of(latents: Tensor, cfg: RunConfig, model: Model) -> list[Image]:
         return [Image.fromarray(picture) for picture in pixels]
     if model.folder is None or not has_vae(model.folder):
         return []
-    # On the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be full.
-    return decode(model.folder, latents, cfg.model.tiled, torch.device("cpu"), torch.float32)
+    return decode(model.folder, latents, cfg.model.tiled, device or torch.device("cpu"), torch.float32)
 
 
-def pixels_of(latents: Tensor, cfg: RunConfig, model: Model) -> Tensor:
+def pixels_of(latents: Tensor, cfg: RunConfig, model: Model, device: torch.device) -> Tensor:
     """The same pictures as one tensor [B, 3, H, W] uint8. Raises ValueError if there are none."""
     import numpy as np
     import torch
 
-    pictures = [np.array(picture.convert("RGB")) for picture in pictures_of(latents, cfg, model)]
+    pictures = [np.array(picture.convert("RGB")) for picture in pictures_of(latents, cfg, model, device)]
     if not pictures:
         raise ValueError("the model has no pictures: its latents are not RGB and its weights have no VAE")
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

@@ -17,6 +17,7 @@ from experiments.quality.evaluate import kept
 from experiments.quality.sample import Job, job_of, sample_in_process
 from experiments.quality.settings import Equality, Planned
 from experiments.quality.subjects import Prompts
+from experiments.quality.texts import encode_all
 
 
 def measure_equality(
@@ -37,10 +38,9 @@ def measure_equality(
         return
     exact = replace(cfg, model=replace(cfg.model, dtype="float32"))
     sides = dict.fromkeys(side for one in claims for side in (one.setting, one.setting.stand_in))
-    asked = {
-        side: pool.submit(latents_of, job_of(side, count, exact, model, prompts, out / "equal"), exact)
-        for side in sides
-    }
+    jobs = {side: job_of(side, count, exact, model, prompts, out / "equal") for side in sides}
+    encode_all(jobs.values(), exact)
+    asked = {side: pool.submit(latents_of, job, exact) for side, job in jobs.items()}
     await_all(asked.values(), "settings that may be equal", cfg.log.progress)
     for one in claims:
         if asked[one.setting].exception() or asked[one.setting.stand_in].exception():
@@ -55,7 +55,7 @@ def latents_of(job: Job, cfg: RunConfig) -> Tensor:
 
     def make() -> dict[str, Tensor]:
         run = job.configure(cfg, range(job.pictures))
-        return {"latents": sample_in_process(run, open_model(run.model))}
+        return {"latents": sample_in_process(run, open_model(run.model), job.texts)}
 
     job.store.folder.mkdir(parents=True, exist_ok=True)
     return kept(job.store.folder / "latents.safetensors", f"{job.store.stamp}|{job.pictures}", make)[

@@ -21,6 +21,7 @@ from experiments.methods import METHODS
 from experiments.models import open_model, scheduler_of
 from experiments.pictures import pixels_of
 from experiments.quality.store import Store
+from experiments.quality.texts import stored
 from experiments.rank import in_group, read_inputs
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
@@ -28,8 +29,13 @@ from pipefusion.core.mesh import Mesh
 Todo = Sequence[tuple[range, RunConfig]]
 
 
-def sample_on_ranks(store: Store, todo: Todo, done: Callable[[int], None]) -> tuple[str, str] | None:
-    """Sample these batches; status and reason if that failed. Raises KeyboardInterrupt."""
+def sample_on_ranks(
+    store: Store, todo: Todo, texts: Path | None, done: Callable[[int], None]
+) -> tuple[str, str] | None:
+    """Sample these batches, prompts from `texts` if there is such a file; status and reason if that failed.
+
+    Raises KeyboardInterrupt.
+    """
     first = todo[0][1]
     batches = [
         {"start": numbers.start, "stop": numbers.stop, "prompts": run.prompt, "seeds": run.seed}
@@ -39,7 +45,7 @@ def sample_on_ranks(store: Store, todo: Todo, done: Callable[[int], None]) -> tu
     folder = open_model(first.model).folder
     if folder is not None:  # a hub id is looked up once, not by every rank
         first = replace(first, model=replace(first.model, weights=str(folder)))
-    config = as_dict(first) | {"batches": batches, "store": kept}
+    config = as_dict(first) | {"batches": batches, "store": kept, "texts": texts and str(texts)}
     with tempfile.TemporaryDirectory() as scratch, watched(store, todo, done):
         try:
             start_ranks(sample_rank, Path(scratch), config, first.devices)
@@ -77,7 +83,7 @@ def watched(store: Store, todo: Todo, done: Callable[[int], None]) -> Iterator[N
 
 def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
     """What each rank runs: its part of the model once, then batch after batch; rank 0 encodes, decodes and writes."""
-    batches, kept = config.pop("batches"), config.pop("store")
+    batches, kept, texts = (config.pop(name) for name in ("batches", "store", "texts"))
     store = Store(Path(kept["folder"]), kept["stamp"], kept["batch"])
 
     def program(device: Any) -> None:
@@ -89,12 +95,12 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
         dit = model.view()
         sampler = module.build(dit, fabric, method, scheduler_of(model, run.scheduler, run.steps))
         dit.load(model.tensors(), device)
-        path = Path(run_dir) / "inputs.safetensors"
+        path, encode = Path(run_dir) / "inputs.safetensors", stored(Path(texts)) if texts else None
         for batch in batches:
             start = time.perf_counter()
             one = replace(run, prompt=batch["prompts"], seed=batch["seeds"])
             if fabric.rank == 0:
-                write_inputs(path, make_inputs(one, model))
+                write_inputs(path, make_inputs(one, model, encode))
             dist.barrier()
             fabric.clear()
             latents = sampler(*read_inputs(path, config["guidance_scale"], device))
@@ -102,8 +108,9 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
             if fabric.rank == 0:
                 assert latents is not None
                 latents = latents.cpu()
+                pictures = pixels_of(latents, one, model, device)
                 numbers = range(batch["start"], batch["stop"])
-                store.write(numbers, latents, pixels_of(latents, one, model), time.perf_counter() - start)
+                store.write(numbers, latents, pictures, time.perf_counter() - start)
             dist.barrier()
 
     in_group(config, program)

@@ -29,7 +29,8 @@ from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import Setting
 from experiments.quality.store import Store, store_of
 from experiments.quality.subjects import Prompts
-from experiments.rank import as_inputs
+from experiments.quality.texts import encode_all, stored, texts_path
+from experiments.rank import as_inputs, choose_device
 from experiments.records import sha256_of
 from experiments.simulate import sample_once
 
@@ -47,6 +48,12 @@ class Job:
     prompts: tuple[str, ...]
     dtype: str
     seed: int
+    texts: Path | None = None  # where the prompts are encoded, None where that is done as they are needed
+
+    @property
+    def used_prompts(self) -> tuple[str, ...]:
+        """The prompts of these pictures, each once."""
+        return self.prompts[: self.pictures]
 
     @property
     def missing(self) -> list[range]:
@@ -67,11 +74,14 @@ def job_of(setting: Setting, count: int, cfg: RunConfig, model: Model, prompts: 
     digest = None if model.folder is None else sha256_of(model.folder / "transformer")
     folder = out / "pictures" / f"{cfg.model.dtype}_seed{cfg.seed}"
     store = store_of(folder, setting, cfg, prompts.texts, digest)
-    return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed)
+    texts = texts_path(out, cfg, model)
+    return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed, texts)
 
 
 def sample_all(jobs: Sequence[Job], cfg: RunConfig) -> Failures:
     """Sample what is missing, with a bar of remaining time. A setting that fails is given up, the others go on."""
+    failures = encode_all([job for job in jobs if job.missing], cfg)
+    jobs = [job for job in jobs if job not in failures]
     wanted = sum(job.pictures * job.setting.steps for job in jobs)
     missing = sum(len(numbers) * job.setting.steps for job in jobs for numbers in job.missing)
     left = TimeRemainingColumn(elapsed_when_finished=True)
@@ -84,9 +94,8 @@ def sample_all(jobs: Sequence[Job], cfg: RunConfig) -> Failures:
         def done(setting: Setting, pictures: int) -> None:
             bar.update(task, advance=pictures * setting.steps, description=setting.key)
 
-        if cfg.cluster.world == "sim":
-            return in_processes(jobs, cfg, done)
-        return on_ranks(jobs, cfg, done)
+        sample = in_processes if cfg.cluster.world == "sim" else on_ranks
+        return failures | sample(jobs, cfg, done)
 
 
 def in_processes(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:
@@ -118,7 +127,7 @@ def on_ranks(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int],
     for job in jobs:
         todo = [(numbers, job.configure(cfg, numbers)) for numbers in job.missing]
         if todo:
-            failure = sample_on_ranks(job.store, todo, partial(done, job.setting))
+            failure = sample_on_ranks(job.store, todo, job.texts, partial(done, job.setting))
             if failure is not None:
                 failures[job] = failure
     return failures
@@ -129,13 +138,15 @@ def sample_batch(job: Job, cfg: RunConfig, numbers: range) -> None:
     torch.set_num_threads(cfg.threads)
     start, run = time.perf_counter(), job.configure(cfg, numbers)
     model = open_model(run.model)
-    latents = sample_in_process(run, model)
-    job.store.write(numbers, latents, pixels_of(latents, run, model), time.perf_counter() - start)
+    latents = sample_in_process(run, model, job.texts)
+    pictures = pixels_of(latents, run, model, choose_device(run.cluster.device))
+    job.store.write(numbers, latents, pictures, time.perf_counter() - start)
 
 
-def sample_in_process(run: RunConfig, model: Model) -> Tensor:
+def sample_in_process(run: RunConfig, model: Model, texts: Path | None) -> Tensor:
     """The latents [B, C, H, W] of one run, its ranks simulated."""
     assert run.guidance_scale is not None
     with torch.inference_mode():
-        noise, cond = as_inputs(make_inputs(run, model), run.guidance_scale)
+        inputs = make_inputs(run, model, stored(texts) if texts else None)
+        noise, cond = as_inputs(inputs, run.guidance_scale)
         return sample_once(run, model, noise, cond)

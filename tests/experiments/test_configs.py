@@ -58,6 +58,12 @@ def test_full_size_has_the_parameters_of_the_published_model(name: str) -> None:
     assert sum(p.numel() for p in transformer.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_model_with_weights_takes_their_own_encoders(path: Path) -> None:
+    # A `text: random` here would stay when weights are given, and the pictures would have nothing to do with prompts.
+    assert "text" not in OmegaConf.load(path)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_tiny_is_the_big_one_in_small(name: str) -> None:
     tiny, big = read(name)["architecture"], read(TINY[name])["architecture"]

@@ -17,6 +17,14 @@ from tests.experiments.tiny_pipelines import save_tiny
 
 SIDE, STEPS = 64, 3
 PROMPTS = {"dit": "golden retriever"}
+MODELS = {
+    "pixart_alpha": "pixart_alpha",
+    "sd3_shifted": "sd3_medium",
+    "flux": "flux_dev",
+    "flux2_klein": "flux2_klein_4b",
+    "hunyuan": "hunyuan_dit",
+    "dit": "dit_xl_2",
+}
 # What its pipeline does by itself, of a distilled model without guidance.
 SCALE = {"flux2_klein": 1.0}
 
@@ -27,7 +35,9 @@ def test_a_run_draws_what_the_pipeline_draws(family: str, tiled: bool, tmp_path:
     folder = save_tiny(family, tmp_path / "weights", with_transformer=True)
     prompt, scale = PROMPTS.get(family, "red apple"), SCALE.get(family, 2.0)
     overrides = [
+        f"model={MODELS[family]}",
         f"model.weights={folder}",
+        "model.dtype=float32",
         "model.architecture=null",
         f"model.tiled={tiled}",
         f"model.resolution={SIDE}",

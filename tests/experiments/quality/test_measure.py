@@ -131,12 +131,11 @@ def test_every_picture_has_its_row_and_a_few_are_kept(measured: Path) -> None:
 def test_a_second_run_makes_no_picture_again(
     parts: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (measured / "pictures").rglob("*.safetensors")}
+    assert [path.name for path in (measured / "texts").iterdir()] == ["float32.safetensors"]
+    before = {path: path.stat().st_mtime_ns for path in measured.rglob("[pt]*/**/*.safetensors")}
     first = json.loads((measured / "quality.json").read_text())["metrics"]
     assert command(monkeypatch, *arguments(parts, measured)) == 0
-    assert before == {
-        path: path.stat().st_mtime_ns for path in (measured / "pictures").rglob("*.safetensors")
-    }
+    assert before == {path: path.stat().st_mtime_ns for path in measured.rglob("[pt]*/**/*.safetensors")}
     assert json.loads((measured / "quality.json").read_text())["metrics"] == first
 
 

@@ -1,0 +1,113 @@
+"""What a pipeline's own text encoders make of the prompts, once for all settings: they can outweigh the transformer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from experiments.agent import status_of
+from experiments.config import RunConfig
+from experiments.inputs import Encode, text_of
+from experiments.models import Model, open_model
+from experiments.quality.pools import samplers
+from experiments.rank import choose_device
+from experiments.records import replacing
+
+if TYPE_CHECKING:
+    from experiments.quality.sample import Failures, Job
+
+NEGATIVE = "negative_"
+
+
+def texts_path(out: Path, cfg: RunConfig, model: Model) -> Path | None:
+    """Where the encoded prompts of pictures of this dtype are kept; None where encoding costs next to nothing."""
+    return out / "texts" / f"{cfg.model.dtype}.safetensors" if text_of(cfg, model) == "own" else None
+
+
+def encode_all(jobs: Iterable[Job], cfg: RunConfig) -> Failures:
+    """Encode the prompts that jobs need and their files do not have, in a process that ends and frees its memory."""
+    wanted: dict[Path, list[Job]] = {}
+    for job in jobs:
+        if job.texts is not None:
+            wanted.setdefault(job.texts, []).append(job)
+    failures: Failures = {}
+    for path, group in wanted.items():
+        prompts = [*dict.fromkeys(text for job in group for text in job.used_prompts)]
+        run = replace(cfg, model=replace(cfg.model, dtype=group[0].dtype))
+        if has(path, run, prompts):
+            continue
+        try:
+            with samplers(cfg) as pool:
+                pool.submit(encode_to, path, run, prompts).result()
+        except Exception as error:  # whatever a foreign folder, or too little memory, has to say
+            text = f"the prompts were not encoded: {type(error).__name__}: {error}".splitlines()[0]
+            failures |= dict.fromkeys(group, (status_of(text), text))
+    return failures
+
+
+def encode_to(path: Path, cfg: RunConfig, prompts: Sequence[str]) -> None:
+    """Write the tensors of prompts [P, ...] and of the negative one [1, ...], computed in float32.
+
+    Embeddings are kept in the model's dtype, which it would round them to anyway.
+    """
+    from experiments.components import encode
+
+    torch.set_num_threads(cfg.threads)
+    model, dtype = open_model(cfg.model), getattr(torch, cfg.model.dtype)
+    assert model.folder is not None
+    negative = cfg.negative_prompt if model.shape.guidance == "cfg" else None
+    found = encode(model.folder, prompts, negative, choose_device(cfg.cluster.device), torch.float32)
+    tensors = {}
+    for name, tensor in found.items():
+        kept = tensor[:1] if name.startswith(NEGATIVE) else tensor
+        tensors[name] = kept.to(dtype if "embeds" in name else kept.dtype).contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"stamp": stamp_of(cfg), "texts": json.dumps(list(prompts))})
+
+
+def has(path: Path, cfg: RunConfig, prompts: Iterable[str]) -> bool:
+    """Whether these prompts are there, encoded by just this."""
+    if not path.is_file():
+        return False
+    with safe_open(path, framework="pt") as file:
+        found = file.metadata() or {}
+    return found.get("stamp") == stamp_of(cfg) and set(prompts) <= set(json.loads(found["texts"]))
+
+
+def stamp_of(cfg: RunConfig) -> str:
+    """Tells one set of encoders and negative prompt from another, by the names and sizes of the encoders' files."""
+    folder = open_model(cfg.model).folder
+    assert folder is not None
+    parts = [*folder.glob("text_encoder*"), *folder.glob("tokenizer*"), *folder.glob("model_index.json")]
+    files = sorted(file for part in parts for file in (part, *part.rglob("*")) if file.is_file())
+    told = [f"{file.relative_to(folder)} {file.stat().st_size}" for file in files]
+    return sha256(json.dumps([cfg.negative_prompt, *told]).encode()).hexdigest()
+
+
+def stored(path: Path) -> Encode:
+    """Prompts as `inputs.encoded` gives them, read from a file of `encode_to`."""
+
+    def read(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str | None) -> dict[str, Tensor]:
+        with safe_open(path, framework="pt") as file:
+            place = {text: k for k, text in enumerate(json.loads(file.metadata()["texts"]))}
+            rows = [place[prompt] for prompt in prompts]
+            found = {}
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                part = file.get_slice(name)
+                if not name.startswith(NEGATIVE):
+                    found[name] = torch.cat([part[row : row + 1] for row in rows])
+                elif negative is not None:
+                    found[name] = torch.cat([part[:1]] * len(rows))
+        return found
+
+    return read
