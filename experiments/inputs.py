@@ -45,10 +45,8 @@ def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str 
     """The prompts as the model's text encoders, the project's own encoder, or seeded numbers have them."""
     text, shape = text_of(cfg, model), model.shape
     if text == "own":
-        from experiments.components import encode
-
         assert model.folder is not None
-        return encode(model.folder, prompts, negative, torch.device("cpu"), torch.float32)
+        return dict(own_prompts(model.folder, tuple(prompts), negative))
 
     def tensors(texts: Sequence[str]) -> dict[str, Tensor]:
         if text == "random":
@@ -69,6 +67,14 @@ def text_of(cfg: RunConfig, model: Model) -> str:
     if cfg.model.text != "auto":
         return cfg.model.text
     return model.facts.get("text_encoder") or ("random" if model.folder is None else "own")
+
+
+@lru_cache(maxsize=4)
+def own_prompts(folder: Path, prompts: tuple[str, ...], negative: str | None) -> dict[str, Tensor]:
+    """Prompts through a pipeline's own encoders, on the CPU; once for all runs of a sweep, as loading takes minutes."""
+    from experiments.components import encode
+
+    return encode(folder, prompts, negative, torch.device("cpu"), torch.float32)
 
 
 @lru_cache(maxsize=64)

@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from experiments import components
 from experiments.config import RunConfig
 from experiments.inputs import make_inputs, write_inputs
 from experiments.models import open_model
 from tests.experiments.runs import config
+from tests.experiments.tiny_pipelines import save_tiny
 
 
 def inputs_of(cfg: RunConfig) -> dict[str, torch.Tensor]:
@@ -48,6 +50,17 @@ def test_depend_on_seed_and_prompt_only() -> None:
     other = inputs_of(config("prompt=a bee"))
     assert torch.equal(first["noise"], other["noise"])
     assert not torch.equal(first["prompt_embeds"], other["prompt_embeds"])
+
+
+def test_runs_of_a_sweep_encode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, calls, encode = save_tiny("pixart_alpha", tmp_path, with_transformer=True), [], components.encode
+    monkeypatch.setattr(components, "encode", lambda *given: calls.append(given) or encode(*given))
+    names = [f"model.weights={folder}", "model.architecture=null", "model.resolution=64"]
+    first, again = (inputs_of(config(*names, f"method={method}")) for method in ("serial", "ring"))
+    assert len(calls) == 1
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    inputs_of(config(*names, "prompt=a bee"))
+    assert len(calls) == 2
 
 
 def test_a_picture_depends_on_its_seed_alone() -> None:
