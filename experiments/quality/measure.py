@@ -22,14 +22,13 @@ from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality
 from experiments.quality.latency import latency_rows
 from experiments.quality.networks import open_network
-from experiments.quality.pools import samplers, workers_of
+from experiments.quality.pools import samplers, sampling_gpu, workers_of
 from experiments.quality.record import finite, model_facts, setting_row, write_images
 from experiments.quality.results import control_rows, results
 from experiments.quality.sample import Job, job_of, sample_all
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
-from experiments.rank import gpu_name
 from experiments.records import git_commit, replacing, write_json
 from experiments.scaling import on
 
@@ -99,7 +98,6 @@ def quality(cfg: RunConfig, out: Path) -> str:
         one.ended = None if why is None else ("skipped", why)
     able = [one for one in planned if one.ended is None]
     with samplers(cfg) as pool:
-        gpu = pool.submit(gpu_name, cfg.cluster.device).result()
         measure_equality(able, cfg, model, prompts, out, pool)
     jobs = jobs_of(able, cfg, model, prompts, out)
     controls = control_jobs(jobs, cfg, model, prompts, out)
@@ -118,7 +116,7 @@ def quality(cfg: RunConfig, out: Path) -> str:
         "command": shlex.join(sys.argv),
         "git_commit": git_commit(CONF.parent),
         "versions": versions(),
-        "hardware": hardware(gpu),
+        "hardware": hardware(sampling_gpu(cfg)),
         "config": as_dict(cfg),
         "model": model_facts(model, cfg),
         "interval": "95 % intervals",

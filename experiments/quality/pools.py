@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiments.config import RunConfig
-from experiments.rank import device_type
+from experiments.rank import device_type, gpu_name
 
 Pool = AbstractContextManager[ProcessPoolExecutor]
 
@@ -34,6 +34,14 @@ def samplers(cfg: RunConfig) -> Pool:
     gpus = torch.cuda.device_count()
     turn = multiprocessing.get_context("spawn").Value("i", 0)
     return pool_of(cfg.measure.workers or gpus, take_gpu, (turn, gpus))
+
+
+def sampling_gpu(cfg: RunConfig) -> str | None:
+    """The name of the GPU that pictures are sampled on, asked in a process that samples; None on the CPU."""
+    if device_type(cfg.cluster.device) == "cpu":
+        return None
+    with samplers(cfg) as pool:
+        return pool.submit(gpu_name, cfg.cluster.device).result()
 
 
 @contextmanager
