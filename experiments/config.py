@@ -44,7 +44,7 @@ class ClusterConfig:
 
     name: str = "local"
     world: str = "local"  # local | sim | plan
-    device: str = "auto"  # auto | cpu | cuda; sim: of pictures, what it measures is CPU seconds
+    device: str = "auto"  # auto | cpu | cuda; sim: where pictures are sampled, its seconds are a CPU's
     backend: str = "auto"  # local: auto | gloo | nccl
     timeout_s: float = 600.0  # local: a communication that takes longer is an error
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links

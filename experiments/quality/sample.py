@@ -52,7 +52,7 @@ class Job:
 
     @property
     def used_prompts(self) -> tuple[str, ...]:
-        """The prompts of these pictures, each once."""
+        """The prompts of these pictures."""
         return self.prompts[: self.pictures]
 
     @property

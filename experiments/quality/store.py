@@ -82,6 +82,7 @@ def store_of(
         "architecture": None if weights_sha256 else [cfg.model.architecture, cfg.model.seed],
         "dtype": cfg.model.dtype,
         "device": device_type(cfg.cluster.device),
+        "text": cfg.model.text,
         "prompts": list(prompts),
         "negative_prompt": cfg.negative_prompt,
         "seed": cfg.seed,

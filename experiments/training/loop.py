@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+from experiments.rank import device_type
 from experiments.text import encode_prompts
 from experiments.training import checkpoint, data
 from experiments.training.checkpoint import Progress
@@ -93,9 +94,7 @@ def train_on(
     cfg: TrainConfig, out: Path, corpus: Corpus, stop: Callable[[Progress], bool] | None = None
 ) -> Path:
     """`train` on given pictures; `stop` ends it early, after a checkpoint (tests interrupt with it)."""
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
-    )
+    device = torch.device(device_type("auto") if cfg.device == "auto" else cfg.device)
     parts = cfg.workers if device.type == "cpu" else 1
     workers = Workers(parts, cfg.threads)
     model = build_network(cfg.network, cfg.seed).to(device).train()

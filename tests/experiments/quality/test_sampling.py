@@ -90,6 +90,7 @@ def test_other_weights_prompts_or_seeds_are_other_pictures(cfg, tmp_path: Path) 
     assert job(on(cfg, here), SERIAL, 2, tmp_path).missing == []
     assert job(on(cfg, "cpu" if here == "cuda" else "cuda"), SERIAL, 2, tmp_path).missing
     assert job(replace(cfg, seed=6), SERIAL, 2, tmp_path).missing
+    assert job(replace(cfg, model=replace(cfg.model, text="minilm")), SERIAL, 2, tmp_path).missing
     assert job(replace(cfg, negative_prompt="blurry"), SERIAL, 2, tmp_path).missing
     assert job(replace(cfg, model=replace(cfg.model, seed=1)), SERIAL, 2, tmp_path).missing
 
@@ -102,7 +103,7 @@ def test_pictures_of_a_gpu_are_those_of_a_cpu(cfg, method: str) -> None:
     for device in ("cpu", "cuda"):
         run = setting.configure(on(cfg, device))
         run = replace(run, model=replace(run.model, dtype="float32"), seed=5)
-        made.append(sample_in_process(run, open_model(run.model)))
+        made.append(sample_in_process(run, open_model(run.model), None))
     torch.testing.assert_close(made[0], made[1], rtol=1e-3, atol=1e-3)
 
 
