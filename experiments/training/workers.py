@@ -23,8 +23,14 @@ class Workers:
         """`count` parts of a batch; `threads` CPU threads in all (0: torch's choice)."""
         self.count = count
         inner = max(1, (threads or torch.get_num_threads()) // count)
-        torch.set_num_threads(inner)  # the setting is one per thread, hence also in the initializer
-        self.pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(inner,))
+
+        def prepare() -> None:
+            torch.set_num_threads(inner)
+            # Trained attention is peaked: many of its weights are below 1e-38, where a CPU is slow.
+            torch.set_flush_denormal(True)
+
+        torch.set_num_threads(inner)  # both settings are of one thread, hence also in the initializer
+        self.pool = ThreadPoolExecutor(count, initializer=prepare)
 
     def gradients(self, loss: Loss, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
         """Set `.grad` to the gradient of the mean of loss(model, *batch) [B]; returns that mean.

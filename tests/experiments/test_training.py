@@ -1,6 +1,7 @@
 """The recipe on a tiny model and made-up pictures: it learns, resumes exactly, exports, and scores as it should."""
 
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from experiments.training.checkpoint import Progress
 from experiments.training.data import DataConfig, PackageConfig, choose, fetch, quotas, resize
@@ -18,6 +20,7 @@ from experiments.training.loop import Corpus, TrainConfig, draw_batch, train, tr
 from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
 from experiments.training.sampling import draw_noise, sample
 from experiments.training.score import ScoreConfig, closeness, score
+from experiments.training.workers import Workers
 
 NETWORK = NetworkConfig(layers=2, heads=2, head_dim=16, resolution=16, base_resolution=8, caption_channels=8)
 
@@ -111,6 +114,22 @@ def test_the_number_of_workers_changes_only_rounding(corpus: Corpus, tmp_path: P
         states.append(load_file(tmp_path / str(workers) / "checkpoint" / "state.safetensors"))
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=1e-2, atol=2e-3, msg=key)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="torch.set_flush_denormal needs x86-64")
+def test_the_smallest_numbers_are_zero_in_every_worker() -> None:
+    """Peaked attention is full of them, and a CPU takes many times longer for each."""
+    smallest = torch.full((8,), 1e-40)
+
+    def product(model: nn.Module, x: Tensor) -> Tensor:
+        kept.append((x * 0.5).count_nonzero())
+        return model(x[:, None])[:, 0]
+
+    for count in (1, 3):
+        kept: list[Tensor] = []
+        Workers(count).gradients(product, nn.Linear(1, 1), (smallest,))
+        assert [int(k) for k in kept] == [0] * count
+    assert (smallest * 0.5).count_nonzero() == 8  # elsewhere nothing is flushed
 
 
 @pytest.mark.parametrize(("asked", "compiled"), [(None, 0), (False, 0), (True, NETWORK.layers)])
