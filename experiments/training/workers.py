@@ -29,7 +29,7 @@ class Workers:
             # Trained attention is peaked: many of its weights are below 1e-38, where a CPU is slow.
             torch.set_flush_denormal(True)
 
-        torch.set_num_threads(inner)  # both settings are of one thread, hence also in the initializer
+        torch.set_num_threads(inner)  # each setting is of one thread, hence `prepare` in those of the pool
         self.pool = ThreadPoolExecutor(count, initializer=prepare)
 
     def gradients(self, loss: Loss, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
