@@ -24,7 +24,7 @@ import diffusers
 import torch
 from rich.progress import track
 
-from experiments.check import CHOICES, ConfigError, nearest
+from experiments.check import CHOICES, ConfigError, check_known, check_least, config_names
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.launch import resolved
@@ -78,20 +78,9 @@ class Account:
 
 def check_accounting(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
-    options: AccountingConfig = cfg.measure
-    models = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-    known = {"models": (options.models, models), "methods": (options.methods, [*METHODS])}
-    known["dtype"] = ([options.dtype], [*CHOICES["model.dtype"]])
-    for key, (names, allowed) in known.items():
-        for name in names:
-            if name not in allowed:
-                text = f"{name} is unknown{nearest(name, allowed)}; allowed: {', '.join(allowed)}"
-                raise ConfigError(f"measure.{key}", text)
-    for key, least in {"models": None, "methods": None, "devices": 1, "resolutions": 1, "warmups": 0}.items():
-        values = getattr(options, key)
-        if not values or (least is not None and min(values) < least):
-            numbers = "" if least is None else f" of numbers from {least} on"
-            raise ConfigError(f"measure.{key}", f"{values} leaves nothing to count; allowed: a list{numbers}")
+    names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
+    check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
+    check_least(cfg, {"measure.devices": 1, "measure.resolutions": 1, "measure.warmups": 0})
     if cfg.cluster.world != "plan":
         text = f"{cfg.cluster.name} runs on real tensors; allowed: a cluster of named hardware"
         raise ConfigError("cluster", text)

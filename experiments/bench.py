@@ -26,6 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from experiments.agent import RunFailed, prepare, start_ranks
+from experiments.check import ConfigError, check_least, check_model, check_values, listed, nearest
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
 from experiments.methods import METHODS
@@ -66,6 +67,47 @@ class BenchConfig:
     rounds: int = 3
     cases: list[BenchCase] = field(default_factory=list)
     headline: str = "pipefusion M=4 W=1 S=50"
+
+
+def check_bench(cfg: RunConfig) -> None:
+    """Cases that cannot run or have no serial to be compared with, a model that is none. Raises ConfigError."""
+    options: BenchConfig = cfg.measure
+    check_values(cfg)
+    check_least(cfg, {"measure.rounds": 1})
+    model = check_model(cfg)
+    if not isinstance(cfg.seed, int):
+        raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number")
+    if {*dict(model.shape.prompt)} != {"prompt_embeds", "prompt_mask"}:
+        raise ConfigError(
+            "model", f"{cfg.model.name} takes more or less than masked text; allowed: as pixart_alpha"
+        )
+    names = [case.name for case in listed(cfg, "measure.cases")]
+    for index, case in enumerate(options.cases):
+        key = f"measure.cases.{index}"
+        if case.method == DIFFUSERS:
+            if model.class_name != "PixArtTransformer2DModel":
+                raise ConfigError(
+                    f"{key}.method", f"{DIFFUSERS} runs PixArt alone; allowed: {', '.join(METHODS)}"
+                )
+        elif case.method not in METHODS:
+            text = f"{case.method!r} is unknown{nearest(case.method, METHODS)}"
+            raise ConfigError(f"{key}.method", f"{text}; allowed: {', '.join([*METHODS, DIFFUSERS])}")
+        else:
+            devices = 1 if case.method == "serial" else DEVICES
+            problem = METHODS[case.method].check(model.shape, devices, case.steps, settings(case))
+            if problem:
+                raise ConfigError(f"{key}: {problem.key}", problem.message)
+        if f"serial S={case.steps}" not in names:
+            text = f"{case.steps} has no serial case to be compared with; allowed: the steps of one"
+            raise ConfigError(f"{key}.steps", text)
+    if options.headline not in names:
+        raise ConfigError("measure.headline", f"{options.headline!r} is no case; allowed: {', '.join(names)}")
+
+
+def settings(case: BenchCase) -> Any:
+    """The configuration of a case's method."""
+    keys = {"patches": case.patches, "warmup": case.warmup}
+    return METHODS[case.method].Config(**{key: value for key, value in keys.items() if value is not None})
 
 
 def bound(case: BenchCase, devices: int) -> float | None:
@@ -208,9 +250,7 @@ def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditionin
         return lambda: None
     if case.method == DIFFUSERS:
         return plain_diffusers(case, model, noise, cond, chosen)
-    module = METHODS[case.method]
-    keys = {"patches": case.patches, "warmup": case.warmup}
-    cfg = module.Config(**{key: value for key, value in keys.items() if value is not None})
+    module, cfg = METHODS[case.method], settings(case)
     mesh = Mesh({cfg.axis: 1 if alone else DEVICES})
     fabric = SilentFabric(mesh, 0, CPU) if alone else LocalFabric(mesh, CPU)
     dit = model.view()

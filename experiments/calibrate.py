@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from experiments.agent import prepare, start_ranks
-from experiments.check import ConfigError
+from experiments.check import ConfigError, check_least
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import hardware, versions
 from experiments.rank import choose_device, synchronise
@@ -51,9 +51,10 @@ class CalibrateConfig:
 def check_calibrate(cfg: RunConfig) -> None:
     """Raises ConfigError for sizes that cannot be timed."""
     options: CalibrateConfig = cfg.measure
-    if options.hidden % options.heads or options.repeats < 1 or options.tokens < 1:
-        text = f"{options.hidden} is not a multiple of measure.heads={options.heads}, or a size is below 1"
-        raise ConfigError("measure.hidden", f"{text}; allowed: positive sizes that divide")
+    check_least(cfg, {f"measure.{key}": 1 for key in ("heads", "hidden", "repeats", "tokens")})
+    if options.hidden % options.heads:
+        text = f"{options.hidden} is not a multiple of measure.heads={options.heads}; allowed: its multiples"
+        raise ConfigError("measure.hidden", text)
 
 
 def calibrate(cfg: RunConfig, out: Path) -> str:

@@ -6,12 +6,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config import RunConfig, prompts_of
+from experiments.config import CONF, LatencyConfig, RunConfig, prompts_of
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -30,8 +30,6 @@ AT_LEAST: dict[str, float] = {
     "images_per_prompt": 1,
     "threads": 1,
     "model.resolution": 1,
-    "measure.repeats": 1,
-    "measure.warmup_runs": 0,
     "cluster.timeout_s": 1,
     "cluster.topology.devices_per_node": 1,
     "cluster.topology.roots": 1,
@@ -57,16 +55,10 @@ def check_values(cfg: RunConfig) -> None:
     """Values that are wrong for every model and method. Raises ConfigError."""
     from experiments.methods import METHODS
 
-    for key, low in AT_LEAST.items():
-        value = lookup(cfg, key)
-        if value is not None and not value >= low:
-            raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
-    for key, allowed in CHOICES.items():
-        value = lookup(cfg, key)
-        if value not in allowed:
-            raise ConfigError(
-                key, f"{value!r} is unknown{nearest(value, allowed)}; allowed: {', '.join(allowed)}"
-            )
+    check_least(cfg, AT_LEAST)
+    if isinstance(cfg.measure, LatencyConfig):
+        check_least(cfg, {"measure.repeats": 1, "measure.warmup_runs": 0})
+    check_known(cfg, CHOICES)
     scale = cfg.guidance_scale
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise ConfigError(
@@ -86,6 +78,39 @@ def check_values(cfg: RunConfig) -> None:
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
     check_cluster(cfg)
+
+
+def check_least(cfg: Any, least: Mapping[str, float]) -> None:
+    """Numbers below what is allowed, and lists of numbers that are empty or have such. Raises ConfigError.
+
+    `least` is by dotted key; a value of None is none to check.
+    """
+    for key, low in least.items():
+        for value in listed(cfg, key):
+            if value is not None and not value >= low:
+                raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
+
+
+def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
+    """Names that do not exist, and lists of names that are empty or have such. Raises ConfigError."""
+    for key, names in allowed.items():
+        for value in listed(cfg, key):
+            if value not in names:
+                text = f"{value!r} is unknown{nearest(str(value), names)}; allowed: {', '.join(names)}"
+                raise ConfigError(key, text)
+
+
+def listed(cfg: Any, key: str) -> list[Any]:
+    """The values of a list, or the one of another key. Raises ConfigError for an empty list."""
+    value = lookup(cfg, key)
+    if value == []:
+        raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
+    return value if isinstance(value, list) else [value]
+
+
+def config_names(group: str) -> list[str]:
+    """The configurations of a group: the files of `conf/GROUP`."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def check_seed(cfg: RunConfig) -> None:

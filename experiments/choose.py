@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.check import ConfigError, check_model, check_values
+from experiments.check import ConfigError, check_known, check_least, check_model, check_values
 from experiments.config import CONF, LatencyConfig, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.launch import resolved
@@ -51,14 +51,10 @@ def check_plan(cfg: RunConfig) -> None:
     options: PlanConfig = cfg.measure
     if cfg.cluster.world != "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} has no costs; allowed: a cluster of named hardware")
-    for name in options.methods:
-        if name not in METHODS:
-            raise ConfigError("measure.methods", f"{name!r} is unknown; allowed: {', '.join(METHODS)}")
-    for key in ("methods", "devices", "patches", "warmups", "splits"):
-        if not getattr(options, key):
-            raise ConfigError(
-                f"measure.{key}", "[] leaves nothing to plan; allowed: a list with something in it"
-            )
+    check_known(cfg, {"measure.methods": METHODS})
+    check_least(cfg, {"measure.devices": 1, "measure.patches": 1, "measure.warmups": 0, "measure.workers": 1})
+    if not options.splits:
+        raise ConfigError("measure.splits", "[] leaves nothing to do; allowed: a list of one or more")
     for resolution in resolutions_of(cfg):
         model = replace(cfg.model, resolution=resolution)
         one = replace(cfg, model=model, devices=1, measure=LatencyConfig())

@@ -15,6 +15,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from experiments import records
 from experiments.agent import prepare
@@ -91,7 +92,10 @@ def check(planned: Plan, overrides: list[str]) -> None:
     from experiments.measures import MEASURES
 
     for job in planned.jobs:
-        cfg = from_hydra(job)
+        try:
+            cfg = from_hydra(job)
+        except MissingMandatoryValue as error:
+            raise ConfigError(str(error.full_key), "??? has to be given; allowed: a value") from None
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         check_output(Path(OmegaConf.select(job, key)), key)
         measure = MEASURES[cfg.measure.name]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.check import ConfigError
+from experiments.check import ConfigError, check_known, config_names
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, from_hydra
 from experiments.launch import resolved
@@ -32,6 +32,8 @@ from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
 
+FITTED = ("bandwidth", "latency_s", "call_s", "efficiency", "congestion")
+PLACES = ("port", "root", "card")
 GRID = np.geomspace(0.05, 1.0, 400)
 
 
@@ -56,6 +58,47 @@ class FitConfig:
     devices: list[str] = field(default_factory=lambda: ["t4", "l20", "l40", "a100"])
     borrow: list[str] = field(default_factory=lambda: ["h100", "h200"])
     links: list[LinkFit] = field(default_factory=list)
+
+
+def check_fit(cfg: RunConfig) -> None:
+    """Devices, links and rows that do not exist, devices without rows of their own. Raises ConfigError."""
+    options: FitConfig = cfg.measure
+    check_known(cfg, {"measure.devices": config_names("device")})
+    for name in options.borrow:
+        if name not in config_names("device"):
+            raise ConfigError(
+                "measure.borrow", f"{name!r} is unknown; allowed: {', '.join(config_names('device'))}"
+            )
+    rows = rows_of(cfg)
+    for name in options.devices:
+        if not alone(rows, name):
+            text = f"{name} has no published row of one GPU with {cfg.model.name}; allowed: measure.borrow"
+            raise ConfigError("measure.devices", text)
+    for index, link in enumerate(options.links):
+        key = f"measure.links.{index}"
+        for name in (link.name, *link.also):
+            if name not in config_names("link"):
+                text = f"{name!r} is unknown; allowed: {', '.join(config_names('link'))}"
+                raise ConfigError(f"{key}.name", text)
+        if link.key not in FITTED:
+            raise ConfigError(f"{key}.key", f"{link.key!r} is unknown; allowed: {', '.join(FITTED)}")
+        if link.place not in PLACES:
+            raise ConfigError(f"{key}.place", f"{link.place!r} is unknown; allowed: {', '.join(PLACES)}")
+        if link.row not in [target.row_id for target in rows if target.published_s]:
+            text = f"{link.row!r} is no published latency of {cfg.model.name}; allowed: FILE:LINE"
+            raise ConfigError(f"{key}.row", text)
+        if not link.low < link.high:
+            raise ConfigError(f"{key}.low", f"{link.low} is not below high={link.high}; allowed: less")
+
+
+def rows_of(cfg: RunConfig) -> list[Target]:
+    """The published runs of the model."""
+    return [target for target in targets() if target.model == cfg.model.name]
+
+
+def alone(rows: Sequence[Target], device: str) -> list[Target]:
+    """Those of one such GPU."""
+    return [t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == device and t.published_s]
 
 
 def config_of(target: Target, patches: int | None = None) -> tuple[RunConfig, Model]:
@@ -107,24 +150,18 @@ def fit_device(
 def fit(cfg: RunConfig, out: Path) -> str:
     """Fit everything that `measure` names, write the files, and say what was found; returns the run's status."""
     options: FitConfig = cfg.measure
-    rows = [target for target in targets() if target.model == cfg.model.name]
+    rows = rows_of(cfg)
     fitted: list[tuple[float, float]] = []
     for name in options.devices:
-        alone = [
-            t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == name and t.published_s
-        ]
-        if not alone:
-            raise ConfigError(
-                "measure.devices", f"{name} has no published row of one GPU; allowed: measure.borrow"
-            )
-        configs = [config_of(target) for target in alone]
+        mine = alone(rows, name)
+        configs = [config_of(target) for target in mine]
         device = configs[0][0].cluster.hardware
         assert device is not None
         ops = {model.resolution: step_ops(each, model) for each, model in configs}
-        seconds = [target.published_s / target.steps for target in alone if target.published_s]
-        matmul, attention, errors = fit_device(device, [ops[t.resolution] for t in alone], seconds)
+        seconds = [target.published_s / target.steps for target in mine if target.published_s]
+        matmul, attention, errors = fit_device(device, [ops[t.resolution] for t in mine], seconds)
         fitted.append((matmul, attention))
-        ids = [target.row_id for target in alone]
+        ids = [target.row_id for target in mine]
         write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), ids)
         worst = max(map(abs, errors))
         print(

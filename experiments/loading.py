@@ -26,7 +26,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from experiments.check import CHOICES, ConfigError, check_model, first_line, nearest
+from experiments.check import CHOICES, ConfigError, check_known, check_least, check_model, first_line
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
 from experiments.methods import METHODS
@@ -65,20 +65,8 @@ class LoadingConfig:
 def check_loading(cfg: RunConfig) -> None:
     """Names and numbers that measure nothing, a model that is none, a full disk. Raises ConfigError."""
     options: LoadingConfig = cfg.measure
-    for name in options.methods:
-        if name not in METHODS:
-            text = f"{name} is unknown{nearest(name, METHODS)}; allowed: {', '.join(METHODS)}"
-            raise ConfigError("measure.methods", text)
-    for key in ("methods", "devices"):
-        if not getattr(options, key):
-            raise ConfigError(f"measure.{key}", "[] leaves nothing to measure; allowed: one or more")
-    if min(options.devices) < 1:
-        raise ConfigError("measure.devices", f"{min(options.devices)} is too small; allowed: 1 or more")
-    if options.stored not in CHOICES["model.dtype"]:
-        near, allowed = nearest(options.stored, CHOICES["model.dtype"]), ", ".join(CHOICES["model.dtype"])
-        raise ConfigError("measure.stored", f"{options.stored!r} is unknown{near}; allowed: {allowed}")
-    if options.file_bytes < 1:
-        raise ConfigError("measure.file_bytes", f"{options.file_bytes} is too small; allowed: 1 or more")
+    check_known(cfg, {"measure.methods": METHODS, "measure.stored": CHOICES["model.dtype"]})
+    check_least(cfg, {"measure.devices": 1, "measure.file_bytes": 1})
     model = check_model(cfg)
     folder = kept_in(options)
     if folder is None or cfg.model.weights is not None or not written(folder):

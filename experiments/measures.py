@@ -11,24 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.accounting import AccountingConfig, accounting, check_accounting
-from experiments.bench import BenchConfig, bench
+from experiments.bench import BenchConfig, bench, check_bench
 from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
 from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
 from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
-from experiments.fit import FitConfig, fit
+from experiments.fit import FitConfig, check_fit, fit
 from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
-from experiments.predict import PredictConfig, predict
+from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.measure import QualityConfig, check_quality, quality
 from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
 from experiments.scaling import ScalingConfig, check_scaling, scaling
 from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
-from experiments.text_variants import TextVariantsConfig, text_variants
+from experiments.text_variants import TextVariantsConfig, check_text_variants, text_variants
+from experiments.training.check import check_score, check_train
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
-from experiments.worlds import WorldsConfig, worlds
+from experiments.worlds import WorldsConfig, check_worlds, worlds
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,21 @@ def run_score(cfg: RunConfig, out: Path) -> str:
 MEASURES: dict[str, Measure] = {
     "latency": Measure(LatencyConfig),
     "accounting": Measure(AccountingConfig, accounting, check_accounting),
-    "bench": Measure(BenchConfig, bench),
+    "bench": Measure(BenchConfig, bench, check_bench),
     "calibrate": Measure(CalibrateConfig, calibrate, check_calibrate),
     "conformance": Measure(ConformanceConfig, conformance, check_conformance),
-    "fit": Measure(FitConfig, fit),
+    "fit": Measure(FitConfig, fit, check_fit),
     "loading": Measure(LoadingConfig, loading, check_loading),
-    "params": Measure(ParamsConfig, params, lambda cfg: check_params(cfg.measure)),
+    "params": Measure(ParamsConfig, params, check_params),
     "perturb": Measure(PerturbConfig, perturb, check_perturb),
     "plan": Measure(PlanConfig, choose, check_plan),
-    "predict": Measure(PredictConfig, predict),
+    "predict": Measure(PredictConfig, predict, check_predict),
     "quality": Measure(QualityConfig, quality, check_quality),
     "scaling": Measure(ScalingConfig, scaling, check_scaling),
     "staleness": Measure(StalenessConfig, staleness, check_staleness),
-    "text_variants": Measure(TextVariantsConfig, text_variants),
-    "train": Measure(TrainConfig, run_train, told=False),
-    "score": Measure(ScoreConfig, run_score),
+    "text_variants": Measure(TextVariantsConfig, text_variants, check_text_variants),
+    "train": Measure(TrainConfig, run_train, check_train, told=False),
+    "score": Measure(ScoreConfig, run_score, check_score),
     "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
-    "worlds": Measure(WorldsConfig, worlds),
+    "worlds": Measure(WorldsConfig, worlds, check_worlds),
 }

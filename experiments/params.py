@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.check import ConfigError, nearest
+from experiments.check import ConfigError, check_known, check_least, config_names
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.methods import METHODS
@@ -56,19 +56,14 @@ class ParamsConfig:
     summary: list[int] = field(default_factory=lambda: [4, 8])
 
 
-def check_params(options: ParamsConfig) -> None:
+def check_params(cfg: RunConfig) -> None:
     """Names that do not exist, and numbers that count nothing. Raises ConfigError."""
-    known = {"models": sorted(path.stem for path in (CONF / "model").glob("*.yaml")), "methods": [*METHODS]}
-    for key, names in known.items():
-        for name in getattr(options, key):
-            if name not in names:
-                text = f"{name} is unknown{nearest(name, names)}; allowed: {', '.join(names)}"
-                raise ConfigError(f"measure.{key}", text)
+    options: ParamsConfig = cfg.measure
+    check_known(cfg, {"measure.models": config_names("model"), "measure.methods": [*METHODS]})
     if options.literal.model not in options.models:
         text = f"{options.literal.model} is not measured; allowed: {', '.join(options.models)}"
         raise ConfigError("measure.literal.model", text)
-    if options.most_devices < 1:
-        raise ConfigError("measure.most_devices", f"{options.most_devices} is too small; allowed: 1 or more")
+    check_least(cfg, {"measure.most_devices": 1, "measure.summary": 1})
     if not 1 <= options.literal.devices <= options.most_devices:
         text = f"{options.literal.devices} is not measured; allowed: 1..{options.most_devices}"
         raise ConfigError("measure.literal.devices", text)

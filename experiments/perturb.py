@@ -23,7 +23,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from experiments.check import ConfigError, check_model
+from experiments.check import ConfigError, check_least, check_model
 from experiments.config import RunConfig, as_dict
 from experiments.inputs import random_prompts
 from experiments.methods import METHODS
@@ -73,9 +73,7 @@ class PerturbConfig:
 def check_perturb(cfg: RunConfig) -> None:
     """Raises ConfigError for numbers that leave nothing to run."""
     options: PerturbConfig = cfg.measure
-    for key in ("schedules", "steps"):
-        if getattr(options, key) < 1:
-            raise ConfigError(f"measure.{key}", f"{getattr(options, key)} is too small; allowed: 1 or more")
+    check_least(cfg, {"measure.schedules": 1, "measure.kills": 0, "measure.steps": 1})
     if not grid(options, check_model(cfg)):
         raise ConfigError(
             "measure.devices", f"{options.devices} leaves no case; allowed: what a method can run on"

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.progress import track
 
+from experiments.check import ConfigError
 from experiments.config import CONF, ClusterConfig, RunConfig
 from experiments.environment import versions
 from experiments.fit import config_of
@@ -27,6 +28,17 @@ class PredictConfig:
 
     name: str = "predict"
     only: str = ""
+
+
+def check_predict(cfg: RunConfig) -> None:
+    """Raises ConfigError where no row begins so."""
+    only = cfg.measure.only
+    rows = [*(target.row_id for target in targets()), *unpredicted()]
+    if not any(row.startswith(only) for row in rows):
+        files = ", ".join(sorted({row.split(":")[0] for row in rows}))
+        raise ConfigError(
+            "measure.only", f"{only!r} begins no row; allowed: FILE:LINE or its beginning, of {files}"
+        )
 
 
 def predict(cfg: RunConfig, out: Path) -> str:

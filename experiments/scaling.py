@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.check import ConfigError, nearest
+from experiments.check import ConfigError, config_names, nearest
 from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, RunConfig, as_dict, from_hydra
@@ -84,7 +84,7 @@ def check_scaling(cfg: RunConfig) -> None:
 
 def check_names(names: list[str]) -> None:
     """Raises ConfigError for a model that does not exist, or is there twice: rows are told apart by it."""
-    known = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    known = config_names("model")
     for index, name in enumerate(names):
         key = f"measure.models.{index}.model"
         if name not in known:

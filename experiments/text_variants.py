@@ -21,6 +21,7 @@ from torch import Tensor
 
 import pipefusion.method as pipefusion
 from baselines import serial
+from experiments.check import ConfigError, check_known, check_least, config_names
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.inputs import draw_noise, random_prompts
@@ -54,6 +55,23 @@ class TextVariantsConfig:
         ]
     )
     full_devices: int = 8
+
+
+def check_text_variants(cfg: RunConfig) -> None:
+    """Models that do not exist or keep no prompt between stages, numbers that run nothing. Raises ConfigError."""
+    options: TextVariantsConfig = cfg.measure
+    check_known(cfg, {f"measure.{key}": config_names("model") for key in ("models", "counted")})
+    least = {"devices": 1, "patches": 1, "warmup": 0, "full_devices": 1}
+    check_least(cfg, {"steps": 1} | {f"measure.{key}": low for key, low in least.items()})
+    runs = [("models", name, n, options.patches) for name in options.models for n in options.devices]
+    runs += [("counted", name, options.full_devices, options.full_devices) for name in options.counted]
+    for key, name, devices, patches in runs:
+        shape = open_model(model_config(name)).shape
+        for text in pipefusion.TEXTS:
+            problem = pipefusion.check(shape, devices, cfg.steps, method_of(options, text, patches))
+            if problem:
+                text = f"{name} on {devices} devices: {problem.key}={problem.message}"
+                raise ConfigError(f"measure.{key}", text)
 
 
 def text_variants(cfg: RunConfig, out: Path) -> str:

@@ -17,7 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import launch
-from experiments.check import ConfigError, check_method, check_model
+from experiments.check import (
+    ConfigError,
+    check_known,
+    check_least,
+    check_method,
+    check_model,
+    check_values,
+    config_names,
+)
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, LatencyConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import hardware, versions
@@ -34,6 +42,21 @@ class WorldsConfig:
     methods: list[str] = field(default_factory=lambda: list(METHODS))
     patches: int = 4
     plan: str = "cpu"
+
+
+def check_worlds(cfg: RunConfig) -> None:
+    """Names that do not exist, methods that cannot run so. Raises ConfigError."""
+    options: WorldsConfig = cfg.measure
+    check_values(cfg)
+    check_known(cfg, {"measure.methods": METHODS, "measure.plan": config_names("cluster")})
+    check_least(cfg, {"measure.rounds": 1, "measure.patches": 1})
+    here = from_hydra(compose_one([f"cluster={options.plan}"])).cluster
+    if here.world != "plan":
+        raise ConfigError(
+            "measure.plan", f"{options.plan} has no costs; allowed: a cluster of named hardware"
+        )
+    for name in options.methods:
+        run_of(cfg, name, here)
 
 
 def worlds(cfg: RunConfig, out: Path) -> str:

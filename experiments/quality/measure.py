@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from experiments.check import ConfigError
+from experiments.check import ConfigError, check_least
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import hardware, versions
 from experiments.launch import resolved
@@ -71,10 +71,8 @@ def check_quality(cfg: RunConfig) -> None:
         raise ConfigError("measure", "quality starts its own ranks; allowed: python run.py, without torchrun")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    for key, low in (("pictures", 2), ("batch", 1), ("fewest", 4), ("equal_pictures", 0), ("resamples", 2)):
-        if getattr(options, key) < low:
-            text = f"{getattr(options, key)} is too small; allowed: {low} or more"
-            raise ConfigError(f"measure.{key}", text)
+    least = {"pictures": 2, "batch": 1, "fewest": 4, "equal_pictures": 0, "resamples": 2}
+    check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     cfg = resolved(cfg, open_model(cfg.model))
     check_settings(cfg)
     model = open_model(cfg.model)

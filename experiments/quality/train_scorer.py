@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.check import ConfigError
+from experiments.check import ConfigError, check_least
 from experiments.config import RunConfig
 from experiments.features import PREPROCESSING, features
 from experiments.quality.scorer_card import NOTICE, card_text, score_text
@@ -74,10 +74,7 @@ def check_train_scorer(cfg: RunConfig) -> None:
     """Raises ConfigError for what leaves nothing to train or to judge."""
     options: TrainScorerConfig = cfg.measure
     least = {"held_out": 1, "epochs": 1, "batch": 2, "width": 1, "hidden": 1}
-    for key, low in least.items():
-        value = getattr(options, key)
-        if value < low:
-            raise ConfigError(f"measure.{key}", f"{value} is too small; allowed: {low} or more")
+    check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     for key in ("packages", "categories"):
         if not getattr(options, key):
             raise ConfigError(f"measure.{key}", "[] has no pictures; allowed: a list of one or more")

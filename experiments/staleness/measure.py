@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.check import ConfigError, check_model, nearest
+from experiments.check import ConfigError, check_known, check_least, check_model, config_names
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
 from experiments.methods import METHODS
@@ -69,29 +69,11 @@ class StalenessConfig:
 def check_staleness(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that measure nothing. Raises ConfigError."""
     options: StalenessConfig = cfg.measure
-    models = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-    known = {"methods": (options.methods, [*METHODS]), "swept": (options.swept, options.methods)}
-    known["probe.model"] = ([options.probe.model], models)
-    for key, (names, allowed) in known.items():
-        for name in names:
-            if name not in allowed:
-                text = f"{name} is unknown{nearest(name, allowed)}; allowed: {', '.join(allowed)}"
-                raise ConfigError(f"measure.{key}", text)
-    least = {
-        "steps": ([cfg.steps], 2),
-        "threads": ([cfg.threads], 1),
-        "measure.devices": ([options.devices], 1),
-        "measure.patches": ([options.patches], 1),
-        "measure.watched": ([options.watched], 0),
-        "measure.warmups": ([*options.warmups, options.watched], 0),
-        "measure.probe.steps": ([options.probe.steps], 2),
-        "measure.probe.devices": (options.probe.devices, 1),
-        "measure.probe.patches": (options.probe.patches, 1),
-        "measure.probe.warmups": (options.probe.warmups, 0),
-    }
-    for key, (numbers, low) in least.items():
-        if not numbers or min(numbers) < low:
-            raise ConfigError(key, f"{min(numbers, default='[]')} is too small; allowed: {low} or more")
+    names = {"methods": METHODS, "swept": options.methods, "probe.model": config_names("model")}
+    check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
+    least = {"devices": 1, "patches": 1, "watched": 0, "warmups": 0}
+    least |= {"probe.steps": 2, "probe.devices": 1, "probe.patches": 1, "probe.warmups": 0}
+    check_least(cfg, {"steps": 2, "threads": 1} | {f"measure.{key}": low for key, low in least.items()})
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is no number; allowed: one number, of the first picture")
     if cfg.model.dtype != "float32":

@@ -43,6 +43,7 @@ def write_card(folder: Path) -> None:
 def card_text(facts: dict[str, Any], prompts: dict[str, list[str]], found: dict[str, Any] | None) -> str:
     """The card as Markdown."""
     run, network, recipe = facts["training"], facts["network"], facts["recipe"]
+    began = f"on from `{facts['start_from']}`, " if facts["start_from"] else ""
     stages = ", then ".join(
         f"{s['samples']:,} at {s['resolution']} px (batch {s['batch']})" for s in recipe["stages"]
     )
@@ -66,8 +67,8 @@ guidance {facts["guidance_scale"]:g} |
 | weights | bfloat16, exponential average over training |
 | data | {data_text(facts["data"], prompts)} The rule of choice is the docstring of `choose` in \
 `experiments/training/data.py` |
-| training | {run["samples"]:,} pictures in {run["steps"]:,} steps: {stages}; Muon and AdamW, learning rate falling \
-over the last {recipe["decay"]:.0%} |
+| training | {began}{run["samples"]:,} pictures in {run["steps"]:,} steps: {stages}; Muon and AdamW, \
+learning rate falling over the last {recipe["decay"]:.0%} |
 | loss | `loss.csv`, `loss.png` |
 | seed, date | {run["seed"]}, {run["date"]} |
 | hardware | {run["hardware"]} |

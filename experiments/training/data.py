@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from experiments.check import ConfigError
 
 ROLES = ("train", "held_out", "unseen")
 
@@ -105,14 +107,17 @@ def fetch(package: PackageConfig, data_dir: str) -> Path:
     return folder
 
 
-def choose(tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig) -> list[Item]:
+def choose(
+    tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig, learnt: Collection[str] = ()
+) -> list[Item]:
     """The concept rule, a pure function of the packages' tables.
 
     Only categories of things that stand alone on a plain ground (no people, flags or letters). Candidates are the base
     emoji every vendor draws. `concepts + unseen` of them are taken, the same number from each category (a category
     that has fewer gives all, and the others more), evenly spaced in the Unicode sort order, so that neighbours, which
     look alike, are thinned out. Of those, every k-th is unseen. Held-out pairs go round the styles, evenly spaced over
-    the seen concepts.
+    the seen concepts. Where training goes on from weights that have `learnt` captions already, none of these is kept
+    out: the next concept that is new in all styles is unseen instead, the concept's next style held out.
     """
     flags = [f"has_img_{package.vendor}" for package in cfg.packages]
     shared = set.intersection(
@@ -127,33 +132,46 @@ def choose(tables: Sequence[Sequence[dict[str, Any]]], cfg: DataConfig) -> list[
     chosen: list[dict[str, Any]] = []
     for pool, quota in zip(pools, quotas([len(pool) for pool in pools], total), strict=True):
         chosen += [pool[(2 * k + 1) * len(pool) // (2 * quota)] for k in range(quota)]
-    unseen = {(2 * k + 1) * total // (2 * cfg.unseen) for k in range(cfg.unseen)}
+    captions = [[caption_of(entry, package) for package in cfg.packages] for entry in chosen]
+    new = {k for k in range(total) if not any(caption in learnt for caption in captions[k])}
+    if len(new) < cfg.unseen:
+        text = f"{cfg.unseen} are asked for, and {len(new)} of the concepts are new; allowed: 0..{len(new)}"
+        raise ConfigError("measure.data.unseen", text)
+    unseen: set[int] = set()
+    for k in range(cfg.unseen):
+        even = (2 * k + 1) * total // (2 * cfg.unseen)
+        unseen.add(
+            next(c for turn in range(total) if (c := (even + turn) % total) in new and c not in unseen)
+        )
     seen = [k for k in range(total) if k not in unseen]
     if cfg.held_out_pairs and len(cfg.packages) < 2:
-        raise ValueError(
-            "held_out_pairs needs at least two packages: a concept must be seen in another style"
-        )
-    pairs = {
-        (seen[(2 * k + 1) * len(seen) // (2 * cfg.held_out_pairs)], k % len(cfg.packages))
-        for k in range(cfg.held_out_pairs)
-    }
+        text = f"{cfg.held_out_pairs} needs two styles: a concept must be seen in another one; allowed: 0"
+        raise ConfigError("measure.data.held_out_pairs", text)
+    if cfg.held_out_pairs > len(seen):
+        text = f"{cfg.held_out_pairs} is more than a pair a concept; allowed: 0..{len(seen)}"
+        raise ConfigError("measure.data.held_out_pairs", text)
+    pairs = set()
+    for k in range(cfg.held_out_pairs):
+        concept = seen[(2 * k + 1) * len(seen) // (2 * cfg.held_out_pairs)]
+        styles = [(k + turn) % len(cfg.packages) for turn in range(len(cfg.packages))]
+        pairs |= {(concept, s) for s in [s for s in styles if captions[concept][s] not in learnt][:1]}
     items = []
     for style, package in enumerate(cfg.packages):
         for k, entry in enumerate(chosen):
-            concept = concept_of(entry)
             role = "unseen" if k in unseen else "held_out" if (k, style) in pairs else "train"
             file = f"{package.vendor}/64/{entry['image']}"
-            items.append(Item(concept, f"{package.style} {concept}".strip(), file, role))
+            items.append(Item(concept_of(entry), captions[k][style], file, role))
     return items
 
 
 def quotas(sizes: Sequence[int], total: int) -> list[int]:
     """How many each pool gives so that all give `total`, as equally as their sizes allow.
 
-    Raises ValueError if there are not so many.
+    Raises ConfigError if there are not so many.
     """
     if total > sum(sizes):
-        raise ValueError(f"there are {sum(sizes)} concepts, {total} are asked for")
+        text = f"{total} with those that stay unseen, and there are {sum(sizes)}; allowed: fewer"
+        raise ConfigError("measure.data.concepts", text)
     given = [0] * len(sizes)
     while sum(given) < total:
         short = [k for k, size in enumerate(sizes) if given[k] < size]
@@ -167,16 +185,21 @@ def concept_of(entry: dict[str, Any]) -> str:
     return str(entry["name"]).lower()
 
 
-def load(cfg: DataConfig) -> tuple[list[Item], Tensor]:
-    """All chosen items and their pictures [n, 3, 64, 64], float32 in 0..1, composited on white."""
-    items = choose(tables_of(cfg), cfg)
+def caption_of(entry: dict[str, Any], package: PackageConfig) -> str:
+    """Lower-case name behind the style's word."""
+    return f"{package.style} {concept_of(entry)}".strip()
+
+
+def load(cfg: DataConfig, learnt: Collection[str] = ()) -> tuple[list[Item], Tensor]:
+    """All items of `choose` and their pictures [n, 3, 64, 64], float32 in 0..1, composited on white."""
+    items = choose(tables_of(cfg), cfg, learnt)
     return items, read_pictures(items, cfg)
 
 
 def load_listed(cfg: DataConfig, prompts: Mapping[str, Sequence[str]]) -> tuple[list[Item], Tensor]:
     """As `load`, of the captions in a model's prompts.json ({role: captions}), in their order."""
     found = {
-        f"{package.style} {concept_of(entry)}".strip(): (
+        caption_of(entry, package): (
             concept_of(entry),
             f"{package.vendor}/64/{entry['image']}",
         )

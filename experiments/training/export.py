@@ -50,6 +50,7 @@ def export(
         "network": config["network"],
         "recipe": config["recipe"],
         "data": config["data"],
+        "start_from": config["start_from"],
         "training": facts
         | {
             "parameters": sum(p.numel() for p in model.parameters()),

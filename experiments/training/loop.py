@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.rank import device_type
 from experiments.text import encode_prompts
 from experiments.training import checkpoint, data
+from experiments.training.check import learnt_captions
 from experiments.training.checkpoint import Progress
-from experiments.training.export import export
+from experiments.training.export import WEIGHTS_FILE, export
 from experiments.training.recipe import (
     Ema,
     NetworkConfig,
@@ -48,6 +50,7 @@ class TrainConfig:
     compile: bool | None = None  # torch.compile of the blocks; null: on a GPU, where it pays
     export_only: bool = False  # export what the checkpoint holds, whole training or not
     resume: bool = True  # go on from the checkpoint in the run directory, if there is one
+    start_from: str = ""  # a model folder whose weights a new run begins with; empty: random ones
     checkpoint_seconds: float = 150.0
     log_steps: int = 20
     sheet_samples: int = 8000  # a sample sheet every so many pictures, 0: none
@@ -78,7 +81,8 @@ class Corpus:
 
 def train(cfg: TrainConfig, out: Path) -> Path:
     """Train, and export the averaged weights; returns the folder that `PixArtTransformer2DModel` loads."""
-    items, pictures = data.load(cfg.data)
+    learnt = learnt_captions(cfg.start_from, cfg.network) if cfg.start_from else []
+    items, pictures = data.load(cfg.data, learnt)
     return train_on(cfg, out, corpus_of(cfg, items, pictures))
 
 
@@ -97,7 +101,10 @@ def train_on(
     device = torch.device(device_type("auto") if cfg.device == "auto" else cfg.device)
     parts = cfg.workers if device.type == "cpu" else 1
     workers = Workers(parts, cfg.threads)
-    model = build_network(cfg.network, cfg.seed).to(device).train()
+    model = build_network(cfg.network, cfg.seed)
+    if cfg.start_from:
+        model.load_state_dict(load_file(Path(cfg.start_from) / "transformer" / WEIGHTS_FILE))
+    model = model.to(device).train()
     ema = Ema(model, cfg.recipe)
     optimisers = build_optimisers(model, cfg.recipe, parts)
     if device.type != "cpu" if cfg.compile is None else cfg.compile:

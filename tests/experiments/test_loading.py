@@ -166,12 +166,12 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["measure.methods=[]"], "measure.methods=[] leaves nothing to measure"),
-        (["measure.devices=[]"], "measure.devices=[] leaves nothing to measure"),
+        (["measure.methods=[]"], "measure.methods=[] leaves nothing to do"),
+        (["measure.devices=[]"], "measure.devices=[] leaves nothing to do"),
         (["measure.devices=[2,0]"], "measure.devices=0 is too small; allowed: 1 or more"),
         (
             ["measure.methods=[pipefuson]"],
-            "measure.methods=pipefuson is unknown, nearest: pipefusion; allowed:",
+            "measure.methods='pipefuson' is unknown, nearest: pipefusion; allowed:",
         ),
         (
             ["measure.stored=float23"],

@@ -129,8 +129,8 @@ def test_the_experiment_prints_records_and_is_kept(
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("measure.models=[pixart_alfa]", "measure.models=pixart_alfa is unknown, nearest: pixart_alpha"),
-        ("measure.methods=[pipe]", "measure.methods=pipe is unknown, nearest: pipefusion"),
+        ("measure.models=[pixart_alfa]", "measure.models='pixart_alfa' is unknown, nearest: pixart_alpha"),
+        ("measure.methods=[pipe]", "measure.methods='pipe' is unknown, nearest: pipefusion"),
         ("measure.literal.devices=5", "measure.literal.devices=5 is not measured; allowed: 1..4"),
         (
             "measure.literal.model=dit_48",

@@ -10,17 +10,19 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 from diffusers.models.attention_processor import AttnProcessor2_0
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from experiments.check import ConfigError
 from experiments.training.checkpoint import Progress
 from experiments.training.data import DataConfig, PackageConfig, choose, fetch, quotas, resize
+from experiments.training.export import WEIGHTS_FILE
 from experiments.training.loop import Corpus, TrainConfig, draw_batch, train, train_on
 from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
 from experiments.training.sampling import draw_noise, sample
 from experiments.training.score import ScoreConfig, closeness, score
 from experiments.training.workers import Workers
+from tests.experiments.fake_emoji import entry, fake_package
 
 NETWORK = NetworkConfig(layers=2, heads=2, head_dim=16, resolution=16, base_resolution=8, caption_channels=8)
 
@@ -106,6 +108,18 @@ def test_resuming_gives_the_same_weights_to_the_bit(corpus: Corpus, tmp_path: Pa
     assert (tmp_path / "whole/loss.csv").read_text().count("\n") == 2  # header and step 5
 
 
+def test_a_run_begins_with_the_weights_of_a_model_folder(corpus: Corpus, tmp_path: Path) -> None:
+    first = train_on(tiny([StageConfig(8, 2, 8)], muon_lr=0.01), tmp_path / "first", corpus)
+    cfg = replace(tiny([StageConfig(8, 2, 2, rate=1e-9)]), start_from=str(first), seed=4)
+    second = train_on(cfg, tmp_path / "second", corpus)
+    before, after = (load_file(folder / "transformer" / WEIGHTS_FILE) for folder in (first, second))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert f"on from `{first}`, 2 pictures in 1 steps" in (second / "README.md").read_text()
+    other = train_on(replace(cfg, start_from=""), tmp_path / "third", corpus)
+    weights = load_file(other / "transformer" / WEIGHTS_FILE)
+    assert not all(torch.equal(before[name], weights[name]) for name in before)
+
+
 def test_the_number_of_workers_changes_only_rounding(corpus: Corpus, tmp_path: Path) -> None:
     cfg = replace(tiny([StageConfig(8, 5, 15)]), dtype="float32")
     states = []
@@ -180,17 +194,6 @@ def test_learning_rate() -> None:
     assert learning_rate(1.0, 100, cfg) == pytest.approx(0.0)
 
 
-def entry(k: int, category: str, **more: Any) -> dict[str, Any]:
-    base = {
-        "name": f"Thing {k}",
-        "unified": f"{k:X}",
-        "image": f"{k:x}.png",
-        "category": category,
-        "sort_order": k,
-    }
-    return base | {"subcategory": "plain", "has_img_google": True, "has_img_twitter": True} | more
-
-
 def test_the_concept_rule() -> None:
     table = [entry(k, "Objects" if k % 2 else "Activities") for k in range(40)]
     table[3]["subcategory"] = "time"
@@ -217,15 +220,41 @@ def test_two_styles_and_held_out_pairs() -> None:
     trained = {item.concept for item in items if item.role == "train"}
     assert {item.concept for item in held} <= trained
     assert {item.caption for item in held} <= {f"{s}{item.concept}" for item in held for s in ("", "flat ")}
-    with pytest.raises(ValueError, match="two packages"):
+    with pytest.raises(ValueError, match="needs two styles"):
         choose([table], DataConfig(held_out_pairs=1, concepts=4, unseen=1, categories=["Objects"]))
+
+
+def test_what_is_learnt_already_is_not_kept_out() -> None:
+    table = [entry(k, "Objects") for k in range(40)]
+    both = [PackageConfig(), PackageConfig(vendor="twitter", style="flat")]
+    cfg = DataConfig(packages=both, concepts=10, unseen=2, held_out_pairs=4, categories=["Objects"])
+
+    def kept_out(learnt: set[str]) -> dict[str, set[str]]:
+        items = choose([table, table], cfg, learnt)
+        assert len(items) == 24
+        return {
+            role: {item.caption for item in items if item.role == role} for role in ("held_out", "unseen")
+        }
+
+    usual = kept_out(set())
+    learnt = {caption for role in usual.values() for caption in role if not caption.startswith("flat ")}
+    other = kept_out(learnt)
+    assert {role: len(captions) for role, captions in other.items()} == {"held_out": 4, "unseen": 4}
+    assert learnt and not learnt & (other["held_out"] | other["unseen"])
+    assert {f"flat {caption}" for caption in learnt & usual["held_out"]} <= other["held_out"]
+    with pytest.raises(
+        ConfigError, match=r"^measure.data.unseen=2 are asked for, and 0 of the concepts are new"
+    ):
+        kept_out({f"flat thing {k}" for k in range(40)})
+    with pytest.raises(ConfigError, match=r"^measure.data.held_out_pairs=11 is more than a pair a concept"):
+        choose([table, table], replace(cfg, held_out_pairs=11))
 
 
 def test_quotas_share_what_small_categories_lack() -> None:
     assert quotas([9, 9, 9], 8) == [3, 3, 2]
     assert quotas([2, 9, 20], 18) == [2, 8, 8]
     assert quotas([2, 3, 4], 9) == [2, 3, 4]
-    with pytest.raises(ValueError, match="there are 9 concepts, 10 are asked for"):
+    with pytest.raises(ValueError, match=r"concepts=10 with those that stay unseen, and there are 9"):
         quotas([2, 3, 4], 10)
 
 
@@ -247,18 +276,6 @@ def test_exported_facts(corpus: Corpus, tmp_path: Path) -> None:
     assert facts["resolution"] == 16
     assert facts["training"]["samples"] == 4
     assert json.loads((folder / "prompts.json").read_text())["train"] == corpus.prompts["train"]
-
-
-def fake_package(root: Path, count: int) -> None:
-    """An unpacked emoji package of `count` plain squares of different colours, where `fetch` looks for one."""
-    package = PackageConfig()
-    folder = root / f"{package.name}-{package.version}"
-    (folder / "img/google/64").mkdir(parents=True)
-    table = [entry(k, "Objects") for k in range(count)]
-    (folder / "emoji.json").write_text(json.dumps(table))
-    for k, row in enumerate(table):
-        colour = (40 * k % 256, 90 * k % 256, 250 - 30 * k, 255)
-        Image.new("RGBA", (64, 64), colour).save(folder / "img/google/64" / row["image"])
 
 
 def test_training_and_scoring_from_a_package(tmp_path: Path) -> None:

@@ -106,11 +106,14 @@ def test_attention_that_the_probe_does_not_explain_fails_the_run(monkeypatch, tm
     ("overrides", "says"),
     [
         (["measure.pictures=3"], "measure.pictures=3 pictures, and there are 2 prompts; allowed: 1..2"),
-        (["measure.methods=[distrifuson]"], "measure.methods=distrifuson is unknown, nearest: distrifusion"),
-        (["measure.swept=[tensor]"], "measure.swept=tensor is unknown"),
+        (
+            ["measure.methods=[distrifuson]"],
+            "measure.methods='distrifuson' is unknown, nearest: distrifusion",
+        ),
+        (["measure.swept=[tensor]"], "measure.swept='tensor' is unknown"),
         (["measure.warmups=[-1]"], "measure.warmups=-1 is too small; allowed: 0 or more"),
-        (["measure.probe.model=nope"], "measure.probe.model=nope is unknown"),
-        (["measure.probe.warmups=[]"], "measure.probe.warmups=[] is too small"),
+        (["measure.probe.model=nope"], "measure.probe.model='nope' is unknown"),
+        (["measure.probe.warmups=[]"], "measure.probe.warmups=[] leaves nothing to do"),
         (["steps=1"], "steps=1 is too small; allowed: 2 or more"),
         (["model.dtype=bfloat16"], "model.dtype=bfloat16 has errors of its own; allowed: float32"),
         (["seed=[1,2]"], "seed=[1, 2] is no number"),

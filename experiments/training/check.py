@@ -1,0 +1,149 @@
+"""What can be known to be wrong with a training or scoring run before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from experiments.check import CHOICES, ConfigError, check_known, check_least, first_line, listed
+from experiments.config import RunConfig
+from experiments.text import PACKAGES
+from experiments.training.data import choose, tables_of
+from experiments.training.export import FACTS_FILE, WEIGHTS_FILE
+from experiments.training.recipe import NetworkConfig, RecipeConfig, build_network
+
+DTYPES = ("float32", "bfloat16")
+
+
+def check_train(cfg: RunConfig) -> None:
+    """Sizes that do not fit, stages that learn nothing, weights of another network, too few concepts.
+
+    Fetches the picture packages if they are not there. Raises ConfigError.
+    """
+    options = cfg.measure
+    least = {
+        "workers": 1,
+        "threads": 0,
+        "log_steps": 1,
+        "sheet_samples": 0,
+        "sheet_prompts": 1,
+        "text_tokens": 2,
+    }
+    least |= {"data.concepts": 1, "data.unseen": 0, "data.held_out_pairs": 0, "guidance_scale": 0}
+    least |= {f"network.{key}": 1 for key in NetworkConfig.__dataclass_fields__}
+    least |= {
+        "recipe.muon_iterations": 1,
+        "recipe.warmup_steps": 0,
+        "recipe.decay": 0,
+        "recipe.ema_samples": 1,
+    }
+    check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
+    names = {"dtype": DTYPES, "device": CHOICES["cluster.device"], "wandb_mode": CHOICES["log.wandb.mode"]}
+    check_known(
+        cfg, {f"measure.{key}": allowed for key, allowed in (names | {"text_encoder": PACKAGES}).items()}
+    )
+    check_cuda(options.device)
+    check_stages(options.recipe, options.network)
+    for key in ("packages", "categories"):
+        listed(cfg, f"measure.data.{key}")
+    learnt = learnt_captions(options.start_from, options.network) if options.start_from else []
+    try:
+        tables = tables_of(options.data)
+    except RuntimeError as error:
+        text = (
+            f"{options.data.data_dir} has not all pictures ({first_line(error)}); allowed: a folder for them"
+        )
+        raise ConfigError("measure.data.data_dir", text) from None
+    choose(tables, options.data, learnt)
+
+
+def check_stages(recipe: RecipeConfig, network: NetworkConfig) -> None:
+    """Stages whose pictures are not whole patches, or that have none. Raises ConfigError."""
+    if not recipe.stages:
+        raise ConfigError("measure.recipe.stages", "[] learns nothing; allowed: a list of one or more")
+    for index, stage in enumerate(recipe.stages):
+        key = f"measure.recipe.stages.{index}"
+        for name, low in (("batch", 1), ("samples", 1)):
+            if getattr(stage, name) < low:
+                raise ConfigError(
+                    f"{key}.{name}", f"{getattr(stage, name)} is too small; allowed: {low} or more"
+                )
+        if stage.resolution < 1 or stage.resolution % network.patch:
+            text = f"{stage.resolution} is not a multiple of {network.patch}; allowed: its multiples"
+            raise ConfigError(f"{key}.resolution", text)
+        if not stage.rate > 0:
+            raise ConfigError(f"{key}.rate", f"{stage.rate} learns nothing; allowed: more than 0")
+
+
+def learnt_captions(start_from: str, network: NetworkConfig) -> list[str]:
+    """The captions that the weights of a model folder were trained on; its network must be this one.
+
+    Raises ConfigError.
+    """
+    key, folder = "measure.start_from", Path(start_from)
+    path, prompts = folder / "transformer" / WEIGHTS_FILE, folder / "prompts.json"
+    if not (path.is_file() and prompts.is_file()):
+        text = f"{start_from} has no transformer/{WEIGHTS_FILE} and prompts.json"
+        raise ConfigError(key, f"{text}; allowed: a folder that training exported, as results/models/emoji64")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        text = f"{path} cannot be read ({first_line(error)}); allowed: whole safetensors files"
+        raise ConfigError(key, text) from None
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in build_network(network, 0).state_dict().items()}
+    if found != wanted:
+        text = f"{start_from} is another network than measure.network; allowed: weights of the same shapes"
+        raise ConfigError(key, text)
+    learnt: list[str] = json.loads(prompts.read_text())["train"]
+    return learnt
+
+
+def check_score(cfg: RunConfig) -> None:
+    """A folder without a trained model, numbers that sample nothing. Raises ConfigError."""
+    options = cfg.measure
+    for part in (
+        FACTS_FILE,
+        "prompts.json",
+        f"transformer/{WEIGHTS_FILE}",
+        "scheduler/scheduler_config.json",
+    ):
+        if not (Path(options.weights) / part).is_file():
+            text = f"{options.weights} has no {part}"
+            raise ConfigError("measure.weights", f"{text}; allowed: a folder that training exported")
+    least = {
+        "steps": 1,
+        "limit": 0,
+        "batch": 1,
+        "threads": 0,
+        "sheet_prompts": 1,
+        "guidance_scale": 0,
+        "seed": 0,
+    }
+    check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
+    check_known(cfg, {"measure.dtype": CHOICES["model.dtype"], "measure.device": CHOICES["cluster.device"]})
+    check_cuda(options.device)
+    if options.scheduler:
+        check_scheduler(options.scheduler)
+
+
+def check_scheduler(name: str) -> None:
+    """A flow-matching scheduler class of diffusers. Raises ConfigError."""
+    import diffusers
+
+    kind: Any = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        text = f"{name!r} is no scheduler of diffusers; allowed: one for flow matching"
+        raise ConfigError("measure.scheduler", f"{text}, as FlowMatchEulerDiscreteScheduler")
+
+
+def check_cuda(device: str) -> None:
+    """Raises ConfigError where a GPU is asked for and none is there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        text = "cuda needs a GPU and a CUDA build of torch, and torch sees none; allowed: auto, cpu"
+        raise ConfigError("measure.device", text)

@@ -1,0 +1,121 @@
+"""Every measure refuses what it cannot run before it writes anything; what is committed passes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from experiments import cli
+from experiments.check import ConfigError, config_names
+from experiments.compose import plan
+from experiments.measures import MEASURES
+from tests.experiments.fake_emoji import fake_package
+
+# fmt: off
+BAD = [
+    ("bench_cpu", "measure.rounds=0", "measure.rounds=0 is too small; allowed: 1 or more"),
+    ("bench_cpu", "measure.cases=[]", "measure.cases=[] leaves nothing to do"),
+    ("bench_cpu", "model.resolution=7", "model.resolution=7 is not a multiple of"),
+    ("bench_cpu", "model=flux_tiny", "model=flux_tiny takes more or less than masked text"),
+    ("bench_cpu", "seed=-1", "seed=-1 is too small"),
+    ("bench_cpu", "measure.headline=ring", "measure.headline='ring' is no case; allowed: serial S=50, pipefusion M=4"),
+    ("bench_cpu", "measure.cases=[{method: rng, steps: 4}]", "measure.cases.0.method='rng' is unknown, nearest: ring"),
+    ("bench_cpu", "measure.cases=[{method: ring, steps: 4}]", "measure.cases.0.steps=4 has no serial case"),
+    ("bench_cpu", "measure.cases=[{method: pipefusion, patches: 99}]", "measure.cases.0: method.patches=99 is outside"),
+    ("fit", "measure.devices=[t5]", "measure.devices='t5' is unknown, nearest: t4; allowed: a100, cpu"),
+    ("fit", "measure.devices=[h200]", "measure.devices=h200 has no published row of one GPU with pixart_alpha"),
+    ("fit", "measure.borrow=[h300]", "measure.borrow='h300' is unknown; allowed: a100,"),
+    ("fit", "measure.links=[{name: x}]", "measure.links[0].key=??? has to be given"),
+    ("predict_published", "measure.only=nothing", "measure.only='nothing' begins no row; allowed: FILE:LINE"),
+    ("text_variants", "measure.models=[sd4]", "measure.models='sd4' is unknown"),
+    ("text_variants", "measure.devices=[0]", "measure.devices=0 is too small"),
+    ("text_variants", "measure.warmup=99", "measure.models=sd3_tiny on 1 devices: method.warmup=99 is outside"),
+    ("worlds", "measure.rounds=0", "measure.rounds=0 is too small"),
+    ("worlds", "measure.methods=[ring,rng]", "measure.methods='rng' is unknown, nearest: ring"),
+    ("worlds", "measure.plan=local", "measure.plan=local has no costs; allowed: a cluster of named hardware"),
+    ("worlds", "devices=99", "devices=99 is"),
+    ("calibrate", "measure.heads=0", "measure.heads=0 is too small"),
+    ("calibrate", "measure.heads=7", "measure.hidden=512 is not a multiple of measure.heads=7"),
+    ("perturb", "measure.kills=-1", "measure.kills=-1 is too small"),
+    ("accounting", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
+    ("train_emoji", "measure.workers=0", "measure.workers=0 is too small"),
+    ("train_emoji", "measure.dtype=float61", "measure.dtype='float61' is unknown, nearest: bfloat16; allowed:"),
+    ("train_emoji", "measure.recipe.stages=[]", "measure.recipe.stages=[] learns nothing"),
+    ("train_emoji", "measure.recipe.stages=[{resolution: 30}]", "measure.recipe.stages.0.resolution=30 is not a mult"),
+    ("train_emoji", "measure.recipe.stages=[{batch: 0}]", "measure.recipe.stages.0.batch=0 is too small"),
+    ("train_emoji", "measure.recipe.stages=[{rate: 0}]", "measure.recipe.stages.0.rate=0.0 learns nothing"),
+    ("train_emoji", "measure.data.concepts=9", "measure.data.concepts=11 with those that stay unseen, and there"),
+    ("train_emoji", "measure.data.held_out_pairs=1", "measure.data.held_out_pairs=1 needs two styles"),
+    ("train_emoji", "measure.start_from=/nowhere", "measure.start_from=/nowhere has no transformer/"),
+    ("score_emoji", "measure.weights=/nowhere", "measure.weights=/nowhere has no pipefusion_lab.json"),
+    ("score_emoji", "measure.batch=0", "measure.batch=0 is too small"),
+    ("score_emoji", "measure.scheduler=Euler", "measure.scheduler='Euler' is no scheduler of diffusers"),
+]
+# fmt: on
+NEED_INPUT = {"conformance", "quality_coco"}
+"""Experiments on something that only the user has."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas() -> None:
+    cli.set_up()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides for ten pictures of things, eight of them learnt."""
+    root = tmp_path_factory.mktemp("packages")
+    fake_package(root, 10)
+    data = {"data_dir": root, "categories": "[Objects]", "concepts": 8, "unseen": 2}
+    return [f"measure.data.{key}={value}" for key, value in data.items()]
+
+
+def test_every_measure_is_checked() -> None:
+    assert [name for name, measure in MEASURES.items() if measure.run and not measure.check] == []
+
+
+@pytest.mark.parametrize(("experiment", "override", "expected"), BAD, ids=[f"{e} {o}" for e, o, _ in BAD])
+def test_one_line_says_what_is_wrong(
+    experiment: str, override: str, expected: str, tmp_path: Path, packages: list[str]
+) -> None:
+    overrides = [f"experiment={experiment}", override, f"hydra.run.dir={tmp_path}/run"]
+    if experiment == "train_emoji":
+        overrides = [*overrides[:1], *packages, *overrides[1:]]
+    with pytest.raises(ConfigError) as caught:
+        cli.check(plan(overrides), overrides)
+    text = str(caught.value)
+    assert text.startswith(expected)
+    assert "allowed: " in text
+    assert "\n" not in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_goes_on_from_weights_of_the_same_network(tmp_path: Path, packages: list[str]) -> None:
+    def check(folder: Path) -> None:
+        cli.check(plan(["experiment=train_emoji", *packages, f"measure.start_from={folder}"]), [])
+
+    shipped = Path("results/models/emoji64")
+    check(shipped)
+    folder = tmp_path / "model"
+    (folder / "transformer").mkdir(parents=True)
+    weights = folder / "transformer/diffusion_pytorch_model.safetensors"
+    shutil.copy(shipped / "prompts.json", folder)
+    weights.write_bytes(b"not weights")
+    with pytest.raises(ConfigError, match=r"^measure.start_from=.*cannot be read.*allowed: whole"):
+        check(folder)
+    save_file({"pos_embed.proj.bias": torch.zeros(1)}, weights)
+    with pytest.raises(ConfigError, match=r"^measure.start_from=.* is another network than measure.network"):
+        check(folder)
+
+
+@pytest.mark.parametrize(
+    "experiment", [name for name in config_names("experiment") if name not in NEED_INPUT]
+)
+def test_committed_experiments_pass(experiment: str, packages: list[str]) -> None:
+    ours = ["measure.data.packages=[{}]", "measure.data.held_out_pairs=0", "measure.start_from=''", *packages]
+    overrides = [f"experiment={experiment}", *(ours if experiment.startswith("train_emoji") else [])]
+    cli.check(plan(overrides), overrides)
