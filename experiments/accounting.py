@@ -24,9 +24,10 @@ import diffusers
 import torch
 from rich.progress import track
 
-from experiments.check import CHOICES, ConfigError, check_known, check_least, config_names
+from experiments.check import CHOICES
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
+from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model

@@ -26,9 +26,10 @@ from rich.table import Table
 from torch import Tensor
 
 from experiments.agent import RunFailed, prepare, start_ranks
-from experiments.check import ConfigError, check_least, check_model, check_values, listed, nearest
+from experiments.check import check_model, check_values
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
+from experiments.errors import ConfigError, check_least, listed, nearest
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live

@@ -26,9 +26,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from experiments.agent import prepare, start_ranks
-from experiments.check import ConfigError, check_least
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import hardware, versions
+from experiments.errors import ConfigError, check_least
 from experiments.rank import choose_device, synchronise
 from experiments.records import git_commit, write_json
 

@@ -6,12 +6,11 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from experiments.config import CONF, LatencyConfig, RunConfig, prompts_of
+from experiments.config import LatencyConfig, RunConfig, prompts_of
+from experiments.errors import ConfigError, check_known, check_least, first_line, nearest
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -34,21 +33,6 @@ AT_LEAST: dict[str, float] = {
     "cluster.topology.devices_per_node": 1,
     "cluster.topology.roots": 1,
 }
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run: the key at fault (or none), and a message that begins with its value."""
-
-    def __init__(self, key: str, message: str):
-        super().__init__(f"{key}={message}" if key else message)
-        self.key = key
-        self.message = message
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """`, nearest: X` if a valid name is like `name`, else nothing."""
-    near = get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f", nearest: {near[0]}" if near else ""
 
 
 def check_values(cfg: RunConfig) -> None:
@@ -78,39 +62,6 @@ def check_values(cfg: RunConfig) -> None:
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
     check_cluster(cfg)
-
-
-def check_least(cfg: Any, least: Mapping[str, float]) -> None:
-    """Numbers below what is allowed, and lists of numbers that are empty or have such. Raises ConfigError.
-
-    `least` is by dotted key; a value of None is none to check.
-    """
-    for key, low in least.items():
-        for value in listed(cfg, key):
-            if value is not None and not value >= low:
-                raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
-
-
-def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
-    """Names that do not exist, and lists of names that are empty or have such. Raises ConfigError."""
-    for key, names in allowed.items():
-        for value in listed(cfg, key):
-            if value not in names:
-                text = f"{value!r} is unknown{nearest(str(value), names)}; allowed: {', '.join(names)}"
-                raise ConfigError(key, text)
-
-
-def listed(cfg: Any, key: str) -> list[Any]:
-    """The values of a list, or the one of another key. Raises ConfigError for an empty list."""
-    value = lookup(cfg, key)
-    if value == []:
-        raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
-    return value if isinstance(value, list) else [value]
-
-
-def config_names(group: str) -> list[str]:
-    """The configurations of a group: the files of `conf/GROUP`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def check_seed(cfg: RunConfig) -> None:
@@ -153,13 +104,6 @@ def check_cluster(cfg: RunConfig) -> None:
     if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
         text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
         raise ConfigError("devices", text)
-
-
-def lookup(cfg: Any, key: str) -> Any:
-    """The value of a dotted key of nested dataclasses."""
-    for part in key.split("."):
-        cfg = getattr(cfg, part)
-    return cfg
 
 
 def check_model(cfg: RunConfig) -> Model:
@@ -307,8 +251,3 @@ def check_world(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
     if not dir_given:
         text = "(default) holds the time, which differs between ranks; allowed: a fixed path"
         raise ConfigError("hydra.run.dir", text)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.check import ConfigError, check_known, check_least, check_model, check_values
+from experiments.check import check_model, check_values
 from experiments.config import CONF, LatencyConfig, RunConfig, as_dict
 from experiments.environment import versions
+from experiments.errors import ConfigError, check_known, check_least
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model

@@ -19,9 +19,10 @@ from omegaconf.errors import MissingMandatoryValue
 
 from experiments import records
 from experiments.agent import prepare
-from experiments.check import ConfigError, check_method, check_model, check_output, check_values, check_world
+from experiments.check import check_method, check_model, check_output, check_values, check_world
 from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
+from experiments.errors import ConfigError
 
 LONGEST_NAME = 120
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.check import ConfigError, nearest
+from experiments.errors import ConfigError, nearest
 from experiments.text import quiet
 
 INDEX = "model_index.json"

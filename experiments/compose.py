@@ -17,8 +17,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.check import ConfigError, nearest
 from experiments.config import CONF
+from experiments.errors import ConfigError, nearest
 
 GROUPS = ("model", "method", "cluster", "measure", "log", "experiment")
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.check import ConfigError, check_known, config_names
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, from_hydra
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
 from experiments.models import Model, open_model, scheduler_of
 from experiments.plan import Planner, empty_inputs

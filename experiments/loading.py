@@ -26,9 +26,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from experiments.check import CHOICES, ConfigError, check_known, check_least, check_model, first_line
+from experiments.check import CHOICES, check_model
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
+from experiments.errors import ConfigError, check_known, check_least, first_line
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import git_commit, write_csv, write_json

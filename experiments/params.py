@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.check import ConfigError, check_known, check_least, config_names
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import versions
+from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import git_commit, write_csv, write_json

@@ -23,8 +23,9 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from experiments.check import ConfigError, check_least, check_model
+from experiments.check import check_model
 from experiments.config import RunConfig, as_dict
+from experiments.errors import ConfigError, check_least
 from experiments.inputs import random_prompts
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.progress import track
 
-from experiments.check import ConfigError
 from experiments.config import CONF, ClusterConfig, RunConfig
 from experiments.environment import versions
+from experiments.errors import ConfigError
 from experiments.fit import config_of
 from experiments.methods import METHODS
 from experiments.plan import Planned, Planner

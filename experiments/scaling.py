@@ -17,11 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.check import ConfigError, config_names, nearest
 from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import versions
+from experiments.errors import ConfigError, config_names, nearest
 from experiments.launch import resolved
 from experiments.models import open_model
 from experiments.params import facts_of, model_config

@@ -21,9 +21,9 @@ from torch import Tensor
 
 import pipefusion.method as pipefusion
 from baselines import serial
-from experiments.check import ConfigError, check_known, check_least, config_names
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
+from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.inputs import draw_noise, random_prompts
 from experiments.models import Model, louder, open_model
 from experiments.params import model_config

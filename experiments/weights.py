@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.check import ConfigError, first_line
+from experiments.errors import ConfigError, first_line
 
 KEY = "model.weights"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

@@ -17,18 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import launch
-from experiments.check import (
-    ConfigError,
-    check_known,
-    check_least,
-    check_method,
-    check_model,
-    check_values,
-    config_names,
-)
+from experiments.check import check_method, check_model, check_values
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, LatencyConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import hardware, versions
+from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.methods import METHODS
 from experiments.records import git_commit, write_json
 

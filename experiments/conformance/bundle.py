@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.check import CHOICES, ConfigError, first_line, nearest
+from experiments.check import CHOICES
 from experiments.config import ModelConfig
 from experiments.conformance.fields import (
     MODEL_FIELDS,
@@ -29,6 +29,7 @@ from experiments.conformance.tensors import (
     read_latents,
     read_tensors,
 )
+from experiments.errors import ConfigError, first_line, nearest
 from experiments.models import FACTS, VIEWS, Model, choose_scheduler, louder, open_model
 from experiments.weights import check_weights
 from pipefusion import method

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from experiments.check import first_line, nearest
+from experiments.errors import first_line, nearest
 from experiments.models import FACTS
 
 FORMAT = 1

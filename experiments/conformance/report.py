@@ -17,7 +17,6 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from experiments.check import ConfigError, first_line
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.conformance.bundle import Bundle, on_device, read_bundle
 from experiments.conformance.compare import HiddenStates, Parting, errors, latents_part
@@ -25,6 +24,7 @@ from experiments.conformance.deviations import HYPOTHESES, Hypothesis
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import denoise
 from experiments.environment import versions
+from experiments.errors import ConfigError, first_line
 from experiments.rank import choose_device
 from experiments.records import git_commit, write_json
 from pipefusion.core.dit import DiT

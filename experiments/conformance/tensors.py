@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.check import first_line, nearest
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import Request
+from experiments.errors import first_line, nearest
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from experiments.check import ConfigError, check_least
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import hardware, versions
+from experiments.errors import ConfigError, check_least
 from experiments.launch import resolved
 from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.check import ConfigError, first_line
+from experiments.errors import ConfigError, first_line
 from experiments.features import PREPROCESSING, WIDTH, features_and_logits
 
 KEY = "measure.network"

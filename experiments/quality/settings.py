@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from experiments.check import ConfigError, check_method, check_model, check_values, nearest
+from experiments.check import check_method, check_model, check_values
 from experiments.config import LatencyConfig, RunConfig
+from experiments.errors import ConfigError, nearest
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.replay import must_equal_serial

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from experiments.check import ConfigError
 from experiments.config import RunConfig, prompts_of
+from experiments.errors import ConfigError
 from experiments.models import Model
 
 ROLES = ("train", "held_out")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.check import ConfigError, first_line
+from experiments.errors import ConfigError, first_line
 from experiments.features import WIDTH, features
 from experiments.quality.networks import to_bytes
 from experiments.text import encode_prompts, quiet

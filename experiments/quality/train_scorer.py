@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.check import ConfigError, check_least
 from experiments.config import RunConfig
+from experiments.errors import ConfigError, check_least
 from experiments.features import PREPROCESSING, features
 from experiments.quality.scorer_card import NOTICE, card_text, score_text
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.check import ConfigError, check_known, check_least, check_model, config_names
+from experiments.check import check_model
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import versions
+from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.methods import METHODS
 from experiments.models import scheduler_of
 from experiments.records import git_commit, write_csv, write_json

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from experiments.check import CHOICES, ConfigError, check_known, check_least, first_line, listed
+from experiments.check import CHOICES
 from experiments.config import RunConfig
+from experiments.errors import ConfigError, check_known, check_least, first_line, listed
 from experiments.text import PACKAGES
 from experiments.training.data import choose, tables_of
 from experiments.training.export import FACTS_FILE, WEIGHTS_FILE

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 
 ROLES = ("train", "held_out", "unseen")
 

@@ -14,9 +14,9 @@ import torch
 
 from experiments import cli
 from experiments.accounting import Counting, account_of, check_accounting, merged
-from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import RunConfig, as_dict, from_hydra
+from experiments.errors import ConfigError
 from experiments.methods import METHODS
 from experiments.models import open_model, scheduler_of
 from experiments.params import model_config

@@ -12,8 +12,8 @@ from diffusers import PixArtTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from experiments import cli
-from experiments.check import ConfigError
 from experiments.compose import plan
+from experiments.errors import ConfigError
 
 TINY = "model=pixart_tiny"
 # fmt: off

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from experiments import cli
-from experiments.check import ConfigError, config_names
 from experiments.compose import plan
+from experiments.errors import ConfigError, config_names
 from experiments.measures import MEASURES
 from tests.experiments.fake_emoji import fake_package
 

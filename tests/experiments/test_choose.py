@@ -80,7 +80,7 @@ def test_what_does_not_fit_comes_last_and_is_never_the_fastest():
     ],
 )
 def test_what_is_refused(overrides, says):
-    from experiments.check import ConfigError
+    from experiments.errors import ConfigError
 
     with pytest.raises(ConfigError) as error:
         check_plan(plan_config(*overrides))

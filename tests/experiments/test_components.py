@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from experiments import components
-from experiments.check import ConfigError
 from experiments.components import encode, has_encoders
 from experiments.decode import has_vae
+from experiments.errors import ConfigError
 from tests.experiments.tiny_pipelines import save_tiny, stock
 from tests.experiments.tiny_transformers import WIDTH
 

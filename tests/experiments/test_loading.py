@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import cli
-from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
+from experiments.errors import ConfigError
 from experiments.loading import Counted, check_loading, ranks_of
 from experiments.models import open_model
 from experiments.params import model_config

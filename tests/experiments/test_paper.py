@@ -9,9 +9,9 @@ import pytest
 
 from analysis.outputs import OUTPUTS
 from experiments import cli
-from experiments.check import ConfigError
 from experiments.compose import check_groups, plan
 from experiments.config import CONF, as_dict, from_hydra
+from experiments.errors import ConfigError
 
 FILES = sorted((CONF / "experiment" / "paper").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]

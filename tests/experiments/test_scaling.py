@@ -7,9 +7,9 @@ import json
 import pytest
 
 from experiments import cli
-from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import from_hydra
+from experiments.errors import ConfigError
 from experiments.published import targets
 from experiments.scaling import beside, check_scaling, each_model, fastest_marked, on, same_hardware
 from tests.experiments.runs import command

@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.training.checkpoint import Progress
 from experiments.training.data import DataConfig, PackageConfig, choose, fetch, quotas, resize
 from experiments.training.export import WEIGHTS_FILE

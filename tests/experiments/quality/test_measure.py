@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.models import open_model
 from experiments.quality.measure import QualityConfig
 from experiments.quality.subjects import prompts_for, real_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.features import features
 from experiments.quality.networks import open_network
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.quality.measure import QualityConfig
 from experiments.quality.settings import (
     Equality,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.features import features
 from experiments.quality.text_score import Heads, load_heads, open_scorer, text_features
 from tests.experiments.quality.tiny_clip import save_tiny_clip

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from experiments.check import ConfigError
 from experiments.config import RunConfig
+from experiments.errors import ConfigError
 from experiments.quality.scorer_card import card_text
 from experiments.quality.text_score import FOLDER, Heads, load_heads, open_scorer
 from experiments.quality.train_scorer import (

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from experiments import cli
-from experiments.check import ConfigError
 from experiments.compose import plan
 from experiments.config import from_hydra
+from experiments.errors import ConfigError
 from experiments.staleness import measure
 from experiments.staleness.measure import TABLES, check_staleness, position_errors, staleness
 from tests.experiments.staleness.cases import model, run, serial

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.weights import ARCHITECTURES, architecture_of, check_weights, read_tensors
 from tests.experiments.weights.files import (
     INDEX,

@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 
-from experiments.check import ConfigError
+from experiments.errors import ConfigError
 from experiments.weights import check_weights, resolve_weights
 from tests.experiments.weights.files import KEY, SINGLE, change, index_of
 

@@ -1,0 +1,69 @@
+"""A configuration that cannot be run: the error, and the checks that every measure needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from experiments.config import CONF
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run: the key at fault (or none), and a message that begins with its value."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(f"{key}={message}" if key else message)
+        self.key = key
+        self.message = message
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`, nearest: X` if a valid name is like `name`, else nothing."""
+    near = get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f", nearest: {near[0]}" if near else ""
+
+
+def check_least(cfg: Any, least: Mapping[str, float]) -> None:
+    """Numbers below what is allowed, and lists of numbers that are empty or have such. Raises ConfigError.
+
+    `least` is by dotted key; a value of None is none to check.
+    """
+    for key, low in least.items():
+        for value in listed(cfg, key):
+            if value is not None and not value >= low:
+                raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
+
+
+def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
+    """Names that do not exist, and lists of names that are empty or have such. Raises ConfigError."""
+    for key, names in allowed.items():
+        for value in listed(cfg, key):
+            if value not in names:
+                text = f"{value!r} is unknown{nearest(str(value), names)}; allowed: {', '.join(names)}"
+                raise ConfigError(key, text)
+
+
+def listed(cfg: Any, key: str) -> list[Any]:
+    """The values of a list, or the one of another key. Raises ConfigError for an empty list."""
+    value = lookup(cfg, key)
+    if value == []:
+        raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
+    return value if isinstance(value, list) else [value]
+
+
+def config_names(group: str) -> list[str]:
+    """The configurations of a group: the files of `conf/GROUP`."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def lookup(cfg: Any, key: str) -> Any:
+    """The value of a dotted key of nested dataclasses."""
+    for part in key.split("."):
+        cfg = getattr(cfg, part)
+    return cfg
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
