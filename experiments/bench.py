@@ -29,7 +29,7 @@ from experiments.agent import RunFailed, prepare, start_ranks
 from experiments.check import check_model, check_values
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import hardware, versions
-from experiments.errors import ConfigError, check_least, listed, nearest
+from experiments.errors import ConfigError, check_least, nearest, values_of
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live
@@ -82,7 +82,7 @@ def check_bench(cfg: RunConfig) -> None:
         raise ConfigError(
             "model", f"{cfg.model.name} takes more or less than masked text; allowed: as pixart_alpha"
         )
-    names = [case.name for case in listed(cfg, "measure.cases")]
+    names = [case.name for case in values_of(cfg, "measure.cases")]
     for index, case in enumerate(options.cases):
         key = f"measure.cases.{index}"
         if case.method == DIFFUSERS:

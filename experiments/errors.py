@@ -30,7 +30,7 @@ def check_least(cfg: Any, least: Mapping[str, float]) -> None:
     `least` is by dotted key; a value of None is none to check.
     """
     for key, low in least.items():
-        for value in listed(cfg, key):
+        for value in values_of(cfg, key):
             if value is not None and not value >= low:
                 raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
 
@@ -38,13 +38,13 @@ def check_least(cfg: Any, least: Mapping[str, float]) -> None:
 def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
     """Names that do not exist, and lists of names that are empty or have such. Raises ConfigError."""
     for key, names in allowed.items():
-        for value in listed(cfg, key):
+        for value in values_of(cfg, key):
             if value not in names:
                 text = f"{value!r} is unknown{nearest(str(value), names)}; allowed: {', '.join(names)}"
                 raise ConfigError(key, text)
 
 
-def listed(cfg: Any, key: str) -> list[Any]:
+def values_of(cfg: Any, key: str) -> list[Any]:
     """The values of a list, or the one of another key. Raises ConfigError for an empty list."""
     value = lookup(cfg, key)
     if value == []:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.errors import ConfigError, check_least
+from experiments.errors import check_least, values_of
 from experiments.features import PREPROCESSING, features
 from experiments.quality.scorer_card import NOTICE, card_text, score_text
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
@@ -76,8 +76,8 @@ def check_train_scorer(cfg: RunConfig) -> None:
     least = {"held_out": 1, "epochs": 1, "batch": 2, "width": 1, "hidden": 1}
     check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     for key in ("packages", "categories"):
-        if not getattr(options, key):
-            raise ConfigError(f"measure.{key}", "[] has no pictures; allowed: a list of one or more")
+        values_of(cfg, f"measure.{key}")
+    data.check_packages(options.packages, options.data_dir, "measure.data_dir")
 
 
 def train_scorer(cfg: RunConfig, out: Path) -> str:

