@@ -38,6 +38,11 @@ PREFIX = "paper_"
 
 def main(arguments: list[str], results: Path = RESULTS) -> int:
     """Exit code 0; 1 when a check fails; 2, and one line, when what is asked for is not there."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(
+            f"{(__doc__ or '').strip()}\n\nTables and figures: {', '.join(output.name for output in OUTPUTS)}."
+        )
+        return 0
     try:
         if (
             arguments[:1] and arguments[0] in COMMANDS and arguments != ["timeline"]

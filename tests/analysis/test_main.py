@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from analysis import style
-from analysis.__main__ import chosen, main, option
+from analysis.__main__ import COMMANDS, chosen, main, option
 from analysis.outputs import OUTPUTS
 from analysis.readme import refresh, stale
 from tests.analysis.synthetic import write_sweep
@@ -100,6 +100,14 @@ def test_what_is_not_there_is_one_line_and_exit_2(
 ) -> None:
     assert main(arguments, tmp_path) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_command_and_output(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    assert main([flag]) == 0
+    said = capsys.readouterr().out
+    assert all(f"python -m analysis {command}" in said for command in COMMANDS)
+    assert all(output.name in said for output in OUTPUTS)
 
 
 def test_without_records_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

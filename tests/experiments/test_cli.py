@@ -132,6 +132,8 @@ def test_configuration_is_shown_without_a_run(
     with pytest.raises(SystemExit) as left:
         command(monkeypatch, "--help")
     assert not left.value.code
-    assert "method: distrifusion, naive_patch, pipefusion, ring" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "method: distrifusion, naive_patch, pipefusion, ring" in said
+    assert "python run.py experiment=quickstart" in said
     assert command(monkeypatch, "--cfg", "job", "model=pixart_tinny") == 2
     assert list(tmp_path.iterdir()) == []
