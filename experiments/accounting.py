@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shlex
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,15 +23,15 @@ import torch
 from rich.progress import track
 
 from experiments.check import CHOICES
-from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import versions
+from experiments.config import RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.params import Subject, facts_of, model_config
 from experiments.plan import Planner, empty_inputs
-from experiments.records import git_commit, write_csv, write_json
+from experiments.records import write_csv, write_json
 from experiments.report import RankReport, held_parameters, layers_text
 from pipefusion.core.closed_forms import Prediction
 
@@ -101,9 +99,7 @@ def accounting(cfg: RunConfig, out: Path) -> str:
         one["tokens"] |= {} if tokens is None else {str(account.resolution): tokens}
     cases = merged([case for account in accounts for case in account.cases])
     record = {"note": NOTE, "images": 1, "dtype": options.dtype, "models": facts}
-    record |= {"cases": cases, "seconds": time.time() - started, "command": shlex.join(sys.argv)}
-    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "config": as_dict(cfg)}
-    record |= {"git_commit": git_commit(CONF.parent), "versions": versions()}
+    record |= {"cases": cases, "seconds": time.time() - started, "config": as_dict(cfg)} | provenance()
     out.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([row for account in accounts for row in account.rows]).convert_dtypes()
     write_csv(out / "accounting.csv", table)

@@ -7,14 +7,12 @@ over rounds of serial's time in that round over the case's. Every repeat is kept
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,13 @@ from torch import Tensor
 
 from experiments.agent import RunFailed, prepare, start_ranks
 from experiments.check import check_model, check_values
-from experiments.config import CONF, ModelConfig, RunConfig, as_dict
-from experiments.environment import hardware, versions
+from experiments.config import ModelConfig, RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_least, nearest, values_of
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
@@ -140,9 +138,7 @@ def bench(cfg: RunConfig, out: Path) -> str:
     (out / "seconds.json").unlink()
     rows = [row_of(case, seconds) for case in cfg.measure.cases]
     record = {"rows": rows, "startup_s": startups, "devices": DEVICES, "threads": cfg.threads}
-    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    record |= {"git_commit": git_commit(CONF.parent), "hardware": hardware(), "versions": versions()}
-    write_json(out / "bench.json", record | {"config": as_dict(cfg)})
+    write_json(out / "bench.json", record | provenance() | {"config": as_dict(cfg)})
     show(rows, startups, Console() if sys.stdout.isatty() else Console(width=100))
     print(out / "bench.json")
     headline = next(row for row in rows if row["case"] == cfg.measure.headline)

@@ -8,9 +8,7 @@ conf/link and conf/cluster they are a cluster like any other.
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,11 +24,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from experiments.agent import prepare, start_ranks
-from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import hardware, versions
+from experiments.config import RunConfig, as_dict
+from experiments.environment import hardware, provenance
 from experiments.errors import ConfigError, check_least
 from experiments.rank import choose_device, synchronise
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 
 MESSAGES = (1 << 20, 1 << 22, 1 << 24)
 """Bytes of the messages that the bandwidth is fitted on; latency is that of 8 bytes."""
@@ -63,15 +61,7 @@ def calibrate(cfg: RunConfig, out: Path) -> str:
     prepare()
     start_ranks(calibrate_rank, out, as_dict(cfg), 2)
     measured = json.loads((out / "measured.json").read_text())
-    record = {
-        "config": as_dict(cfg),
-        "command": shlex.join(sys.argv),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(CONF.parent),
-        "hardware": hardware(),
-        "versions": versions(),
-    }
-    write_json(out / "measured.json", measured | record)
+    write_json(out / "measured.json", measured | {"config": as_dict(cfg)} | provenance())
     name, found = cfg.measure.profile, measured["device"]
     date = datetime.now(UTC).date().isoformat()
     what = (

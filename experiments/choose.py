@@ -19,14 +19,14 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.check import check_model, check_values
-from experiments.config import CONF, LatencyConfig, RunConfig, as_dict
-from experiments.environment import versions
+from experiments.config import LatencyConfig, RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.plan import GIB, Planned, Planner
-from experiments.records import git_commit, write_csv, write_json
+from experiments.records import write_csv, write_json
 from experiments.report import held_parameters
 
 
@@ -97,13 +97,8 @@ def choose(cfg: RunConfig, out: Path) -> str:
     seconds = time.time() - started
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "plan.csv", table)
-    record = {
-        "predicted": True,
-        "config": as_dict(cfg),
-        "versions": versions(),
-        "git_commit": git_commit(CONF.parent),
-    }
-    write_json(out / "plan.json", record | {"seconds": seconds, "points": len(table)})
+    record = {"predicted": True, "config": as_dict(cfg), "seconds": seconds, "points": len(table)}
+    write_json(out / "plan.json", record | provenance())
     console = Console() if sys.stdout.isatty() else Console(width=150)
     for resolution, part in table.groupby("resolution", sort=True):
         console.print(

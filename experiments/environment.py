@@ -1,13 +1,19 @@
-"""On what a run was made: versions and hardware. Nothing here initialises CUDA."""
+"""How and on what a run was made: command, commit, versions, hardware. Nothing here initialises CUDA."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from experiments.config import CONF
+from experiments.records import git_commit
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pandas", "hydra-core", "safetensors")
 
@@ -16,6 +22,17 @@ PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pandas", "hydra-core
 def versions() -> dict[str, str]:
     """Python and the packages that numbers can depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def provenance(gpu: str | None = None) -> dict[str, Any]:
+    """How a record was made: when, by which command and commit, with what, on what; `gpu` as in `hardware`."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git_commit": git_commit(CONF.parent),
+        "versions": versions(),
+        "hardware": hardware(gpu),
+    }
 
 
 def hardware(gpu: str | None = None) -> dict[str, Any]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import time
 import traceback
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +14,8 @@ from omegaconf import OmegaConf
 
 from experiments import pictures, records
 from experiments.agent import Entry, RunFailed, prepare, start_ranks, status_of
-from experiments.config import CONF, RunConfig, as_dict, prompts_of
-from experiments.environment import hardware, versions
+from experiments.config import RunConfig, as_dict, prompts_of
+from experiments.environment import hardware, provenance
 from experiments.progress import live
 
 if TYPE_CHECKING:
@@ -150,11 +147,7 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
         "schema": records.SCHEMA,
         "status": "running",
         "reason": None,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
-        "git_commit": records.git_commit(CONF.parent),
-        "versions": versions(),
-        "hardware": hardware(),
+        **provenance(),
         "world": cfg.cluster.world,
         "cluster": cfg.cluster.name,
         "predicted": cfg.cluster.world == "plan",

@@ -8,7 +8,6 @@ it. What counts is how far its resident memory rises meanwhile, over the bytes o
 from __future__ import annotations
 
 import gc
-import shlex
 import sys
 import tempfile
 import time
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,12 +25,12 @@ from rich.progress import track
 from torch import Tensor
 
 from experiments.check import CHOICES, check_model
-from experiments.config import CONF, ModelConfig, RunConfig, as_dict
-from experiments.environment import hardware, versions
+from experiments.config import ModelConfig, RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least, first_line
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
-from experiments.records import git_commit, write_csv, write_json
+from experiments.records import write_csv, write_json
 from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
 from experiments.synthetic import identity, mib, write_checkpoint, written
@@ -99,10 +97,8 @@ def loading(cfg: RunConfig, out: Path) -> str:
         print(f"failed: {first_line(error)}", file=sys.stderr)
         return "failed"
     record = {"note": NOTE, "checkpoint": facts, "rows": rows, "limit": options.limit}
-    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    record |= {"git_commit": git_commit(CONF.parent), "hardware": hardware(), "versions": versions()}
     write_csv(out / "loading.csv", pd.DataFrame(rows).convert_dtypes())
-    write_json(out / "loading.json", record | {"config": as_dict(cfg)})
+    write_json(out / "loading.json", record | provenance() | {"config": as_dict(cfg)})
     show(rows, facts, out)
     wrong = [row for row in rows if row["status"] == "failed"]
     for row in wrong:

@@ -7,11 +7,9 @@ hold equal to measurement to the byte; running whole images here would add hours
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
-from experiments.environment import versions
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
-from experiments.records import git_commit, write_csv, write_json
+from experiments.records import write_csv, write_json
 from experiments.report import ParameterKey, held_parameters, layers_text
 from pipefusion.core.dit import DiT
 from pipefusion.core.mesh import Mesh
@@ -88,8 +86,7 @@ def params(cfg: RunConfig, out: Path) -> str:
                 rows += [place | row for row in found]
                 cases.append(place | case)
     record = {"note": NOTE, "models": facts, "cases": cases, "literal": as_dict(cfg)["measure"]["literal"]}
-    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    record |= {"git_commit": git_commit(CONF.parent), "versions": versions(), "config": as_dict(cfg)}
+    record |= provenance() | {"config": as_dict(cfg)}
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "params.csv", pd.DataFrame(rows))
     write_json(out / "params.json", record)

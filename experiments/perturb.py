@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import shlex
 import sys
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from experiments.check import check_model
 from experiments.config import RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_least
 from experiments.inputs import random_prompts
 from experiments.methods import METHODS
@@ -179,7 +179,7 @@ def perturb(cfg: RunConfig, out: Path) -> str:
         "killed_or_lost": 3 * options.kills if options.only is None else 0,
         "not_named": unnamed,
         "seconds": time.time() - started,
-        "command": shlex.join(sys.argv),
+        **provenance(),
         "config": as_dict(cfg),
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
 from experiments.config import CONF, ClusterConfig, RunConfig
-from experiments.environment import versions
+from experiments.environment import provenance
 from experiments.errors import ConfigError
 from experiments.fit import config_of
 from experiments.methods import METHODS
 from experiments.plan import Planned, Planner
 from experiments.published import Target, targets, unpredicted
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 
 
 @dataclass
@@ -66,10 +64,7 @@ def predict(cfg: RunConfig, out: Path) -> str:
     record = {
         "predictions": predictions,
         "not_predicted": others,
-        "command": shlex.join(sys.argv),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(CONF.parent),
-        "versions": versions(),
+        **provenance(),
         "seconds": time.time() - started,
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,9 @@ itself is not looked at, and `model` only where `measure.models` is empty.
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,8 @@ import pandas as pd
 
 from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
 from experiments.compose import compose_one
-from experiments.config import CONF, ClusterConfig, RunConfig, as_dict, from_hydra
-from experiments.environment import versions
+from experiments.config import ClusterConfig, RunConfig, as_dict, from_hydra
+from experiments.environment import provenance
 from experiments.errors import ConfigError, config_names, nearest
 from experiments.launch import resolved
 from experiments.models import open_model
@@ -28,7 +25,7 @@ from experiments.params import facts_of, model_config
 from experiments.plan import empty_inputs
 from experiments.predict import calibration_rows
 from experiments.published import Target, targets
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 
 ALL_STEPS = "S"
 OWN = {"model.resolution": "resolutions", "steps": "steps", "guidance_scale": "guidance_scale"}
@@ -126,10 +123,7 @@ def scaling(cfg: RunConfig, out: Path) -> str:
         "rows": rows,
         "published": [asdict(target) | {"cluster": name} for name, target in beside(each)],
         "config": as_dict(cfg),
-        "command": shlex.join(sys.argv),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(CONF.parent),
-        "versions": versions(),
+        **provenance(),
         "seconds": time.time() - started,
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,8 @@ what.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,13 @@ from torch import Tensor
 
 import pipefusion.method as pipefusion
 from baselines import serial
-from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import versions
+from experiments.config import RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.inputs import draw_noise, random_prompts
 from experiments.models import Model, louder, open_model
 from experiments.params import model_config
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
 
@@ -80,8 +77,7 @@ def text_variants(cfg: RunConfig, out: Path) -> str:
     with torch.inference_mode():
         rows = [row for name in options.models for row in compared(open_model(model_config(name)), name, cfg)]
     record: dict[str, Any] = {"rows": rows, "messages": [counted(name, cfg) for name in options.counted]}
-    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    record |= {"git_commit": git_commit(CONF.parent), "versions": versions(), "config": as_dict(cfg)}
+    record |= provenance() | {"config": as_dict(cfg)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "text_variants.json", record)
     show(out)

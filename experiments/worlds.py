@@ -5,11 +5,9 @@ Rounds alternate between worlds, so that a drift of the machine's speed touches 
 
 from __future__ import annotations
 
-import shlex
 import statistics
 import sys
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from rich.table import Table
 from experiments import launch
 from experiments.check import check_method, check_model, check_values
 from experiments.compose import compose_one
-from experiments.config import CONF, ClusterConfig, LatencyConfig, RunConfig, as_dict, from_hydra
-from experiments.environment import hardware, versions
+from experiments.config import ClusterConfig, LatencyConfig, RunConfig, as_dict, from_hydra
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.methods import METHODS
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 
 
 @dataclass
@@ -74,12 +72,8 @@ def worlds(cfg: RunConfig, out: Path) -> str:
                     return "failed"
                 seconds[name].setdefault(world, []).extend(record["latency_s"]["repeats"])
     rows = [row_of(name, times) for name, times in seconds.items()]
-    record = {"rows": rows, "devices": cfg.devices, "config": as_dict(cfg), "command": shlex.join(sys.argv)}
-    record |= {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(CONF.parent),
-    }
-    write_json(out / "worlds.json", record | {"hardware": hardware(), "versions": versions()})
+    record = {"rows": rows, "devices": cfg.devices, "config": as_dict(cfg)}
+    write_json(out / "worlds.json", record | provenance())
     show(rows, cfg, Console() if sys.stdout.isatty() else Console(width=110))
     print(out / "worlds.json")
     return "ok"

@@ -6,10 +6,8 @@ that is within the tolerance of PipeFusion itself, in this bundle, is one that i
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,16 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from experiments.config import CONF, RunConfig, as_dict
+from experiments.config import RunConfig, as_dict
 from experiments.conformance.bundle import Bundle, on_device, read_bundle
 from experiments.conformance.compare import HiddenStates, Parting, errors, latents_part
 from experiments.conformance.deviations import HYPOTHESES, Hypothesis
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import denoise
-from experiments.environment import versions
+from experiments.environment import provenance
 from experiments.errors import ConfigError, first_line
 from experiments.rank import choose_device
-from experiments.records import git_commit, write_json
+from experiments.records import write_json
 from pipefusion.core.dit import DiT
 
 EXPLAINS, NOT_SEEN, NO = "explains it", "not visible here", "no"
@@ -95,8 +93,7 @@ def conformance(cfg: RunConfig, out: Path) -> str:
     bundle = read_bundle(Path(cfg.bundle).expanduser(), cfg.measure.tolerance)
     judgement = judge(bundle, on_device(bundle, choose_device(cfg.cluster.device)))
     record = record_of(bundle, judgement) | {"bundle": cfg.bundle, "message": message(bundle, judgement)}
-    record |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(sys.argv)}
-    record |= {"git_commit": git_commit(CONF.parent), "versions": versions(), "config": as_dict(cfg)}
+    record |= provenance() | {"config": as_dict(cfg)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "conformance.json", record)
     show(judgement, bundle, out)

@@ -8,14 +8,12 @@ was killed.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import hardware, versions
+from experiments.config import RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_least
 from experiments.launch import resolved
 from experiments.models import Model, open_model
@@ -29,7 +27,7 @@ from experiments.quality.sample import Job, job_of, sample_all
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
-from experiments.records import git_commit, replacing, write_json
+from experiments.records import replacing, write_json
 from experiments.scaling import on
 
 OTHER_SEEDS = 10**6
@@ -110,11 +108,7 @@ def quality(cfg: RunConfig, out: Path) -> str:
         if job not in failures and job.setting in done:
             floors += control_rows(kind, done[job.setting], job, cfg, prompts)
     record = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
-        "git_commit": git_commit(CONF.parent),
-        "versions": versions(),
-        "hardware": hardware(sampling_gpu(cfg)),
+        **provenance(sampling_gpu(cfg)),
         "config": as_dict(cfg),
         "model": model_facts(model, cfg),
         "interval": "95 % intervals",

@@ -11,12 +11,10 @@ Five tables beside `staleness.json`, all measured through the methods' own code 
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,12 @@ import torch
 from torch import Tensor
 
 from experiments.check import check_model
-from experiments.config import CONF, RunConfig, as_dict
-from experiments.environment import versions
+from experiments.config import RunConfig, as_dict
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least, config_names
 from experiments.methods import METHODS
 from experiments.models import scheduler_of
-from experiments.records import git_commit, write_csv, write_json
+from experiments.records import write_csv, write_json
 from experiments.staleness.errors import StaleErrors
 from experiments.staleness.freshness import FreshnessConfig, freshness
 from experiments.staleness.probe import probe
@@ -118,10 +116,7 @@ def staleness(cfg: RunConfig, out: Path) -> str:
         "timesteps": subject.scheduler.timesteps.tolist(),
         "scheduler": type(subject.scheduler).__name__,
         "seconds": time.time() - started,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
-        "git_commit": git_commit(CONF.parent),
-        "versions": versions(),
+        **provenance(),
         "config": as_dict(cfg),
     }
     out.mkdir(parents=True, exist_ok=True)
