@@ -27,7 +27,7 @@ from experiments.agent import RunFailed, prepare, start_ranks
 from experiments.check import check_model, check_values
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_least, nearest, values_of
+from experiments.errors import ConfigError, check_known, check_least, values_of
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live
@@ -83,14 +83,12 @@ def check_bench(cfg: RunConfig) -> None:
     names = [case.name for case in values_of(cfg, "measure.cases")]
     for index, case in enumerate(options.cases):
         key = f"measure.cases.{index}"
+        check_known(cfg, {f"{key}.method": [*METHODS, DIFFUSERS]})
         if case.method == DIFFUSERS:
             if model.class_name != "PixArtTransformer2DModel":
                 raise ConfigError(
                     f"{key}.method", f"{DIFFUSERS} runs PixArt alone; allowed: {', '.join(METHODS)}"
                 )
-        elif case.method not in METHODS:
-            text = f"{case.method!r} is unknown{nearest(case.method, METHODS)}"
-            raise ConfigError(f"{key}.method", f"{text}; allowed: {', '.join([*METHODS, DIFFUSERS])}")
         else:
             devices = 1 if case.method == "serial" else DEVICES
             problem = METHODS[case.method].check(model.shape, devices, case.steps, settings(case))

@@ -58,9 +58,9 @@ def config_names(group: str) -> list[str]:
 
 
 def lookup(cfg: Any, key: str) -> Any:
-    """The value of a dotted key of nested dataclasses."""
+    """The value of a dotted key of nested dataclasses; a number is a place in a list."""
     for part in key.split("."):
-        cfg = getattr(cfg, part)
+        cfg = cfg[int(part)] if isinstance(cfg, list) else getattr(cfg, part)
     return cfg
 
 

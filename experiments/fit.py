@@ -63,27 +63,16 @@ class FitConfig:
 def check_fit(cfg: RunConfig) -> None:
     """Devices, links and rows that do not exist, devices without rows of their own. Raises ConfigError."""
     options: FitConfig = cfg.measure
-    check_known(cfg, {"measure.devices": config_names("device")})
-    for name in options.borrow:
-        if name not in config_names("device"):
-            raise ConfigError(
-                "measure.borrow", f"{name!r} is unknown; allowed: {', '.join(config_names('device'))}"
-            )
-    rows = rows_of(cfg)
+    devices, links, rows = config_names("device"), config_names("link"), rows_of(cfg)
+    check_known(cfg, {"measure.devices": devices} | ({"measure.borrow": devices} if options.borrow else {}))
     for name in options.devices:
         if not alone(rows, name):
             text = f"{name} has no published row of one GPU with {cfg.model.name}; allowed: measure.borrow"
             raise ConfigError("measure.devices", text)
     for index, link in enumerate(options.links):
         key = f"measure.links.{index}"
-        for name in (link.name, *link.also):
-            if name not in config_names("link"):
-                text = f"{name!r} is unknown; allowed: {', '.join(config_names('link'))}"
-                raise ConfigError(f"{key}.name", text)
-        if link.key not in FITTED:
-            raise ConfigError(f"{key}.key", f"{link.key!r} is unknown; allowed: {', '.join(FITTED)}")
-        if link.place not in PLACES:
-            raise ConfigError(f"{key}.place", f"{link.place!r} is unknown; allowed: {', '.join(PLACES)}")
+        names = {"name": links, "key": FITTED, "place": PLACES} | ({"also": links} if link.also else {})
+        check_known(cfg, {f"{key}.{part}": allowed for part, allowed in names.items()})
         if link.row not in [target.row_id for target in rows if target.published_s]:
             text = f"{link.row!r} is no published latency of {cfg.model.name}; allowed: FILE:LINE"
             raise ConfigError(f"{key}.row", text)

@@ -15,7 +15,7 @@ from experiments.errors import ConfigError, check_known, check_least, first_line
 from experiments.text import PACKAGES
 from experiments.training.data import as_stored, check_packages, choose, tables_of
 from experiments.training.export import FACTS_FILE, WEIGHTS_FILE
-from experiments.training.recipe import NetworkConfig, RecipeConfig, build_network
+from experiments.training.recipe import NetworkConfig, build_network
 
 DTYPES = ("float32", "bfloat16")
 
@@ -48,7 +48,7 @@ def check_train(cfg: RunConfig) -> None:
         cfg, {f"measure.{key}": allowed for key, allowed in (names | {"text_encoder": PACKAGES}).items()}
     )
     check_cuda(options.device)
-    check_stages(options.recipe, options.network)
+    check_stages(cfg)
     for key in ("packages", "categories"):
         values_of(cfg, f"measure.data.{key}")
     learnt = learnt_captions(options.start_from, options.network) if options.start_from else []
@@ -56,19 +56,14 @@ def check_train(cfg: RunConfig) -> None:
     choose(tables_of(options.data), options.data, learnt)
 
 
-def check_stages(recipe: RecipeConfig, network: NetworkConfig) -> None:
+def check_stages(cfg: RunConfig) -> None:
     """Stages whose pictures are not whole patches, or that have none. Raises ConfigError."""
-    if not recipe.stages:
-        raise ConfigError("measure.recipe.stages", "[] learns nothing; allowed: a list of one or more")
-    for index, stage in enumerate(recipe.stages):
+    patch = cfg.measure.network.patch
+    for index, stage in enumerate(values_of(cfg, "measure.recipe.stages")):
         key = f"measure.recipe.stages.{index}"
-        for name, low in (("batch", 1), ("samples", 1)):
-            if getattr(stage, name) < low:
-                raise ConfigError(
-                    f"{key}.{name}", f"{getattr(stage, name)} is too small; allowed: {low} or more"
-                )
-        if stage.resolution < 1 or stage.resolution % network.patch:
-            text = f"{stage.resolution} is not a multiple of {network.patch}; allowed: its multiples"
+        check_least(cfg, {f"{key}.{name}": 1 for name in ("resolution", "batch", "samples")})
+        if stage.resolution % patch:
+            text = f"{stage.resolution} is not a multiple of {patch}; allowed: its multiples"
             raise ConfigError(f"{key}.resolution", text)
         if not stage.rate > 0:
             raise ConfigError(f"{key}.rate", f"{stage.rate} learns nothing; allowed: more than 0")
