@@ -25,7 +25,7 @@ from rich.progress import track
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, config_names
+from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
@@ -77,6 +77,7 @@ class Account:
 
 def check_accounting(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
+    check_some(cfg, *(f"measure.{key}" for key in ("models", "methods", "devices", "resolutions", "warmups")))
     names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
     check_least(cfg, {"measure.devices": 1, "measure.resolutions": 1, "measure.warmups": 0})

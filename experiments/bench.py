@@ -27,7 +27,7 @@ from experiments.agent import RunFailed, prepare, start_ranks
 from experiments.check import check_model, check_values
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, values_of
+from experiments.errors import ConfigError, check_known, check_least, check_some
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live
@@ -73,6 +73,7 @@ def check_bench(cfg: RunConfig) -> None:
     options: BenchConfig = cfg.measure
     check_values(cfg)
     check_least(cfg, {"measure.rounds": 1})
+    check_some(cfg, "measure.cases")
     model = check_model(cfg)
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number")
@@ -80,7 +81,7 @@ def check_bench(cfg: RunConfig) -> None:
         raise ConfigError(
             "model", f"{cfg.model.name} takes more or less than masked text; allowed: as pixart_alpha"
         )
-    names = [case.name for case in values_of(cfg, "measure.cases")]
+    names = [case.name for case in options.cases]
     for index, case in enumerate(options.cases):
         key = f"measure.cases.{index}"
         check_known(cfg, {f"{key}.method": [*METHODS, DIFFUSERS]})

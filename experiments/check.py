@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.config import LatencyConfig, RunConfig, prompts_of
-from experiments.errors import ConfigError, check_known, check_least, first_line, nearest
+from experiments.errors import ConfigError, check_known, check_least, first_line, lookup, nearest
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -92,18 +92,24 @@ def check_prompt_file(cfg: RunConfig) -> None:
 
 def check_cluster(cfg: RunConfig) -> None:
     """Whether the device is there, and a simulated cluster complete and large enough. Raises ConfigError."""
-    import torch
-
     cluster = cfg.cluster
-    if cluster.world != "plan" and cluster.device == "cuda" and not torch.cuda.is_available():
-        text = "cuda needs a GPU and a CUDA build of torch, and torch sees none; allowed: auto, cpu"
-        raise ConfigError("cluster.device", text)
+    if cluster.world != "plan":
+        check_cuda(cfg, "cluster.device")
     if cluster.world == "plan" and cluster.hardware is None:
         raise ConfigError("cluster.hardware", "null has no costs; allowed: a cluster that names its device")
     node = cluster.topology.devices_per_node
     if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
         text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
         raise ConfigError("devices", text)
+
+
+def check_cuda(cfg: RunConfig, key: str) -> None:
+    """Whether a GPU is there where the key asks for one. Raises ConfigError."""
+    import torch
+
+    if lookup(cfg, key) == "cuda" and not torch.cuda.is_available():
+        text = "cuda needs a GPU and a CUDA build of torch, and torch sees none; allowed: auto, cpu"
+        raise ConfigError(key, text)
 
 
 def check_model(cfg: RunConfig) -> Model:

@@ -19,9 +19,9 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.check import check_model, check_values
-from experiments.config import LatencyConfig, RunConfig, as_dict
+from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least
+from experiments.errors import ConfigError, check_known, check_least, check_some
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
@@ -49,16 +49,14 @@ class PlanConfig:
 
 def check_plan(cfg: RunConfig) -> None:
     """Raises ConfigError for a cluster without costs, and for a grid with nothing in it."""
-    options: PlanConfig = cfg.measure
     if cfg.cluster.world != "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} has no costs; allowed: a cluster of named hardware")
+    check_some(cfg, *(f"measure.{key}" for key in ("methods", "devices", "patches", "warmups", "splits")))
     check_known(cfg, {"measure.methods": METHODS})
     check_least(cfg, {"measure.devices": 1, "measure.patches": 1, "measure.warmups": 0, "measure.workers": 1})
-    if not options.splits:
-        raise ConfigError("measure.splits", "[] leaves nothing to do; allowed: a list of one or more")
     for resolution in resolutions_of(cfg):
         model = replace(cfg.model, resolution=resolution)
-        one = replace(cfg, model=model, devices=1, measure=LatencyConfig())
+        one = replace(cfg, model=model, devices=1)
         check_values(one)
         check_model(one)
 

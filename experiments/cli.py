@@ -96,7 +96,8 @@ def check(planned: Plan, overrides: list[str]) -> None:
         try:
             cfg = from_hydra(job)
         except MissingMandatoryValue as error:
-            raise ConfigError(str(error.full_key), "??? has to be given; allowed: a value") from None
+            key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key))
+            raise ConfigError(key, "??? has to be given; allowed: a value") from None
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         check_output(Path(OmegaConf.select(job, key)), key)
         measure = MEASURES[cfg.measure.name]

@@ -25,7 +25,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def check_least(cfg: Any, least: Mapping[str, float]) -> None:
-    """Numbers below what is allowed, and lists of numbers that are empty or have such. Raises ConfigError.
+    """Numbers below what is allowed, alone or in lists. Raises ConfigError.
 
     `least` is by dotted key; a value of None is none to check.
     """
@@ -36,7 +36,7 @@ def check_least(cfg: Any, least: Mapping[str, float]) -> None:
 
 
 def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
-    """Names that do not exist, and lists of names that are empty or have such. Raises ConfigError."""
+    """Names that do not exist, alone or in lists. Raises ConfigError."""
     for key, names in allowed.items():
         for value in values_of(cfg, key):
             if value not in names:
@@ -44,11 +44,16 @@ def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
                 raise ConfigError(key, text)
 
 
+def check_some(cfg: Any, *keys: str) -> None:
+    """Lists that are empty where something has to be in them. Raises ConfigError."""
+    for key in keys:
+        if lookup(cfg, key) == []:
+            raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
+
+
 def values_of(cfg: Any, key: str) -> list[Any]:
-    """The values of a list, or the one of another key. Raises ConfigError for an empty list."""
+    """The values of a list, or the one of another key."""
     value = lookup(cfg, key)
-    if value == []:
-        raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
     return value if isinstance(value, list) else [value]
 
 

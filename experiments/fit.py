@@ -18,7 +18,7 @@ import torch
 
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, from_hydra
-from experiments.errors import ConfigError, check_known, config_names
+from experiments.errors import ConfigError, check_known, check_some, config_names
 from experiments.launch import resolved
 from experiments.models import Model, open_model, scheduler_of
 from experiments.plan import Planner, empty_inputs
@@ -64,14 +64,16 @@ def check_fit(cfg: RunConfig) -> None:
     """Devices, links and rows that do not exist, devices without rows of their own. Raises ConfigError."""
     options: FitConfig = cfg.measure
     devices, links, rows = config_names("device"), config_names("link"), rows_of(cfg)
-    check_known(cfg, {"measure.devices": devices} | ({"measure.borrow": devices} if options.borrow else {}))
+    if options.borrow:
+        check_some(cfg, "measure.devices")  # to borrow from
+    check_known(cfg, {"measure.devices": devices, "measure.borrow": devices})
     for name in options.devices:
         if not alone(rows, name):
             text = f"{name} has no published row of one GPU with {cfg.model.name}; allowed: measure.borrow"
             raise ConfigError("measure.devices", text)
     for index, link in enumerate(options.links):
         key = f"measure.links.{index}"
-        names = {"name": links, "key": FITTED, "place": PLACES} | ({"also": links} if link.also else {})
+        names = {"name": links, "also": links, "key": FITTED, "place": PLACES}
         check_known(cfg, {f"{key}.{part}": allowed for part, allowed in names.items()})
         if link.row not in [target.row_id for target in rows if target.published_s]:
             text = f"{link.row!r} is no published latency of {cfg.model.name}; allowed: FILE:LINE"

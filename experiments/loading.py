@@ -27,7 +27,7 @@ from torch import Tensor
 from experiments.check import CHOICES, check_model
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, first_line
+from experiments.errors import ConfigError, check_known, check_least, check_some, first_line
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import write_csv, write_json
@@ -64,6 +64,7 @@ class LoadingConfig:
 def check_loading(cfg: RunConfig) -> None:
     """Names and numbers that measure nothing, a model that is none, a full disk. Raises ConfigError."""
     options: LoadingConfig = cfg.measure
+    check_some(cfg, "measure.methods", "measure.devices")
     check_known(cfg, {"measure.methods": METHODS, "measure.stored": CHOICES["model.dtype"]})
     check_least(cfg, {"measure.devices": 1, "measure.file_bytes": 1})
     model = check_model(cfg)

@@ -20,7 +20,7 @@ import pipefusion.method as pipefusion
 from baselines import serial
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, config_names
+from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
 from experiments.inputs import draw_noise, random_prompts
 from experiments.models import Model, louder, open_model
 from experiments.params import model_config
@@ -55,9 +55,10 @@ class TextVariantsConfig:
 
 
 def check_text_variants(cfg: RunConfig) -> None:
-    """Models that do not exist or keep no prompt between stages, numbers that run nothing. Raises ConfigError."""
+    """Models that do not exist or cannot be cut so, numbers that run nothing. Raises ConfigError."""
     options: TextVariantsConfig = cfg.measure
     check_known(cfg, {f"measure.{key}": config_names("model") for key in ("models", "counted")})
+    check_some(cfg, "measure.devices")
     least = {"devices": 1, "patches": 1, "warmup": 0, "full_devices": 1}
     check_least(cfg, {"steps": 1} | {f"measure.{key}": low for key, low in least.items()})
     runs = [("models", name, n, options.patches) for name in options.models for n in options.devices]
@@ -67,8 +68,8 @@ def check_text_variants(cfg: RunConfig) -> None:
         for text in pipefusion.TEXTS:
             problem = pipefusion.check(shape, devices, cfg.steps, method_of(options, text, patches))
             if problem:
-                text = f"{name} on {devices} devices: {problem.key}={problem.message}"
-                raise ConfigError(f"measure.{key}", text)
+                why = f"{name} on {devices} devices: {problem.key}={problem.message}"
+                raise ConfigError(f"measure.{key}", why)
 
 
 def text_variants(cfg: RunConfig, out: Path) -> str:

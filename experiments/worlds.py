@@ -19,7 +19,7 @@ from experiments.check import check_method, check_model, check_values
 from experiments.compose import compose_one
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, config_names
+from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
 from experiments.methods import METHODS
 from experiments.records import write_json
 
@@ -39,6 +39,7 @@ def check_worlds(cfg: RunConfig) -> None:
     """Names that do not exist, methods that cannot run so. Raises ConfigError."""
     options: WorldsConfig = cfg.measure
     check_values(cfg)
+    check_some(cfg, "measure.methods")
     check_known(cfg, {"measure.methods": METHODS, "measure.plan": config_names("cluster")})
     check_least(cfg, {"measure.rounds": 1, "measure.patches": 1})
     here = from_hydra(compose_one([f"cluster={options.plan}"])).cluster

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.errors import check_least, values_of
+from experiments.errors import check_least, check_some
 from experiments.features import PREPROCESSING, features
 from experiments.quality.scorer_card import NOTICE, card_text, score_text
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
@@ -75,8 +75,7 @@ def check_train_scorer(cfg: RunConfig) -> None:
     options: TrainScorerConfig = cfg.measure
     least = {"held_out": 1, "epochs": 1, "batch": 2, "width": 1, "hidden": 1}
     check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
-    for key in ("packages", "categories"):
-        values_of(cfg, f"measure.{key}")
+    check_some(cfg, "measure.packages", "measure.categories")
     data.check_packages(options.packages, options.data_dir, "measure.data_dir")
 
 

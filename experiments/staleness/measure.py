@@ -24,7 +24,7 @@ from torch import Tensor
 from experiments.check import check_model
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, config_names
+from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
 from experiments.methods import METHODS
 from experiments.models import scheduler_of
 from experiments.records import write_csv, write_json
@@ -68,6 +68,7 @@ class StalenessConfig:
 def check_staleness(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that measure nothing. Raises ConfigError."""
     options: StalenessConfig = cfg.measure
+    check_some(cfg, *(f"measure.probe.{key}" for key in ("devices", "patches", "warmups")))
     names = {"methods": METHODS, "swept": options.methods, "probe.model": config_names("model")}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
     least = {"devices": 1, "patches": 1, "watched": 0, "warmups": 0}

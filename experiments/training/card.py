@@ -43,7 +43,7 @@ def write_card(folder: Path) -> None:
 def card_text(facts: dict[str, Any], prompts: dict[str, list[str]], found: dict[str, Any] | None) -> str:
     """The card as Markdown."""
     run, network, recipe = facts["training"], facts["network"], facts["recipe"]
-    began = f"on from `{facts['start_from']}`, " if facts["start_from"] else ""
+    began = f"on from `{facts['start_from']}`, " if facts.get("start_from") else ""
     stages = ", then ".join(
         f"{s['samples']:,} at {s['resolution']} px (batch {s['batch']})" for s in recipe["stages"]
     )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from experiments.check import CHOICES
+from experiments.check import CHOICES, check_cuda
 from experiments.config import RunConfig
-from experiments.errors import ConfigError, check_known, check_least, first_line, values_of
+from experiments.errors import ConfigError, check_known, check_least, check_some, first_line
 from experiments.text import PACKAGES
 from experiments.training.data import as_stored, check_packages, choose, tables_of
 from experiments.training.export import FACTS_FILE, WEIGHTS_FILE
@@ -44,13 +44,11 @@ def check_train(cfg: RunConfig) -> None:
     }
     check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     names = {"dtype": DTYPES, "device": CHOICES["cluster.device"], "wandb_mode": CHOICES["log.wandb.mode"]}
-    check_known(
-        cfg, {f"measure.{key}": allowed for key, allowed in (names | {"text_encoder": PACKAGES}).items()}
-    )
-    check_cuda(options.device)
+    names |= {"text_encoder": tuple(PACKAGES)}
+    check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
+    check_cuda(cfg, "measure.device")
     check_stages(cfg)
-    for key in ("packages", "categories"):
-        values_of(cfg, f"measure.data.{key}")
+    check_some(cfg, "measure.data.packages", "measure.data.categories")
     learnt = learnt_captions(options.start_from, options.network) if options.start_from else []
     check_packages(options.data.packages, options.data.data_dir, "measure.data.data_dir")
     choose(tables_of(options.data), options.data, learnt)
@@ -59,7 +57,8 @@ def check_train(cfg: RunConfig) -> None:
 def check_stages(cfg: RunConfig) -> None:
     """Stages whose pictures are not whole patches, or that have none. Raises ConfigError."""
     patch = cfg.measure.network.patch
-    for index, stage in enumerate(values_of(cfg, "measure.recipe.stages")):
+    check_some(cfg, "measure.recipe.stages")
+    for index, stage in enumerate(cfg.measure.recipe.stages):
         key = f"measure.recipe.stages.{index}"
         check_least(cfg, {f"{key}.{name}": 1 for name in ("resolution", "batch", "samples")})
         if stage.resolution % patch:
@@ -117,7 +116,7 @@ def check_score(cfg: RunConfig) -> None:
     }
     check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     check_known(cfg, {"measure.dtype": CHOICES["model.dtype"], "measure.device": CHOICES["cluster.device"]})
-    check_cuda(options.device)
+    check_cuda(cfg, "measure.device")
     if options.scheduler:
         check_scheduler(options.scheduler)
     stored = json.loads((Path(options.weights) / FACTS_FILE).read_text())["data"]
@@ -132,10 +131,3 @@ def check_scheduler(name: str) -> None:
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         text = f"{name!r} is no scheduler of diffusers; allowed: one for flow matching"
         raise ConfigError("measure.scheduler", f"{text}, as FlowMatchEulerDiscreteScheduler")
-
-
-def check_cuda(device: str) -> None:
-    """Raises ConfigError where a GPU is asked for and none is there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        text = "cuda needs a GPU and a CUDA build of torch, and torch sees none; allowed: auto, cpu"
-        raise ConfigError("measure.device", text)

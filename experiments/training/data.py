@@ -157,14 +157,15 @@ def choose(
     if cfg.held_out_pairs and len(cfg.packages) < 2:
         text = f"{cfg.held_out_pairs} needs two styles: a concept must be seen in another one; allowed: 0"
         raise ConfigError("measure.data.held_out_pairs", text)
-    if cfg.held_out_pairs > len(seen):
-        text = f"{cfg.held_out_pairs} is more than a pair a concept; allowed: 0..{len(seen)}"
-        raise ConfigError("measure.data.held_out_pairs", text)
+    able = [k for k in seen if any(caption not in learnt for caption in captions[k])]
+    if cfg.held_out_pairs > len(able):
+        text = f"{cfg.held_out_pairs} is more than a pair a concept that has one to keep out"
+        raise ConfigError("measure.data.held_out_pairs", f"{text}; allowed: 0..{len(able)}")
     pairs = set()
     for k in range(cfg.held_out_pairs):
-        concept = seen[(2 * k + 1) * len(seen) // (2 * cfg.held_out_pairs)]
-        styles = [(k + turn) % len(cfg.packages) for turn in range(len(cfg.packages))]
-        pairs |= {(concept, s) for s in [s for s in styles if captions[concept][s] not in learnt][:1]}
+        concept = able[(2 * k + 1) * len(able) // (2 * cfg.held_out_pairs)]
+        turns = ((k + turn) % len(cfg.packages) for turn in range(len(cfg.packages)))
+        pairs.add((concept, next(style for style in turns if captions[concept][style] not in learnt)))
     items = []
     for style, package in enumerate(cfg.packages):
         for k, entry in enumerate(chosen):

@@ -13,7 +13,7 @@ from experiments import cli
 from experiments.compose import plan
 from experiments.errors import ConfigError, config_names
 from experiments.measures import MEASURES
-from tests.experiments.fake_emoji import fake_package
+from tests.experiments.training.fake_emoji import fake_package
 
 # fmt: off
 BAD = [
@@ -28,8 +28,9 @@ BAD = [
     ("bench_cpu", "measure.cases=[{method: pipefusion, patches: 99}]", "measure.cases.0: method.patches=99 is outside"),
     ("fit", "measure.devices=[t5]", "measure.devices='t5' is unknown, nearest: t4; allowed: a100, cpu"),
     ("fit", "measure.devices=[h200]", "measure.devices=h200 has no published row of one GPU with pixart_alpha"),
+    ("fit", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
     ("fit", "measure.borrow=[h300]", "measure.borrow='h300' is unknown, nearest: h200; allowed:"),
-    ("fit", "measure.links=[{name: x}]", "measure.links[0].key=??? has to be given"),
+    ("fit", "measure.links=[{name: x}]", "measure.links.0.key=??? has to be given"),
     ("predict_published", "measure.only=nothing", "measure.only='nothing' begins no row; allowed: FILE:LINE"),
     ("text_variants", "measure.models=[sd4]", "measure.models='sd4' is unknown"),
     ("text_variants", "measure.devices=[0]", "measure.devices=0 is too small"),
@@ -116,6 +117,21 @@ def test_training_goes_on_from_weights_of_the_same_network(tmp_path: Path, packa
     "experiment", [name for name in config_names("experiment") if name not in NEED_INPUT]
 )
 def test_committed_experiments_pass(experiment: str, packages: list[str]) -> None:
-    ours = ["measure.data.packages=[{}]", "measure.data.held_out_pairs=0", "measure.start_from=''", *packages]
+    ours = ["measure.data.packages=[{}]", "measure.data.held_out_pairs=0", *packages]
     overrides = [f"experiment={experiment}", *(ours if experiment.startswith("train_emoji") else [])]
+    cli.check(plan(overrides), overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=staleness", "measure.swept=[]"],
+        ["experiment=staleness", "measure.warmups=[]"],
+        ["experiment=fit", "measure.devices=[]", "measure.borrow=[]"],
+        ["experiment=text_variants", "measure.counted=[]"],
+        ["experiment=params_per_device", "measure.summary=[]"],
+    ],
+    ids=" ".join,
+)
+def test_a_part_of_a_measure_may_be_left_out(overrides: list[str]) -> None:
     cli.check(plan(overrides), overrides)
