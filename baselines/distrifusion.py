@@ -1,4 +1,4 @@
-"""Displaced patch parallelism (DistriFusion, arXiv 2402.19481) on a DiT: N = M, one patch and all layers a device.
+"""Displaced patch parallelism (DistriFusion, arXiv 2402.19481) on a DiT: N = M, one patch and all layers per device.
 
 Self-attention sees its own fresh K, V and everybody else's of the step before; the exchange hides behind a step.
 """
@@ -6,12 +6,12 @@ Self-attention sees its own fresh K, V and everybody else's of the step before; 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from baselines.displaced import check_bands, displaced_prediction, displaced_sampler
-from pipefusion.core.closed_forms import Prediction
+from baselines.displaced import AXIS as AXIS, build_bands, check_bands
 from pipefusion.core.dit import DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.predict import Prediction, predict as bytes_of
 from pipefusion.core.shape import DiTShape
 
 
@@ -20,23 +20,22 @@ class Config:
     """`warmup` W: synchronous steps at the start."""
 
     name: str = "distrifusion"
-    axis: str = "patch"
     warmup: int = 1
 
 
-def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:
+def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    return check_bands(shape, devices, steps, cfg.warmup)
+    return check_bands(shape, parallel, steps, cfg.warmup)
 
 
-def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
+def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """All layers on a band of rows, with every layer's full-length K, V on every device."""
-    return displaced_sampler(dit, fabric, cfg.axis, scheduler, cfg.warmup, exchange=True)
+    return build_bands(dit, fabric, cfg.warmup, exchange=True)
 
 
 def predict(
-    shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
+    shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
-    """Table 1: 2 O(p hs) L a step, KV of all L layers. The last step sends nothing unless it is synchronous."""
+    """Table 1: 2 O(p hs) L per step, K, V of all L layers. The last step sends nothing unless it is synchronous."""
     gathers = steps if cfg.warmup == steps else steps - 1
-    return displaced_prediction(shape, devices, batch, images, gathers)
+    return bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)

@@ -7,12 +7,12 @@ when W = 0).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from baselines.displaced import check_bands, displaced_prediction, displaced_sampler
-from pipefusion.core.closed_forms import Prediction
+from baselines.displaced import AXIS as AXIS, build_bands, check_bands
 from pipefusion.core.dit import DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.predict import Prediction, predict as bytes_of
 from pipefusion.core.shape import DiTShape
 
 
@@ -21,22 +21,22 @@ class Config:
     """`warmup` W: synchronous steps at the start."""
 
     name: str = "naive_patch"
-    axis: str = "patch"
     warmup: int = 1
 
 
-def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:
+def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    return check_bands(shape, devices, steps, cfg.warmup)
+    return check_bands(shape, parallel, steps, cfg.warmup)
 
 
-def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
-    """All layers on a band of rows, with a full-length K, V buffer that only the warm-up fills."""
-    return displaced_sampler(dit, fabric, cfg.axis, scheduler, cfg.warmup, exchange=False)
+def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
+    """All layers on a band of rows, with every layer's full-length K, V on every device."""
+    return build_bands(dit, fabric, cfg.warmup, exchange=False)
 
 
 def predict(
-    shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
+    shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
     """An all-gather in each of the W synchronous steps, nothing after."""
-    return displaced_prediction(shape, devices, batch, images, cfg.warmup)
+    gathers = cfg.warmup
+    return bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)

@@ -33,7 +33,7 @@ from experiments.params import Subject, facts_of, model_config
 from experiments.plan import Planner, empty_inputs
 from experiments.records import write_csv, write_json
 from experiments.report import RankReport, held_parameters, layers_text
-from pipefusion.core.closed_forms import Prediction
+from pipefusion.core.predict import Prediction
 
 HELD_TO = ("reconciles", "agrees")
 """What a case must be: its devices hold the model exactly, and every byte is the one of the closed forms."""

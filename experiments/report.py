@@ -15,7 +15,7 @@ import pandas as pd
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipefusion.core.closed_forms import Prediction
+from pipefusion.core.predict import Prediction
 from pipefusion.core.dit import DiT, parameter_parts
 from pipefusion.core.ledger import Entry, Ledger, Span
 

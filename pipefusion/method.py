@@ -1,11 +1,12 @@
 """PipeFusion (section 3 of the paper): N stages of layers, M patches, K and V of the other patches one step old.
 
-In an MM-DiT the K, V of the prompt are computed with each job and never stale; the prompt's tokens travel with every
-job (`text: exact`) or with the first patch of a step only, as the published implementations have it (`first_patch`).
-
 A stage keeps the parameters of its L/N layers only, and the full-length K, V of those layers only. In job (t, m) every
 self-attention writes K, V of patch m into its buffer and attends Q of patch m to the whole buffer: patches 0..m are of
-step t, patches m+1..M-1 of step t-1. The first W steps are synchronous and fill the buffers.
+step t, patches m+1..M-1 of step t-1. The first W steps are synchronous and fill the buffers. Ring and Ulysses ranks
+share the tokens of every patch, and the buffer sits inside their exchange.
+
+In an MM-DiT the K, V of the prompt are computed with each job and never stale; the prompt's tokens travel with every
+job (`text: exact`) or with the first patch of a step only, as the published implementations have it (`first_patch`).
 """
 
 from __future__ import annotations
@@ -13,109 +14,90 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from pipefusion.core import closed_forms as forms
-from pipefusion.core.attention import Attend, full
-from pipefusion.core.checks import one_of, splits, within
-from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
+from pipefusion.core.checks import degrees_fit, one_of, splits, within
+from pipefusion.core.denoise import assemble
+from pipefusion.core.dit import DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
-from pipefusion.core.jobs import Job, make_jobs
-from pipefusion.core.kv import StaleKV
-from pipefusion.core.pipeline import run_pipeline
+from pipefusion.core.kv import rotating, stale
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.predict import Prediction, predict as bytes_of
+from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
-from pipefusion.core.split import split_rows
 
+AXIS = "pipe"
 TEXTS = ("exact", "first_patch")
+RINGS = ("gather", "rotate")
 
 
 @dataclass
 class Config:
-    """`patches` M (null: one a device, at most the token rows), `warmup` W synchronous steps.
+    """`patches` M (null: one per stage, at most the token rows), `warmup` W synchronous steps.
 
-    `split` of the layers over stages: ceil, even, cost, bytes, or how many each has. `text` of MM-DiTs.
+    `split` of the layers over stages: ceil, even, cost, bytes, or how many each has. `text` of MM-DiTs. `ring`: ring
+    ranks gather the fresh K, V of a patch and keep all tokens, or keep their own and pass the buffer round (rotate).
     """
 
     name: str = "pipefusion"
-    axis: str = "pipe"
     patches: int | None = None
     warmup: int = 1
     split: Any = "even"
     text: str = "exact"
+    ring: str = "gather"
 
 
-def patches_of(shape: DiTShape, devices: int, cfg: Config) -> int:
+def patches_in(shape: DiTShape, stages: int, lanes: int, cfg: Config) -> int:
     """M."""
-    return min(devices, shape.token_rows) if cfg.patches is None else cfg.patches
+    return min(stages, shape.token_rows // lanes) if cfg.patches is None else cfg.patches
 
 
-def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:
+def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """What keeps this configuration from running, or None."""
+    lanes = parallel.lanes
     return (
-        within("devices", devices, 1, shape.layers, "the model's layers")
-        or within("method.patches", patches_of(shape, devices, cfg), 1, shape.token_rows, "the token rows")
+        degrees_fit(shape, parallel, AXIS)
+        or within(
+            "method.patches",
+            patches_in(shape, parallel.pipe, lanes, cfg),
+            1,
+            shape.token_rows // lanes,
+            f"the token rows, {lanes} at a time" if lanes > 1 else "the token rows",
+        )
         or within("method.warmup", cfg.warmup, 0, steps, "the steps")
-        or splits(cfg.split, shape.layers, devices)
+        or splits(cfg.split, shape.layers, parallel.pipe)
         or one_of("method.text", cfg.text, TEXTS)
+        or one_of("method.ring", cfg.ring, RINGS)
     )
 
 
-def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
+def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """Keep this rank's stage and return its sampler."""
-    place = fabric.axis(cfg.axis)
-    shape = dit.shape
-    bands = split_rows(shape.token_rows, patches_of(shape, place.size, cfg))
-    stages = forms.stages(shape, place.size, cfg.split)
-    stage = stages[place.index]
-    dit.keep(stage, embed=place.index == 0, unembed=place.index == place.size - 1)
-
-    def sampler(noise: Tensor, cond: Conditioning) -> Tensor | None:
-        batch = noise.shape[0] * cond.branches
-        kv = StaleKV(fabric, shape, stage, batch, dit.dtype)
-
-        def attend_for(job: Job) -> Attend:
-            fresh = shape.band_tokens(job.rows)
-
-            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-                kv.write(layer, fresh, k, v)
-                return full(q, *kv.read(layer))
-
-            return attend
-
-        jobs = make_jobs(len(scheduler.timesteps), cfg.warmup, bands)
-        return run_pipeline(
-            dit,
-            fabric,
-            cfg.axis,
-            stages,
-            scheduler,
-            noise,
-            cond,
-            jobs,
-            bands,
-            attend_for,
-            cfg.text == "first_patch",
-        )
-
-    return sampler
+    lanes = fabric.axis("ring").size * fabric.axis("ulysses").size
+    buffer = rotating if cfg.ring == "rotate" else stale
+    return assemble(
+        dit,
+        fabric,
+        lambda run: ulysses(run, buffer(run)),
+        patches=patches_in(dit.shape, fabric.axis(AXIS).size, lanes, cfg),
+        split=cfg.split,
+        warmup=cfg.warmup,
+        first_patch=cfg.text == "first_patch",
+    )
 
 
 def predict(
-    shape: DiTShape, devices: int, rank: int, steps: int, batch: int, images: int, cfg: Config
-) -> forms.Prediction:
-    """Closed forms of one rank's memory and bytes for one image batch."""
-    bands = split_rows(shape.token_rows, patches_of(shape, devices, cfg))
-    jobs, partial = cfg.warmup + (steps - cfg.warmup) * len(bands), cfg.text == "first_patch"
-    largest = shape.token_rows if cfg.warmup else len(bands[0])
-    return forms.stage_prediction(
+    shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
+) -> Prediction:
+    """A non-last stage sends p * hs * b elements per step and holds 2 * p * hs * L/N * b of K, V."""
+    return bytes_of(
         shape,
-        forms.stages(shape, devices, cfg.split),
+        parallel,
         rank,
         steps,
-        batch,
         images,
-        texts=steps if partial else jobs,
-        largest_rows=largest,
-        kv=True,
-        kept_text=partial,
+        branches,
+        buffer="rotating" if cfg.ring == "rotate" else "stale",
+        patches=patches_in(shape, parallel.pipe, parallel.lanes, cfg),
+        split=cfg.split,
+        warmup=cfg.warmup,
+        first_patch=cfg.text == "first_patch",
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from pipefusion.core.dit import Problem
+from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import SPLITS, Split
 
@@ -44,14 +45,38 @@ def splits(split: Split, layers: int, devices: int) -> Problem | None:
     )
 
 
-def divides(devices: int, total: int, what: str) -> Problem | None:
-    """`devices` must divide `total`."""
-    if devices >= 1 and total % devices == 0:
+def divides(key: str, count: int, total: int, what: str) -> Problem | None:
+    """`count` must divide `total`."""
+    if count >= 1 and total % count == 0:
         return None
     allowed = [str(n) for n in range(1, total + 1) if total % n == 0]
-    return Problem("devices", f"{devices} does not divide the {total} {what}; allowed: {', '.join(allowed)}")
+    return Problem(key, f"{count} does not divide the {total} {what}; allowed: {', '.join(allowed)}")
 
 
-def equal_bands(shape: DiTShape, devices: int) -> Problem | None:
-    """Sequence-parallel methods give every device the same number of token rows."""
-    return divides(devices, shape.token_rows, "token rows")
+def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None) -> Problem | None:
+    """Degrees that a model allows, of a method whose own axis is `own`: only it may cut that axis.
+
+    Heads and MLP columns, then token rows are shared out evenly; a stage has at least one layer where it can.
+    """
+
+    def key(axis: str) -> str:
+        return "devices" if set(parallel.axes) <= {axis} else f"parallel.{axis}"
+
+    for axis in ("pipe", "patch"):
+        if axis != own and getattr(parallel, axis) > 1:
+            text = f"{getattr(parallel, axis)} is for methods that cut this axis; allowed: 1"
+            return Problem(f"parallel.{axis}", text)
+    if parallel.cfg > 1 and shape.guidance != "cfg":
+        text = "the model has no guidance branches to share; allowed: 1"
+        return Problem("parallel.cfg", f"{parallel.cfg} is too many: {text}")
+    heads = shape.heads // parallel.tensor
+    rows = parallel.patch * parallel.lanes
+    widest = max(("patch", "ring", "ulysses"), key=lambda axis: getattr(parallel, axis))
+    return (
+        within("parallel.cfg", parallel.cfg, 1, 2, "the branches of classifier-free guidance")
+        or within(key("pipe"), parallel.pipe, 1, shape.layers, "the model's layers")
+        or divides(key("tensor"), parallel.tensor, shape.heads, "attention heads")
+        or divides(key("tensor"), parallel.tensor, shape.mlp_hidden, "MLP columns")
+        or divides(key("ulysses"), parallel.ulysses, heads, "attention heads")
+        or divides(key(widest), rows, shape.token_rows, "token rows")
+    )

@@ -1,30 +1,16 @@
-"""What a rank should hold and send, from sizes alone: printed beside what was measured (Table 1 of the paper).
+"""Sizes in bytes and operations that predictions are made of (Table 1 of the paper).
 
-Symbols: p image tokens, hs hidden size, b = images * guidance branches, n devices on the axis, S steps, W warm-up.
+Symbols: p image tokens, hs hidden size, b = images * guidance branches, n ranks on the axis, S steps, W warm-up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import Split, split_layers
 
 LATENT_ITEMSIZE = 4  # latents are float32 whatever the model computes in
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Bytes of one rank for one run of a batch of images."""
-
-    layers: range
-    param_bytes: int
-    kv_bytes: int
-    buffer_bytes: int
-    comm_bytes: int
-    sent_bytes: int
-    recv_bytes: int
 
 
 def held_params(
@@ -86,71 +72,3 @@ def stage_of(layers: Sequence[range], layer: int) -> int:
 def takes_text(stages: Sequence[range], stage: int) -> bool:
     """Whether an MM-DiT's prompt still goes to this stage: it, or one after it, has a block."""
     return any(stages[stage:])
-
-
-def stage_prediction(
-    shape: DiTShape,
-    layers: Sequence[range],
-    rank: int,
-    steps: int,
-    batch: int,
-    images: int,
-    *,
-    texts: int,
-    largest_rows: int,
-    kv: bool,
-    kept_text: bool = False,
-) -> Prediction:
-    """A pipeline stage, of stages with these `layers`. An MM-DiT's prompt goes along with `texts` of its messages.
-
-    Per step it sends p * hs * b elements on, the last one the new latents to the first. `largest_rows` are
-    those of the longest message. Skips go straight to the stage of their mirror layer, into place for a whole image.
-    """
-    devices, mine = len(layers), layers[rank]
-    first, last = rank == 0, rank == devices - 1
-    latent = steps * latent_bytes(shape, images)
-    image, text = steps * hidden_bytes(shape, batch), texts * text_bytes(shape, batch)
-    given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
-    taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
-    buffers = latent_bytes(shape, images) if first or last else 0
-    buffers += 2 * text_bytes(shape, batch) * len(mine) if kv else 0  # the prompt's place in front of K and V
-    takes, passes = takes_text(layers, rank), takes_text(layers, rank + 1)
-    buffers += text_bytes(shape, batch) if kept_text and takes and not first else 0
-    message = largest_rows * shape.token_cols * shape.hidden * batch * shape.itemsize
-    message += takes * text_bytes(shape, batch)
-    comm = 0 if first else 2 * message
-    return Prediction(
-        layers=mine,
-        param_bytes=held_params(shape, mine, embed=first, unembed=last),
-        kv_bytes=kv_bytes(shape, len(mine), batch) if kv else 0,
-        buffer_bytes=buffers,
-        comm_bytes=comm + taken * hidden_bytes(shape, batch),
-        sent_bytes=(0 if devices == 1 else latent if last else image + passes * text)
-        + given * steps * hidden_bytes(shape, batch),
-        recv_bytes=(0 if devices == 1 else latent if first else image + takes * text)
-        + taken * steps * hidden_bytes(shape, batch),
-    )
-
-
-def band_prediction(
-    shape: DiTShape,
-    devices: int,
-    batch: int,
-    images: int,
-    *,
-    sent_bytes: int,
-    kv: int = 0,
-    comm_bytes: int = 0,
-) -> Prediction:
-    """A device with all layers and 1/n of the token rows; the final latents are gathered on every device."""
-    latent = latent_bytes(shape, images)
-    gathered = (devices - 1) * latent // devices
-    return Prediction(
-        layers=range(shape.layers),
-        param_bytes=held_params(shape, range(shape.layers)),
-        kv_bytes=kv,
-        buffer_bytes=latent // devices,
-        comm_bytes=comm_bytes + (latent if devices > 1 else 0),
-        sent_bytes=sent_bytes + gathered,
-        recv_bytes=sent_bytes + gathered,
-    )

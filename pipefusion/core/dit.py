@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape
 
 
@@ -43,6 +44,25 @@ class Conditioning:
         prompt = {name: tensor.to(device) for name, tensor in self.prompt.items()}
         negative = {name: tensor.to(device) for name, tensor in (self.negative or {}).items()}
         return Conditioning(prompt, self.guidance_scale, negative or None)
+
+    def images(self, part: int, parts: int) -> Conditioning:
+        """The prompts of one of `parts` equal runs of images. Raises ValueError where they do not divide."""
+        if parts == 1:
+            return self
+        count = next(iter(self.prompt.values())).shape[0]
+        if count % parts:
+            raise ValueError(f"{count} images do not divide over data {parts}")
+        size = count // parts
+        own = [
+            {name: tensor.narrow(0, part * size, size) for name, tensor in side.items()}
+            for side in (self.prompt, self.negative or {})
+        ]
+        return Conditioning(own[0], self.guidance_scale, own[1] or None)
+
+    def branch(self, index: int) -> Conditioning:
+        """One branch of classifier-free guidance alone: 0 the negative one, as diffusers stacks them, 1 the prompts."""
+        assert self.negative is not None
+        return Conditioning(self.prompt if index else self.negative)
 
     def stacked(self, name: str) -> Tensor:
         """A tensor of all branches, unconditional first as in diffusers: [branches*B, ...]."""
@@ -131,11 +151,11 @@ class DiT(Protocol):
         """What blocks and unembedding need of a timestep (a scalar tensor); the same for all patches."""
         ...
 
-    def positions(self, rows: range) -> Any:
+    def positions(self, rows: Band) -> Any:
         """What the blocks need to know of a band's place in the image (rotary tables); None where embed tells all."""
         ...
 
-    def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Any) -> Tokens:
         """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and the prompt's at the start."""
         ...
 
@@ -145,13 +165,16 @@ class DiT(Protocol):
         """One block on a band; `attend` does its self-attention, `skip` [b, t, hs] comes from a layer before."""
         ...
 
-    def unembed(self, image: Tensor, modulation: Any, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Any, rows: Band) -> Tensor:
         """Image tokens [b, t, hs] of a band -> the model's prediction [b, C, rows*patch, W]."""
         ...
 
 
-Sampler = Callable[[Tensor, Conditioning], Tensor | None]
-"""sampler(noise [B,C,H,W], conditioning) -> latents [B,C,H,W] on rank 0 (None or the same elsewhere)."""
+Sampler = Callable[[Tensor, Conditioning, Any], Tensor | None]
+"""sampler(noise [B,C,H,W], conditioning, scheduler) -> latents [B,C,H,W] on rank 0 (None or the same elsewhere).
+
+The scheduler has its timesteps set and is not changed.
+"""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ class Fabric(Protocol):
 
     ledger: Ledger
     device: torch.device
+    rank: int
+    place: Where
+    """What is being computed, as `begin` was given it: for modules that are not passed the job."""
 
     def axis(self, name: str) -> Axis:
         """This rank's place on a mesh axis."""

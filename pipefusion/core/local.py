@@ -88,12 +88,14 @@ class LocalFabric:
     def clear(self) -> None:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
+        self.place = Where()
         self._spans: list[tuple[Entry, Any, Any]] = []
         # communication spans so far, and what is computed from there on
         self._places: list[tuple[int, Where]] = []
         self._origin = self.clock.mark()
 
     def begin(self, at: Where) -> None:
+        self.place = at
         self._places.append((len(self._spans), at))
         if self.watch:
             self.watch(at)

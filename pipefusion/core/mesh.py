@@ -39,9 +39,9 @@ class Mesh:
         return prod(self.axes.values())
 
     def axis(self, name: str, rank: int) -> Axis:
-        """The axis `name` as seen from global `rank`. Raises KeyError when the mesh has no such axis."""
+        """The axis `name` as seen from global `rank`; an axis that the mesh does not have is this rank alone."""
         if name not in self.axes:
-            raise KeyError(f"mesh has no axis {name!r}; it has {', '.join(self.axes)}")
+            return Axis(name, 0, (rank,))
         names = list(self.axes)
         stride = prod(self.axes[after] for after in names[names.index(name) + 1 :])
         index = rank // stride % self.axes[name]

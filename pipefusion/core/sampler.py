@@ -1,19 +1,13 @@
-"""The denoising loop: guidance, the scheduler on a band, and the plain loop that most methods share."""
+"""Schedulers: made by name, and stepped patch by patch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
-
-from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, run_blocks
-from pipefusion.core.fabric import Fabric
-from pipefusion.core.ledger import Where
 
 SCHEDULERS = {
     "dpmsolver++": DPMSolverMultistepScheduler,
@@ -44,80 +38,25 @@ def scheduler_tensors(scheduler: Any) -> list[Tensor]:
     return [value for value in vars(scheduler).values() if isinstance(value, Tensor)]
 
 
-class BandSchedulers:
+class PatchSchedulers:
     """One scheduler per patch, because multistep solvers keep the history of what they have stepped.
 
-    All start from the same timesteps; each is stepped once a step with its own band, which for an elementwise update
+    All start from the same timesteps; each is stepped once per step with its own patch, which for an elementwise update
     equals stepping the whole image.
     """
 
-    def __init__(self, scheduler: Any, bands: int):
+    def __init__(self, scheduler: Any, patches: int):
         self.timesteps: Tensor = scheduler.timesteps
         shared = {id(table): table for table in scheduler_tensors(scheduler)}  # histories apart, tables once
-        self._schedulers = [copy.deepcopy(scheduler, dict(shared)) for _ in range(bands)]
+        self._schedulers = [copy.deepcopy(scheduler, dict(shared)) for _ in range(patches)]
 
-    def step(self, band: int, step: int, prediction: Tensor, latent: Tensor) -> Tensor:
-        """The latent of a band [B, C, h, W] after step number `step`, in float32."""
-        scheduler = self._schedulers[band]
+    def step(self, patch: int, step: int, prediction: Tensor, latent: Tensor) -> Tensor:
+        """The latent of a patch [B, C, h, W] after step number `step`, in float32."""
+        scheduler = self._schedulers[patch]
         return scheduler.step(prediction.float(), self.timesteps[step], latent, return_dict=False)[0]
-
-
-def branches(latent: Tensor, cond: Conditioning) -> Tensor:
-    """The latent once per guidance branch: [B, ...] -> [branches*B, ...]."""
-    return torch.cat([latent] * cond.branches) if cond.guided else latent
-
-
-def guide(prediction: Tensor, cond: Conditioning) -> Tensor:
-    """Classifier-free guidance: [branches*B, ...] -> [B, ...], unconditional branch first."""
-    if not cond.guided:
-        return prediction
-    negative, positive = prediction.chunk(2)
-    return negative + cond.guidance_scale * (positive - negative)
 
 
 def require_finite(latent: Tensor, rank: int, step: int) -> None:
     """Raises `NonFinite` naming rank and step. Costs one reduction over a latent, the smallest tensor of a step."""
     if latent.device.type != "meta" and not bool(torch.isfinite(latent).all()):
         raise NonFinite(f"latents not finite: rank {rank}, step {step}")
-
-
-def denoise_band(
-    dit: DiT,
-    fabric: Fabric,
-    scheduler: Any,
-    noise: Tensor,
-    cond: Conditioning,
-    rows: range,
-    attend_at: Callable[[int], Attend],
-    rank: int = 0,
-) -> Tensor:
-    """Denoise a band of token rows with all layers on this rank; returns the band's final latent [B, C, h, W].
-
-    `attend_at(step)` gives what the self-attention sites do in that step: all communication is in there. Everything
-    else in a DiT works token by token, so a band needs nothing more.
-    """
-    part = noise[:, :, dit.shape.band_latent(rows)]
-    latent = fabric.empty("buffer", *part.shape, dtype=torch.float32).copy_(part)
-    stepper = BandSchedulers(scheduler, 1)
-    text, positions = dit.text(cond), dit.positions(rows)
-    batch = latent.shape[0] * cond.branches
-    for step, timestep in enumerate(stepper.timesteps):
-        fabric.begin(Where(step))
-        attend = attend_at(step)
-        modulation = dit.modulation(timestep, text, batch)
-        tokens = dit.embed(branches(latent, cond), rows, text)
-        tokens = run_blocks(dit, tokens, Given(text, modulation, positions), attend, KeptSkips(dit.shape))
-        prediction = guide(dit.unembed(tokens.image, modulation, rows), cond)
-        latent = stepper.step(0, step, prediction, latent)
-        require_finite(latent, rank, step)
-    return latent
-
-
-def gather_bands(fabric: Fabric, band: Tensor, axis: str, steps: int) -> Tensor:
-    """The final latents of equal bands, put together in axis order: [B, C, h, W] -> [B, C, n*h, W]."""
-    n = fabric.axis(axis).size
-    if n == 1:
-        return band
-    out = fabric.empty("comm", n, *band.shape, dtype=band.dtype)
-    fabric.all_gather(out, band.contiguous(), axis=axis, at=Where(step=steps))
-    return out.permute(1, 2, 0, 3, 4).flatten(2, 3)

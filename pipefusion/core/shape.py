@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pipefusion.core.grid import TokenGrid
+
 
 @dataclass(frozen=True)
 class BlockShape:
@@ -86,12 +88,17 @@ class DiTShape:
         """Channels, height and width of the latent of one image."""
         return self.in_channels, self.token_rows * self.patch_size, self.token_cols * self.patch_size
 
+    @property
+    def grid(self) -> TokenGrid:
+        """Where the image's tokens lie."""
+        return TokenGrid(self.token_rows, self.token_cols, self.patch_size)
+
     def band_tokens(self, rows: range) -> slice:
-        """The image tokens of a band of token rows."""
+        """The image tokens of consecutive token rows."""
         return slice(rows.start * self.token_cols, rows.stop * self.token_cols)
 
     def band_latent(self, rows: range) -> slice:
-        """The latent rows of a band of token rows."""
+        """The latent rows of consecutive token rows."""
         return slice(rows.start * self.patch_size, rows.stop * self.patch_size)
 
 

@@ -32,6 +32,7 @@ class SilentFabric:
     def __init__(self, mesh: Mesh, rank: int, device: torch.device):
         self.mesh, self.rank, self.device = mesh, rank, device
         self.ledger = Ledger()
+        self.place = Where()
 
     def clear(self) -> None:
         """Start a new image: empty ledger."""
@@ -41,7 +42,7 @@ class SilentFabric:
         return self.mesh.axis(name, self.rank)
 
     def begin(self, at: Where) -> None:
-        return None
+        self.place = at
 
     def empty(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
         self.ledger.buffer_bytes[kind] += prod(shape) * dtype.itemsize

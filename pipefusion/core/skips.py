@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from pipefusion.core.closed_forms import stage_of
-from pipefusion.core.fabric import Fabric, Work
-from pipefusion.core.jobs import Job
+from pipefusion.core.fabric import Work
+from pipefusion.core.layout import Job
 from pipefusion.core.ledger import Where
-from pipefusion.core.shape import DiTShape
+from pipefusion.core.run import Run
 
 TAG = 1  # apart from the hidden states, which two neighbours exchange in an order of their own
 
@@ -25,35 +23,26 @@ class StageSkips:
     the next step is posted as soon as this step's has been read, and no sender waits long.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        axis: str,
-        shape: DiTShape,
-        stages: Sequence[range],
-        batch: int,
-        dtype: torch.dtype,
-        jobs: Sequence[Job],
-    ):
-        self.fabric, self.axis, self.shape, self.batch = fabric, axis, shape, batch
+    def __init__(self, run: Run):
+        self.run, self.fabric, stages = run, run.fabric, run.layout.stages
         self.steps: dict[int, list[Job]] = {}
-        for job in jobs:
+        for job in run.jobs:
             self.steps.setdefault(job.step, []).append(job)
-        me = stages[fabric.axis(axis).index]
-        ends = [(giver, taker) for giver, taker in shape.skips if giver in me or taker in me]
+        me = run.layout.layers
+        ends = [(giver, taker) for giver, taker in run.shape.skips if giver in me or taker in me]
         self.local = {giver: taker for giver, taker in ends if giver in me and taker in me}
         self.sent_to = {giver: stage_of(stages, taker) for giver, taker in ends if taker not in me}
         self.takers = {giver: taker for giver, taker in ends if taker in me}
         self.sources = {
             giver: stage_of(stages, giver) for giver in sorted(self.takers) if giver not in self.local
         }
-        size = batch * shape.tokens * shape.hidden
-        self.buffers = {giver: fabric.empty("comm", size, dtype=dtype) for giver in self.sources}
+        size = run.batch * run.layout.tokens * run.shape.hidden
+        self.buffers = {giver: self.fabric.empty("comm", size, dtype=run.dtype) for giver in self.sources}
         self.kept: dict[int, Tensor] = {}
         self.posted: dict[tuple[Where, int], tuple[Tensor, Work]] = {}
         self.sending: deque[list[Work]] = deque([[]])
-        self.job = jobs[0]
-        self._post(jobs[0].step, range(shape.token_rows))
+        self.job = run.jobs[0]
+        self._post(self.job.step, slice(0, run.layout.tokens))
 
     def begin(self, job: Job) -> None:
         """A job starts: what the one before the last sent must be gone."""
@@ -68,7 +57,7 @@ class StageSkips:
             self.kept[self.local[layer]] = image
         elif layer in self.sent_to:
             at = Where(self.job.step, layer, self.job.at.patch)
-            work = self.fabric.isend(image.contiguous(), self.sent_to[layer], axis=self.axis, at=at, tag=TAG)
+            work = self.fabric.isend(image.contiguous(), self.sent_to[layer], axis="pipe", at=at, tag=TAG)
             self.sending[-1].append(work)
 
     def take(self, layer: int) -> Tensor | None:
@@ -83,7 +72,7 @@ class StageSkips:
 
     def end(self) -> None:
         """A job is done and its skips have been read: there is room for those of the next step."""
-        self._post(self.job.step + 1, self.job.rows)
+        self._post(self.job.step + 1, self.job.own)
 
     def drain(self) -> None:
         """Wait for everything sent."""
@@ -91,18 +80,17 @@ class StageSkips:
             for work in works:
                 work.wait()
 
-    def _post(self, step: int, rows: range) -> None:
-        """Start receiving for all jobs of a step that lie within these rows."""
+    def _post(self, step: int, own: slice) -> None:
+        """Start receiving for all jobs of a step that lie within these of the rank's own tokens."""
         if not self.sources:
             return
         for job in self.steps.get(step, ()):
-            if job.rows.start < rows.start or job.rows.stop > rows.stop:
+            if job.own.start < own.start or job.own.stop > own.stop:
                 continue
-            tokens = self.shape.band_tokens(job.rows)
-            width = self.batch * self.shape.hidden
+            width = self.run.batch * self.run.shape.hidden
             for giver, source in self.sources.items():
-                out = self.buffers[giver][tokens.start * width : tokens.stop * width]
-                out = out.view(self.batch, -1, self.shape.hidden)
+                out = self.buffers[giver][job.own.start * width : job.own.stop * width]
+                out = out.view(self.run.batch, -1, self.run.shape.hidden)
                 at = Where(job.step, giver, job.at.patch)
-                work = self.fabric.irecv(out, source, axis=self.axis, at=at, tag=TAG)
+                work = self.fabric.irecv(out, source, axis="pipe", at=at, tag=TAG)
                 self.posted[(job.at, giver)] = (out, work)

@@ -89,8 +89,15 @@ def split_layers(
     raise ValueError(f"unknown split {how!r}; one of {', '.join(SPLITS)}")
 
 
-def split_rows(rows: int, patches: int) -> list[range]:
-    """Token rows of each of M patches: horizontal bands, sizes differing by at most one row."""
-    if not 1 <= patches <= rows:
-        raise ValueError(f"{patches} patches of {rows} token rows; allowed: 1..{rows}")
-    return ranges(even_sizes(rows, patches))
+def split_rows(rows: int | range, patches: int, unit: int = 1) -> list[range]:
+    """Token rows of each of M patches: horizontal bands, multiples of `unit`, sizes differing by one unit at most.
+
+    Raises ValueError where that cannot be.
+    """
+    whole = range(rows) if isinstance(rows, int) else rows
+    units = len(whole) // unit
+    if len(whole) % unit or not 1 <= patches <= units:
+        of = f" of multiples of {unit}" if unit > 1 else ""
+        raise ValueError(f"{patches} patches{of} of {len(whole)} token rows; allowed: 1..{units}")
+    parts = ranges(even_sizes(units, patches))
+    return [range(whole.start + part.start * unit, whole.start + part.stop * unit) for part in parts]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import SelfOrCross, Site
 from pipefusion.views.stock import (
@@ -116,7 +117,7 @@ class View(StockView):
             embedded = embedder(times, text, hidden_dtype=self.dtype)
         return Modulation(times, text, embedded)
 
-    def embed(self, latent: Tensor, rows: range, text: Tensor) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
     def block(
@@ -130,7 +131,7 @@ class View(StockView):
         )
         return Tokens(hidden)
 
-    def unembed(self, image: Tensor, modulation: Modulation, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
         model = self.model
         assert modulation.embedded is not None
         shift, scale = model.proj_out_1(F.silu(modulation.embedded)).chunk(2, dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Joint, Rotary, Site
 from pipefusion.views.stock import (
@@ -110,7 +111,7 @@ class View(StockView):
             self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 3, self.device)]))
         )
 
-    def positions(self, rows: range) -> Rotary:
+    def positions(self, rows: Band) -> Rotary:
         return joint_rotary(self.model, self.shape, rows)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
@@ -140,7 +141,7 @@ class View(StockView):
         scale = torch.full((batch,), text.guidance_scale, device=self.device).to(self.dtype) * 1000
         return self.model.time_text_embed(times, scale, text.pooled)  # [b, hs]
 
-    def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
         return Tokens(self.model.x_embedder(patchified(latent.to(self.dtype), PATCH)), text.tokens)
 
     def block(
@@ -154,6 +155,6 @@ class View(StockView):
         )
         return Tokens(image, text)
 
-    def unembed(self, image: Tensor, modulation: Tensor, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Tensor, rows: Band) -> Tensor:
         pixels = self.model.proj_out(self.model.norm_out(image, modulation))  # [b, t, C*patch*patch]
         return unpatchified(pixels, len(rows), PATCH, channels_last=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Fused, Joint, Rotary, Site
 from pipefusion.views.stock import StockView, grid_ids, joint_rotary, set_rotary, time_embedder
@@ -125,7 +126,7 @@ class View(StockView):
             self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 4, self.device)]))
         )
 
-    def positions(self, rows: range) -> Rotary:
+    def positions(self, rows: Band) -> Rotary:
         return joint_rotary(self.model, self.shape, rows)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
@@ -158,7 +159,7 @@ class View(StockView):
         )
         return Modulation(image, prompt, single, embedded)
 
-    def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
         return Tokens(self.model.x_embedder(latent.to(self.dtype).flatten(2).transpose(1, 2)), text.tokens)
 
     def block(
@@ -183,6 +184,6 @@ class View(StockView):
             )
         return Tokens(image, text)
 
-    def unembed(self, image: Tensor, modulation: Modulation, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
         pixels = self.model.proj_out(self.model.norm_out(image, modulation.embedded))  # [b, t, C]
         return pixels.transpose(1, 2).unflatten(2, (len(rows), -1))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Rotary, SelfOrCross, Site
 from pipefusion.views.stock import (
@@ -126,9 +127,12 @@ class View(StockView):
         tables = get_2d_rotary_pos_embed(self.shape.head_dim, *grid, device=self.device, output_type="pt")
         set_rotary(self.model, tables)
 
-    def positions(self, rows: range) -> Rotary:
-        band = self.shape.band_tokens(rows)
-        return self.model.rotary_cos[band], self.model.rotary_sin[band]
+    def positions(self, rows: Band) -> Rotary:
+        cos, sin = (
+            self.shape.grid.take_tokens(table, rows)
+            for table in (self.model.rotary_cos, self.model.rotary_sin)
+        )
+        return cos, sin
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         return cross_attention_plan(self.shape)
@@ -152,7 +156,7 @@ class View(StockView):
             style = torch.zeros(batch, device=self.device, dtype=torch.long)
         return self.model.time_extra_emb(times, text.second, sizes, style, hidden_dtype=self.dtype)  # [b, hs]
 
-    def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
         return Tokens(self.model.pos_embed(latent.to(self.dtype)))
 
     def block(
@@ -167,7 +171,7 @@ class View(StockView):
         )
         return Tokens(hidden)
 
-    def unembed(self, image: Tensor, modulation: Tensor, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Tensor, rows: Band) -> Tensor:
         hidden = self.model.norm_out(image, modulation.to(torch.float32))
         pixels = self.model.proj_out(hidden)  # [b, t, patch*patch*C]
         latent = unpatchified(pixels, len(rows), self.shape.patch_size)

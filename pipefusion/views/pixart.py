@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import SelfOrCross, Site
 from pipefusion.views.stock import (
@@ -124,7 +125,7 @@ class View(StockView):
         blocks, embedded = self.model.adaln_single(times, extra, batch_size=batch, hidden_dtype=self.dtype)
         return Modulation(blocks, embedded)
 
-    def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
     def block(
@@ -139,7 +140,7 @@ class View(StockView):
         )
         return Tokens(hidden)
 
-    def unembed(self, image: Tensor, modulation: Modulation, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
         model = self.model
         shift, scale = (model.scale_shift_table[None] + modulation.embedded[:, None]).chunk(2, dim=1)
         pixels = model.proj_out(model.norm_out(image) * (1 + scale) + shift)  # [b, t, patch*patch*C]

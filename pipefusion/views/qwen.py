@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Joint, Rotary, Site
 from pipefusion.views.stock import (
@@ -114,7 +115,7 @@ class View(StockView):
         cos, sin = (part.repeat_interleave(2, dim=1) for part in (turns.real, turns.imag))  # [T + p, d]
         set_rotary(self.model, (cos, sin))
 
-    def positions(self, rows: range) -> Rotary:
+    def positions(self, rows: Band) -> Rotary:
         return joint_rotary(self.model, self.shape, rows)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
@@ -135,7 +136,7 @@ class View(StockView):
         times = timestep.to(self.device).expand(batch).to(self.dtype) / 1000
         return self.model.time_text_embed(times, times)  # [b, hs]; of the second only the dtype is read
 
-    def embed(self, latent: Tensor, rows: range, text: Tensor | None) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor | None) -> Tokens:
         return Tokens(self.model.img_in(patchified(latent.to(self.dtype), self.shape.patch_size)), text)
 
     def block(
@@ -150,6 +151,6 @@ class View(StockView):
         )
         return Tokens(image, text)
 
-    def unembed(self, image: Tensor, modulation: Tensor, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Tensor, rows: Band) -> Tensor:
         pixels = self.model.proj_out(self.model.norm_out(image, modulation))  # [b, t, C*patch*patch]
         return unpatchified(pixels, len(rows), self.shape.patch_size, channels_last=False)

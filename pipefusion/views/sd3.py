@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Joint, Site
 from pipefusion.views.stock import (
@@ -137,7 +138,7 @@ class View(StockView):
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
         return self.model.time_text_embed(timestep.to(self.device).expand(batch), text.pooled)  # [b, hs]
 
-    def embed(self, latent: Tensor, rows: range, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows), text.tokens)
 
     def block(
@@ -151,6 +152,6 @@ class View(StockView):
         )
         return Tokens(image, text)
 
-    def unembed(self, image: Tensor, modulation: Tensor, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Tensor, rows: Band) -> Tensor:
         pixels = self.model.proj_out(self.model.norm_out(image, modulation))  # [b, t, patch*patch*C]
         return unpatchified(pixels, len(rows), self.shape.patch_size)

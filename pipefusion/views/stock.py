@@ -11,6 +11,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
 from pipefusion.core.dit import DiT, Shard, TensorPlan, clone_modules
+from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
 
 
@@ -57,7 +58,7 @@ class StockView:
         """The layers that a shared part serves, where not all do."""
         return None
 
-    def positions(self, rows: range) -> Any:
+    def positions(self, rows: Band) -> Any:
         return None
 
     def clone(self) -> Self:
@@ -138,10 +139,10 @@ def sincos_positions(module: Any, shape: DiTShape, device: torch.device) -> Tens
     return table.float().unsqueeze(0).to(device)
 
 
-def patch_embedded(model: Any, shape: DiTShape, latent: Tensor, rows: range) -> Tensor:
+def patch_embedded(model: Any, shape: DiTShape, latent: Tensor, rows: Band) -> Tensor:
     """A band of the latent [b, C, rows*patch, W] through a `PatchEmbed`, with its positions: [b, t, hs]."""
     hidden = model.pos_embed.proj(latent).flatten(2).transpose(1, 2)  # [b, t, hs]
-    return (hidden + model.pos_embed.pos_embed[:, shape.band_tokens(rows)]).to(latent.dtype)
+    return (hidden + shape.grid.take_tokens(model.pos_embed.pos_embed, rows, 1)).to(latent.dtype)
 
 
 def cross_attention_plan(shape: DiTShape) -> TensorPlan:
@@ -158,11 +159,13 @@ def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
         model.register_buffer(name, table, persistent=False)
 
 
-def joint_rotary(model: Any, shape: DiTShape, rows: range) -> tuple[Tensor, Tensor]:
+def joint_rotary(model: Any, shape: DiTShape, rows: Band) -> tuple[Tensor, Tensor]:
     """The rows of the rotary tables for the prompt's tokens, which come first, and for a band of the image."""
-    band, prefix = shape.band_tokens(rows), shape.text_tokens
-    parts = slice(prefix), slice(prefix + band.start, prefix + band.stop)
-    cos, sin = (torch.cat([table[part] for part in parts]) for table in (model.rotary_cos, model.rotary_sin))
+    prefix = shape.text_tokens
+    cos, sin = (
+        torch.cat([table[:prefix], shape.grid.take_tokens(table, rows, offset=prefix)])
+        for table in (model.rotary_cos, model.rotary_sin)
+    )
     return cos, sin
 
 

@@ -1,0 +1,27 @@
+"""Methods with nothing stale: every job is a whole step, with whatever degrees share it. The named ones are presets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipefusion.core.denoise import assemble
+from pipefusion.core.dit import DiT, Sampler
+from pipefusion.core.fabric import Fabric
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.predict import Prediction, predict as bytes_of
+from pipefusion.core.sequence import ring, ulysses
+from pipefusion.core.shape import DiTShape
+
+
+def build(dit: DiT, fabric: Fabric, cfg: Any) -> Sampler:
+    """Ordinary self-attention: over the tokens of all Ulysses ranks, round the ring, on the rank's own heads."""
+    split = getattr(cfg, "split", "even")
+    return assemble(dit, fabric, lambda run: ulysses(run, ring(run)), split=split)
+
+
+def predict(
+    shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Any
+) -> Prediction:
+    """What the axes send, and no K, V from step to step."""
+    split = getattr(cfg, "split", "even")
+    return bytes_of(shape, parallel, rank, steps, images, branches, split=split)

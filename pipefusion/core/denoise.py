@@ -1,0 +1,148 @@
+"""The denoising loop of every method: receive a job, compute it, pass it on (section 3 of the paper).
+
+A job is one step on some patches; stage d of N runs job j at micro-step j + d. A method without a pipeline is one
+stage. The receive for the next job is posted before a job computes, and a send is waited for only when two more
+results are ready to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks
+from pipefusion.core.fabric import Fabric
+from pipefusion.core.guidance import Guidance
+from pipefusion.core.latents import Latents
+from pipefusion.core.layout import Job, make_layout
+from pipefusion.core.ledger import Where
+from pipefusion.core.messages import Inbox, Messages, Outbox
+from pipefusion.core.run import AttendFor, Run
+from pipefusion.core.sampler import PatchSchedulers, require_finite
+from pipefusion.core.skips import StageSkips
+from pipefusion.core.split import Split
+from pipefusion.core.tensor import shard
+
+
+def assemble(
+    dit: DiT,
+    fabric: Fabric,
+    attention: Callable[[Run], AttendFor],
+    *,
+    patches: int = 1,
+    split: Split = "even",
+    warmup: int | None = None,
+    first_patch: bool = False,
+) -> Sampler:
+    """Keep this rank's part of the model and return its sampler: every method is a call of this.
+
+    Args:
+        dit: the model, not filled yet.
+        fabric: this rank's; its mesh says what is shared with whom.
+        attention: makes the buffers of one batch of images, and returns what the self-attention sites do in a job.
+        patches: M, the patches of this rank's band of token rows.
+        split: layers per stage.
+        warmup: W, the synchronous steps; None: all steps are.
+        first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
+    """
+    layout = make_layout(dit.shape, fabric.axis, patches, split)
+    dit.keep(layout.layers, embed=layout.first, unembed=layout.last)
+    shard(dit, fabric)
+
+    def sampler(noise: Tensor, cond: Conditioning, scheduler: Any) -> Tensor | None:
+        guidance = Guidance(fabric, cond)
+        own = guidance.own_images(noise)
+        steps = len(scheduler.timesteps)
+        jobs = layout.jobs(steps, steps if warmup is None else warmup)
+        run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype)
+        stage = Stage(dit, run, own, guidance, scheduler, first_patch)
+        attend_for = attention(run)
+        for index, job in enumerate(jobs):
+            fabric.begin(job.at)
+            stage.begin(job)
+            tokens = stage.receive(index, job)
+            tokens = stage.compute(job, tokens, attend_for)
+            stage.emit(job, tokens)
+        return stage.finish()
+
+    return sampler
+
+
+class Stage:
+    """One rank's stage of one batch of images, and what travels to and from it."""
+
+    def __init__(
+        self, dit: DiT, run: Run, noise: Tensor, guidance: Guidance, scheduler: Any, first_patch: bool
+    ):
+        fabric, layout, shape = run.fabric, run.layout, dit.shape
+        self.dit, self.run, self.layout, self.guidance, self.scheduler = dit, run, layout, guidance, scheduler
+        self.text = dit.text(guidance.cond)
+        self.positions = {rows: dit.positions(rows) for rows in dict.fromkeys(job.rows for job in run.jobs)}
+        self.arriving = Messages(shape, layout, layout.stage, first_patch)
+        self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
+        self.skips = StageSkips(run)
+        self.latents = Latents(fabric, layout, noise) if layout.first or layout.last else None
+        if layout.last:
+            self.schedulers = PatchSchedulers(scheduler, len(layout.patches))
+            pixels = noise[0, :, 0, 0].numel() * noise.shape[0] * shape.patch_size**2
+            guidance.reserve(pixels * run.most_tokens, run.dtype)
+        self.outbox = Outbox(fabric, (layout.stage + 1) % len(layout.stages))
+        self.inbox = None
+        if not layout.first:
+            sizes = [(run.batch, self.arriving.tokens(job), shape.hidden) for job in run.jobs]
+            self.inbox = Inbox(fabric, layout.stage - 1, sizes, run.dtype)
+            self.inbox.post(0, run.jobs[0].at)
+        self.step = -1
+
+    def begin(self, job: Job) -> None:
+        """Start a job; the modulation of a step is made once, by its first."""
+        self.skips.begin(job)
+        if job.step != self.step:
+            self.step = job.step
+            timestep = self.scheduler.timesteps[job.step]
+            self.modulation = self.dit.modulation(timestep, self.text, self.run.batch)
+
+    def receive(self, index: int, job: Job) -> Tokens:
+        """The tokens of job number `index`: embedded here, or from the stage before."""
+        if self.inbox is None:
+            assert self.latents is not None
+            return self.dit.embed(self.guidance.expand(self.latents.take(job)), job.rows, self.text)
+        jobs = self.run.jobs
+        self.inbox.post(index + 1, jobs[min(index + 1, len(jobs) - 1)].at)
+        message = self.inbox.take()
+        if not self.dit.layers and not self.layout.last:
+            message = message.clone()  # an empty stage must not send from a buffer that is received into
+        return self.arriving.unpack(job, message, self.run.fabric)
+
+    def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
+        """The tokens behind this stage's blocks."""
+        given = Given(self.text, self.modulation, self.positions[job.rows])
+        tokens = run_blocks(self.dit, tokens, given, attend_for(job), self.skips)
+        self.skips.end()
+        return tokens
+
+    def emit(self, job: Job, tokens: Tokens) -> None:
+        """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first."""
+        if not self.layout.last:
+            self.outbox.put(self.leaving.pack(job, tokens), job.at)
+            return
+        assert self.latents is not None
+        prediction = self.dit.unembed(tokens.image, self.modulation, job.rows)
+        prediction = self.guidance.combine(prediction, job.at)  # [B, C, h, W]
+        for patch, part in self.latents.split(job, prediction):
+            latent = self.schedulers.step(patch, job.step, part, self.latents.parts[patch])
+            require_finite(latent, self.run.fabric.rank, job.step)
+            self.latents.parts[patch] = latent
+            if not self.layout.first:
+                self.outbox.put(latent, Where(job.step, -1, patch))
+
+    def finish(self) -> Tensor | None:
+        """Wait for all that is under way; the latents of all images on the ranks of the first stage."""
+        self.outbox.drain()
+        self.skips.drain()
+        if not self.layout.first:
+            return None
+        assert self.latents is not None
+        return self.latents.gather(self.run.steps)

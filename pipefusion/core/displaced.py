@@ -1,0 +1,52 @@
+"""Patch parallelism over full-length K, V: every rank has all layers, and a band of token rows on the axis `patch`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipefusion.core.attention import Attend, full
+from pipefusion.core.fabric import Work
+from pipefusion.core.layout import Job
+from pipefusion.core.run import AttendFor, Run
+from pipefusion.core.sequence import gathered
+
+
+def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
+    """Queries of a band attend to its own fresh K, V and to everybody else's as the buffer has them.
+
+    In the first W steps the buffer is gathered and waited for. After that, with `exchange`, an asynchronous all-gather
+    of the fresh K, V starts behind each attention and must have arrived by the same layer of the next step
+    (DistriFusion); without it the buffer stays as it is (naive patch). An MM-DiT's prompt is computed by every rank,
+    with what that rank sees of the image.
+    """
+    fabric, place, steps = run.fabric, run.fabric.axis("patch"), run.steps
+    n = place.size
+    block = (n, 2, run.batch, run.layout.band_tokens, run.inner_heads, run.shape.head_dim)
+    buffers = {layer: fabric.zeros("kv", *block, dtype=run.dtype) for layer in run.layout.layers}
+    arriving: dict[int, Work | None] = {}
+
+    def attend_for(job: Job) -> Attend:
+        step = job.step
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            buffer, at = buffers[layer], job.where(layer)
+            late = arriving.pop(layer, None)
+            if late is not None:
+                late.wait()
+            mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
+            if step < warmup and n > 1:
+                fabric.all_gather(buffer, mine, axis="patch", at=at)
+            else:
+                buffer[place.index].copy_(mine)
+            bands = buffer.unbind()  # n times [2, b, t, h, d]
+            whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, h, d]
+            whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
+            out = full(q, whole_k, whole_v)
+            if exchange and n > 1 and warmup <= step < steps - 1:  # nobody would see what the last step sends
+                arriving[layer] = fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
+            return out
+
+        return attend
+
+    return gathered(run, attend_for)

@@ -1,0 +1,135 @@
+"""The part of an image and of a model that one rank computes: its stage of layers, its patches, its share of each.
+
+Ring and Ulysses ranks share every patch: rank s of the `lanes` takes the s-th of equal parts of each one, so that all
+of them always work on the same patch. In a synchronous step a rank's rows are its shares of all patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipefusion.core import closed_forms as forms
+from pipefusion.core.grid import Band, TokenGrid, strips
+from pipefusion.core.ledger import Where
+from pipefusion.core.mesh import Axis
+from pipefusion.core.shape import DiTShape
+from pipefusion.core.split import Split, split_rows
+
+
+@dataclass(frozen=True)
+class Job:
+    """Step `step` on `patches` (all of them in a synchronous step), of which this rank computes the token `rows`.
+
+    `own` are its tokens in the order of this rank's own, `at` its place in the ledger: patch -1 for all of them.
+    """
+
+    step: int
+    patches: range
+    rows: Band
+    own: slice
+    at: Where
+
+    @property
+    def tokens(self) -> int:
+        """This rank's tokens of the job."""
+        return self.own.stop - self.own.start
+
+    def where(self, layer: int) -> Where:
+        """The place of a communication of a layer."""
+        return Where(self.step, layer, self.at.patch)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`stages` of layers, of which this rank has number `stage`; `patches` of token rows, of which `shares` are its own.
+
+    `bands` are the rows of every rank that holds a part of the image, in the order of the axes patch, ring, ulysses.
+    """
+
+    grid: TokenGrid
+    stages: tuple[range, ...]
+    stage: int
+    patches: tuple[range, ...]
+    shares: tuple[range, ...]
+    bands: tuple[Band, ...]
+    lanes: int
+
+    @property
+    def layers(self) -> range:
+        """The layers of this rank."""
+        return self.stages[self.stage]
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank embeds."""
+        return self.stage == 0
+
+    @property
+    def last(self) -> bool:
+        """Whether this rank unembeds."""
+        return self.stage == len(self.stages) - 1
+
+    @property
+    def tokens(self) -> int:
+        """This rank's tokens of the image."""
+        return sum(map(len, self.shares)) * self.grid.cols
+
+    @property
+    def band_tokens(self) -> int:
+        """Tokens of all patches."""
+        return sum(map(len, self.patches)) * self.grid.cols
+
+    def jobs(self, steps: int, warmup: int) -> list[Job]:
+        """W synchronous steps on all patches at once, then S - W steps patch by patch: every stage's order."""
+        count, cols = len(self.patches), self.grid.cols
+        starts = [sum(map(len, self.shares[:m])) * cols for m in range(count + 1)]
+        whole = strips(self.shares)
+        found = []
+        for step in range(steps):
+            if step < warmup or count == 1:
+                found.append(Job(step, range(count), whole, slice(0, self.tokens), Where(step)))
+                continue
+            for m, rows in enumerate(self.shares):
+                own = slice(starts[m], starts[m + 1])
+                found.append(Job(step, range(m, m + 1), rows, own, Where(step, -1, m)))
+        return found
+
+    def slots(self, job: Job, lanes: int) -> list[slice]:
+        """Where the tokens of a job go in a buffer that has patch after patch, when they come from `lanes` ranks in turn.
+
+        The buffer holds what these ranks have together: a fraction of each patch where they are not all.
+        """
+        found: list[slice] = []
+        for lane in range(lanes):
+            for m in job.patches:
+                size = len(self.shares[m]) * self.grid.cols
+                base = sum(map(len, self.shares[:m])) * self.grid.cols * lanes
+                start = base + lane * size
+                if found and found[-1].stop == start:
+                    found[-1] = slice(found[-1].start, start + size)
+                else:
+                    found.append(slice(start, start + size))
+        return found
+
+
+def make_layout(
+    shape: DiTShape, axis: Callable[[str], Axis], patches: int = 1, split: Split = "even"
+) -> Layout:
+    """The layout of the rank whose places on the axes `axis` gives. Raises ValueError where rows cannot be cut so."""
+    pipe, band, ring, ulysses = (axis(name) for name in ("pipe", "patch", "ring", "ulysses"))
+    lanes, lane = ring.size * ulysses.size, ring.index * ulysses.size + ulysses.index
+    rows = split_rows(range(shape.token_rows), band.size, lanes)
+    if len({len(part) for part in rows}) > 1:
+        raise ValueError(f"{shape.token_rows} token rows cannot be shared evenly by {band.size * lanes} ranks")
+    cuts = [split_rows(part, patches, lanes) for part in rows]
+    shares = [[[split_rows(patch, lanes)[s] for patch in parts] for s in range(lanes)] for parts in cuts]
+    return Layout(
+        grid=shape.grid,
+        stages=tuple(forms.stages(shape, pipe.size, split)),
+        stage=pipe.index,
+        patches=tuple(cuts[band.index]),
+        shares=tuple(shares[band.index][lane]),
+        bands=tuple(strips(own) for parts in shares for own in parts),
+        lanes=lanes,
+    )

@@ -1,0 +1,74 @@
+"""Degrees of parallelism: how many ranks share each axis, their product, and the mesh they make (outermost first)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from pipefusion.core.dit import Problem
+from pipefusion.core.mesh import Mesh
+
+
+@dataclass
+class Parallel:
+    """A degree per axis; the last axis varies fastest over the ranks.
+
+    What an axis cuts: `data` the images of a request, `cfg` the guidance branches, `pipe` the layers, `patch` the token
+    rows for all layers (displaced), `ring` and `ulysses` the tokens of a job, `tensor` heads and MLP columns.
+    """
+
+    data: int = 1
+    cfg: int = 1
+    pipe: int = 1
+    patch: int = 1
+    ring: int = 1
+    ulysses: int = 1
+    tensor: int = 1
+
+    @property
+    def world(self) -> int:
+        """Ranks in all."""
+        product = 1
+        for degree in asdict(self).values():
+            product *= degree
+        return product
+
+    @property
+    def lanes(self) -> int:
+        """Ranks that share the tokens of one job."""
+        return self.ring * self.ulysses
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The axes that more than one rank shares."""
+        return {axis: degree for axis, degree in asdict(self).items() if degree > 1}
+
+    def mesh(self) -> Mesh:
+        """The ranks as a grid."""
+        return Mesh(self.axes or {"pipe": 1})
+
+    def __str__(self) -> str:
+        """`cfg 2 x pipe 4`; `1 device` where nothing is shared."""
+        return " x ".join(f"{axis} {degree}" for axis, degree in self.axes.items()) or "1 device"
+
+
+AXES = tuple(field.name for field in fields(Parallel))
+
+
+def degrees(own: str | None, given: Parallel, devices: int) -> Parallel | Problem:
+    """All degrees of `devices` ranks: the axis `own` of a method has what the other axes leave of them."""
+    if own is None:
+        if given.world == devices:
+            return given
+        return Problem(
+            "devices", f"{devices} is not the product of {given}; allowed: devices={given.world}"
+        )
+    others = given.world // getattr(given, own)
+    if devices % others:
+        product = replace(given, **{own: 1})
+        return Problem(
+            "devices", f"{devices} cannot hold {product}; allowed: multiples of {others}"
+        )
+    left = devices // others
+    if getattr(given, own) not in (1, left):
+        return Problem(f"parallel.{own}", f"{getattr(given, own)} is not what devices={devices} leaves; allowed: {left}")
+    return replace(given, **{own: left})

@@ -1,0 +1,230 @@
+"""What a rank should hold and send, from sizes alone: closed forms for every product of degrees (Table 1 of the paper).
+
+Bytes sent are the sum of what each axis sends, each written down once here. Symbols: p image tokens, hs hidden size,
+b this rank's images times guidance branches, n ranks on an axis, S steps, W warm-up steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipefusion.core import closed_forms as forms
+from pipefusion.core.layout import Job, Layout, make_layout
+from pipefusion.core.ledger import wire_bytes
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.shape import DiTShape
+from pipefusion.core.split import Split
+
+Buffer = Literal["none", "stale", "rotating", "displaced"]
+"""The K, V that a method keeps from step to step, as the functions of `core/kv.py` and `core/displaced.py` do."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Bytes of one rank for one batch of images; `axis_bytes` are those sent, by mesh axis."""
+
+    layers: range
+    param_bytes: int
+    kv_bytes: int
+    buffer_bytes: int
+    comm_bytes: int
+    sent_bytes: int
+    recv_bytes: int
+    axis_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes that recur, for one rank."""
+
+    shape: DiTShape
+    parallel: Parallel
+    layout: Layout
+    images: int
+    batch: int
+
+    @property
+    def inner(self) -> int:
+        """One token's part of K (or Q, V) inside the Ulysses exchange, for the whole batch."""
+        return self.projected // self.parallel.ulysses
+
+    @property
+    def projected(self) -> int:
+        """One token's K (or Q, V) as this rank projects it, for the whole batch."""
+        return self.hidden // self.parallel.tensor
+
+    @property
+    def hidden(self) -> int:
+        """One token's hidden state, for the whole batch."""
+        return self.shape.hidden * self.batch * self.shape.itemsize
+
+    @property
+    def latent(self) -> int:
+        """This rank's share of the latents, float32."""
+        return forms.latent_bytes(self.shape, self.images) * self.layout.tokens // self.shape.tokens
+
+    def prediction(self, job: Job) -> int:
+        """One branch's prediction of a job, in the model's precision."""
+        pixels = job.tokens * self.shape.patch_size**2
+        return self.images * self.shape.in_channels * pixels * self.shape.itemsize
+
+
+def predict(
+    shape: DiTShape,
+    parallel: Parallel,
+    rank: int,
+    steps: int,
+    images: int,
+    branches: int,
+    *,
+    buffer: Buffer = "none",
+    patches: int = 1,
+    split: Split = "even",
+    warmup: int | None = None,
+    gathers: int = 0,
+    first_patch: bool = False,
+) -> Prediction:
+    """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
+
+    `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged.
+    """
+    mesh = parallel.mesh()
+    layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
+    jobs = layout.jobs(steps, steps if warmup is None else warmup)
+    images //= parallel.data
+    size = Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
+    sent, received, comm = {}, {}, 0
+    for axis, (out, back, room) in {
+        "pipe": pipe(size, jobs, first_patch),
+        "cfg": cfg(size, jobs),
+        "patch": patch(size, gathers),
+        "ring": ring(size, jobs, buffer),
+        "ulysses": ulysses(size, jobs),
+        "tensor": tensor(size, jobs),
+    }.items():
+        sent[axis], received[axis] = out, back
+        comm += room
+    for axis, wire, room in gather(size):
+        sent[axis] = sent.get(axis, 0) + wire
+        received[axis] = received.get(axis, 0) + wire
+        comm += room
+    kv, place = held_kv(size, buffer)
+    latents = size.latent if layout.first or layout.last else 0
+    takes = forms.takes_text(layout.stages, layout.stage)
+    kept = shape.joint_tokens * size.hidden if first_patch and takes and not layout.first else 0
+    return Prediction(
+        layers=layout.layers,
+        param_bytes=forms.held_params(shape, layout.layers, layout.first, layout.last, parallel.tensor),
+        kv_bytes=kv,
+        buffer_bytes=latents + place + kept,
+        comm_bytes=comm,
+        sent_bytes=sum(sent.values()),
+        recv_bytes=sum(received.values()),
+        axis_bytes={axis: count for axis, count in sent.items() if count},
+    )
+
+
+Traffic = tuple[int, int, int]
+"""Bytes sent, bytes received, bytes of buffers for it."""
+
+
+def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
+    """K, V of this rank's layers, and the prompt's place in front of them: 2 * tokens * hs/(U T) * layers * b."""
+    layers, inner = len(size.layout.layers), size.inner
+    if buffer == "none":
+        return 0, 0
+    if buffer == "rotating" and size.parallel.ring > 1:
+        return 2 * size.layout.tokens * size.parallel.ulysses * inner * layers, 0
+    place = size.shape.joint_tokens if buffer != "displaced" else 0
+    return 2 * size.shape.tokens * inner * layers, 2 * place * inner * layers
+
+
+def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
+    """Hidden states of every job to the next stage, the new latents from the last to the first, long skips straight on."""
+    layout, shape, steps = size.layout, size.shape, jobs[-1].step + 1
+    texts = sum(not first_patch or job.patches.start == 0 for job in jobs) * shape.joint_tokens * size.hidden
+    image, latents = sum(job.tokens for job in jobs) * size.hidden, steps * size.latent
+    takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
+    mine, skip = layout.layers, layout.tokens * size.hidden
+    given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
+    taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
+    alone = len(layout.stages) == 1
+    sent = 0 if alone else latents if layout.last else image + passes * texts
+    received = 0 if alone else latents if layout.first else image + takes * texts
+    message = (max(job.tokens for job in jobs) + takes * shape.joint_tokens) * size.hidden
+    room = (0 if layout.first else 2 * message) + taken * skip
+    return sent + given * steps * skip, received + taken * steps * skip, room
+
+
+def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+    """One prediction of every job, among the ranks that unembed."""
+    if size.parallel.cfg == 1 or not size.layout.last:
+        return 0, 0, 0
+    sent = sum(map(size.prediction, jobs))
+    return sent, sent, 2 * max(map(size.prediction, jobs))
+
+
+def patch(size: Sizes, gathers: int) -> Traffic:
+    """Table 1: 2 O(p hs) L per step; the K, V of the other bands are received into the buffer itself."""
+    block = 2 * size.layout.band_tokens * size.inner
+    sent = gathers * len(size.layout.layers) * (size.parallel.patch - 1) * block
+    return sent, sent, 0
+
+
+def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
+    """Table 1: 2 O(p hs) L per step for the fresh K, V, passed on or gathered; `rotating` passes whole buffers on."""
+    n, layers = size.parallel.ring, len(size.layout.layers)
+    if n == 1:
+        return 0, 0, 0
+    lane = 2 * size.parallel.ulysses * size.inner  # K, V of one of this rank's tokens and its Ulysses neighbours'
+    if buffer == "rotating":
+        whole = size.layout.tokens * lane
+        sent = len(jobs) * layers * (n - 1) * whole
+        return sent, sent, 2 * whole
+    sent = sum(job.tokens for job in jobs) * layers * (n - 1) * lane
+    room = max(job.tokens for job in jobs) * lane * (n if buffer != "none" else 2)
+    return sent, sent, room
+
+
+def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+    """Table 1: 4/n O(p hs) L per step for Q, K, V and the result; (n-1)/n * T * hs * L for every job of an MM-DiT."""
+    n, layers = size.parallel.ulysses, len(size.layout.layers)
+    if n == 1:
+        return 0, 0, 0
+    text = size.shape.joint_tokens
+    sent = sum(
+        wire_bytes("all_to_all", 3 * job.tokens * size.projected, n)
+        + wire_bytes("all_to_all", job.tokens * size.projected, n)
+        + wire_bytes("all_gather", text * size.inner, n)
+        for job in jobs
+    )
+    room = (4 * max(job.tokens for job in jobs) + text) * size.projected
+    return layers * sent, layers * sent, room
+
+
+def tensor(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+    """Two all-reduces per attention and MLP pair: 2(n-1)/n * p * hs elements each per step, the prompt's beside them.
+
+    Table 1's 4 O(p hs) L counts one attention and one MLP per block; PixArt's cross-attention makes it 6 O(p hs) L.
+    """
+    n = size.parallel.tensor
+    blocks = [size.shape.blocks[layer] for layer in size.layout.layers]
+    images, texts = sum(block.image_reduces for block in blocks), sum(block.text_reduces for block in blocks)
+    text = wire_bytes("all_reduce", size.shape.joint_tokens * size.hidden, n)
+    sent = sum(images * wire_bytes("all_reduce", job.tokens * size.hidden, n) + texts * text for job in jobs)
+    return sent, sent, 0
+
+
+def gather(size: Sizes) -> list[tuple[str, int, int]]:
+    """The final latents, on the ranks of the first stage: (axis, bytes sent, bytes of the buffer), innermost first."""
+    found, held = [], size.latent
+    if not size.layout.first:
+        return found
+    for axis in ("ulysses", "ring", "patch", "data"):
+        n = getattr(size.parallel, axis)
+        if n > 1:
+            found.append((axis, wire_bytes("all_gather", held, n), n * held))
+            held *= n
+    return found

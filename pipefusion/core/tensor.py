@@ -1,0 +1,64 @@
+"""Megatron tensor parallelism: attention heads and MLP columns split, one all-reduce behind each attention and MLP.
+
+What cannot be split (AdaLN, embeddings, norms, biases behind an all-reduce) is held by every rank of the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipefusion.core.dit import DiT
+from pipefusion.core.fabric import Fabric
+
+AXIS = "tensor"
+
+
+class RowParallel(nn.Module):
+    """A linear layer over a part of its inputs; the sum over the axis completes it, then the bias is added once."""
+
+    def __init__(self, linear: nn.Linear, inputs: int, fabric: Fabric, layer: int):
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight[:, :inputs].clone(), requires_grad=False)
+        self.bias = linear.bias
+        self.fabric, self.layer = fabric, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.linear(x, self.weight)  # [b, t, hs], a partial sum
+        self.fabric.all_reduce(out, axis=AXIS, at=self.fabric.place._replace(layer=self.layer))
+        return out if self.bias is None else out.add_(self.bias)
+
+
+def shares(sizes: Sequence[int], n: int, index: int) -> tuple[tuple[int, int], ...]:
+    """What rank `index` of n has of consecutive sections: the same share of each."""
+    parts, start = [], 0
+    for size in sizes:
+        parts.append((start + index * size // n, start + (index + 1) * size // n))
+        start += size
+    return tuple(parts)
+
+
+def shard(dit: DiT, fabric: Fabric) -> None:
+    """Replace the linear layers of this rank's own blocks by their shards, as the view's plan names them."""
+    place = fabric.axis(AXIS)
+    if place.size == 1:
+        return
+    for layer in dit.layers:
+        prefix, plan = dit.block_name(layer), dit.tensor_plan(layer)
+        block = dit.model.get_submodule(prefix)
+        for name, sizes in plan.columns.items():
+            linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)
+            for which in ("weight", "bias"):
+                whole = getattr(linear, which)
+                if whole is not None:
+                    held = whole[: sum(stop - start for start, stop in parts)].clone()
+                    setattr(linear, which, nn.Parameter(held, requires_grad=False))
+                    dit.shards[f"{prefix}.{name}.{which}"] = (0, parts)
+        for name, sizes in plan.rows.items():
+            linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)
+            assert isinstance(linear, nn.Linear)
+            inputs = sum(stop - start for start, stop in parts)
+            block.set_submodule(name, RowParallel(linear, inputs, fabric, layer))
+            dit.shards[f"{prefix}.{name}.weight"] = (1, parts)
