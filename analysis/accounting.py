@@ -5,7 +5,6 @@ Of a case (model, size, method, N) the tables show the fullest device, each colu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import table1, tables
+from analysis.record import load_record
 from analysis.style import ORDER, in_order, label
 from analysis.tables import as_text, mib
 
@@ -25,7 +25,7 @@ KEYS = ["model", "resolution", "method", "devices", "warmup"]
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """The record (models and totals of the cases) and one row a device."""
     folder = Path(folder)
-    record = json.loads((folder / "accounting.json").read_text())
+    record = load_record(folder / "accounting.json")
     table = pd.read_csv(folder / "accounting.csv", dtype={"layers": str})
     whole = [str(name) for name in table if str(name).endswith("_bytes")]
     whole += ["rank", "branches", "patches", "layer_count", "warmup"]

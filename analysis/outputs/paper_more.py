@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from analysis import accounting, style
@@ -20,6 +19,7 @@ from analysis.paper import (
 )
 from analysis.paper.panels import commit_of
 from analysis.quality import record as quality_record
+from analysis.record import load_run
 
 SCHEDULE, QUALITY = "records/paper/schedule", "records/quality/quality.json"
 FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"
@@ -29,7 +29,7 @@ PREDICT, SAMPLE = "python run.py experiment=predict_published", "python run.py e
 def paper_schedule(results: Path) -> list[Path]:
     """Which device works on which patch of which step, and which K, V are fresh."""
     plan, spans = schedule.load(results / SCHEDULE)
-    record = json.loads((results / SCHEDULE / "run.json").read_text())
+    record = load_run(results / SCHEDULE)
     source = f"Source: results/{SCHEDULE} (run.json, timeline.parquet, ledger.parquet), {commit_of(record)}."
     return style.save(schedule_figure.figure(plan, spans, source), results / "figures", "paper_schedule")
 

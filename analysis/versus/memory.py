@@ -3,7 +3,6 @@ compared is what a method adds to one device, or takes from it, put on the publi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from analysis import accounting
 from analysis.paper.facts import HYBRID, METHODS, SP, WARMUP, method_of, model_of
+from analysis.record import load_record
 from analysis.rows import Row, Rows
 from analysis.versus.beside import Beside, untestable
 
@@ -56,7 +56,7 @@ class Account:
 
 def models(results: Path) -> dict[str, dict[str, Any]]:
     """Layers, parameters and sizes by model."""
-    content: dict[str, dict[str, Any]] = json.loads((results / FACTS).read_text())["models"]
+    content: dict[str, dict[str, Any]] = load_record(results / FACTS)["models"]
     return content
 
 
