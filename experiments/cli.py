@@ -22,7 +22,7 @@ from experiments.agent import prepare
 from experiments.check import check_method, check_model, check_output, check_values, check_world
 from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, check_domains
 
 LONGEST_NAME = 120
 
@@ -100,6 +100,7 @@ def check(planned: Plan, overrides: list[str]) -> None:
             raise ConfigError(key, "??? has to be given; allowed: a value") from None
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         check_output(Path(OmegaConf.select(job, key)), key)
+        check_domains(cfg)
         measure = MEASURES[cfg.measure.name]
         if measure.check:
             measure.check(cfg)

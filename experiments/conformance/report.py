@@ -26,6 +26,7 @@ from experiments.errors import ConfigError, first_line
 from experiments.rank import choose_device
 from experiments.records import write_json
 from pipefusion.core.dit import DiT
+from pipefusion.core.domain import Share
 
 EXPLAINS, NOT_SEEN, NO = "explains it", "not visible here", "no"
 
@@ -35,7 +36,7 @@ class ConformanceConfig:
     """`tolerance`: largest difference over largest value; null: the bundle's, or 1e-4, or 2e-2 in 16 bits."""
 
     name: str = "conformance"
-    tolerance: float | None = None
+    tolerance: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,6 @@ class Judgement:
 def check_conformance(cfg: RunConfig) -> None:
     """Raises ConfigError for a bundle that cannot be judged."""
     tolerance = cfg.measure.tolerance
-    if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise ConfigError("measure.tolerance", f"{tolerance} is no tolerance; allowed: a number above 0")
     if cfg.bundle is None:
         raise ConfigError("bundle", "null has nothing to judge; allowed: a folder as in docs/conformance.md")
     try:
