@@ -7,7 +7,6 @@ was killed.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,8 +66,6 @@ def check_quality(cfg: RunConfig) -> None:
     options: QualityConfig = cfg.measure
     if cfg.cluster.world == "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
-    if "RANK" in os.environ:
-        raise ConfigError("measure", "quality starts its own ranks; allowed: python run.py, without torchrun")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
     cfg = resolved(cfg, open_model(cfg.model))
