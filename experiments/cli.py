@@ -29,7 +29,7 @@ from experiments.check import (
 )
 from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
-from experiments.errors import ConfigError, check_domains
+from experiments.errors import ConfigError, check_domains, first_line
 
 LONGEST_NAME = 120
 
@@ -125,11 +125,17 @@ def check(planned: Plan, overrides: list[str]) -> None:
 def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
     """Run one configuration in directory `out`; returns its status."""
     from experiments import launch, sinks
+    from experiments.difference import NotFinite
     from experiments.measures import MEASURES
+    from pipefusion.sim.engine import RankFailed, SimulationError
 
     measure = MEASURES[cfg.measure.name]
     if measure.run:
-        status = measure.run(cfg, out)
+        try:
+            status = measure.run(cfg, out)
+        except (NotFinite, RankFailed, SimulationError) as error:
+            print(f"failed: {first_line(error)}", file=sys.stderr)
+            return "failed"
         if measure.told:
             sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
         return status

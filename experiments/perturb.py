@@ -138,6 +138,8 @@ class Subject:
 
 def verdict(subject: Subject, case: PerturbCase, faults: Faults, want: Tensor, **options: Any) -> str | None:
     """What is wrong with the case under these faults, or None."""
+    if not bool(torch.isfinite(want).all()):
+        return "the latents of the undisturbed run are not finite"
     try:
         got = subject.latents(case, faults, **options)
     except (SimulationError, RankFailed) as error:
@@ -160,9 +162,12 @@ def perturb(cfg: RunConfig, out: Path) -> str:
     failures = []
     for seed in track(seeds, "schedules", transient=True, disable=not sys.stderr.isatty()):
         case = cases[seed % len(cases)]
-        if case not in want:
-            want[case] = subject.latents(case, calm)
-        problem = verdict(subject, case, Faults(seed=seed), want[case])
+        try:
+            if case not in want:
+                want[case] = subject.latents(case, calm)
+            problem = verdict(subject, case, Faults(seed=seed), want[case])
+        except (SimulationError, RankFailed) as error:
+            problem = f"undisturbed: {error}"
         if problem:
             failures.append({"seed": seed, "case": case.name, "problem": problem})
             again = f"python run.py experiment=perturb measure.only={seed}"

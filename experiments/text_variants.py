@@ -19,6 +19,7 @@ from torch import Tensor
 import pipefusion.method as pipefusion
 from baselines import serial
 from experiments.config import RunConfig, as_dict
+from experiments.difference import norm_of_difference
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.inputs import draw_noise, random_prompts
@@ -123,7 +124,7 @@ def sample(model: Model, method: Any, devices: int, cfg: RunConfig, tensors: Cal
 
 
 def distance(got: Tensor, reference: Tensor) -> float:
-    return float((got - reference).norm() / reference.norm())
+    return float(norm_of_difference(got, reference, 0))
 
 
 def counted(name: str, cfg: RunConfig) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def measured(
     tables["map"] += [
         setting.columns() | position for position in position_errors(run.latents, serial.latents, shape)
     ]
-    worst = max((one["unexplained"] or 0.0 for one in found), default=0.0)
+    # Of NaN and a number Python's max may be either; torch's is NaN.
+    worst = float(torch.tensor([0.0, *(one["unexplained"] or 0.0 for one in found)]).max())
     if not worst < EXPLAINED:
         row |= {"status": "failed", "reason": f"attention is {worst:.1e} off what the probe explains"}
     return row | {"unexplained": worst}
