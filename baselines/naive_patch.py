@@ -12,6 +12,7 @@ from typing import Any
 from baselines.displaced import check_bands, displaced_prediction, displaced_sampler
 from pipefusion.core.closed_forms import Prediction
 from pipefusion.core.dit import DiT, Problem, Sampler
+from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.shape import DiTShape
 
@@ -22,7 +23,7 @@ class Config:
 
     name: str = "naive_patch"
     axis: str = "patch"
-    warmup: int = 1
+    warmup: Warmup = 1
 
 
 def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:

@@ -6,7 +6,7 @@ Exact, with no stale K, V and so no KV buffer: what PipeFusion is without its pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import local
 from pipefusion.core.checks import splits, within
 from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
+from pipefusion.core.domain import Natural
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.jobs import make_jobs
 from pipefusion.core.pipeline import run_pipeline
@@ -26,7 +27,7 @@ class Config:
 
     name: str = "sync_pipeline"
     axis: str = "pipe"
-    split: Any = "even"
+    split: Annotated[Any, Natural] = "even"
 
 
 def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:

@@ -25,7 +25,7 @@ from rich.progress import track
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
@@ -34,6 +34,7 @@ from experiments.plan import Planner, empty_inputs
 from experiments.records import write_csv, write_json
 from experiments.report import RankReport, held_parameters, layers_text
 from pipefusion.core.closed_forms import Prediction
+from pipefusion.core.domain import Devices, Grid, Pixels, Threads, Warmup
 
 HELD_TO = ("reconciles", "agrees")
 """What a case must be: its devices hold the model exactly, and every byte is the one of the closed forms."""
@@ -55,13 +56,13 @@ class AccountingConfig:
     """
 
     name: str = "accounting"
-    models: list[str] = field(default_factory=lambda: ["pixart_alpha"])
-    methods: list[str] = field(default_factory=lambda: list(METHODS))
-    devices: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    resolutions: list[int] = field(default_factory=lambda: [1024, 2048, 4096])
-    warmups: list[int] = field(default_factory=lambda: [1])
+    models: Grid[str] = field(default_factory=lambda: ["pixart_alpha"])
+    methods: Grid[str] = field(default_factory=lambda: list(METHODS))
+    devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    resolutions: Grid[Pixels] = field(default_factory=lambda: [1024, 2048, 4096])
+    warmups: Grid[Warmup] = field(default_factory=lambda: [1])
     dtype: str = "bfloat16"
-    workers: int | None = None
+    workers: Threads | None = None
 
 
 @dataclass
@@ -77,10 +78,8 @@ class Account:
 
 def check_accounting(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
-    check_some(cfg, *(f"measure.{key}" for key in ("models", "methods", "devices", "resolutions", "warmups")))
     names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
-    check_least(cfg, {"measure.devices": 1, "measure.resolutions": 1, "measure.warmups": 0})
     if cfg.cluster.world != "plan":
         text = f"{cfg.cluster.name} runs on real tensors; allowed: a cluster of named hardware"
         raise ConfigError("cluster", text)

@@ -26,9 +26,10 @@ from torch import Tensor
 from experiments.agent import prepare, start_ranks
 from experiments.config import RunConfig, as_dict
 from experiments.environment import hardware, provenance
-from experiments.errors import ConfigError, check_least
+from experiments.errors import ConfigError
 from experiments.rank import choose_device, synchronise
 from experiments.records import write_json
+from pipefusion.core.domain import Count, Width
 
 MESSAGES = (1 << 20, 1 << 22, 1 << 24)
 """Bytes of the messages that the bandwidth is fitted on; latency is that of 8 bytes."""
@@ -40,16 +41,15 @@ class CalibrateConfig:
 
     name: str = "calibrate"
     profile: str = "here"  # name of the profile
-    tokens: int = 2304
-    hidden: int = 512
-    heads: int = 8
-    repeats: int = 15
+    tokens: Count = 2304
+    hidden: Width = 512
+    heads: Width = 8
+    repeats: Count = 15
 
 
 def check_calibrate(cfg: RunConfig) -> None:
     """Raises ConfigError for sizes that cannot be timed."""
     options: CalibrateConfig = cfg.measure
-    check_least(cfg, {f"measure.{key}": 1 for key in ("heads", "hidden", "repeats", "tokens")})
     if options.hidden % options.heads:
         text = f"{options.hidden} is not a multiple of measure.heads={options.heads}; allowed: its multiples"
         raise ConfigError("measure.hidden", text)

@@ -11,7 +11,7 @@ step t, patches m+1..M-1 of step t-1. The first W steps are synchronous and fill
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.checks import one_of, splits, within
 from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
+from pipefusion.core.domain import Natural, Patches, Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.jobs import Job, make_jobs
 from pipefusion.core.kv import StaleKV
@@ -38,9 +39,9 @@ class Config:
 
     name: str = "pipefusion"
     axis: str = "pipe"
-    patches: int | None = None
-    warmup: int = 1
-    split: Any = "even"
+    patches: Patches | None = None
+    warmup: Warmup = 1
+    split: Annotated[Any, Natural] = "even"
     text: str = "exact"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ from experiments.errors import ConfigError, nearest
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.replay import must_equal_serial
+from pipefusion.core.domain import Devices, Grid, Guidance, Natural, Patches, Pixels, Steps, Warmups
 
 ALL_STEPS = "S"
 
@@ -25,15 +26,15 @@ class StudyConfig:
     """
 
     study: str = "main"
-    method: list[str] = field(default_factory=list)
-    devices: list[int] = field(default_factory=lambda: [4])
-    patches: list[int] = field(default_factory=lambda: [4])
-    warmup: list[Any] = field(default_factory=lambda: [1])
-    steps: list[int] = field(default_factory=list)
-    guidance_scale: list[float] = field(default_factory=list)
+    method: Grid[str] = field(default_factory=list)
+    devices: Grid[Devices] = field(default_factory=lambda: [4])
+    patches: Grid[Patches] = field(default_factory=lambda: [4])
+    warmup: Grid[Warmups] = field(default_factory=lambda: [1])
+    steps: list[Steps] = field(default_factory=list)
+    guidance_scale: list[Guidance] = field(default_factory=list)
     scheduler: list[str] = field(default_factory=list)
-    resolution: list[int] = field(default_factory=list)
-    pictures: int = 0
+    resolution: list[Pixels] = field(default_factory=list)
+    pictures: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -158,19 +159,13 @@ def expand(grid: StudyConfig, cfg: RunConfig) -> Iterator[Setting]:
 
 def check_settings(cfg: RunConfig) -> None:
     """Raises ConfigError for a grid that is empty or has an unknown method, and for what no method could run."""
-    if not cfg.measure.studies:
-        raise ConfigError("measure.studies", "[] leaves nothing to sample; allowed: a list of grids")
     for index, grid in enumerate(cfg.measure.studies):
         for name in grid.method:
             if name not in METHODS:
                 text = f"{name!r} is unknown{nearest(name, METHODS)}; allowed: {', '.join(METHODS)}"
                 raise ConfigError(f"measure.studies.{index}.method", text)
-        for key, value in asdict(grid).items():
-            if value == [] and key in ("method", "devices", "patches", "warmup"):
-                text = "[] leaves nothing to sample; allowed: a list with something in it"
-                raise ConfigError(f"measure.studies.{index}.{key}", text)
         for w in grid.warmup:
-            if w != ALL_STEPS and not (isinstance(w, int) and w >= 0):
+            if w != ALL_STEPS and not isinstance(w, int):
                 text = f"{w!r} is no number of steps; allowed: 0 or more, or {ALL_STEPS!r} for all of them"
                 raise ConfigError(f"measure.studies.{index}.warmup", text)
     for planned in settings_of(cfg):
