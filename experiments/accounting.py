@@ -22,6 +22,7 @@ import diffusers
 import torch
 from rich.progress import track
 
+from baselines import tensor
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
@@ -51,7 +52,7 @@ NOTE = (
 class AccountingConfig:
     """The grid: files of conf/model, methods, N, pixels of a side, W of the methods that have it.
 
-    The tables are of the first W. `workers` null: a process for each core.
+    `cross` is tensor parallelism's. The tables are of the first W. `workers` null: a process for each core.
     """
 
     name: str = "accounting"
@@ -60,6 +61,7 @@ class AccountingConfig:
     devices: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     resolutions: list[int] = field(default_factory=lambda: [1024, 2048, 4096])
     warmups: list[int] = field(default_factory=lambda: [1])
+    cross: str = "split"
     dtype: str = "bfloat16"
     workers: int | None = None
 
@@ -79,6 +81,7 @@ def check_accounting(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
     check_some(cfg, *(f"measure.{key}" for key in ("models", "methods", "devices", "resolutions", "warmups")))
     names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
+    names |= {"cross": tensor.CROSS}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
     check_least(cfg, {"measure.devices": 1, "measure.resolutions": 1, "measure.warmups": 0})
     if cfg.cluster.world != "plan":
@@ -191,6 +194,8 @@ class Counting:
         options = module.Config() if warmup is None else module.Config(warmup=warmup)
         if hasattr(options, "patches"):
             options.patches = min(devices, self.shape.token_rows)
+        if hasattr(options, "cross"):
+            options.cross = self.cfg.measure.cross
         cfg = replace(
             self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0)
         )

@@ -17,6 +17,7 @@ FILES = sorted((CONF / "experiment" / "paper").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
 OTHERS = {
     "table1": "accounting",
+    "table1_tensor": "accounting",
     "params": "params_per_device",
     "scalability": "scaling",
     "fid": "quality",
