@@ -1,7 +1,8 @@
 """Megatron tensor parallelism: attention heads and MLP columns split, one all-reduce behind each attention and MLP.
 
 Every device sees all tokens of all layers. What cannot be split (AdaLN, embeddings, norms, biases behind an
-all-reduce) is held by every device and counted as replicated. Exact.
+all-reduce) is held by every device and counted as replicated. A cross-attention is split as well (`cross: split`) or
+left on every device, as what was published has it (`cross: whole`): more parameters, one all-reduce less. Exact.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from torch import Tensor, nn
 
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.attention import Attend, local
-from pipefusion.core.checks import divides
+from pipefusion.core.checks import divides, one_of
 from pipefusion.core.dit import Conditioning, DiT, Problem, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Where
 from pipefusion.core.sampler import denoise_band
 from pipefusion.core.shape import DiTShape
 
+CROSS = ("split", "whole")
+
 
 @dataclass
 class Config:
-    """Nothing to choose."""
+    """`cross`: whether the cross-attention of a block that has one is split too, or whole on every device."""
 
     name: str = "tensor"
     axis: str = "tensor"
+    cross: str = "split"
 
 
 @dataclass
@@ -57,8 +61,10 @@ class RowParallel(nn.Module):
 
 def check(shape: DiTShape, devices: int, steps: int, cfg: Config) -> Problem | None:
     """Heads and MLP columns are shared out evenly."""
-    return divides(devices, shape.heads, "attention heads") or divides(
-        devices, shape.mlp_hidden, "MLP columns"
+    return (
+        one_of("method.cross", cfg.cross, CROSS)
+        or divides(devices, shape.heads, "attention heads")
+        or divides(devices, shape.mlp_hidden, "MLP columns")
     )
 
 
@@ -71,11 +77,12 @@ def shares(sizes: Sequence[int], n: int, index: int) -> tuple[tuple[int, int], .
     return tuple(parts)
 
 
-def shard(dit: DiT, fabric: Fabric, axis: str, progress: Progress) -> None:
+def shard(dit: DiT, fabric: Fabric, cfg: Config, progress: Progress) -> None:
     """Replace the linear layers of this rank's own model by their shards, as the view's plan names them."""
-    place = fabric.axis(axis)
+    axis, place = cfg.axis, fabric.axis(cfg.axis)
     for layer in dit.layers:
         prefix, plan = dit.block_name(layer), dit.tensor_plan(layer)
+        plan = plan.without_cross() if cfg.cross == "whole" else plan
         block = dit.model.get_submodule(prefix)
         for name, sizes in plan.columns.items():
             linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)
@@ -97,7 +104,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config, scheduler: Any) -> Sampler:
     """Shard every block; the rest of the loop is serial's, on every device."""
     progress = Progress()
     if fabric.axis(cfg.axis).size > 1:
-        shard(dit, fabric, cfg.axis, progress)
+        shard(dit, fabric, cfg, progress)
 
     def attend_at(step: int) -> Attend:
         progress.step = step
@@ -116,11 +123,15 @@ def predict(
 ) -> forms.Prediction:
     """Per step 2(n-1)/n * p * hs elements for each attention and MLP, and as much for each of an MM-DiT's prompt.
 
-    Table 1's 4 O(p hs) L counts one attention and one MLP a block; PixArt's cross-attention makes it 6 O(p hs) L.
+    Table 1's 4 O(p hs) L counts one attention and one MLP a block; a split cross-attention makes it 6 O(p hs) L.
     """
     image, text = forms.hidden_bytes(shape, batch), forms.text_bytes(shape, batch)
-    reduced = sum(block.image_reduces * image + block.text_reduces * text for block in shape.blocks)
+    whole = cfg.cross == "whole"
+    reduced = sum(
+        (block.image_reduces - (whole and block.cross_params > 0)) * image + block.text_reduces * text
+        for block in shape.blocks
+    )
     sent = steps * 2 * (devices - 1) * reduced // devices
     latent = forms.latent_bytes(shape, images)
-    params = forms.held_params(shape, range(shape.layers), shards=devices)
+    params = forms.held_params(shape, range(shape.layers), shards=devices, whole_cross=whole)
     return forms.Prediction(range(shape.layers), params, 0, latent, 0, sent, sent)

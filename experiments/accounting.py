@@ -22,6 +22,7 @@ import diffusers
 import torch
 from rich.progress import track
 
+from baselines import tensor
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
@@ -52,7 +53,7 @@ NOTE = (
 class AccountingConfig:
     """The grid: files of conf/model, methods, N, pixels of a side, W of the methods that have it.
 
-    The tables are of the first W. `workers` null: a process for each core.
+    `cross` is tensor parallelism's. The tables are of the first W. `workers` null: a process for each core.
     """
 
     name: str = "accounting"
@@ -61,6 +62,7 @@ class AccountingConfig:
     devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     resolutions: Grid[Pixels] = field(default_factory=lambda: [1024, 2048, 4096])
     warmups: Grid[Warmup] = field(default_factory=lambda: [1])
+    cross: str = "split"
     dtype: str = "bfloat16"
     workers: Threads | None = None
 
@@ -79,6 +81,7 @@ class Account:
 def check_accounting(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
     names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
+    names |= {"cross": tensor.CROSS}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
     if cfg.cluster.world != "plan":
         text = f"{cfg.cluster.name} runs on real tensors; allowed: a cluster of named hardware"
@@ -190,6 +193,8 @@ class Counting:
         options = module.Config() if warmup is None else module.Config(warmup=warmup)
         if hasattr(options, "patches"):
             options.patches = min(devices, self.shape.token_rows)
+        if hasattr(options, "cross"):
+            options.cross = self.cfg.measure.cross
         cfg = replace(
             self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0)
         )

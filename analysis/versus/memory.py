@@ -26,10 +26,11 @@ RECORD, FACTS = "records/accounting/accounting.csv", "records/accounting/account
 
 @dataclass(frozen=True)
 class Account:
-    """The record of models, and the fullest device of each case."""
+    """The record of models, the fullest device of each case, and the same cases in the form that Table 1 counts."""
 
     record: dict[str, Any]
     cases: pd.DataFrame
+    printed: pd.DataFrame
 
     def peak_bytes(
         self, model: str, resolution: int, method: str, devices: int, warmup: int = WARMUP
@@ -63,7 +64,8 @@ def models(results: Path) -> dict[str, dict[str, Any]]:
 def load(results: Path) -> Account:
     """The committed record."""
     record, table = accounting.load(results / "records/accounting")
-    return Account(record, accounting.fullest(table))
+    cases = accounting.fullest(table)
+    return Account(record, cases, accounting.as_printed(cases, results))
 
 
 def beside(row: Row, rows: Rows, account: Account) -> Beside:

@@ -75,10 +75,22 @@ class TensorPlan(NamedTuple):
     """The linear layers of a block that tensor parallelism splits, by their name in the block.
 
     A fused layer is split section by section; the sections are sizes along its outputs (columns) or inputs (rows).
+    `cross` names the cross-attention in the block, where it has one.
     """
 
     columns: Mapping[str, tuple[int, ...]]
     rows: Mapping[str, tuple[int, ...]]
+    cross: str | None = None
+
+    def without_cross(self) -> TensorPlan:
+        """The same with the cross-attention left whole."""
+        if self.cross is None:
+            return self
+        kept = (
+            {name: sizes for name, sizes in part.items() if not name.startswith(f"{self.cross}.")}
+            for part in (self.columns, self.rows)
+        )
+        return TensorPlan(*kept)
 
 
 class DiT(Protocol):

@@ -58,6 +58,7 @@ def shape(
             image_macs=6 * hs * hs + 2 * hs * mlp + skip * 2 * hs * hs,
             text_macs=2 * cross * hs,
             image_reduces=3,
+            cross_params=linear(hs, hs) + 2 * linear(cross, hs) + hs * hs,
         )
 
     pool = (tokens[1] + 1) * second + 3 * linear(second, second) + linear(second, pooled)

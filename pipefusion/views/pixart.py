@@ -60,6 +60,7 @@ def shape(
         image_macs=6 * hs * hs + 2 * hs * mlp,
         text_macs=2 * hs * hs,
         image_reduces=3,
+        cross_params=3 * linear(hs, hs) + hs * hs,
     )
     conditioning = time_embedder(hs) + linear(hs, 6 * hs) + sizes + linear(channels, hs) + linear(hs, hs)
     return DiTShape(
