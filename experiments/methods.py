@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pipefusion.method as pipefusion
-from baselines import distrifusion, naive_patch, ring, serial, sync_pipeline, tensor, ulysses
+from baselines import distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
 from pipefusion.core.closed_forms import Prediction
 from pipefusion.core.dit import Problem, Sampler
 from pipefusion.core.shape import DiTShape
@@ -70,6 +70,7 @@ METHODS: dict[str, Method] = {
     "ulysses": row(ulysses, exact=True),
     "ring": row(ring, exact=True),
     "naive_patch": row(naive_patch, exact=False, stale="frozen"),
+    "pcpp": row(pcpp, exact=False, stale="displaced", attends=pcpp.attends),
     "distrifusion": row(distrifusion, exact=False, stale="displaced"),
     "pipefusion": row(pipefusion, exact=False, stale="own"),
 }
