@@ -1,11 +1,12 @@
-"""Patch parallelism over full-length K, V buffers: what DistriFusion and naive patch parallelism share.
+"""What methods share whose devices own a band of token rows and all layers, N = M, and see others' K, V stale.
 
-N = M: each device owns one band of token rows and all layers. The two differ in whether fresh K, V are still
-exchanged after the warm-up.
+DistriFusion and naive patch parallelism have full-length buffers, and differ in whether fresh K, V are still exchanged
+after the warm-up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,13 @@ from pipefusion.core.split import split_rows
 def check_bands(shape: DiTShape, devices: int, steps: int, warmup: int) -> Problem | None:
     """Equal bands; W between 0 and S."""
     return equal_bands(shape, devices) or within("method.warmup", warmup, 0, steps, "the steps")
+
+
+def attend_to_bands(q: Tensor, k: Tensor, v: Tensor, prefix: int, bands: Sequence[Tensor]) -> Tensor:
+    """Attention to the own prompt, the first `prefix` tokens of k, v, and to K, V of bands [2, b, t, H, d]."""
+    whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, H, d]
+    whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
+    return full(q, whole_k, whole_v)
 
 
 def displaced_sampler(
@@ -56,10 +64,7 @@ def displaced_sampler(
                     fabric.all_gather(buffer, mine, axis=axis, at=at)
                 else:
                     buffer[place.index].copy_(mine)
-                bands = buffer.unbind()  # n times [2, b, t, H, d]
-                whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, H, d]
-                whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
-                out = full(q, whole_k, whole_v)
+                out = attend_to_bands(q, k, v, prefix, buffer.unbind())
                 if exchange and warmup <= step < steps - 1:  # nobody would see what the last step sends
                     arriving[layer] = fabric.all_gather(buffer, mine, axis=axis, at=at, async_op=True)
                 return out

@@ -145,7 +145,7 @@ def account_of(cfg: RunConfig, name: str, resolution: int) -> Account:
     except ValueError as error:  # a size that the model does not have
         counter = str(error)
     for method in options.methods:
-        warmups = options.warmups if hasattr(METHODS[method].Config, "warmup") else [None]
+        warmups = options.warmups if METHODS[method].has("warmup") else [None]
         for warmup, devices in product(warmups, [1] if method == "serial" else options.devices):
             place = {"model": name, "resolution": resolution, "method": method, "devices": devices}
             place["warmup"] = warmup

@@ -71,13 +71,12 @@ def points(cfg: RunConfig) -> Iterator[RunConfig]:
     for resolution, name, devices in product(resolutions_of(cfg), options.methods, options.devices):
         if name == "serial" and devices != options.devices[0]:
             continue
-        keys = METHODS[name].Config.__dataclass_fields__
         tried: dict[str, list[Any]] = {
             "patches": options.patches,
             "warmup": options.warmups,
             "split": options.splits,
         }
-        own = {key: values for key, values in tried.items() if key in keys}
+        own = {key: values for key, values in tried.items() if METHODS[name].has(key)}
         for values in product(*own.values()):
             method = METHODS[name].Config(**dict(zip(own, values, strict=True)))
             model = replace(cfg.model, resolution=resolution)

@@ -163,5 +163,5 @@ def register() -> None:
     store.store(group="schema/log", name="log", node=LogConfig)
     for name, measure in MEASURES.items():
         store.store(group="schema/measure", name=name, node=measure.config)
-    for name, module in METHODS.items():
-        store.store(group="schema/method", name=name, node=module.Config)
+    for name, method in METHODS.items():
+        store.store(group="schema/method", name=name, node=method.Config)

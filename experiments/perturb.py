@@ -85,10 +85,10 @@ def grid(cfg: PerturbConfig, model: Model) -> list[PerturbCase]:
     """Every method at every point it can run."""
 
     def points(name: str) -> Iterator[PerturbCase]:
-        keys = METHODS[name].Config.__dataclass_fields__
+        has = METHODS[name].has
         for devices in cfg.devices if name != "serial" else [1]:
-            for patches in cfg.patches if "patches" in keys else [None]:
-                for warmup in cfg.warmups if "warmup" in keys else [None]:
+            for patches in cfg.patches if has("patches") else [None]:
+                for warmup in cfg.warmups if has("warmup") else [None]:
                     yield PerturbCase(name, devices, patches, warmup)
 
     def runs(case: PerturbCase) -> bool:

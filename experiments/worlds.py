@@ -82,7 +82,7 @@ def worlds(cfg: RunConfig, out: Path) -> str:
 def run_of(cfg: RunConfig, name: str, cluster: ClusterConfig) -> RunConfig:
     """One method's run in one world, timed once after one warm-up. Raises ConfigError if it cannot run."""
     module = METHODS[name]
-    keys = {"patches": cfg.measure.patches} if "patches" in module.Config.__dataclass_fields__ else {}
+    keys = {"patches": cfg.measure.patches} if module.has("patches") else {}
     measure = LatencyConfig(repeats=1, warmup_runs=1, memory=False, images=False)
     devices = 1 if name == "serial" else cfg.devices
     log = replace(cfg.log, progress=False)

@@ -12,7 +12,6 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.errors import ConfigError, nearest
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.replay import must_equal_serial
 from pipefusion.core.domain import Devices, Grid, Guidance, Natural, Patches, Pixels, Steps, Warmups
 
 ALL_STEPS = "S"
@@ -68,12 +67,13 @@ class Setting:
     def stand_in(self) -> Setting:
         """The setting whose pictures should be the very same: claimed here, and measured before it is used.
 
-        Serial where nothing is ever stale; PipeFusion's output depends on M and W and not on N.
+        Serial where nothing is ever stale; a method whose patches are not its devices depends on M and W and not on N.
         """
         own = {"warmup": self.warmup, "patches": self.patches}
-        if must_equal_serial({"method": self.method, "steps": self.steps, "method_config": own}):
+        method = METHODS[self.method]
+        if method.never_stale(self.steps, own):
             return self.serial
-        return replace(self, devices=1) if self.method == "pipefusion" else self
+        return replace(self, devices=1) if method.has("patches") else self
 
     def configure(self, base: RunConfig) -> RunConfig:
         """The configuration of one run with this setting."""
@@ -149,10 +149,9 @@ def expand(grid: StudyConfig, cfg: RunConfig) -> Iterator[Setting]:
     }
     common = [getattr(grid, name) or values for name, values in default.items()]
     for method, devices, *rest in product(grid.method, grid.devices, *common):
-        keys = METHODS[method].Config.__dataclass_fields__
-        steps = rest[0]
-        warmups = [steps if w == ALL_STEPS else w for w in grid.warmup] if "warmup" in keys else [None]
-        patches = grid.patches if "patches" in keys else [None]
+        has, steps = METHODS[method].has, rest[0]
+        warmups = [steps if w == ALL_STEPS else w for w in grid.warmup] if has("warmup") else [None]
+        patches = grid.patches if has("patches") else [None]
         for m, w in product(patches, warmups):
             yield Setting(method, 1 if method == "serial" else devices, m, w, *rest)
 

@@ -32,7 +32,7 @@ from experiments.staleness.errors import StaleErrors
 from experiments.staleness.freshness import FreshnessConfig, freshness
 from experiments.staleness.probe import probe
 from experiments.staleness.redundancy import Changes
-from experiments.staleness.settings import Setting, has, settings_of
+from experiments.staleness.settings import Setting, settings_of
 from experiments.staleness.subject import Subject, listed_prompts, subject_of
 from experiments.staleness.trajectory import Trajectory, relative_errors
 from pipefusion.core.domain import Count, Devices, Grid, Patches, Warmup
@@ -59,7 +59,7 @@ class StalenessConfig:
     pictures: Count = 16
     devices: Devices = 4
     patches: Patches = 4
-    methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if has(name, "warmup")])
+    methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if not METHODS[name].exact])
     watched: Warmup = 1
     swept: list[str] = field(default_factory=lambda: ["distrifusion", "pipefusion"])
     warmups: Grid[Warmup] = field(default_factory=lambda: [0, 1, 2, 4])
@@ -137,7 +137,7 @@ def chosen(options: StalenessConfig) -> list[Setting]:
         for method in options.methods
         for setting in settings_of(
             method,
-            [1 if has(method, "patches") else options.devices],
+            [1 if METHODS[method].has("patches") else options.devices],
             [options.patches],
             sorted({options.watched, *(options.warmups if method in options.swept else [])}),
         )
