@@ -194,7 +194,6 @@ def planned(
         lambda dit, fabric: module.build(dit, fabric, cfg, scheduler),
         view_of(case),
         Mesh({cfg.axis: devices}),
-        scheduler.timesteps,
         *inputs(case, model),
         device,
         **options,

@@ -140,7 +140,7 @@ class DiT(Protocol):
         ...
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Any:
-        """What blocks and unembedding need of a timestep (a scalar tensor); the same for all patches."""
+        """What blocks and unembedding need of a timestep (a scalar on the view's device); the same for all patches."""
         ...
 
     def positions(self, rows: range) -> Any:

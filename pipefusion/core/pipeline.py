@@ -19,7 +19,7 @@ from pipefusion.core.dit import Conditioning, DiT, Given, Tokens, run_blocks
 from pipefusion.core.fabric import Fabric, Work
 from pipefusion.core.jobs import Job
 from pipefusion.core.ledger import Where
-from pipefusion.core.sampler import BandSchedulers, branches, guide, require_finite
+from pipefusion.core.sampler import BandSchedulers, Finite, branches, guide, timesteps_on
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.skips import StageSkips
 
@@ -143,6 +143,8 @@ def run_pipeline(
             part = noise[:, :, shape.band_latent(band)]
             latents.append(fabric.empty("buffer", *part.shape, dtype=torch.float32).copy_(part))
     stepper = BandSchedulers(scheduler, len(bands)) if last else None
+    timesteps = timesteps_on(fabric.device, scheduler)
+    finite = Finite(len(timesteps), fabric.device)
     outbox = Outbox(fabric, axis, (place.index + 1) % place.size)
     inbox = None
     if not first:
@@ -157,7 +159,7 @@ def run_pipeline(
         skips.begin(job)
         if job.step != step:
             step = job.step
-            modulation = dit.modulation(scheduler.timesteps[step], text, batch)
+            modulation = dit.modulation(timesteps[step], text, batch)
         if inbox is None:
             for patch in job.patches:
                 if patch in updates:
@@ -183,11 +185,12 @@ def run_pipeline(
         heights = [len(bands[patch]) * shape.patch_size for patch in job.patches]
         for patch, part in zip(job.patches, prediction.split(heights, dim=2), strict=True):
             latents[patch] = stepper.step(patch, step, part, latents[patch])
-            require_finite(latents[patch], place.ranks[place.index], step)
+            finite.note(step, latents[patch])
             if not alone:
                 outbox.put(latents[patch], Where(step, -1, patch))
     outbox.drain()
     skips.drain()
     for work in updates.values():
         work.wait()
+    finite.require(place.ranks[place.index])
     return torch.cat(latents, dim=2) if first else None

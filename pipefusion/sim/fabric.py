@@ -66,12 +66,12 @@ class SimFabric:
     def clear(self) -> None:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
-        self._place = Where()
+        self.place = Where()
         self._origin = self._last = self._clock.read()
 
     def begin(self, at: Where) -> None:
         self._compute_until(self._clock.read())
-        self._place = at
+        self.place = at
         if self.watch:
             self.watch(at)
 
@@ -198,7 +198,7 @@ class SimFabric:
         return now
 
     def _compute_until(self, now: float) -> None:
-        self.ledger.span("compute", self._place, self._last - self._origin, now - self._origin)
+        self.ledger.span("compute", self.place, self._last - self._origin, now - self._origin)
         self._last = now
 
     def _start(
