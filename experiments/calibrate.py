@@ -1,8 +1,8 @@
 """`measure=calibrate`: a profile of the device and the link at hand, written as configuration files.
 
 Matrix products, attention and elementwise work are timed on one rank, with more data than the cache holds; small
-operations for the host's share; and messages between two ranks for the link, where there are two devices. The files go into the run directory; copied into conf/device,
-conf/link and conf/cluster they are a cluster like any other.
+operations for the host's share; and messages between two ranks for the link, where there are two devices. The files
+go into the run directory; copied into conf/device, conf/link and conf/cluster they are a cluster like any other.
 """
 
 from __future__ import annotations

@@ -80,11 +80,12 @@ def link_profile(device: torch.device, samples: int) -> tuple[dict[str, float], 
     """Bandwidth of large messages, latency of a small one and the host's time to start one; and how it was timed."""
     largest = max(MESSAGE_BYTES, copies(1, cache_bytes(device)))
     found = {size: message_seconds(0, 1, size, device, samples) for size in (8, *messages(largest))}
-    latency = found[8].seconds
-    rates = [size / (found[size].seconds - latency) for size in messages(largest)]
+    latency, sizes = found[8].seconds, messages(largest)
+    # Of all in one, not a rate each: where ranks share cores, a small message may be no slower than the smallest.
+    bandwidth = sum(sizes) / sum(found[size].seconds - latency for size in sizes)
     how = {f"message_{size}": asdict(one) for size, one in found.items()}
-    link = {"bandwidth": statistics.median(rates), "latency_s": latency}
-    return link | {"call_s": call_seconds(device, samples)}, how
+    link = {"bandwidth": bandwidth, "latency_s": latency, "call_s": call_seconds(device, samples)}
+    return link, how
 
 
 def messages(largest: int) -> tuple[int, int, int]:
