@@ -17,6 +17,7 @@ The same records give the same bytes, and beside each output stands NAME.sources
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +25,10 @@ from pathlib import Path
 from analysis import readme, report, sources, style, trace
 from analysis.check import check
 from analysis.compare import compare
+from analysis.files import replacing
 from analysis.gantt import gantt
-from analysis.keep import keep
-from analysis.output import Output, each, missing
+from analysis.keep import keep, target_of
+from analysis.output import Output, alone, each, missing
 from analysis.outputs import OUTPUTS
 from analysis.outputs.predicted import PREDICTIONS
 from analysis.publish import publish
@@ -48,11 +50,10 @@ def main(arguments: list[str], results: Path = RESULTS) -> int:
             arguments[:1] and arguments[0] in COMMANDS and arguments != ["timeline"]
         ):  # a figure is called so too
             return COMMANDS[arguments[0]](arguments[1:], results)
-        outputs = chosen(arguments)
+        make(chosen(arguments), results)
     except (OSError, ValueError) as wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
-    make(outputs, results)
     return 0
 
 
@@ -71,8 +72,20 @@ def written(output: Output, results: Path) -> list[str]:
     absent = missing(output, results)
     if absent:
         return [f"{output.name}: no records in {', '.join(str(results / path) for path in absent)}"]
-    made = output.make(results)
-    return [str(path) for path in [*made, *([sources.write(output, results, made)] if made else [])]]
+    with alone(output, results) as place:
+        try:
+            made = output.make(place)
+        except (OSError, ValueError) as wrong:
+            raise ValueError(f"{output.name}: {str(wrong).replace(f'{place.parent}/', '')}") from wrong
+        if not made:
+            return []
+        made = [*made, sources.write(output, results, made, place)]
+        names = [path.relative_to(place) for path in made]
+        for name in names:  # only now: whatever goes wrong before leaves the old ones
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(results / name) as temporary:
+                shutil.copyfile(place / name, temporary)
+    return [str(results / name) for name in names]
 
 
 def chosen(names: Sequence[str]) -> list[Output]:
@@ -113,8 +126,8 @@ def kept(arguments: list[str], results: Path) -> int:
     """``keep FOLDER NAME``"""
     if len(arguments) != 2:
         raise ValueError("keep: two arguments: FOLDER NAME")
-    copies = keep(arguments[0], results / "records" / arguments[1])
-    print(f"kept {len(copies)} runs in {results / 'records' / arguments[1]}")
+    target = target_of(results / "records", arguments[1])
+    print(f"kept {len(keep(arguments[0], target))} runs in {target}")
     return 0
 
 

@@ -6,7 +6,6 @@ fails, and compared with the committed one. One line a problem.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 from analysis import published, readme, same, sources
-from analysis.output import Output, each, files_of, missing
+from analysis.output import Output, alone, each, missing
 
 FOLDERS = ("tables", "figures")
 
@@ -74,29 +73,21 @@ def again(output: Output, results: Path) -> Found:
     """One output from its declared records alone, compared with the committed files."""
     if missing(output, results):
         return Found(no_records=True)
-    with tempfile.TemporaryDirectory() as place:
-        alone = Path(place) / results.name
-        for path in files_of(output, results):
-            copy = alone / path.relative_to(results)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.symlink_to(path.resolve())
+    with alone(output, results) as place:
         try:
             with redirect_stdout(StringIO()):
-                made = output.make(alone)
+                made = output.make(place)
         except (
             Exception
         ) as error:  # whatever it is, it is said in one line and the others are still looked at
-            words = " ".join(str(error).replace(place, "").split())
+            words = " ".join(str(error).replace(str(place.parent), "").split())
             text = f"{output.name}: cannot be made of its records alone: {type(error).__name__}: {words}"
             return Found(problems=(text,))
         if not made:
             return Found()
-        names = [path.relative_to(alone) for path in made]
-        beside = sources.sidecar(output, made)
-        # Not of the folder with nothing else: a record may say more of itself than what is read.
-        beside.write_text(sources.text(output, results, names))
-        names.append(beside.relative_to(alone))
-        told = [(name, same.difference(alone / name, results / name)) for name in names]
+        made = [*made, sources.write(output, results, made, place)]
+        names = [path.relative_to(place) for path in made]
+        told = [(name, same.difference(place / name, results / name)) for name in names]
         problems = [f"{output.name}: {results.name}/{name} {words}" for name, words in told if words]
         return Found(tuple(names), tuple(problems))
 

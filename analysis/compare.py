@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import tables
+from analysis.files import write_text
 from analysis.pairs import NOTHING, RUNS, Comparison, joined
 from analysis.style import label
 
@@ -88,5 +89,5 @@ def save(found: Comparison, text: pd.DataFrame, lines: list[str], folder: Path) 
     csv, md = folder / "compare.csv", folder / "compare.md"
     found.rows.drop(columns=["again", "place_a", "place_b"]).to_csv(csv, index=False, lineterminator="\n")
     plain = text.rename(columns=lambda heading: heading.replace("\n", " "))
-    md.write_text("".join(f"{line}  \n" for line in lines) + "\n" + tables.markdown(plain))
+    write_text(md, "".join(f"{line}  \n" for line in lines) + "\n" + tables.markdown(plain))
     return [csv, md]

@@ -6,12 +6,13 @@ summed over ranks here. A run that failed or was skipped is a row with its reaso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from analysis.record import load_run
 
 # What makes two runs comparable: the same picture asked of the same model in the same way.
 SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "resolution", "dtype", "prompts"]
@@ -63,7 +64,7 @@ def _stacked(
 
 
 def _run(path: Path) -> dict[str, Any]:
-    record = json.loads((path / "run.json").read_text())
+    record = load_run(path)
     latency = record.get("latency_s") or {}
     own = record.get("method_config") or {}
     scheduler = record.get("scheduler") or {}

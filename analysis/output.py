@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +52,19 @@ def missing(output: Output, results: Path) -> list[str]:
     if not files_of(output, results):
         return list(output.records)
     return [path for path in output.records if "*" not in path and not (results / path).exists()]
+
+
+@contextmanager
+def alone(output: Output, results: Path) -> Iterator[Path]:
+    """A results folder for this while that holds nothing but the records that an output names."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / results.resolve().name
+        folder.mkdir()
+        for path in files_of(output, results):
+            copy = folder / path.relative_to(results)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(path.resolve())
+        yield folder
 
 
 def each(

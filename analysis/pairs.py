@@ -5,7 +5,6 @@ A ratio of seconds is B over A, and stands only where both are of one machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import frame, tables
+from analysis.record import load_record, load_run
 
 NOTHING = "–"
 
@@ -140,14 +140,14 @@ def _runs(folder: Path) -> pd.DataFrame:
     runs = frame.runs(folder)[[*RUNS.keys, "path"]]
     counted = tables.methods(folder)[["path", *RUNS.values]]
     side = counted.merge(runs, on="path", how="left")
-    records = [json.loads((Path(path) / "run.json").read_text()) for path in side.path]
+    records = [load_run(Path(path)) for path in side.path]
     side["machine"] = [_machine(record) for record in records]
     side["commit"] = [_commit(record) for record in records]
     return side[[*RUNS.keys, *RUNS.values, "machine", "commit"]]
 
 
 def _record(folder: Path, kind: Kind) -> pd.DataFrame:
-    record = json.loads((folder / kind.file).read_text())
+    record = load_record(folder / kind.file)
     side = pd.DataFrame(record[kind.part]).reindex(columns=[*kind.keys, *kind.values])
     return side.assign(machine=_machine(record) if kind.measured else "", commit=_commit(record))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from analysis import tables
+from analysis.record import load_record
 from analysis.style import COLOUR, MARKER, ORDER, RC, label
 from analysis.tables import as_text, mib, percent
 
@@ -30,7 +30,7 @@ REFERENCE: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": 
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """The record (sizes of the models, totals of each case) and one row a device."""
     folder = Path(folder)
-    record = json.loads((folder / "params.json").read_text())
+    record = load_record(folder / "params.json")
     whole = ["rank", "layer_count", "predicted_param_bytes"]
     whole += [f"{kind}_bytes" for kind in ("param", "block_param", "replicated_param", "kv", "sent")]
     kinds: dict[Any, Any] = {"layers": str} | dict.fromkeys(whole, "Int64")

@@ -7,7 +7,6 @@ that the cluster's device and links were fitted on), and the doubts `flags`, `du
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from analysis import tables
+from analysis.record import load_record
 from analysis.rows import read_rows
 from analysis.style import in_order, label
 from analysis.tables import as_text, percent
@@ -34,7 +34,7 @@ Fitted = dict[str, set[str]]
 
 def load(path: str | Path) -> list[dict[str, Any]]:
     """The predictions of a record."""
-    content = json.loads(Path(path).read_text())
+    content = load_record(Path(path))
     return content["predictions"] if isinstance(content, dict) else content
 
 

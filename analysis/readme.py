@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from analysis.files import write_text
+
 MARKED = re.compile(r"(<!-- table: (?P<name>\w+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -19,7 +21,7 @@ def refresh(page: Path, tables: Path) -> bool:
     old = page.read_text()
     new = MARKED.sub(lambda match: f"{match[1]}{_table(match['name'], tables)}{match[4]}", old)
     if new != old:
-        page.write_text(new)
+        write_text(page, new)
     return new != old
 
 

@@ -2,7 +2,9 @@
 
 Tables and sidecars must be the same bytes. Figures are too on the CPU that made them, but floating point differs in
 its last digits between CPUs (order of vectorised sums, fused multiply-adds), and a curve may then end a millionth of
-a point further. So an SVG may differ by that much in every number, and a PNG in the shade of a few pixels.
+a point further. So an SVG may differ by that much in every number. In a PNG a line, or a letter, whose place is on the
+border of two pixels may then be drawn in the next one: every pixel has to be found in the other picture within one
+pixel of its place, so that a speck of one pixel is seen and no average hides it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ POINTS_APART = 0.02
 """The most that a coordinate in an SVG may differ by, in points of 1/72 inch."""
 SHARE_APART = 1e-6
 """The same for large numbers, as a share."""
-GREY_APART = 0.05
-"""The most that two pictures may differ by, in the mean over pixels and channels, of 255."""
+SHADES_APART = 2
+"""The most that a pixel's channel may be outside what the other picture has there and next to it, of 255."""
+REACH = 1
+"""So many pixels around a place are next to it."""
 
 PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 NAME = re.compile(r"\b[a-z][0-9a-f]{10}\b")
@@ -72,10 +76,29 @@ def _drawings(ours: str, theirs: str) -> str:
 
 
 def _pictures(ours: bytes, theirs: bytes) -> str:
-    mine, other = (imread(io.BytesIO(content), format="png") for content in (ours, theirs))
+    mine, other = (shades(content) for content in (ours, theirs))
     if mine.shape != other.shape:
         return f"has {other.shape} pixels, and by its records {mine.shape}"
-    apart = 255 * float(np.abs(mine.astype(float) - other.astype(float)).mean())
-    return (
-        "" if apart <= GREY_APART else f"differs by {apart:.3g} of 255 in the mean from what its records give"
-    )
+    apart = np.maximum(outside(mine, other), outside(other, mine))
+    if not (apart > SHADES_APART).any():
+        return ""
+    row, column = np.unravel_index(int(apart.argmax()), apart.shape)
+    count = int((apart > SHADES_APART).sum())
+    return f"differs in {count} pixels from what its records give, the most at column {column}, row {row}"
+
+
+def shades(content: bytes) -> np.ndarray:
+    """The channels of a PNG [H, W, C], 0 to 255, with a sign so that differences have one."""
+    found = np.rint(255 * imread(io.BytesIO(content), format="png")).astype(np.int16)
+    return found.reshape(*found.shape[:2], -1)
+
+
+def outside(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How far each pixel of one picture [H, W] is, in its worst channel, outside what the other has around there."""
+    padded = np.pad(other, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge")
+    height, width = mine.shape[:2]
+    side = range(2 * REACH + 1)
+    around = [padded[down : down + height, across : across + width] for down in side for across in side]
+    over = mine - np.maximum.reduce(around)
+    under = np.minimum.reduce(around) - mine
+    return np.maximum(over, under).max(axis=-1)

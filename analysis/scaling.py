@@ -8,7 +8,6 @@ and one W; records of several models name it in each row, and `models` has their
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis import tables
 from analysis.published import role_of
+from analysis.record import load_record
 from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
 from analysis.tables import as_text
 
@@ -40,7 +40,7 @@ FILLS = {
 
 def load(path: str | Path) -> dict[str, Any]:
     """The record."""
-    content: dict[str, Any] = json.loads(Path(path).read_text())
+    content: dict[str, Any] = load_record(Path(path))
     return content
 
 

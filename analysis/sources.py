@@ -18,10 +18,13 @@ TOLD = ["command", "created", "git_commit", "predicted", "cluster", "hardware"]
 """What is said of a record, as far as it says so itself."""
 
 
-def write(output: Output, results: Path, made: Sequence[Path]) -> Path:
-    """NAME.sources.json beside the first file that was made."""
+def write(output: Output, results: Path, made: Sequence[Path], place: Path | None = None) -> Path:
+    """NAME.sources.json beside the first file that was made; `place` is the results folder of these files.
+
+    The records are read below `results`: one may say more of itself than what an output reads.
+    """
     path = sidecar(output, made)
-    path.write_text(text(output, results, [one.relative_to(results) for one in made]))
+    path.write_text(text(output, results, [one.relative_to(place or results) for one in made]))
     return path
 
 

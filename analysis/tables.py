@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -10,6 +9,7 @@ from statistics import median
 import pandas as pd
 
 from analysis import fidelity, frame
+from analysis.record import load_record
 from analysis.style import in_order, label
 
 Columns = dict[str, tuple[str, Callable[..., str]]]
@@ -101,7 +101,7 @@ def fullest_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def bench(path: str | Path) -> pd.DataFrame:
     """One row a case of a bench.json: median and extremes in seconds, ratio to serial, share of its bound."""
-    rows = pd.DataFrame(json.loads(Path(path).read_text())["rows"])
+    rows = pd.DataFrame(load_record(Path(path))["rows"])
     times = rows.pop("seconds")
     rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
     return rows.assign(share_of_bound=rows.ratio / rows.bound)
@@ -125,7 +125,7 @@ def bench_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def worlds(path: str | Path) -> pd.DataFrame:
     """One row a method of a worlds.json: median seconds in each world, and over the wall clock."""
-    rows = pd.DataFrame(json.loads(Path(path).read_text())["rows"])
+    rows = pd.DataFrame(load_record(Path(path))["rows"])
     times = rows.pop("seconds")
     for world in ("local", "sim", "plan"):
         rows[f"{world}_s"] = [median(one[world]) for one in times]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.record import load_record
 from analysis.tables import markdown
 
 MIB = 2**20
@@ -20,7 +20,7 @@ on N too. How large the difference is on trained weights is not measured: there 
 
 def load(path: Path) -> dict[str, Any]:
     """The record. Raises OSError."""
-    record: dict[str, Any] = json.loads(path.read_text())
+    record: dict[str, Any] = load_record(path)
     return record
 
 

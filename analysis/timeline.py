@@ -6,7 +6,6 @@ is everything that is not compute, as a share of rank-seconds (ranks times laten
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import frame
+from analysis.record import load_run
 from analysis.style import label
 from analysis.tables import percent
 
@@ -53,7 +53,7 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
     folder = Path(run_dir)
     if not (folder / "run.json").exists() or not (folder / "timeline.parquet").exists():
         raise FileNotFoundError(f"no run.json and timeline.parquet in {folder}")
-    record = json.loads((folder / "run.json").read_text())
+    record = load_run(folder)
     row = frame.runs(folder).iloc[0]
     if row.status != "ok":
         raise FileNotFoundError(f"{folder} is a run that is {row.status}: {row.reason}")

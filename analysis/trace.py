@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.files import write_text
 from analysis.timeline import Run
 
 PID = 1
@@ -54,7 +55,7 @@ def write(run_dir: str | Path, run: Run, timeline: pd.DataFrame) -> Path:
     events = ",\n".join(json.dumps(event, allow_nan=False) for event in content.pop("traceEvents"))
     head = json.dumps(content, allow_nan=False)[:-1]
     path = Path(run_dir) / "trace.json"
-    path.write_text(f'{head}, "traceEvents": [\n{events}\n]}}\n')
+    write_text(path, f'{head}, "traceEvents": [\n{events}\n]}}\n')
     return path
 
 

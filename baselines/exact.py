@@ -13,15 +13,18 @@ from pipefusion.core.sequence import ring, ulysses
 from pipefusion.core.shape import DiTShape
 
 
+def options(cfg: Any) -> dict[str, Any]:
+    """What a preset says of stages and of tensor parallelism."""
+    return {"split": getattr(cfg, "split", "even"), "whole_cross": getattr(cfg, "cross", "split") == "whole"}
+
+
 def build(dit: DiT, fabric: Fabric, cfg: Any) -> Sampler:
     """Ordinary self-attention: over the tokens of all Ulysses ranks, round the ring, on the rank's own heads."""
-    split = getattr(cfg, "split", "even")
-    return assemble(dit, fabric, lambda run: ulysses(run, ring(run)), split=split)
+    return assemble(dit, fabric, lambda run: ulysses(run, ring(run)), **options(cfg))
 
 
 def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Any
 ) -> Prediction:
     """What the axes send, and no K, V from step to step."""
-    split = getattr(cfg, "split", "even")
-    return bytes_of(shape, parallel, rank, steps, images, branches, split=split)
+    return bytes_of(shape, parallel, rank, steps, images, branches, **options(cfg))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from baselines.displaced import AXIS as AXIS, build_bands, check_bands
 from pipefusion.core.dit import DiT, Problem, Sampler
+from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction, predict as bytes_of
@@ -21,7 +22,7 @@ class Config:
     """`warmup` W: synchronous steps at the start."""
 
     name: str = "naive_patch"
-    warmup: int = 1
+    warmup: Warmup = 1
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:

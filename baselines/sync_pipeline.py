@@ -6,11 +6,12 @@ Exact, with no stale K, V and so no KV buffer: what PipeFusion is without its pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from baselines.exact import build as build, predict as predict
 from pipefusion.core.checks import degrees_fit, splits
 from pipefusion.core.dit import Problem
+from pipefusion.core.domain import Natural
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 
@@ -22,7 +23,7 @@ class Config:
     """`split` of the layers over the stages: ceil, even, cost, bytes, or how many each has."""
 
     name: str = "sync_pipeline"
-    split: Any = "even"
+    split: Annotated[Any, Natural] = "even"
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:

@@ -22,10 +22,11 @@ import diffusers
 import torch
 from rich.progress import track
 
+from baselines import tensor
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
@@ -33,6 +34,7 @@ from experiments.params import Subject, facts_of, model_config
 from experiments.plan import Planner, empty_inputs
 from experiments.records import write_csv, write_json
 from experiments.report import RankReport, held_parameters, layers_text
+from pipefusion.core.domain import Devices, Grid, Pixels, Threads, Warmup
 from pipefusion.core.predict import Prediction
 
 HELD_TO = ("reconciles", "agrees")
@@ -51,17 +53,18 @@ NOTE = (
 class AccountingConfig:
     """The grid: files of conf/model, methods, N, pixels of a side, W of the methods that have it.
 
-    The tables are of the first W. `workers` null: a process for each core.
+    `cross` is tensor parallelism's. The tables are of the first W. `workers` null: a process for each core.
     """
 
     name: str = "accounting"
-    models: list[str] = field(default_factory=lambda: ["pixart_alpha"])
-    methods: list[str] = field(default_factory=lambda: list(METHODS))
-    devices: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    resolutions: list[int] = field(default_factory=lambda: [1024, 2048, 4096])
-    warmups: list[int] = field(default_factory=lambda: [1])
+    models: Grid[str] = field(default_factory=lambda: ["pixart_alpha"])
+    methods: Grid[str] = field(default_factory=lambda: list(METHODS))
+    devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    resolutions: Grid[Pixels] = field(default_factory=lambda: [1024, 2048, 4096])
+    warmups: Grid[Warmup] = field(default_factory=lambda: [1])
+    cross: str = "split"
     dtype: str = "bfloat16"
-    workers: int | None = None
+    workers: Threads | None = None
 
 
 @dataclass
@@ -77,10 +80,9 @@ class Account:
 
 def check_accounting(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
-    check_some(cfg, *(f"measure.{key}" for key in ("models", "methods", "devices", "resolutions", "warmups")))
     names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
+    names |= {"cross": tensor.CROSS}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
-    check_least(cfg, {"measure.devices": 1, "measure.resolutions": 1, "measure.warmups": 0})
     if cfg.cluster.world != "plan":
         text = f"{cfg.cluster.name} runs on real tensors; allowed: a cluster of named hardware"
         raise ConfigError("cluster", text)
@@ -143,7 +145,7 @@ def account_of(cfg: RunConfig, name: str, resolution: int) -> Account:
     except ValueError as error:  # a size that the model does not have
         counter = str(error)
     for method in options.methods:
-        warmups = options.warmups if hasattr(METHODS[method].Config, "warmup") else [None]
+        warmups = options.warmups if METHODS[method].has("warmup") else [None]
         for warmup, devices in product(warmups, [1] if method == "serial" else options.devices):
             place = {"model": name, "resolution": resolution, "method": method, "devices": devices}
             place["warmup"] = warmup
@@ -191,6 +193,8 @@ class Counting:
         options = module.Config() if warmup is None else module.Config(warmup=warmup)
         if hasattr(options, "patches"):
             options.patches = min(devices, self.shape.token_rows)
+        if hasattr(options, "cross"):
+            options.cross = self.cfg.measure.cross
         cfg = replace(
             self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0)
         )

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
-PRELOAD = [
-    "torch.distributed",
-    "diffusers.models.transformers.pixart_transformer_2d",
-    "experiments.agent",
-    "experiments.rank",
-]
+PRELOAD = ["torch.distributed", "experiments.agent"]
+"""Imports of the fork server where there is a GPU: none of them asks for it.
+
+A process that has asked has initialised the driver, and CUDA cannot be used in what is forked from it.
+"""
+PRELOAD_CPU = [*PRELOAD, "diffusers.models.transformers.pixart_transformer_2d", "experiments.rank"]
+"""Elsewhere. diffusers asks for the accelerator while it is imported."""
 GRACE_S = 2.0
 """How long a rank that has lost its peer waits to be ended, so that the agent first sees the rank that died."""
 
@@ -40,7 +42,9 @@ class RunFailed(Exception):
 
 def prepare() -> None:
     """Start the server that ranks are forked from. Imports there go on while this process does other things."""
-    multiprocessing.set_forkserver_preload(PRELOAD)
+    import torch
+
+    multiprocessing.set_forkserver_preload(PRELOAD if torch.cuda.is_available() else PRELOAD_CPU)
     forkserver.ensure_running()
 
 
@@ -102,10 +106,24 @@ def rank_main(entry: Entry, run_dir: str, config: dict[str, Any]) -> None:
     try:
         entry(run_dir, config)
     except Exception as error:
-        traceback.print_exc()  # to the rank's file
-        if lost_peer(error):
-            time.sleep(GRACE_S)
-        raise
+        end_failed(error)
+
+
+def end_failed(error: Exception) -> NoReturn:
+    """End this rank at once, its reason recorded for the agent.
+
+    Nothing is torn down: destroying a process group, or collecting it at exit, waits for receives that were posted and
+    that nobody will answer.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    traceback.print_exc()  # to the rank's file
+    if lost_peer(error):
+        time.sleep(GRACE_S)
+    get_error_handler().record_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def end_with_parent() -> NoReturn:

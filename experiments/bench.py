@@ -27,12 +27,13 @@ from experiments.agent import RunFailed, prepare, start_ranks
 from experiments.check import check_model, check_values
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some
+from experiments.errors import ConfigError, check_known
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live
 from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
+from pipefusion.core.domain import Count, Grid, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import make_scheduler
@@ -48,9 +49,9 @@ class BenchCase:
     """One row: `method` is a name of the table or "diffusers", the rest its own keys."""
 
     method: str
-    steps: int = 20
-    patches: int | None = None
-    warmup: int | None = None
+    steps: Steps = 20
+    patches: Patches | None = None
+    warmup: Warmup | None = None
 
     @property
     def name(self) -> str:
@@ -63,8 +64,8 @@ class BenchConfig:
     """Every path is run once before the rounds; `headline` is the row of the last line printed."""
 
     name: str = "bench"
-    rounds: int = 3
-    cases: list[BenchCase] = field(default_factory=list)
+    rounds: Count = 3
+    cases: Grid[BenchCase] = field(default_factory=list)
     headline: str = "pipefusion M=4 W=1 S=50"
 
 
@@ -72,8 +73,6 @@ def check_bench(cfg: RunConfig) -> None:
     """Cases that cannot run or have no serial to be compared with, a model that is none. Raises ConfigError."""
     options: BenchConfig = cfg.measure
     check_values(cfg)
-    check_least(cfg, {"measure.rounds": 1})
-    check_some(cfg, "measure.cases")
     model = check_model(cfg)
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.config import LatencyConfig, RunConfig, prompts_of
-from experiments.errors import ConfigError, check_known, check_least, first_line, lookup, nearest
+from experiments.errors import ConfigError, check_domains, check_known, first_line, lookup, nearest
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -23,31 +22,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "cluster.backend": ("auto", "gloo", "nccl"),
     "log.wandb.mode": ("disabled", "offline", "online"),
 }
-AT_LEAST: dict[str, float] = {
-    "steps": 1,
-    "devices": 1,
-    "images_per_prompt": 1,
-    "threads": 1,
-    "model.resolution": 1,
-    "cluster.timeout_s": 1,
-    "cluster.topology.devices_per_node": 1,
-    "cluster.topology.roots": 1,
-}
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""The variables by which a process knows that it is one of several ranks."""
 
 
 def check_values(cfg: RunConfig) -> None:
     """Values that are wrong for every model and method. Raises ConfigError."""
     from experiments.methods import METHODS
 
-    check_least(cfg, AT_LEAST)
-    if isinstance(cfg.measure, LatencyConfig):
-        check_least(cfg, {"measure.repeats": 1, "measure.warmup_runs": 0})
+    check_domains(cfg)
     check_known(cfg, CHOICES)
-    scale = cfg.guidance_scale
-    if scale is not None and not (math.isfinite(scale) and scale >= 0):
-        raise ConfigError(
-            "guidance_scale", f"{scale} is not a finite number; allowed: 0 or more, up to 1 is no guidance"
-        )
     if cfg.prompt_file is not None:
         check_prompt_file(cfg)
     prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
@@ -67,10 +51,8 @@ def check_values(cfg: RunConfig) -> None:
 def check_seed(cfg: RunConfig) -> None:
     """One seed, or as many as there are pictures. Raises ConfigError."""
     seeds = cfg.seed if isinstance(cfg.seed, list) else [cfg.seed]
-    if any(not isinstance(seed, int) or isinstance(seed, bool) for seed in seeds):
+    if any(not isinstance(seed, int) for seed in seeds):
         raise ConfigError("seed", f"{cfg.seed} is no whole number; allowed: 0 or more, or a list of them")
-    if min(seeds, default=0) < 0:
-        raise ConfigError("seed", f"{cfg.seed} is too small; allowed: 0 or more")
     pictures = len(prompts_of(cfg))
     if isinstance(cfg.seed, list) and len(seeds) != pictures:
         text = f"{cfg.seed} has {len(seeds)} seeds for {pictures} pictures"
@@ -237,23 +219,44 @@ def check_output(run_dir: Path, key: str) -> None:
         ) from None
 
 
-def check_world(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
-    """No GPU where CPU seconds are measured; under torchrun one run, a rank a device, one run directory for all.
-
-    Raises ConfigError.
-    """
+def check_clock(cfg: RunConfig) -> None:
+    """No GPU where CPU seconds are measured. Raises ConfigError."""
     if cfg.cluster.world == "sim" and cfg.cluster.device == "cuda":
         text = "cuda is not what cluster=sim measures, which is CPU seconds; allowed: auto, cpu"
         raise ConfigError("cluster.device", text)
-    world = os.environ.get("WORLD_SIZE")
-    if "RANK" not in os.environ or world is None:
+
+
+def check_torchrun(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
+    """Under torchrun one run on real ranks, a rank a device, one run directory for all. Raises ConfigError."""
+    world = launched_ranks()
+    if world is None:
         return
+    if cfg.cluster.world != "local":
+        text = f"{cfg.cluster.name} simulates its ranks in one process; allowed: cluster=local under torchrun"
+        raise ConfigError("cluster", text)
+    if not isinstance(cfg.measure, LatencyConfig):
+        text = f"{cfg.measure.name} starts what ranks it needs; allowed: measure=latency under torchrun"
+        raise ConfigError("measure", text)
     if sweep:
         # The agent's store still holds the addresses of the run before, and ranks would wait for these.
         raise ConfigError("hydra.mode", "MULTIRUN is not possible under torchrun; allowed: one run a launch")
-    if int(world) != cfg.devices:
+    if world != cfg.devices:
         text = f"{cfg.devices} is not the {world} ranks that torchrun started; allowed: {world}"
         raise ConfigError("devices", text)
     if not dir_given:
         text = "(default) holds the time, which differs between ranks; allowed: a fixed path"
         raise ConfigError("hydra.run.dir", text)
+
+
+def launched_ranks() -> int | None:
+    """How many ranks torchrun started, this process being one of them; None without it. Raises ConfigError."""
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and world is None:
+        return None
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing:
+        raise ConfigError("", f"{missing[0]} is not set; allowed: all of {', '.join(TORCHRUN)}, or none")
+    if not (str(rank).isdecimal() and str(world).isdecimal() and int(str(rank)) < int(str(world))):
+        text = f"{rank} is no rank of WORLD_SIZE={world}; allowed: 0 or more, below WORLD_SIZE"
+        raise ConfigError("RANK", text)
+    return int(str(world))

@@ -21,13 +21,14 @@ from rich.table import Table
 from experiments.check import check_model, check_values
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some
+from experiments.errors import ConfigError, check_known
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.plan import GIB, Planned, Planner
 from experiments.records import write_csv, write_json
 from experiments.report import held_parameters
+from pipefusion.core.domain import Devices, Grid, Patches, Pixels, Threads, Warmup
 
 
 @dataclass
@@ -38,22 +39,20 @@ class PlanConfig:
     """
 
     name: str = "plan"
-    methods: list[str] = field(default_factory=lambda: list(METHODS))
-    devices: list[int] = field(default_factory=lambda: [2, 4, 8])
-    resolutions: list[int] | None = None
-    patches: list[int] = field(default_factory=lambda: [2, 4, 8, 16])
-    warmups: list[int] = field(default_factory=lambda: [1])
-    splits: list[str] = field(default_factory=lambda: ["even"])
-    workers: int | None = None
+    methods: Grid[str] = field(default_factory=lambda: list(METHODS))
+    devices: Grid[Devices] = field(default_factory=lambda: [2, 4, 8])
+    resolutions: Grid[Pixels] | None = None
+    patches: Grid[Patches] = field(default_factory=lambda: [2, 4, 8, 16])
+    warmups: Grid[Warmup] = field(default_factory=lambda: [1])
+    splits: Grid[str] = field(default_factory=lambda: ["even"])
+    workers: Threads | None = None
 
 
 def check_plan(cfg: RunConfig) -> None:
     """Raises ConfigError for a cluster without costs, and for a grid with nothing in it."""
     if cfg.cluster.world != "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} has no costs; allowed: a cluster of named hardware")
-    check_some(cfg, *(f"measure.{key}" for key in ("methods", "devices", "patches", "warmups", "splits")))
     check_known(cfg, {"measure.methods": METHODS})
-    check_least(cfg, {"measure.devices": 1, "measure.patches": 1, "measure.warmups": 0, "measure.workers": 1})
     for resolution in resolutions_of(cfg):
         model = replace(cfg.model, resolution=resolution)
         one = replace(cfg, model=model, devices=1)
@@ -72,13 +71,12 @@ def points(cfg: RunConfig) -> Iterator[RunConfig]:
     for resolution, name, devices in product(resolutions_of(cfg), options.methods, options.devices):
         if name == "serial" and devices != options.devices[0]:
             continue
-        keys = METHODS[name].Config.__dataclass_fields__
         tried: dict[str, list[Any]] = {
             "patches": options.patches,
             "warmup": options.warmups,
             "split": options.splits,
         }
-        own = {key: values for key, values in tried.items() if key in keys}
+        own = {key: values for key, values in tried.items() if METHODS[name].has(key)}
         for values in product(*own.values()):
             method = METHODS[name].Config(**dict(zip(own, values, strict=True)))
             model = replace(cfg.model, resolution=resolution)

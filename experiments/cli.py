@@ -19,10 +19,17 @@ from omegaconf.errors import MissingMandatoryValue
 
 from experiments import records
 from experiments.agent import prepare
-from experiments.check import check_method, check_model, check_output, check_values, check_world
+from experiments.check import (
+    check_clock,
+    check_method,
+    check_model,
+    check_output,
+    check_torchrun,
+    check_values,
+)
 from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, check_domains, first_line
 
 LONGEST_NAME = 120
 
@@ -61,8 +68,9 @@ def main(argv: list[str]) -> int:
 
 
 def refuse(error: ConfigError) -> int:
-    """Say what is wrong with the configuration; the exit code."""
-    print(f"error: {error}", file=sys.stderr)
+    """Say what is wrong with the configuration, under torchrun once a node; the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr)
     return 2
 
 
@@ -100,13 +108,15 @@ def check(planned: Plan, overrides: list[str]) -> None:
             raise ConfigError(key, "??? has to be given; allowed: a value") from None
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         check_output(Path(OmegaConf.select(job, key)), key)
+        check_domains(cfg)
+        check_torchrun(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
         measure = MEASURES[cfg.measure.name]
         if measure.check:
             measure.check(cfg)
         if measure.run:
             continue
         check_values(cfg)
-        check_world(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
+        check_clock(cfg)
         problem = check_method(cfg, check_model(cfg))
         if problem and not planned.sweep:
             raise problem
@@ -115,11 +125,17 @@ def check(planned: Plan, overrides: list[str]) -> None:
 def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
     """Run one configuration in directory `out`; returns its status."""
     from experiments import launch, sinks
+    from experiments.difference import NotFinite
     from experiments.measures import MEASURES
+    from pipefusion.sim.engine import RankFailed, SimulationError
 
     measure = MEASURES[cfg.measure.name]
     if measure.run:
-        status = measure.run(cfg, out)
+        try:
+            status = measure.run(cfg, out)
+        except (NotFinite, RankFailed, SimulationError) as error:
+            print(f"failed: {first_line(error)}", file=sys.stderr)
+            return "failed"
         if measure.told:
             sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
         return status

@@ -5,11 +5,24 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from pipefusion.core.domain import (
+    Count,
+    Devices,
+    Domain,
+    Finite,
+    Guidance,
+    Natural,
+    Pixels,
+    Seed,
+    Seeds,
+    Steps,
+    Threads,
+)
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 
@@ -22,16 +35,15 @@ class ModelConfig:
 
     name: str = MISSING
     weights: str | None = None  # a folder in diffusers' layout, or a hub id; safetensors only
-    resolution: int | None = None  # pixels of a side; null: what the model was made for
+    resolution: Pixels | None = None  # pixels of a side; null: what the model was made for
     dtype: str = "float32"  # float32 | bfloat16 | float16
     text: str = (
         "auto"  # own (the weights' encoders) | minilm | random (seeded numbers) | auto: own, or random
     )
-    seed: int = 0  # of random weights
+    seed: Seed = 0  # of random weights
     tiled: bool = False  # decode latents tile by tile: less memory, faint seams
-    architecture: dict[str, Any] | None = (
-        None  # only for random weights: class and its constructor's arguments
-    )
+    # Only for random weights: class and its constructor's arguments.
+    architecture: dict[str, Finite] | None = None
 
 
 @dataclass
@@ -46,7 +58,9 @@ class ClusterConfig:
     world: str = "local"  # local | sim | plan
     device: str = "auto"  # auto | cpu | cuda; sim: where pictures are sampled, its seconds are a CPU's
     backend: str = "auto"  # local: auto | gloo | nccl
-    timeout_s: float = 600.0  # local: a communication that takes longer is an error
+    timeout_s: Annotated[float, Domain(1, 1e6)] = (
+        600.0  # local: a communication that takes longer is an error
+    )
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
     hardware: DeviceConfig | None = None  # plan: the device
 
@@ -56,8 +70,8 @@ class LatencyConfig:
     """`measure=latency`: untimed warm-up images, then timed ones, each repeat kept."""
 
     name: str = "latency"
-    repeats: int = 3
-    warmup_runs: int = 1
+    repeats: Count = 3
+    warmup_runs: Natural = 1
     memory: bool = True
     ledger: bool = True  # write ledger.parquet
     images: bool = True  # write images/ if the model's latents are pixels
@@ -85,16 +99,16 @@ class LogConfig:
 class RunConfig:
     """One run of one method."""
 
-    seed: Any = 0  # of the noise: one for the batch, or a list, one a picture
-    devices: int = 4  # ranks, one each; serial has one whatever is asked for
-    steps: int = 20
-    guidance_scale: float | None = None  # null: the model's shipped value
+    seed: Seeds = 0
+    devices: Devices = 4  # ranks, one each; serial has one whatever is asked for
+    steps: Steps = 20
+    guidance_scale: Guidance | None = None  # up to 1 is none; null: the model's shipped value
     scheduler: str = "shipped"  # shipped | dpmsolver++ | ddim | flow_euler
     prompt: Any = "green apple"  # one prompt, or a list: a batch
     prompt_file: str | None = None  # a text file with a prompt a line, in place of `prompt`
-    images_per_prompt: int = 1
+    images_per_prompt: Annotated[int, Domain(1, 4096)] = 1
     negative_prompt: str = ""
-    threads: int = 1  # per rank
+    threads: Threads = 1  # per rank
     bundle: str | None = None  # of experiment=conformance: the folder to judge
     resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -149,5 +163,5 @@ def register() -> None:
     store.store(group="schema/log", name="log", node=LogConfig)
     for name, measure in MEASURES.items():
         store.store(group="schema/measure", name=name, node=measure.config)
-    for name, module in METHODS.items():
-        store.store(group="schema/method", name=name, node=module.Config)
+    for name, method in METHODS.items():
+        store.store(group="schema/method", name=name, node=method.Config)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from experiments.difference import require_finite
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -41,7 +43,8 @@ def decode(
     """Latents [B, C, H, W] as B pictures, of `latent_factor` times their size.
 
     One picture after the other, so that memory does not grow with B; `tiled`, one tile after the other, so that it
-    does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors.
+    does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors, and NotFinite
+    for what no picture could show.
     """
     from diffusers.image_processor import VaeImageProcessor
 
@@ -49,7 +52,8 @@ def decode(
     (vae.enable_tiling if tiled else vae.disable_tiling)()
     postprocess = VaeImageProcessor().postprocess
     return [
-        postprocess(decode_one(vae, latent.to(device)), output_type="pil")[0] for latent in latents.split(1)
+        postprocess(require_finite(decode_one(vae, latent.to(device)), "a picture"), output_type="pil")[0]
+        for latent in latents.split(1)
     ]
 
 

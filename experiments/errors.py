@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from experiments.config import CONF
+from pipefusion.core.domain import outside
 
 
 class ConfigError(ValueError):
@@ -24,15 +25,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f", nearest: {near[0]}" if near else ""
 
 
-def check_least(cfg: Any, least: Mapping[str, float]) -> None:
-    """Numbers below what is allowed, alone or in lists. Raises ConfigError.
-
-    `least` is by dotted key; a value of None is none to check.
-    """
-    for key, low in least.items():
-        for value in values_of(cfg, key):
-            if value is not None and not value >= low:
-                raise ConfigError(key, f"{value} is too small; allowed: {low} or more")
+def check_domains(cfg: Any) -> None:
+    """Numbers outside the domains that their fields state, and empty grids. Raises ConfigError."""
+    for key, message in outside(cfg):
+        raise ConfigError(key, message)
 
 
 def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
@@ -42,13 +38,6 @@ def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
             if value not in names:
                 text = f"{value!r} is unknown{nearest(str(value), names)}; allowed: {', '.join(names)}"
                 raise ConfigError(key, text)
-
-
-def check_some(cfg: Any, *keys: str) -> None:
-    """Lists that are empty where something has to be in them. Raises ConfigError."""
-    for key in keys:
-        if lookup(cfg, key) == []:
-            raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
 
 
 def values_of(cfg: Any, key: str) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import torch
 
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, from_hydra
-from experiments.errors import ConfigError, check_known, check_some, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
 from experiments.models import Model, open_model, scheduler_of
 from experiments.plan import Planner, empty_inputs
 from experiments.published import Target, overrides_of, targets
 from pipefusion.core.attention import local
+from pipefusion.core.domain import Finite, outside
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import denoise_band
 from pipefusion.core.silent import SilentFabric
@@ -31,6 +32,7 @@ from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
+from pipefusion.sim.network import LinkConfig
 
 FITTED = ("bandwidth", "latency_s", "call_s", "efficiency", "congestion")
 PLACES = ("port", "root", "card")
@@ -45,8 +47,8 @@ class LinkFit:
     key: str
     row: str
     place: str  # where the cluster has this link: port or card
-    low: float
-    high: float
+    low: Finite
+    high: Finite
     also: list[str] = field(default_factory=list)  # other links that share the number
 
 
@@ -64,8 +66,8 @@ def check_fit(cfg: RunConfig) -> None:
     """Devices, links and rows that do not exist, devices without rows of their own. Raises ConfigError."""
     options: FitConfig = cfg.measure
     devices, links, rows = config_names("device"), config_names("link"), rows_of(cfg)
-    if options.borrow:
-        check_some(cfg, "measure.devices")  # to borrow from
+    if not options.devices and (options.borrow or not options.links):
+        raise ConfigError("measure.devices", "[] leaves nothing to fit; allowed: files of conf/device")
     check_known(cfg, {"measure.devices": devices, "measure.borrow": devices})
     for name in options.devices:
         if not alone(rows, name):
@@ -78,6 +80,9 @@ def check_fit(cfg: RunConfig) -> None:
         if link.row not in [target.row_id for target in rows if target.published_s]:
             text = f"{link.row!r} is no published latency of {cfg.model.name}; allowed: FILE:LINE"
             raise ConfigError(f"{key}.row", text)
+        for end in ("low", "high"):
+            for _, message in outside(replace(LinkConfig(), **{link.key: getattr(link, end)})):
+                raise ConfigError(f"{key}.{end}", message)
         if not link.low < link.high:
             raise ConfigError(f"{key}.low", f"{link.low} is not below high={link.high}; allowed: less")
 

@@ -197,9 +197,11 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
     if cfg.measure.images:
         pictures.write_images(run_dir, cfg, model)
     latency = records.latency([repeat["latency_s"] for repeat in first["repeats"]])
+    accelerators = [report["accelerator"] for report in reports if report.get("accelerator")]
     return {
         "status": "ok",
-        "hardware": hardware(first.get("gpu")),
+        "hardware": hardware(accelerators[0]["name"] if accelerators else None),
+        "accelerators": accelerators,
         "latency_s": latency | ({"predicted": True} if cfg.cluster.world == "plan" else {}),
         "startup_s": max(report["ready_unix_s"] for report in reports) - started,
     }

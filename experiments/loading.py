@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.progress import track
@@ -27,7 +27,7 @@ from torch import Tensor
 from experiments.check import CHOICES, check_model
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, first_line
+from experiments.errors import ConfigError, check_known, first_line
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import write_csv, write_json
@@ -35,6 +35,7 @@ from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
 from experiments.synthetic import identity, mib, write_checkpoint, written
 from experiments.weights import check_weights, read_tensors
+from pipefusion.core.domain import Devices, Domain, Grid
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.core.weights import DTYPES
@@ -53,20 +54,18 @@ class LoadingConfig:
     """`folder`: where the random checkpoint is kept, and taken from if it is there; null: it is removed at the end."""
 
     name: str = "loading"
-    methods: list[str] = field(default_factory=lambda: [*METHODS])
-    devices: list[int] = field(default_factory=lambda: [4])
+    methods: Grid[str] = field(default_factory=lambda: [*METHODS])
+    devices: Grid[Devices] = field(default_factory=lambda: [4])
     folder: str | None = None
     stored: str = "float32"  # what the random checkpoint is written in; it is loaded as model.dtype
-    file_bytes: int = 256 << 20  # of one of its files, about
-    limit: float = 1.15  # peak over shard
+    file_bytes: Annotated[int, Domain(1, 1 << 40)] = 256 << 20  # of one of its files, about
+    limit: Annotated[float, Domain(1, 1000)] = 1.15  # peak over shard
 
 
 def check_loading(cfg: RunConfig) -> None:
     """Names and numbers that measure nothing, a model that is none, a full disk. Raises ConfigError."""
     options: LoadingConfig = cfg.measure
-    check_some(cfg, "measure.methods", "measure.devices")
     check_known(cfg, {"measure.methods": METHODS, "measure.stored": CHOICES["model.dtype"]})
-    check_least(cfg, {"measure.devices": 1, "measure.file_bytes": 1})
     model = check_model(cfg)
     folder = kept_in(options)
     if folder is None or cfg.model.weights is not None or not written(folder):

@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import write_csv, write_json
 from experiments.report import ParameterKey, held_parameters, layers_text
 from pipefusion.core.dit import DiT
+from pipefusion.core.domain import Devices, Grid
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 
@@ -39,7 +40,7 @@ class Literal:
     """The one case that is printed device by device."""
 
     model: str = "dit_48"
-    devices: int = 4
+    devices: Devices = 4
 
 
 @dataclass
@@ -47,11 +48,11 @@ class ParamsConfig:
     """`models` are files of conf/model, `most_devices` the largest N, `summary` the N printed for each model."""
 
     name: str = "params"
-    models: list[str] = field(default_factory=lambda: ["emoji64"])
-    methods: list[str] = field(default_factory=lambda: ["pipefusion", "distrifusion", "tensor"])
-    most_devices: int = 16
+    models: Grid[str] = field(default_factory=lambda: ["emoji64"])
+    methods: Grid[str] = field(default_factory=lambda: ["pipefusion", "distrifusion", "tensor"])
+    most_devices: Devices = 16
     literal: Literal = field(default_factory=Literal)
-    summary: list[int] = field(default_factory=lambda: [4, 8])
+    summary: Grid[Devices] = field(default_factory=lambda: [4, 8])
 
 
 def check_params(cfg: RunConfig) -> None:
@@ -61,7 +62,6 @@ def check_params(cfg: RunConfig) -> None:
     if options.literal.model not in options.models:
         text = f"{options.literal.model} is not measured; allowed: {', '.join(options.models)}"
         raise ConfigError("measure.literal.model", text)
-    check_least(cfg, {"measure.most_devices": 1, "measure.summary": 1})
     if not 1 <= options.literal.devices <= options.most_devices:
         text = f"{options.literal.devices} is not measured; allowed: 1..{options.most_devices}"
         raise ConfigError("measure.literal.devices", text)

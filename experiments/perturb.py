@@ -25,12 +25,13 @@ from torch import Tensor
 from experiments.check import check_model
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_least
+from experiments.errors import ConfigError
 from experiments.inputs import random_prompts
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
+from pipefusion.core.domain import Count, Devices, Grid, Natural, Patches, Seed, Steps, Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.mesh import Mesh
 from pipefusion.sim.engine import RankFailed, SimulationError
@@ -62,19 +63,18 @@ class PerturbConfig:
     """`only`: the seed of a schedule to replay alone. `kills`: how often a rank is killed and a message lost."""
 
     name: str = "perturb"
-    schedules: int = 2000
-    kills: int = 100
-    steps: int = 4
-    devices: list[int] = field(default_factory=lambda: [2, 3, 4])
-    patches: list[int] = field(default_factory=lambda: [1, 3, 4, 8])
-    warmups: list[int] = field(default_factory=lambda: [0, 1, 2])
-    only: int | None = None
+    schedules: Count = 2000
+    kills: Natural = 100
+    steps: Steps = 4
+    devices: Grid[Devices] = field(default_factory=lambda: [2, 3, 4])
+    patches: Grid[Patches] = field(default_factory=lambda: [1, 3, 4, 8])
+    warmups: Grid[Warmup] = field(default_factory=lambda: [0, 1, 2])
+    only: Seed | None = None
 
 
 def check_perturb(cfg: RunConfig) -> None:
     """Raises ConfigError for numbers that leave nothing to run."""
     options: PerturbConfig = cfg.measure
-    check_least(cfg, {"measure.schedules": 1, "measure.kills": 0, "measure.steps": 1})
     if not grid(options, check_model(cfg)):
         raise ConfigError(
             "measure.devices", f"{options.devices} leaves no case; allowed: what a method can run on"
@@ -85,10 +85,10 @@ def grid(cfg: PerturbConfig, model: Model) -> list[PerturbCase]:
     """Every method at every point it can run."""
 
     def points(name: str) -> Iterator[PerturbCase]:
-        keys = METHODS[name].Config.__dataclass_fields__
+        has = METHODS[name].has
         for devices in cfg.devices if name != "serial" else [1]:
-            for patches in cfg.patches if "patches" in keys else [None]:
-                for warmup in cfg.warmups if "warmup" in keys else [None]:
+            for patches in cfg.patches if has("patches") else [None]:
+                for warmup in cfg.warmups if has("warmup") else [None]:
                     yield PerturbCase(name, devices, patches, warmup)
 
     def runs(case: PerturbCase) -> bool:
@@ -138,6 +138,8 @@ class Subject:
 
 def verdict(subject: Subject, case: PerturbCase, faults: Faults, want: Tensor, **options: Any) -> str | None:
     """What is wrong with the case under these faults, or None."""
+    if not bool(torch.isfinite(want).all()):
+        return "the latents of the undisturbed run are not finite"
     try:
         got = subject.latents(case, faults, **options)
     except (SimulationError, RankFailed) as error:
@@ -160,9 +162,12 @@ def perturb(cfg: RunConfig, out: Path) -> str:
     failures = []
     for seed in track(seeds, "schedules", transient=True, disable=not sys.stderr.isatty()):
         case = cases[seed % len(cases)]
-        if case not in want:
-            want[case] = subject.latents(case, calm)
-        problem = verdict(subject, case, Faults(seed=seed), want[case])
+        try:
+            if case not in want:
+                want[case] = subject.latents(case, calm)
+            problem = verdict(subject, case, Faults(seed=seed), want[case])
+        except (SimulationError, RankFailed) as error:
+            problem = f"undisturbed: {error}"
         if problem:
             failures.append({"seed": seed, "case": case.name, "problem": problem})
             again = f"python run.py experiment=perturb measure.only={seed}"

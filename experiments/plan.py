@@ -59,7 +59,6 @@ class Planner:
             lambda dit, fabric: module.build(dit, fabric, cfg.method, scheduler),
             self.templates[key],
             Mesh({cfg.method.axis: cfg.devices}),
-            scheduler.timesteps,
             noise,
             cond,
             hardware,

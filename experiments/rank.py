@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
+from experiments import accelerator
 from experiments.config import ModelConfig
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
@@ -35,6 +37,8 @@ from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.plan import plan_ranks
 
+PATIENCE = timedelta(days=7)
+
 
 def run_rank(run_dir: str, cfg: dict[str, Any]) -> None:
     """Run this process's rank of a run; RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* come from the elastic agent.
@@ -54,11 +58,24 @@ def in_group(cfg: dict[str, Any], program: Callable[[torch.device], None]) -> No
         backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=cfg["cluster"]["timeout_s"])
     dist.init_process_group(backend, timeout=timeout, device_id=device if device.type == "cuda" else None)
-    try:
-        with torch.inference_mode():
-            program(device)
-    finally:
-        dist.destroy_process_group()
+    with torch.inference_mode():
+        program(device)
+    dist.destroy_process_group()  # after a failure it would wait for receives that nobody will answer
+
+
+def open_fabric(cfg: dict[str, Any], dit: DiT, device: torch.device) -> LocalFabric:
+    """The fabric of this rank: all ranks on the method's axis, connected and with the cluster's timeout."""
+    mesh = Mesh({cfg["method"]["axis"]: cfg["devices"]})
+    timeout = timedelta(seconds=cfg["cluster"]["timeout_s"])
+    return LocalFabric(mesh, device, timeout, distant=bool(dit.shape.skips))
+
+
+def patient_barrier() -> Callable[[], None]:
+    """A barrier for behind work of the host, such as loading or decoding: it may take longer than a communication.
+
+    A rank that dies meanwhile ends the others through the agent.
+    """
+    return partial(dist.barrier, dist.new_group(backend="gloo", timeout=PATIENCE))
 
 
 def device_type(name: str) -> str:
@@ -87,11 +104,13 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     model = open_model(ModelConfig(**cfg["model"]))
     module = METHODS[cfg["method"]["name"]]
     method_cfg = module.Config(**cfg["method"])
-    fabric = LocalFabric(Mesh({method_cfg.axis: cfg["devices"]}), device)
     dit = model.view()
+    accelerator.settle(device, dit.dtype)
+    fabric = open_fabric(cfg, dit, device)
     scheduler = scheduler_of(model, cfg["scheduler"], cfg["steps"])
     sampler = module.build(dit, fabric, method_cfg, scheduler)
     dit.load(model.tensors(), device)
+    patient_barrier()()  # parts of ranks and their disks differ
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg["guidance_scale"], device)
 
     report = progress(run_dir, fabric, cfg) if fabric.rank == 0 else None
@@ -105,8 +124,9 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
         if report:
             report("memory")
         peak_bytes = peak_of(model, cfg, fabric.rank, noise, cond, device, dit)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    cuda_peaks = {}
+    if options["memory"]:
+        cuda_peaks = accelerator.cuda_peaks(partial(timed, sampler, noise, cond, fabric), device)
     repeats = []
     for index in range(options["repeats"]):
         if report:
@@ -120,7 +140,6 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     predicted_peak = None
     if options["memory"]:
         predicted_peak = predicted_peaks(model, cfg, noise, cond)[fabric.rank]
-    cuda = device.type == "cuda"
     result = RankReport(
         rank=fabric.rank,
         dit=dit,
@@ -132,11 +151,8 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
         ready_unix_s=ready_unix_s,
         peak_bytes=peak_bytes,
         predicted_peak_bytes=predicted_peak,
-        gpu=torch.cuda.get_device_name(device) if cuda else None,
-        extra={
-            "cuda_allocated_peak_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
-            "cuda_reserved_peak_bytes": torch.cuda.max_memory_reserved(device) if cuda else None,
-        },
+        accelerator=accelerator.facts(device, dit.dtype),
+        extra=cuda_peaks,
     )
     write_report(run_dir, result, parameters_elsewhere(dit), options["ledger"])
     dist.barrier()
@@ -173,8 +189,13 @@ def timed(
     dist.barrier()
     end = time.perf_counter()
     compute_s, wait_s, _ = fabric.close(stop)
-    seconds = {"compute_s": compute_s, "wait_s": wait_s, "idle_s": end - done, "latency_s": end - start}
-    return latents, seconds
+    return latents, {
+        "compute_s": compute_s,
+        "issue_s": fabric.ledger.issue_s,
+        "wait_s": wait_s,
+        "idle_s": end - done,
+        "latency_s": end - start,
+    }
 
 
 def synchronise(device: torch.device) -> None:
@@ -207,7 +228,6 @@ def predicted_peaks(model: Model, cfg: dict[str, Any], noise: Tensor, cond: Cond
         lambda dit, fabric: module.build(dit, fabric, method_cfg, scheduler),
         model.view(),
         Mesh({method_cfg.axis: cfg["devices"]}),
-        scheduler.timesteps,
         noise,
         cond,
     )

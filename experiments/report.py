@@ -35,7 +35,7 @@ class RankReport:
     ready_unix_s: float
     peak_bytes: int | None = None
     predicted_peak_bytes: int | None = None
-    gpu: str | None = None
+    accelerator: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,7 +85,7 @@ def write_report(
         "repeats": list(report.repeats),
         "parts": dict(parameter_parts(report.dit)),
         "ready_unix_s": report.ready_unix_s,
-        "gpu": report.gpu,
+        "accelerator": report.accelerator,
     }
     if ledger:
         tables: dict[str, list[Entry] | list[Span]] = {

@@ -26,6 +26,7 @@ from experiments.plan import empty_inputs
 from experiments.predict import calibration_rows
 from experiments.published import Target, targets
 from experiments.records import write_json
+from pipefusion.core.domain import Grid, Guidance, Pixels, Steps, Warmups
 
 ALL_STEPS = "S"
 OWN = {"model.resolution": "resolutions", "steps": "steps", "guidance_scale": "guidance_scale"}
@@ -37,9 +38,9 @@ class ModelGrid:
     """A file of conf/model, and what differs from the other models; null is the value for all."""
 
     model: str = ""
-    steps: int | None = None
-    resolutions: list[int] | None = None
-    guidance_scale: float | None = None
+    steps: Steps | None = None
+    resolutions: Grid[Pixels] | None = None
+    guidance_scale: Guidance | None = None
 
 
 @dataclass
@@ -50,21 +51,16 @@ class ScalingConfig(PlanConfig):
     """
 
     name: str = "scaling"
-    clusters: list[str] = field(default_factory=list)
+    clusters: Grid[str] = field(default_factory=list)
     models: list[ModelGrid] = field(default_factory=list)
-    warmups: list[Any] = field(default_factory=lambda: [1])
+    warmups: Grid[Warmups] = field(default_factory=lambda: [1])
 
 
 def check_scaling(cfg: RunConfig) -> None:
     """Raises ConfigError for a model or cluster that does not exist, and for what `check_plan` refuses."""
     options: ScalingConfig = cfg.measure
-    if not options.clusters:
-        raise ConfigError(
-            "measure.clusters", "[] leaves nothing to plan; allowed: clusters of named hardware"
-        )
     for warmup in options.warmups:
-        whole = isinstance(warmup, int) and not isinstance(warmup, bool)
-        if warmup != ALL_STEPS and not (whole and warmup >= 0):
+        if warmup != ALL_STEPS and not isinstance(warmup, int):
             raise ConfigError(
                 "measure.warmups", f"{warmup!r} is no number of steps; allowed: 0 or more, {ALL_STEPS}"
             )

@@ -19,14 +19,16 @@ from torch import Tensor
 import pipefusion.method as pipefusion
 from baselines import serial
 from experiments.config import RunConfig, as_dict
+from experiments.difference import norm_of_difference
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.inputs import draw_noise, random_prompts
 from experiments.models import Model, louder, open_model
 from experiments.params import model_config
 from experiments.records import write_json
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
+from pipefusion.core.domain import Devices, Gain, Grid, Patches, Warmup
 
 
 @dataclass
@@ -34,14 +36,14 @@ class TextVariantsConfig:
     """`models` are run, `counted` only counted, on `devices` of them (`full_devices`, each with as many patches)."""
 
     name: str = "text_variants"
-    models: list[str] = field(
+    models: Grid[str] = field(
         default_factory=lambda: ["sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny"]
     )
-    devices: list[int] = field(default_factory=lambda: [1, 2, 4])
-    patches: int = 4
-    warmup: int = 1
-    gain: float = 2.0
-    counted: list[str] = field(
+    devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4])
+    patches: Patches = 4
+    warmup: Warmup = 1
+    gain: Gain = 2.0
+    counted: Grid[str] = field(
         default_factory=lambda: [
             "sd3_medium",
             "sd35_large",
@@ -51,16 +53,13 @@ class TextVariantsConfig:
             "qwen_image",
         ]
     )
-    full_devices: int = 8
+    full_devices: Devices = 8
 
 
 def check_text_variants(cfg: RunConfig) -> None:
     """Models that do not exist or cannot be cut so, numbers that run nothing. Raises ConfigError."""
     options: TextVariantsConfig = cfg.measure
     check_known(cfg, {f"measure.{key}": config_names("model") for key in ("models", "counted")})
-    check_some(cfg, "measure.devices")
-    least = {"devices": 1, "patches": 1, "warmup": 0, "full_devices": 1}
-    check_least(cfg, {"steps": 1} | {f"measure.{key}": low for key, low in least.items()})
     runs = [("models", name, n, options.patches) for name in options.models for n in options.devices]
     runs += [("counted", name, options.full_devices, options.full_devices) for name in options.counted]
     for key, name, devices, patches in runs:
@@ -125,7 +124,7 @@ def sample(model: Model, method: Any, devices: int, cfg: RunConfig, tensors: Cal
 
 
 def distance(got: Tensor, reference: Tensor) -> float:
-    return float((got - reference).norm() / reference.norm())
+    return float(norm_of_difference(got, reference, 0))
 
 
 def counted(name: str, cfg: RunConfig) -> dict[str, Any]:

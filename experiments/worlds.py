@@ -19,9 +19,10 @@ from experiments.check import check_method, check_model, check_values
 from experiments.compose import compose_one
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS
 from experiments.records import write_json
+from pipefusion.core.domain import Count, Grid, Patches
 
 
 @dataclass
@@ -29,9 +30,9 @@ class WorldsConfig:
     """`plan`: the cluster that describes this machine. Its links are also those of the simulated world."""
 
     name: str = "worlds"
-    rounds: int = 3
-    methods: list[str] = field(default_factory=lambda: list(METHODS))
-    patches: int = 4
+    rounds: Count = 3
+    methods: Grid[str] = field(default_factory=lambda: list(METHODS))
+    patches: Patches = 4
     plan: str = "cpu"
 
 
@@ -39,9 +40,7 @@ def check_worlds(cfg: RunConfig) -> None:
     """Names that do not exist, methods that cannot run so. Raises ConfigError."""
     options: WorldsConfig = cfg.measure
     check_values(cfg)
-    check_some(cfg, "measure.methods")
     check_known(cfg, {"measure.methods": METHODS, "measure.plan": config_names("cluster")})
-    check_least(cfg, {"measure.rounds": 1, "measure.patches": 1})
     here = from_hydra(compose_one([f"cluster={options.plan}"])).cluster
     if here.world != "plan":
         raise ConfigError(
@@ -83,7 +82,7 @@ def worlds(cfg: RunConfig, out: Path) -> str:
 def run_of(cfg: RunConfig, name: str, cluster: ClusterConfig) -> RunConfig:
     """One method's run in one world, timed once after one warm-up. Raises ConfigError if it cannot run."""
     module = METHODS[name]
-    keys = {"patches": cfg.measure.patches} if "patches" in module.Config.__dataclass_fields__ else {}
+    keys = {"patches": cfg.measure.patches} if module.has("patches") else {}
     measure = LatencyConfig(repeats=1, warmup_runs=1, memory=False, images=False)
     devices = 1 if name == "serial" else cfg.devices
     log = replace(cfg.log, progress=False)

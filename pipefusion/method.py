@@ -12,11 +12,12 @@ job (`text: exact`) or with the first patch of a step only, as the published imp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pipefusion.core.checks import degrees_fit, one_of, splits, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Problem, Sampler
+from pipefusion.core.domain import Natural, Patches, Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.kv import rotating, stale
 from pipefusion.core.parallel import Parallel
@@ -38,9 +39,9 @@ class Config:
     """
 
     name: str = "pipefusion"
-    patches: int | None = None
-    warmup: int = 1
-    split: Any = "even"
+    patches: Patches | None = None
+    warmup: Warmup = 1
+    split: Annotated[Any, Natural] = "even"
     text: str = "exact"
     ring: str = "gather"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 
 CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed", "not confirmed", "not testable"
 VERDICTS = (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE)
@@ -77,7 +78,7 @@ def verdict(test: Comparison) -> str:
     that nothing at all would do as well.
     """
     value, bound = test.value, test.against
-    if value is None or bound is None:
+    if value is None or bound is None or not isfinite(value - bound + test.tolerance):
         return NOT_TESTABLE
     apart, tolerance = value - bound, test.tolerance + FLOAT * abs(bound)
     if test.relation == "equal":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 
 from analysis import accounting, published, scaling
 from analysis.quality import record as quality_record
+from analysis.record import load_record
 from analysis.rows import Rows, read_rows
 from analysis.staleness import tables as staleness
 from analysis.style import label
@@ -146,7 +146,7 @@ def read(results: Path) -> Evidence:
         peaks={one["row_id"]: one["peak_bytes"] for one in predictions},
         errors=dict(zip(statistics.statistic, statistics[CUT], strict=True)),
         scaling=pd.DataFrame(scaling.load(results / SCALING)["rows"]),
-        models=pd.DataFrame(json.loads(models.read_text())["rows"]) if models.exists() else pd.DataFrame(),
+        models=pd.DataFrame(load_record(models)["rows"]) if models.exists() else pd.DataFrame(),
         accounts=accounts,
         cases=accounting.fullest(devices),
         params=pd.read_csv(results / PARAMS),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from analysis import style
 from analysis.output import Output
 from analysis.paper import communication, latency, memory, memory_published, overlap
+from analysis.record import load_record
 
 DPI = 120
 """Sheets of many panels are wide enough at fewer points an inch."""
@@ -50,7 +50,7 @@ def paper_overlap(results: Path) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(path.read_text())
+    record: dict[str, Any] = load_record(path)
     return record
 
 

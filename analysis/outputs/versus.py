@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analysis import accounting
 from analysis.contradictions import found as against
 from analysis.output import Output
 from analysis.versus import lines as versus
@@ -28,12 +29,14 @@ OUTPUTS = [
             "records/paper/latency/scaling.json",
             "records/accounting/accounting.json",
             "records/accounting/accounting.csv",
+            accounting.WHOLE,
             "records/staleness/freshness.csv",
         ),
         (
             "python run.py experiment=predict_published",
             "python run.py experiment=paper/latency",
             "python run.py experiment=accounting",
+            "python run.py experiment=paper/table1_tensor",
             "python run.py experiment=staleness",
         ),
         "Every published row beside what is here for it: measured, predicted, predicted and fitted on it, computed, or "

@@ -25,8 +25,8 @@ HEADINGS = {
 }
 WHY = (
     "A ratio of (N−1)/N is what leaves a device of an all-gather or all-to-all over N devices, an all-reduce being two "
-    "of them. Tensor parallel has a third all-reduce a layer where a model has cross-attention. Parameters above P/N "
-    "are copies (AdaLN, embeddings) and layers that N does not divide."
+    "of them. Parameters above P/N are copies (AdaLN, embeddings, tensor parallelism's cross-attention) and layers "
+    "that N does not divide."
 )
 
 

@@ -6,7 +6,6 @@ The axis of seconds is logarithmic and a bar begins at serial / N, perfect scali
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from analysis.paper.panels import (
     predicted,
     published,
 )
+from analysis.record import load_record
 from analysis.style import COLOUR, RC, label, pale
 from analysis.tables import as_text
 
@@ -43,13 +43,13 @@ PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4,
 
 def load(results: Path) -> dict[str, Any]:
     """The record, and with it the printed latencies of another W, predicted with that: some sources ran W + 1 steps."""
-    record: dict[str, Any] = json.loads((results / SOURCE).read_text())
+    record: dict[str, Any] = load_record(results / SOURCE)
     planned: dict[tuple[Any, ...], set[int | None]] = {}
     for row in record["rows"]:
         planned.setdefault(_kind(row), set()).add(row["warmup"])
     rows = [
         row | {"predicted_latency_s": row["predicted_s"]}
-        for row in json.loads((results / OWN).read_text())["predictions"]
+        for row in load_record(results / OWN)["predictions"]
         if row["row_id"].startswith("latency.csv")
         and row["warmup"] not in planned.get(_kind(row), {row["warmup"]})
     ]

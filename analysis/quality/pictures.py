@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from analysis.quality.record import (
     task_words,
     usual_task,
 )
+from analysis.record import load_record
 from analysis.style import COLOUR, RC, in_order, label
 
 WARMUPS = (0, 1, 2, 4)
@@ -87,7 +87,7 @@ def pictures(folder: Path, key: str, count: int) -> list[np.ndarray]:
 
 def _prompts(folder: Path) -> list[str]:
     path = folder / "grid.json"
-    return [] if not path.exists() else list(json.loads(path.read_text())["prompts"])
+    return [] if not path.exists() else list(load_record(path)["prompts"])
 
 
 def _frame(sheet: Sheet, prompts: list[str], amplify: int, scale: Normalize) -> None:

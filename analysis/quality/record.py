@@ -8,7 +8,6 @@ with an interval and n), `floors` (the same metrics between pictures that ought 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.record import load_record
 from analysis.style import label
 
 TASK = ["steps", "guidance_scale", "scheduler", "resolution", "dtype"]
@@ -118,7 +118,7 @@ def number(row: dict[str, Any], part: str = "value") -> float:
 
 def load(folder: str | Path) -> dict[str, Any]:
     """The record. Raises OSError."""
-    record: dict[str, Any] = json.loads((Path(folder) / "quality.json").read_text())
+    record: dict[str, Any] = load_record(Path(folder) / "quality.json")
     return record
 
 

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from analysis.files import write_text
 from analysis.output import Output
 from analysis.outputs import OUTPUTS
 from analysis.report import figure, origin, summary, table, words
@@ -24,7 +25,7 @@ WHOLE_UP_TO = 500
 def write(results: Path, target: Path) -> Path:
     """Write the page; the same results give the same bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html(results), encoding="utf-8")
+    write_text(target, html(results))
     return target
 
 

@@ -5,7 +5,6 @@ Shares and errors are averaged over token rows: each job counts by the rows that
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import tables
+from analysis.record import load_record
 from analysis.style import in_order, label
 from analysis.tables import as_text, markdown, percent
 
@@ -80,7 +80,7 @@ class Record:
 def load(folder: str | Path) -> Record:
     """The record of a run directory; `rows` is how many token rows a row of a table is about. Raises OSError."""
     folder = Path(folder)
-    facts: dict[str, Any] = json.loads((folder / "staleness.json").read_text())
+    facts: dict[str, Any] = load_record(folder / "staleness.json")
     whole = dict.fromkeys([*SETTING[1:], "layer"], "Int64")
 
     def table(name: str) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from analysis import published
 from analysis.paper.facts import WARMUP
 from analysis.paper.ratios import Clock, Timed, task_of
+from analysis.record import load_record
 from analysis.rows import Row
 from analysis.versus.beside import Beside, untestable
 
@@ -31,8 +31,8 @@ class Predicted:
 
 def load(results: Path) -> Predicted:
     """Both records."""
-    content = json.loads((results / PREDICTIONS).read_text())
-    scaling = json.loads((results / SCALING).read_text())
+    content = load_record(results / PREDICTIONS)
+    scaling = load_record(results / SCALING)
     joined = published.joined(content["predictions"], results / "published")
     return Predicted(
         joined={str(row.row_id): row for row in joined.itertuples()},

@@ -134,7 +134,7 @@ def cell(row: Row, column: str, records: Records) -> Beside:
     if column not in table1.COUNTED:
         return untestable("says when messages travel; what is counted is how many bytes do")
     account = records.account
-    return table1.beside(account.record, account.cases, row, column)
+    return table1.beside(account.record, account.printed, row, column)
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:

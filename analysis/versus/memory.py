@@ -3,7 +3,6 @@ compared is what a method adds to one device, or takes from it, put on the publi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from analysis import accounting
 from analysis.paper.facts import HYBRID, METHODS, SP, WARMUP, method_of, model_of
+from analysis.record import load_record
 from analysis.rows import Row, Rows
 from analysis.versus.beside import Beside, untestable
 
@@ -26,10 +26,11 @@ RECORD, FACTS = "records/accounting/accounting.csv", "records/accounting/account
 
 @dataclass(frozen=True)
 class Account:
-    """The record of models, and the fullest device of each case."""
+    """The record of models, the fullest device of each case, and the same cases in the form that Table 1 counts."""
 
     record: dict[str, Any]
     cases: pd.DataFrame
+    printed: pd.DataFrame
 
     def peak_bytes(
         self, model: str, resolution: int, method: str, devices: int, warmup: int = WARMUP
@@ -56,14 +57,15 @@ class Account:
 
 def models(results: Path) -> dict[str, dict[str, Any]]:
     """Layers, parameters and sizes by model."""
-    content: dict[str, dict[str, Any]] = json.loads((results / FACTS).read_text())["models"]
+    content: dict[str, dict[str, Any]] = load_record(results / FACTS)["models"]
     return content
 
 
 def load(results: Path) -> Account:
     """The committed record."""
     record, table = accounting.load(results / "records/accounting")
-    return Account(record, accounting.fullest(table))
+    cases = accounting.fullest(table)
+    return Account(record, cases, accounting.as_printed(cases, results))
 
 
 def beside(row: Row, rows: Rows, account: Account) -> Beside:

@@ -74,8 +74,6 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     limit = next(
         each for each in (tolerance, told["tolerance"], TOLERANCE[told["dtype"]]) if each is not None
     )
-    if limit <= 0:
-        raise BundleError(file, f"tolerance={limit} is too small; allowed: a number above 0")
     inputs = read_tensors(folder, INPUTS)
     if "noise" not in inputs or inputs["noise"].ndim != 4:
         raise BundleError(INPUTS, "noise is missing or has not 4 dimensions; allowed: [B, C, H, W]")
@@ -153,8 +151,6 @@ def view_of(file: str, model: Model, noise: Tensor) -> DiT:
 
 def scheduler_of(file: str, told: dict[str, Any], model: Model, view: DiT) -> Any:
     """The scheduler with its timesteps set: as told, or as the model's own pipeline has it. Raises BundleError."""
-    if told["steps"] < 1:
-        raise BundleError(file, f"steps={told['steps']} is too small; allowed: 1 or more")
     if told["scheduler"] is None:
         return own_scheduler(file, told["steps"], model, view)
     given = filled(file, SCHEDULER_FIELDS, told["scheduler"], "scheduler.")

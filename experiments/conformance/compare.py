@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from experiments.conformance.bundle import Bundle
+from experiments.difference import SMALLEST, largest_difference
 from pipefusion.core.shape import DiTShape
 
 
-def relative_error(theirs: Tensor, ours: Tensor) -> float:
-    """Largest difference over our largest value; infinite where theirs is not finite."""
-    difference = (theirs.to(ours.device).float() - ours.float()).abs().max()
-    error = float(difference / ours.float().abs().max().clamp_min(torch.finfo(torch.float32).tiny))
-    return error if error == error else float("inf")
-
-
 def errors(theirs: Tensor, ours: Tensor) -> list[float]:
-    """The error after each step that both have: [S, B, C, H, W], or with only the last one [1, ...]."""
-    return [relative_error(*pair) for pair in zip(theirs, ours[-len(theirs) :], strict=True)]
+    """The error after each step that both have: [S, B, C, H, W], or with only the last one [1, ...].
+
+    Raises NotFinite.
+    """
+    return [largest_difference(*pair) for pair in zip(theirs, ours[-len(theirs) :], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,12 @@ def latents_part(
     for step, error in enumerate(errors(theirs, ours)):
         if error <= tolerance:
             continue
-        mine = ours[step if known else -1]
-        scale = mine.abs().max()
-        for patch, band in enumerate(bands):
-            rows = shape.band_latent(band)
-            difference = (theirs[step].to(mine.device) - mine)[:, :, rows].abs().max()
-            if difference > tolerance * scale:
-                patched = (
-                    None if known and step < warmup else patch
-                )  # of a whole image all rows are computed at once
-                return Parting(step if known else None, patched, None, float(difference / scale))
+        mine = ours[step if known else -1].double()
+        apart = (theirs[step].to(mine.device).double() - mine).abs() / mine.abs().max().clamp_min(SMALLEST)
+        by_patch = [float(apart[:, :, shape.band_latent(band)].max()) for band in bands]
+        first = next(patch for patch, each in enumerate(by_patch) if each > tolerance)
+        patched = None if known and step < warmup else first  # of a whole image all rows are computed at once
+        return Parting(step if known else None, patched, None, by_patch[first])
     return None
 
 
@@ -72,7 +64,7 @@ def other_kind(step: int, patch: int, layer: int) -> Parting:
 
 
 class HiddenStates:
-    """Compares hidden states while the reference runs, and keeps the first that differ."""
+    """Compares hidden states while the reference runs, and keeps the first that differ. Raises NotFinite."""
 
     def __init__(self, bundle: Bundle):
         self.bundle, self.compared = bundle, 0
@@ -87,7 +79,7 @@ class HiddenStates:
         if theirs is None:
             return
         self.compared += 1
-        error = relative_error(theirs, ours)
+        error = largest_difference(theirs, ours)
         if error > self.bundle.tolerance:
             self.parting = Parting(step, None if patch < 0 else patch, layer, error)
 

@@ -12,6 +12,18 @@ import yaml
 
 from experiments.errors import first_line, nearest
 from experiments.models import FACTS
+from pipefusion.core.domain import (
+    Devices,
+    Finite,
+    Gain,
+    Guidance,
+    Patches,
+    Seed,
+    Share,
+    Steps,
+    Warmup,
+    outside,
+)
 
 FORMAT = 1
 BUNDLE = "bundle.json"
@@ -30,11 +42,12 @@ class Required:
 
 @dataclass(frozen=True)
 class Field:
-    """One key: its types, what is allowed in words, its default."""
+    """One key: its types, what is allowed in words, its default, the domain of its numbers."""
 
     types: tuple[type, ...]
     allowed: str
     default: Any = Required
+    domain: Any = Any
 
 
 NUMBER = (int, float)
@@ -43,22 +56,22 @@ FIELDS = {
     "format": Field((int,), str(FORMAT)),
     "model": Field((dict,), RECIPE),
     "scheduler": Field((dict,), 'a class, its "config", and what its "set_timesteps" is given', None),
-    "steps": Field((int,), "1 or more"),
-    "guidance_scale": Field(NUMBER, "a number; up to 1 is no guidance"),
-    "devices": Field((int,), "1 or more"),
-    "patches": Field((int,), "1 or more"),
-    "warmup": Field((int,), "0 or more synchronous steps"),
+    "steps": Field((int,), "1 or more", domain=Steps),
+    "guidance_scale": Field(NUMBER, "a number; up to 1 is no guidance", domain=Guidance),
+    "devices": Field((int,), "1 or more", domain=Devices),
+    "patches": Field((int,), "1 or more", domain=Patches),
+    "warmup": Field((int,), "0 or more synchronous steps", domain=Warmup),
     "text": Field((str,), "exact, first_patch", "exact"),
     "split": Field((str, list), "even, ceil, cost, bytes, or a list of layers", "even"),
     "dtype": Field((str,), "float32, bfloat16, float16", "float32"),
-    "tolerance": Field(NUMBER, "a number above 0", None),
+    "tolerance": Field(NUMBER, "a number above 0", None, Share),
 }
 MODEL_FIELDS = {
     "folder": Field((str,), "a folder in diffusers' layout", None),
     "class": Field((str,), "a transformer class of diffusers", None),
-    "config": Field((dict,), "arguments of its constructor", None),
-    "seed": Field((int,), "0 or more", 0),
-    "gain": Field(NUMBER, "a number that all matrices are multiplied with", 1.0),
+    "config": Field((dict,), "arguments of its constructor", None, dict[str, Finite]),
+    "seed": Field((int,), "0 or more", 0, Seed),
+    "gain": Field(NUMBER, "a number that all matrices are multiplied with", 1.0, Gain),
     **{
         fact: Field((bool, int, str), "see docs/adding-a-model.md", None)
         for fact in sorted(FACTS - {"guidance_scale"})
@@ -66,8 +79,8 @@ MODEL_FIELDS = {
 }
 SCHEDULER_FIELDS = {
     "class": Field((str,), "a scheduler class of diffusers"),
-    "config": Field((dict,), "what its from_config takes", {}),
-    "set_timesteps": Field((dict,), "arguments of its set_timesteps", None),
+    "config": Field((dict,), "what its from_config takes", {}, dict[str, Finite]),
+    "set_timesteps": Field((dict,), "arguments of its set_timesteps", None, dict[str, Finite]),
 }
 
 
@@ -98,6 +111,8 @@ def filled(file: str, fields: dict[str, Field], given: dict[str, Any], inside: s
             value = field.default
         elif not is_a(value, field.types):
             raise BundleError(file, f"{inside}{key}={value!r} is of the wrong type; allowed: {field.allowed}")
+        for name, message in outside(value, field.domain, f"{inside}{key}"):
+            raise BundleError(file, f"{name}={message}")
         found[key] = value
     return found
 

@@ -152,7 +152,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
         lost = deviation.guidance == "lost" and step >= warmup
         scale = 1.0 if lost else cond.guidance_scale
         text = dit.text(cond if cond.guided else replace(cond, guidance_scale=scale))
-        modulation = dit.modulation(timestep, text, len(latent) * cond.branches)
+        modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         buffers.begin_step()
         for patches in [range(len(bands))] if step < warmup else [range(m, m + 1) for m in range(len(bands))]:
             patch = -1 if step < warmup else patches.start

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from experiments.conformance.compare import HiddenStates, Parting, errors, laten
 from experiments.conformance.deviations import HYPOTHESES, Hypothesis
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import denoise
+from experiments.difference import NotFinite, require_finite
 from experiments.environment import provenance
 from experiments.errors import ConfigError, first_line
 from experiments.rank import choose_device
 from experiments.records import write_json
 from pipefusion.core.dit import DiT
+from pipefusion.core.domain import Share
 
-EXPLAINS, NOT_SEEN, NO = "explains it", "not visible here", "no"
+EXPLAINS, NOT_SEEN, NO, NOT_FINITE = "explains it", "not visible here", "no", "not finite"
 
 
 @dataclass
@@ -35,7 +38,7 @@ class ConformanceConfig:
     """`tolerance`: largest difference over largest value; null: the bundle's, or 1e-4, or 2e-2 in 16 bits."""
 
     name: str = "conformance"
-    tolerance: float | None = None
+    tolerance: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,6 @@ class Judgement:
 def check_conformance(cfg: RunConfig) -> None:
     """Raises ConfigError for a bundle that cannot be judged."""
     tolerance = cfg.measure.tolerance
-    if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise ConfigError("measure.tolerance", f"{tolerance} is no tolerance; allowed: a number above 0")
     if cfg.bundle is None:
         raise ConfigError("bundle", "null has nothing to judge; allowed: a folder as in docs/conformance.md")
     try:
@@ -91,19 +92,28 @@ def conformance(cfg: RunConfig, out: Path) -> str:
     assert cfg.bundle is not None
     torch.set_num_threads(cfg.threads)
     bundle = read_bundle(Path(cfg.bundle).expanduser(), cfg.measure.tolerance)
-    judgement = judge(bundle, on_device(bundle, choose_device(cfg.cluster.device)))
-    record = record_of(bundle, judgement) | {"bundle": cfg.bundle, "message": message(bundle, judgement)}
-    record |= provenance() | {"config": as_dict(cfg)}
+    try:
+        judgement = judge(bundle, on_device(bundle, choose_device(cfg.cluster.device)))
+        record = record_of(bundle, judgement) | {"message": message(bundle, judgement)}
+    except NotFinite as error:
+        judgement = None
+        record = {"equal": False, "message": f"not finite, so neither equal nor different: {error}"}
+    record |= {"bundle": cfg.bundle, "asked": bundle.told} | provenance() | {"config": as_dict(cfg)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "conformance.json", record)
+    if judgement is None:
+        print(record["message"], file=sys.stderr)
+        return "not finite"
     show(judgement, bundle, out)
     return "ok" if judgement.equal else "different"
 
 
 def judge(bundle: Bundle, dit: DiT) -> Judgement:
-    """Run PipeFusion and every deviation that the request allows."""
+    """Run PipeFusion and every deviation that the request allows. Raises NotFinite."""
     request, shape, states = bundle.request, dit.shape, HiddenStates(bundle)
     ours = denoise(dit, request, see=states.see)
+    for step, latents in enumerate(ours):
+        require_finite(latents, f"the reference after step {step}")
     parting = latents_part(bundle.latents, ours, request.bands, shape, bundle.tolerance, request.warmup)
     possible = [hypothesis for hypothesis in HYPOTHESES if hypothesis.possible(request, shape)]
     trials = []
@@ -116,6 +126,8 @@ def judge(bundle: Bundle, dit: DiT) -> Judgement:
 
 def trial_of(hypothesis: Hypothesis, bundle: Bundle, latents: Tensor, ours: Tensor, equal: bool) -> Trial:
     """A verdict on one hypothesis, whose latents are those of the steps that the bundle has."""
+    if not bool(torch.isfinite(latents).all()):
+        return Trial(hypothesis, inf, inf, NOT_FINITE)
     error, distance = max(errors(bundle.latents, latents)), max(errors(latents, ours))
     verdict = NO
     if not distance > bundle.tolerance:
@@ -160,10 +172,13 @@ def record_of(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
         "not_visible": judgement.named(NOT_SEEN),
         "deviations": [
             {"name": trial.hypothesis.name, "sentence": trial.hypothesis.sentence}
-            | {"error": trial.error, "distance": trial.distance, "verdict": trial.verdict}
+            | {
+                "error": trial.error if isfinite(trial.error) else None,
+                "distance": trial.distance if isfinite(trial.distance) else None,
+                "verdict": trial.verdict,
+            }
             for trial in judgement.trials
         ],
-        "asked": bundle.told,
     }
 
 

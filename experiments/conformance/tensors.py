@@ -14,12 +14,14 @@ from torch import Tensor
 
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import Request
+from experiments.difference import largest_difference, require_finite
 from experiments.errors import first_line, nearest
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape
 
 INPUTS, LATENTS, HIDDEN = "inputs.safetensors", "latents.safetensors", "hidden.safetensors"
 NEGATIVE = "negative_"
+MASKS = torch.tensor([0, 1])
 KEY = re.compile(r"step(\d+)\.(?:patch(\d+)|whole)\.layer(\d+)")
 
 Place = tuple[int, int, int]
@@ -34,11 +36,11 @@ class Hidden:
     names: dict[Place, str]
 
     def read(self, place: Place) -> Tensor | None:
-        """Image tokens [b, t, hs] behind a block, or None where there are none."""
+        """Image tokens [b, t, hs] behind a block, or None where there are none. Raises NotFinite."""
         if place not in self.names:
             return None
         with safe_open(self.path, framework="pt") as opened:
-            return opened.get_tensor(self.names[place])
+            return require_finite(opened.get_tensor(self.names[place]), f"{HIDDEN}: {self.names[place]}")
 
     def other_kind(self, warmup: int) -> list[Place]:
         """Where it ran the whole image and PipeFusion runs patches, or the other way round, in order."""
@@ -46,7 +48,7 @@ class Hidden:
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """A safetensors file whose numbers are all finite. Raises BundleError."""
+    """A safetensors file whose numbers are all finite in float32. Raises BundleError."""
     try:
         tensors = load_file(folder / name)
     except FileNotFoundError:
@@ -54,7 +56,7 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise BundleError(name, f"cannot be read ({first_line(error)}); allowed: safetensors") from None
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             raise BundleError(name, f"{key} has NaN or infinite values; allowed: finite numbers")
     return tensors
 
@@ -87,6 +89,8 @@ def conditioning(inputs: dict[str, Tensor], shape: DiTShape, scale: float) -> tu
                 why = f", which guidance_scale={scale} needs" if lead else ""
                 raise BundleError(INPUTS, f"{lead + name} is missing{why}; allowed: {[*whole]}")
             must_be(INPUTS, lead + name, inputs[lead + name], whole)
+            if name.startswith("prompt_mask") and not bool(torch.isin(inputs[lead + name], MASKS).all()):
+                raise BundleError(INPUTS, f"{lead + name} has other numbers than 0 and 1; allowed: these")
             found[name] = inputs[lead + name]
         return found
 
@@ -108,7 +112,7 @@ def read_latents(folder: Path, size: tuple[int, ...], steps: int, tolerance: flo
         return last[None].float()
     every = tensors["steps"].float()
     must_be(LATENTS, "steps", every, (steps, *size))
-    if float((every[-1] - last.float()).abs().max()) > tolerance * float(last.abs().max()):
+    if not largest_difference(every[-1], last) <= tolerance:
         raise BundleError(
             LATENTS, "latents is not the last of steps; allowed: the latents after the last step"
         )

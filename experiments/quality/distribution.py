@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from experiments.difference import require_finite
 from experiments.quality.networks import Network
 
 FRECHET, EXCESS, KERNEL, CLASSES = "frechet_distance", "frechet_excess", "kernel_distance", "class_score"
@@ -234,13 +235,15 @@ def estimate(
 
 
 def check(made: Tensor, real: Tensor, at_least: int = 2) -> None:
-    """Raises ValueError for too few pictures, or features of two networks."""
+    """Raises ValueError for too few pictures, features of two networks, or such as are not finite."""
     if min(len(made), len(real)) < at_least:
         raise ValueError(
             f"{len(made)} and {len(real)} pictures are too few; allowed: {at_least} or more of each"
         )
     if made.shape[1:] != real.shape[1:]:
         raise ValueError(f"features of {made.shape[1]} and {real.shape[1]} channels cannot be compared")
+    for features in (made, real):
+        require_finite(features, "the network's features")
 
 
 def quiet() -> warnings.catch_warnings:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
+from experiments.difference import largest_difference
 from experiments.models import Model, open_model
 from experiments.progress import await_all
 from experiments.quality.evaluate import kept
@@ -46,7 +47,7 @@ def measure_equality(
         if asked[one.setting].exception() or asked[one.setting.stand_in].exception():
             continue
         ours, others = asked[one.setting].result(), asked[one.setting.stand_in].result()
-        one.equality = Equality(float((ours - others).abs().max() / others.abs().max()), count)
+        one.equality = Equality(largest_difference(ours, others), count)
 
 
 def latents_of(job: Job, cfg: RunConfig) -> Tensor:

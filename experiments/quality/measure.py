@@ -7,14 +7,14 @@ was killed.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_least
+from experiments.errors import ConfigError
 from experiments.launch import resolved
 from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality
@@ -29,6 +29,7 @@ from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
 from experiments.records import replacing, write_json
 from experiments.scaling import on
+from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 
 OTHER_SEEDS = 10**6
 """Between the first seed of the pictures and that of the ones from other noise."""
@@ -39,25 +40,25 @@ class QualityConfig:
     """`studies` of settings, `pictures` of each (picture k: prompt k, seed `seed` + k), and what looks at them."""
 
     name: str = "quality"
-    studies: list[StudyConfig] = field(default_factory=list)
-    pictures: int = 2000
-    batch: int = 50
-    workers: int | None = None  # processes at a time; null: one a core, to sample on GPUs one a GPU
+    studies: Grid[StudyConfig] = field(default_factory=list)
+    pictures: Annotated[int, Domain(2, 1 << 20)] = 2000
+    batch: Count = 50
+    workers: Threads | None = None  # processes at a time; null: one a core, to sample on GPUs one a GPU
     network: str = "efficientnet_lite0"  # or inception, inception:FILE
     clip: str | None = None  # folder or hub id of a CLIP; null: the shipped emoji scorer
     real: str | None = None  # folder of real pictures; null: what the model was trained on
     data_dir: str = "~/.cache/pipefusion-lab"
     # Fewer pictures than this have no distances of distributions: they would be all bias.
-    fewest: int = 200
-    resamples: int = 50  # of the intervals of Frechet distances
+    fewest: Annotated[int, Domain(4, 1 << 20)] = 200
+    resamples: Annotated[int, Domain(2, 1 << 20)] = 50  # of the intervals of Frechet distances
     # On which settings are compared, in simulation, that may stand in for each other; 0: every setting is sampled.
-    equal_pictures: int = 2
-    float32_pictures: int = 48  # serial again in float32, to see what the dtype alone does; 0: not
+    equal_pictures: Natural = 2
+    float32_pictures: Natural = 48  # serial again in float32, to see what the dtype alone does; 0: not
     other_seeds: bool = False  # serial again from other noise: what a change of seed does to a distance
-    shown: int = 8  # pictures of a setting that are kept as PNG
+    shown: Natural = 8  # pictures of a setting that are kept as PNG
     clusters: list[str] = field(default_factory=list)  # named hardware: its latencies are predicted beside
     latency_model: str = "pixart_alpha"
-    latency_resolution: int = 1024
+    latency_resolution: Pixels = 1024
 
 
 def check_quality(cfg: RunConfig) -> None:
@@ -65,12 +66,8 @@ def check_quality(cfg: RunConfig) -> None:
     options: QualityConfig = cfg.measure
     if cfg.cluster.world == "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
-    if "RANK" in os.environ:
-        raise ConfigError("measure", "quality starts its own ranks; allowed: python run.py, without torchrun")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    least = {"pictures": 2, "batch": 1, "fewest": 4, "equal_pictures": 0, "resamples": 2}
-    check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     cfg = resolved(cfg, open_model(cfg.model))
     check_settings(cfg)
     model = open_model(cfg.model)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.difference import norm_of_difference
 from experiments.features import activations
 
 FEATURE_DISTANCE = "feature distance (EfficientNet-Lite0)"
@@ -26,9 +27,8 @@ class Interval:
 
 
 def latent_error(ours: Tensor, reference: Tensor) -> Tensor:
-    """Norm of the difference over the norm of the reference, no unit; both [n, ...] -> [n]."""
-    ours, reference = ours.flatten(1).double(), reference.flatten(1).double()
-    return (ours - reference).norm(dim=1) / reference.norm(dim=1)
+    """Norm of the difference over the norm of the reference, no unit; both [n, ...] -> [n]. Raises NotFinite."""
+    return norm_of_difference(ours.double(), reference.double())
 
 
 def psnr(ours: Tensor, reference: Tensor) -> Tensor:
@@ -70,10 +70,10 @@ def mean_interval(values: Tensor, seed: int = 0, resamples: int = 1000) -> Inter
     """Mean of values [n] over pictures and its 95 % bootstrap interval (percentiles of resampled means).
 
     Infinite values (a PSNR of equal pictures) make the mean infinite, and an end of the interval if they are frequent
-    enough. Raises ValueError when there is nothing to average.
+    enough. Raises ValueError when there is nothing to average, or NaN.
     """
-    if not len(values):
-        raise ValueError("no pictures to average over")
+    if not len(values) or bool(values.isnan().any()):
+        raise ValueError("no pictures to average over, or NaN among their values")
     values = values.double()
     draw = torch.Generator().manual_seed(seed)
     means = values[torch.randint(len(values), (resamples, len(values)), generator=draw)].mean(1).sort().values

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from omegaconf import OmegaConf
 
+from experiments.accelerator import settle
 from experiments.agent import RunFailed, start_ranks
 from experiments.config import RunConfig, as_dict
 from experiments.inputs import make_inputs, write_inputs
@@ -22,9 +22,7 @@ from experiments.models import open_model, scheduler_of
 from experiments.pictures import pixels_of
 from experiments.quality.store import Store
 from experiments.quality.texts import stored
-from experiments.rank import in_group, read_inputs
-from pipefusion.core.local import LocalFabric
-from pipefusion.core.mesh import Mesh
+from experiments.rank import in_group, open_fabric, patient_barrier, read_inputs
 
 Todo = Sequence[tuple[range, RunConfig]]
 
@@ -91,17 +89,19 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
         assert isinstance(run, RunConfig)
         model, module = open_model(run.model), METHODS[config["method"]["name"]]
         method = module.Config(**config["method"])
-        fabric = LocalFabric(Mesh({method.axis: run.devices}), device)
         dit = model.view()
+        settle(device, dit.dtype)
+        fabric = open_fabric(config, dit, device)
         sampler = module.build(dit, fabric, method, scheduler_of(model, run.scheduler, run.steps))
         dit.load(model.tensors(), device)
         path, encode = Path(run_dir) / "inputs.safetensors", stored(Path(texts)) if texts else None
+        wait_for_all = patient_barrier()
         for batch in batches:
             start = time.perf_counter()
             one = replace(run, prompt=batch["prompts"], seed=batch["seeds"])
             if fabric.rank == 0:
                 write_inputs(path, make_inputs(one, model, encode))
-            dist.barrier()
+            wait_for_all()
             fabric.clear()
             latents = sampler(*read_inputs(path, config["guidance_scale"], device))
             fabric.close()
@@ -111,6 +111,6 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
                 pictures = pixels_of(latents, one, model, device)
                 numbers = range(batch["start"], batch["stop"])
                 store.write(numbers, latents, pictures, time.perf_counter() - start)
-            dist.barrier()
+        wait_for_all()
 
     in_group(config, program)

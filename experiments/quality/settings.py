@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -12,7 +12,7 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.errors import ConfigError, nearest
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.replay import must_equal_serial
+from pipefusion.core.domain import Devices, Grid, Guidance, Natural, Patches, Pixels, Steps, Warmups
 
 ALL_STEPS = "S"
 
@@ -25,15 +25,15 @@ class StudyConfig:
     """
 
     study: str = "main"
-    method: list[str] = field(default_factory=list)
-    devices: list[int] = field(default_factory=lambda: [4])
-    patches: list[int] = field(default_factory=lambda: [4])
-    warmup: list[Any] = field(default_factory=lambda: [1])
-    steps: list[int] = field(default_factory=list)
-    guidance_scale: list[float] = field(default_factory=list)
+    method: Grid[str] = field(default_factory=list)
+    devices: Grid[Devices] = field(default_factory=lambda: [4])
+    patches: Grid[Patches] = field(default_factory=lambda: [4])
+    warmup: Grid[Warmups] = field(default_factory=lambda: [1])
+    steps: list[Steps] = field(default_factory=list)
+    guidance_scale: list[Guidance] = field(default_factory=list)
     scheduler: list[str] = field(default_factory=list)
-    resolution: list[int] = field(default_factory=list)
-    pictures: int = 0
+    resolution: list[Pixels] = field(default_factory=list)
+    pictures: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ class Setting:
     def stand_in(self) -> Setting:
         """The setting whose pictures should be the very same: claimed here, and measured before it is used.
 
-        Serial where nothing is ever stale; PipeFusion's output depends on M and W and not on N.
+        Serial where nothing is ever stale; a method whose patches are not its devices depends on M and W and not on N.
         """
         own = {"warmup": self.warmup, "patches": self.patches}
-        if must_equal_serial({"method": self.method, "steps": self.steps, "method_config": own}):
+        method = METHODS[self.method]
+        if method.never_stale(self.steps, own):
             return self.serial
-        return replace(self, devices=1) if self.method == "pipefusion" else self
+        return replace(self, devices=1) if method.has("patches") else self
 
     def configure(self, base: RunConfig) -> RunConfig:
         """The configuration of one run with this setting."""
@@ -148,29 +149,22 @@ def expand(grid: StudyConfig, cfg: RunConfig) -> Iterator[Setting]:
     }
     common = [getattr(grid, name) or values for name, values in default.items()]
     for method, devices, *rest in product(grid.method, grid.devices, *common):
-        keys = METHODS[method].Config.__dataclass_fields__
-        steps = rest[0]
-        warmups = [steps if w == ALL_STEPS else w for w in grid.warmup] if "warmup" in keys else [None]
-        patches = grid.patches if "patches" in keys else [None]
+        has, steps = METHODS[method].has, rest[0]
+        warmups = [steps if w == ALL_STEPS else w for w in grid.warmup] if has("warmup") else [None]
+        patches = grid.patches if has("patches") else [None]
         for m, w in product(patches, warmups):
             yield Setting(method, 1 if method == "serial" else devices, m, w, *rest)
 
 
 def check_settings(cfg: RunConfig) -> None:
     """Raises ConfigError for a grid that is empty or has an unknown method, and for what no method could run."""
-    if not cfg.measure.studies:
-        raise ConfigError("measure.studies", "[] leaves nothing to sample; allowed: a list of grids")
     for index, grid in enumerate(cfg.measure.studies):
         for name in grid.method:
             if name not in METHODS:
                 text = f"{name!r} is unknown{nearest(name, METHODS)}; allowed: {', '.join(METHODS)}"
                 raise ConfigError(f"measure.studies.{index}.method", text)
-        for key, value in asdict(grid).items():
-            if value == [] and key in ("method", "devices", "patches", "warmup"):
-                text = "[] leaves nothing to sample; allowed: a list with something in it"
-                raise ConfigError(f"measure.studies.{index}.{key}", text)
         for w in grid.warmup:
-            if w != ALL_STEPS and not (isinstance(w, int) and w >= 0):
+            if w != ALL_STEPS and not isinstance(w, int):
                 text = f"{w!r} is no number of steps; allowed: 0 or more, or {ALL_STEPS!r} for all of them"
                 raise ConfigError(f"measure.studies.{index}.warmup", text)
     for planned in settings_of(cfg):

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.errors import check_least, check_some
 from experiments.features import PREPROCESSING, features
 from experiments.quality.scorer_card import NOTICE, card_text, score_text
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
 from experiments.training import data
 from experiments.training.export import hardware
+from pipefusion.core.domain import Cores, Count, Domain, Grid, Seed, Share, Width
 
 FACTS_FILE = "scorer.json"
 
@@ -38,20 +38,20 @@ class TrainScorerConfig:
 
     name: str = "train_scorer"
     folder: str = "results/models/emoji_scorer"  # where the scorer is written
-    packages: list[data.PackageConfig] = field(default_factory=lambda: [data.PackageConfig()])
-    categories: list[str] = field(default_factory=lambda: data.DataConfig().categories)
+    packages: Grid[data.PackageConfig] = field(default_factory=lambda: [data.PackageConfig()])
+    categories: Grid[str] = field(default_factory=lambda: data.DataConfig().categories)
     skip_subcategories: list[str] = field(default_factory=lambda: data.DataConfig().skip_subcategories)
-    held_out: int = 150  # concepts, evenly spaced
+    held_out: Count = 150  # concepts, evenly spaced
     data_dir: str = "~/.cache/pipefusion-lab"
-    width: int = 256  # of the common space
-    hidden: int = 512
-    dropout: float = 0.3
-    epochs: int = 25
-    batch: int = 512
-    lr: float = 2e-3
-    weight_decay: float = 0.1
-    seed: int = 0
-    threads: int = 0
+    width: Width = 256  # of the common space
+    hidden: Width = 512
+    dropout: Annotated[float, Domain(0, 0.95)] = 0.3
+    epochs: Count = 25
+    batch: Annotated[int, Domain(2, 1 << 20)] = 512
+    lr: Share = 2e-3
+    weight_decay: Annotated[float, Domain(0, 1)] = 0.1
+    seed: Seed = 0
+    threads: Cores = 0
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,6 @@ class Pairs:
 def check_train_scorer(cfg: RunConfig) -> None:
     """Raises ConfigError for what leaves nothing to train or to judge."""
     options: TrainScorerConfig = cfg.measure
-    least = {"held_out": 1, "epochs": 1, "batch": 2, "width": 1, "hidden": 1}
-    check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
-    check_some(cfg, "measure.packages", "measure.categories")
     data.check_packages(options.packages, options.data_dir, "measure.data_dir")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from experiments.methods import METHODS
 from experiments.models import open_model, scheduler_of
 from experiments.params import model_config
 from experiments.staleness.probe import Seen, probe
 from experiments.staleness.settings import Setting, settings_of
+from pipefusion.core.domain import Devices, Domain, Grid, Patches, Warmup
 
 
 @dataclass
@@ -18,10 +19,10 @@ class FreshnessConfig:
     """`model` is a file of conf/model, whose sizes alone matter; every method runs with each N, M and W it has."""
 
     model: str = "pixart_tiny"
-    steps: int = 8
-    devices: list[int] = field(default_factory=lambda: [4, 2])
-    patches: list[int] = field(default_factory=lambda: [4, 8])
-    warmups: list[int] = field(default_factory=lambda: [1, 0])
+    steps: Annotated[int, Domain(2, 10_000)] = 8
+    devices: Grid[Devices] = field(default_factory=lambda: [4, 2])
+    patches: Grid[Patches] = field(default_factory=lambda: [4, 8])
+    warmups: Grid[Warmup] = field(default_factory=lambda: [1, 0])
 
 
 def freshness(options: FreshnessConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

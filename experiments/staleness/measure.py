@@ -24,7 +24,7 @@ from torch import Tensor
 from experiments.check import check_model
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, config_names
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS
 from experiments.models import scheduler_of
 from experiments.records import write_csv, write_json
@@ -32,9 +32,10 @@ from experiments.staleness.errors import StaleErrors
 from experiments.staleness.freshness import FreshnessConfig, freshness
 from experiments.staleness.probe import probe
 from experiments.staleness.redundancy import Changes
-from experiments.staleness.settings import Setting, has, settings_of
+from experiments.staleness.settings import Setting, settings_of
 from experiments.staleness.subject import Subject, listed_prompts, subject_of
 from experiments.staleness.trajectory import Trajectory, relative_errors
+from pipefusion.core.domain import Count, Devices, Grid, Patches, Warmup
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 from pipefusion.sim.engine import RankFailed
@@ -55,32 +56,30 @@ class StalenessConfig:
     """
 
     name: str = "staleness"
-    pictures: int = 16
-    devices: int = 4
-    patches: int = 4
-    methods: list[str] = field(default_factory=lambda: [name for name in METHODS if has(name, "warmup")])
-    watched: int = 1
+    pictures: Count = 16
+    devices: Devices = 4
+    patches: Patches = 4
+    methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if not METHODS[name].exact])
+    watched: Warmup = 1
     swept: list[str] = field(default_factory=lambda: ["distrifusion", "pipefusion"])
-    warmups: list[int] = field(default_factory=lambda: [0, 1, 2, 4])
+    warmups: Grid[Warmup] = field(default_factory=lambda: [0, 1, 2, 4])
     probe: FreshnessConfig = field(default_factory=FreshnessConfig)
 
 
 def check_staleness(cfg: RunConfig) -> None:
     """Names that do not exist, numbers that measure nothing. Raises ConfigError."""
     options: StalenessConfig = cfg.measure
-    check_some(cfg, *(f"measure.probe.{key}" for key in ("devices", "patches", "warmups")))
     names = {"methods": METHODS, "swept": options.methods, "probe.model": config_names("model")}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
-    least = {"devices": 1, "patches": 1, "watched": 0, "warmups": 0}
-    least |= {"probe.steps": 2, "probe.devices": 1, "probe.patches": 1, "probe.warmups": 0}
-    check_least(cfg, {"steps": 2, "threads": 1} | {f"measure.{key}": low for key, low in least.items()})
+    if cfg.steps < 2:
+        raise ConfigError("steps", f"{cfg.steps} leaves no step with an age; allowed: 2 or more")
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is no number; allowed: one number, of the first picture")
     if cfg.model.dtype != "float32":
         raise ConfigError("model.dtype", f"{cfg.model.dtype} has errors of its own; allowed: float32")
     model = check_model(cfg)
     listed = len(listed_prompts(cfg, model))
-    if not 1 <= options.pictures <= listed:
+    if options.pictures > listed:
         text = f"{options.pictures} pictures, and there are {listed} prompts; allowed: 1..{listed}"
         raise ConfigError("measure.pictures", text)
     timesteps = scheduler_of(model, cfg.scheduler, cfg.steps).timesteps
@@ -138,7 +137,7 @@ def chosen(options: StalenessConfig) -> list[Setting]:
         for method in options.methods
         for setting in settings_of(
             method,
-            [1 if has(method, "patches") else options.devices],
+            [1 if METHODS[method].has("patches") else options.devices],
             [options.patches],
             sorted({options.watched, *(options.warmups if method in options.swept else [])}),
         )
@@ -180,7 +179,8 @@ def measured(
     tables["map"] += [
         setting.columns() | position for position in position_errors(run.latents, serial.latents, shape)
     ]
-    worst = max((one["unexplained"] or 0.0 for one in found), default=0.0)
+    # Of NaN and a number Python's max may be either; torch's is NaN.
+    worst = float(torch.tensor([0.0, *(one["unexplained"] or 0.0 for one in found)]).max())
     if not worst < EXPLAINED:
         row |= {"status": "failed", "reason": f"attention is {worst:.1e} off what the probe explains"}
     return row | {"unexplained": worst}

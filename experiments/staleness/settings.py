@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,20 +50,16 @@ class Setting:
         }
 
 
-def has(method: str, key: str) -> bool:
-    """Whether a method has a key: `patches` (its patches are not its devices), `warmup` (it is displaced)."""
-    return key in {field.name for field in fields(METHODS[method].Config)}
-
-
 def settings_of(
     method: str, devices: Iterable[int], patches: Iterable[int], warmups: Iterable[int]
 ) -> list[Setting]:
     """Every N, M, W of a method, of those that it has."""
+    has = METHODS[method].has
     return [
         Setting(method, n, m, w)
         for n in devices
-        for m in (patches if has(method, "patches") else [None])
-        for w in (warmups if has(method, "warmup") else [None])
+        for m in (patches if has("patches") else [None])
+        for w in (warmups if has("warmup") else [None])
     ]
 
 

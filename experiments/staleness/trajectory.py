@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.difference import norm_of_difference
 from experiments.staleness.settings import Setting, simulate
 from experiments.staleness.watch import WatchedView, Watcher
 from pipefusion.core.dit import Conditioning, DiT
@@ -110,5 +111,5 @@ def assembled(logs: list[Log], height: int) -> Tensor:
 
 
 def relative_errors(got: Tensor, want: Tensor) -> Tensor:
-    """||got - want|| / ||want|| of every step and picture: [S, B, C, H, W] twice -> [S, B]."""
-    return (got - want).flatten(2).norm(dim=2) / want.flatten(2).norm(dim=2)
+    """||got - want|| / ||want|| of every step and picture: [S, B, C, H, W] twice -> [S, B]. Raises NotFinite."""
+    return norm_of_difference(got, want, 2)

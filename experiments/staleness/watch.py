@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from experiments.difference import norm_of_difference
 from experiments.staleness.traced import Place, TracedView
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import DiT, Given, Tokens
@@ -61,5 +62,5 @@ class Means:
 
 
 def relative(got: Tensor, want: Tensor) -> Tensor:
-    """||got - want|| / ||want|| of each picture and branch: [b, ...] twice -> [b]."""
-    return (got - want).flatten(1).norm(dim=1) / want.flatten(1).norm(dim=1)
+    """||got - want|| / ||want|| of each picture and branch: [b, ...] twice -> [b]. Raises NotFinite."""
+    return norm_of_difference(got, want)

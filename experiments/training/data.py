@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.errors import ConfigError, first_line
+from pipefusion.core.domain import Count, Grid, Natural
 
 ROLES = ("train", "held_out", "unseen")
 
@@ -41,12 +42,12 @@ class PackageConfig:
 class DataConfig:
     """Which pictures are learnt, which are kept unseen."""
 
-    packages: list[PackageConfig] = field(default_factory=lambda: [PackageConfig()])
+    packages: Grid[PackageConfig] = field(default_factory=lambda: [PackageConfig()])
     data_dir: str = "~/.cache/pipefusion-lab"
-    concepts: int = 256
-    unseen: int = 32  # concepts kept out of training altogether
-    held_out_pairs: int = 0  # (concept, style) pairs kept out while the concept is seen in another style
-    categories: list[str] = field(
+    concepts: Count = 256
+    unseen: Natural = 32  # concepts kept out of training altogether
+    held_out_pairs: Natural = 0  # (concept, style) pairs kept out while the concept is seen in another style
+    categories: Grid[str] = field(
         default_factory=lambda: [
             "Animals & Nature",
             "Food & Drink",

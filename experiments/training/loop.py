@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -35,6 +35,7 @@ from experiments.training.recipe import (
 )
 from experiments.training.report import Report
 from experiments.training.workers import Workers
+from pipefusion.core.domain import Cores, Count, Domain, Guidance, Seed, Threads
 
 
 @dataclass
@@ -42,22 +43,22 @@ class TrainConfig:
     """One training run. `out` of `train` holds its checkpoints, curves, sheets and the exported model."""
 
     name: str = "train"
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"  # auto: cuda when there is one, else cpu
     dtype: str = "bfloat16"  # of the matrix products (autocast); weights and optimisers stay float32
-    threads: int = 0  # CPU threads, 0: torch's choice
-    workers: int = 1  # on a CPU: parts of a batch computed at the same time, best one per core
+    threads: Cores = 0  # CPU threads, 0: torch's choice
+    workers: Threads = 1  # on a CPU: parts of a batch computed at the same time, best one per core
     compile: bool | None = None  # torch.compile of the blocks; null: on a GPU, where it pays
     export_only: bool = False  # export what the checkpoint holds, whole training or not
     resume: bool = True  # go on from the checkpoint in the run directory, if there is one
     start_from: str = ""  # a model folder whose weights a new run begins with; empty: random ones
-    checkpoint_seconds: float = 150.0
-    log_steps: int = 20
-    sheet_samples: int = 8000  # a sample sheet every so many pictures, 0: none
-    sheet_prompts: int = 16
-    guidance_scale: float = 2.0  # of the sample sheets
+    checkpoint_seconds: Annotated[float, Domain(0, 1e6)] = 150.0
+    log_steps: Count = 20
+    sheet_samples: Annotated[int, Domain(0, 1 << 40)] = 8000  # a sample sheet every so many pictures, 0: none
+    sheet_prompts: Count = 16
+    guidance_scale: Guidance = 2.0  # of the sample sheets
     text_encoder: str = "minilm"
-    text_tokens: int = 12
+    text_tokens: Annotated[int, Domain(2, 4096)] = 12
     wandb_mode: str = "offline"  # offline | online | disabled
     notes: str = ""  # printed in the model card: what this run had that its configuration does not say
     network: NetworkConfig = field(default_factory=NetworkConfig)

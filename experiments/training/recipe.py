@@ -6,62 +6,65 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from experiments.training.attention import TrainAttention
+from pipefusion.core.domain import Count, Domain, Gain, Grid, Natural, Part, Pixels, Samples, Share, Width
+
+Mean = Annotated[float, Domain(-10, 10)]
 
 
 @dataclass
 class NetworkConfig:
     """A `PixArtTransformer2DModel`; heads and width are chosen to split 2, 3, 4, 6 and 12 ways."""
 
-    layers: int = 12
-    heads: int = 12
-    head_dim: int = 16
-    patch: int = 4
-    resolution: int = 64  # of the shipped model; smaller pictures run through the same weights
-    base_resolution: int = 32  # positions are counted in patches of this resolution
-    caption_channels: int = 384
+    layers: Width = 12
+    heads: Width = 12
+    head_dim: Width = 16
+    patch: Width = 4
+    resolution: Pixels = 64  # of the shipped model; smaller pictures run through the same weights
+    base_resolution: Pixels = 32  # positions are counted in patches of this resolution
+    caption_channels: Width = 384
     # Projected text tokens start about this much larger. As built they have a root mean square of 0.1 beside 1 of the
     # image tokens: cross-attention is then uniform and its output lost, and captions are ignored for a long time.
-    text_gain: float = 8.0
+    text_gain: Gain = 8.0
 
 
 @dataclass
 class StageConfig:
     """A stretch of training at one resolution."""
 
-    resolution: int = 64
-    batch: int = 16
-    samples: int = 20000
-    rate: float = 1.0  # factor on both learning rates
+    resolution: Pixels = 64
+    batch: Count = 16
+    samples: Samples = 20000
+    rate: Gain = 1.0  # factor on both learning rates
     # None: the recipe's. What a caption says is learnt near t = 1; nearer 0 the noisy picture itself gives it away.
-    time_mean: float | None = None
+    time_mean: Mean | None = None
 
 
 @dataclass
 class RecipeConfig:
     """Optimisation. Progress runs from 0 to 1 in image tokens processed, which is about proportional to time."""
 
-    stages: list[StageConfig] = field(
+    stages: Grid[StageConfig] = field(
         default_factory=lambda: [StageConfig(32, 32, 40000), StageConfig(64, 16, 20000)]
     )
-    muon_lr: float = 2e-3
-    muon_iterations: int = 3  # Newton-Schulz; 5 is torch's default, 3 learn as well here and cost less
-    adam_lr: float = 1e-3
-    warmup_steps: int = 30
-    decay: float = (
-        0.4  # the last share of progress over which the learning rate falls to `final_lr` of itself
-    )
-    final_lr: float = 0.01
-    empty_prompts: float = 0.1
-    time_mean: float = 0.7  # t = sigmoid(N(time_mean, time_std)); t = 1 is noise
-    time_std: float = 1.0
-    ema_share: float = 0.04  # half-life of the average, as a share of the samples seen so far
-    ema_samples: int = 1200  # and at most this many samples
+    muon_lr: Share = 2e-3
+    # Newton-Schulz; 5 is torch's default, 3 learn as well here and cost less.
+    muon_iterations: Annotated[int, Domain(1, 100)] = 3
+    adam_lr: Share = 1e-3
+    warmup_steps: Natural = 30
+    decay: Part = 0.4  # the last share of progress over which the learning rate falls to `final_lr` of itself
+    final_lr: Part = 0.01
+    empty_prompts: Part = 0.1
+    time_mean: Mean = 0.7  # t = sigmoid(N(time_mean, time_std)); t = 1 is noise
+    time_std: Gain = 1.0
+    ema_share: Part = 0.04  # half-life of the average, as a share of the samples seen so far
+    ema_samples: Samples = 1200  # and at most this many samples
 
 
 def build_network(cfg: NetworkConfig, seed: int) -> PixArtTransformer2DModel:

@@ -20,6 +20,7 @@ from experiments.training import data
 from experiments.training.card import score_text, write_card
 from experiments.training.export import FACTS_FILE
 from experiments.training.sampling import draw_noise, sample, save_sheet
+from pipefusion.core.domain import Cores, Count, Guidance, Natural, Seed, Steps
 
 
 @dataclass
@@ -28,16 +29,16 @@ class ScoreConfig:
 
     name: str = "score"
     weights: str = "results/models/emoji64"
-    seed: int = 1000
-    steps: int = 20
-    guidance_scale: float = 0.0  # 0: the model's own default, from its pipefusion_lab.json
+    seed: Seed = 1000
+    steps: Steps = 20
+    guidance_scale: Guidance = 0.0  # 0: the model's own default, from its pipefusion_lab.json
     scheduler: str = ""  # empty: the one that is shipped; else a diffusers flow-matching scheduler class
-    limit: int = 0  # prompts of a role to sample, evenly spaced; 0: all. The real pictures are always all
-    batch: int = 32
-    threads: int = 0
+    limit: Natural = 0  # prompts of a role to sample, evenly spaced; 0: all. The real pictures are always all
+    batch: Count = 32
+    threads: Cores = 0
     dtype: str = "float32"
     device: str = "auto"
-    sheet_prompts: int = 32
+    sheet_prompts: Count = 32
     publish: bool = (
         False  # put score, sheets and this guidance into the model folder and write its card again
     )

@@ -22,6 +22,8 @@ class Attend(Protocol):
 def full(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of q to all of k, v. `mask` is a bias [batch, 1 or heads, 1 or q tokens, k tokens]."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if mask is None and q.device.type == "cuda":
+        return run_kernel(kernel_of(q.device, q.dtype), q, k, v)[0].transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
@@ -33,14 +35,38 @@ def local(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tenso
 def with_logsumexp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Attention and the log-sum-exp of its scores, [b, t, H, d] and [b, t, H, 1] float32, to merge partial results."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if q.device.type == "cuda" and q.dtype == torch.float32:
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
-    elif q.device.type == "cuda":
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)
-    else:
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-    lse = lse[..., : q.shape[2]].float()  # the CUDA kernel pads the query length
+    out, lse = run_kernel(kernel_of(q.device, q.dtype), q, k, v)
+    lse = lse[..., : q.shape[2]].float()  # the efficient kernel pads the query length
     return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
+
+
+def kernel_of(device: torch.device, dtype: torch.dtype) -> str:
+    """The kernel of attention without a mask, one for all methods: `flash`, `efficient` or `cpu` (`meta` stands for it).
+
+    Flash attention is for 16 bits and compute capability 8.0.
+    """
+    if device.type != "cuda":
+        return "cpu"
+    flash = dtype.itemsize == 2 and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "flash" if flash else "efficient"
+
+
+def run_kernel(kernel: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention [b, H, t, d] by a named kernel, and its log-sum-exp [b, H, t or more].
+
+    Both kernels of CUDA want a head size that is a multiple of 8; zeros behind it change no score.
+    """
+    size, scale = q.shape[-1], q.shape[-1] ** -0.5
+    if kernel == "cpu":
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        return out, lse
+    if size % 8:
+        q, k, v = (F.pad(x, (0, -size % 8)) for x in (q, k, v))
+    if kernel == "flash":
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
+    else:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+    return out[..., :size], lse
 
 
 def merge(out: Tensor, lse: Tensor, new_out: Tensor, new_lse: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,23 @@ LATENT_ITEMSIZE = 4  # latents are float32 whatever the model computes in
 
 
 def held_params(
-    shape: DiTShape, layers: range, embed: bool = True, unembed: bool = True, shards: int = 1
+    shape: DiTShape,
+    layers: range,
+    embed: bool = True,
+    unembed: bool = True,
+    shards: int = 1,
+    whole_cross: bool = False,
 ) -> int:
-    """Bytes of the parameters of a device with these layers; with `shards` > 1 heads and MLP columns are split."""
+    """Bytes of the parameters of a device with these layers.
+
+    With `shards` > 1 heads and MLP columns are split, with `whole_cross` all but the cross-attention's.
+    """
     blocks = [shape.blocks[layer] for layer in layers]
-    count = sum(block.split_params // shards + block.kept_params for block in blocks)
+    whole = [whole_cross * block.cross_params for block in blocks]
+    count = sum(
+        (block.split_params - cross) // shards + cross + block.kept_params
+        for block, cross in zip(blocks, whole, strict=True)
+    )
     count += sum(size for served, size in shape.shared_params if not served or set(served) & set(layers))
     count += embed * shape.embed_params + unembed * shape.unembed_params
     count += (unembed and 0 not in layers) * shape.borrowed_params

@@ -20,7 +20,7 @@ from pipefusion.core.layout import Job, make_layout
 from pipefusion.core.ledger import Where
 from pipefusion.core.messages import Inbox, Messages, Outbox
 from pipefusion.core.run import AttendFor, Run
-from pipefusion.core.sampler import PatchSchedulers, require_finite
+from pipefusion.core.sampler import Finite, PatchSchedulers, timesteps_on
 from pipefusion.core.skips import StageSkips
 from pipefusion.core.split import Split
 from pipefusion.core.tensor import shard
@@ -35,6 +35,7 @@ def assemble(
     split: Split = "even",
     warmup: int | None = None,
     first_patch: bool = False,
+    whole_cross: bool = False,
 ) -> Sampler:
     """Keep this rank's part of the model and return its sampler: every method is a call of this.
 
@@ -46,10 +47,11 @@ def assemble(
         split: layers per stage.
         warmup: W, the synchronous steps; None: all steps are.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
+        whole_cross: tensor parallelism leaves cross-attentions whole.
     """
     layout = make_layout(dit.shape, fabric.axis, patches, split)
     dit.keep(layout.layers, embed=layout.first, unembed=layout.last)
-    shard(dit, fabric)
+    shard(dit, fabric, whole_cross)
 
     def sampler(noise: Tensor, cond: Conditioning, scheduler: Any) -> Tensor | None:
         guidance = Guidance(fabric, cond)
@@ -77,7 +79,9 @@ class Stage:
         self, dit: DiT, run: Run, noise: Tensor, guidance: Guidance, scheduler: Any, first_patch: bool
     ):
         fabric, layout, shape = run.fabric, run.layout, dit.shape
-        self.dit, self.run, self.layout, self.guidance, self.scheduler = dit, run, layout, guidance, scheduler
+        self.dit, self.run, self.layout, self.guidance = dit, run, layout, guidance
+        self.timesteps = timesteps_on(fabric.device, scheduler)
+        self.finite = Finite(run.steps, fabric.device)
         self.text = dit.text(guidance.cond)
         self.positions = {rows: dit.positions(rows) for rows in dict.fromkeys(job.rows for job in run.jobs)}
         self.arriving = Messages(shape, layout, layout.stage, first_patch)
@@ -101,8 +105,7 @@ class Stage:
         self.skips.begin(job)
         if job.step != self.step:
             self.step = job.step
-            timestep = self.scheduler.timesteps[job.step]
-            self.modulation = self.dit.modulation(timestep, self.text, self.run.batch)
+            self.modulation = self.dit.modulation(self.timesteps[job.step], self.text, self.run.batch)
 
     def receive(self, index: int, job: Job) -> Tokens:
         """The tokens of job number `index`: embedded here, or from the stage before."""
@@ -133,7 +136,7 @@ class Stage:
         prediction = self.guidance.combine(prediction, job.at)  # [B, C, h, W]
         for patch, part in self.latents.split(job, prediction):
             latent = self.schedulers.step(patch, job.step, part, self.latents.parts[patch])
-            require_finite(latent, self.run.fabric.rank, job.step)
+            self.finite.note(job.step, latent)
             self.latents.parts[patch] = latent
             if not self.layout.first:
                 self.outbox.put(latent, Where(job.step, -1, patch))
@@ -142,6 +145,7 @@ class Stage:
         """Wait for all that is under way; the latents of all images on the ranks of the first stage."""
         self.outbox.drain()
         self.skips.drain()
+        self.finite.require(self.run.fabric.rank)
         if not self.layout.first:
             return None
         assert self.latents is not None

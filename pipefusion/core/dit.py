@@ -95,10 +95,22 @@ class TensorPlan(NamedTuple):
     """The linear layers of a block that tensor parallelism splits, by their name in the block.
 
     A fused layer is split section by section; the sections are sizes along its outputs (columns) or inputs (rows).
+    `cross` names the cross-attention in the block, where it has one.
     """
 
     columns: Mapping[str, tuple[int, ...]]
     rows: Mapping[str, tuple[int, ...]]
+    cross: str | None = None
+
+    def without_cross(self) -> TensorPlan:
+        """The same with the cross-attention left whole."""
+        if self.cross is None:
+            return self
+        kept = (
+            {name: sizes for name, sizes in part.items() if not name.startswith(f"{self.cross}.")}
+            for part in (self.columns, self.rows)
+        )
+        return TensorPlan(*kept)
 
 
 class DiT(Protocol):
@@ -148,7 +160,7 @@ class DiT(Protocol):
         ...
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Any:
-        """What blocks and unembedding need of a timestep (a scalar tensor); the same for all patches."""
+        """What blocks and unembedding need of a timestep (a scalar on the view's device); the same for all patches."""
         ...
 
     def positions(self, rows: Band) -> Any:

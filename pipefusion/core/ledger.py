@@ -33,9 +33,12 @@ def wire_bytes(op: str, nbytes: int, n: int) -> int:
 
 @dataclass(slots=True)
 class Span:
-    """A stretch of a rank's time: computing, or waiting for the communication `op`. Seconds from the image's start."""
+    """A stretch of a rank's time: computing, starting the communication `op` (issue), or waiting for it.
 
-    kind: Literal["compute", "wait"]
+    Seconds from the image's start.
+    """
+
+    kind: Literal["compute", "issue", "wait"]
     at: Where
     start_s: float
     end_s: float
@@ -57,7 +60,10 @@ class Span:
 
 @dataclass(slots=True)
 class Entry:
-    """One communication of one rank. Times are seconds from the start of the image."""
+    """One communication of one rank: when it was started, how long that took the host, how long it was waited for.
+
+    Times are seconds from the start of the image. In virtual time, starting is part of computing.
+    """
 
     op: str
     axis: str
@@ -67,6 +73,7 @@ class Entry:
     recv_bytes: int
     is_async: bool
     start_s: float = 0.0
+    issue_s: float = 0.0
     wait_s: float = 0.0
 
     def row(self, rank: int) -> dict[str, Any]:
@@ -83,6 +90,7 @@ class Entry:
             "sent_bytes": self.sent_bytes,
             "recv_bytes": self.recv_bytes,
             "start_s": self.start_s,
+            "issue_s": self.issue_s,
             "wait_s": self.wait_s,
             "async": self.is_async,
         }
@@ -109,7 +117,7 @@ class Ledger:
         self.buffer_bytes[to] += nbytes
 
     def span(
-        self, kind: Literal["compute", "wait"], at: Where, start_s: float, end_s: float, op: str = ""
+        self, kind: Literal["compute", "issue", "wait"], at: Where, start_s: float, end_s: float, op: str = ""
     ) -> None:
         """Add a stretch of time after those there are; joined to the last one where that goes on with the same."""
         if end_s <= start_s:
@@ -127,6 +135,10 @@ class Ledger:
     @property
     def recv_bytes(self) -> int:
         return sum(entry.recv_bytes for entry in self.entries)
+
+    @property
+    def issue_s(self) -> float:
+        return sum(entry.issue_s for entry in self.entries)
 
     @property
     def wait_s(self) -> float:

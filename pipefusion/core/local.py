@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
 
+from pipefusion.core.channels import Channel, channel_of, channels, handshakes
 from pipefusion.core.fabric import Work
 from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
 from pipefusion.core.mesh import Axis, Mesh
@@ -37,6 +38,7 @@ class CudaClock:
         return event
 
     def seconds(self, start: Any, end: Any) -> float:
+        # A float32 of milliseconds: exact for marks near each other only.
         return start.elapsed_time(end) / 1e3
 
 
@@ -48,48 +50,60 @@ class LocalWork:
 
     def wait(self) -> None:
         """Block (on CUDA: make the stream wait) until the tensors may be used."""
-        close = self._fabric.timed(self._entry)
+        close = self._fabric.timed(self._entry, "wait")
         self._work.wait()
         close()
         self._tensors = ()
 
 
 class LocalFabric:
-    """Fabric of one rank. `clear` starts a new image; `compute_s` and the ledger's waits cover the time since."""
+    """Fabric of one rank. `clear` starts a new image; `compute_s` and the ledger's waits cover the time since.
 
-    def __init__(self, mesh: Mesh, device: torch.device):
+    `timeout` of the communicators it makes (none: torch's own). `distant`: see `handshakes`.
+    """
+
+    def __init__(
+        self, mesh: Mesh, device: torch.device, timeout: timedelta | None = None, distant: bool = True
+    ):
         self.mesh, self.device = mesh, device
         self.rank = dist.get_rank()
         self.ledger = Ledger()
         self.watch: Callable[[Where], None] | None = None  # told what is computed next, for a progress bar
         self.clock: WallClock | CudaClock = CudaClock() if device.type == "cuda" else WallClock()
-        names = tuple(mesh.axes)
-        device_mesh = init_device_mesh(device.type, tuple(mesh.axes.values()), mesh_dim_names=names)
-        self._groups = {name: device_mesh.get_group(name) for name in names}
-        self._edges = self._directed_edges() if device.type == "cuda" else {}
+        # gloo matches messages by their tag and needs no more than the lines.
+        wanted = [channel for channel in channels(mesh) if channel.hop is None or device.type == "cuda"]
+        self._groups = {channel: self._group_of(channel, timeout) for channel in wanted}
+        if device.type == "cuda":
+            self._connect(distant)
         self.clear()
 
-    def _directed_edges(self) -> dict[tuple[str, int], Any]:
-        """A communicator for each hop index -> index+1 of each ring.
+    def _group_of(self, channel: Channel, timeout: timedelta | None) -> Any:
+        """The process group of a channel; every rank makes all of them, in the same order."""
+        if len(channel.members) == dist.get_world_size() and channel.hop is None:
+            return dist.group.WORLD
+        return dist.new_group(list(channel.members), timeout=timeout)
 
-        NCCL runs the operations of one communicator in order, so with two ranks a posted receive would block the send
-        that its sender waits for; a communicator a direction removes that.
-        """
-        edges = {}
-        for name, size in self.mesh.axes.items():
-            lines = sorted({self.mesh.axis(name, rank).ranks for rank in range(self.mesh.size)})
-            for line in lines:
-                for index in range(size if size > 1 else 0):
-                    group = dist.new_group([line[index], line[(index + 1) % size]])
-                    if self.rank in line:
-                        edges[(name, index)] = group
-        return edges
+    def _connect(self, distant: bool) -> None:
+        """Use every channel once, while all ranks do so in the same order."""
+        token = torch.zeros(1, device=self.device)
+        for channel, sender, receiver in handshakes(self.mesh, distant):
+            group = self._groups[channel]
+            if sender is None or receiver is None:
+                if self.rank in channel.members:
+                    dist.all_reduce(token, group=group)
+            elif self.rank == sender:
+                dist.send(token, receiver, group)
+            elif self.rank == receiver:
+                dist.recv(token, sender, group)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        dist.barrier()
 
     def clear(self) -> None:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
         self.place = Where()
-        self._spans: list[tuple[Entry, Any, Any]] = []
+        self._spans: list[tuple[Entry, Literal["issue", "wait"], Any, Any]] = []
         # communication spans so far, and what is computed from there on
         self._places: list[tuple[int, Where]] = []
         self._origin = self.clock.mark()
@@ -103,38 +117,37 @@ class LocalFabric:
     def close(self, end: Any = None) -> tuple[float, float, float]:
         """(compute_s, wait_s, total_s) from `clear` to `end`, a mark of the clock (none: now), this rank's own.
 
-        Compute is the sum of the spans between communication calls, wait the sum of the spans inside them. Fills the
-        ledger's times and its timeline.
+        Wait is the sum of the spans in which transfers are waited for; starting one is the host's time, and neither
+        that (the ledger's `issue_s`) nor computing. Compute is the rest. Fills the ledger's times and its timeline.
         """
         end = self.clock.mark() if end is None else end
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        compute = last = 0.0
+        compute, now, last = 0.0, 0.0, self._origin  # each mark is read from the one before it
         place, places = Where(), deque(self._places)
-        for index, (entry, start, stop) in enumerate(self._spans):
+        for index, (entry, kind, start, stop) in enumerate(self._spans):
             while places and places[0][0] <= index:
                 place = places.popleft()[1]
-            begun, done = self._since_origin(start), self._since_origin(stop)
-            self.ledger.span("compute", place, last, begun)
-            self.ledger.span("wait", entry.at, begun, done, entry.op)
-            compute += begun - last
-            if not entry.start_s:
-                entry.start_s = begun
-            entry.wait_s += done - begun
-            last = done
-        total = self._since_origin(end)
-        self.ledger.span("compute", places[-1][1] if places else place, last, total)
-        return compute + total - last, self.ledger.wait_s, total
+            begun = now + self.clock.seconds(last, start)
+            done = begun + self.clock.seconds(start, stop)
+            self.ledger.span("compute", place, now, begun)
+            self.ledger.span(kind, entry.at, begun, done, entry.op)
+            compute += begun - now
+            if kind == "issue":
+                entry.start_s, entry.issue_s = begun, done - begun
+            else:
+                entry.wait_s += done - begun
+            now, last = done, stop
+        total = now + self.clock.seconds(last, end)
+        self.ledger.span("compute", places[-1][1] if places else place, now, total)
+        return compute + total - now, self.ledger.wait_s, total
 
-    def _since_origin(self, mark: Any) -> float:
-        return self.clock.seconds(self._origin, mark)
-
-    def timed(self, entry: Entry) -> Callable[[], None]:
+    def timed(self, entry: Entry, kind: Literal["issue", "wait"]) -> Callable[[], None]:
         """Open a span of communication for this entry; the returned function closes it."""
         start = self.clock.mark()
 
         def close() -> None:
-            self._spans.append((entry, start, self.clock.mark()))
+            self._spans.append((entry, kind, start, self.clock.mark()))
 
         return close
 
@@ -150,16 +163,14 @@ class LocalFabric:
 
     def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         place = self.axis(axis)
-        edge = (axis, place.index) if to == (place.index + 1) % place.size else None
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
-        group = self._group(axis, edge, tag)
+        group = self._group(place, place.index, to, tag)
         return self._start(entry, (tensor,), dist.isend, tensor, place.ranks[to], group=group, tag=tag)
 
     def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
         place = self.axis(axis)
-        edge = (axis, source) if place.index == (source + 1) % place.size else None
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
-        group = self._group(axis, edge, tag)
+        group = self._group(place, source, place.index, tag)
         return self._start(entry, (out,), dist.irecv, out, place.ranks[source], group=group, tag=tag)
 
     def send(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> None:
@@ -197,16 +208,16 @@ class LocalFabric:
         entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
         return self._collect(entry, (tensor,), dist.all_reduce, tensor)
 
-    def _group(self, axis: str, edge: tuple[str, int] | None, tag: int) -> Any:
-        # NCCL knows no tags and keeps one order a communicator: another tag has to go through another one.
-        return self._edges.get(edge, self._groups[axis]) if edge and not tag else self._groups[axis]
+    def _group(self, place: Axis, sender: int, receiver: int, tag: int) -> Any:
+        line = self._groups[Channel(place.name, place.ranks)]
+        return self._groups.get(channel_of(place, sender, receiver, tag), line)
 
     def _start(
         self, entry: Entry, tensors: tuple[Tensor, ...], call: Callable, *args: Any, **kwargs: Any
     ) -> LocalWork:
         """Enter a communication in the ledger and start it."""
         self.ledger.entries.append(entry)
-        close = self.timed(entry)
+        close = self.timed(entry, "issue")
         work = call(*args, **kwargs)
         close()
         return LocalWork(self, entry, work, tensors)
@@ -217,7 +228,9 @@ class LocalFabric:
         def start(*args: Any, group: Any) -> Any:
             return call(*args, group=group, async_op=True)
 
-        work = self._start(entry, tensors, start, *args, group=self._groups[entry.axis])
+        place = self.axis(entry.axis)
+        group = self._groups[Channel(place.name, place.ranks)]
+        work = self._start(entry, tensors, start, *args, group=group)
         if entry.is_async:
             return work
         work.wait()

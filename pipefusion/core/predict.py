@@ -85,6 +85,7 @@ def predict(
     warmup: int | None = None,
     gathers: int = 0,
     first_patch: bool = False,
+    whole_cross: bool = False,
 ) -> Prediction:
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
@@ -102,7 +103,7 @@ def predict(
         "patch": patch(size, gathers),
         "ring": ring(size, jobs, buffer),
         "ulysses": ulysses(size, jobs),
-        "tensor": tensor(size, jobs),
+        "tensor": tensor(size, jobs, whole_cross),
     }.items():
         sent[axis], received[axis] = out, back
         comm += room
@@ -116,7 +117,9 @@ def predict(
     kept = shape.joint_tokens * size.hidden if first_patch and takes and not layout.first else 0
     return Prediction(
         layers=layout.layers,
-        param_bytes=forms.held_params(shape, layout.layers, layout.first, layout.last, parallel.tensor),
+        param_bytes=forms.held_params(
+            shape, layout.layers, layout.first, layout.last, parallel.tensor, whole_cross
+        ),
         kv_bytes=kv,
         buffer_bytes=latents + place + kept,
         comm_bytes=comm,
@@ -204,14 +207,15 @@ def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     return layers * sent, layers * sent, room
 
 
-def tensor(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
     """Two all-reduces per attention and MLP pair: 2(n-1)/n * p * hs elements each per step, the prompt's beside them.
 
-    Table 1's 4 O(p hs) L counts one attention and one MLP per block; PixArt's cross-attention makes it 6 O(p hs) L.
+    Table 1's 4 O(p hs) L counts one attention and one MLP per block; a split cross-attention makes it 6 O(p hs) L.
     """
     n = size.parallel.tensor
     blocks = [size.shape.blocks[layer] for layer in size.layout.layers]
-    images, texts = sum(block.image_reduces for block in blocks), sum(block.text_reduces for block in blocks)
+    images = sum(block.image_reduces - (whole_cross and block.cross_params > 0) for block in blocks)
+    texts = sum(block.text_reduces for block in blocks)
     text = wire_bytes("all_reduce", size.shape.joint_tokens * size.hidden, n)
     sent = sum(images * wire_bytes("all_reduce", job.tokens * size.hidden, n) + texts * text for job in jobs)
     return sent, sent, 0

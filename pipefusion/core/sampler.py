@@ -38,6 +38,14 @@ def scheduler_tensors(scheduler: Any) -> list[Tensor]:
     return [value for value in vars(scheduler).values() if isinstance(value, Tensor)]
 
 
+def timesteps_on(device: torch.device, scheduler: Any) -> Tensor:
+    """The timesteps for the model, copied once an image: a copy in each step would make the host wait for the device.
+
+    The scheduler's own tables stay with the host, where it reads them.
+    """
+    return scheduler.timesteps.to(device, copy=True)
+
+
 class PatchSchedulers:
     """One scheduler per patch, because multistep solvers keep the history of what they have stepped.
 
@@ -56,7 +64,26 @@ class PatchSchedulers:
         return scheduler.step(prediction.float(), self.timesteps[step], latent, return_dict=False)[0]
 
 
-def require_finite(latent: Tensor, rank: int, step: int) -> None:
-    """Raises `NonFinite` naming rank and step. Costs one reduction over a latent, the smallest tensor of a step."""
-    if latent.device.type != "meta" and not bool(torch.isfinite(latent).all()):
-        raise NonFinite(f"latents not finite: rank {rank}, step {step}")
+class Finite:
+    """Whether latents stay finite: noted step by step on their device, and read once at the end of an image.
+
+    To read is to make the host wait for the device, which in a pipeline would drain the stage. A note costs one
+    reduction over a latent, the smallest tensor of a step.
+    """
+
+    def __init__(self, steps: int, device: torch.device):
+        self._data = device.type != "meta"
+        self._bad = torch.empty(steps, dtype=torch.bool, device=device)
+        if self._data:
+            self._bad.zero_()
+
+    def note(self, step: int, latent: Tensor) -> None:
+        """Note whether the latent is finite after this step."""
+        if self._data:
+            self._bad[step].logical_or_(latent.isfinite().all().logical_not_())
+
+    def require(self, rank: int) -> None:
+        """Raises `NonFinite` naming rank and the first step."""
+        bad = self._bad.tolist() if self._data else []
+        if any(bad):
+            raise NonFinite(f"latents not finite: rank {rank}, step {bad.index(True)}")

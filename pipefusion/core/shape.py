@@ -24,6 +24,8 @@ class BlockShape:
     """All-reduces of the image tokens under tensor parallelism."""
     text_reduces: int = 0
     """All-reduces of the prompt tokens."""
+    cross_params: int = 0
+    """Of `split_params` what is the cross-attention's, which an axis may leave whole."""
 
 
 @dataclass(frozen=True)

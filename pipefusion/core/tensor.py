@@ -40,13 +40,17 @@ def shares(sizes: Sequence[int], n: int, index: int) -> tuple[tuple[int, int], .
     return tuple(parts)
 
 
-def shard(dit: DiT, fabric: Fabric) -> None:
-    """Replace the linear layers of this rank's own blocks by their shards, as the view's plan names them."""
+def shard(dit: DiT, fabric: Fabric, whole_cross: bool = False) -> None:
+    """Replace the linear layers of this rank's own blocks by their shards, as the view's plan names them.
+
+    With `whole_cross` a cross-attention stays whole on every rank, as in what was published.
+    """
     place = fabric.axis(AXIS)
     if place.size == 1:
         return
     for layer in dit.layers:
         prefix, plan = dit.block_name(layer), dit.tensor_plan(layer)
+        plan = plan.without_cross() if whole_cross else plan
         block = dit.model.get_submodule(prefix)
         for name, sizes in plan.columns.items():
             linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pipefusion.core.domain import Bytes, Domain, Rate, Seconds, Share
 
 
 @dataclass
@@ -14,16 +17,16 @@ class DeviceConfig:
     """
 
     name: str = "device"
-    memory_bytes: int = 0
-    reserved_bytes: int = 0  # context and libraries: not available to tensors
-    peak_flops_16: float = 1e12
-    peak_flops_32: float = 1e12
-    peak_bandwidth: float = 1e11
-    matmul_efficiency: float = 1.0
-    attention_efficiency: float = 1.0
-    bandwidth_efficiency: float = 1.0
-    kernel_s: float = 0.0
-    launch_s: float = 0.0
+    memory_bytes: Annotated[int, Domain(1, 1 << 50)] = 1 << 40
+    reserved_bytes: Bytes = 0  # context and libraries: not available to tensors
+    peak_flops_16: Rate = 1e12
+    peak_flops_32: Rate = 1e12
+    peak_bandwidth: Rate = 1e11
+    matmul_efficiency: Share = 1.0
+    attention_efficiency: Share = 1.0
+    bandwidth_efficiency: Share = 1.0
+    kernel_s: Seconds = 0.0
+    launch_s: Seconds = 0.0
     asynchronous: bool = True
     sources: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)  # rows of results/published, as file.csv:line

@@ -57,9 +57,8 @@ call_again = object()
 class MemoView:
     """`DiT` over a real view on `meta`. `memo` may be shared by all ranks and runs."""
 
-    def __init__(self, view: DiT, fabric: SimFabric, meter: Meter, timesteps: Tensor, memo: dict[Any, Any]):
+    def __init__(self, view: DiT, fabric: SimFabric, meter: Meter, memo: dict[Any, Any]):
         self.view, self.fabric, self.meter, self.memo = view, fabric, meter, memo
-        self._steps = {float(time): step for step, time in enumerate(timesteps)}
         self._signatures: dict[int, Any] = {}
         self._sizes = repr((view.shape, view.dtype))  # a text keeps its hash, which a shape would not
         self._ends: tuple[Any, ...] = (True, True)
@@ -123,7 +122,7 @@ class MemoView:
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> AtStep:
         key = ("modulation", self._ends, batch)
         inner = self._once(key, lambda: self.view.modulation(timestep, text, batch))
-        return AtStep(self._steps[float(timestep)], inner)
+        return AtStep(self.fabric.place.step, inner)
 
     def positions(self, rows: range) -> Any:
         return self._once(("positions", len(rows)), lambda: self.view.positions(rows))

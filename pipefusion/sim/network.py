@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pipefusion.core.domain import Devices, Domain, Rate, Seconds, Share
 
 Link = tuple[str, int, str]
 """(kind, index, direction), kind one of port, root, card."""
@@ -25,12 +28,12 @@ class LinkConfig:
     """
 
     name: str = "link"
-    bandwidth: float = 1e9
-    latency_s: float = 0.0
-    call_s: float = 0.0
-    efficiency: float = 1.0
-    stream_bandwidth: float | None = None
-    congestion: float = 0.0
+    bandwidth: Rate = 1e9
+    latency_s: Seconds = 0.0
+    call_s: Seconds = 0.0
+    efficiency: Share = 1.0
+    stream_bandwidth: Rate | None = None
+    congestion: Annotated[float, Domain(0, 10)] = 0.0
     sources: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)
 
@@ -49,9 +52,9 @@ class LinkConfig:
 class TopologyConfig:
     """Nodes of `devices_per_node` devices, each node's devices shared out evenly over `roots`."""
 
-    devices_per_node: int = 1024
+    devices_per_node: Devices = 1024
     port: LinkConfig = field(default_factory=LinkConfig)
-    roots: int = 1
+    roots: Devices = 1
     root: LinkConfig | None = None  # between the roots of a node; null: as good as a port each
     card: LinkConfig | None = None  # between nodes, one a node; null: there is one node only
 

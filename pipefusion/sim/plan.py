@@ -47,7 +47,6 @@ def plan_ranks(
     build: Callable[[Any, SimFabric], Sampler],
     template: DiT,
     mesh: Mesh,
-    timesteps: Tensor,
     noise: Tensor,
     cond: Conditioning,
     device: DeviceConfig | None = None,
@@ -66,7 +65,7 @@ def plan_ranks(
     dits, samplers = [], []
     for meter, fabric in zip(meters, world.fabrics, strict=True):
         dit = template.clone()
-        samplers.append(build(view(dit, fabric, meter, timesteps, costs.blocks), fabric))
+        samplers.append(build(view(dit, fabric, meter, costs.blocks), fabric))
         meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
         dits.append(dit)
 

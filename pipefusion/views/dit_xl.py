@@ -111,7 +111,7 @@ class View(StockView):
         return cond.stacked("class_labels").to(self.device)
 
     def modulation(self, timestep: Tensor, text: Tensor, batch: int) -> Modulation:
-        times, embedded = timestep.to(self.device).repeat(batch), None
+        times, embedded = timestep.repeat(batch), None
         if self.holds("proj_out_1"):
             embedder = self.model.transformer_blocks[0].norm1.emb
             embedded = embedder(times, text, hidden_dtype=self.dtype)

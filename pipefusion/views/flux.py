@@ -135,7 +135,7 @@ class View(StockView):
 
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
         # In thousandths and back, in the model's own precision, as the pipeline and the model do it.
-        times = timestep.to(self.device).expand(batch).to(self.dtype) / 1000 * 1000
+        times = timestep.expand(batch).to(self.dtype) / 1000 * 1000
         if self.shape.guidance == "none":
             return self.model.time_text_embed(times, text.pooled)  # [b, hs]
         scale = torch.full((batch,), text.guidance_scale, device=self.device).to(self.dtype) * 1000

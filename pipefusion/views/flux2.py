@@ -150,7 +150,7 @@ class View(StockView):
 
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Modulation:
         # In thousandths and back, in the model's own precision, as the pipeline and the model do it.
-        times, scale = timestep.to(self.device).expand(batch).to(self.dtype) / 1000 * 1000, None
+        times, scale = timestep.expand(batch).to(self.dtype) / 1000 * 1000, None
         if self.shape.guidance == "embedded":
             scale = torch.full((batch,), text.guidance_scale, device=self.device).to(self.dtype) * 1000
         embedded = self.model.time_guidance_embed(times, scale)  # [b, hs]

@@ -29,10 +29,11 @@ ORIGINAL_PIXELS = 1024  # the size of the original that versions before 1.2 are 
 
 
 class Text(NamedTuple):
-    """Both encoders' tokens, padding filled in [b, T+T2, cross], and the second's as they came [b, T2, D2]."""
+    """Tokens of both encoders, padding filled in [b, T+T2, cross], the second's as they came [b, T2, D2]; sizes [1, 6]."""
 
     hidden: Tensor
     second: Tensor
+    sizes: Tensor | None
 
 
 def shape(
@@ -59,6 +60,7 @@ def shape(
             image_macs=6 * hs * hs + 2 * hs * mlp + skip * 2 * hs * hs,
             text_macs=2 * cross * hs,
             image_reduces=3,
+            cross_params=linear(hs, hs) + 2 * linear(cross, hs) + hs * hs,
         )
 
     pool = (tokens[1] + 1) * second + 3 * linear(second, second) + linear(second, pooled)
@@ -144,15 +146,18 @@ class View(StockView):
         masks = [cond.stacked(name).to(self.device) for name in ("prompt_mask", "prompt_mask_2")]
         hidden = torch.cat([first, self.model.text_embedder(second)], dim=1)  # [b, T+T2, cross]
         there = torch.cat(masks, dim=1).unsqueeze(2).bool()
-        return Text(torch.where(there, hidden, self.model.text_embedding_padding), second)
-
-    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
-        times = timestep.to(self.device, self.dtype).expand(batch)
-        sizes = style = None
+        sizes = None
         if self.model.config["use_style_cond_and_image_meta_size"]:
             target = [side * self.pixels_per_latent for side in self.shape.latent_size[1:]]
             told = [ORIGINAL_PIXELS, ORIGINAL_PIXELS, *target, 0, 0]
-            sizes = torch.tensor([told], device=self.device, dtype=self.dtype).repeat(batch, 1)
+            sizes = torch.tensor([told], device=self.device, dtype=self.dtype)
+        return Text(torch.where(there, hidden, self.model.text_embedding_padding), second, sizes)
+
+    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
+        times = timestep.to(self.dtype).expand(batch)
+        sizes = style = None
+        if text.sizes is not None:
+            sizes = text.sizes.repeat(batch, 1)
             style = torch.zeros(batch, device=self.device, dtype=torch.long)
         return self.model.time_extra_emb(times, text.second, sizes, style, hidden_dtype=self.dtype)  # [b, hs]
 

@@ -26,10 +26,11 @@ from pipefusion.views.stock import (
 
 
 class Text(NamedTuple):
-    """Projected prompt [b, T, hs] and its additive mask [b, 1, T]."""
+    """Projected prompt [b, T, hs], its additive mask [b, 1, T], where used height and width [1, 2] and ratio [1, 1]."""
 
     hidden: Tensor
     bias: Tensor
+    size: tuple[Tensor, Tensor] | None
 
 
 class Modulation(NamedTuple):
@@ -61,6 +62,7 @@ def shape(
         image_macs=6 * hs * hs + 2 * hs * mlp,
         text_macs=2 * hs * hs,
         image_reduces=3,
+        cross_params=3 * linear(hs, hs) + hs * hs,
     )
     conditioning = time_embedder(hs) + linear(hs, 6 * hs) + sizes + linear(channels, hs) + linear(hs, hs)
     return DiTShape(
@@ -111,17 +113,22 @@ class View(StockView):
         mask = cond.stacked("prompt_mask").to(self.device, self.dtype)
         bias = (1 - mask) * -10000.0  # the stock model's bias for masked text
         embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
-        return Text(self.model.caption_projection(embeds), bias.unsqueeze(1))
-
-    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Modulation:
-        extra = None
+        size = None
         if told_size(self.model.config):
             height = self.shape.token_rows * self.shape.patch_size * self.pixels_per_latent
             width = self.shape.token_cols * self.shape.patch_size * self.pixels_per_latent
-            resolution = torch.tensor([[height, width]], device=self.device, dtype=self.dtype)
-            ratio = torch.tensor([[height / width]], device=self.device, dtype=self.dtype)
+            size = (
+                torch.tensor([[height, width]], device=self.device, dtype=self.dtype),
+                torch.tensor([[height / width]], device=self.device, dtype=self.dtype),
+            )
+        return Text(self.model.caption_projection(embeds), bias.unsqueeze(1), size)
+
+    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Modulation:
+        extra = None
+        if text.size:
+            resolution, ratio = text.size
             extra = {"resolution": resolution.expand(batch, 2), "aspect_ratio": ratio.expand(batch, 1)}
-        times = timestep.to(self.device).expand(batch)
+        times = timestep.expand(batch)
         blocks, embedded = self.model.adaln_single(times, extra, batch_size=batch, hidden_dtype=self.dtype)
         return Modulation(blocks, embedded)
 

@@ -133,7 +133,7 @@ class View(StockView):
 
     def modulation(self, timestep: Tensor, text: Tensor | None, batch: int) -> Tensor:
         # In thousandths in the model's own precision, as the pipeline does it.
-        times = timestep.to(self.device).expand(batch).to(self.dtype) / 1000
+        times = timestep.expand(batch).to(self.dtype) / 1000
         return self.model.time_text_embed(times, times)  # [b, hs]; of the second only the dtype is read
 
     def embed(self, latent: Tensor, rows: Band, text: Tensor | None) -> Tokens:

@@ -136,7 +136,7 @@ class View(StockView):
         return Text(self.model.context_embedder(embeds), pooled)
 
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
-        return self.model.time_text_embed(timestep.to(self.device).expand(batch), text.pooled)  # [b, hs]
+        return self.model.time_text_embed(timestep.expand(batch), text.pooled)  # [b, hs]
 
     def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows), text.tokens)

@@ -150,7 +150,7 @@ def cross_attention_plan(shape: DiTShape) -> TensorPlan:
     hs, mlp = (shape.hidden,), (shape.mlp_hidden,)
     queries = [f"attn{n}.to_{part}" for n in (1, 2) for part in "qkv"]
     columns = dict.fromkeys(queries, hs) | {"ff.net.0.proj": mlp}
-    return TensorPlan(columns, {"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ff.net.2": mlp})
+    return TensorPlan(columns, {"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ff.net.2": mlp}, cross="attn2")
 
 
 def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.methods import METHODS
 from tests.cases import FAMILIES, Case, Result, model_of, relative_error, sample
-from tests.contract.test_invariants import DISPLACED, EXACT, PATCHED, TOLERANCE, keys, run
+from tests.contract.test_invariants import DISPLACED, EXACT, PATCHED, SPLIT, TOLERANCE, run
 from tests.ranks import Ranks
 
 JOINT = [name for name in FAMILIES if model_of(Case("serial", model=name)).shape.joint]
@@ -83,7 +83,7 @@ def test_result_does_not_depend_on_devices(ranks, family, name, patches, warmup)
 
 
 @pytest.mark.parametrize("split", ["ceil", "cost", "bytes", "list"])
-@pytest.mark.parametrize("name", [name for name in METHODS if "split" in keys(name)])
+@pytest.mark.parametrize("name", SPLIT)
 def test_split_does_not_change_the_result(ranks, serial, family, name, split):
     layers = model_of(Case(name, model=family)).shape.layers
     sizes = [1, layers - 2, 0, 1] if split == "list" else split

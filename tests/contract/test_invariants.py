@@ -1,13 +1,13 @@
 """Every method in the table against the invariants of its kind. A new row in the table is tested without a word here.
 
-A method with a `warmup` key is displaced: it must equal serial when every step is synchronous. One without claims to
-be exact. One with a `patches` key must equal serial for a single patch, and may not depend on the number of devices.
+A method that is `exact` must equal serial always. One that is not is displaced: it must equal serial when every step
+is synchronous. One with a `patches` key must equal serial for a single patch, and may not depend on the number of
+devices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import cache
 
 import pytest
@@ -27,13 +27,10 @@ SETTINGS = {
 }
 
 
-def keys(name: str) -> set[str]:
-    return {key.name for key in fields(METHODS[name].Config)}
-
-
-DISPLACED = [name for name in METHODS if "warmup" in keys(name)]
-EXACT = [name for name in METHODS if "warmup" not in keys(name) and name != "serial"]
-PATCHED = [name for name in METHODS if "patches" in keys(name)]
+DISPLACED = [name for name in METHODS if not METHODS[name].exact]
+EXACT = [name for name in METHODS if METHODS[name].exact and name != "serial"]
+PATCHED = [name for name in METHODS if METHODS[name].has("patches")]
+SPLIT = [name for name in METHODS if METHODS[name].has("split")]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,7 @@ def test_result_depends_on_patches_and_warmup_but_not_on_devices(ranks, name, pa
 
 
 @pytest.mark.parametrize("split", ["ceil", "even", "cost"])
-@pytest.mark.parametrize("name", [name for name in METHODS if "split" in keys(name)])
+@pytest.mark.parametrize("name", SPLIT)
 def test_split_does_not_change_the_result(ranks, name, split):
     """5 layers on 4 devices; `ceil` gives 2, 2, 1, 0: an empty last stage."""
     five = {"num_layers": 5}

@@ -39,6 +39,13 @@ def test_no_order_of_events_changes_the_result(subject, name):
         assert verdict(subject, case, Faults(seed=index), want) is None
 
 
+def test_an_undisturbed_run_that_is_not_finite_is_no_reference(subject):
+    case = grid(PerturbConfig(steps=2), subject.model)[0]
+    want = subject.latents(case, Faults(seed=None))
+    assert verdict(subject, case, Faults(seed=1), want) is None
+    assert "not finite" in str(verdict(subject, case, Faults(seed=1), want * torch.inf))
+
+
 def test_a_schedule_repeats_from_its_seed(subject):
     """Not only the result: every wait is the same to the last bit, and another seed's are not."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import fields
 
 import pytest
 import torch
@@ -60,8 +59,7 @@ def simulated(case: Case, devices: int):
 @pytest.mark.parametrize("devices", [2, 3])
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
 def test_local_and_sim_agree(ranks, name, devices, setting):
-    keys = {key.name for key in fields(METHODS[name].Config)}
-    method = {key: value for key, value in {"patches": 5, "warmup": 1}.items() if key in keys}
+    method = {key: value for key, value in {"patches": 5, "warmup": 1}.items() if METHODS[name].has(key)}
     case = Case(name, method, **SETTINGS[setting])
     real = ranks[devices].run(sample, case)
     results, rows, held, params, _ = simulated(case, devices)

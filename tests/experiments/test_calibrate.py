@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from analysis.keep import keep
+from experiments import calibrate
 from experiments.records import read_json
+from experiments.timing import BEYOND_CACHE
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
 from tests.experiments.runs import command
@@ -19,11 +22,12 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+SIZES = ["measure.tokens=64", "measure.hidden=32", "measure.heads=4", "measure.repeats=3"]
+
+
 def test_calibrate_writes_a_device_a_link_and_a_cluster(tmp_path, monkeypatch, capsys):
-    sizes = ["measure.tokens=64", "measure.hidden=32", "measure.heads=4", "measure.repeats=3"]
-    assert (
-        command(monkeypatch, "experiment=calibrate", *sizes, "measure.profile=toy", "hydra.run.dir=here") == 0
-    )
+    keys = ["experiment=calibrate", *SIZES, "measure.profile=toy", "hydra.run.dir=here"]
+    assert command(monkeypatch, *keys) == 0
     assert "-> conf/device/toy.yaml" in capsys.readouterr().out
     for name, schema in (("device", DeviceConfig), ("link", LinkConfig)):
         content = OmegaConf.to_container(OmegaConf.load(tmp_path / "here" / f"{name}.yaml"))
@@ -37,6 +41,34 @@ def test_calibrate_writes_a_device_a_link_and_a_cluster(tmp_path, monkeypatch, c
     assert set(record) >= {"device", "link", "processor", "config", "command", "created", "git_commit"}
     cluster = OmegaConf.load(tmp_path / "here" / "cluster.yaml")
     assert cluster.world == "plan" and {"/device@hardware": "toy"} in list(cluster.defaults)
+    timings = record["timings"]
+    assert sum(name.startswith("message_") for name in timings) == 4  # the latency's, and three sizes
+    for name, one in timings.items():
+        assert len(one["samples_s"]) == 3
+        if not name.startswith("message_"):
+            assert one["working_set_bytes"] >= BEYOND_CACHE * record["cache_bytes"], name
+
+
+def test_one_gpu_has_no_link_and_the_record_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calibrate, "ranks_here", lambda device: (1, "one GPU here"))
+    assert command(monkeypatch, "experiment=calibrate", *SIZES, "hydra.run.dir=here") == 0
+    record = read_json(tmp_path / "here" / "measured.json")
+    assert (record["link"], record["link_reason"]) == (None, "one GPU here")
+    assert not any(name.startswith("message_") for name in record["timings"])
+    assert not (tmp_path / "here" / "link.yaml").exists()
+    cluster = OmegaConf.load(tmp_path / "here" / "cluster.yaml")
+    assert cluster.topology.devices_per_node == 1 and "link" not in str(cluster.defaults)
+    assert "no link: one GPU here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "ranks"), [(0, "auto", 2), (1, "auto", 1), (1, "cpu", 2), (8, "auto", 2)]
+)
+def test_a_link_takes_two_devices(gpus, device, ranks, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found, reason = calibrate.ranks_here(device)
+    assert (found, reason is None) == (ranks, ranks == 2)
 
 
 def test_sizes_that_do_not_divide_are_refused(tmp_path, monkeypatch, capsys):

@@ -61,6 +61,7 @@ BAD = [
     ([TINY, "method.split=[1,2]"], "method.split=[1,2] does not cut 4 layers into 4 stages; allowed: ceil, even,"),
     ([TINY, "devices=2", "method.split=[5,-1]"], "method.split=[5,-1] does not cut 4 layers into 2 stages"),
     ([TINY, "method.text=last"], "method.text='last' is unknown; allowed: exact, first_patch"),
+    ([TINY, "method=tensor", "method.cross=hole"], "method.cross='hole' is unknown, nearest: whole; allowed:"),
     (["model=sd3_medium", "model.resolution=4096"], "model.resolution=4096 is too much: 256 token rows are too many"),
     (["model=flux_tiny", "model.text=minilm"], "model.text=minilm gives prompt_embeds only, and the model takes"),
     ([TINY, "model.text=own"], "model.text=own needs model.weights, which is null; allowed: random"),

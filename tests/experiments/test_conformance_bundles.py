@@ -56,12 +56,17 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (told(patches=13), r"bundle.json: patches=13 is outside 1..12 .*; allowed: 1..12"),
     (told(warmup=4), r"bundle.json: warmup=4 is outside 0..3 .*; allowed: 0..3"),
     (told(devices="2"), "bundle.json: devices='2' is of the wrong type; allowed: 1 or more"),
-    (told(steps=0), "bundle.json: steps=0 is too small; allowed: 1 or more"),
+    (told(steps=0), "bundle.json: steps=0 is too small; allowed: 1..10000"),
     (told(text="stale"), "bundle.json: text=.*allowed: exact, first_patch"),
     (told(split=[1, 3]), "bundle.json: split=.*allowed"),
     (told(split=["a", 2]), "bundle.json: split=.*allowed"),
     (told(dtype="int8"), "bundle.json: dtype='int8' is unknown; allowed: float32"),
     (told(tolerance=-1), "bundle.json: tolerance=-1 is too small; allowed"),
+    (told(tolerance=float("nan")), "bundle.json: tolerance=nan is of the wrong type; allowed"),
+    (told(tolerance=2.0), "bundle.json: tolerance=2.0 is too large; allowed"),
+    (told(guidance_scale=1e308), "bundle.json: guidance_scale=1e.308 is too large; allowed: 0..1000"),
+    (recipe(gain=1e300), "bundle.json: model.gain=1e.300 is too large; allowed"),
+    (recipe(seed=2**64), "bundle.json: model.seed=18446744073709551616 is too large; allowed"),
     (told(scheduler={"class": "DDIM"}), "bundle.json: scheduler.class=DDIM is unknown.*allowed: DPM"),
     (told(scheduler="absent"), "bundle.json: scheduler is missing; allowed"),
     (told(scheduler={"class": "DDIMScheduler", "set_timesteps": {"num_inference_steps": 2}}), "makes 2; allowed"),
@@ -80,6 +85,8 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (tensors("latents", latents=None), "latents.safetensors: latents is missing; allowed"),
     (tensors("latents", latents=lambda x: x * torch.nan), "latents.safetensors: latents has NaN or infinite values"),
     (tensors("latents", latents=torch.zeros(1, 3, 48, 48)), r"latents is \[1, 3, 48, 48\]; allowed: \[2, 3, 48, 48\]"),
+    (tensors("inputs", prompt_mask=torch.full((2, 7), 1e38)), "prompt_mask has other numbers than 0 and 1; allowed"),
+    (tensors("latents", latents=torch.full((2, 3, 48, 48), 1e300, dtype=torch.double)), "has NaN or infinite values"),
     (tensors("latents", steps=torch.zeros(2, 2, 3, 48, 48)), r"latents.safetensors: steps is \[2, 2"),
     (tensors("latents", steps=lambda x: x + 1), "latents is not the last of steps"),
     (tensors("hidden", layer0=torch.zeros(1)), "hidden.safetensors: layer0 is unknown; allowed: step0..2"),
@@ -109,7 +116,7 @@ def test_the_command(
     assert command(monkeypatch, *arguments, f"bundle={out}") == 2
     assert command(monkeypatch, *arguments, f"bundle={right}", "measure.tolerance=0") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[2] == "error: measure.tolerance=0.0 is no tolerance; allowed: a number above 0"
+    assert lines[2] == "error: measure.tolerance=0.0 is too small; allowed: above 0, up to 1"
     assert lines[0].startswith("error: bundle=null has nothing to judge; allowed:")
     assert len(lines) == 3 and lines[1].startswith(f"error: bundle={out}: ") and not out.exists()
 
@@ -123,6 +130,18 @@ def test_the_command(
 
     assert command(monkeypatch, *arguments, f"bundle={right}") == 0
     assert "equal: all 4 steps agree to" in capsys.readouterr().out
+
+
+def test_what_is_not_finite_is_neither_equal_nor_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, out = write(tmp_path / "bundle", LOUD, naive(LOUD)), tmp_path / "out"
+    arguments = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
+    tensors("inputs", prompt_embeds=lambda embeds: torch.full_like(embeds, 3e38))(bundle)
+    assert command(monkeypatch, *arguments, f"bundle={bundle}") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("not finite, so neither equal nor different: the reference")
+    assert json.loads((out / "conformance.json").read_text())["equal"] is False
 
 
 def test_a_run_of_this_project_is_a_bundle(

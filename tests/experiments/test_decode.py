@@ -17,6 +17,7 @@ from torch import Tensor
 
 from experiments.components import timestep_arguments
 from experiments.decode import decode, decode_one, latent_factor, load_vae
+from experiments.difference import NotFinite
 from experiments.pictures import write_images
 from tests.experiments.tiny_pipelines import FAMILIES, stock
 from tests.experiments.tiny_transformers import WIDTH
@@ -152,4 +153,6 @@ def test_written_pictures(tmp_path: Path, folder_of) -> None:
     paths = write(latents, folder_of("pixart_alpha"), False)
     assert paths == [tmp_path / "images" / "0.png", tmp_path / "images" / "1.png"]
     assert Image.open(paths[1]).size == (64, 64)
+    with pytest.raises(NotFinite, match="a picture has NaN or infinite values"):
+        write(torch.full((1, 4, 8, 8), 3e38), folder_of("pixart_alpha"), False)
     assert Image.open(write(torch.zeros(1, 3, 8, 8), None, True)[0]).getpixel((0, 0)) == (128, 128, 128)

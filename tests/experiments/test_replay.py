@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.replay import main, must_equal_serial, replay
@@ -40,6 +41,21 @@ def test_changed_latents_are_found(run_dir: Path, tmp_path: Path, capsys: pytest
     save_file({"latents": latents}, changed / "latents.safetensors")
     assert main([str(changed)]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_latents_that_are_not_finite_are_never_equal(
+    bad: float,
+    run_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fine = torch.ones(1, 3, 4, 4)
+    for broken in ((fine * bad, fine), (fine, fine * bad), (fine * bad, fine * bad)):
+        monkeypatch.setattr("experiments.replay.replay", lambda path, broken=broken: broken)
+        assert main([str(run_dir)]) == 1
+        assert "serial: not finite, so not compared" in capsys.readouterr().err
 
 
 def test_a_failed_run_has_nothing_to_replay(run_dir: Path, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 import torch
 from hypothesis import given
@@ -38,10 +36,8 @@ class EveryTime(MemoView):
 
 
 def case_of(name: str, **settings) -> Case:
-    keys = {key.name for key in fields(METHODS[name].Config)}
-    return Case(
-        name, {key: value for key, value in {"patches": 5, "warmup": 1}.items() if key in keys}, **settings
-    )
+    method = {key: value for key, value in {"patches": 5, "warmup": 1}.items() if METHODS[name].has(key)}
+    return Case(name, method, **settings)
 
 
 @pytest.mark.parametrize(("family", "devices"), [("pixart", 1), *((family, 3) for family in ALL)])

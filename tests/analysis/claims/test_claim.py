@@ -79,6 +79,13 @@ def test_nothing_published_or_found_is_not_testable() -> None:
         verdict(Comparison(1.0, 1.0, relation="about"))
 
 
+@pytest.mark.parametrize("relation", ["equal", "more", "less", "at most"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_decides_nothing(relation: str, bad: float) -> None:
+    for value, published, tolerance in ((bad, 1.0, 0.1), (1.0, bad, 0.1), (1.0, 1.0, bad), (bad, bad, 0.1)):
+        assert verdict(Comparison(value, published, tolerance, relation=relation)) == NOT_TESTABLE
+
+
 def test_all_cases_have_to_hold() -> None:
     assert verdict(of_cases([True, True])) == CONFIRMED
     assert verdict(of_cases([True, False])) == NOT_CONFIRMED

@@ -74,6 +74,13 @@ def test_mean_interval_covers() -> None:
     assert mean_interval(same, 1) == mean_interval(same, 1)
 
 
+def test_what_is_not_a_number_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        mean_interval(torch.tensor([1.0, torch.nan]))
+    with pytest.raises(ValueError, match="the reference has NaN or infinite values"):
+        latent_error(torch.ones(2, 3), torch.full((2, 3), torch.inf))
+
+
 def test_mean_interval_of_equal_pictures() -> None:
     found = mean_interval(torch.full((5,), math.inf))
     assert (found.value, found.low, found.high) == (math.inf, math.inf, math.inf)

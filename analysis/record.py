@@ -1,0 +1,68 @@
+"""Reading a record: refused when a newer version of this project wrote it, and never `running` when nobody runs it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+"""Of the records that this version writes, and the newest that it reads."""
+LOCK = ".lock"
+"""The file of a run directory that its process holds locked (flock), and that says which process that is."""
+
+
+def load_record(path: Path) -> dict[str, Any]:
+    """The content of a JSON record. Raises OSError, and ValueError when it is broken or of a newer schema."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not whole ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no record")
+    problem = newer(content)
+    if problem:
+        raise ValueError(f"{path} {problem}")
+    return content
+
+
+def newer(record: dict[str, Any]) -> str | None:
+    """Why a record cannot be read here; None if it can. The first records had no schema."""
+    schema = record.get("schema", SCHEMA)
+    if isinstance(schema, int) and schema <= SCHEMA:
+        return None
+    return f"has schema {schema}, and this version reads up to {SCHEMA}; allowed: a newer PipeFusion Lab"
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run directory; one that says `running` though no process holds the directory says `died`."""
+    record = load_record(folder / "run.json")
+    if record.get("status") != "running" or holder(folder) is not None:
+        return record
+    record = load_record(folder / "run.json")  # again: it may have ended in between
+    if record.get("status") == "running":
+        who = owner(folder)
+        record |= {"status": "died", "reason": f"ended without a word{f': {who}' if who else ''}"}
+    return record
+
+
+def holder(folder: Path) -> str | None:
+    """The process that holds a directory, in words; None when nobody does: the system frees what a dead one held."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except OSError:  # held, or on a file system that cannot say
+        return owner(folder) or "another process"
+    return None
+
+
+def owner(folder: Path) -> str | None:
+    """What the lock of a directory says of the process that took it last."""
+    try:
+        told = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        return f"process {told['pid']} on {told['host']} since {told['since']} ({told['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,96 @@
+"""Domains: which numbers a field of a configuration may hold, stated beside the field and checked by one walk.
+
+`steps: Annotated[int, Domain(1, 10_000)] = 20`, or one of the names below. A domain holds for every number in the
+field, alone or in lists and dictionaries. NaN and infinity lie in none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The numbers from `low` to `high`; with `above` not `low` itself, with `whole` no fractions."""
+
+    low: float
+    high: float
+    above: bool = False
+    whole: bool = False  # for fields of any type: those of type int have no fractions
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with a number, or None."""
+        if self.whole and type(value) is not int:
+            return "is no whole number"
+        if value < self.low or (self.above and value == self.low):
+            return "is too small"
+        if value > self.high:
+            return "is too large"
+        return None if value == value else "is not a number"
+
+    def __str__(self) -> str:
+        ends = f"above {self.low:g}, up to {self.high:g}" if self.above else f"{self.low}..{self.high}"
+        return f"whole numbers, {ends}" if self.whole else ends
+
+
+class NotEmpty:
+    """Marks a list that leaves nothing to do when it is empty."""
+
+
+Grid = Annotated[list[T], NotEmpty()]
+"""A list of one or more."""
+Devices = Annotated[int, Domain(1, 4096)]
+Patches = Annotated[int, Domain(1, 4096)]
+Steps = Annotated[int, Domain(1, 10_000)]
+Warmup = Annotated[int, Domain(0, 10_000)]
+Pixels = Annotated[int, Domain(1, 1 << 16)]
+Guidance = Annotated[float, Domain(0, 1000)]
+Seed = Annotated[int, Domain(0, (1 << 63) - 1)]
+Seeds = Annotated[Any, Domain(0, (1 << 63) - 1, whole=True)]  # one, or a list
+Warmups = Annotated[Any, Domain(0, 10_000, whole=True)]  # or "S": all steps
+Threads = Annotated[int, Domain(1, 1024)]
+Cores = Annotated[int, Domain(0, 1024)]  # 0: as many as there are
+Count = Annotated[int, Domain(1, 1 << 20)]
+Natural = Annotated[int, Domain(0, 1 << 20)]
+Samples = Annotated[int, Domain(1, 1 << 40)]
+Width = Annotated[int, Domain(1, 1 << 14)]  # of a network, and its layers and heads
+Bytes = Annotated[int, Domain(0, 1 << 50)]
+Rate = Annotated[float, Domain(0, 1e21, above=True)]  # FLOP/s, bytes/s
+Share = Annotated[float, Domain(0, 1, above=True)]
+Part = Annotated[float, Domain(0, 1)]
+Seconds = Annotated[float, Domain(0, 1000)]  # of one operation
+Gain = Annotated[float, Domain(0, 1000, above=True)]
+Finite = Annotated[Any, Domain(-1e30, 1e30)]
+
+
+def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """What lies outside its domain in a tree of dataclasses: its dotted key, and what is allowed."""
+    marks = marks_of(hint)
+    if is_dataclass(value):
+        hints = get_type_hints(type(value), include_extras=True)
+        inside = [(name, getattr(value, name), inner) for name, inner in hints.items()]
+    elif isinstance(value, list | tuple | dict):
+        if not value and any(isinstance(mark, NotEmpty) for mark in marks):
+            yield key, "[] leaves nothing to do; allowed: a list of one or more"
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        inside = [(str(name), each, hint) for name, each in items]
+    else:
+        inside = []
+        for mark in marks:
+            fault = mark.fault(value) if isinstance(mark, Domain) and isinstance(value, int | float) else None
+            if fault:
+                yield key, f"{value} {fault}; allowed: {mark}"
+    for name, each, inner in inside:
+        yield from outside(each, inner, f"{key}.{name}" if key else name)
+
+
+def marks_of(hint: Any) -> list[Domain | NotEmpty]:
+    """What a type is annotated with, anywhere in it: `list[Steps] | None` with the domain of steps."""
+    found: list[Domain | NotEmpty] = []
+    for inner in get_args(hint):
+        found += [inner] if isinstance(inner, Domain | NotEmpty) else marks_of(inner)
+    return found
