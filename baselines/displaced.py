@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pipefusion.core.checks import degrees_fit, within
 from pipefusion.core.denoise import assemble
-from pipefusion.core.dit import DiT, Problem, Sampler
 from pipefusion.core.displaced import displaced
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.problem import Problem
 from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
 

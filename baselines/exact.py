@@ -8,7 +8,8 @@ from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
-from pipefusion.core.predict import Prediction, predict as bytes_of
+from pipefusion.core.predict import Prediction
+from pipefusion.core.predict import predict as bytes_of
 from pipefusion.core.sequence import ring, ulysses
 from pipefusion.core.shape import DiTShape
 

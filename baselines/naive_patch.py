@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.displaced import AXIS as AXIS, build_bands, check_bands
-from pipefusion.core.dit import DiT, Problem, Sampler
+from baselines.displaced import AXIS as AXIS
+from baselines.displaced import build_bands, check_bands
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
-from pipefusion.core.predict import Prediction, predict as bytes_of
+from pipefusion.core.predict import Prediction
+from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
 

@@ -14,16 +14,19 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from baselines.displaced import AXIS as AXIS, check_bands
+from baselines.displaced import AXIS as AXIS
+from baselines.displaced import check_bands
 from pipefusion.core.attention import Attend
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import attend_to_bands
-from pipefusion.core.dit import DiT, Problem, Sampler
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Domain, Warmup
 from pipefusion.core.fabric import Fabric, Work
 from pipefusion.core.layout import Job
 from pipefusion.core.parallel import Parallel
-from pipefusion.core.predict import Prediction, predict as bytes_of
+from pipefusion.core.predict import Prediction
+from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.problem import Problem
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import gathered, ulysses
 from pipefusion.core.shape import DiTShape
@@ -92,8 +95,10 @@ def partial(run: Run, warmup: int, shared: int) -> AttendFor:
             out = attend_to_bands(q, k, v, prefix, [kv for _, kv in sorted([*seen.items(), (own, mine)])])
             if job.step < steps - 1:  # nobody would see what the last step sends
                 works = [fabric.irecv(kept, peer, axis=AXIS, at=at) for peer, kept in seen.items()]
-                for peer in peers:
-                    works.append(fabric.isend(nearest(mine, own, peer).contiguous(), peer, axis=AXIS, at=at))
+                works += [
+                    fabric.isend(nearest(mine, own, peer).contiguous(), peer, axis=AXIS, at=at)
+                    for peer in peers
+                ]
                 arriving[layer] = works
             return out
 
@@ -115,7 +120,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
 def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
-    """2 * fraction/n * p * hs * L elements per step to each neighbour, and K, V of that size; DistriFusion's warm-up."""
+    """2 * fraction/n * p * hs * L elements per step to each neighbour, K, V of that size; DistriFusion's warm-up."""
     n = parallel.patch
     found = bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=cfg.warmup)
     peers = len(neighbours(n, parallel.mesh().axis(AXIS, rank).index))

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.exact import build as build, predict as predict
+from baselines.exact import build as build
+from baselines.exact import predict as predict
 from pipefusion.core.checks import degrees_fit
-from pipefusion.core.dit import Problem
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
 AXIS = "ring"

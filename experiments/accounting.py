@@ -28,7 +28,7 @@ from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
-from experiments.methods import METHODS
+from experiments.methods import METHODS, problem_of
 from experiments.models import Model, open_model
 from experiments.params import Subject, facts_of, model_config
 from experiments.plan import Planner, empty_inputs
@@ -198,7 +198,7 @@ class Counting:
         cfg = replace(
             self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0)
         )
-        problem = module.check(self.shape, devices, cfg.steps, options)
+        problem = problem_of(self.shape, cfg)
         if problem:
             return skipped(f"{problem.key}={problem.message}")
         reports = self.planner.plan(cfg, self.model).reports
@@ -207,15 +207,16 @@ class Counting:
         rows, agrees = [], True
         for report, mine in zip(reports, held, strict=True):
             counts = self.bytes_of(report, cfg.steps)
-            batch = self.cond.branches
-            earlier = module.predict(self.shape, devices, report.rank, cfg.steps - 1, batch, 1, options)
+            branches = self.cond.branches
+            parallel, steps = module.parallel(devices), cfg.steps - 1
+            earlier = module.predict(self.shape, parallel, report.rank, steps, 1, branches, options)
             agrees &= counts.items() >= forms_of(report.forecast, earlier).items()
             rows.append(
                 {
                     "rank": report.rank,
                     "status": "ok",
                     "reason": None,
-                    "branches": batch,
+                    "branches": branches,
                     "patches": getattr(options, "patches", None),
                     "layers": layers_text(report.dit.layers),
                     "layer_count": len(report.dit.layers),

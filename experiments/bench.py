@@ -35,7 +35,6 @@ from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Grid, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
 
@@ -91,7 +90,7 @@ def check_bench(cfg: RunConfig) -> None:
                 )
         else:
             devices = 1 if case.method == "serial" else DEVICES
-            problem = METHODS[case.method].check(model.shape, devices, case.steps, settings(case))
+            problem = METHODS[case.method].problem(model.shape, devices, case.steps, settings(case))
             if problem:
                 raise ConfigError(f"{key}: {problem.key}", problem.message)
         if f"serial S={case.steps}" not in names:
@@ -245,16 +244,16 @@ def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditionin
         return lambda: None
     if case.method == DIFFUSERS:
         return plain_diffusers(case, model, noise, cond, chosen)
-    module, cfg = METHODS[case.method], settings(case)
-    mesh = Mesh({cfg.axis: 1 if alone else DEVICES})
+    method = METHODS[case.method]
+    mesh = method.parallel(1 if alone else DEVICES).mesh()
     fabric = SilentFabric(mesh, 0, CPU) if alone else LocalFabric(mesh, CPU)
     dit = model.view()
-    sampler = module.build(dit, fabric, cfg, make_scheduler(*chosen, case.steps))
+    sampler, scheduler = method.build(dit, fabric, settings(case)), make_scheduler(*chosen, case.steps)
     dit.load(model.tensors(), CPU)
 
     def run() -> None:
         fabric.clear()
-        sampler(noise, cond)
+        sampler(noise, cond, scheduler)
 
     return run
 

@@ -100,7 +100,7 @@ def check_model(cfg: RunConfig) -> Model:
     from experiments.models import choose_scheduler, open_model
     from experiments.text import PACKAGES
     from experiments.weights import check_weights
-    from pipefusion.core.dit import Problem
+    from pipefusion.core.problem import Problem
 
     model_cfg = cfg.model
     if model_cfg.weights is not None:
@@ -183,9 +183,9 @@ def check_text(encoder: str, prompt: dict[str, tuple[int, ...]]) -> None:
 
 def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
     """What keeps this combination from running; in a sweep a reason to skip it."""
-    from experiments.methods import METHODS
+    from experiments.methods import problem_of
 
-    problem = METHODS[cfg.method.name].check(model.shape, cfg.devices, cfg.steps, cfg.method)
+    problem = problem_of(model.shape, cfg)
     return ConfigError(problem.key, problem.message) if problem else check_gpus(cfg)
 
 

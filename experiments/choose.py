@@ -23,7 +23,7 @@ from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known
 from experiments.launch import resolved
-from experiments.methods import METHODS
+from experiments.methods import METHODS, problem_of
 from experiments.models import Model, open_model
 from experiments.plan import GIB, Planned, Planner
 from experiments.records import write_csv, write_json
@@ -142,7 +142,7 @@ def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
     row |= {"cluster": cfg.cluster.name, "method": method.name}
     row |= {"devices": cfg.devices, "resolution": model.resolution}
     row |= {key: getattr(method, key, None) for key in ("patches", "warmup", "split")}
-    problem = METHODS[method.name].check(model.shape, cfg.devices, cfg.steps, method)
+    problem = problem_of(model.shape, cfg)
     node, card = cfg.cluster.topology.devices_per_node, cfg.cluster.topology.card
     if problem is not None:
         return row | {"status": "skipped", "reason": f"{problem.key}: {problem.message}"}

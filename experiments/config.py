@@ -23,6 +23,7 @@ from pipefusion.core.domain import (
     Steps,
     Threads,
 )
+from pipefusion.core.parallel import Parallel
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 
@@ -112,6 +113,7 @@ class RunConfig:
     bundle: str | None = None  # of experiment=conformance: the folder to judge
     resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration
     model: ModelConfig = field(default_factory=ModelConfig)
+    parallel: Parallel = field(default_factory=Parallel)  # degrees; the method's own axis has what is left
     method: Any = MISSING
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     measure: Any = MISSING
@@ -143,8 +145,8 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
         plain.pop("hydra", None)
     run = OmegaConf.to_object(plain)
     assert isinstance(run, RunConfig)
-    if run.method.name == "serial" and run.devices > 1:
-        run.devices = 1  # by definition; in a sweep `devices` is meant for the methods beside it
+    if run.method.name == "serial":
+        run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it
     return run
 
 

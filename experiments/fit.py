@@ -23,10 +23,10 @@ from experiments.launch import resolved
 from experiments.models import Model, open_model, scheduler_of
 from experiments.plan import Planner, empty_inputs
 from experiments.published import Target, overrides_of, targets
-from pipefusion.core.attention import local
+from pipefusion.core.denoise import assemble
 from pipefusion.core.domain import Finite, outside
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import denoise_band
+from pipefusion.core.sequence import plain
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig
@@ -110,10 +110,11 @@ def step_ops(cfg: RunConfig, model: Model) -> list[Op]:
     assert cfg.cluster.hardware is not None and cfg.guidance_scale is not None
     meter, dit = Meter(cfg.cluster.hardware), model.view()
     scheduler = scheduler_of(model, cfg.scheduler, 1)
-    fabric = SilentFabric(Mesh({"serial": 1}), 0, torch.device("meta"))
+    fabric = SilentFabric(Mesh({}), 0, torch.device("meta"))
     noise, cond = empty_inputs(model.shape, 1, cfg.guidance_scale)
+    sampler = assemble(dit, fabric, lambda run: plain)
     with torch.inference_mode(), MetaMode(lambda: meter, watch=found.append):
-        denoise_band(dit, fabric, scheduler, noise, cond, range(model.shape.token_rows), lambda step: local)
+        sampler(noise, cond, scheduler)
     return found
 
 

@@ -172,7 +172,7 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
 def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
     """The scheduler as diffusers' `from_config` takes it, and the weights by path and content."""
     from experiments.models import choose_scheduler, timesteps_of
-    from pipefusion.core.dit import Problem
+    from pipefusion.core.problem import Problem
 
     chosen = choose_scheduler(model, cfg.scheduler)
     assert not isinstance(chosen, Problem), chosen

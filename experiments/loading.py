@@ -29,14 +29,13 @@ from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, first_line
 from experiments.methods import METHODS
-from experiments.models import Model, open_model, scheduler_of
+from experiments.models import Model, open_model
 from experiments.records import write_csv, write_json
 from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
 from experiments.synthetic import identity, mib, write_checkpoint, written
 from experiments.weights import check_weights, read_tensors
 from pipefusion.core.domain import Devices, Domain, Grid
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.core.weights import DTYPES
 
@@ -114,7 +113,7 @@ def ranks_of(cfg: RunConfig, model: Model) -> Iterator[dict[str, Any]]:
         module = METHODS[method]
         for devices in [1] if method == "serial" else cfg.measure.devices:
             row = {"method": method, "devices": devices, "rank": None, "status": "ok", "reason": None}
-            problem = module.check(model.shape, devices, cfg.steps, module.Config())
+            problem = module.problem(model.shape, devices, cfg.steps, module.Config())
             if problem:
                 yield row | {"status": "skipped", "reason": f"{problem.key}={problem.message}"}
             else:
@@ -179,9 +178,9 @@ def load_rank(cfg: dict[str, Any], method: str, devices: int, rank: int) -> dict
     model = open_model(ModelConfig(**cfg["model"]))
     module = METHODS[method]
     method_cfg = module.Config()
-    fabric = SilentFabric(Mesh({method_cfg.axis: devices}), rank, torch.device("meta"))
+    fabric = SilentFabric(module.parallel(devices).mesh(), rank, torch.device("meta"))
     dit = model.view()
-    module.build(dit, fabric, method_cfg, scheduler_of(model, "shipped", cfg["steps"]))
+    module.build(dit, fabric, method_cfg)
     assert model.folder is not None
     tensors = Counted(model.tensors(), model.folder / "transformer")
     gc.collect()

@@ -12,15 +12,19 @@ from typing import Any, Literal
 
 import pipefusion.method as pipefusion
 from baselines import distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
-from pipefusion.core.closed_forms import Prediction
-from pipefusion.core.dit import Problem, Sampler
+from experiments.config import RunConfig
+from experiments.errors import ConfigError
+from pipefusion.core.dit import Sampler
+from pipefusion.core.parallel import Parallel, degrees
+from pipefusion.core.predict import Prediction
+from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
-Attends = Callable[[DiTShape, int, Any, range], Sequence[int]]
-"""attends(shape, devices, cfg, rows): token rows whose K, V a job on `rows` attends to after the warm-up."""
+Attends = Callable[[DiTShape, Parallel, Any, range], Sequence[int]]
+"""attends(shape, parallel, cfg, rows): token rows whose K, V a job on `rows` attends to after the warm-up."""
 
 
-def to_all(shape: DiTShape, devices: int, cfg: Any, rows: range) -> Sequence[int]:
+def to_all(shape: DiTShape, parallel: Parallel, cfg: Any, rows: range) -> Sequence[int]:
     """The whole image."""
     return range(shape.token_rows)
 
@@ -36,6 +40,7 @@ class Method:
     """
 
     Config: type[Any]
+    axis: str | None
     check: Callable[..., Problem | None]
     build: Callable[..., Sampler]
     predict: Callable[..., Prediction]
@@ -43,11 +48,19 @@ class Method:
     stale: Literal["own", "displaced", "frozen"] | None = None
     attends: Attends = to_all
 
-    @property
-    def axis(self) -> str:
-        """The mesh axis that is its own."""
-        axis: str = self.Config.axis
-        return axis
+    def parallel(self, devices: int, given: Parallel | None = None) -> Parallel:
+        """All degrees of `devices` ranks: its own axis has what the `given` ones leave. Raises ConfigError."""
+        found = degrees(self.axis, given or Parallel(), devices)
+        if isinstance(found, Problem):
+            raise ConfigError(found.key, found.message)
+        return found
+
+    def problem(
+        self, shape: DiTShape, devices: int, steps: int, settings: Any, given: Parallel | None = None
+    ) -> Problem | None:
+        """What keeps the method from running so on this model, or None."""
+        found = degrees(self.axis, given or Parallel(), devices)
+        return found if isinstance(found, Problem) else self.check(shape, found, steps, settings)
 
     def has(self, key: str) -> bool:
         """Whether its configuration has a key: `patches` where they are not its devices, `warmup`, `split`."""
@@ -58,9 +71,24 @@ class Method:
         return self.exact or settings.get("warmup") == steps or settings.get("patches") == 1
 
 
+def parallel_of(cfg: RunConfig) -> Parallel:
+    """All degrees of a run. Raises ConfigError."""
+    return METHODS[cfg.method.name].parallel(cfg.devices, cfg.parallel)
+
+
+def problem_of(shape: DiTShape, cfg: RunConfig) -> Problem | None:
+    """What keeps a run from this model, or None."""
+    return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)
+
+
+def parallel_in(cfg: Mapping[str, Any]) -> Parallel:
+    """All degrees of a run, of its configuration as ranks receive it."""
+    return METHODS[cfg["method"]["name"]].parallel(cfg["devices"], Parallel(**cfg["parallel"]))
+
+
 def row(module: ModuleType, **facts: Any) -> Method:
     """The row of a module that has `Config`, `check`, `build` and `predict`."""
-    return Method(module.Config, module.check, module.build, module.predict, **facts)
+    return Method(module.Config, module.AXIS, module.check, module.build, module.predict, **facts)
 
 
 METHODS: dict[str, Method] = {

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from experiments.config import ModelConfig
 from experiments.weights import architecture_of, resolve_weights
-from pipefusion.core.dit import DiT, Problem, Shard
+from pipefusion.core.dit import DiT, Shard
+from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import reader

@@ -20,12 +20,11 @@ from experiments.config import CONF, ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS
-from experiments.models import Model, open_model, scheduler_of
+from experiments.models import Model, open_model
 from experiments.records import write_csv, write_json
 from experiments.report import ParameterKey, held_parameters, layers_text
 from pipefusion.core.dit import DiT
 from pipefusion.core.domain import Devices, Grid
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 
 NOTE = (
@@ -128,9 +127,8 @@ class Subject:
 
     def __init__(self, model: Model, method: str, steps: int):
         self.model, self.steps = model, steps
-        self.module = METHODS[method]
-        self.cfg = self.module.Config()
-        self.scheduler = scheduler_of(model, "shipped", steps)
+        self.method = METHODS[method]
+        self.cfg = self.method.Config()
         self.view: DiT | None = model.view()
         self.label_of = self.view.label_of
         self.whole = held_parameters(self.view)
@@ -139,8 +137,8 @@ class Subject:
         """The part of the model that the method leaves on this rank."""
         view = self.view or self.model.view()
         self.view = None
-        fabric = SilentFabric(Mesh({self.cfg.axis: devices}), rank, torch.device("meta"))
-        self.module.build(view, fabric, self.cfg, self.scheduler)
+        fabric = SilentFabric(self.method.parallel(devices).mesh(), rank, torch.device("meta"))
+        self.method.build(view, fabric, self.cfg)
         if held_parameters(view) == self.whole:
             self.view = view  # as it was, so that the next rank can have it
         return view
@@ -148,10 +146,11 @@ class Subject:
     def measure(self, devices: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """One row a device, and the case's totals; a row and totals that say `skipped` where it cannot be."""
         shape = self.model.shape
-        problem = self.module.check(shape, devices, self.steps, self.cfg)
+        problem = self.method.problem(shape, devices, self.steps, self.cfg)
         if problem:
             skipped = {"status": "skipped", "reason": f"{problem.key}={problem.message}"}
             return [{"rank": None, **skipped}], skipped
+        parallel = self.method.parallel(devices)
         held, layers = [], []
         for rank in range(devices):
             view = self.build(devices, rank)
@@ -160,7 +159,7 @@ class Subject:
         holders = Counter(key for keys in held for key in keys)
         rows = []
         for rank, mine in enumerate(held):
-            forecast = self.module.predict(shape, devices, rank, self.steps, 2, 1, self.cfg)
+            forecast = self.method.predict(shape, parallel, rank, self.steps, 1, 2, self.cfg)
             shared = {key: size for key, size in mine.items() if holders[key] > 1}
             rows.append(
                 {

@@ -33,7 +33,6 @@ from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Devices, Grid, Natural, Patches, Seed, Steps, Warmup
 from pipefusion.core.fabric import Fabric
-from pipefusion.core.mesh import Mesh
 from pipefusion.sim.engine import RankFailed, SimulationError
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.faults import Drop, Faults, Kill
@@ -92,7 +91,8 @@ def grid(cfg: PerturbConfig, model: Model) -> list[PerturbCase]:
                     yield PerturbCase(name, devices, patches, warmup)
 
     def runs(case: PerturbCase) -> bool:
-        return METHODS[case.method].check(model.shape, case.devices, cfg.steps, method_config(case)) is None
+        settings = method_config(case)
+        return METHODS[case.method].problem(model.shape, case.devices, cfg.steps, settings) is None
 
     return [case for name in METHODS for case in points(name) if runs(case)]
 
@@ -118,17 +118,17 @@ class Subject:
         self, case: PerturbCase, faults: Faults, wrap: Callable[[SimFabric], Fabric] = lambda fabric: fabric
     ) -> Tensor:
         """Sample once. `wrap` may put something between the method and its fabric, to plant a bug."""
-        module, cfg = METHODS[case.method], method_config(case)
+        method, cfg = METHODS[case.method], method_config(case)
         scheduler = scheduler_of(self.model, "dpmsolver++", self.steps)
-        world = World(Mesh({cfg.axis: case.devices}), CPU, TopologyConfig(), faults)
+        world = World(method.parallel(case.devices).mesh(), CPU, TopologyConfig(), faults)
         samplers = []
         for fabric in world.fabrics:
             dit = self.template.clone()
-            samplers.append(module.build(dit, wrap(fabric), cfg, scheduler))
+            samplers.append(method.build(dit, wrap(fabric), cfg))
             dit.load(self.tensors, CPU)
 
         def program(fabric: SimFabric) -> Tensor | None:
-            latents = samplers[fabric.rank](self.noise, self.cond)
+            latents = samplers[fabric.rank](self.noise, self.cond, scheduler)
             fabric.close()
             return latents
 

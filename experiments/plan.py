@@ -13,11 +13,10 @@ from torch import Tensor
 from experiments import records
 from experiments.agent import RunFailed
 from experiments.config import RunConfig, prompts_of
-from experiments.methods import METHODS
+from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, scheduler_of
 from experiments.report import RankReport, held_parameters, write_report
 from pipefusion.core.dit import Conditioning, DiT
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.plan import META, Costs, plan_ranks
 
@@ -48,7 +47,8 @@ class Planner:
 
     def plan(self, cfg: RunConfig, model: Model) -> Planned:
         """Predict one run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
-        hardware, module, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
+        hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
+        parallel = parallel_of(cfg)
         assert hardware is not None and cfg.guidance_scale is not None
         key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
         if key not in self.templates:
@@ -56,9 +56,10 @@ class Planner:
         scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
         noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
         ranks = plan_ranks(
-            lambda dit, fabric: module.build(dit, fabric, cfg.method, scheduler),
+            lambda dit, fabric: method.build(dit, fabric, cfg.method),
             self.templates[key],
-            Mesh({cfg.method.axis: cfg.devices}),
+            parallel.mesh(),
+            scheduler,
             noise,
             cond,
             hardware,
@@ -69,13 +70,13 @@ class Planner:
         room = hardware.memory_bytes - hardware.reserved_bytes
         missing = [rank.meter.peak_bytes - room for rank in ranks]
         fits = max(missing) <= 0
-        ready, batch = time.time(), noise.shape[0] * cond.branches
+        ready, images, branches = time.time(), noise.shape[0], cond.branches
         reports = []
         for index, rank in enumerate(ranks):
             seconds = {"compute_s": rank.compute_s, "wait_s": rank.wait_s}
             seconds |= {"idle_s": latency - rank.total_s, "latency_s": latency}
             repeats: list[dict[str, float | None]] = [dict(seconds) if fits else dict.fromkeys(seconds)]
-            forecast = module.predict(shape, cfg.devices, index, cfg.steps, batch, noise.shape[0], cfg.method)
+            forecast = method.predict(shape, parallel, index, cfg.steps, images, branches, cfg.method)
             meter = rank.meter
             extra = {"matmul_flops": meter.matmul_flops, "attention_flops": meter.attention_flops}
             extra |= {"room_bytes": room, "missing_bytes": max(0, missing[index])}

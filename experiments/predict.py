@@ -14,7 +14,7 @@ from experiments.config import CONF, ClusterConfig, RunConfig
 from experiments.environment import provenance
 from experiments.errors import ConfigError
 from experiments.fit import config_of
-from experiments.methods import METHODS
+from experiments.methods import problem_of
 from experiments.plan import Planned, Planner
 from experiments.published import Target, targets, unpredicted
 from experiments.records import write_json
@@ -82,9 +82,10 @@ def prediction(target: Target, planner: Planner) -> dict[str, Any]:
     candidates: list[int | None] = [*target.patches] or [None]
     for patches in candidates:
         method = cfg.method if patches is None else replace(cfg.method, patches=patches)
-        problem = METHODS[target.method].check(model.shape, cfg.devices, cfg.steps, method)
+        one = replace(cfg, method=method)
+        problem = problem_of(model.shape, one)
         if problem is None:
-            tried.append((patches, planner.plan(replace(cfg, method=method), model)))
+            tried.append((patches, planner.plan(one, model)))
         elif patches is None or len(target.patches) == 1:
             reason = f"{problem.key}: {problem.message}"
             return {

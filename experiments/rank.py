@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments import accelerator
 from experiments.config import ModelConfig
-from experiments.methods import METHODS
+from experiments.methods import METHODS, parallel_in
 from experiments.models import Model, open_model, scheduler_of
 from experiments.report import (
     ParameterKey,
@@ -32,7 +32,6 @@ from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.plan import plan_ranks
@@ -65,7 +64,7 @@ def in_group(cfg: dict[str, Any], program: Callable[[torch.device], None]) -> No
 
 def open_fabric(cfg: dict[str, Any], dit: DiT, device: torch.device) -> LocalFabric:
     """The fabric of this rank: all ranks on the method's axis, connected and with the cluster's timeout."""
-    mesh = Mesh({cfg["method"]["axis"]: cfg["devices"]})
+    mesh = parallel_in(cfg).mesh()
     timeout = timedelta(seconds=cfg["cluster"]["timeout_s"])
     return LocalFabric(mesh, device, timeout, distant=bool(dit.shape.skips))
 
@@ -108,7 +107,7 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     accelerator.settle(device, dit.dtype)
     fabric = open_fabric(cfg, dit, device)
     scheduler = scheduler_of(model, cfg["scheduler"], cfg["steps"])
-    sampler = module.build(dit, fabric, method_cfg, scheduler)
+    sampler = module.build(dit, fabric, method_cfg)
     dit.load(model.tensors(), device)
     patient_barrier()()  # parts of ranks and their disks differ
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg["guidance_scale"], device)
@@ -118,7 +117,7 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     for index in range(options["warmup_runs"]):
         if report:
             report(f"warm-up {index + 1} of {options['warmup_runs']}")
-        timed(sampler, noise, cond, fabric)
+        timed(sampler, noise, cond, scheduler, fabric)
     peak_bytes = None
     if options["memory"]:
         if report:
@@ -126,17 +125,16 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
         peak_bytes = peak_of(model, cfg, fabric.rank, noise, cond, device, dit)
     cuda_peaks = {}
     if options["memory"]:
-        cuda_peaks = accelerator.cuda_peaks(partial(timed, sampler, noise, cond, fabric), device)
+        cuda_peaks = accelerator.cuda_peaks(partial(timed, sampler, noise, cond, scheduler, fabric), device)
     repeats = []
     for index in range(options["repeats"]):
         if report:
             report(f"repeat {index + 1} of {options['repeats']}")
-        latents, seconds = timed(sampler, noise, cond, fabric)
+        latents, seconds = timed(sampler, noise, cond, scheduler, fabric)
         repeats.append(seconds)
 
     if fabric.rank == 0 and latents is not None:
         write_latents(run_dir, latents)
-    batch, images = noise.shape[0] * cond.branches, noise.shape[0]
     predicted_peak = None
     if options["memory"]:
         predicted_peak = predicted_peaks(model, cfg, noise, cond)[fabric.rank]
@@ -146,7 +144,13 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
         ledger=fabric.ledger,
         repeats=repeats,
         forecast=module.predict(
-            dit.shape, cfg["devices"], fabric.rank, cfg["steps"], batch, images, method_cfg
+            dit.shape,
+            parallel_in(cfg),
+            fabric.rank,
+            cfg["steps"],
+            noise.shape[0],
+            cond.branches,
+            method_cfg,
         ),
         ready_unix_s=ready_unix_s,
         peak_bytes=peak_bytes,
@@ -172,7 +176,7 @@ def as_inputs(tensors: dict[str, Tensor], guidance_scale: float) -> tuple[Tensor
 
 
 def timed(
-    sampler: Sampler, noise: Tensor, cond: Conditioning, fabric: LocalFabric
+    sampler: Sampler, noise: Tensor, cond: Conditioning, scheduler: Any, fabric: LocalFabric
 ) -> tuple[Tensor | None, dict[str, float]]:
     """One image batch from a common start to the end of the slowest rank; seconds of this rank by kind.
 
@@ -182,7 +186,7 @@ def timed(
     dist.barrier()
     fabric.clear()
     start = time.perf_counter()
-    latents = sampler(noise, cond)
+    latents = sampler(noise, cond, scheduler)
     stop = fabric.clock.mark()
     synchronise(fabric.device)
     done = time.perf_counter()
@@ -215,8 +219,8 @@ def peak_of(
     """High-water mark of the tensor bytes of this rank's program, run alone on `device` with tensors of `loaded`."""
     module, method_cfg, scheduler = memory_run(model, cfg)
     dit = model.view()
-    fabric = SilentFabric(Mesh({method_cfg.axis: cfg["devices"]}), rank, device)
-    sampler = module.build(dit, fabric, method_cfg, scheduler)
+    fabric = SilentFabric(parallel_in(cfg).mesh(), rank, device)
+    sampler = module.build(dit, fabric, method_cfg)
     dit.adopt(loaded)  # the tensors that are held already: a second copy might not fit
     return sampling_peak(sampler, dit.model, scheduler, noise.to(device), cond.to(device))
 
@@ -225,9 +229,10 @@ def predicted_peaks(model: Model, cfg: dict[str, Any], noise: Tensor, cond: Cond
     """What `peak_of` will be on every rank, of sizes alone."""
     module, method_cfg, scheduler = memory_run(model, cfg)
     ranks = plan_ranks(
-        lambda dit, fabric: module.build(dit, fabric, method_cfg, scheduler),
+        lambda dit, fabric: module.build(dit, fabric, method_cfg),
         model.view(),
-        Mesh({method_cfg.axis: cfg["devices"]}),
+        parallel_in(cfg).mesh(),
+        scheduler,
         noise,
         cond,
     )

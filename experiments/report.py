@@ -15,9 +15,9 @@ import pandas as pd
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipefusion.core.predict import Prediction
 from pipefusion.core.dit import DiT, parameter_parts
 from pipefusion.core.ledger import Entry, Ledger, Span
+from pipefusion.core.predict import Prediction
 
 ParameterKey = tuple[str, Any]
 """A parameter's name and the slice of it that is held, if not all of it."""

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from experiments.config import RunConfig, as_dict
-from experiments.methods import METHODS
+from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, scheduler_of
 from experiments.rank import choose_device, peak_of, predicted_peaks, progress, read_inputs
 from experiments.report import RankReport, held_parameters, write_latents, write_report
 from pipefusion.core.dit import Conditioning, DiT, Sampler
-from pipefusion.core.mesh import Mesh
 from pipefusion.sim.clock import MeasuredClock
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.world import World
@@ -48,10 +47,11 @@ def sample_once(
     All ranks are on the one device that `cluster.device` names. Raises `RankFailed` and `SimulationError`.
     """
     device = choose_device(cfg.cluster.device)
-    world = World(Mesh({cfg.method.axis: cfg.devices}), device, cfg.cluster.topology)
+    world = World(parallel_of(cfg).mesh(), device, cfg.cluster.topology)
     samplers = built(cfg, model, world, tensors or model.tensors())[1]
+    scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
     noise, cond = noise.to(device), cond.to(device)
-    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond))[0]
+    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
     assert isinstance(latents, Tensor)
     return latents.cpu()
 
@@ -60,19 +60,19 @@ def built(
     cfg: RunConfig, model: Model, world: World, tensors: Callable[..., Tensor]
 ) -> tuple[list[DiT], list[Sampler]]:
     """The view and the sampler of each rank; what several ranks hold is there once."""
-    module, scheduler = METHODS[cfg.method.name], scheduler_of(model, cfg.scheduler, cfg.steps)
+    method = METHODS[cfg.method.name]
     shared, template = cache(tensors), model.view()
     dits, samplers = [template.clone() for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
-        samplers.append(module.build(dit, fabric, cfg.method, scheduler))
+        samplers.append(method.build(dit, fabric, cfg.method))
         dit.load(shared, fabric.device)
     return dits, samplers
 
 
 def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     config, options = as_dict(cfg), cfg.measure
-    module = METHODS[cfg.method.name]
-    mesh = Mesh({cfg.method.axis: cfg.devices})
+    method, parallel = METHODS[cfg.method.name], parallel_of(cfg)
+    mesh, scheduler = parallel.mesh(), scheduler_of(model, cfg.scheduler, cfg.steps)
     # CPU seconds of one thread are not stretched by other processes; with more threads only the wall clock sees all.
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
     clocks = [MeasuredClock(now) for _ in range(mesh.size)]
@@ -84,7 +84,7 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     tell = progress(run_dir, world.fabrics[0], config)
 
     def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
-        latents = samplers[fabric.rank](noise, cond)
+        latents = samplers[fabric.rank](noise, cond, scheduler)
         return latents, fabric.close()
 
     for index in range(options.warmup_runs):
@@ -104,14 +104,15 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     assert latents is not None
     write_latents(run_dir, latents)
     held = [set(held_parameters(dit)) for dit in dits]
-    batch, images = noise.shape[0] * cond.branches, noise.shape[0]
     predicted = predicted_peaks(model, config, noise, cond) if options.memory else []
     for rank, (dit, fabric) in enumerate(zip(dits, world.fabrics, strict=True)):
         peaks: tuple[int | None, int | None] = (None, None)
         if options.memory:
             tell(f"memory of rank {rank}")
             peaks = peak_of(model, config, rank, noise, cond, CPU, dit), predicted[rank]
-        forecast = module.predict(dit.shape, cfg.devices, rank, cfg.steps, batch, images, cfg.method)
+        forecast = method.predict(
+            dit.shape, parallel, rank, cfg.steps, noise.shape[0], cond.branches, cfg.method
+        )
         report = RankReport(rank, dit, fabric.ledger, repeats[rank], forecast, ready, *peaks)
         others: set[Any] = set().union(*(keys for other, keys in enumerate(held) if other != rank))
         write_report(run_dir, report, others, options.ledger)

@@ -29,6 +29,7 @@ from experiments.records import write_json
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Devices, Gain, Grid, Patches, Warmup
+from pipefusion.core.parallel import Parallel
 
 
 @dataclass
@@ -135,7 +136,7 @@ def counted(name: str, cfg: RunConfig) -> dict[str, Any]:
 
     def sent(text: str, steps: int) -> int:
         method = method_of(options, text, patches=devices)
-        return pipefusion.predict(shape, devices, 0, steps, batch, 1, method).sent_bytes
+        return pipefusion.predict(shape, Parallel(pipe=devices), 0, steps, 1, batch, method).sent_bytes
 
     steady = {text: sent(text, 9) - sent(text, 8) for text in pipefusion.TEXTS}
     image = shape.tokens * shape.hidden * batch * shape.itemsize

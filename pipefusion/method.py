@@ -16,12 +16,14 @@ from typing import Annotated, Any
 
 from pipefusion.core.checks import degrees_fit, one_of, splits, within
 from pipefusion.core.denoise import assemble
-from pipefusion.core.dit import DiT, Problem, Sampler
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Natural, Patches, Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.kv import rotating, stale
 from pipefusion.core.parallel import Parallel
-from pipefusion.core.predict import Prediction, predict as bytes_of
+from pipefusion.core.predict import Prediction
+from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.problem import Problem
 from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
 

@@ -21,6 +21,7 @@ from pipefusion.core.dit import Conditioning, DiT, parameter_parts
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
+from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.hardware import DeviceConfig
@@ -57,6 +58,7 @@ class Case:
     architecture: dict[str, Any] = field(default_factory=dict)
     model: str = "pixart"
     gain: float = 1.0
+    parallel: Parallel = field(default_factory=Parallel)
     peak: bool = False
 
     def but(self, **changes: Any) -> Case:
@@ -136,25 +138,29 @@ def scheduler_of(case: Case, model: Model) -> Any:
     return models.scheduler_of(model, case.scheduler, case.steps)
 
 
+def degrees_in(case: Case, devices: int) -> Parallel:
+    """All degrees of the case on so many ranks."""
+    return METHODS[case.name].parallel(devices, case.parallel)
+
+
 def sample(case: Case) -> Result:
     """Run a case on this rank of the running process group, twice: buffers must not survive an image."""
-    model, module, n = model_of(case), METHODS[case.name], dist.get_world_size()
+    model, module, parallel = model_of(case), METHODS[case.name], degrees_in(case, dist.get_world_size())
     cfg = module.Config(**case.method)
-    problem = module.check(model.shape, n, case.steps, cfg)
+    problem = module.check(model.shape, parallel, case.steps, cfg)
     assert problem is None, problem
     noise, cond = inputs(case, model)
-    mesh, tensors = Mesh({cfg.axis: n}), weights_of(case)
+    mesh, tensors = parallel.mesh(), weights_of(case)
     fabric = LocalFabric(mesh, torch.device("cpu"))
     dit = view_of(case)
     scheduler = scheduler_of(case, model)
-    sampler = module.build(dit, fabric, cfg, scheduler)
+    sampler = module.build(dit, fabric, cfg)
     dit.load(tensors, torch.device("cpu"))
-    first = sampler(noise, cond)
+    first = sampler(noise, cond, scheduler)
     fabric.clear()
-    latents = sampler(noise, cond)
+    latents = sampler(noise, cond, scheduler)
     fabric.close()
     assert latents is None or torch.equal(latents, first), "something survived from one image to the next"
-    batch = case.images * cond.branches
     ledger = fabric.ledger
     return Result(
         latents=latents if fabric.rank == 0 else None,
@@ -167,11 +173,13 @@ def sample(case: Case) -> Result:
             "sent_bytes": ledger.sent_bytes,
             "recv_bytes": ledger.recv_bytes,
         },
-        predicted=asdict(module.predict(model.shape, n, fabric.rank, case.steps, batch, case.images, cfg)),
+        predicted=asdict(
+            module.predict(model.shape, parallel, fabric.rank, case.steps, case.images, cond.branches, cfg)
+        ),
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
         peak_bytes=peak_of(case, model, mesh, fabric.rank) if case.peak else 0,
-        predicted_peak_bytes=planned(case, n)[fabric.rank].meter.peak_bytes if case.peak else 0,
+        predicted_peak_bytes=planned(case, parallel.world)[fabric.rank].meter.peak_bytes if case.peak else 0,
     )
 
 
@@ -179,7 +187,7 @@ def peak_of(case: Case, model: Model, mesh: Mesh, rank: int) -> int:
     """Peak bytes of a rank's program run alone."""
     module, dit, scheduler = METHODS[case.name], view_of(case), scheduler_of(case, model)
     fabric = SilentFabric(mesh, rank, torch.device("cpu"))
-    sampler = module.build(dit, fabric, module.Config(**case.method), scheduler)
+    sampler = module.build(dit, fabric, module.Config(**case.method))
     dit.load(weights_of(case), fabric.device)
     return sampling_peak(sampler, dit.model, scheduler, *inputs(case, model))
 
@@ -191,9 +199,10 @@ def planned(
     model, module = model_of(case), METHODS[case.name]
     cfg, scheduler = module.Config(**case.method), scheduler_of(case, model)
     return plan_ranks(
-        lambda dit, fabric: module.build(dit, fabric, cfg, scheduler),
+        lambda dit, fabric: module.build(dit, fabric, cfg),
         view_of(case),
-        Mesh({cfg.axis: devices}),
+        degrees_in(case, devices).mesh(),
+        scheduler,
         *inputs(case, model),
         device,
         **options,

@@ -34,7 +34,8 @@ from experiments.models import FACTS, VIEWS, Model, choose_scheduler, louder, op
 from experiments.weights import check_weights
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
-from pipefusion.core.dit import DiT, Problem
+from pipefusion.core.dit import DiT
+from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.split import split_rows
 

@@ -92,7 +92,8 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
         dit = model.view()
         settle(device, dit.dtype)
         fabric = open_fabric(config, dit, device)
-        sampler = module.build(dit, fabric, method, scheduler_of(model, run.scheduler, run.steps))
+        sampler = module.build(dit, fabric, method)
+        scheduler = scheduler_of(model, run.scheduler, run.steps)
         dit.load(model.tensors(), device)
         path, encode = Path(run_dir) / "inputs.safetensors", stored(Path(texts)) if texts else None
         wait_for_all = patient_barrier()
@@ -103,7 +104,7 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
                 write_inputs(path, make_inputs(one, model, encode))
             wait_for_all()
             fabric.clear()
-            latents = sampler(*read_inputs(path, config["guidance_scale"], device))
+            latents = sampler(*read_inputs(path, config["guidance_scale"], device), scheduler)
             fabric.close()
             if fabric.rank == 0:
                 assert latents is not None

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from experiments.methods import METHODS
-from pipefusion.core.dit import Conditioning, DiT, Problem
-from pipefusion.core.mesh import Mesh
+from pipefusion.core.dit import Conditioning, DiT
+from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.world import World
@@ -37,8 +37,7 @@ class Setting:
 
     def problem(self, shape: DiTShape, steps: int) -> Problem | None:
         """What keeps it from running."""
-        problem: Problem | None = METHODS[self.method].check(shape, self.devices, steps, self.config())
-        return problem
+        return METHODS[self.method].problem(shape, self.devices, steps, self.config())
 
     def columns(self) -> dict[str, Any]:
         """The first columns of every row that is about it."""
@@ -76,14 +75,15 @@ def simulate(
     `view_of(rank)` and `scheduler_of(rank)` are what each rank is built on, wrapped or not; without `tensors` no
     weights are loaded. To be called in inference mode. Raises `RankFailed` and `SimulationError`.
     """
-    method, module = setting.config(), METHODS[setting.method]
-    world = World(Mesh({method.axis: setting.devices}), CPU, TopologyConfig())
-    samplers = []
+    method = METHODS[setting.method]
+    world = World(method.parallel(setting.devices).mesh(), CPU, TopologyConfig())
+    samplers, schedulers = [], []
     for fabric in world.fabrics:
         dit: DiT = view_of(fabric.rank)
-        samplers.append(module.build(dit, fabric, method, scheduler_of(fabric.rank)))
+        samplers.append(method.build(dit, fabric, setting.config()))
+        schedulers.append(scheduler_of(fabric.rank))
         if tensors is not None:
             dit.load(tensors, CPU)
-    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond))[0]
+    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, schedulers[fabric.rank]))[0]
     assert isinstance(latents, Tensor)
     return latents

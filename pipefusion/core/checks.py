@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from pipefusion.core.dit import Problem
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import SPLITS, Split
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,13 @@ from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import gathered
+
+
+def attend_to_bands(q: Tensor, k: Tensor, v: Tensor, prefix: int, bands: Sequence[Tensor]) -> Tensor:
+    """Attention to the own prompt, the first `prefix` tokens of k, v, and to K, V of bands [2, b, t, H, d]."""
+    whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, H, d]
+    whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
+    return full(q, whole_k, whole_v)
 
 
 def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
@@ -39,10 +48,7 @@ def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
                 fabric.all_gather(buffer, mine, axis="patch", at=at)
             else:
                 buffer[place.index].copy_(mine)
-            bands = buffer.unbind()  # n times [2, b, t, h, d]
-            whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, h, d]
-            whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
-            out = full(q, whole_k, whole_v)
+            out = attend_to_bands(q, k, v, prefix, buffer.unbind())
             if exchange and n > 1 and warmup <= step < steps - 1:  # nobody would see what the last step sends
                 arriving[layer] = fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
             return out

@@ -189,14 +189,6 @@ The scheduler has its timesteps set and is not changed.
 """
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Why a method cannot run a configuration: the key at fault and one sentence with what is allowed."""
-
-    key: str
-    message: str
-
-
 class Skips(Protocol):
     """Long skip connections of one job, wherever their ends are."""
 

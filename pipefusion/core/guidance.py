@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.fabric import Fabric

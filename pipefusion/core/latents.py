@@ -50,7 +50,7 @@ class Latents:
         at = Where(step=steps)
         lines = [own]
         for axis in ("ulysses", "ring", "patch"):  # innermost first: the order of `layout.bands`
-            lines = [part for part in gather(self.fabric, torch.stack(lines), axis, at).flatten(0, 1)]
+            lines = list(gather(self.fabric, torch.stack(lines), axis, at).flatten(0, 1))
         whole = self.layout.grid.join_latents(self.layout.bands, lines) if len(lines) > 1 else lines[0]
         return gather(self.fabric, whole, "data", at).flatten(0, 1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.grid import Band, TokenGrid, strips
@@ -42,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Layout:
-    """`stages` of layers, of which this rank has number `stage`; `patches` of token rows, of which `shares` are its own.
+    """`stages` of layers, of which this rank has number `stage`; and a share of each of the `patches` of token rows.
 
     `bands` are the rows of every rank that holds a part of the image, in the order of the axes patch, ring, ulysses.
     """
@@ -82,8 +83,8 @@ class Layout:
 
     def jobs(self, steps: int, warmup: int) -> list[Job]:
         """W synchronous steps on all patches at once, then S - W steps patch by patch: every stage's order."""
-        count, cols = len(self.patches), self.grid.cols
-        starts = [sum(map(len, self.shares[:m])) * cols for m in range(count + 1)]
+        count = len(self.patches)
+        starts = [rows * self.grid.cols for rows in accumulate(map(len, self.shares), initial=0)]
         whole = strips(self.shares)
         found = []
         for step in range(steps):
@@ -96,21 +97,19 @@ class Layout:
         return found
 
     def slots(self, job: Job, lanes: int) -> list[slice]:
-        """Where the tokens of a job go in a buffer that has patch after patch, when they come from `lanes` ranks in turn.
+        """Where the tokens of a job, from `lanes` ranks in turn, go in a buffer that has patch after patch.
 
         The buffer holds what these ranks have together: a fraction of each patch where they are not all.
         """
-        found: list[slice] = []
-        for lane in range(lanes):
-            for m in job.patches:
-                size = len(self.shares[m]) * self.grid.cols
-                base = sum(map(len, self.shares[:m])) * self.grid.cols * lanes
-                start = base + lane * size
-                if found and found[-1].stop == start:
-                    found[-1] = slice(found[-1].start, start + size)
-                else:
-                    found.append(slice(start, start + size))
-        return found
+        if lanes == 1 or len(job.patches) == 1:
+            return [slice(job.own.start * lanes, job.own.stop * lanes)]
+        sizes = [len(share) * self.grid.cols for share in self.shares]
+        starts = [start * lanes for start in accumulate(sizes, initial=0)]
+        return [
+            slice(starts[m] + lane * sizes[m], starts[m] + (lane + 1) * sizes[m])
+            for lane in range(lanes)
+            for m in job.patches
+        ]
 
 
 def make_layout(
@@ -121,7 +120,9 @@ def make_layout(
     lanes, lane = ring.size * ulysses.size, ring.index * ulysses.size + ulysses.index
     rows = split_rows(range(shape.token_rows), band.size, lanes)
     if len({len(part) for part in rows}) > 1:
-        raise ValueError(f"{shape.token_rows} token rows cannot be shared evenly by {band.size * lanes} ranks")
+        raise ValueError(
+            f"{shape.token_rows} token rows cannot be shared evenly by {band.size * lanes} ranks"
+        )
     cuts = [split_rows(part, patches, lanes) for part in rows]
     shares = [[[split_rows(patch, lanes)[s] for patch in parts] for s in range(lanes)] for parts in cuts]
     return Layout(

@@ -57,5 +57,5 @@ def sampling_peak(
     """Peak bytes of one call of a rank's sampler: parameters, inputs, buffers and activations."""
     held = [*model.parameters(), *model.buffers(), noise, *cond.tensors]
     with PeakTracker(held, scheduler_tensors(scheduler)) as tracker:
-        sampler(noise, cond)
+        sampler(noise, cond, scheduler)
     return tracker.peak_bytes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from pipefusion.core.dit import Problem
+from pipefusion.core.domain import Devices
 from pipefusion.core.mesh import Mesh
+from pipefusion.core.problem import Problem
 
 
 @dataclass
@@ -16,13 +17,13 @@ class Parallel:
     rows for all layers (displaced), `ring` and `ulysses` the tokens of a job, `tensor` heads and MLP columns.
     """
 
-    data: int = 1
-    cfg: int = 1
-    pipe: int = 1
-    patch: int = 1
-    ring: int = 1
-    ulysses: int = 1
-    tensor: int = 1
+    data: Devices = 1
+    cfg: Devices = 1
+    pipe: Devices = 1
+    patch: Devices = 1
+    ring: Devices = 1
+    ulysses: Devices = 1
+    tensor: Devices = 1
 
     @property
     def world(self) -> int:
@@ -59,16 +60,14 @@ def degrees(own: str | None, given: Parallel, devices: int) -> Parallel | Proble
     if own is None:
         if given.world == devices:
             return given
-        return Problem(
-            "devices", f"{devices} is not the product of {given}; allowed: devices={given.world}"
-        )
+        return Problem("devices", f"{devices} is not the product of {given}; allowed: devices={given.world}")
     others = given.world // getattr(given, own)
     if devices % others:
         product = replace(given, **{own: 1})
-        return Problem(
-            "devices", f"{devices} cannot hold {product}; allowed: multiples of {others}"
-        )
+        return Problem("devices", f"{devices} cannot hold {product}; allowed: multiples of {others}")
     left = devices // others
     if getattr(given, own) not in (1, left):
-        return Problem(f"parallel.{own}", f"{getattr(given, own)} is not what devices={devices} leaves; allowed: {left}")
+        return Problem(
+            f"parallel.{own}", f"{getattr(given, own)} is not what devices={devices} leaves; allowed: {left}"
+        )
     return replace(given, **{own: left})

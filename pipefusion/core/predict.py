@@ -145,7 +145,7 @@ def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
 
 
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
-    """Hidden states of every job to the next stage, the new latents from the last to the first, long skips straight on."""
+    """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
     layout, shape, steps = size.layout, size.shape, jobs[-1].step + 1
     texts = sum(not first_patch or job.patches.start == 0 for job in jobs) * shape.joint_tokens * size.hidden
     image, latents = sum(job.tokens for job in jobs) * size.hidden, steps * size.latent
@@ -181,7 +181,9 @@ def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
     n, layers = size.parallel.ring, len(size.layout.layers)
     if n == 1:
         return 0, 0, 0
-    lane = 2 * size.parallel.ulysses * size.inner  # K, V of one of this rank's tokens and its Ulysses neighbours'
+    lane = (
+        2 * size.parallel.ulysses * size.inner
+    )  # K, V of one of this rank's tokens and its Ulysses neighbours'
     if buffer == "rotating":
         whole = size.layout.tokens * lane
         sent = len(jobs) * layers * (n - 1) * whole

@@ -47,6 +47,7 @@ def plan_ranks(
     build: Callable[[Any, SimFabric], Sampler],
     template: DiT,
     mesh: Mesh,
+    scheduler: Any,
     noise: Tensor,
     cond: Conditioning,
     device: DeviceConfig | None = None,
@@ -70,7 +71,7 @@ def plan_ranks(
         dits.append(dit)
 
     def program(fabric: SimFabric) -> tuple[float, float, float]:
-        samplers[fabric.rank](noise, cond)
+        samplers[fabric.rank](noise, cond, scheduler)
         return fabric.close()
 
     running = MetaMode(lambda: meters[world.engine.current], costs.calls)

@@ -50,7 +50,7 @@ def serial(ranks: dict[int, Ranks]):
 
 def run(ranks: dict[int, Ranks], devices: int, case: Case) -> list[Result]:
     module, shape = METHODS[case.name], model_of(case).shape
-    problem = module.check(shape, devices, case.steps, module.Config(**case.method))
+    problem = module.problem(shape, devices, case.steps, module.Config(**case.method), case.parallel)
     if problem:
         pytest.skip(f"{problem.key}: {problem.message}")
     return ranks[devices].run(sample, case)

@@ -16,7 +16,7 @@ from pipefusion.core.shape import BlockShape, DiTShape
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, inputs, model_of, sample, scheduler_of, view_of, weights_of
+from tests.cases import Case, degrees_in, inputs, model_of, sample, scheduler_of, view_of, weights_of
 from tests.ranks import Ranks
 
 COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
@@ -35,16 +35,16 @@ def simulated(case: Case, devices: int):
     model, module = model_of(case), METHODS[case.name]
     cfg = module.Config(**case.method)
     noise, cond = inputs(case, model)
-    world = World(Mesh({cfg.axis: devices}), torch.device("cpu"), TopologyConfig())
+    world = World(degrees_in(case, devices).mesh(), torch.device("cpu"), TopologyConfig())
     template, tensors = view_of(case), weights_of(case)
     dits = [template.clone() for _ in world.fabrics]
-    samplers = []
+    samplers, scheduler = [], scheduler_of(case, model)
     for dit, fabric in zip(dits, world.fabrics, strict=True):
-        samplers.append(module.build(dit, fabric, cfg, scheduler_of(case, model)))
+        samplers.append(module.build(dit, fabric, cfg))
         dit.load(tensors, torch.device("cpu"))
 
     def program(fabric):
-        latents = samplers[fabric.rank](noise, cond)
+        latents = samplers[fabric.rank](noise, cond, scheduler)
         return latents, fabric.close()
 
     with torch.inference_mode():
@@ -129,13 +129,13 @@ def ideal_pipeline(devices: int, patches: int, steps: int) -> tuple[World, list[
     scheduler = make_scheduler("FlowMatchEulerDiscreteScheduler", {}, steps)
     cfg = METHODS["pipefusion"].Config(patches=patches, warmup=0)
     samplers = [
-        METHODS["pipefusion"].build(OneSecond(devices, patches, clock), fabric, cfg, scheduler)
+        METHODS["pipefusion"].build(OneSecond(devices, patches, clock), fabric, cfg)
         for clock, fabric in zip(clocks, world.fabrics, strict=True)
     ]
     cond = Conditioning({})
 
     def program(fabric):
-        samplers[fabric.rank](torch.zeros(1, 1, patches, 1), cond)
+        samplers[fabric.rank](torch.zeros(1, 1, patches, 1), cond, scheduler)
         return fabric.close()[2]
 
     return world, world.run(program)

@@ -15,7 +15,6 @@ from torch import Tensor
 from experiments.methods import METHODS
 from experiments.models import FACTS, choose_scheduler
 from pipefusion.core.kv import StaleKV
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.split import split_rows
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.network import TopologyConfig
@@ -156,15 +155,15 @@ def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:
     model, module = model_of(case), METHODS[case.name]
     cfg = module.Config(**case.method)
     noise, cond = inputs(case, model)
-    world = World(Mesh({cfg.axis: devices}), CPU, TopologyConfig())
+    world = World(module.parallel(devices).mesh(), CPU, TopologyConfig())
     samplers = []
     for fabric in world.fabrics:
         dit = model.view()
-        samplers.append(module.build(dit, fabric, cfg, scheduler_of(case, model)))
+        samplers.append(module.build(dit, fabric, cfg))
         dit.load(weights_of(case), CPU)
 
     def program(fabric: SimFabric) -> Tensor | None:
-        latents = samplers[fabric.rank](noise, cond)
+        latents = samplers[fabric.rank](noise, cond, scheduler_of(case, model))
         fabric.close()
         return latents
 

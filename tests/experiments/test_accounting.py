@@ -23,7 +23,6 @@ from experiments.params import model_config
 from experiments.plan import Planner, empty_inputs
 from experiments.rank import predicted_peaks
 from pipefusion.core.memory import sampling_peak
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from tests.experiments.runs import command
 
@@ -75,9 +74,9 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
             for step in range(getattr(settings, "warmup", 0), 8):
                 entries = [entry for entry in report.ledger.entries if entry.at.step == step]
                 assert row[f"step_{kind}"] == sum(getattr(entry, kind) for entry in entries)
-        fabric = SilentFabric(Mesh({settings.axis: devices}), row["rank"], torch.device("meta"))
+        fabric = SilentFabric(module.parallel(devices).mesh(), row["rank"], torch.device("meta"))
         dit, scheduler = model.view(), scheduler_of(model, longer.scheduler, longer.steps)
-        sampler = module.build(dit, fabric, settings, scheduler)
+        sampler = module.build(dit, fabric, settings)
         with torch.inference_mode():
             alone = sampling_peak(sampler, dit.model, scheduler, noise, cond)
         assert row["peak_bytes"] == report.peak_bytes == peaks[row["rank"]] == alone

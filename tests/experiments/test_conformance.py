@@ -18,7 +18,8 @@ from experiments.conformance.report import EXPLAINS, NOT_SEEN, Judgement, judge,
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
 from pipefusion.core import pipeline
-from pipefusion.core.jobs import make_jobs
+from pipefusion.core.layout import make_layout
+from pipefusion.core.mesh import Axis
 from pipefusion.core.sampler import guide
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
@@ -187,7 +188,8 @@ def with_hidden(case: Case, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tenso
     latents = simulated(case, devices=1)
     monkeypatch.undo()
     shape = model_of(case).shape
-    jobs = make_jobs(case.steps, case.method["warmup"], split_rows(shape.token_rows, case.method["patches"]))
+    layout = make_layout(shape, lambda name: Axis(name, 0, (0,)), case.method["patches"])
+    jobs = layout.jobs(case.steps, case.method["warmup"])
     names = [
         f"step{job.step}.{'whole' if len(job.patches) > 1 else f'patch{job.patches.start}'}.layer{layer}"
         for job in jobs

@@ -188,7 +188,7 @@ def test_every_target_can_be_run_by_its_method(found: dict[str, Target]) -> None
         for patches in one.patches or [None]:
             more = {} if patches is None else {"patches": patches, "split": one.split}
             method = module.Config(**keys, **more)
-            assert module.check(shapes[key], one.devices, one.steps, method) is None, one.row_id
+            assert module.problem(shapes[key], one.devices, one.steps, method) is None, one.row_id
 
 
 def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:

@@ -26,8 +26,11 @@ def test_lines_of_an_axis_partition_the_ranks(sizes):
         )
 
 
-def test_unknown_axis_and_empty_axis_are_refused():
-    with pytest.raises(KeyError, match="it has pipe"):
-        Mesh({"pipe": 2}).axis("tensor", 0)
+def test_an_axis_that_the_mesh_does_not_have_is_the_rank_alone():
+    axis = Mesh({"pipe": 2}).axis("tensor", 1)
+    assert (axis.index, axis.size, axis.ranks) == (0, 1, (1,))
+
+
+def test_empty_axis_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Mesh({"pipe": 0})

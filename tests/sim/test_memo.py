@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.tensor import Config, Progress, shard
 from experiments.methods import METHODS
 from pipefusion.core.closed_forms import layer_flops
 from pipefusion.core.dit import parameter_parts
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
+from pipefusion.core.tensor import shard
 from pipefusion.sim.plan import META, Costs
 from tests.cases import model_of, planned
 from tests.sim.test_plan_world import DEVICE, case_of
@@ -21,7 +21,7 @@ def test_clones_share_tensors_and_nothing_else():
     parts = dict(parameter_parts(template))
     kept, sharded, untouched = (template.clone() for _ in range(3))
     kept.keep(range(2, 4), embed=False, unembed=False)
-    shard(sharded, SilentFabric(Mesh({"tensor": 3}), 1, META), Config(), Progress())
+    shard(sharded, SilentFabric(Mesh({"tensor": 3}), 1, META))
     assert set(parameter_parts(kept)) == {"block 2", "block 3", "conditioning"}
     assert 0 < parameter_parts(sharded)["block 0"] < parts["block 0"]
     assert sharded.shards and not template.shards and not kept.shards

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from experiments.methods import METHODS
 from pipefusion.core.memory import sampling_peak
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
@@ -73,7 +72,7 @@ def test_peak_is_that_of_the_program_run_alone(name, family, devices):
     noise, cond = inputs(case, model)
     for rank, counted in enumerate(ranks):
         dit, scheduler = view_of(case), scheduler_of(case, model)
-        sampler = module.build(dit, SilentFabric(Mesh({cfg.axis: devices}), rank, META), cfg, scheduler)
+        sampler = module.build(dit, SilentFabric(module.parallel(devices).mesh(), rank, META), cfg)
         with torch.inference_mode():
             want = sampling_peak(sampler, dit.model, scheduler, noise.to(META), cond.to(META))
         assert counted.meter.peak_bytes == want
