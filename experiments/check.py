@@ -6,9 +6,11 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments import directory
 from experiments.config import LatencyConfig, RunConfig, prompts_of
 from experiments.errors import ConfigError, check_known, check_least, first_line, lookup, nearest
 
@@ -222,8 +224,11 @@ def check_gpus(cfg: RunConfig) -> ConfigError | None:
     return ConfigError("devices", f"{text}; allowed: a GPU for each rank, or cluster.device=cpu")
 
 
-def check_output(run_dir: Path, key: str) -> None:
-    """Whether the run directory can be made and written to. Raises ConfigError; leaves nothing behind."""
+def check_output(run_dir: Path, key: str, measure: str, writes: Sequence[str]) -> None:
+    """Whether the run directory can be made and written to, and nothing would be lost there.
+
+    Raises ConfigError; leaves nothing behind.
+    """
     there = run_dir.absolute()
     while not there.exists():
         there = there.parent
@@ -235,6 +240,7 @@ def check_output(run_dir: Path, key: str) -> None:
         raise ConfigError(
             key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path"
         ) from None
+    directory.check(run_dir, measure, writes, key)
 
 
 def check_world(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
