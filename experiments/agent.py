@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,7 +87,8 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: in
     except (SignalException, KeyboardInterrupt) as error:
         raise interrupted(error) from None
     except ChildFailedError as error:
-        keep_outputs(logs)
+        with suppress(OSError):  # a full disk, say: the cause is what matters
+            keep_outputs(logs)
         raise cause(error) from None
     else:
         shutil.rmtree(logs, ignore_errors=True)

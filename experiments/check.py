@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments import directory
 from experiments.config import LatencyConfig, RunConfig, prompts_of
 from experiments.errors import ConfigError, check_domains, check_known, first_line, lookup, nearest
 
@@ -204,8 +206,11 @@ def check_gpus(cfg: RunConfig) -> ConfigError | None:
     return ConfigError("devices", f"{text}; allowed: a GPU for each rank, or cluster.device=cpu")
 
 
-def check_output(run_dir: Path, key: str) -> None:
-    """Whether the run directory can be made and written to. Raises ConfigError; leaves nothing behind."""
+def check_output(run_dir: Path, key: str, measure: str, writes: Sequence[str]) -> None:
+    """Whether the run directory can be made and written to, and nothing would be lost there.
+
+    Raises ConfigError; leaves nothing behind.
+    """
     there = run_dir.absolute()
     while not there.exists():
         there = there.parent
@@ -217,6 +222,7 @@ def check_output(run_dir: Path, key: str) -> None:
         raise ConfigError(
             key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path"
         ) from None
+    directory.check(run_dir, measure, writes, key)
 
 
 def check_clock(cfg: RunConfig) -> None:

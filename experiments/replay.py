@@ -21,6 +21,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from analysis.record import load_run
 from experiments.difference import NotFinite, largest_difference
 from experiments.stock_calls import predict
 
@@ -53,7 +54,7 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
 def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     """Latents as the stock model gives them and as the run stored them, both [B, C, H, W] float32."""
     run_dir = Path(run_dir)
-    record = json.loads((run_dir / "run.json").read_text())
+    record = load_run(run_dir)
     cfg = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]
     inputs = load_file(run_dir / "inputs.safetensors")
     model = build_model(cfg, record.get("weights"))
@@ -96,7 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         print(f"error: {run_dir} is no run directory: it has no {missing[0]}", file=sys.stderr)
         return 2
-    record = json.loads((run_dir / "run.json").read_text())
+    try:
+        record = load_run(run_dir)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if record["status"] != "ok":
         print(f"error: nothing to replay: the run {record['status']}: {record['reason']}", file=sys.stderr)
         return 2
