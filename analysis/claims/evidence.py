@@ -92,8 +92,7 @@ class Evidence:
 
     def prediction(self, row_id: str) -> dict[Any, Any]:
         """All that is known of the prediction of a published row."""
-        (row,) = self.predictions.loc[[row_id]].to_dict("records")
-        return row
+        return self.predictions.loc[row_id].to_dict()
 
     def predicted(self, row_id: str) -> float | None:
         """Predicted seconds of a published row; None where its own cluster was fitted on that number."""
