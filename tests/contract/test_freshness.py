@@ -73,7 +73,7 @@ def test_a_method_that_attends_to_other_rows_than_it_declares_is_found(name, say
         METHODS[name], attends=lambda *which: declared(*which[:2], METHODS[says].Config(), which[3])
     )
     monkeypatch.setitem(METHODS, name, lying)
-    with pytest.raises(RankFailed, match="not the mean over .* those of rows"):
+    with pytest.raises(RankFailed, match=r"not the mean over .* those of rows"):
         [*probed(name, "pixart_tiny", [1], (4,))]
 
 
