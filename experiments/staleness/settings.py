@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,12 @@ class Setting:
         """What keeps it from running."""
         problem: Problem | None = METHODS[self.method].check(shape, self.devices, steps, self.config())
         return problem
+
+    def attended(self, shape: DiTShape, step: int, rows: range) -> Sequence[int]:
+        """The token rows that a job attends to, as the method declares them: all in a synchronous step."""
+        if self.warmup is None or step < self.warmup:
+            return range(shape.token_rows)
+        return METHODS[self.method].attends(shape, self.devices, self.config(), rows)
 
     def columns(self) -> dict[str, Any]:
         """The first columns of every row that is about it."""
