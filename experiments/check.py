@@ -48,6 +48,7 @@ def check_values(cfg: RunConfig) -> None:
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
     check_cluster(cfg)
+    check_environment(cfg)
 
 
 def check_seed(cfg: RunConfig) -> None:
@@ -85,6 +86,19 @@ def check_cluster(cfg: RunConfig) -> None:
     if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
         text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
         raise ConfigError("devices", text)
+
+
+def check_environment(cfg: RunConfig) -> None:
+    """No variable under which ranks on CUDA would wait for each other for ever. Raises ConfigError.
+
+    A receive that was posted early runs until its message comes: whatever is launched must not wait for it.
+    """
+    from experiments.rank import device_type
+
+    for name in ("CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING"):
+        asked = os.environ.get(name) == "1" and cfg.cluster.world == "local"
+        if asked and device_type(cfg.cluster.device) == "cuda":
+            raise ConfigError(name, "1 would make ranks wait for each other for ever; allowed: unset")
 
 
 def check_cuda(cfg: RunConfig, key: str) -> None:

@@ -41,7 +41,7 @@ def with_logsumexp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kernel_of(device: torch.device, dtype: torch.dtype) -> str:
-    """The kernel of attention without a mask, one for all methods: `flash`, `efficient` or `cpu` (`meta` stands for it).
+    """The kernel of attention without a mask, one for all methods: `flash`, `efficient` or `cpu` (also of `meta`).
 
     Flash attention is for 16 bits and compute capability 8.0.
     """
@@ -65,7 +65,9 @@ def run_kernel(kernel: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Te
     if kernel == "flash":
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
     else:
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            q, k, v, None, True, scale=scale
+        )
     return out[..., :size], lse
 
 

@@ -64,6 +64,16 @@ def test_rank_that_dies_is_named(
         assert "Traceback" in (tmp_path / "logs" / "rank-2.txt").read_text()
 
 
+def test_a_failed_rank_tears_nothing_down(tmp_path: Path) -> None:
+    record = execute(config("devices=2"), tmp_path, fake_rank.fail_with_a_receive_posted)
+    assert (record["status"], record["reason"]) == ("failed", "rank 1: ValueError: layer 7 is missing")
+
+
+def test_work_of_the_host_may_take_longer_than_a_communication(tmp_path: Path) -> None:
+    record = execute(config("devices=2", "cluster.timeout_s=1"), tmp_path, fake_rank.decode_for_long)
+    assert record["status"] == "ok", record["reason"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_all_ranks(number: signal.Signals, tmp_path: Path) -> None:
     def press() -> None:
