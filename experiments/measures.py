@@ -18,6 +18,7 @@ from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
 from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
 from experiments.fit import FitConfig, check_fit, fit
+from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
 from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
@@ -73,6 +74,9 @@ MEASURES: dict[str, Measure] = {
     ),
     "conformance": Measure(ConformanceConfig, conformance, check_conformance, ("conformance.json",)),
     "fit": Measure(FitConfig, fit, check_fit),
+    "gpu_check": Measure(
+        GpuCheckConfig, gpu_check, check_gpu_check, ("gpu_check.json", "gpu_check.md", "failed"), told=False
+    ),
     "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
     "params": Measure(ParamsConfig, params, check_params, ("params.json", "params.csv")),
     "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),

@@ -6,6 +6,7 @@ run: a communication library drops its references at times of its choosing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -32,6 +33,7 @@ class SilentFabric:
     def __init__(self, mesh: Mesh, rank: int, device: torch.device):
         self.mesh, self.rank, self.device = mesh, rank, device
         self.ledger = Ledger()
+        self.watch: Callable[[Where], None] | None = None  # called with what is computed next
 
     def clear(self) -> None:
         """Start a new image: empty ledger."""
@@ -41,7 +43,8 @@ class SilentFabric:
         return self.mesh.axis(name, self.rank)
 
     def begin(self, at: Where) -> None:
-        return None
+        if self.watch:
+            self.watch(at)
 
     def empty(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
         self.ledger.buffer_bytes[kind] += prod(shape) * dtype.itemsize

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.methods import METHODS
-from experiments.replay import largest_error, main, replay
+from experiments.replay import main, replay
 from tests.experiments.runs import command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,12 +150,3 @@ def test_what_cannot_be_replayed_is_an_error(
     (other / "run.json").write_text(json.dumps(record | {"method": "of_others"}))
     assert main([str(other)]) == 2
     assert "no reference" in capsys.readouterr().err
-
-
-def test_what_is_not_finite_or_has_another_size_is_not_equal() -> None:
-    latents = torch.ones(1, 2)
-    assert largest_error(latents, latents) == 0
-    for value in (float("nan"), float("inf")):
-        wrong = torch.full((1, 2), value)
-        assert largest_error(wrong, wrong) == largest_error(latents, wrong) == float("inf")
-    assert largest_error(latents, torch.ones(2, 2)) == float("inf")
