@@ -4,6 +4,7 @@ import sys
 
 # Under the guard, because every rank imports this file too.
 if __name__ == "__main__":
+    from experiments.agent import leave
     from experiments.cli import main
 
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,7 +87,8 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: in
     except (SignalException, KeyboardInterrupt) as error:
         raise interrupted(error) from None
     except ChildFailedError as error:
-        keep_outputs(logs)
+        with suppress(OSError):  # a full disk, say: the cause is what matters
+            keep_outputs(logs)
         raise cause(error) from None
     else:
         shutil.rmtree(logs, ignore_errors=True)
@@ -121,9 +123,21 @@ def end_failed(error: Exception) -> NoReturn:
     if lost_peer(error):
         time.sleep(GRACE_S)
     get_error_handler().record_exception(error)
+    end_at_once(1)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End this process without collecting anything."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End a command. A rank of torchrun that has failed and been recorded tears nothing down, as in `end_failed`."""
+    if code and "RANK" in os.environ:
+        end_at_once(code)
+    sys.exit(code)
 
 
 def end_with_parent() -> NoReturn:

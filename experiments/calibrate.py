@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
+from analysis.files import write_text
 from experiments.agent import RunFailed, start_ranks
 from experiments.check import check_cuda
 from experiments.config import RunConfig, as_dict
@@ -120,7 +121,7 @@ def write_profile(cfg: RunConfig, measured: dict[str, Any], out: Path) -> list[P
 def write_yaml(path: Path, defaults: list[str], content: dict[str, Any]) -> None:
     """A configuration file as those in conf/."""
     listed = "".join(f"  - {line}\n" for line in [*defaults, "_self_"])
-    path.write_text(f"defaults:\n{listed}\n{OmegaConf.to_yaml(content)}")
+    write_text(path, f"defaults:\n{listed}\n{OmegaConf.to_yaml(content)}")
 
 
 def ranks_here(device: str) -> tuple[int, str | None]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments import directory
 from experiments.config import LatencyConfig, RunConfig, prompts_of
 from experiments.errors import ConfigError, check_domains, check_known, first_line, lookup, nearest
 
@@ -46,6 +48,7 @@ def check_values(cfg: RunConfig) -> None:
             "method.name", f"{cfg.method.name} is set by its group; allowed: method=NAME instead"
         )
     check_cluster(cfg)
+    check_environment(cfg)
 
 
 def check_seed(cfg: RunConfig) -> None:
@@ -83,6 +86,19 @@ def check_cluster(cfg: RunConfig) -> None:
     if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
         text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
         raise ConfigError("devices", text)
+
+
+def check_environment(cfg: RunConfig) -> None:
+    """No variable under which ranks on CUDA would wait for each other for ever. Raises ConfigError.
+
+    A receive that was posted early runs until its message comes: whatever is launched must not wait for it.
+    """
+    from experiments.rank import device_type
+
+    for name in ("CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING"):
+        asked = os.environ.get(name) == "1" and cfg.cluster.world == "local"
+        if asked and device_type(cfg.cluster.device) == "cuda":
+            raise ConfigError(name, "1 would make ranks wait for each other for ever; allowed: unset")
 
 
 def check_cuda(cfg: RunConfig, key: str) -> None:
@@ -204,8 +220,11 @@ def check_gpus(cfg: RunConfig) -> ConfigError | None:
     return ConfigError("devices", f"{text}; allowed: a GPU for each rank, or cluster.device=cpu")
 
 
-def check_output(run_dir: Path, key: str) -> None:
-    """Whether the run directory can be made and written to. Raises ConfigError; leaves nothing behind."""
+def check_output(run_dir: Path, key: str, measure: str, writes: Sequence[str]) -> None:
+    """Whether the run directory can be made and written to, and nothing would be lost there.
+
+    Raises ConfigError; leaves nothing behind.
+    """
     there = run_dir.absolute()
     while not there.exists():
         there = there.parent
@@ -217,6 +236,7 @@ def check_output(run_dir: Path, key: str) -> None:
         raise ConfigError(
             key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path"
         ) from None
+    directory.check(run_dir, measure, writes, key)
 
 
 def check_clock(cfg: RunConfig) -> None:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from experiments.config import CONF
 from experiments.errors import ConfigError, nearest
@@ -42,6 +42,9 @@ def plan(overrides: list[str], multirun: bool = False) -> Plan:
             )
             if multirun or master.hydra.mode == RunMode.MULTIRUN:
                 jobs = [loader.load_sweep_config(master, job) for job in combinations(master, given)]
+                for number, job in enumerate(jobs):  # as the launcher will
+                    with read_write(job), open_dict(job):
+                        job.hydra.job.id = job.hydra.job.num = number
                 return Plan(True, jobs)
             return Plan(False, [loader.load_configuration("config", overrides, RunMode.RUN)])
         except HydraException as error:

@@ -20,7 +20,9 @@ def require_finite(tensor: Tensor, name: str) -> Tensor:
 
 
 def largest_difference(got: Tensor, want: Tensor) -> float:
-    """Largest difference over the largest value that is wanted. Raises NotFinite."""
+    """Largest difference over the largest value that is wanted; infinite for another size. Raises NotFinite."""
+    if got.shape != want.shape:
+        return float("inf")
     want = require_finite(want, "the reference").double()
     got = require_finite(got, "what is compared").to(want.device).double()
     return float((got - want).abs().max() / want.abs().max().clamp_min(SMALLEST))

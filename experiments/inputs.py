@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analysis.files import replacing
 from experiments.config import RunConfig, prompts_of
 from experiments.models import Model
-from experiments.records import replacing
 from pipefusion.core.shape import DiTShape
 
 CLASSES = 1000  # of ImageNet; the one after them means "no class"

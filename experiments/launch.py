@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from experiments import pictures, records
+from analysis.record import SCHEMA
+from experiments import contents, directory, pictures, records
 from experiments.agent import Entry, RunFailed, prepare, start_ranks, status_of
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, provenance
@@ -21,13 +22,10 @@ from experiments.progress import live
 if TYPE_CHECKING:
     from experiments.models import Model
 
+LATENCY = "latency"
+"""The measure whose directories these are."""
 DEFAULT_GUIDANCE = 4.5
 """What diffusers' PixArt pipelines use, for models that ship with no value of their own."""
-
-
-def config_text(config: dict[str, Any]) -> str:
-    """The content of config.yaml."""
-    return OmegaConf.to_yaml(config)
 
 
 def resolved(cfg: RunConfig, model: Model) -> RunConfig:
@@ -53,8 +51,10 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
         return execute_as_rank(cfg, config, model, run_dir, entry, started)
     if cfg.cluster.world == "local":
         prepare()
-    record = begin(cfg, config, model, run_dir)
+    record = facts_of(cfg, config, model)
+    directory.clear(run_dir, LATENCY, records.FILES)
     try:
+        begin(record, config, run_dir)
         write_inputs(cfg, model, run_dir)
         with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
             run_world(cfg, config, model, run_dir, entry)
@@ -67,8 +67,9 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
         # Not raised again: the next run of a sweep goes on, and the record says what happened.
         text = f"{type(error).__name__}: {error}"
         record |= {"status": status_of(text), "reason": text.splitlines()[0]}
-        (run_dir / "logs").mkdir(exist_ok=True)
-        records.write_text(run_dir / "logs" / "run.txt", traceback.format_exc())
+        with suppress(OSError):  # the directory is gone, say, or the disk full: that is the reason
+            (run_dir / "logs").mkdir(exist_ok=True)
+            records.write_text(run_dir / "logs" / "run.txt", traceback.format_exc())
     finally:
         end(record, run_dir, started)
     return record
@@ -97,9 +98,12 @@ def execute_as_rank(
 ) -> dict[str, Any]:
     """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group."""
     rank = int(os.environ["RANK"])
-    record = begin(cfg, config, model, run_dir) if rank == 0 else {"status": "running"}
+    record = facts_of(cfg, config, model) if rank == 0 else {"status": "running"}
+    if rank == 0:
+        directory.clear(run_dir, LATENCY, records.FILES)
     try:
         if rank == 0:
+            begin(record, config, run_dir)
             write_inputs(cfg, model, run_dir)
         (entry or rank_entry())(str(run_dir), config)
         record |= collect(cfg, model, run_dir, started) if rank == 0 else {"status": "ok"}
@@ -120,8 +124,12 @@ def skip(cfg: RunConfig, run_dir: Path, reason: str) -> dict[str, Any]:
 
     model = open_model(cfg.model)
     cfg = resolved(cfg, model)
-    record = begin(cfg, as_dict(cfg), model, run_dir) | {"status": "skipped", "reason": reason}
-    end(record, run_dir, time.time())
+    config, started = as_dict(cfg), time.time()
+    record = facts_of(cfg, config, model)
+    directory.clear(run_dir, LATENCY, records.FILES)
+    begin(record, config, run_dir)
+    record |= {"status": "skipped", "reason": reason}
+    end(record, run_dir, started)
     return record
 
 
@@ -139,12 +147,11 @@ def write_inputs(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, model))
 
 
-def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -> dict[str, Any]:
-    """Clean the directory and write config.yaml and a run.json that says `running`."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    records.clean(run_dir)
-    record: dict[str, Any] = {
-        "schema": records.SCHEMA,
+def facts_of(cfg: RunConfig, config: dict[str, Any], model: Model) -> dict[str, Any]:
+    """What is known of a run before it has begun: the record that says `running`."""
+    return {
+        "schema": SCHEMA,
+        "key": contents.key_of(cfg, model),
         "status": "running",
         "reason": None,
         **provenance(),
@@ -164,9 +171,13 @@ def begin(cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path) -
         "method_config": config["method"],
         **model_facts(cfg, model),
     }
-    records.write_text(run_dir / "config.yaml", config_text(config))
+
+
+def begin(record: dict[str, Any], config: dict[str, Any], run_dir: Path) -> None:
+    """Write a run.json that says `running`, and config.yaml. Raises OSError."""
     records.write_json(run_dir / "run.json", record)
-    return record
+    directory.claim(run_dir, LATENCY, records.FILES)
+    records.write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config))
 
 
 def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
@@ -186,7 +197,7 @@ def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
         "transformer": model.class_name,
         "guidance": model.shape.guidance,
         "weights": None if folder is None else str(folder),
-        "weights_sha256": None if folder is None else records.sha256_of(folder / "transformer"),
+        "weights_sha256": contents.weights_sha256(folder),
     }
 
 
@@ -208,8 +219,15 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
 
 
 def end(record: dict[str, Any], run_dir: Path, started: float) -> None:
-    """Write the final run.json and remove what only the merge needed."""
+    """Remove what only the merge needed and write the final run.json; where that fails, the reason says so too."""
     record["total_s"] = time.time() - started
-    records.write_json(run_dir / "run.json", record)
     for path in records.rank_files(run_dir):
         path.unlink(missing_ok=True)
+    try:
+        records.write_last(run_dir / "run.json", record)
+    except OSError as error:
+        why = f"{record['reason']}; " if record["reason"] else ""
+        status = "failed" if record["status"] in records.DONE else record["status"]
+        record |= {"status": status, "reason": f"{why}run.json cannot be written ({error.strerror})"}
+    with suppress(OSError):  # the manifest that stands there says that all of it is this run's
+        directory.settle(run_dir, LATENCY, records.FILES)

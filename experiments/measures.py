@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import records
 from experiments.accounting import AccountingConfig, accounting, check_accounting
 from experiments.bench import BenchConfig, bench, check_bench
 from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
@@ -17,6 +18,7 @@ from experiments.choose import PlanConfig, check_plan, choose
 from experiments.config import LatencyConfig, RunConfig
 from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
 from experiments.fit import FitConfig, check_fit, fit
+from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
 from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
@@ -34,11 +36,15 @@ from experiments.worlds import WorldsConfig, check_worlds, worlds
 
 @dataclass(frozen=True)
 class Measure:
-    """The dataclass of its keys, what runs it, what checks it, and whether sinks are told of its tables afterwards."""
+    """The dataclass of its keys, what runs it, what checks it, and whether sinks are told of its tables afterwards.
+
+    `writes` names the files and folders of its directory that are its own: no others may lie there before.
+    """
 
     config: type
     run: Callable[[RunConfig, Path], str] | None = None
     check: Callable[[RunConfig], None] | None = None
+    writes: tuple[str, ...] = ()
     told: bool = True
 
 
@@ -55,23 +61,51 @@ def run_score(cfg: RunConfig, out: Path) -> str:
 
 
 MEASURES: dict[str, Measure] = {
-    "latency": Measure(LatencyConfig),
-    "accounting": Measure(AccountingConfig, accounting, check_accounting),
-    "bench": Measure(BenchConfig, bench, check_bench),
-    "calibrate": Measure(CalibrateConfig, calibrate, check_calibrate),
-    "conformance": Measure(ConformanceConfig, conformance, check_conformance),
+    "latency": Measure(LatencyConfig, writes=records.FILES),
+    "accounting": Measure(
+        AccountingConfig, accounting, check_accounting, ("accounting.json", "accounting.csv")
+    ),
+    "bench": Measure(BenchConfig, bench, check_bench, ("bench.json", "seconds.json", "ready.json", "logs")),
+    "calibrate": Measure(
+        CalibrateConfig,
+        calibrate,
+        check_calibrate,
+        ("measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs"),
+    ),
+    "conformance": Measure(ConformanceConfig, conformance, check_conformance, ("conformance.json",)),
     "fit": Measure(FitConfig, fit, check_fit),
-    "loading": Measure(LoadingConfig, loading, check_loading),
-    "params": Measure(ParamsConfig, params, check_params),
-    "perturb": Measure(PerturbConfig, perturb, check_perturb),
-    "plan": Measure(PlanConfig, choose, check_plan),
-    "predict": Measure(PredictConfig, predict, check_predict),
-    "quality": Measure(QualityConfig, quality, check_quality),
-    "scaling": Measure(ScalingConfig, scaling, check_scaling),
-    "staleness": Measure(StalenessConfig, staleness, check_staleness),
-    "text_variants": Measure(TextVariantsConfig, text_variants, check_text_variants),
-    "train": Measure(TrainConfig, run_train, check_train, told=False),
-    "score": Measure(ScoreConfig, run_score, check_score),
+    "gpu_check": Measure(
+        GpuCheckConfig, gpu_check, check_gpu_check, ("gpu_check.json", "gpu_check.md", "failed"), told=False
+    ),
+    "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
+    "params": Measure(ParamsConfig, params, check_params, ("params.json", "params.csv")),
+    "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),
+    "plan": Measure(PlanConfig, choose, check_plan, ("plan.json", "plan.csv")),
+    "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
+    "quality": Measure(
+        QualityConfig,
+        quality,
+        check_quality,
+        ("quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real"),
+    ),
+    "scaling": Measure(ScalingConfig, scaling, check_scaling, ("scaling.json",)),
+    "staleness": Measure(
+        StalenessConfig,
+        staleness,
+        check_staleness,
+        ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"),
+    ),
+    "text_variants": Measure(TextVariantsConfig, text_variants, check_text_variants, ("text_variants.json",)),
+    "train": Measure(
+        TrainConfig,
+        run_train,
+        check_train,
+        ("checkpoint", "model", "sheets", "loss.csv", "loss.png"),
+        told=False,
+    ),
+    "score": Measure(
+        ScoreConfig, run_score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
+    ),
     "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
-    "worlds": Measure(WorldsConfig, worlds, check_worlds),
+    "worlds": Measure(WorldsConfig, worlds, check_worlds, ("worlds.json", "local", "sim", "plan")),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.records import replacing
+from analysis.files import replacing
 
 if TYPE_CHECKING:
     import torch

@@ -66,7 +66,7 @@ def open_fabric(cfg: dict[str, Any], dit: DiT, device: torch.device) -> LocalFab
     """The fabric of this rank: all ranks on the method's axis, connected and with the cluster's timeout."""
     mesh = parallel_in(cfg).mesh()
     timeout = timedelta(seconds=cfg["cluster"]["timeout_s"])
-    return LocalFabric(mesh, device, timeout, distant=bool(dit.shape.skips))
+    return LocalFabric(mesh, device, timeout, skips=bool(dit.shape.skips))
 
 
 def patient_barrier() -> Callable[[], None]:

@@ -4,48 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from analysis.files import replacing, write_text
+
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
 DONE = ("ok", "skipped")
-"""Statuses that a resumed sweep does not run again; `oom`, `failed`, `interrupted` and `running` it does."""
+"""Statuses that a resumed sweep does not run again; `oom`, `failed`, `interrupted` and `died` it does."""
 
 TENSORS = ("inputs.safetensors", "latents.safetensors")
 TABLES = ("ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet")
-OWN = ("config.yaml", "run.json", *TENSORS, *TABLES, "images", "logs", "wandb")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when the block ends well, and is removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+FILES = ("run.json", "config.yaml", *TENSORS, *TABLES, "images", "logs")
+"""What a run writes into its directory; and wandb/, where every run of W&B has a folder of its own."""
+MANIFEST = "manifest.json"
+"""Which of these it has written (experiments/directory.py)."""
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole."""
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
+
+
+def write_last(path: Path, content: Any) -> None:
+    """Write a JSON file; on a full disk into the room of the one that is there, which is not lost if it has too little.
+
+    Raises OSError.
+    """
+    try:
+        write_json(path, content)
+    except OSError:
+        text = json.dumps(content, separators=(",", ":"), default=str).encode()
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, len(text))  # raises before anything is overwritten
+            stream.write(text)
+            stream.truncate()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -57,29 +56,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def clean(run_dir: Path) -> None:
-    """Remove what an earlier run left in `run_dir`, half-written files included; nothing else that lies there."""
-    for path in [*(run_dir / name for name in OWN), *rank_files(run_dir)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def rank_files(run_dir: Path) -> list[Path]:
     """What only the run itself needed: parts to merge, progress, and files that were never finished."""
-    return [
-        path for pattern in (".rank-*", ".progress.json", "*.tmp", ".*.tmp") for path in run_dir.glob(pattern)
-    ]
+    parts = r"\.rank-\d+(\.ledger|\.timeline)?\.(json|parquet)|\.progress\.json"
+    whole = "|".join(map(re.escape, (*FILES, MANIFEST)))
+    ours = re.compile(rf"{parts}|\.({whole}|{parts})\.\d+\.tmp")
+    return [path for path in run_dir.glob(".*") if ours.fullmatch(path.name)]
 
 
-def finished(run_dir: Path, config: str) -> dict[str, Any] | None:
-    """The record of a run that need not be run again: it is done, and was made by this very configuration."""
-    record = read_json(run_dir / "run.json")
-    if record is None or record.get("status") not in DONE:
-        return None
-    stored = run_dir / "config.yaml"
-    return record if stored.is_file() and stored.read_text(encoding="utf-8") == config else None
+def finished(run_dir: Path, key: str) -> dict[str, Any] | None:
+    """The record of a run that need not be run again: it is done, and was made of all that `key` stands for."""
+    record = read_json(run_dir / "run.json") or {}
+    return record if record.get("status") in DONE and record.get("key") == key else None
 
 
 def merge_ranks(run_dir: Path, devices: int) -> list[dict[str, Any]]:
@@ -115,17 +103,6 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def latency(repeats: list[float]) -> dict[str, Any]:
     """Every repeat in seconds, their median, and their spread (largest less smallest)."""
     return {"repeats": repeats, "median": median(repeats), "spread": max(repeats) - min(repeats)}
-
-
-@lru_cache(maxsize=8)
-def sha256_of(folder: Path) -> str:
-    """SHA-256 over the safetensors files of a folder, in the order of their names."""
-    digest = sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,10 @@
-"""Replay a run directory with plain diffusers: ``python -m experiments.replay RUN_DIR``.
+"""Replay a run directory: ``python -m experiments.replay RUN_DIR``. What it stored as latents must come out again.
 
-Everything comes from the run's own files and its weights: the stock transformer, called as its own pipeline does
-(`stock_calls.py`), the stock scheduler, guidance written out. Nothing of the methods or views is used. What the run
-stored as latents must come out again, for the methods that claim to equal serial; for the displaced ones the distance
-is printed and judged by nobody.
+A run that must equal serial is replayed with plain diffusers. Everything comes from the run's own files and its
+weights: the stock transformer, called as its own pipeline does (`stock_calls.py`), the stock scheduler, guidance
+written out; nothing of the methods or views. A run in which K, V were stale is replayed by the conformance kit's
+reference (`conformance/reference.py`): loops over steps, patches and layers in one process, with the views' blocks and
+nothing of the methods but their settings.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from analysis.record import load_run
 from experiments.difference import NotFinite, largest_difference
 from experiments.stock_calls import predict
 
@@ -53,7 +55,7 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
 def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     """Latents as the stock model gives them and as the run stored them, both [B, C, H, W] float32."""
     run_dir = Path(run_dir)
-    record = json.loads((run_dir / "run.json").read_text())
+    record = load_run(run_dir)
     cfg = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]
     inputs = load_file(run_dir / "inputs.safetensors")
     model = build_model(cfg, record.get("weights"))
@@ -78,15 +80,12 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     return latents, load_file(run_dir / "latents.safetensors")["latents"]
 
 
-def must_equal_serial(record: dict[str, Any]) -> bool:
-    """Whether the run is exact: by its method, or because nothing was ever stale in it."""
-    from experiments.methods import METHODS  # whose row says so; a replay itself needs nothing of the methods
-
-    return METHODS[record["method"]].never_stale(record["steps"], record.get("method_config") or {})
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when the latents come out again (or need not), 1 when they do not, 2 when there is no such run."""
+    """Exit code 0 when the latents come out again, 1 when they do not, 2 when there is nothing to replay."""
+    # Here: what is replayed with plain diffusers needs of the methods that they must equal serial, and no more.
+    from experiments.conformance.rerun import rerun
+    from experiments.methods import METHODS
+
     parser = argparse.ArgumentParser(
         prog="python -m experiments.replay", description=str(__doc__).split("\n")[0]
     )
@@ -96,24 +95,37 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         print(f"error: {run_dir} is no run directory: it has no {missing[0]}", file=sys.stderr)
         return 2
-    record = json.loads((run_dir / "run.json").read_text())
+    try:
+        record = load_run(run_dir)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if record["status"] != "ok":
         print(f"error: nothing to replay: the run {record['status']}: {record['reason']}", file=sys.stderr)
         return 2
-    ours, stored = replay(run_dir)
+    name, method = record["method"], METHODS.get(record["method"])
+    if method is None:
+        print(f"error: method={name} is unknown; allowed: {', '.join(METHODS)}", file=sys.stderr)
+        return 2
+    exact, tolerance = (
+        method.never_stale(record["steps"], record["method_config"]),
+        TOLERANCE[record["dtype"]],
+    )
+    if not exact and method.stale is None:
+        print(f"error: method={name} is not exact and says not what is stale: no reference", file=sys.stderr)
+        return 2
+    ours = replay(run_dir)[0] if exact else rerun(run_dir)
     try:
-        error = largest_difference(stored, ours)
+        error = largest_difference(load_file(run_dir / "latents.safetensors")["latents"], ours)
     except NotFinite as problem:
-        print(f"{record['method']}: not finite, so not compared: {problem}", file=sys.stderr)
+        print(f"{name}: not finite, so not compared: {problem}", file=sys.stderr)
         return 1
-    exact, tolerance = must_equal_serial(record), TOLERANCE[record["dtype"]]
-    verdict = (
-        "displaced, so not expected to be 0" if not exact else "equal" if error <= tolerance else "DIFFERENT"
-    )
+    equal, how = error <= tolerance, "plain diffusers" if exact else "the reference of displaced methods"
     print(
-        f"{record['method']}: largest difference / largest latent = {error:.2e} ({verdict}; tolerance {tolerance:g})"
+        f"{name}: largest difference / largest latent = {error:.2e} "
+        f"({'equal' if equal else 'DIFFERENT'}; replayed with {how}; tolerance {tolerance:g})"
     )
-    return int(exact and not error <= tolerance)
+    return int(not equal)
 
 
 if __name__ == "__main__":

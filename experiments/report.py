@@ -15,6 +15,7 @@ import pandas as pd
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analysis.files import replacing
 from pipefusion.core.dit import DiT, parameter_parts
 from pipefusion.core.ledger import Entry, Ledger, Span
 from pipefusion.core.predict import Prediction
@@ -114,6 +115,5 @@ def layers_text(layers: range) -> str:
 
 def write_whole(path: Path, save: Callable[[Path], Any]) -> None:
     """Write a whole file or none: under a temporary name, then renamed."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save(temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save(temporary)

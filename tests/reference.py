@@ -1,4 +1,4 @@
-"""PipeFusion, DistriFusion and naive patch parallelism from their equations: for loops, one process, no fabric.
+"""PipeFusion, DistriFusion, PCPP and naive patch parallelism from their equations: for loops, one process, no fabric.
 
 Deliberately naive and independent of the project's own code: a PixArt forward is written out from the stock model's
 parameters, attention is a plain softmax, K and V live in dictionaries.
@@ -76,8 +76,9 @@ def denoise(
     patches: list[list[int]],
     warmup: int,
     sees: str,
+    rows_seen: list[list[int]] | None = None,
 ) -> Tensor:
-    """`sees`: what stale K, V a patch attends to after the warm-up.
+    """`sees`: what stale K, V a patch attends to after the warm-up; `rows_seen`: of which rows, patch by patch.
 
     "pipefusion": patches before it of this step, patches after it of the step before (one buffer, written in turn).
     "distrifusion": every other patch of the step before. "naive": every other patch of the last warm-up step.
@@ -115,15 +116,21 @@ def denoise(
             pixels = slice(rows[0] * ps, (rows[-1] + 1) * ps)
 
             source = kept if sees == "pipefusion" else before
+            seen = [r * cols + c for r in (rows_seen[m] if rows_seen else all_rows) for c in range(cols)]
 
             def mixed(
-                layer: int, k: Tensor, v: Tensor, tokens: slice = tokens, source: dict = source
+                layer: int,
+                k: Tensor,
+                v: Tensor,
+                tokens: slice = tokens,
+                source: dict = source,
+                seen: list[int] = seen,
             ) -> tuple[Tensor, Tensor]:
                 old_k, old_v = (t.clone() for t in source[layer])
                 old_k[:, tokens], old_v[:, tokens] = k, v
                 if sees != "naive":
                     kept[layer][0][:, tokens], kept[layer][1][:, tokens] = k, v
-                return old_k, old_v
+                return old_k[:, seen], old_v[:, seen]
 
             out = whole["prediction"][:, :, pixels] if synchronous else guided(rows, time, mixed)
             new[:, :, pixels] = steppers[m].step(out, time, latent[:, :, pixels], return_dict=False)[0]

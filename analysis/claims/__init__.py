@@ -9,13 +9,17 @@ from pathlib import Path
 
 from analysis.claims import costs, latency, memory, network, quality, schedule, text
 from analysis.claims.claim import Claim
-from analysis.claims.evidence import read
+from analysis.claims.evidence import Evidence, read
 
-__all__ = ["Claim", "all_claims"]
+__all__ = ["Claim", "all_claims", "claims_of"]
 THEMES = (text, costs, latency, network, schedule, memory, quality)
 
 
 def all_claims(results: Path) -> list[Claim]:
     """Every claim, theme by theme."""
-    evidence = read(results)
+    return claims_of(read(results))
+
+
+def claims_of(evidence: Evidence) -> list[Claim]:
+    """Every claim, from evidence that may have been changed."""
     return [claim for theme in THEMES for claim in theme.claims(evidence)]

@@ -1,17 +1,20 @@
 """What a claim is, what a test of it is, and the one function that gives a verdict.
 
-No verdict is written down anywhere: `verdict` makes it from two numbers and a tolerance.
+No verdict is written down anywhere: `verdict` makes it from the ends of what our value may be, a bound and a tolerance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
+from math import exp, isfinite
 
-CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed", "not confirmed", "not testable"
-VERDICTS = (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE)
-SEVERITY = (NOT_CONFIRMED, NOT_TESTABLE, CONFIRMED)
+from analysis.published import APART
+
+CONFIRMED, NOT_CONFIRMED, UNDECIDED = "confirmed", "not confirmed", "undecided"
+NOT_TESTABLE = "not testable"
+VERDICTS = (CONFIRMED, NOT_CONFIRMED, UNDECIDED, NOT_TESTABLE)
+SEVERITY = (NOT_CONFIRMED, UNDECIDED, NOT_TESTABLE, CONFIRMED)
 """Which verdict decides among several that all have to hold."""
 KINDS = {
     "measured": "counted or measured by the methods' own code",
@@ -31,6 +34,9 @@ class Comparison:
     `relation` says what is claimed of the value: `equal` to the bound, `more` or `less` than it, or equal to it where
     our value is only the most that it can be (`at most`). The bound is the published number where none is given: an
     order of methods has a published ratio, and 1 for its bound.
+
+    `low` and `high` are the interval of our value where it has one, a prediction or a mean over `n` pictures. The
+    tolerance of an equality is the source's (digits, unit) or the claim's own, never what our value may be off by.
     """
 
     value: float | None
@@ -39,10 +45,19 @@ class Comparison:
     unit: str = ""
     relation: str = "equal"
     bound: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
 
     @property
     def against(self) -> float | None:
         return self.published if self.bound is None else self.bound
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval; the value itself where it has none."""
+        assert self.value is not None
+        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -74,24 +89,42 @@ class Claim:
 def verdict(test: Comparison) -> str:
     """One of `VERDICTS`.
 
-    Not testable is what has no number, an order that the tolerance covers, and an equality within a tolerance so wide
-    that nothing at all would do as well.
+    The whole interval decides: confirmed when all of it is where the claim has it, not confirmed when none of it is,
+    else undecided. Not testable is what has no number. An equality within a tolerance as wide as the bound, which
+    nothing at all would meet as well, is never confirmed.
     """
-    value, bound = test.value, test.against
-    if value is None or bound is None or not isfinite(value - bound + test.tolerance):
+    if test.value is None or test.against is None:
         return NOT_TESTABLE
-    apart, tolerance = value - bound, test.tolerance + FLOAT * abs(bound)
+    if not all(map(isfinite, (*test.ends, test.against, test.tolerance))):
+        return NOT_TESTABLE
+    if test.relation not in ("equal", "more", "less", "at most"):
+        raise ValueError(f"{test.relation}: allowed: equal, more, less, at most")
+    least, most = spares(test)
+    strict = test.relation in ("more", "less")
+    if most < 0 or (strict and most == 0):
+        return NOT_CONFIRMED
+    wide = test.relation == "equal" and test.tolerance >= abs(test.against) > 0
+    if test.relation == "at most" or wide:
+        return UNDECIDED
+    return CONFIRMED if least > 0 or (not strict and least == 0) else UNDECIDED
+
+
+def spares(test: Comparison) -> tuple[float, float]:
+    """How far the worst and the best place in the interval are from failing, in the test's unit: below 0 fails.
+
+    What is equal may be off by the tolerance and the rounding of floats; an order has to exceed the latter.
+    """
+    assert test.against is not None
+    low, high, bound = *test.ends, test.against
+    rounding = FLOAT * abs(bound)
+    room = test.tolerance + rounding
     if test.relation == "equal":
-        wide = test.tolerance >= abs(bound) > 0
-        return NOT_CONFIRMED if abs(apart) > tolerance else NOT_TESTABLE if wide else CONFIRMED
+        ends = abs(low - bound), abs(high - bound)
+        return room - max(ends), room - (0.0 if low <= bound <= high else min(ends))
     if test.relation == "at most":
-        return NOT_CONFIRMED if apart < -tolerance else NOT_TESTABLE
-    if test.relation not in ("more", "less"):
-        raise ValueError(f"{test.relation}: allowed: equal, at most, more, less")
-    ahead = apart if test.relation == "more" else -apart
-    if ahead > tolerance:
-        return CONFIRMED
-    return NOT_TESTABLE if test.tolerance and ahead >= -tolerance else NOT_CONFIRMED
+        return low - bound + room, high - bound + room
+    worst, best = (low - bound, high - bound) if test.relation == "more" else (bound - high, bound - low)
+    return worst - rounding, best - rounding
 
 
 def outcome(test: Comparison) -> str:
@@ -101,15 +134,17 @@ def outcome(test: Comparison) -> str:
         return "No number on one side"
     if test.unit == "cases":
         return f"Holds in {value:.0f} of {bound:.0f} cases"
-    open_ = verdict(test) == NOT_TESTABLE
+    undecided = verdict(test) == UNDECIDED
+    if test.relation == "at most":
+        return "Ours is the most that it can be"
     if test.relation == "equal":
         exact = abs(value - bound) <= FLOAT * abs(bound)
         off = "Equal" if exact else f"Off by {100 * (value / bound - 1):+.3g} %" if bound else "Not 0"
-        return f"{off}, and the tolerance is as wide as the number" if open_ else off
-    if test.relation == "at most":
-        return "Ours is the most that it can be"
+        if undecided and test.tolerance >= abs(bound):
+            return f"{off}, and the tolerance is as wide as the number"
+        return f"{off}; its interval is neither within the tolerance nor outside" if undecided else off
     limit = f"Has to be {test.relation} than {amount(bound, test.unit)}"
-    return f"{limit}: too close to tell" if open_ else limit
+    return f"{limit}: too close to tell" if undecided else limit
 
 
 def amount(value: float, unit: str) -> str:
@@ -125,19 +160,18 @@ def of_cases(cases: Iterable[bool]) -> Comparison:
 
 
 def weakest(tests: Iterable[Comparison]) -> Comparison:
-    """Of tests that all have to hold the one that decides: refuted, then open, then the one with least to spare."""
+    """Of tests that all have to hold the one that decides: refuted, undecided, then the one with least to spare."""
     return min(
         tests, key=lambda test: (SEVERITY.index(verdict(test)), spare(test)), default=Comparison(None, None)
     )
 
 
 def spare(test: Comparison) -> float:
-    """How far a test is from failing, in its unit; below 0 when it fails or is open."""
+    """How far a test is from failing, in its unit; below 0 when it fails or is undecided."""
     if test.value is None or test.against is None:
         return 0.0
-    apart, tolerance = test.value - test.against, test.tolerance
-    spares = {"more": apart - tolerance, "less": -apart - tolerance, "at most": apart + tolerance}
-    return spares.get(test.relation, tolerance - abs(apart))
+    least, most = spares(test)
+    return most if test.relation == "at most" else least
 
 
 def within(value: float | None, published: float | None, share: float, unit: str = "") -> Comparison:
@@ -150,9 +184,23 @@ def exactly(value: float | None, published: float | None, unit: str = "") -> Com
     return Comparison(value, published, unit=unit)
 
 
-def faster(value: float | None, published: float | None, share: float) -> Comparison:
-    """Whether a ratio of seconds, other over mine, is above 1 by more than a share."""
-    return Comparison(value, published, share, "×", "more", 1.0)
+def about(
+    value: float | None, published: float, error: float, unit: str = "", relation: str = "equal"
+) -> Comparison:
+    """Whether a predicted value, whose logarithm may be off by `error`, is the published one to `APART` of it."""
+    low, high = around(value, error)
+    return Comparison(value, published, APART * abs(published), unit, relation, low=low, high=high)
+
+
+def faster(value: float | None, published: float | None, error: float) -> Comparison:
+    """Whether a predicted ratio of seconds, other over mine, whose logarithm may be off by `error`, is above 1."""
+    low, high = around(value, error)
+    return Comparison(value, published, 0.0, "×", "more", 1.0, low, high)
+
+
+def around(value: float | None, error: float) -> tuple[float | None, float | None]:
+    """The interval of a positive value whose logarithm may be off by so much, either way."""
+    return (None, None) if value is None else (value * exp(-error), value * exp(error))
 
 
 def half_digit(text: str) -> float:

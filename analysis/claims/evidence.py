@@ -3,52 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot, log1p
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import accounting, published, scaling
+from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import load_record
 from analysis.rows import Rows, read_rows
 from analysis.staleness import tables as staleness
-from analysis.style import label
 
 PREDICTIONS = "records/published/predictions.json"
 SCALING = "records/scaling/scaling.json"
 MODELS = "records/paper/latency/scaling.json"
 ACCOUNTING = "records/accounting"
 PARAMS = "records/params/params.csv"
-QUALITY = "records/quality/quality.json"
+QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
 STALENESS = "records/staleness"
 OPTIONAL = "records/paper/latency/*.json"
-RECORDS = ("published/*.csv", PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, PARAMS, QUALITY, STALENESS)
+RECORDS = (
+    "published/*.csv",
+    PREDICTIONS,
+    SCALING,
+    OPTIONAL,
+    ACCOUNTING,
+    accounting.WHOLE,
+    PARAMS,
+    QUALITY,
+    PAIRED,
+)
+RECORDS += (STALENESS,)
 """All that is read, below the results folder; what is a pattern may match nothing."""
 
 LEAST = 0.05
 """No prediction and no bar of a figure is trusted to less than this share: sources round, and read off curves."""
-CUT = "error_once"
-"""The errors that tolerance is made of: rows not in doubt, each number once."""
+COVERED, FEW = 0.9, 5
+"""The share of predictions that an interval is made to cover, and the fewest of a method that say how wide it is."""
+ALL = "all methods"
 MODEL = "pixart_alpha"
 
 
 @dataclass(frozen=True)
 class Evidence:
     """`predictions` has a row a published row, `models` one a model, cluster, resolution and method at its fastest M
-    (empty where there is no record yet), `cases` the fullest device of every case that was counted."""
+    (empty where there is no record yet), `cases` the fullest device of every case that was counted, `printed` the same
+    in the form that Table 1 counts, `paired` a row a setting and picture."""
 
     folder: Path
     rows: Rows
     predictions: pd.DataFrame
     peaks: dict[str, int]
-    errors: dict[str, float]
+    errors: dict[tuple[str, int], float]
     scaling: pd.DataFrame
     models: pd.DataFrame
     accounts: dict[str, Any]
     cases: pd.DataFrame
+    printed: pd.DataFrame
     params: pd.DataFrame
     quality: pd.DataFrame
+    paired: pd.DataFrame
     stale: staleness.Record
 
     def value(self, row_id: str) -> float:
@@ -75,8 +92,7 @@ class Evidence:
 
     def prediction(self, row_id: str) -> dict[Any, Any]:
         """All that is known of the prediction of a published row."""
-        (row,) = self.predictions.loc[[row_id]].to_dict("records")
-        return row
+        return self.predictions.loc[row_id].to_dict()
 
     def predicted(self, row_id: str) -> float | None:
         """Predicted seconds of a published row; None where its own cluster was fitted on that number."""
@@ -106,11 +122,9 @@ class Evidence:
             found = table[keep & table.fastest].predicted_latency_s
         return float(found.min()) if len(found) else None
 
-    def tolerance(self, px: int, *methods: str) -> float:
-        """How far off predictions of a size, and of methods at that size, are: the largest median, as a share."""
-        names = [f"{px} px", *(f"{label(method)}, {px} px" for method in methods)]
-        known = [self.errors[name] for name in names if name in self.errors]
-        return max([LEAST, *(error for error in known if pd.notna(error))])
+    def error(self, px: int, *methods: str) -> float:
+        """What the logarithm of a predicted latency, or a ratio of two, may be off by: that of each in quadrature."""
+        return hypot(*(self.errors.get((method, px), self.errors[ALL, px]) for method in methods))
 
     def case(self, model: str, px: int, devices: int, method: str, warmup: int | None = None) -> pd.Series:
         """What the fullest device of a case holds and sends."""
@@ -132,24 +146,43 @@ class Evidence:
         return f"Source in doubt: {'; '.join(dict.fromkeys(parts))}" if parts else ""
 
 
+def errors_of(table: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """(method, resolution) -> what the logarithms of nine in ten predictions are off by, and of `ALL` methods.
+
+    Of rows that are no calibration, not in doubt, not contradicted by another, each number once.
+    """
+    rows = published.cuts(published.scored(table))["once"]
+    rows = rows[rows.contradicted_by == ""]
+    off = np.log1p(rows.error).abs()
+    parts = {
+        **{(ALL, px): part for px, part in off.groupby(rows.resolution)},
+        **{key: part for key, part in off.groupby([rows.method, rows.resolution]) if len(part) >= FEW},
+    }
+    return {
+        (str(method), int(px)): max(log1p(LEAST), float(part.quantile(COVERED)))
+        for (method, px), part in parts.items()
+    }
+
+
 def read(results: Path) -> Evidence:
     """From the committed records. Raises OSError where one but `MODELS` is not there."""
     predictions = published.load(results / PREDICTIONS)
     table = published.joined(predictions, results / "published")
-    statistics = published.statistics(table)
     accounts, devices = accounting.load(results / ACCOUNTING)
-    models = results / MODELS
+    models, cases = results / MODELS, accounting.fullest(devices)
     return Evidence(
         folder=results / "published",
         rows=read_rows(sorted((results / "published").glob("*.csv"))),
         predictions=table.set_index("row_id"),
         peaks={one["row_id"]: one["peak_bytes"] for one in predictions},
-        errors=dict(zip(statistics.statistic, statistics[CUT], strict=True)),
+        errors=errors_of(table),
         scaling=pd.DataFrame(scaling.load(results / SCALING)["rows"]),
         models=pd.DataFrame(load_record(models)["rows"]) if models.exists() else pd.DataFrame(),
         accounts=accounts,
-        cases=accounting.fullest(devices),
+        cases=cases,
+        printed=accounting.as_printed(cases, results),
         params=pd.read_csv(results / PARAMS),
         quality=quality_record.settings(quality_record.load((results / QUALITY).parent)),
+        paired=paired.load((results / PAIRED).parent),
         stale=staleness.load(results / STALENESS),
     )

@@ -149,7 +149,7 @@ def most(evidence: Evidence, px: int) -> Claim:
     others = [method for method in rows if method != "distrifusion"]
     tests = [
         Comparison(
-            mine / counted(evidence, px, method), said / evidence.value(rows[method]), UNIT, "×", "more", 1.0
+            mine / counted(evidence, px, method), said / evidence.value(rows[method]), 0.0, "×", "more", 1.0
         )
         for method in others
     ]
@@ -209,6 +209,12 @@ def room_of(text: str) -> float:
     return float(match[1])
 
 
+def beyond(peak_gb: float, room: float) -> Comparison:
+    """Whether a peak is more than the memory of a card, be that GB or GiB."""
+    off = UNIT * room
+    return Comparison(peak_gb, None, 0.0, "GB", "more", room, peak_gb - off, peak_gb + off)
+
+
 def out_of_memory(evidence: Evidence, source: str) -> Claim:
     """DistriFusion at the largest size, encoders and all beside it."""
     px = 4096
@@ -217,7 +223,7 @@ def out_of_memory(evidence: Evidence, source: str) -> Claim:
     room = room_of(row["hardware"])
     one_id, rest = beside(evidence, FIGURE, px)
     mine = evidence.peaks[row_id] / GB + rest
-    test = Comparison(mine, None, UNIT * room, "GB", "more", room)
+    test = beyond(mine, room)
     card = cards(row)
     again = evidence.predictions[evidence.predictions.duplicate_of == row_id].index
     statement = f"DistriFusion runs out of memory on {card}, {room:g} GB each (PixArt, {px} px)."
@@ -234,7 +240,7 @@ def out_at_8192(evidence: Evidence, method: str) -> Claim:
     row_id = evidence.one("memory", source=OLD, resolution=px, method=method)
     room = room_of(evidence.rows[row_id]["hardware"])
     one_id, rest = beside(evidence, OLD, px)
-    test = Comparison(peak_of_size(evidence, px, 8, ours) + rest, None, UNIT * room, "GB", "more", room)
+    test = beyond(peak_of_size(evidence, px, 8, ours) + rest, room)
     statement = f"{label(ours)} runs out of memory on A100, {room:g} GB each (PixArt, {px} px)."
     line = "Peak continued from the largest sizes counted, on 8 GPUs (the source names no N)"
     note = f"{line}, and {rest:.3g} GB beside it"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
-from analysis.claims.claim import Claim, Comparison, weakest, within
+from analysis.claims.claim import Claim, Comparison, about, weakest
 from analysis.claims.evidence import PREDICTIONS, Evidence
 from analysis.claims.latency import OURS, PUBLISHED, SIZES, ratio
 from analysis.claims.text import NO_HYBRID
@@ -43,10 +44,7 @@ def over_network(evidence: Evidence, method: str) -> Claim:
     usable = [test for test in tests if test.value is not None]
     slower = all((test.published or 0.0) > 1 for test in tests)
     change = "slower" if slower else "faster"
-    tests = [
-        test if slower else Comparison(test.value, test.published, test.tolerance, "×", "less", 1.0)
-        for test in usable
-    ]
+    tests = [test if slower else replace(test, relation="less") for test in usable]
     sizes = ", ".join(str(px) for _, _, px in ids)
     statement = f"{label(OURS[method])} is {change} on 16 L40 over Ethernet than on 8 in one node (PixArt, {sizes} px)."
     ratios = ", ".join(f"{test.value:.3g} (published {test.published:.3g})" for test in tests)
@@ -73,7 +71,8 @@ def four_to_eight(evidence: Evidence) -> Claim:
     px = SIZES[-1]
     four, eight = (point(evidence, "PipeFusion", n, px) for n in (4, 8))
     found = ratio(evidence, four, eight, px)
-    test = within(found.value, found.published, found.tolerance, "×")
+    assert found.published is not None
+    test = about(found.value, found.published, evidence.error(px, *2 * ["pipefusion"]), "×")
     statement = f"PipeFusion is {found.published:.2f} times as fast on 8 L40 as on 4 (PixArt, {px} px)."
     note = "Layers that do not divide by N make a stage longer than the mean"
     notes = ". ".join(part for part in (note, evidence.doubts(four, eight)) if part)

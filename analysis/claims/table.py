@@ -24,6 +24,9 @@ def table(claims: list[Claim]) -> pd.DataFrame:
             "records": " ".join(claim.records),
             "relation": claim.test.relation,
             "value": claim.test.value,
+            "low": claim.test.low,
+            "high": claim.test.high,
+            "n": claim.test.n,
             "published": claim.test.published,
             "bound": claim.test.against,
             "tolerance": claim.test.tolerance,
@@ -32,15 +35,21 @@ def table(claims: list[Claim]) -> pd.DataFrame:
             "reason": claim.reason,
         }
         for claim in claims
-    ).astype(dict.fromkeys(["value", "published", "bound", "tolerance"], float))
+    ).astype(
+        dict.fromkeys(["value", "low", "high", "published", "bound", "tolerance"], float) | {"n": "Int64"}
+    )
 
 
 def table_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same to read."""
+    """The same to read; in brackets the interval of ours."""
     said = rows.copy()
     for column in ("value", "published", "tolerance"):
         pairs = zip(rows[column], rows.unit, strict=True)
         said[column] = [None if pd.isna(number) else amount(number, unit) for number, unit in pairs]
+    said["value"] = [
+        value if pd.isna(low) else f"{value} [{amount(low, '')}, {amount(high, '')}]"
+        for value, low, high in zip(said.value, rows.low, rows.high, strict=True)
+    ]
     # A tolerance of nothing is that of floats, and a claim without a number has none.
     said["tolerance"] = [
         None if pd.isna(value) else "exact" if tolerance == 0 else f"± {text}"
@@ -58,6 +67,7 @@ def table_text(rows: pd.DataFrame) -> pd.DataFrame:
         "value": ("ours", str),
         "published": ("published", str),
         "tolerance": ("tolerance", str),
+        "n": ("n", str),
         "verdict": ("verdict", str),
         "reason": ("why", str),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.claims.claim import Claim, Comparison, half_digit, weakest, within
+from analysis.claims.claim import APART, Claim, Comparison, about, around, half_digit, weakest
 from analysis.claims.evidence import MODELS, PREDICTIONS, Evidence
 from analysis.rows import Row
 from analysis.style import label
@@ -78,10 +78,10 @@ def speedup(evidence: Evidence, row_id: str, row: Row) -> Claim:
     )
     value = one / many if one and many else None
     statement = f"PipeFusion is {row['value']} times as fast as one GPU ({where(row)})."
-    test = within(value, float(row["value"]), evidence.tolerance(px, "pipefusion"), "×")
+    test = about(value, float(row["value"]), evidence.error(px, "pipefusion"), "×")
     blocked = "" if value else NO_RECORD
     note = (
-        "The tolerance is that of PixArt's predictions: no other model is among the rows predicted"
+        "The interval is that of PixArt's predictions: no other model is among the rows predicted"
         if value
         else ""
     )
@@ -101,9 +101,7 @@ def against_best(evidence: Evidence, row_id: str, row: Row) -> Claim:
     known = {name: seconds / mine for name, seconds in found.items() if seconds and mine}
     published = float(row["value"])
     tests = {
-        name: Comparison(
-            ratio, published, evidence.tolerance(px, "pipefusion", name) * published, "×", "at most"
-        )
+        name: about(ratio, published, evidence.error(px, "pipefusion", name), "×", "at most")
         for name, ratio in known.items()
     }
     test = weakest(tests.values())
@@ -127,12 +125,12 @@ def communication(evidence: Evidence, row_id: str, row: Row) -> Claim:
     known = {name: seconds for name, seconds in found.items() if seconds}
     best = min(known, key=lambda name: known[name])
     assert one is not None
-    many, relative = known[best], evidence.tolerance(px, best)
-    beyond = many - one / devices
-    share, published = row["metric"] == "communication share", float(row["value"])
-    value = 100 * beyond / many if share else beyond
-    # What an error of the latency makes of a difference to it.
-    tolerance = relative * (100 * (1 - beyond / many) if share else many)
+    share, published, alone = row["metric"] == "communication share", float(row["value"]), one / devices
+
+    def cost(many: float) -> float:
+        return 100 * (1 - alone / many) if share else many - alone
+
+    low, high = around(known[best], evidence.error(px, best))
     what = "of its latency" if share else "beyond one eighth of one GPU's latency"
     unit = row["unit"]
     statement = f"Communication of {row['method']} costs {row['value']} {unit} {what} ({where(row)})."
@@ -141,5 +139,7 @@ def communication(evidence: Evidence, row_id: str, row: Row) -> Claim:
     else:
         note = "The difference holds warm-up, uneven stages and bubbles beside communication"
     relation = "at most" if names == SEQUENCE else "equal"
-    test = Comparison(value, published, tolerance, unit, relation)
+    test = Comparison(
+        cost(known[best]), published, APART * published, unit, relation, low=cost(low), high=cost(high)
+    )
     return Claim(row_id, statement, (row_id,), "predicted", (PREDICTIONS,), test, note)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from analysis.record import load_run
 from experiments.errors import first_line, nearest
 from experiments.models import FACTS
 from pipefusion.core.domain import (
@@ -141,7 +142,12 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def of_run(folder: Path) -> dict[str, Any]:
     """The keys of a bundle as a finished PipeFusion run of this project has them. Raises BundleError."""
-    record = read_json(folder, "run.json")
+    try:
+        record = load_run(folder)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            "run.json", f"cannot be read ({first_line(error)}); allowed: a finished run's"
+        ) from None
     if record.get("method") != "pipefusion" or record.get("status") != "ok" or record.get("predicted"):
         text = f"method={record.get('method')} with status {record.get('status')} has no latents to judge"
         raise BundleError("run.json", f"{text}; allowed: a finished run of method=pipefusion")

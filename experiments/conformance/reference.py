@@ -1,6 +1,7 @@
 """PipeFusion as a loop: one process, all layers, buffers in a list; no stages, no messages, none of the pipeline.
 
-A `Deviation` makes it wrong in one of the ways that engines are known to get it wrong.
+A `Deviation` makes it wrong in one of the ways that engines are known to get it wrong. Some of these are what another
+displaced method is right to do, which is how runs of those are replayed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ See = Callable[[int, int, int, Tensor], None]
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that the result depends on. `stages` matter for text="first_patch" only."""
+    """Everything that the result depends on. `stages` matter for text="first_patch" only.
+
+    `attends`: the token rows whose K, V each patch sees after the warm-up; None: all of them, in every patch.
+    """
 
     noise: Tensor  # [B, C, H, W]
     cond: Conditioning
@@ -32,6 +36,7 @@ class Request:
     stages: Sequence[range]  # layers of each device
     warmup: int
     text: str
+    attends: Sequence[Sequence[int]] | None = None
 
     @property
     def steps(self) -> int:
@@ -70,7 +75,7 @@ class Buffers:
     def __init__(self, dit: DiT, request: Request, deviation: Deviation):
         shape = dit.shape
         size = 2, len(request.noise) * request.cond.branches, shape.tokens, shape.heads, shape.head_dim
-        self.shape, self.deviation = shape, deviation
+        self.shape, self.deviation, self.attends = shape, deviation, request.attends
         self.starts = [shape.band_tokens(band).start for band in request.bands]
         self.layers = [torch.zeros(size, dtype=dit.dtype, device=dit.device) for _ in range(shape.layers)]
         self.before = self.layers
@@ -82,11 +87,14 @@ class Buffers:
 
     def attend_for(self, rows: range, patch: int) -> Attend:
         """What the self-attentions of one job do; patch -1 is the whole image."""
-        band = self.shape.band_tokens(rows)
+        shape, band = self.shape, self.shape.band_tokens(rows)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             prompt, image = torch.stack([k, v]).tensor_split([prefix], dim=2)
             seen = self.refresh(layer, image, band, patch)
+            if self.attends is not None and patch >= 0:
+                parts = [seen[:, :, shape.band_tokens(range(row, row + 1))] for row in self.attends[patch]]
+                seen = torch.cat(parts, dim=2)
             return full(q, *torch.cat([prompt, seen], dim=2))
 
         return attend

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analysis.files import replacing
 from experiments.features import similarity
 from experiments.quality.distribution import (
     Estimate,
@@ -29,7 +30,6 @@ from experiments.quality.paired import (
 )
 from experiments.quality.store import Store
 from experiments.quality.text_score import open_scorer
-from experiments.records import replacing
 
 PAIRED: dict[str, str | None] = {
     "latent_error": None,
@@ -75,7 +75,8 @@ def look(store: Store, prompts: Sequence[str], network: str, clip: str | None, t
         features, logits, scores = (torch.cat(part) for part in zip(*parts, strict=True))
         return {"features": features, "logits": logits, "scores": scores}
 
-    stamp = "|".join([store.stamp, str(len(prompts)), net.name, scorer.name])
+    networks = [net.name, net.weights, scorer.name, scorer.weights]
+    stamp = "|".join([store.stamp, str(len(prompts)), *networks])
     return Look(**kept(store.folder / f"look_{len(prompts)}.safetensors", stamp, make))
 
 

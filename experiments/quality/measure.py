@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+from analysis.files import replacing
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError
@@ -27,7 +28,7 @@ from experiments.quality.sample import Job, job_of, sample_all
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
-from experiments.records import replacing, write_json
+from experiments.records import write_json
 from experiments.scaling import on
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 

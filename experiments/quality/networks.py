@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from experiments.contents import sha256_of
 from experiments.errors import ConfigError, first_line
 from experiments.features import PREPROCESSING, WIDTH, features_and_logits
 
@@ -27,6 +29,7 @@ class Network:
     dim: int
     preprocessing: str
     run: Callable[[Tensor], tuple[Tensor, Tensor]]
+    weights: str = ""  # SHA-256 of a file that was given
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, h, w] in 0..1 -> [n, dim] float32."""
@@ -77,7 +80,11 @@ def inception(file: str | None, batch: int = 32) -> Network:
         return pooled, logits
 
     return Network(
-        "inception", 2048, "8 bits, bilinear as in TensorFlow 1 to 299 x 299 px, (x - 128) / 128", run
+        "inception",
+        2048,
+        "8 bits, bilinear as in TensorFlow 1 to 299 x 299 px, (x - 128) / 128",
+        run,
+        "" if file is None else sha256_of(Path(file)),
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from PIL import Image
 
+from analysis.files import replacing
 from experiments.config import RunConfig
+from experiments.contents import weights_sha256
 from experiments.models import Model
 from experiments.quality.evaluate import Row
 from experiments.quality.sample import Job
 from experiments.quality.settings import Planned, Setting
-from experiments.records import replacing, sha256_of, write_json
+from experiments.records import write_json
 
 
 def setting_row(p: Planned, jobs: Mapping[Setting, Job], dtype: str) -> Row:
@@ -41,7 +43,7 @@ def model_facts(model: Model, cfg: RunConfig) -> dict[str, Any]:
     folder = model.folder
     return {
         "name": cfg.model.name,
-        "weights_sha256": None if folder is None else sha256_of(folder / "transformer"),
+        "weights_sha256": weights_sha256(folder),
         "parameters": sum(p.numel() for p in model.view().model.parameters()),
     }
 

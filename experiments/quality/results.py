@@ -184,7 +184,7 @@ def real_features(
         return {"features": torch.cat(parts)}
 
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = "|".join([real.stamp, net.name, str(resolution)])
+    stamp = "|".join([real.stamp, net.name, net.weights, str(resolution)])
     return kept(folder / f"real_{resolution}px.safetensors", stamp, make)["features"]
 
 

@@ -31,7 +31,6 @@ from experiments.quality.store import Store, store_of
 from experiments.quality.subjects import Prompts
 from experiments.quality.texts import encode_all, stored, texts_path
 from experiments.rank import as_inputs, choose_device
-from experiments.records import sha256_of
 from experiments.simulate import sample_once
 
 Failures = dict["Job", tuple[str, str]]
@@ -71,9 +70,8 @@ class Job:
 
 def job_of(setting: Setting, count: int, cfg: RunConfig, model: Model, prompts: Prompts, out: Path) -> Job:
     """One setting's pictures, kept apart by dtype and seed."""
-    digest = None if model.folder is None else sha256_of(model.folder / "transformer")
     folder = out / "pictures" / f"{cfg.model.dtype}_seed{cfg.seed}"
-    store = store_of(folder, setting, cfg, prompts.texts, digest)
+    store = store_of(folder, setting, cfg, prompts.texts, model)
     texts = texts_path(out, cfg, model)
     return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed, texts)
 

@@ -6,20 +6,21 @@ or settings have changed samples again instead of mixing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analysis.files import replacing
 from experiments.config import RunConfig
+from experiments.contents import contents_of, sha256_of_json
+from experiments.inputs import text_of
+from experiments.models import Model
 from experiments.quality.settings import Setting
 from experiments.rank import device_type
-from experiments.records import replacing
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,19 @@ class Store:
         return total
 
 
-def store_of(
-    root: Path, setting: Setting, cfg: RunConfig, prompts: Sequence[str], weights_sha256: str | None
-) -> Store:
+def store_of(root: Path, setting: Setting, cfg: RunConfig, prompts: Sequence[str], model: Model) -> Store:
     """The store of a setting below `root`."""
     made_from = {
         "setting": asdict(setting),
-        "weights": weights_sha256,
-        "architecture": None if weights_sha256 else [cfg.model.architecture, cfg.model.seed],
+        "contents": contents_of(model, text_of(cfg, model)),
+        "architecture": None if model.folder else [cfg.model.architecture, cfg.model.seed],
         "dtype": cfg.model.dtype,
         "device": device_type(cfg.cluster.device),
         "text": cfg.model.text,
+        "tiled": cfg.model.tiled,
         "prompts": list(prompts),
         "negative_prompt": cfg.negative_prompt,
         "seed": cfg.seed,
         "batch": cfg.measure.batch,
     }
-    stamp = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    return Store(root / setting.key, stamp, cfg.measure.batch)
+    return Store(root / setting.key, sha256_of_json(made_from), cfg.measure.batch)

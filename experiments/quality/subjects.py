@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from experiments.config import RunConfig, prompts_of
+from experiments.contents import sha256_of, sha256_of_json
 from experiments.errors import ConfigError
 from experiments.models import Model
 
@@ -62,8 +63,8 @@ class Real:
     @property
     def stamp(self) -> str:
         """What tells these pictures from others."""
-        files = [f"{path} {path.stat().st_size}" for path in self.files]
-        return sha256("\n".join([self.what, *files, *(self.captions or [])]).encode()).hexdigest()
+        drawn = None if self.pictures is None else sha256(self.pictures.numpy().tobytes()).hexdigest()
+        return sha256_of_json([self.what, [sha256_of(path) for path in self.files], drawn, self.captions])
 
     def __len__(self) -> int:
         return len(self.files) if self.pictures is None else len(self.pictures)

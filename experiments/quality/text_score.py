@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from experiments.contents import digests, sha256_of, sha256_of_json
 from experiments.errors import ConfigError, first_line
 from experiments.features import WIDTH, features
 from experiments.quality.networks import to_bytes
@@ -39,6 +40,7 @@ class TextScorer:
     name: str
     score: Callable[[Tensor, Sequence[str]], Tensor]
     score_features: Callable[[Tensor, Sequence[str]], Tensor] | None = None
+    weights: str = ""  # SHA-256 over its own files
 
 
 def open_scorer(clip: str | None = None, folder: Path = FOLDER) -> TextScorer:
@@ -107,7 +109,8 @@ def emoji_scorer(folder: Path = FOLDER) -> TextScorer:
         check(pictures, prompts)
         return score_features(features(pictures.clamp(0, 1)), prompts)
 
-    return TextScorer("emoji scorer (EfficientNet-Lite0 + MiniLM)", score, score_features)
+    heads_file = sha256_of(folder / HEADS_FILE)
+    return TextScorer("emoji scorer (EfficientNet-Lite0 + MiniLM)", score, score_features, heads_file)
 
 
 def clip_scorer(source: str) -> TextScorer:
@@ -149,7 +152,8 @@ def clip_scorer(source: str) -> TextScorer:
             found.append(metric.compute())
         return torch.stack(found)
 
-    return TextScorer(f"CLIPScore ({source})", score)
+    found = digests(Path(source), ("*",)) if Path(source).is_dir() else source
+    return TextScorer(f"CLIPScore ({source})", score, weights=sha256_of_json(found))
 
 
 class Pooled(nn.Module):

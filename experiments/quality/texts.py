@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analysis.files import replacing
 from experiments.agent import status_of
 from experiments.config import RunConfig
+from experiments.contents import sha256_of_json, text_contents
 from experiments.inputs import Encode, text_of
 from experiments.models import Model, open_model
 from experiments.quality.pools import samplers
 from experiments.rank import choose_device
-from experiments.records import replacing
 
 if TYPE_CHECKING:
     from experiments.quality.sample import Failures, Job
@@ -85,13 +85,8 @@ def has(path: Path, cfg: RunConfig, prompts: Iterable[str]) -> bool:
 
 
 def stamp_of(cfg: RunConfig) -> str:
-    """Tells one set of encoders and negative prompt from another, by the names and sizes of the encoders' files."""
-    folder = open_model(cfg.model).folder
-    assert folder is not None
-    parts = [*folder.glob("text_encoder*"), *folder.glob("tokenizer*"), *folder.glob("model_index.json")]
-    files = sorted(file for part in parts for file in (part, *part.rglob("*")) if file.is_file())
-    told = [f"{file.relative_to(folder)} {file.stat().st_size}" for file in files]
-    return sha256(json.dumps([cfg.negative_prompt, *told]).encode()).hexdigest()
+    """Tells one set of encoders and negative prompt from another, by the content of the encoders' files."""
+    return sha256_of_json([cfg.negative_prompt, text_contents(open_model(cfg.model).folder, "own")])
 
 
 def stored(path: Path) -> Encode:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.staleness.probe import NEVER, Seen
+from experiments.staleness.probe import ABSENT, NEVER, Seen
 from experiments.staleness.traced import Place
 from experiments.staleness.watch import Means, relative
 from pipefusion.core.attention import full
@@ -83,10 +83,10 @@ class StaleErrors:
             del kept[old]
 
     def _seen_by(self, place: Place, kept: Mapping[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """The K, V of all image tokens [b, p, H, d] as this job saw them: of earlier steps, or zeros."""
+        """The K, V of all image tokens [b, p, H, d] as this job saw them, if it did: of earlier steps, or zeros."""
         seen_k, seen_v = (fresh.clone() for fresh in kept[place.step])
         origins = self._origins_by_token(place)
-        for origin in {*self.origins[place]} - {place.step}:
+        for origin in {*self.origins[place]} - {place.step, ABSENT}:
             tokens = origins == origin
             seen_k[:, tokens] = 0.0 if origin == NEVER else kept[origin][0][:, tokens]
             seen_v[:, tokens] = 0.0 if origin == NEVER else kept[origin][1][:, tokens]
@@ -105,12 +105,14 @@ class StaleErrors:
             return whole[:, part.prefix :]
 
         found = {"attention_error": relative(got, attention(fresh_k, fresh_v))}
-        stale = self._origins_by_token(part.place) != part.place.step
+        origins = self._origins_by_token(part.place)
+        attended = origins != ABSENT
+        stale = attended & (origins != part.place.step)
         if stale.any():
             seen_k, seen_v = self._seen_by(part.place, kept)
             found["k_error"] = relative(seen_k[:, stale], fresh_k[:, stale])
             found["v_error"] = relative(seen_v[:, stale], fresh_v[:, stale])
-            found["unexplained"] = relative(got, attention(seen_k, seen_v))
+            found["unexplained"] = relative(got, attention(seen_k[:, attended], seen_v[:, attended]))
         for name, values in found.items():
             self._means.add((*part.place[1:], name), values)
 

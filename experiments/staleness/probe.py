@@ -3,11 +3,13 @@
 A hollow model computes nothing. At each site it hands q = k = 0, so that attention is the plain mean over the tokens
 attended to, and as v of each token a one in the channel of its step and token row. What comes back is then, for every
 step and row, the share of the attended tokens that have their K, V from there; what is missing was never written
-(zeroed buffers, W = 0). Works on any method, and exactly: shares are whole numbers of tokens.
+(zeroed buffers, W = 0). Works on any method, and exactly: shares are whole numbers of the tokens that the method says
+it attends to, or the method is not what it says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +21,22 @@ from experiments.staleness.traced import Marked, Place, TracedView
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, DiT, Given, Tokens
 
-NEVER = -1
-"""The step of K, V that were never written."""
+NEVER, ABSENT = -1, -2
+"""In place of the step of K, V: never written, and not attended to."""
 
 
 @dataclass(frozen=True)
 class Seen:
     """What one self-attention saw: `counts` [S, token rows], image tokens attended to by step and row of their K, V.
 
-    `job` numbers what a rank computes: a step, or a step of one patch.
+    `job` numbers what a rank computes: a step, or a step of one patch. `attended` are the token rows that the method
+    declares, `tokens` those of the image in them.
     """
 
     place: Place
     job: int
     counts: Tensor
+    attended: Sequence[int]
     tokens: int
 
     @property
@@ -49,19 +53,19 @@ class Seen:
 
     @property
     def origins(self) -> tuple[int, ...]:
-        """The step of each token row's K, V, or `NEVER`. Raises ValueError if a row is of several steps."""
+        """The step of each token row's K, V, `NEVER` or `ABSENT`. Raises ValueError if a row is of several steps."""
         if int((self.counts > 0).sum(0).max()) > 1:
             raise ValueError(f"{self.place}: the tokens of one row are of several steps")
-        found = torch.where(self.counts.any(0), self.counts.argmax(0), NEVER)
-        return tuple(found.tolist())
+        found = torch.where(self.counts.any(0), self.counts.argmax(0), NEVER).tolist()
+        return tuple(step if row in self.attended else ABSENT for row, step in enumerate(found))
 
 
 class HollowView(TracedView):
     """A view that computes nothing, has no weights, and writes down what every self-attention saw."""
 
-    def __init__(self, inner: DiT, timesteps: Tensor, rank: int, seen: list[Seen]):
+    def __init__(self, inner: DiT, timesteps: Tensor, rank: int, setting: Setting, seen: list[Seen]):
         super().__init__(inner, timesteps, rank)
-        self.seen = seen
+        self.setting, self.seen = setting, seen
         self._job, self._last = -1, (-1, range(0))
 
     def text(self, cond: Conditioning) -> None:
@@ -95,7 +99,9 @@ class HollowView(TracedView):
         out = attend(place.layer, q, k, v, shape.joint_tokens)
         if (place.step, place.rows) != self._last:
             self._job, self._last = self._job + 1, (place.step, place.rows)
-        self.seen.append(Seen(place, self._job, self.counted(place, out.flatten(2)), shape.tokens))
+        attended = self.setting.attended(shape, place.step, place.rows)
+        counts = self.counted(place, out.flatten(2), attended)
+        self.seen.append(Seen(place, self._job, counts, attended, len(attended) * shape.token_cols))
         text = None if tokens.text is None else tokens.text.clone()
         return Tokens(
             tokens.image.clone(), text
@@ -110,20 +116,23 @@ class HollowView(TracedView):
         v[channel // shape.hidden, shape.joint_tokens + torch.arange(len(row)), channel % shape.hidden] = 1
         return v
 
-    def counted(self, place: Place, out: Tensor) -> Tensor:
+    def counted(self, place: Place, out: Tensor, rows: Sequence[int]) -> Tensor:
         """Tokens [S, token rows] from the mean over all that were attended to, out [b, T + t, hs].
 
-        Raises ValueError if these are no whole numbers, or more tokens than there are.
+        Raises ValueError if these are no whole numbers, or other tokens than those of `rows`, each once.
         """
         shape, steps = self.shape, len(self.steps)
-        attended = (
-            shape.joint_tokens + shape.tokens
-        )  # the prompt's are attended to as well, and carry nothing
+        # The prompt's are attended to as well, and carry nothing.
+        attended = shape.joint_tokens + len(rows) * shape.token_cols
         mean = out[:, shape.joint_tokens :].mean(1).flatten()[: steps * shape.token_rows]
         tokens = mean.view(steps, shape.token_rows) * attended
         counts = tokens.round()
-        if float((tokens - counts).abs().max()) > 0.01 or int(counts.sum()) > shape.tokens:
-            raise ValueError(f"{place}: attention of equal scores is not the mean over {attended} tokens")
+        most = torch.zeros(shape.token_rows).index_fill(0, torch.tensor([*rows]), shape.token_cols)
+        if float((tokens - counts).abs().max()) > 0.01 or bool((counts.sum(0) > most).any()):
+            text = (
+                f"attention of equal scores is not the mean over {attended} tokens, those of rows {[*rows]}"
+            )
+            raise ValueError(f"{place}: {text}")
         return counts.to(torch.int64)
 
 
@@ -136,7 +145,7 @@ def probe(view: DiT, setting: Setting, scheduler: Any) -> list[Seen]:
     with torch.inference_mode():
         simulate(
             setting,
-            lambda rank: HollowView(view.clone(), timesteps, rank, seen),
+            lambda rank: HollowView(view.clone(), timesteps, rank, setting, seen),
             lambda rank: scheduler,
             noise,
             Conditioning({}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,14 @@ class Setting:
     def problem(self, shape: DiTShape, steps: int) -> Problem | None:
         """What keeps it from running."""
         return METHODS[self.method].problem(shape, self.devices, steps, self.config())
+
+    def attended(self, shape: DiTShape, step: int, rows: range) -> Sequence[int]:
+        """The token rows that a job attends to, as the method declares them: all in a synchronous step."""
+        if self.warmup is None or step < self.warmup:
+            return range(shape.token_rows)
+        return METHODS[self.method].attends(
+            shape, METHODS[self.method].parallel(self.devices), self.config(), rows
+        )
 
     def columns(self) -> dict[str, Any]:
         """The first columns of every row that is about it."""

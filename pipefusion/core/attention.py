@@ -41,7 +41,7 @@ def with_logsumexp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kernel_of(device: torch.device, dtype: torch.dtype) -> str:
-    """The kernel of attention without a mask, one for all methods: `flash`, `efficient` or `cpu` (also on `meta`).
+    """The kernel of attention without a mask, one for all methods: `flash`, `efficient` or `cpu` (also of `meta`).
 
     Flash attention is for 16 bits and compute capability 8.0.
     """

@@ -7,6 +7,7 @@ every host would wait for the next one. Connected in one order that is the same 
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import NamedTuple
 
 from pipefusion.core.mesh import Axis, Mesh
@@ -58,10 +59,11 @@ def channels(mesh: Mesh) -> list[Channel]:
     return found
 
 
-def handshakes(mesh: Mesh, distant: bool) -> list[Handshake]:
+def handshakes(mesh: Mesh, skips: bool) -> list[Handshake]:
     """What connects every channel, in the order in which every rank has to take its part.
 
-    `distant`: messages also go between ranks that are no neighbours on a line (a model with long skips).
+    Messages between ranks that are not one hop apart go along `patch` (backwards, to a neighbour) and, in a model with
+    long `skips`, along `pipe`.
     """
     found = []
     for channel in channels(mesh):
@@ -69,6 +71,6 @@ def handshakes(mesh: Mesh, distant: bool) -> list[Handshake]:
             found.append(Handshake(channel, *channel.members))
             continue
         found.append(Handshake(channel))
-        pairs = [(a, b) for a in channel.line for b in channel.line if a != b]
-        found += [Handshake(channel, *pair) for pair in pairs if distant]
+        if channel.axis == "patch" or (skips and channel.axis == "pipe"):
+            found += [Handshake(channel, *pair) for pair in permutations(channel.line, 2)]
     return found

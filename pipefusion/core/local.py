@@ -59,11 +59,11 @@ class LocalWork:
 class LocalFabric:
     """Fabric of one rank. `clear` starts a new image; `compute_s` and the ledger's waits cover the time since.
 
-    `timeout` of the communicators it makes (none: torch's own). `distant`: see `handshakes`.
+    `timeout` of the communicators it makes (none: torch's own). `skips`: see `handshakes`.
     """
 
     def __init__(
-        self, mesh: Mesh, device: torch.device, timeout: timedelta | None = None, distant: bool = True
+        self, mesh: Mesh, device: torch.device, timeout: timedelta | None = None, skips: bool = True
     ):
         self.mesh, self.device = mesh, device
         self.rank = dist.get_rank()
@@ -74,7 +74,7 @@ class LocalFabric:
         wanted = [channel for channel in channels(mesh) if channel.hop is None or device.type == "cuda"]
         self._groups = {channel: self._group_of(channel, timeout) for channel in wanted}
         if device.type == "cuda":
-            self._connect(distant)
+            self._connect(skips)
         self.clear()
 
     def _group_of(self, channel: Channel, timeout: timedelta | None) -> Any:
@@ -83,10 +83,10 @@ class LocalFabric:
             return dist.group.WORLD
         return dist.new_group(list(channel.members), timeout=timeout)
 
-    def _connect(self, distant: bool) -> None:
+    def _connect(self, skips: bool) -> None:
         """Use every channel once, while all ranks do so in the same order."""
         token = torch.zeros(1, device=self.device)
-        for channel, sender, receiver in handshakes(self.mesh, distant):
+        for channel, sender, receiver in handshakes(self.mesh, skips):
             group = self._groups[channel]
             if sender is None or receiver is None:
                 if self.rank in channel.members:

@@ -6,6 +6,7 @@ run: a communication library drops its references at times of its choosing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -33,6 +34,7 @@ class SilentFabric:
         self.mesh, self.rank, self.device = mesh, rank, device
         self.ledger = Ledger()
         self.place = Where()
+        self.watch: Callable[[Where], None] | None = None  # called with what is computed next
 
     def clear(self) -> None:
         """Start a new image: empty ledger."""
@@ -43,6 +45,8 @@ class SilentFabric:
 
     def begin(self, at: Where) -> None:
         self.place = at
+        if self.watch:
+            self.watch(at)
 
     def empty(self, kind: Kind, *shape: int, dtype: torch.dtype) -> Tensor:
         self.ledger.buffer_bytes[kind] += prod(shape) * dtype.itemsize

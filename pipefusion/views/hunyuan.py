@@ -29,7 +29,10 @@ ORIGINAL_PIXELS = 1024  # the size of the original that versions before 1.2 are 
 
 
 class Text(NamedTuple):
-    """Tokens of both encoders, padding filled in [b, T+T2, cross]; the second's as they came [b, T2, D2]; sizes."""
+    """Tokens of both encoders, padding filled in [b, T+T2, cross], of the second as they came [b, T2, D2].
+
+    `sizes` [1, 6] where the model is given them.
+    """
 
     hidden: Tensor
     second: Tensor

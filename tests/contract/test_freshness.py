@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.methods import METHODS
@@ -10,6 +12,7 @@ from experiments.params import model_config
 from experiments.staleness.freshness import freshness_rows
 from experiments.staleness.probe import probe
 from experiments.staleness.settings import settings_of
+from pipefusion.sim.engine import RankFailed
 
 STEPS = 4
 MODELS = {name: open_model(model_config(name)) for name in ("pixart_tiny", "sd3_tiny", "hunyuan_tiny")}
@@ -40,7 +43,9 @@ def test_own_rows_are_fresh_nothing_is_of_the_future_and_no_token_is_missing(nam
             step, rows, layer = one.place[1:]
             jobs[step, layer] |= {*rows}
             assert all(one.origins[row] == step for row in rows), f"{setting}: own rows are not fresh"
-            assert sum(one.ages) + one.never == shape.tokens, f"{setting}: tokens missing or seen twice"
+            each = [shape.token_cols if row in one.attended else 0 for row in range(shape.token_rows)]
+            assert {*rows} <= {*one.attended}
+            assert one.never or one.counts.sum(0).tolist() == each, f"{setting}: tokens missing or seen twice"
             synchronous = setting.warmup is None or step < setting.warmup
             assert not synchronous or one.ages[0] == shape.tokens, f"{setting}: stale in {one.place}"
             assert one.never == 0 or setting.warmup == 0, f"{setting}: zeros in {one.place}"
@@ -59,6 +64,17 @@ def test_displaced_methods_are_stale_after_the_warm_up_and_start_from_zeros_with
         later = [one for one in seen if one.place.step >= 1]
         assert any(one.ages[0] < one.tokens for one in later), f"{setting}: nothing is stale"
         assert any(one.never for one in seen if one.place.step == 0) == (setting.warmup == 0)
+
+
+@pytest.mark.parametrize(("name", "says"), [("pcpp", "distrifusion"), ("distrifusion", "pcpp")])
+def test_a_method_that_attends_to_other_rows_than_it_declares_is_found(name, says, monkeypatch):
+    declared = METHODS[says].attends
+    lying = replace(
+        METHODS[name], attends=lambda *which: declared(*which[:2], METHODS[says].Config(), which[3])
+    )
+    monkeypatch.setitem(METHODS, name, lying)
+    with pytest.raises(RankFailed, match=r"not the mean over .* those of rows"):
+        [*probed(name, "pixart_tiny", [1], (4,))]
 
 
 @pytest.mark.parametrize("name", METHODS)

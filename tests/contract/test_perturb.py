@@ -154,6 +154,7 @@ PLANTED: list[tuple[type[Faulty], PerturbCase, str]] = [
     (ForgetsToWaitForReceives, PerturbCase("pipefusion", 3, 4, 1), "missing wait|not finite|differ"),
     (ForgetsToWaitForReceives, PerturbCase("ring", 3), "missing wait|not finite|overwritten"),
     (ForgetsToWaitForGathers, PerturbCase("distrifusion", 3, None, 1), "missing wait|not finite|differ"),
+    (ForgetsToWaitForReceives, PerturbCase("pcpp", 3, None, 1), "missing wait|not finite|differ"),
     (SwapsReceives, PerturbCase("pipefusion", 2, 4, 1), "mismatched order"),
     (AliasesKV, PerturbCase("pipefusion", 2, 4, 1), "differ"),
     (ReceivesIntoOneBuffer, PerturbCase("pipefusion", 3, 4, 1), "not finite|differ|overwritten"),

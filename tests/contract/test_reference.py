@@ -23,17 +23,18 @@ def ranks() -> Iterator[dict[int, Ranks]]:
         yield {1: one, 3: three, 4: four}
 
 
-def reference(case: Case, patches: int, warmup: int, sees: str) -> Tensor:
+def reference(
+    case: Case, patches: int, warmup: int, sees: str, rows_seen: list[list[int]] | None = None
+) -> Tensor:
     model = model_of(case)
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
     bands = [list(band) for band in split_rows(model.shape.token_rows, patches)]
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
+    scheduler = scheduler_of(case, model)
     with torch.inference_mode():
-        return denoise(
-            network, scheduler_of(case, model), noise, text, mask, case.guidance, bands, warmup, sees
-        )
+        return denoise(network, scheduler, noise, text, mask, case.guidance, bands, warmup, sees, rows_seen)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,24 @@ def test_patch_parallel(ranks, name, sees, devices, warmup, settings):
     case = Case(name, {"warmup": warmup}, **settings)
     got = ranks[devices].run(sample, case)[0].latents
     assert relative_error(got, reference(case, devices, warmup, sees)) <= 1e-5
+
+
+# Of 12 token rows: half of a neighbouring band of four or, rounded up, of three; nearly nothing; all of it.
+NEAR = [
+    (3, 1, 0.5, [(0, 6), (2, 10), (6, 12)], {}),
+    (4, 0, 0.5, [(0, 5), (1, 8), (4, 11), (7, 12)], {"scheduler": "ddim"}),
+    (4, 2, 0.01, [(0, 4), (2, 7), (5, 10), (8, 12)], GUIDED),
+    (4, 1, 1.0, [(0, 6), (0, 9), (3, 12), (6, 12)], GUIDED),
+]
+
+
+@pytest.mark.parametrize(("devices", "warmup", "fraction", "near", "settings"), NEAR)
+def test_pcpp(ranks, devices, warmup, fraction, near, settings):
+    case = Case("pcpp", {"warmup": warmup, "fraction": fraction}, **settings)
+    got = ranks[devices].run(sample, case)[0].latents
+    rows_seen = [[*range(*rows)] for rows in near]
+    assert relative_error(got, reference(case, devices, warmup, "pcpp", rows_seen)) <= 1e-5
+    assert relative_error(got, reference(case, devices, warmup, "distrifusion")) > 1e-3
 
 
 def test_the_reference_itself_equals_the_stock_model_when_synchronous():

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from experiments.rank import in_group, patient_barrier
+
 
 def write_report(run_dir: str, rank: int) -> None:
     folder = Path(run_dir)
@@ -73,3 +75,31 @@ def hang(run_dir: str, cfg: dict[str, Any]) -> None:
 
 def kill_if_seed_is_1(run_dir: str, cfg: dict[str, Any]) -> None:
     (kill if cfg["seed"] == 1 else good)(run_dir, cfg)
+
+
+def fail_with_a_receive_posted(run_dir: str, cfg: dict[str, Any]) -> None:
+    """Rank 1 fails with a receive posted, and to tear its group down would take for ever."""
+
+    def program(device: torch.device) -> None:
+        dist.barrier()
+        if dist.get_rank() == 1:
+            dist.destroy_process_group = dist.distributed_c10d._shutdown_backend = lambda *_: time.sleep(600)
+            dist.irecv(torch.zeros(1), 0)
+            raise ValueError("layer 7 is missing")
+        dist.barrier()
+
+    in_group(cfg, program)
+
+
+def decode_for_long(run_dir: str, cfg: dict[str, Any]) -> None:
+    """Rank 0 works alone for longer than a communication may take."""
+
+    def program(device: torch.device) -> None:
+        wait_for_all = patient_barrier()
+        if dist.get_rank() == 0:
+            time.sleep(2 * cfg["cluster"]["timeout_s"])
+        wait_for_all()
+        write_report(run_dir, dist.get_rank())
+        wait_for_all()
+
+    in_group(cfg, program)

@@ -145,6 +145,19 @@ def test_a_gpu_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     cli.check(plan([TINY], False), [])
 
 
+@pytest.mark.parametrize("name", ["CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING"])
+def test_variables_that_would_hang_ranks_on_gpus(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    cli.check(plan([TINY], False), [])
+    monkeypatch.setenv(name, "1")
+    assert complaint([TINY]).startswith(f"{name}=1 would make ranks wait for each other for ever; allowed: ")
+    for other in ("cluster.device=cpu", "cluster=sim", "cluster=l40_pcie"):
+        cli.check(plan([TINY, other], False), [])
+    monkeypatch.setenv(name, "8" if name.endswith("CONNECTIONS") else "0")
+    cli.check(plan([TINY], False), [])
+
+
 def test_experiment_is_a_sweep() -> None:
     planned = plan(["experiment=quickstart", TINY])
     assert planned.sweep

@@ -28,3 +28,7 @@ def test_what_is_not_finite_is_not_compared(compare, bad: float) -> None:
         compare(broken, fine)
     with pytest.raises(NotFinite):
         compare(broken, broken)  # equal to the bit, and equal to nothing
+
+
+def test_another_size_is_as_far_as_can_be() -> None:
+    assert largest_difference(torch.ones(2, 2), torch.ones(1, 2)) == float("inf")

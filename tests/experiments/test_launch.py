@@ -36,7 +36,7 @@ def test_run_that_ends_well(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         "config.yaml", "run.json", "inputs.safetensors", "latents.safetensors", "ranks.csv", "ranks_repeats.csv",
-        "images",
+        "images", "manifest.json",
     }  # fmt: skip
 
 
@@ -62,6 +62,16 @@ def test_rank_that_dies_is_named(
     assert capfd.readouterr().err == ""
     if entry is not fake_rank.kill:
         assert "Traceback" in (tmp_path / "logs" / "rank-2.txt").read_text()
+
+
+def test_a_failed_rank_tears_nothing_down(tmp_path: Path) -> None:
+    record = execute(config("devices=2"), tmp_path, fake_rank.fail_with_a_receive_posted)
+    assert (record["status"], record["reason"]) == ("failed", "rank 1: ValueError: layer 7 is missing")
+
+
+def test_work_of_the_host_may_take_longer_than_a_communication(tmp_path: Path) -> None:
+    record = execute(config("devices=2", "cluster.timeout_s=1"), tmp_path, fake_rank.decode_for_long)
+    assert record["status"] == "ok", record["reason"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,16 +1,18 @@
-"""A run directory comes out again with plain diffusers, from its files alone."""
+"""A run directory comes out again from its files alone: with plain diffusers, or by the reference of what is stale."""
 
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments.replay import main, must_equal_serial, replay
+from experiments.methods import METHODS
+from experiments.replay import main, replay
 from tests.experiments.runs import command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +83,7 @@ def test_a_failed_run_has_nothing_to_replay(run_dir: Path, tmp_path: Path) -> No
     ],
 )
 def test_what_must_equal_serial(method: str, config: dict[str, int], exact: bool) -> None:
-    assert must_equal_serial({"method": method, "steps": 20, "method_config": config}) is exact
+    assert METHODS[method].never_stale(20, config) is exact
 
 
 def test_nothing_of_ours_takes_part() -> None:
@@ -99,3 +101,52 @@ def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: p
     chosen += ["steps=2", "cluster=sim", "guidance_scale=3", "prompt=[a,b]", "measure.memory=false"]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 0
     assert main([str(tmp_path)]) == 0
+
+
+STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exact]
+STALE += [("pcpp", "sd3_tiny", {"fraction": 0.3}), ("pipefusion", "sd3_tiny", {"text": "first_patch"})]
+
+
+def simulated(
+    monkeypatch: pytest.MonkeyPatch, out: Path, method: str, model: str, own: dict[str, object]
+) -> Path:
+    """Four simulated devices, of whose steps two have stale K, V."""
+    chosen = [f"method={method}", f"model={model}", "devices=4", "steps=3", "cluster=sim", "guidance_scale=3"]
+    chosen += [f"method.{key}={value}" for key, value in own.items()]
+    quick = ["measure.memory=false", "measure.repeats=1", "measure.warmup_runs=0", "log.wandb.mode=disabled"]
+    assert command(monkeypatch, *chosen, *quick, f"hydra.run.dir={out}") == 0
+    return out
+
+
+@pytest.mark.parametrize(("method", "model", "own"), STALE)
+def test_a_displaced_run_is_held_to_the_reference(
+    method: str,
+    model: str,
+    own: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = simulated(monkeypatch, tmp_path / "run", method, model, own)
+    assert main([str(run)]) == 0
+    assert "(equal; replayed with the reference of displaced methods" in capsys.readouterr().out
+    latents = load_file(run / "latents.safetensors")["latents"]
+    for wrong in (latents * 1.01, torch.full_like(latents, float("nan")), replay(run)[0]):
+        save_file({"latents": wrong}, run / "latents.safetensors")
+        assert main([str(run)]) == 1  # nor is it serial
+        assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_what_cannot_be_replayed_is_an_error(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(run_dir, tmp_path / "other")
+    record = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(record | {"method": "of_others"}))
+    assert main([str(other)]) == 2
+    assert "method=of_others is unknown; allowed: serial," in capsys.readouterr().err
+    unsaid = replace(METHODS["naive_patch"], stale=None)
+    monkeypatch.setitem(METHODS, "of_others", unsaid)
+    (other / "run.json").write_text(json.dumps(record | {"method": "of_others"}))
+    assert main([str(other)]) == 2
+    assert "no reference" in capsys.readouterr().err

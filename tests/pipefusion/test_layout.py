@@ -69,7 +69,7 @@ def test_ranks_of_a_stage_share_all_rows_once(parallel: Parallel, patches: int) 
 
 @pytest.mark.parametrize(("parallel", "patches"), PRODUCTS)
 def test_slots_hold_every_token_once_and_a_patch_where_it_was(parallel: Parallel, patches: int) -> None:
-    """Filled by a synchronous step and refreshed patch by patch, a buffer has each token in one place, whoever sent it."""
+    """Filled in a synchronous step, refreshed patch by patch, a buffer has each token in one place, whoever sent it."""
     for layout in layouts(parallel, patches):
         same = [other for other in layouts(parallel, patches) if other.patches == layout.patches]
         by_lane = list({other.shares: other for other in same}.values())

@@ -12,10 +12,12 @@ from experiments import cli
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.errors import ConfigError
+from experiments.methods import METHODS
 from experiments.staleness import measure
 from experiments.staleness.measure import TABLES, check_staleness, position_errors, staleness
 from tests.experiments.staleness.cases import model, run, serial
 
+DISPLACED = [name for name in METHODS if not METHODS[name].exact]
 TINY = ["experiment=staleness", "model=pixart_tiny", "steps=4", "prompt=[a tree,a house]"]
 TINY += ["measure.pictures=2", "measure.probe.steps=3", "measure.probe.devices=[3,2]", "guidance_scale=3"]
 TINY += ["measure.swept=[distrifusion]", "measure.warmups=[0,9]"]
@@ -38,18 +40,18 @@ def test_the_record_says_what_was_run_and_why_something_was_not(folder):
     assert record["prompts"] == ["a tree", "a house"] and record["branches"] == 2
     assert record["git_commit"] and record["config"]["measure"]["name"] == "staleness"
     runs = {(run["method"], run["warmup"]): run for run in record["runs"]}
-    assert [*runs] == [("naive_patch", 1), *(("distrifusion", w) for w in (0, 1, 9)), ("pipefusion", 1)]
-    assert [run["status"] for run in runs.values()] == ["ok", "ok", "ok", "skipped", "ok"]
+    swept = {name: (0, 1, 9) if name == "distrifusion" else (1,) for name in DISPLACED}
+    assert [*runs] == [(name, w) for name, warmups in swept.items() for w in warmups]
+    assert [key for key, run in runs.items() if run["status"] != "ok"] == [("distrifusion", 9)]
+    assert runs["distrifusion", 9]["status"] == "skipped"
     assert runs["distrifusion", 9]["reason"].startswith("method.warmup=9")
-    assert [key[0] for key, run in runs.items() if run["watched"]] == [
-        "naive_patch",
-        "distrifusion",
-        "pipefusion",
-    ]
+    assert [key[0] for key, run in runs.items() if run["watched"]] == DISPLACED
     assert all(run["unexplained"] < 1e-5 for run in runs.values() if run["watched"])
     skipped = [probe for probe in record["probes"] if probe["status"] == "skipped"]
     assert {(probe["method"], probe["devices"]) for probe in skipped} == {
-        (name, 3) for name in ("tensor", "ulysses", "ring", "naive_patch", "distrifusion")
+        (name, 3)
+        for name in METHODS
+        if METHODS[name].check(model().shape, 3, 3, METHODS[name].Config()) and name != "serial"
     }
     assert all(probe["reason"].startswith("devices=3") for probe in skipped)
 
@@ -61,18 +63,13 @@ def test_tables_have_a_row_for_everything_that_was_measured(folder):
     assert changes.groupby("quantity").size().to_dict() == {"hidden": 48, "k": 48, "v": 48, "latent": 12}
     assert (changes.change > 0).all()
     errors = tables["error"]
-    assert set(errors.method) == {"pipefusion", "distrifusion", "naive_patch"} and set(errors.warmup) == {1}
+    assert set(errors.method) == {*DISPLACED} and set(errors.warmup) == {1}
     synchronous = errors[errors.step == 0]
     assert (synchronous.attention_error < 1e-5).all() and synchronous.k_error.isna().all()
     assert (errors[errors.step > 1].attention_error > 0).any()
     steps = tables["steps"].groupby(["method", "warmup"]).size().to_dict()
-    assert steps == {
-        ("distrifusion", 0): 8,
-        ("distrifusion", 1): 8,
-        ("naive_patch", 1): 8,
-        ("pipefusion", 1): 8,
-    }
-    assert tables["map"].groupby("method").size().tolist() == [64, 64, 64]
+    assert steps == {("distrifusion", 0): 8} | {(name, 1): 8 for name in DISPLACED}
+    assert tables["map"].groupby("method").size().to_dict() == dict.fromkeys(DISPLACED, 64)
 
 
 def test_the_map_adds_up_to_the_error_of_the_latent():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from experiments.staleness.probe import NEVER, HollowView, Seen
+from experiments.staleness.probe import ABSENT, NEVER, HollowView, Seen
 from experiments.staleness.settings import Setting
 from experiments.staleness.traced import Marked, TracedView
 from pipefusion.core.dit import Given, Tokens
@@ -72,6 +72,18 @@ def test_naive_patch_sees_the_last_synchronous_step_for_ever():
     assert all(one.never == 48 and one.ages[0] == 16 for one in seen(Setting("naive_patch", 4, warmup=0)))
 
 
+def test_pcpp_sees_half_of_the_bands_next_to_its_own_one_step_old_and_no_other():
+    for one in seen(Setting("pcpp", 4, warmup=1)):
+        step, rows = one.place.step, one.place.rows
+        near = range(rows.start - 1, rows.stop + 1)  # bands of two rows
+        stale = [step if row in rows else step - 1 if row in near else ABSENT for row in range(ROWS)]
+        assert one.origins == (tuple(stale) if step else (0,) * ROWS) and one.never == 0
+    first = [one for one in seen(Setting("pcpp", 4, warmup=0)) if one.place.step == 0]
+    assert {(one.place.rows.start, one.tokens, one.never) for one in first} == {
+        (0, 24, 8), (2, 32, 16), (4, 32, 16), (6, 24, 8)
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["sd3_tiny", "flux_tiny"])
 def test_the_tokens_of_the_prompt_are_not_counted(name):
     shape = model(name).shape
@@ -91,7 +103,7 @@ def test_jobs_are_numbered_in_the_order_that_a_rank_does_them():
 
 def test_attention_that_is_no_plain_mean_is_an_error():
     shape = model().shape
-    view = HollowView(model().view(), torch.arange(STEPS), 0, [])
+    view = HollowView(model().view(), torch.arange(STEPS), 0, Setting("serial"), [])
     rows, tokens = range(8), Tokens(torch.zeros(2, 64, shape.hidden))
     given = Given(None, Marked(1, None), Marked(rows, None))
     view.block(0, tokens, given, lambda layer, q, k, v, prefix=0: v.mean(1, keepdim=True).expand_as(q))

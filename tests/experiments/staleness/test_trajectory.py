@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from experiments.methods import METHODS
 from experiments.staleness.settings import Setting
 from experiments.staleness.trajectory import assembled, relative_errors
 from tests.experiments.staleness.cases import PICTURES, STEPS, run, serial
 
-EXACT = [Setting(name, 2) for name in ("sync_pipeline", "tensor", "ulysses", "ring")]
+EXACT = [Setting(name, 2) for name in METHODS if METHODS[name].exact and name != "serial"]
 
 
 @pytest.mark.parametrize("setting", EXACT, ids=lambda setting: setting.method)

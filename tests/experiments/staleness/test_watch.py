@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from experiments.methods import METHODS
 from experiments.staleness.errors import StaleErrors
 from experiments.staleness.redundancy import Changes
 from experiments.staleness.settings import Setting
 from experiments.staleness.traced import Place
 from tests.experiments.staleness.cases import STEPS, model, run, seen, serial
 
-EXACT = [Setting("serial"), *(Setting(name, 2) for name in ("sync_pipeline", "tensor", "ulysses", "ring"))]
+EXACT = [Setting(name, 1 if name == "serial" else 2) for name in METHODS if METHODS[name].exact]
+BANDED = [name for name in METHODS if not (METHODS[name].exact or METHODS[name].has("patches"))]
 STALE = [Setting("pipefusion", 1, 4, 1), Setting("pipefusion", 2, 3, 0), Setting("pipefusion", 1, 8, 2)]
-STALE += [Setting(name, 4, warmup=w) for name in ("distrifusion", "naive_patch") for w in (0, 2)]
+STALE += [Setting(name, 4, warmup=w) for name in BANDED for w in (0, 2)]
 
 
 class Counting(StaleErrors):
@@ -58,7 +60,9 @@ def test_what_is_known_of_stale_attention_explains_it(setting):
         assert first["k_error"] == first["v_error"] == 1.0  # zeros
 
 
-@pytest.mark.parametrize("setting", [STALE[0], Setting("distrifusion", 2, warmup=1)], ids=str)
+@pytest.mark.parametrize(
+    "setting", [STALE[0], *(Setting(name, 3, warmup=1) for name in ("distrifusion", "pcpp"))], ids=str
+)
 def test_the_prompt_of_an_mm_dit_is_attended_to_and_never_stale(setting):
     rows, _ = errors(setting, "sd3_tiny")
     stale = [row for row in rows if row["k_error"] is not None]

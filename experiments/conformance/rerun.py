@@ -1,0 +1,52 @@
+"""A recorded run of a displaced method once more, by the reference: loops in one process instead of the method."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from experiments.config import ModelConfig
+from experiments.conformance.reference import Deviation, Request, denoise
+from experiments.methods import METHODS, parallel_in
+from experiments.models import open_model
+from experiments.rank import read_inputs
+from pipefusion.core import closed_forms as forms
+from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.split import split_rows
+from pipefusion.method import patches_in
+
+CPU = torch.device("cpu")
+
+
+def rerun(run_dir: Path) -> Tensor:
+    """The latents [B, C, H, W] float32 that a run directory should have. For methods whose row says what is stale."""
+    record = json.loads((run_dir / "run.json").read_text())
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    method, parallel = METHODS[record["method"]], parallel_in(config | {"devices": record["devices"]})
+    assert method.stale is not None
+    cfg = method.Config(**record["method_config"])
+    model = open_model(replace(ModelConfig(**config["model"]), weights=record["weights"]))
+    view, shape = model.view(), model.shape
+    view.load(model.tensors(), CPU)
+    noise, cond = read_inputs(run_dir / "inputs.safetensors", record["guidance_scale"], CPU)
+    told = record["scheduler"]
+    scheduler = make_scheduler(told["class"], told["config"], told.get("set_timesteps", record["steps"]))
+    lanes = parallel.lanes
+    patches = patches_in(shape, parallel.pipe, lanes, cfg) if method.has("patches") else parallel.patch
+    bands = split_rows(shape.token_rows, patches, lanes)
+    request = Request(
+        noise,
+        cond,
+        scheduler,
+        bands,
+        forms.stages(shape, parallel.pipe, getattr(cfg, "split", "even")),
+        cfg.warmup,
+        getattr(cfg, "text", "exact"),
+        [method.attends(shape, parallel, cfg, rows) for rows in bands],
+    )
+    return denoise(view, request, Deviation(kv=method.stale))[-1]

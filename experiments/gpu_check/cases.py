@@ -1,0 +1,134 @@
+"""What the checks run: every method on the tiny model of every family, and the same on the CPU to compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.config import ClusterConfig, LatencyConfig, RunConfig
+from experiments.errors import config_names
+from experiments.inputs import make_inputs
+from experiments.launch import resolved
+from experiments.methods import METHODS
+from experiments.models import open_model
+from experiments.params import model_config
+from experiments.rank import as_inputs
+from experiments.simulate import sample_once
+from pipefusion.core.dit import Conditioning
+
+TOLERANCES = {"float32": 5e-5, "float16": 1e-2, "bfloat16": 1e-1}
+"""The largest distance to float32 on the CPU, over the norm of that. CPU runs in these are within 2e-6, 3e-3, 3e-2;
+a stale K, V too many or too few makes 3e-4 or more."""
+STEPS = 3
+"""One synchronous step, and two that are displaced: the second reads what the first has sent."""
+
+
+class Failed(Exception):
+    """A check that did not pass, and why, in one line."""
+
+
+class NotPossible(Exception):
+    """A check that cannot be made on this machine, and why."""
+
+
+@dataclass
+class Found:
+    """What a check that passed found: a line, and numbers or rows to keep."""
+
+    detail: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def families() -> list[str]:
+    """The tiny models of `conf/model`; a test sees to it that every architecture has one."""
+    return [name for name in config_names("model") if name.endswith("_tiny")]
+
+
+def run_of(
+    cfg: RunConfig, method: str, model: str, devices: int, dtype: str = "float32", steps: int = STEPS
+) -> RunConfig:
+    """A run of one method with its own defaults on real ranks. Raises NotPossible if the method cannot do it."""
+    module, opened = METHODS[method], replace(model_config(model), dtype=dtype)
+    one = replace(
+        cfg,
+        model=opened,
+        method=module.Config(),
+        devices=1 if method == "serial" else devices,
+        steps=steps,
+        cluster=ClusterConfig(device=cfg.cluster.device, timeout_s=cfg.measure.timeout_s / 2),
+        measure=LatencyConfig(repeats=1, images=False),
+        log=replace(cfg.log, progress=False),
+    )
+    subject = open_model(opened)
+    problem = module.check(subject.shape, one.devices, steps, one.method)
+    if problem:
+        raise NotPossible(f"{model} on {one.devices} devices: {problem.key}={problem.message}")
+    return resolved(one, subject)
+
+
+def inputs_of(run: RunConfig, device: torch.device) -> tuple[Tensor, Conditioning]:
+    """Noise and prompts of a run."""
+    assert run.guidance_scale is not None
+    noise, cond = as_inputs(make_inputs(run, open_model(run.model)), run.guidance_scale)
+    return noise.to(device), cond.to(device)
+
+
+def simulated(run: RunConfig, device: str) -> Tensor:
+    """Latents of a run with all its ranks on one device, in turn."""
+    cluster = ClusterConfig(name="sim", world="sim", device=device)
+    one, model = replace(run, cluster=cluster), open_model(run.model)
+    with torch.inference_mode():
+        return sample_once(one, model, *inputs_of(run, torch.device("cpu")))
+
+
+def reference(run: RunConfig) -> Tensor:
+    """What the run should give: all its ranks on the CPU, in float32."""
+    return simulated(replace(run, model=replace(run.model, dtype="float32")), "cpu")
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted; NaN if anything is."""
+    return float((found.cpu().float() - wanted).norm() / wanted.norm())
+
+
+def within(found: float, dtype: str) -> bool:
+    """Whether a distance is tolerable; NaN is not."""
+    return found <= TOLERANCES[dtype]
+
+
+def dtypes_of(device: torch.device) -> list[str]:
+    """Those of `model.dtype` that the device computes in; bfloat16 takes compute capability 8.0."""
+    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    return [name for name in TOLERANCES if not (old and name == "bfloat16")]
+
+
+class Tally:
+    """Results of one check over families and dtypes: the worst distance of each dtype, what failed, what cannot be."""
+
+    def __init__(self) -> None:
+        self.worst: dict[str, float] = {}
+        self.count = 0
+        self.failures: list[str] = []
+        self.skipped: list[str] = []
+
+    def add(self, name: str, dtype: str, found: float) -> None:
+        """A distance that was found."""
+        self.count += 1
+        self.worst[dtype] = max(found, self.worst.get(dtype, 0.0))
+        if not within(found, dtype):
+            self.failures.append(f"{name} {dtype}: {found:.1e} from float32 on the CPU")
+
+    def found(self) -> Found:
+        """The whole. Raises Failed or, if nothing could be run, NotPossible."""
+        if self.failures:
+            raise Failed("; ".join(self.failures))
+        if not self.count:
+            raise NotPossible("; ".join(self.skipped))
+        worst = ", ".join(f"{dtype} {value:.1e}" for dtype, value in self.worst.items())
+        skipped = f"; not possible: {'; '.join(self.skipped)}" if self.skipped else ""
+        return Found(
+            f"{self.count} runs, at most from float32 on the CPU: {worst}{skipped}", {"worst": self.worst}
+        )

@@ -1,0 +1,141 @@
+"""One check, from its start to a row: in processes of its own, ended when it takes too long."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from experiments.agent import RunFailed, start_ranks
+from experiments.config import RunConfig, as_dict
+from experiments.errors import first_line
+from experiments.gpu_check.cases import Failed, Found, NotPossible
+from experiments.rank import choose_device, in_group
+from experiments.records import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from experiments.gpu_check.checks import Check
+
+PASSED, FAILED, NOT_POSSIBLE = "passed", "failed", "not possible here"
+Program = Callable[[RunConfig, torch.device, Callable[[str], None]], Found]
+
+
+@dataclass
+class Row:
+    """How a check ended: `detail` is what it found, or why it failed or cannot be made."""
+
+    what: str
+    of: str
+    status: str
+    detail: str
+    seconds: float = 0.0
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+class TooLong(Exception):
+    """A check that took longer than it may."""
+
+
+def judge(check: Check, cfg: RunConfig, devices: int, out: Path) -> Row:
+    """Make a check with `devices` devices at hand; its files stay below `out` if it fails."""
+    if check.devices > devices:
+        return Row(
+            check.what, check.of, NOT_POSSIBLE, f"takes {check.devices} devices, and {devices} is here"
+        )
+    folder = out / re.sub(r"\W+", "_", f"{check.what} {check.of}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    try:
+        with time_limit(cfg.measure.timeout_s):
+            found = check.run(cfg, folder)
+        status, detail, numbers = PASSED, found.detail, found.numbers
+    except NotPossible as reason:
+        status, detail, numbers = NOT_POSSIBLE, str(reason), {}
+    except RunFailed as failure:
+        if failure.status == "interrupted":
+            raise KeyboardInterrupt from None
+        status, detail, numbers = FAILED, str(failure), {}
+    except Failed as failure:
+        status, detail, numbers = FAILED, str(failure), {}
+    except Exception as error:  # whatever it is, the others go on
+        status, detail, numbers = FAILED, f"{type(error).__name__}: {first_line(error)}", {}
+    at = folder / "at.txt"
+    if status == FAILED and at.exists():
+        detail = f"{detail} (at {at.read_text()})"
+    if status != FAILED:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Row(check.what, check.of, status, detail, time.monotonic() - started, numbers)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooLong in this thread, the main one, when the block takes longer; other timers go on afterwards."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TooLong(f"no end within {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    started, (left, interval) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3), interval)
+
+
+def in_ranks(program: Program, ranks: int, cfg: RunConfig, out: Path) -> Found:
+    """`program(cfg, device, say)` in `ranks` processes of one group or, for 0, in one that is in none.
+
+    What the first rank returns or raises. Raises RunFailed if a rank dies.
+    """
+    start_ranks(partial(rank_of_check, program, ranks, cfg), out, group_config(cfg), max(1, ranks))
+    outcome = read_json(out / "outcome.json")
+    if outcome is None:
+        raise Failed("ended without a result")
+    if outcome["status"] == PASSED:
+        return Found(outcome["detail"], outcome["numbers"])
+    raise (NotPossible if outcome["status"] == NOT_POSSIBLE else Failed)(outcome["detail"])
+
+
+def group_config(cfg: RunConfig) -> dict[str, Any]:
+    """What ranks need to join their group: a communication may take half of the time that the check may."""
+    config = as_dict(cfg)
+    config["cluster"] |= {"timeout_s": cfg.measure.timeout_s / 2}
+    return config
+
+
+def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, config: dict[str, Any]) -> None:
+    """What each process of a check does; the first one writes how it ended."""
+    out = Path(run_dir)
+
+    def run(device: torch.device) -> None:
+        first = not ranks or dist.get_rank() == 0
+        say = partial(write_text, out / "at.txt") if first else lambda text: None
+        try:
+            found = program(cfg, device, say)
+            outcome = asdict(found) | {"status": PASSED}
+        except (NotPossible, Failed) as reason:
+            status = NOT_POSSIBLE if isinstance(reason, NotPossible) else FAILED
+            outcome = {"status": status, "detail": str(reason), "numbers": {}}
+        if first:
+            write_json(out / "outcome.json", outcome)
+            (out / "at.txt").unlink(missing_ok=True)
+
+    if ranks:
+        in_group(config, run)
+    else:
+        run(choose_device(cfg.cluster.device))

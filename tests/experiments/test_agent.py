@@ -1,0 +1,51 @@
+"""What ranks are forked from where there is a GPU: a process that has never asked for one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.agent import PRELOAD, PRELOAD_CPU, prepare
+from tests.experiments.runs import ROOT
+
+PROBE = """
+import importlib, sys, traceback
+import torch
+
+asked = []
+def recorded(name):
+    def ask(*args, **kwargs):
+        asked.append(name)
+        return False
+    return ask
+for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "get_device_capability"):
+    setattr(torch.cuda, name, recorded(f"torch.cuda.{name}"))
+for name in ("is_available", "device_count", "current_accelerator", "current_device_index"):
+    setattr(torch.accelerator, name, recorded(f"torch.accelerator.{name}"))
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+print(*asked)
+"""
+
+
+def asked_by(modules: list[str]) -> list[str]:
+    """What is asked of the GPU while these modules are imported by a new process."""
+    command = [sys.executable, "-c", PROBE, *modules]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_what_is_preloaded_for_gpus_never_asks_for_one() -> None:
+    assert asked_by(PRELOAD) == []
+    assert asked_by(PRELOAD_CPU) != []  # diffusers does: were it preloaded, no rank could use a GPU
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_list_is_chosen_by_whether_there_is_a_gpu(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[list[str]] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", chosen.append)
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
+    prepare()
+    assert chosen == [PRELOAD if there else PRELOAD_CPU]
