@@ -202,7 +202,25 @@ def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
     from experiments.methods import problem_of
 
     problem = problem_of(model.shape, cfg)
-    return ConfigError(problem.key, problem.message) if problem else check_gpus(cfg)
+    return (
+        ConfigError(problem.key, problem.message) if problem else check_request(cfg, model) or check_gpus(cfg)
+    )
+
+
+def check_request(cfg: RunConfig, model: Model) -> ConfigError | None:
+    """Whether there are images and guidance branches for the ranks that share them."""
+    from experiments.launch import resolved
+
+    images, scale = len(prompts_of(cfg)), resolved(cfg, model).guidance_scale
+    if images % cfg.parallel.data:
+        allowed = ", ".join(str(n) for n in range(1, images + 1) if images % n == 0)
+        return ConfigError(
+            "parallel.data", f"{cfg.parallel.data} does not divide the {images} pictures; allowed: {allowed}"
+        )
+    if cfg.parallel.cfg > 1 and not (scale and scale > 1):
+        text = f"{cfg.parallel.cfg} shares two guidance branches, and guidance_scale={scale} has one"
+        return ConfigError("parallel.cfg", f"{text}; allowed: 1, or a scale above 1")
+    return None
 
 
 def check_gpus(cfg: RunConfig) -> ConfigError | None:

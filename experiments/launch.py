@@ -29,10 +29,13 @@ DEFAULT_GUIDANCE = 4.5
 
 
 def resolved(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration with what the model decides filled in: resolution and guidance scale."""
+    """The configuration with what the model and the method decide filled in: size, guidance scale, all degrees."""
+    from experiments.methods import parallel_of
+
     shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
     scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
-    return replace(cfg, guidance_scale=scale, model=replace(cfg.model, resolution=model.resolution))
+    model_cfg = replace(cfg.model, resolution=model.resolution)
+    return replace(cfg, guidance_scale=scale, model=model_cfg, parallel=parallel_of(cfg))
 
 
 def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[str, Any]:

@@ -51,9 +51,9 @@ def held_parameters(dit: DiT) -> dict[ParameterKey, int]:
 def row_of(report: RankReport, elsewhere: set[ParameterKey]) -> dict[str, Any]:
     """The row of ranks.csv. `elsewhere`: the parameters that other ranks hold, which makes them replicated."""
     mine, parts, ledger = held_parameters(report.dit), parameter_parts(report.dit), report.ledger
-    forecast = {
-        f"predicted_{key}": value for key, value in asdict(report.forecast).items() if key != "layers"
-    }
+    counts = {key: value for key, value in asdict(report.forecast).items() if key.endswith("_bytes")}
+    by_axis = counts.pop("axis_bytes")
+    forecast = {f"predicted_{key}": value for key, value in counts.items()}
     return {
         "rank": report.rank,
         "layers": layers_text(report.dit.layers),
@@ -67,10 +67,12 @@ def row_of(report: RankReport, elsewhere: set[ParameterKey]) -> dict[str, Any]:
         "peak_bytes": report.peak_bytes,
         "sent_bytes": ledger.sent_bytes,
         "recv_bytes": ledger.recv_bytes,
+        **{f"sent_{axis}_bytes": count for axis, count in ledger.axis_bytes.items()},
         **report.repeats[-1],
         "host": socket.gethostname(),
         "pid": os.getpid(),
         **forecast,
+        **{f"predicted_sent_{axis}_bytes": count for axis, count in by_axis.items()},
         "predicted_peak_bytes": report.predicted_peak_bytes,
         **report.extra,
     }

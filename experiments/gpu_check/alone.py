@@ -177,7 +177,7 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
         with torch.inference_mode():
             peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)
         forecast = METHODS[method].predict(
-            model.shape, run.devices, rank, run.steps, images * cond.branches, images, run.method
+            model.shape, parallel_of(run), rank, run.steps, images, cond.branches, run.method
         )
         for key in BYTES:
             counted, wanted = fabric.ledger.buffer_bytes[key.removesuffix("_bytes")], getattr(forecast, key)

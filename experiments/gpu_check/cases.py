@@ -63,7 +63,7 @@ def run_of(
         log=replace(cfg.log, progress=False),
     )
     subject = open_model(opened)
-    problem = module.check(subject.shape, one.devices, steps, one.method)
+    problem = module.problem(subject.shape, one.devices, steps, one.method)
     if problem:
         raise NotPossible(f"{model} on {one.devices} devices: {problem.key}={problem.message}")
     return resolved(one, subject)

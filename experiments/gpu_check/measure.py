@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least
+from experiments.errors import ConfigError, check_known
 from experiments.gpu_check.alone import PEAK_TOLERANCE
 from experiments.gpu_check.cases import TOLERANCES
 from experiments.gpu_check.checks import Check, checks
@@ -24,6 +24,7 @@ from experiments.gpu_check.judge import FAILED, Row, judge
 from experiments.gpu_check.page import headline, page
 from experiments.rank import device_type
 from experiments.records import write_json, write_text
+from pipefusion.core.domain import Domain
 
 
 @dataclass
@@ -31,13 +32,14 @@ class GpuCheckConfig:
     """`timeout_s`: a check that takes longer is ended, and failed. `only`: checks whose name or subject has this."""
 
     name: str = "gpu_check"
-    timeout_s: float = 120.0
+    timeout_s: Annotated[float, Domain(1, 86_400)] = 120.0
     only: str | None = None
 
 
 def check_gpu_check(cfg: RunConfig) -> None:
     """Whether there is a GPU; where there is none, says what would be checked. Raises ConfigError."""
-    check_least(cfg, {"measure.timeout_s": 1, "devices": 2})
+    if cfg.devices < 2:
+        raise ConfigError("devices", f"{cfg.devices} leaves no ranks to check; allowed: 2 or more")
     check_known(cfg, {"cluster.device": CHOICES["cluster.device"]})
     chosen = select(cfg)
     if not chosen:

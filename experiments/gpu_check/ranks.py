@@ -106,8 +106,10 @@ def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, sa
             fabric.close()
             if wanted is not None and latents is not None:
                 tally.add(family, dtype, distance(latents, wanted))
-            batch, images, shape = len(noise) * cond.branches, len(noise), open_model(one.model).shape
-            forecast = METHODS[method].predict(shape, size, fabric.rank, one.steps, batch, images, one.method)
+            shape, parallel = open_model(one.model).shape, parallel_of(one)
+            forecast = METHODS[method].predict(
+                shape, parallel, fabric.rank, one.steps, len(noise), cond.branches, one.method
+            )
             wrong += [
                 f"{family} {dtype} rank {fabric.rank}: {text}" for text in other_bytes(fabric, forecast)
             ]

@@ -133,6 +133,15 @@ class Ledger:
         return sum(entry.sent_bytes for entry in self.entries)
 
     @property
+    def axis_bytes(self) -> dict[str, int]:
+        """Bytes sent by mesh axis, where there are any."""
+        found: dict[str, int] = {}
+        for entry in self.entries:
+            if entry.sent_bytes:
+                found[entry.axis] = found.get(entry.axis, 0) + entry.sent_bytes
+        return found
+
+    @property
     def recv_bytes(self) -> int:
         return sum(entry.recv_bytes for entry in self.entries)
 

@@ -55,12 +55,14 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
                 for i, x in enumerate((q, k, v))
             ]  # [b, T + n t, h, d] each
             out = attend_inside(layer, whole[0], whole[1], whole[2], prefix)
-            bands = out[:, prefix:].unflatten(1, (n, t)).movedim(1, 0).contiguous()  # [n, b, t, h, d]
+            bands = torch.stack(
+                out[:, prefix:].split(t, dim=1)
+            )  # [n, b, t, h, d], whatever order the kernel leaves
             fabric.all_to_all(returned, bands, axis="ulysses", at=at)
             if not prefix:
                 return returned.permute(1, 2, 0, 3, 4).flatten(2, 3)  # [b, t, H, d]
             texts = prompt.view(n, b, prefix, h, d)
-            fabric.all_gather(texts, out[:, :prefix].contiguous(), axis="ulysses", at=at)
+            fabric.all_gather(texts, torch.cat([out[:, :prefix]]), axis="ulysses", at=at)
             both = torch.cat([texts, returned], dim=2)  # [n, b, T + t, h, d]
             return both.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
