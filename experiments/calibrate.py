@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from analysis.files import write_text
 from experiments.agent import prepare, start_ranks
 from experiments.config import RunConfig, as_dict
 from experiments.environment import hardware, provenance
@@ -105,7 +106,7 @@ def calibrate(cfg: RunConfig, out: Path) -> str:
 def write_yaml(path: Path, defaults: list[str], content: dict[str, Any]) -> None:
     """A configuration file as those in conf/."""
     listed = "".join(f"  - {line}\n" for line in [*defaults, "_self_"])
-    path.write_text(f"defaults:\n{listed}\n{OmegaConf.to_yaml(content)}")
+    write_text(path, f"defaults:\n{listed}\n{OmegaConf.to_yaml(content)}")
 
 
 def calibrate_rank(run_dir: str, cfg: dict[str, Any]) -> None:

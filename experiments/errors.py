@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from experiments.config import CONF
@@ -49,6 +50,17 @@ def check_some(cfg: Any, *keys: str) -> None:
     for key in keys:
         if lookup(cfg, key) == []:
             raise ConfigError(key, "[] leaves nothing to do; allowed: a list of one or more")
+
+
+def check_folder(folder: Path, known: Collection[str], key: str) -> None:
+    """Whether a folder that will be replaced holds more than these files. Raises ConfigError."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(key, f"{folder} is a file; allowed: a folder")
+    lost = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.exists() else []
+    if lost:
+        raise ConfigError(
+            key, f"{folder} holds {lost[0]}, which would be lost; allowed: a new or empty folder"
+        )
 
 
 def values_of(cfg: Any, key: str) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.files import write_text
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, check_some, config_names
@@ -209,4 +210,4 @@ def write_values(path: Path, values: dict[str, float], rows: Sequence[str]) -> N
         if not count:
             raise ValueError(f"{path} has no {key}")
     listed: Any = "[" + ", ".join(rows) + "]"
-    path.write_text(re.sub(r"(?ms)^calibrated_on:.*?(?=^\w|\Z)", f"calibrated_on: {listed}\n", text))
+    write_text(path, re.sub(r"(?ms)^calibrated_on:.*?(?=^\w|\Z)", f"calibrated_on: {listed}\n", text))

@@ -27,7 +27,7 @@ from torch import Tensor
 from experiments.check import CHOICES, check_model
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, check_least, check_some, first_line
+from experiments.errors import ConfigError, check_folder, check_known, check_least, check_some, first_line
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
 from experiments.records import write_csv, write_json
@@ -69,7 +69,10 @@ def check_loading(cfg: RunConfig) -> None:
     check_least(cfg, {"measure.devices": 1, "measure.file_bytes": 1})
     model = check_model(cfg)
     folder = kept_in(options)
-    if folder is None or cfg.model.weights is not None or not written(folder):
+    if folder is None or cfg.model.weights is not None:
+        return
+    if not written(folder):
+        check_folder(folder, (), "measure.folder")
         return
     check_weights(folder)
     there = open_model(replace(cfg.model, weights=str(folder), architecture=None))

@@ -22,7 +22,9 @@ DONE = ("ok", "skipped")
 TENSORS = ("inputs.safetensors", "latents.safetensors")
 TABLES = ("ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet")
 FILES = ("run.json", "config.yaml", *TENSORS, *TABLES, "images", "logs")
-"""What a run writes into its directory, besides wandb/, where every run of W&B has a folder of its own."""
+"""What a run writes into its directory; and wandb/, where every run of W&B has a folder of its own."""
+MANIFEST = "manifest.json"
+"""Which of these it has written (experiments/directory.py)."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -56,12 +58,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def rank_files(run_dir: Path) -> list[Path]:
     """What only the run itself needed: parts to merge, progress, and files that were never finished."""
-    unfinished = re.compile(rf"\.({'|'.join(map(re.escape, FILES))}|\.rank-.*|\.progress\.json)\.\d+\.tmp")
-    return [
-        path
-        for path in run_dir.glob(".*")
-        if path.name.startswith(".rank-") or path.name == ".progress.json" or unfinished.fullmatch(path.name)
-    ]
+    parts = r"\.rank-\d+(\.ledger|\.timeline)?\.(json|parquet)|\.progress\.json"
+    whole = "|".join(map(re.escape, (*FILES, MANIFEST)))
+    ours = re.compile(rf"{parts}|\.({whole}|{parts})\.\d+\.tmp")
+    return [path for path in run_dir.glob(".*") if ours.fullmatch(path.name)]
 
 
 def finished(run_dir: Path, key: str) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
+from analysis.files import replacing_folder
 from experiments.models import Model
 from experiments.records import write_json
 from pipefusion.core.weights import INDEX, NAME
@@ -28,10 +29,15 @@ def written(folder: Path) -> bool:
 def write_checkpoint(folder: Path, model: Model, dtype: torch.dtype, file_bytes: int, seed: int) -> None:
     """Random weights of a model's architecture in diffusers' sharded layout, in files of about `file_bytes`.
 
-    One file is in memory at a time. config.json comes last, so that a folder that has it is whole.
+    One file is in memory at a time. Takes the place of what is in the folder.
     """
+    with replacing_folder(folder) as fresh:
+        _write(fresh, model, dtype, file_bytes, seed)
+
+
+def _write(folder: Path, model: Model, dtype: torch.dtype, file_bytes: int, seed: int) -> None:
     part = folder / "transformer"
-    part.mkdir(parents=True, exist_ok=True)
+    part.mkdir()
     with torch.device("meta"):
         network = getattr(diffusers, model.class_name).from_config(model.config)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from analysis.files import replacing, replacing_folder
 from experiments.config import RunConfig
-from experiments.errors import check_least, check_some
+from experiments.errors import check_folder, check_least, check_some
 from experiments.features import PREPROCESSING, features
 from experiments.quality.scorer_card import NOTICE, card_text, score_text
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
@@ -30,6 +31,8 @@ from experiments.training import data
 from experiments.training.export import hardware
 
 FACTS_FILE = "scorer.json"
+FILES = (HEADS_FILE, FACTS_FILE, "README.md", "NOTICE")
+"""All of a scorer's folder, which a new one replaces."""
 
 
 @dataclass
@@ -76,6 +79,7 @@ def check_train_scorer(cfg: RunConfig) -> None:
     least = {"held_out": 1, "epochs": 1, "batch": 2, "width": 1, "hidden": 1}
     check_least(cfg, {f"measure.{key}": low for key, low in least.items()})
     check_some(cfg, "measure.packages", "measure.categories")
+    check_folder(Path(options.folder), FILES, "measure.folder")
     data.check_packages(options.packages, options.data_dir, "measure.data_dir")
 
 
@@ -90,24 +94,26 @@ def train_scorer(cfg: RunConfig, out: Path) -> str:
     seen, unseen = pairs.of(set(concepts) - set(held_out)), pairs.of(held_out)
     folder = Path(options.folder)
     start = time.perf_counter()
-    save_heads(train_heads(seen, options), folder)
+    trained = train_heads(seen, options)
     seconds = time.perf_counter() - start
-    heads = load_heads(folder)  # as they are stored, rounded
-    facts = {
-        "retrieval": {"held_out": retrieval(heads, unseen), "train": retrieval(heads, seen)},
-        "concepts": {"train": len(concepts) - len(held_out), "held_out": len(held_out)},
-        "config": asdict(options),
-        "image": f"EfficientNet-Lite0 (ImageNet), 1280-d after pooling; {PREPROCESSING}",
-        "text": f"MiniLM (all-MiniLM-L6-v2), mean of at most {TOKENS} token states, 384-d",
-        "seconds": round(seconds, 1),
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(torch.device("cpu")),
-        "torch": torch.__version__,
-        "held_out": held_out,
-    }
-    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
-    (folder / "README.md").write_text(card_text(facts))
-    (folder / "NOTICE").write_text(NOTICE)
+    with replacing_folder(folder) as fresh:  # the heads and what is said of them
+        save_heads(trained, fresh)
+        heads = load_heads(fresh)  # as they are stored, rounded
+        facts = {
+            "retrieval": {"held_out": retrieval(heads, unseen), "train": retrieval(heads, seen)},
+            "concepts": {"train": len(concepts) - len(held_out), "held_out": len(held_out)},
+            "config": asdict(options),
+            "image": f"EfficientNet-Lite0 (ImageNet), 1280-d after pooling; {PREPROCESSING}",
+            "text": f"MiniLM (all-MiniLM-L6-v2), mean of at most {TOKENS} token states, 384-d",
+            "seconds": round(seconds, 1),
+            "date": datetime.now(UTC).date().isoformat(),
+            "hardware": hardware(torch.device("cpu")),
+            "torch": torch.__version__,
+            "held_out": held_out,
+        }
+        (fresh / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+        (fresh / "README.md").write_text(card_text(facts))
+        (fresh / "NOTICE").write_text(NOTICE)
     print(score_text(facts))
     return "ok"
 
@@ -120,13 +126,15 @@ def read_pairs(options: TrainScorerConfig) -> Pairs:
         stored = load_file(path)
         return Pairs(stored["image"], stored["text"], [item.concept for item in items], styles)
     pairs = pairs_of(items, styles, options)
-    save_file({"image": pairs.image, "text": pairs.text}, path)
+    with replacing(path) as temporary:
+        save_file({"image": pairs.image, "text": pairs.text}, temporary)
     return pairs
 
 
 def kept_at(items: list[data.Item], options: TrainScorerConfig) -> Path:
     """The file for the features of these pictures and captions."""
-    key = json.dumps([PREPROCESSING, TOKENS, [[item.caption, item.file] for item in items]])
+    packages = [asdict(package) for package in options.packages]  # each with the digest of its pictures
+    key = json.dumps([PREPROCESSING, TOKENS, packages, [[item.caption, item.file] for item in items]])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(options.data_dir).expanduser() / f"scorer-features-{digest}.safetensors"
 

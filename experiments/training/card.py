@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from analysis.files import write_text
+
 NOTICE = """\
 The weights in this folder were trained on pictures and texts of others:
 
@@ -36,8 +38,8 @@ def write_card(folder: Path) -> None:
     path = folder / "score.json"
     found = json.loads(path.read_text()) if path.is_file() else None
     said = [PICTURES[package["vendor"]] for package in facts["data"]["packages"]]
-    (folder / "NOTICE").write_text(NOTICE.format(pictures="\n".join(said)))
-    (folder / "README.md").write_text(card_text(facts, prompts, found))
+    write_text(folder / "NOTICE", NOTICE.format(pictures="\n".join(said)))
+    write_text(folder / "README.md", card_text(facts, prompts, found))
 
 
 def card_text(facts: dict[str, Any], prompts: dict[str, list[str]], found: dict[str, Any] | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from analysis.files import replacing
 
 
 @dataclass
@@ -44,10 +45,9 @@ def save(
                 f"optimiser.{names[id(parameter)]}.{key}": torch.as_tensor(v) for key, v in state.items()
             }
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "state.safetensors.part"
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    save_file(tensors, part, metadata={"progress": json.dumps(asdict(progress))})
-    os.replace(part, folder / "state.safetensors")
+    with replacing(folder / "state.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
 
 
 def load(

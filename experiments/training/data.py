@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,13 +98,14 @@ def fetch(package: PackageConfig, data_dir: str) -> Path:
     found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != package.integrity:
         raise RuntimeError(f"checksum of {archive} is {found}, expected {package.integrity}")
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    with tarfile.open(archive) as tar:
+    with tempfile.TemporaryDirectory(dir=root) as part, tarfile.open(archive) as tar:
         wanted = [m for m in tar if m.name == "package/emoji.json" or f"/img/{package.vendor}/64/" in m.name]
         tar.extractall(part, members=wanted, filter="data")
-    (part / "package").rename(folder)
-    shutil.rmtree(part, ignore_errors=True)
+        try:
+            (Path(part) / "package").rename(folder)
+        except OSError:
+            if not (folder / "emoji.json").is_file():  # else another process was faster
+                raise
     return folder
 
 

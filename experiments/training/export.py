@@ -15,6 +15,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import nn
 
+from analysis.files import replacing_folder
 from experiments.training.card import write_card
 from experiments.training.sampling import default_scheduler
 
@@ -33,13 +34,9 @@ def export(
 ) -> Path:
     """Write transformer/ (safetensors in `dtype`), scheduler/, the sampling defaults and the captions.
 
+    All of it takes the place of what was in `folder`: a score there would be of other weights.
     `config` is the training configuration as a dict, `facts` what is known after the run (samples, seconds).
     """
-    # Module.to and not the model's own, which warns of layers to keep in float32 though this one has none.
-    shipped = nn.Module.to(copy.deepcopy(model), dtype)
-    shipped.save_pretrained(folder / "transformer", safe_serialization=True)
-    (folder / "transformer" / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
-    default_scheduler().save_pretrained(folder / "scheduler")
     sampling = {
         "guidance_scale": config["guidance_scale"],
         "steps": 20,
@@ -61,9 +58,15 @@ def export(
             "notes": config["notes"],
         },
     }
-    (folder / FACTS_FILE).write_text(json.dumps(sampling, indent=1) + "\n")
-    (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
-    write_card(folder)
+    with replacing_folder(folder) as fresh:
+        # Module.to and not the model's own, which warns of layers to keep in float32 though this one has none.
+        shipped = nn.Module.to(copy.deepcopy(model), dtype)
+        shipped.save_pretrained(fresh / "transformer", safe_serialization=True)
+        (fresh / "transformer" / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
+        default_scheduler().save_pretrained(fresh / "scheduler")
+        (fresh / FACTS_FILE).write_text(json.dumps(sampling, indent=1) + "\n")
+        (fresh / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
+        write_card(fresh)
     return folder
 
 

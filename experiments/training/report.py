@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.files import write_text
 from experiments.training.checkpoint import Progress
 from experiments.training.recipe import StageConfig
 from experiments.training.sampling import default_scheduler, draw_noise, sample, save_sheet
@@ -44,7 +45,7 @@ class Report:
         row = [at.step, at.seen, stage.resolution, mean, factor, round(at.seconds, 1)]
         at.losses.append(row)
         lines = [",".join(f"{value:.7g}" for value in values) for values in at.losses]
-        (self.out / "loss.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
+        write_text(self.out / "loss.csv", "\n".join([",".join(COLUMNS), *lines]) + "\n")
         self._send(dict(zip(COLUMNS, row, strict=True)))
 
     def sheet(self, at: Progress, model: PixArtTransformer2DModel, corpus: Corpus, resolution: int) -> None:

@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 from torch import Tensor, nn
 
+from analysis.files import replacing
+
 
 def default_scheduler(shift: float = 1.0) -> DPMSolverMultistepScheduler:
     """The scheduler that is shipped: DPM-Solver++ (2M) on flow matching; `shift` > 1 spends more steps on noise."""
@@ -91,4 +93,5 @@ def save_sheet(
         if real is not None:
             sheet.paste(to_image(real, side), (x + side, y))
         draw.text((x, y + side + 3), caption[: wide // 6], fill="black")
-    sheet.save(path, optimize=True)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)

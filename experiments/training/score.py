@@ -14,7 +14,9 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
+from analysis.files import replacing
 from experiments.features import features, similarity
+from experiments.records import write_json
 from experiments.text import encode_prompts
 from experiments.training import data
 from experiments.training.card import score_text, write_card
@@ -122,16 +124,22 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
             result[role][way] = ranks(near(made_by[way][part], real_by[way][pool]), answers)
     result["real_neighbours"] = floor(real_by, roles["train"])
     out.mkdir(parents=True, exist_ok=True)
-    (out / "score.json").write_text(json.dumps(result, indent=1) + "\n")
+    written = [out / "score.json"]
+    write_json(written[0], result)
     made_of = dict(zip(asked, made, strict=True))
     for name, role in (("sheet", "train"), ("held_out", "held_out"), ("unseen", "unseen")):
         shown = spaced(prompts[role], cfg.sheet_prompts)
+        sheet = out / f"{name}.png"
         if shown:
-            save_sheet([(items[k].caption, made_of[k], real[k]) for k in shown], out / f"{name}.png")
+            save_sheet([(items[k].caption, made_of[k], real[k]) for k in shown], sheet)
+            written.append(sheet)
+        else:
+            sheet.unlink(missing_ok=True)  # of an earlier score
     if cfg.publish:
-        for path in [out / "score.json", *out.glob("*.png")]:
-            shutil.copy(path, folder / path.name)
-        (folder / FACTS_FILE).write_text(json.dumps(facts | {"guidance_scale": guidance}, indent=1) + "\n")
+        for path in written:
+            with replacing(folder / path.name) as temporary:
+                shutil.copy(path, temporary)
+        write_json(folder / FACTS_FILE, facts | {"guidance_scale": guidance})
         write_card(folder)
     print(score_text(result))
     return result

@@ -38,7 +38,7 @@ def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     names = {path.name for path in (tmp_path / "here").iterdir()}
     assert names == {
         "config.yaml", "run.json", "inputs.safetensors", "latents.safetensors", "ranks.csv", "ranks_repeats.csv",
-        "ledger.parquet", "timeline.parquet", "images",
+        "ledger.parquet", "timeline.parquet", "images", "manifest.json",
     }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_run_that_ends_well(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         "config.yaml", "run.json", "inputs.safetensors", "latents.safetensors", "ranks.csv", "ranks_repeats.csv",
-        "images",
+        "images", "manifest.json",
     }  # fmt: skip
 
 

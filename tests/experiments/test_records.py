@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,39 +53,63 @@ def test_broken_record_is_none(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "stored", "again"),
+    ("status", "key", "again"),
     [
-        ("ok", "seed: 0", False),
-        ("skipped", "seed: 0", False),
-        ("ok", "seed: 1", True),
+        ("ok", "k", False),
+        ("skipped", "k", False),
+        ("ok", "other", True),
         ("ok", None, True),
-        ("failed", "seed: 0", True),
-        ("oom", "seed: 0", True),
-        ("interrupted", "seed: 0", True),
-        ("running", "seed: 0", True),
+        ("failed", "k", True),
+        ("oom", "k", True),
+        ("interrupted", "k", True),
+        ("running", "k", True),
     ],
 )
-def test_what_is_run_again(status: str, stored: str | None, again: bool, tmp_path: Path) -> None:
-    records.write_json(tmp_path / "run.json", {"status": status})
-    if stored is not None:
-        (tmp_path / "config.yaml").write_text(stored)
-    assert (records.finished(tmp_path, "seed: 0") is None) == again
+def test_what_is_run_again(status: str, key: str | None, again: bool, tmp_path: Path) -> None:
+    records.write_json(tmp_path / "run.json", {"status": status, "key": key})
+    assert (records.finished(tmp_path, "k") is None) == again
 
 
-def test_clean_removes_its_own_files_only(tmp_path: Path) -> None:
-    for name in (
-        "run.json",
+def test_only_what_a_run_left_unfinished_is_removed_at_its_end(tmp_path: Path) -> None:
+    own = {
         ".rank-0.json",
         ".rank-1.ledger.parquet",
-        "latents.safetensors.77.tmp",
         ".run.json.8.tmp",
-        "notes.txt",
-    ):
+        "..rank-1.json.7.tmp",
+        ".progress.json",
+    }
+    foreign = {"latents.tmp", ".latents.tmp", ".notes.txt.7.tmp", "run.json", ".rank-list", ".ssh"}
+    for name in own | foreign:
         (tmp_path / name).write_text("x")
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "0.png").write_text("x")
-    records.clean(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {path.name for path in records.rank_files(tmp_path)} == own
+
+
+class TestFullDisk:
+    """The last record of a run: where there is no room for a second file, into that of the first."""
+
+    @pytest.fixture(autouse=True)
+    def _full(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(path: Path, content: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(records, "write_json", full)
+
+    def test_the_old_record_makes_room(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.json"
+        path.write_text('{"status": "running"}' + " " * 100)
+        records.write_last(path, {"status": "failed", "reason": "no space"})
+        assert path.read_text() == '{"status":"failed","reason":"no space"}'
+
+    def test_too_little_room_loses_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(descriptor: int, offset: int, length: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        path = tmp_path / "run.json"
+        path.write_text("{}")
+        with pytest.raises(OSError):
+            records.write_last(path, {"status": "failed"})
+        assert path.read_text() == "{}"
 
 
 def test_latency_keeps_every_repeat() -> None:

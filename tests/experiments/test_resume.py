@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis import frame
 from experiments.records import read_json
 from tests.experiments.runs import QUICK, command, session, start, wait_until
 
@@ -25,11 +26,12 @@ def test_killed_sweep_resumes(
         process.communicate()
     assert statuses() == ["ok", "running"]
     wait_until(lambda: not session(process.pid), seconds=10)
+    assert frame.runs(tmp_path).status.tolist() == ["ok", "died"]
 
     first = read_json(min(tmp_path.glob("*/run.json")))
     (min(tmp_path.glob("*seed=1*")) / ".ranks.csv.1.tmp").write_text("half")
     assert command(monkeypatch, *sweep) == 0
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["had", "ok"]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["had", "died", "ok"]
     assert statuses() == ["ok", "ok"]
     assert read_json(min(tmp_path.glob("*/run.json"))) == first
     assert not list(tmp_path.glob("*/.*"))
