@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from experiments.conformance.fields import BundleError, read_fields
 from experiments.replay import main, must_equal_serial, replay
 from tests.experiments.runs import command
 
@@ -40,6 +41,26 @@ def test_changed_latents_are_found(run_dir: Path, tmp_path: Path, capsys: pytest
     save_file({"latents": latents}, changed / "latents.safetensors")
     assert main([str(changed)]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "running"}, "nothing to replay: the run died: ended without a word"),
+        ({"schema": 99}, "run.json has schema 99, and this version reads up to 1"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_line(
+    changes: dict[str, object], said: str, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = shutil.copytree(run_dir, tmp_path / "changed")
+    record = json.loads((changed / "run.json").read_text())
+    (changed / "run.json").write_text(json.dumps(record | changes))
+    assert main([str(changed)]) == 2
+    text = capsys.readouterr().err
+    assert said in text and text.count("\n") == 1
+    with pytest.raises(BundleError, match=r"run\.json"):
+        read_fields(changed)
 
 
 def test_a_failed_run_has_nothing_to_replay(run_dir: Path, tmp_path: Path) -> None:
