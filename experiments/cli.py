@@ -8,6 +8,7 @@ import re
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -197,8 +198,11 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
     if measure.run:
         directory.check(out, cfg.measure.name, measure.writes)
         directory.claim(out, cfg.measure.name, measure.writes)
-        status = measure.run(cfg, out)
-        directory.settle(out, cfg.measure.name, measure.writes)
+        try:
+            status = measure.run(cfg, out)
+        finally:
+            with suppress(OSError):  # the manifest that stands there says that all of it is this run's
+                directory.settle(out, cfg.measure.name, measure.writes)
         if measure.told:
             sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
         return status

@@ -110,6 +110,7 @@ def test_runs_of_before_the_manifest_and_killed_ones_may_be_run_again(tmp_path: 
 
 
 def test_what_is_drawn_of_a_run_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
     directory.settle(tmp_path, "latency", records.FILES)
     (tmp_path / "timeline.png").touch()
     assert "holds timeline.png" in str(directory.problem(tmp_path, "latency", records.FILES))
@@ -119,7 +120,7 @@ def test_what_is_drawn_of_a_run_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_another_measure_or_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    directory.settle(tmp_path, "quality", ("images",))
+    directory.claim(tmp_path, "quality", ("images",))
     assert f"{tmp_path} holds a run of measure=quality; allowed: another" in str(
         directory.problem(tmp_path, "latency", records.FILES)
     )
