@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.quality.record import load as load_record
+
 FILE = "paired.parquet"
 RESAMPLES, SEED = 2000, 0
 ENDS = 0.025, 0.975
@@ -34,6 +36,13 @@ def load(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / FILE
     table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=[*INDEX, "prompt"])
     return table.drop(columns="prompt").set_index(INDEX)
+
+
+def of_studies(folder: str | Path, *studies: str) -> dict[str, Any]:
+    """The record in a folder, its paired metrics over the pictures that all settings of some sweeps have."""
+    record = load_record(folder)
+    keys = [one["key"] for one in record["settings"] if set(studies) & set(one["study"])]
+    return on_common(record, load(folder), keys)
 
 
 def ratio(table: pd.DataFrame, one: str, other: str, measure: str) -> Ratio:
