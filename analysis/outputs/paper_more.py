@@ -130,5 +130,6 @@ OUTPUTS = [
         "Table 1's formulas (published/table1_costs.csv), what they come to for a full-size model on eight devices, "
         "and what was counted on the fullest one (records/accounting).",
         "Table 1",
+        "paper_table1_tensor",
     ),
 ]

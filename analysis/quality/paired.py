@@ -17,7 +17,8 @@ from analysis.quality.record import load as load_record
 
 FILE = "paired.parquet"
 RESAMPLES, SEED = 2000, 0
-ENDS = 0.025, 0.975
+COVERED = 0.95
+ENDS = (1 - COVERED) / 2, (1 + COVERED) / 2
 INDEX = ["key", "picture"]
 
 
@@ -57,7 +58,7 @@ def ratio(table: pd.DataFrame, one: str, other: str, measure: str) -> Ratio:
 
 def together(table: pd.DataFrame, keys: Iterable[str], measure: str) -> pd.DataFrame:
     """A measure of the pictures that all of these settings have: a row a picture, a column a setting."""
-    columns = {key: table.loc[key, measure].astype(float) for key in keys}
+    columns = {key: table.xs(key)[measure].astype(float) for key in keys}
     return pd.DataFrame(columns).dropna() if columns else pd.DataFrame()
 
 
