@@ -16,7 +16,7 @@ import pytest
 
 from analysis.claims import Claim, all_claims, costs
 from analysis.claims.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, VERDICTS
-from analysis.claims.evidence import ALL, LEAST, MODEL, MODELS, PREDICTIONS, errors_of, read
+from analysis.claims.evidence import ALL, LEAST, MODEL, MODELS, PREDICTIONS, Evidence, errors_of, read
 from analysis.claims.quality import any_devices
 from analysis.claims.table import cited, summary, summary_text, table, table_text
 from analysis.claims.text import NO_RECORD
@@ -30,6 +30,11 @@ pytestmark = pytest.mark.skipif(not (RESULTS / PREDICTIONS).exists(), reason="no
 @pytest.fixture(scope="module")
 def claims() -> list[Claim]:
     return all_claims(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return read(RESULTS)
 
 
 def by_id(claims: list[Claim]) -> dict[str, Claim]:
@@ -75,8 +80,9 @@ def test_claims_are_whole(claims: list[Claim]) -> None:
     assert {claim.verdict for claim in claims} == set(VERDICTS)
 
 
-def test_no_prediction_is_evidence_for_the_row_it_was_fitted_on(claims: list[Claim]) -> None:
-    evidence = read(RESULTS)
+def test_no_prediction_is_evidence_for_the_row_it_was_fitted_on(
+    claims: list[Claim], evidence: Evidence
+) -> None:
     fitted = evidence.predictions[
         (evidence.predictions.role != "prediction") & (evidence.predictions.devices > 1)
     ]
@@ -127,8 +133,7 @@ def test_a_record_that_comes_makes_claims_testable(tmp_path: Path) -> None:
     assert found["claims.csv:15"].reason.startswith(NO_RECORD)
 
 
-def test_intervals_come_from_the_errors_cover_most_of_them_and_are_never_small() -> None:
-    evidence = read(RESULTS)
+def test_intervals_come_from_the_errors_cover_most_of_them_and_are_never_small(evidence: Evidence) -> None:
     for px in (1024, 2048, 4096):
         one, two = evidence.error(px, "pipefusion"), evidence.error(px, "pipefusion", "ring")
         assert log1p(LEAST) <= one < two == pytest.approx(hypot(one, evidence.error(px, "ring")))
@@ -178,16 +183,14 @@ def test_pictures_are_compared_on_common_ones_and_n_is_said(claims: list[Claim])
     assert rows.ours[0].startswith("1.19 × [1.08, 1.3]")
 
 
-def test_devices_that_differ_are_seen_though_such_settings_are_sampled_themselves() -> None:
-    evidence = read(RESULTS)
+def test_devices_that_differ_are_seen_though_such_settings_are_sampled_themselves(evidence: Evidence) -> None:
     table = evidence.quality.copy()
     at = table.index[table.equal_to.str.startswith("pipefusion_N1_", na=False)][0]
     table.loc[at, ["equal_error", "sampled_as"]] = [0.5, table.loc[at, "key"]]
     assert any_devices(replace(evidence, quality=table)).verdict == NOT_CONFIRMED
 
 
-def test_activations_are_those_of_every_case_and_not_of_the_nearest() -> None:
-    evidence = read(RESULTS)
+def test_activations_are_those_of_every_case_and_not_of_the_nearest(evidence: Evidence) -> None:
     table = evidence.printed.copy()
     (name,) = (claim.id for claim in costs.claims(evidence) if claim.id == "table1-activations")
     row = table.index[(table.model == MODEL) & (table.devices == 8) & (table.method == "ring")][0]
