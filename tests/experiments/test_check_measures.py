@@ -42,6 +42,7 @@ BAD = [
     ("calibrate", "measure.heads=0", "measure.heads=0 is too small"),
     ("calibrate", "measure.heads=7", "measure.hidden=512 is not a multiple of measure.heads=7"),
     ("perturb", "measure.kills=-1", "measure.kills=-1 is too small"),
+    ("accounting", "measure.cross=hole", "measure.cross='hole' is unknown, nearest: whole"),
     ("accounting", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
     ("train_emoji", "measure.workers=0", "measure.workers=0 is too small"),
     ("train_emoji", "measure.dtype=float61", "measure.dtype='float61' is unknown, nearest: bfloat16; allowed:"),
