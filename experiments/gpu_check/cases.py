@@ -129,6 +129,6 @@ class Tally:
             raise NotPossible("; ".join(self.skipped))
         worst = ", ".join(f"{dtype} {value:.1e}" for dtype, value in self.worst.items())
         skipped = f"; not possible: {'; '.join(self.skipped)}" if self.skipped else ""
-        return Found(
-            f"{self.count} runs, at most from float32 on the CPU: {worst}{skipped}", {"worst": self.worst}
-        )
+        runs = f"{self.count} run{'s' * (self.count > 1)}"
+        text = f"{runs}, at most from float32 on the CPU: {worst}{skipped}"
+        return Found(text, {"worst": self.worst})

@@ -6,6 +6,7 @@ check is made in processes of its own, so that one that fails, crashes or hangs 
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ def gpu_check(cfg: RunConfig, out: Path) -> str:
         rows.append(row)
         print(f"{row.status}: {row.what}: {row.of}: {row.detail}", flush=True)
         write(cfg, rows, len(chosen), time.monotonic() - started, out)
+    if not any(row.status == FAILED for row in rows):
+        shutil.rmtree(out / "failed", ignore_errors=True)
     print(f"{headline([asdict(row) for row in rows])}  {out / 'gpu_check.md'}")
     return "failed" if any(row.status == FAILED for row in rows) else "ok"
 

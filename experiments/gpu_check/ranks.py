@@ -140,7 +140,8 @@ def edges(cfg: RunConfig, device: torch.device, say: Say) -> Found:
         rate = largest / (large.seconds - small.seconds)
         rows.append({"edge": f"{sender}-{receiver}", "latency_s": small.seconds, "bandwidth": rate})
     slowest, middle = min(row["bandwidth"] for row in rows), median(row["bandwidth"] for row in rows)
-    text = f"{len(rows)} edges, bandwidth {middle / 1e9:.3g} GB/s (median), {slowest / 1e9:.3g} (slowest)"
+    edges = f"{len(rows)} edge{'s' * (len(rows) > 1)}"
+    text = f"{edges}, bandwidth {middle / 1e9:.3g} GB/s (median), {slowest / 1e9:.3g} (slowest)"
     return Found(text, {"edges": rows, "message_bytes": largest})
 
 
