@@ -130,7 +130,7 @@ def group_config(cfg: RunConfig) -> dict[str, Any]:
 def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, config: dict[str, Any]) -> None:
     """What each process of a check does; the first one writes how it ended."""
     out = Path(run_dir)
-    faulthandler.dump_traceback_later(0.9 * cfg.measure.timeout_s)  # to the rank's log: where it hangs
+    faulthandler.dump_traceback_later(0.7 * cfg.measure.timeout_s)  # to the rank's log: where it hangs
 
     def run(device: torch.device) -> None:
         first = not ranks or dist.get_rank() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,21 @@ from tests.experiments.runs import command, config
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in ranks: of several, those of a tiny model wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The first launch of a process waits for the imports of the fork server, which a time limit would count."""
+    in_ranks(fake_checks.good, 0, on_cpu(), tmp_path_factory.mktemp("first"))
+
+
 def on_cpu(**options: Any) -> RunConfig:
     cfg = config("devices=2")
     return replace(cfg, cluster=replace(cfg.cluster, device="cpu"), measure=measure.GpuCheckConfig(**options))
@@ -47,7 +63,7 @@ ENDS = [
     (fake_checks.impossible, 0, NOT_POSSIBLE, "no such unit"),
     (fake_checks.crash, 0, FAILED, "rank 0 was killed by SIGSEGV (at case 7)"),
     (fake_checks.bug, 0, FAILED, "rank 0: RuntimeError: illegal memory access (at case 8)"),
-    (fake_checks.hang, 0, FAILED, "no end within 3 s (at case 9)"),
+    (fake_checks.hang, 0, FAILED, "no end within 5 s (at case 9)"),
     (fake_checks.second_crashes, 2, FAILED, "rank 1 was killed by SIGSEGV"),
 ]
 
@@ -55,7 +71,7 @@ ENDS = [
 @pytest.mark.parametrize(("program", "ranks", "status", "detail"), ENDS, ids=[e[0].__name__ for e in ENDS])
 def test_every_end_is_a_row(program, ranks, status, detail, tmp_path: Path) -> None:
     row = judge(
-        check(program, ranks), on_cpu(timeout_s=3 if program is fake_checks.hang else 60), 2, tmp_path
+        check(program, ranks), on_cpu(timeout_s=5 if program is fake_checks.hang else 60), 2, tmp_path
     )
     assert (row.status, row.detail) == (status, detail)
     assert any(tmp_path.iterdir()) == (status == FAILED)  # what failed leaves its files
@@ -159,7 +175,7 @@ def one_family(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("one_family")
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FIRST)
 def test_wrong_latents_of_a_device_are_found(name: str, monkeypatch) -> None:
     cfg = on_cpu()
     assert "3 runs" in alone.on_one(name, cfg, CPU, quiet).detail
