@@ -18,11 +18,11 @@ from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, check_least
-from experiments.gpu_check.alone import PEAK_TOLERANCE
 from experiments.gpu_check.cases import TOLERANCES
 from experiments.gpu_check.checks import Check, checks
 from experiments.gpu_check.judge import FAILED, Row, judge
 from experiments.gpu_check.page import headline, page
+from experiments.gpu_check.silent import PEAK_TOLERANCE
 from experiments.rank import device_type
 from experiments.records import write_json, write_text
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from experiments.config import RunConfig
-from experiments.gpu_check import alone, measure
+from experiments.gpu_check import alone, cases, measure, silent
 from experiments.gpu_check.cases import TOLERANCES, Failed, Found, NotPossible, Tally, distance, families
 from experiments.gpu_check.checks import FIRST, Check, checks
 from experiments.gpu_check.judge import FAILED, NOT_POSSIBLE, PASSED, TooLong, in_ranks, judge, time_limit
@@ -171,7 +171,7 @@ def test_distance_is_relative() -> None:
 
 @pytest.fixture
 def one_family(monkeypatch) -> None:
-    monkeypatch.setattr(alone, "families", lambda: ["pixart_tiny"])
+    monkeypatch.setattr(cases, "families", lambda: ["pixart_tiny"])
 
 
 @pytest.mark.usefixtures("one_family")
@@ -189,16 +189,16 @@ def test_wrong_latents_of_a_device_are_found(name: str, monkeypatch) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_waiting_is_forbidden_in_all_steps_but_the_last(name: str) -> None:
     modes: list[str] = []
-    found = alone.no_synchronisation(name, on_cpu(), CPU, quiet, modes.append)
+    found = silent.no_synchronisation(name, on_cpu(), CPU, quiet, modes.append)
     ranks = 1 if name == "serial" else 2
     assert found.detail == f"{ranks} ranks' programs"
     runs = " ".join(modes).replace("default error", "default|error").split("|")
     assert len(runs) == ranks
     for run in runs:
         before = run.split().index("default")
-        assert before >= alone.STEPS - 1 and set(run.split()[before:]) == {"default"}
+        assert before >= silent.STEPS - 1 and set(run.split()[before:]) == {"default"}
     with pytest.raises(NotPossible, match="only CUDA sees"):
-        alone.no_synchronisation(name, on_cpu(), CPU, quiet)
+        silent.no_synchronisation(name, on_cpu(), CPU, quiet)
 
 
 @pytest.mark.usefixtures("one_family")
@@ -210,17 +210,17 @@ def test_a_host_that_waits_is_named_with_its_place() -> None:
     with pytest.raises(
         Failed, match=r"pixart_tiny rank 1: called a .* \(tests/experiments/test_gpu_check.py:\d+\)"
     ):
-        alone.no_synchronisation("ring", on_cpu(), CPU, quiet, refuse)
+        silent.no_synchronisation("ring", on_cpu(), CPU, quiet, refuse)
 
 
 def test_memory_that_was_not_predicted_is_found(monkeypatch) -> None:
-    monkeypatch.setattr(alone, "MEMORY_MODEL", "pixart_tiny")
+    monkeypatch.setattr(silent, "MEMORY_MODEL", "pixart_tiny")
     cfg = on_cpu()
-    assert "0.00%" in alone.memory("pipefusion", cfg, CPU, quiet).detail
-    real = alone.predicted_peaks
-    monkeypatch.setattr(alone, "predicted_peaks", lambda *args: [peak + 1 for peak in real(*args)])
+    assert "0.00%" in silent.memory("pipefusion", cfg, CPU, quiet).detail
+    real = silent.predicted_peaks
+    monkeypatch.setattr(silent, "predicted_peaks", lambda *args: [peak + 1 for peak in real(*args)])
     with pytest.raises(Failed, match=r"rank 0: a peak of \d+ bytes of tensors, predicted"):
-        alone.memory("pipefusion", cfg, CPU, quiet)
+        silent.memory("pipefusion", cfg, CPU, quiet)
 
 
 @pytest.mark.parametrize(
