@@ -28,7 +28,7 @@ from experiments.records import read_json, write_json, write_text
 if TYPE_CHECKING:
     from experiments.gpu_check.checks import Check
 
-LOG = 2000  # characters that are kept of a rank's output
+LOG = 8000  # characters that are kept of a rank's output: a stack or two
 PASSED, FAILED, NOT_POSSIBLE = "passed", "failed", "not possible here"
 Program = Callable[[RunConfig, torch.device, Callable[[str], None]], Found]
 

@@ -103,7 +103,8 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
     run = run_of(cfg, method, MEMORY_MODEL, MEMORY_DEVICES, steps=STEPS + 1)
     model = open_model(run.model)
     noise, cond = inputs_of(run, device)
-    predicted, images, rows = predicted_peaks(model, as_dict(run), noise, cond), len(noise), []
+    predicted, images = predicted_peaks(model, as_dict(run), noise, cond), len(noise)
+    rows: list[dict[str, Any]] = []
     for rank in range(run.devices):
         say(f"rank {rank}")
         fabric, dit, sampler, scheduler = built(run, rank, device)
