@@ -132,6 +132,8 @@ def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, co
     out = Path(run_dir)
     faulthandler.dump_traceback_later(0.7 * cfg.measure.timeout_s)  # to the rank's log: where it hangs
 
+    torch.backends.cudnn.allow_tf32 = False  # float32 is compared with that of the CPU
+
     def run(device: torch.device) -> None:
         first = not ranks or dist.get_rank() == 0
         say = partial(write_text, out / "at.txt") if first else lambda text: None

@@ -87,14 +87,11 @@ def no_synchronisation(
 
 def place(error: BaseException) -> str:
     """Where in the project an exception came from: file and line."""
-    root = CONF.parent
-    frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
-    ours = [
-        f"{path.relative_to(root)}:{line}"
-        for path, line in zip(frames, lines, strict=True)
-        if path.is_relative_to(root) and ".venv" not in path.parts
-    ]
+    root, ours = CONF.parent, []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(root) and ".venv" not in path.parts:
+            ours.append(f"{path.relative_to(root)}:{frame.lineno}")
     return ours[-1] if ours else "outside the project"
 
 
