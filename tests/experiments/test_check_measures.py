@@ -41,6 +41,10 @@ BAD = [
     ("worlds", "devices=99", "devices=99 is"),
     ("calibrate", "measure.heads=0", "measure.heads=0 is too small"),
     ("calibrate", "measure.heads=7", "measure.hidden=512 is not a multiple of measure.heads=7"),
+    ("gpu_check", "measure.timeout_s=0", "measure.timeout_s=0.0 is too small; allowed: 1 or more"),
+    ("gpu_check", "measure.only=nothing", "measure.only='nothing' is in no check; allowed: part of a name"),
+    ("gpu_check", "devices=1", "devices=1 is too small; allowed: 2 or more"),
+    ("gpu_check", "cluster.device=gpu", "cluster.device='gpu' is unknown"),
     ("perturb", "measure.kills=-1", "measure.kills=-1 is too small"),
     ("accounting", "measure.cross=hole", "measure.cross='hole' is unknown, nearest: whole"),
     ("accounting", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
@@ -61,8 +65,8 @@ BAD = [
     ("score_emoji", "measure.scheduler=Euler", "measure.scheduler='Euler' is no scheduler of diffusers"),
 ]
 # fmt: on
-NEED_INPUT = {"conformance", "quality_coco"}
-"""Experiments on something that only the user has."""
+NEED_INPUT = {"conformance", "quality_coco", "gpu_check"}
+"""Experiments on something that only the user has: files, a GPU."""
 
 
 @pytest.fixture(scope="module", autouse=True)
