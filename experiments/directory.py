@@ -22,7 +22,7 @@ from pathlib import Path
 
 from analysis.record import LOCK, MANIFEST, SCHEMA, newer, owner
 from experiments.errors import ConfigError
-from experiments.records import MANIFEST, rank_files, read_json, write_json
+from experiments.records import rank_files, read_json, write_json
 
 ALLOWED = "allowed: a new or empty directory, or one of an earlier run"
 READERS_S = 0.1

@@ -52,17 +52,6 @@ def check_folder(folder: Path, known: Collection[str], key: str) -> None:
         )
 
 
-def check_folder(folder: Path, known: Collection[str], key: str) -> None:
-    """Whether a folder that will be replaced holds more than these files. Raises ConfigError."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(key, f"{folder} is a file; allowed: a folder")
-    lost = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.exists() else []
-    if lost:
-        raise ConfigError(
-            key, f"{folder} holds {lost[0]}, which would be lost; allowed: a new or empty folder"
-        )
-
-
 def values_of(cfg: Any, key: str) -> list[Any]:
     """The values of a list, or the one of another key."""
     value = lookup(cfg, key)
