@@ -32,6 +32,7 @@ from analysis.output import Output, alone, each, missing
 from analysis.outputs import OUTPUTS
 from analysis.outputs.predicted import PREDICTIONS
 from analysis.publish import publish
+from analysis.record import note_files
 from analysis.timeline import read, summary
 
 RESULTS = Path("results")
@@ -157,7 +158,9 @@ def timelines(arguments: list[str], results: Path) -> int:
     for folder in folders:
         run, spans = read(folder)
         figure = gantt(run, spans, None if window is None else steps_in(window, run.steps))
-        for path in [*style.save(figure, folder, "timeline"), trace.write(folder, run, spans)]:
+        made = [*style.save(figure, folder, "timeline"), trace.write(folder, run, spans)]
+        note_files(Path(folder), made)
+        for path in made:
             print(path)
         print(summary(run, spans))
     return 0

@@ -1,4 +1,7 @@
-"""How far a run's latents and pictures are from those of the serial run of the same task."""
+"""How far a run's latents and pictures are from those of the serial run of the same task.
+
+Both measures are means over pictures of what each one has, as in `experiments/quality/paired.py`.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,23 @@ def pictures(run_dir: str | Path) -> list[np.ndarray]:
 
 
 def relative_error(ours: np.ndarray | None, reference: np.ndarray | None) -> float:
-    """Norm of the difference over the norm of the reference: 0 when equal, no unit."""
+    """Norm of the difference over the norm of the reference, of latents [B, ...] the mean over pictures; no unit."""
     if ours is None or reference is None:
         return float("nan")
-    ours, reference = ours.astype(np.float64), reference.astype(np.float64)
+    pairs = zip(ours.astype(np.float64), reference.astype(np.float64), strict=True)
     # Sums of numpy's own are the same on every CPU; those of a BLAS are not in the last digit.
-    return math.sqrt(np.sum((ours - reference) ** 2) / np.sum(reference**2))
+    return float(np.mean([math.sqrt(np.sum((one - other) ** 2) / np.sum(other**2)) for one, other in pairs]))
 
 
 def psnr(ours: list[np.ndarray], reference: list[np.ndarray]) -> float:
-    """Peak signal-to-noise ratio over all pictures together in dB; infinite when no pixel differs."""
+    """Mean over pictures of each one's peak signal-to-noise ratio in dB; infinite when one of them is the same."""
     if not ours or len(ours) != len(reference):
         return float("nan")
-    error = float(np.mean((np.stack(ours).astype(np.float64) - np.stack(reference)) ** 2))
-    return float("inf") if error == 0 else -10.0 * math.log10(error)
+    errors = [
+        float(np.mean((one.astype(np.float64) - other) ** 2))
+        for one, other in zip(ours, reference, strict=True)
+    ]
+    return float(np.mean([-10.0 * math.log10(error) if error else math.inf for error in errors]))
 
 
 def to_serial(runs: pd.DataFrame) -> pd.DataFrame:

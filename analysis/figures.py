@@ -137,6 +137,6 @@ def _row_label(sheet: Sheet, row: int, run: pd.Series) -> None:
     note = f"({run.gpu})" if run.gpu else f"({CPU_NOTE})"
     sheet.text(x, middle + 0.08, note, ha="right", fontsize=6.5, color=GREY)
     if run.method != "serial" and np.isfinite(run.psnr_db):
-        sheet.text(x, middle + 0.24, f"PSNR {run.psnr_db:.1f} dB", ha="right", fontsize=7.5)
+        sheet.text(x, middle + 0.24, f"mean PSNR {run.psnr_db:.1f} dB", ha="right", fontsize=7.5)
     elif run.method != "serial" and run.psnr_db == np.inf:
         sheet.text(x, middle + 0.24, "the same pixels", ha="right", fontsize=7.5)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from analysis.files import write_text
 
 SCHEMA = 1
 """Of the records that this version writes, and the newest that it reads."""
 LOCK = ".lock"
 """The file of a run directory that its process holds locked (flock), and that says which process that is."""
+MANIFEST = "manifest.json"
+"""The file of a run directory that lists what the project wrote there, and what may be removed again."""
 
 
 def load_record(path: Path) -> dict[str, Any]:
@@ -45,6 +50,16 @@ def load_run(folder: Path) -> dict[str, Any]:
         who = owner(folder)
         record |= {"status": "died", "reason": f"ended without a word{f': {who}' if who else ''}"}
     return record
+
+
+def note_files(folder: Path, files: Iterable[Path]) -> None:
+    """Add what was made of a run, in its directory, to its manifest: it goes when another run takes the directory."""
+    path = folder / MANIFEST
+    if path.exists():
+        manifest = load_record(path)
+        if manifest["files"] is not None:
+            manifest["files"] = sorted({*manifest["files"], *(file.name for file in files)})
+            write_text(path, json.dumps(manifest, indent=1) + "\n")
 
 
 def holder(folder: Path) -> str | None:

@@ -77,7 +77,7 @@ def methods_text(table: pd.DataFrame) -> pd.DataFrame:
             "peak_bytes": ("peak MiB", mib),
             "sent_bytes_per_step": ("sent MiB/step", mib),
             "relative_error": ("latents vs serial", _small),
-            "psnr_db": ("PSNR dB", _digits(1)),
+            "psnr_db": ("mean PSNR dB", _digits(1)),
             "status": ("status", str),
         },
     )

@@ -8,6 +8,7 @@ import re
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -214,7 +215,9 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
         except (NotFinite, RankFailed, SimulationError) as error:
             print(f"failed: {first_line(error)}", file=sys.stderr)
             return "failed"
-        directory.settle(out, cfg.measure.name, measure.writes)
+        finally:
+            with suppress(OSError):  # the manifest that stands there says that all of it is this run's
+                directory.settle(out, cfg.measure.name, measure.writes)
         if measure.told:
             sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
         return status

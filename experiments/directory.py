@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.record import LOCK, SCHEMA, newer, owner
+from analysis.record import LOCK, MANIFEST, SCHEMA, newer, owner
 from experiments.errors import ConfigError
-from experiments.records import MANIFEST, rank_files, read_json, write_json
+from experiments.records import rank_files, read_json, write_json
 
 ALLOWED = "allowed: a new or empty directory, or one of an earlier run"
 READERS_S = 0.1
@@ -97,23 +97,18 @@ def problem(folder: Path, measure: str, writes: Sequence[str]) -> str | None:
         text = newer(read_json(folder / name) or {}) if name.endswith(".json") else None
         if text:
             return f"{folder / name} {text}"
-    there = [*files_in(folder, writes)]
-    manifest = (
-        read_json(folder / MANIFEST) or {}
-    )  # after the files: a run that goes on meanwhile has noted them
+    there = {*files_in(folder, writes)}
+    # After the files: a run that goes on meanwhile has noted them.
+    manifest = read_json(folder / MANIFEST) or {}
     if {"measure", "writes", "files"} <= manifest.keys():
         if manifest["measure"] != measure:
             return f"{folder} holds a run of measure={manifest['measure']}; allowed: another directory"
-        known = there if manifest["files"] is None else manifest["files"]
+        known = there if manifest["files"] is None else {*manifest["files"]}
     else:
-        known = there if made_before_manifests(folder, writes) else []
-        there += [MANIFEST] * (folder / MANIFEST).exists()
-    foreign = next((name for name in there if name not in set(known)), None)
-    return (
-        None
-        if foreign is None
-        else f"{folder} holds {foreign}, which no run of this project wrote; {ALLOWED}"
-    )
+        known = there if made_before_manifests(folder, writes) else set()
+        there = there | ({MANIFEST} if (folder / MANIFEST).exists() else set())
+    foreign = min(there - known, default=None)
+    return foreign and f"{folder} holds {foreign}, which no run of this project wrote; {ALLOWED}"
 
 
 def made_before_manifests(folder: Path, writes: Sequence[str]) -> bool:
@@ -161,8 +156,12 @@ def claim(folder: Path, measure: str, writes: Sequence[str]) -> None:
 
 
 def settle(folder: Path, measure: str, writes: Sequence[str]) -> None:
-    """Note what a run has written: what comes to lie there later is not the run's."""
-    note(folder, measure, writes, [*files_in(folder, writes)])
+    """Note what a run has written, if anything: what comes to lie there later is not the run's."""
+    files = [*files_in(folder, writes)]
+    if files:
+        note(folder, measure, writes, files)
+    else:
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def note(folder: Path, measure: str, writes: Sequence[str], files: list[str] | None) -> None:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from analysis.files import replacing, write_text
+from analysis.record import MANIFEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +22,9 @@ DONE = ("ok", "skipped")
 
 TENSORS = ("inputs.safetensors", "latents.safetensors")
 TABLES = ("ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet")
-FILES = ("run.json", "config.yaml", *TENSORS, *TABLES, "images", "logs")
-"""What a run writes into its directory; and wandb/, where every run of W&B has a folder of its own."""
-MANIFEST = "manifest.json"
-"""Which of these it has written (experiments/directory.py)."""
+DRAWN = ("timeline.png", "timeline.svg", "trace.json")
+FILES = ("run.json", "config.yaml", *TENSORS, *TABLES, "images", "logs", *DRAWN)
+"""What a run writes into its directory, or is drawn of it there; wandb/ besides, a folder to each run of W&B."""
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -97,8 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         record = load_run(run_dir)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as wrong:
+        print(f"error: {wrong}", file=sys.stderr)
         return 2
     if record["status"] != "ok":
         print(f"error: nothing to replay: the run {record['status']}: {record['reason']}", file=sys.stderr)

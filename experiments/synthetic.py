@@ -31,20 +31,29 @@ def write_checkpoint(folder: Path, model: Model, dtype: torch.dtype, file_bytes:
 
     One file is in memory at a time. Takes the place of what is in the folder.
     """
-    with replacing_folder(folder) as fresh:
-        _write(fresh, model, dtype, file_bytes, seed)
-
-
-def _write(folder: Path, model: Model, dtype: torch.dtype, file_bytes: int, seed: int) -> None:
-    part = folder / "transformer"
-    part.mkdir()
     with torch.device("meta"):
         network = getattr(diffusers, model.class_name).from_config(model.config)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
+    total = sum(tensor.numel() for tensor in network.state_dict().values()) * dtype.itemsize
+    folder.mkdir(parents=True, exist_ok=True)
     free = disk_usage(folder).free
     if free < total:
         raise OSError(f"{folder} has {mib(free)} MiB free, and the weights take {mib(total)} MiB")
+    with replacing_folder(folder) as fresh:
+        index = write_tensors(fresh / "transformer", network, dtype, file_bytes, seed)
+        index_of = {"metadata": {"total_size": total}, "weight_map": index}
+        write_json(fresh / "transformer" / INDEX, index_of)
+        (fresh / "scheduler").mkdir()
+        write_json(fresh / "scheduler" / "scheduler_config.json", model.scheduler)
+        write_json(fresh / "pipefusion_lab.json", model.facts)
+        network.save_config(fresh / "transformer")
+
+
+def write_tensors(
+    part: Path, network: torch.nn.Module, dtype: torch.dtype, file_bytes: int, seed: int
+) -> dict[str, str]:
+    """Random tensors of a network, one file in memory at a time; which file each is in."""
+    part.mkdir()
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     groups: list[list[str]] = [[]]
     room = file_bytes
     for name, shape in shapes.items():
@@ -62,11 +71,7 @@ def _write(folder: Path, model: Model, dtype: torch.dtype, file_bytes: int, seed
             tensor.uniform_(-0.02, 0.02, generator=draw)
         save_file(tensors, part / file)
         index |= dict.fromkeys(names, file)
-    write_json(part / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
-    (folder / "scheduler").mkdir(exist_ok=True)
-    write_json(folder / "scheduler" / "scheduler_config.json", model.scheduler)
-    write_json(folder / "pipefusion_lab.json", model.facts)
-    network.save_config(part)
+    return index
 
 
 def mib(size: int | None) -> str:

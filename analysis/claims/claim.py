@@ -188,19 +188,19 @@ def about(
     value: float | None, published: float, error: float, unit: str = "", relation: str = "equal"
 ) -> Comparison:
     """Whether a predicted value, whose logarithm may be off by `error`, is the published one to `APART` of it."""
-    low, high = around(value, error)
+    low, high = (None, None) if value is None else around(value, error)
     return Comparison(value, published, APART * abs(published), unit, relation, low=low, high=high)
 
 
 def faster(value: float | None, published: float | None, error: float) -> Comparison:
     """Whether a predicted ratio of seconds, other over mine, whose logarithm may be off by `error`, is above 1."""
-    low, high = around(value, error)
+    low, high = (None, None) if value is None else around(value, error)
     return Comparison(value, published, 0.0, "×", "more", 1.0, low, high)
 
 
-def around(value: float | None, error: float) -> tuple[float | None, float | None]:
+def around(value: float, error: float) -> tuple[float, float]:
     """The interval of a positive value whose logarithm may be off by so much, either way."""
-    return (None, None) if value is None else (value * exp(-error), value * exp(error))
+    return value * exp(-error), value * exp(error)
 
 
 def half_digit(text: str) -> float:

@@ -25,18 +25,8 @@ PARAMS = "records/params/params.csv"
 QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
 STALENESS = "records/staleness"
 OPTIONAL = "records/paper/latency/*.json"
-RECORDS = (
-    "published/*.csv",
-    PREDICTIONS,
-    SCALING,
-    OPTIONAL,
-    ACCOUNTING,
-    accounting.WHOLE,
-    PARAMS,
-    QUALITY,
-    PAIRED,
-)
-RECORDS += (STALENESS,)
+READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, QUALITY, PAIRED, STALENESS)
+RECORDS = ("published/*.csv", *READ)
 """All that is read, below the results folder; what is a pattern may match nothing."""
 
 LEAST = 0.05

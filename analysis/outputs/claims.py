@@ -27,6 +27,7 @@ COMMANDS = (
     "python run.py experiment=scaling",
     "python run.py experiment=paper/latency",
     "python run.py experiment=accounting",
+    "python run.py experiment=paper/table1_tensor",
     "python run.py experiment=params_per_device",
     "python run.py experiment=quality",
     "python run.py experiment=staleness",

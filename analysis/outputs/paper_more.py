@@ -18,10 +18,12 @@ from analysis.paper import (
     warmup,
 )
 from analysis.paper.panels import commit_of
+from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import load_run
 
 SCHEDULE, QUALITY = "records/paper/schedule", "records/quality/quality.json"
+PAIRED = f"records/quality/{paired.FILE}"
 FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"
 PREDICT, SAMPLE = "python run.py experiment=predict_published", "python run.py experiment=quality"
 
@@ -42,14 +44,14 @@ def paper_published(results: Path) -> list[Path]:
 
 def paper_patches(results: Path) -> list[Path]:
     """Latency against the number of patches, and what the patches cost in quality."""
-    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    table, record = predictions.load(results), paired.of_studies(results / "records/quality", "patches")
     sheet = patches.figure(table, record, f"results/{predictions.SOURCE}")
     return style.save(sheet, results / "figures", "paper_patches")
 
 
 def paper_warmup(results: Path) -> list[Path]:
     """Latency against synchronous steps, and what they buy in quality."""
-    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    table, record = predictions.load(results), paired.of_studies(results / "records/quality", "warmup")
     sheet = warmup.figure(table, results / "published", record, f"results/{predictions.SOURCE}")
     return style.save(sheet, results / "figures", "paper_warmup")
 
@@ -92,7 +94,7 @@ OUTPUTS = [
     ),
     Output(
         paper_patches,
-        (predictions.SOURCE, predictions.ROWS, QUALITY),
+        (predictions.SOURCE, predictions.ROWS, QUALITY, PAIRED),
         (PREDICT, SAMPLE),
         "Latency of PipeFusion against M on 2 and 8 L20: published (stars, published/patch_sweep.csv), predicted "
         "(lines, records/published) and the bound of the schedule; at the right the error of the shipped model against "
@@ -101,7 +103,7 @@ OUTPUTS = [
     ),
     Output(
         paper_warmup,
-        (predictions.SOURCE, predictions.ROWS, QUALITY),
+        (predictions.SOURCE, predictions.ROWS, QUALITY, PAIRED),
         (PREDICT, SAMPLE),
         "Latency of PipeFusion against synchronous steps: published (stars, published/warmup.csv) and predicted "
         "(lines, records/published); at the right the error of the shipped model against W, measured "
@@ -128,5 +130,6 @@ OUTPUTS = [
         "Table 1's formulas (published/table1_costs.csv), what they come to for a full-size model on eight devices, "
         "and what was counted on the fullest one (records/accounting).",
         "Table 1",
+        "paper_table1_tensor",
     ),
 ]

@@ -23,6 +23,7 @@ from analysis.quality.record import (
     of_study,
     settings,
     task_words,
+    unlike_words,
 )
 from analysis.rows import read_rows
 from analysis.style import in_order, label
@@ -147,4 +148,4 @@ def about(record: dict[str, Any]) -> str:
             " and ".join(str(one) for one in sorted(set(part[key].dropna()))) for key in ("n", "n_reference")
         )
         each.append("{}: n = {} against {}".format(metric, *counts))
-    return f"Ours: {model_words(record)}; {task}. {'. '.join(each)}."
+    return f"Ours: {model_words(record)}; {task}. {'. '.join(each)}. {unlike_words(record)}".strip()

@@ -93,7 +93,7 @@ def note(sweep: pd.DataFrame, record: dict[str, Any], source: str) -> str:
     said += f"step more than its W: {ran} here. " if printed != ran else f"({ran} synchronous steps). "
     said += f"Predicted: {source}, same settings. Bound: the published time of one device, W of S steps at its speed, "
     said += "the others as jobs of 1/(MN) with fill and drain, equal stages, free messages, no loss in small patches. "
-    pictures = sorted(set(of_study(settings(record), "patches").pictures.dropna()))
+    pictures = sorted(set(of_study(settings(record), "patches").latent_error_serial_n.dropna()))
     counts = "–".join(str(one) for one in {pictures[0]: 0, pictures[-1]: 0}) if pictures else "no"
     return said + (
         f"Quality, another model and machine, against serial from the same noise: {sweeps.SOURCE}, {counts} pictures a "

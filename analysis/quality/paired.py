@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.quality.record import load as load_record
+
 FILE = "paired.parquet"
 RESAMPLES, SEED = 2000, 0
-ENDS = 0.025, 0.975
+COVERED = 0.95
+ENDS = (1 - COVERED) / 2, (1 + COVERED) / 2
 INDEX = ["key", "picture"]
 
 
@@ -36,6 +39,13 @@ def load(folder: str | Path) -> pd.DataFrame:
     return table.drop(columns="prompt").set_index(INDEX)
 
 
+def of_studies(folder: str | Path, *studies: str) -> dict[str, Any]:
+    """The record in a folder, its paired metrics over the pictures that all settings of some sweeps have."""
+    record = load_record(folder)
+    keys = [one["key"] for one in record["settings"] if set(studies) & set(one["study"])]
+    return on_common(record, load(folder), keys)
+
+
 def ratio(table: pd.DataFrame, one: str, other: str, measure: str) -> Ratio:
     """A setting's mean over another's, on the pictures of both. Raises ValueError when they have none in common."""
     both = together(table, [one, other], measure)
@@ -48,7 +58,7 @@ def ratio(table: pd.DataFrame, one: str, other: str, measure: str) -> Ratio:
 
 def together(table: pd.DataFrame, keys: Iterable[str], measure: str) -> pd.DataFrame:
     """A measure of the pictures that all of these settings have: a row a picture, a column a setting."""
-    columns = {key: table.loc[key, measure].astype(float) for key in keys}
+    columns = {key: table.xs(key)[measure].astype(float) for key in keys}
     return pd.DataFrame(columns).dropna() if columns else pd.DataFrame()
 
 

@@ -37,6 +37,7 @@ class Metric:
     write: Callable[[float], str]
     better: str
     paired: bool = False
+    falls: bool = False  # with n: numbers at other n are not comparable
     own: tuple[str, str] | None = None
     unit: str = ""
 
@@ -51,14 +52,14 @@ def digits(form: str) -> Callable[[float], str]:
 
 
 METRICS = {
-    "frechet": Metric("Fréchet distance", digits("#.4g"), "↓", own=("inception", "FID")),
+    "frechet": Metric("Fréchet distance", digits("#.4g"), "↓", falls=True, own=("inception", "FID")),
     "frechet_excess": Metric("excess Fréchet distance", digits("+.3g"), "↓", own=("inception", "excess FID")),
     "kid": Metric("kernel distance", digits("#.3g"), "↓", own=("inception", "KID")),
     "inception_score": Metric("IS-like score", digits(".2f"), "↑", own=("inception", "inception score")),
     "text_score": Metric("text score", digits(".3f"), "↑", own=("clip", "CLIP score")),
     "nearest_top1": Metric("nearest real picture is the prompt's", digits(".3f"), "↑"),
     "latent_error": Metric("latent error", digits("#.3g"), "↓", paired=True),
-    "psnr_db": Metric("PSNR", digits(".1f"), "↑", paired=True, unit="dB"),
+    "psnr_db": Metric("mean PSNR", digits(".1f"), "↑", paired=True, unit="dB"),
     "ssim": Metric("SSIM", digits(".4f"), "↑", paired=True),
     "feature_distance": Metric("feature distance", digits("#.3g"), "↓", paired=True),
 }
@@ -159,9 +160,10 @@ def settings(record: dict[str, Any]) -> pd.DataFrame:
 def floors(record: dict[str, Any]) -> pd.DataFrame:
     """One row for what is compared, its resolution and n, with the same columns of measures as `settings`.
 
-    `remark` is what the record notes of it.
+    `remark` is what the record notes of it. Without those that are at another n than any setting (`unlike`).
     """
-    rows = record["floors"]
+    out = unlike(record)
+    rows = [row for row in record["floors"] if row not in out]
     names = list(dict.fromkeys((row["what"], row["resolution"], row["n"]) for row in rows))
     table = pd.DataFrame(names, columns=["what", "resolution", "n"]).astype({"resolution": "Int64"})
     found = {(row["what"], row["resolution"], row["n"], measure_of(row)): row for row in rows}
@@ -172,6 +174,25 @@ def floors(record: dict[str, Any]) -> pd.DataFrame:
     }
     notes = [dict.fromkeys(one["note"] for one in said[name] if one.get("note")) for name in names]
     return table.drop(columns="n").assign(remark=pd.Series(["; ".join(each) or None for each in notes]))
+
+
+def unlike(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The floors that cannot stand beside any setting: their value depends on n, and theirs is another."""
+    known = {(measure_of(row), row["n"], row["n_reference"]) for row in record["metrics"]}
+    return [
+        row
+        for row in record["floors"]
+        if measure_of(row).looks.falls and (measure_of(row), row["n"], row["n_reference"]) not in known
+    ]
+
+
+def unlike_words(record: dict[str, Any]) -> str:
+    """Which floors are not beside the settings, in a sentence each; empty when all are."""
+    return " ".join(
+        f"No floor of {measure_of(row).name}: of {row['what']} it is known at n = {row['n']} against "
+        f"{row['n_reference']} only, and falls as n grows."
+        for row in unlike(record)
+    )
 
 
 def _columns(measure: Measure, rows: list[dict[str, Any] | None], index: pd.Index) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tables
+from analysis.quality import paired
 from analysis.quality.record import (
     INTERVAL,
     PARTS,
@@ -26,6 +27,8 @@ from analysis.quality.record import (
     setting_name,
     settings,
     task_words,
+    unlike,
+    unlike_words,
 )
 from analysis.style import ORDER, in_order, label
 from analysis.tables import as_text
@@ -73,18 +76,23 @@ def main_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
 def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
     """One row a sweep and setting: paired metrics, Fréchet distances, and the latent error of the worst pictures.
 
-    `latent_error_tail` is what 95 % of the pictures stay below, from paired.parquet where there is one.
+    Paired metrics are of the pictures that all settings of a sweep have. `latent_error_tail` is what 95 % of these
+    stay below, from paired.parquet where there is one.
     """
-    table = settings(record).explode("study")
+    every, pairs = settings(record).explode("study"), paired.load(folder)
+    parts = []
+    for place, study in enumerate(dict.fromkeys(every.study.dropna())):
+        keys = list(every[every.study == study].key)
+        table = settings(paired.on_common(record, pairs, keys)).explode("study")
+        table = table[(table.study == study) & (study != "main")]
+        parts.append(
+            table.assign(place=place, latent_error_tail=table.key.map(tails(pairs, keys)).astype(float))
+        )
+    table = pd.concat(parts, ignore_index=True)
     table["remark"] = _remarks(record, table)
-    studies = {study: at for at, study in enumerate(dict.fromkeys(table.study.dropna()))}
-    table = table[table.study.notna() & (table.study != "main")]
-    table["place"] = table.study.map(studies)
     table["rank"] = table.method.map({method: at for at, method in enumerate(ORDER)})
     by = ["place", "rank", "steps", "guidance_scale", "scheduler", "devices", "patches", "warmup"]
     table = table.sort_values(by, kind="stable", ignore_index=True)
-    worst = tails(folder)
-    table["latent_error_tail"] = table.key.map(worst).fillna(table.sampled_as.map(worst))
     columns = _columns(_swept(record))
     return table[[*LEADING, *columns, "latent_error_tail", "remark"]]
 
@@ -103,12 +111,10 @@ def sweeps_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     return _text(table, columns, shown, tail if table.latent_error_tail.notna().any() else {})
 
 
-def tails(folder: Path) -> dict[str, float]:
-    """Setting -> the latent error that 95 % of its pictures stay below; empty without paired.parquet."""
-    path = folder / "paired.parquet"
-    if not path.exists():
-        return {}
-    errors = pd.read_parquet(path).groupby("key").latent_error.quantile(TAIL)
+def tails(pairs: pd.DataFrame, keys: list[str]) -> dict[str, float]:
+    """Setting -> the latent error that 95 % of the pictures that all have stay below; empty without any pairs."""
+    known = sorted(set(keys) & set(pairs.index.get_level_values("key")))
+    errors = paired.together(pairs, known, "latent_error").quantile(TAIL)
     return {str(key): float(error) for key, error in errors.items()}
 
 
@@ -134,6 +140,7 @@ def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
     shown = [measure for measure in measures(record) if measure.key in table]
     lines += [_about(record, rows, measure) for measure in shown]
     lines += [f"- not measured: {name}: {why}" for name, why in _unmeasured(record).items()]
+    lines += [f"- {unlike_words(record)}"] if unlike(record) else []
     return "\n".join([lines[0], "", *lines[1:]])
 
 
@@ -175,8 +182,8 @@ def _text(
     for one in shown:
         table[one.key] = [cell(one, row) for row in table.to_dict("records")]
         columns = columns | {one.key: (f"{one.name} {one.looks.better}".strip(), str)}
-    for key, paired in (("n", False), ("n_paired", True)):
-        keys = [f"{one.key}_n" for one in shown if one.looks.paired is paired]
+    for key, by_picture in (("n", False), ("n_paired", True)):
+        keys = [f"{one.key}_n" for one in shown if one.looks.paired is by_picture]
         table[key] = [count(row) for _, row in table[keys].iterrows()]
     columns = columns | (last or {})
     counts: tables.Columns = {"n": ("n", str), "n_paired": ("n paired", str), "remark": ("remark", str)}

@@ -39,7 +39,7 @@ SECTIONS = (
         "verdicts",
         "Claims and verdicts",
         "Every claim of the paper that we found, and what our records say of it. The verdict is computed: confirmed, "
-        "not confirmed, or not testable here, with the reason.",
+        "not confirmed, undecided where our interval reaches both sides, or not testable here, with the reason.",
         ("claims_summary", "claims"),
     ),
     Section(

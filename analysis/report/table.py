@@ -20,7 +20,12 @@ LONG = 40
 """Characters from which a cell is broken into lines."""
 CHOICES = ("verdict", "kind")
 """Columns with few words that a reader chooses by."""
-MARKS = {"confirmed": ("yes", "✓"), "not confirmed": ("no", "✗"), "not testable": ("open", "○")}
+MARKS = {
+    "confirmed": ("yes", "✓"),
+    "not confirmed": ("no", "✗"),
+    "undecided": ("open", "?"),
+    "not testable": ("open", "○"),
+}
 
 
 @dataclass(frozen=True)

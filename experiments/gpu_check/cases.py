@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,6 +70,17 @@ def run_of(
     return resolved(one, subject)
 
 
+def runs_of(cfg: RunConfig, method: str, devices: int) -> tuple[list[RunConfig], list[str]]:
+    """A method's run of every family, and why there is none of the others."""
+    runs, skipped = [], []
+    for family in families():
+        try:
+            runs.append(run_of(cfg, method, family, devices))
+        except NotPossible as reason:
+            skipped.append(str(reason))
+    return runs, skipped
+
+
 def inputs_of(run: RunConfig, device: torch.device) -> tuple[Tensor, Conditioning]:
     """Noise and prompts of a run."""
     assert run.guidance_scale is not None
@@ -108,11 +120,11 @@ def dtypes_of(device: torch.device) -> list[str]:
 class Tally:
     """Results of one check over families and dtypes: the worst distance of each dtype, what failed, what cannot be."""
 
-    def __init__(self) -> None:
+    def __init__(self, skipped: Sequence[str] = ()) -> None:
         self.worst: dict[str, float] = {}
         self.count = 0
         self.failures: list[str] = []
-        self.skipped: list[str] = []
+        self.skipped = skipped
 
     def add(self, name: str, dtype: str, found: float) -> None:
         """A distance that was found."""
@@ -129,6 +141,6 @@ class Tally:
             raise NotPossible("; ".join(self.skipped))
         worst = ", ".join(f"{dtype} {value:.1e}" for dtype, value in self.worst.items())
         skipped = f"; not possible: {'; '.join(self.skipped)}" if self.skipped else ""
-        return Found(
-            f"{self.count} runs, at most from float32 on the CPU: {worst}{skipped}", {"worst": self.worst}
-        )
+        runs = f"{self.count} run{'s' * (self.count > 1)}"
+        text = f"{runs}, at most from float32 on the CPU: {worst}{skipped}"
+        return Found(text, {"worst": self.worst})

@@ -1,4 +1,4 @@
-"""The one list of checks. A new check is a function in `alone.py` or `ranks.py` and its row here."""
+"""The one list of checks. A new check is a function beside those that are here, and its row."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from experiments.config import RunConfig
-from experiments.gpu_check.alone import answers, memory, no_synchronisation, on_one, serial
+from experiments.gpu_check.alone import answers, on_one, serial
 from experiments.gpu_check.cases import Found, families
+from experiments.gpu_check.endings import ends_as_it_should, killed, poisoned
 from experiments.gpu_check.judge import in_ranks
-from experiments.gpu_check.ranks import edges, ends_as_it_should, killed, on_ranks, poisoned, whole_run
+from experiments.gpu_check.ranks import edges, on_ranks, whole_run
+from experiments.gpu_check.silent import memory, no_synchronisation
 from experiments.methods import METHODS
 
 FIRST = ("pipefusion", "ring")

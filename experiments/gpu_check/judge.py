@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import re
 import shutil
 import signal
@@ -27,13 +28,14 @@ from experiments.records import read_json, write_json, write_text
 if TYPE_CHECKING:
     from experiments.gpu_check.checks import Check
 
+LOG = 8000  # characters that are kept of a rank's output: a stack or two
 PASSED, FAILED, NOT_POSSIBLE = "passed", "failed", "not possible here"
 Program = Callable[[RunConfig, torch.device, Callable[[str], None]], Found]
 
 
 @dataclass
 class Row:
-    """How a check ended: `detail` is what it found, or why it failed or cannot be made."""
+    """How a check ended: `detail` is what it found, or why it has not passed; `log` what its ranks said, if failed."""
 
     what: str
     of: str
@@ -41,18 +43,17 @@ class Row:
     detail: str
     seconds: float = 0.0
     numbers: dict[str, Any] = field(default_factory=dict)
+    log: str = ""
 
 
-class TooLong(Exception):
-    """A check that took longer than it may."""
+class TooLong(Failed):
+    """A check that took longer than it may, and was ended."""
 
 
 def judge(check: Check, cfg: RunConfig, devices: int, out: Path) -> Row:
     """Make a check with `devices` devices at hand; its files stay below `out` if it fails."""
     if check.devices > devices:
-        return Row(
-            check.what, check.of, NOT_POSSIBLE, f"takes {check.devices} devices, and {devices} is here"
-        )
+        return Row(check.what, check.of, NOT_POSSIBLE, f"takes {check.devices} devices; here: {devices}")
     folder = out / re.sub(r"\W+", "_", f"{check.what} {check.of}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -71,12 +72,20 @@ def judge(check: Check, cfg: RunConfig, devices: int, out: Path) -> Row:
         status, detail, numbers = FAILED, str(failure), {}
     except Exception as error:  # whatever it is, the others go on
         status, detail, numbers = FAILED, f"{type(error).__name__}: {first_line(error)}", {}
-    at = folder / "at.txt"
-    if status == FAILED and at.exists():
-        detail = f"{detail} (at {at.read_text()})"
-    if status != FAILED:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Row(check.what, check.of, status, detail, time.monotonic() - started, numbers)
+    log = ""
+    if status == FAILED:
+        at, log = folder / "at.txt", printed(folder)
+        detail = f"{detail} (at {at.read_text()})" if at.exists() else detail
+    else:
+        shutil.rmtree(folder)
+    return Row(check.what, check.of, status, detail, time.monotonic() - started, numbers, log)
+
+
+def printed(folder: Path) -> str:
+    """The last of what each rank of a check printed, tracebacks above all."""
+    paths = [path for path in sorted(folder.rglob("*")) if "logs" in path.parts and path.is_file()]
+    texts = {path.relative_to(folder): path.read_text(errors="replace")[-LOG:].strip() for path in paths}
+    return "\n".join(f"{name}:\n{text}" for name, text in texts.items() if text)
 
 
 @contextmanager
@@ -121,6 +130,9 @@ def group_config(cfg: RunConfig) -> dict[str, Any]:
 def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, config: dict[str, Any]) -> None:
     """What each process of a check does; the first one writes how it ended."""
     out = Path(run_dir)
+    faulthandler.dump_traceback_later(0.7 * cfg.measure.timeout_s)  # to the rank's log: where it hangs
+
+    torch.backends.cudnn.allow_tf32 = False  # float32 is compared with that of the CPU
 
     def run(device: torch.device) -> None:
         first = not ranks or dist.get_rank() == 0

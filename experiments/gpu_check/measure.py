@@ -6,6 +6,7 @@ check is made in processes of its own, so that one that fails, crashes or hangs 
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known
-from experiments.gpu_check.alone import PEAK_TOLERANCE
 from experiments.gpu_check.cases import TOLERANCES
 from experiments.gpu_check.checks import Check, checks
 from experiments.gpu_check.judge import FAILED, Row, judge
 from experiments.gpu_check.page import headline, page
+from experiments.gpu_check.silent import PEAK_TOLERANCE
 from experiments.rank import device_type
 from experiments.records import write_json, write_text
 from pipefusion.core.domain import Domain
@@ -85,6 +86,8 @@ def gpu_check(cfg: RunConfig, out: Path) -> str:
         rows.append(row)
         print(f"{row.status}: {row.what}: {row.of}: {row.detail}", flush=True)
         write(cfg, rows, len(chosen), time.monotonic() - started, out)
+    if not any(row.status == FAILED for row in rows):
+        shutil.rmtree(out / "failed", ignore_errors=True)
     print(f"{headline([asdict(row) for row in rows])}  {out / 'gpu_check.md'}")
     return "failed" if any(row.status == FAILED for row in rows) else "ok"
 

@@ -39,8 +39,8 @@ def page(record: dict[str, Any]) -> str:
         "## How it was judged",
         "Distances are the norm of the difference to float32 latents of the same run on the CPU, over the norm of "
         f"those; at most {tolerances}. Bytes of buffers and messages are compared to the byte, peaks of tensors to "
-        f"{record['peak_tolerance']:.0%}. Models are random and tiny: seconds say nothing about speed. Everything is "
-        "in `gpu_check.json`; what failed has left its logs in `failed/`.",
+        f"{record['peak_tolerance']:.0%}. Models are random and tiny: seconds say nothing about speed. Keep "
+        "and send this page and `gpu_check.json`, which also has what the ranks of failed checks printed.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -55,7 +55,8 @@ def machine(record: dict[str, Any]) -> list[str]:
         f"device: {device}",
         f"host: {hardware['cpu']}, {hardware['cores']} cores, {hardware['os']}",
         ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "diffusers")),
-        f"made {record['created']} in {record['seconds']:.0f} s, commit {record['git_commit']}, by `{record['command']}`",
+        f"made {record['created']} in {record['seconds']:.0f} s, commit {record['git_commit']}",
+        f"command: `{record['command']}`",
     ]
 
 

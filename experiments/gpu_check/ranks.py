@@ -1,10 +1,7 @@
-"""Checks of several devices, a process and a device a rank: numbers, bytes, links, and how a run ends that fails."""
+"""Checks of several devices, a process and a device a rank: latents, bytes, links."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,26 +17,23 @@ from torch import Tensor
 
 from experiments import launch
 from experiments.agent import Entry
-from experiments.config import ModelConfig, RunConfig
+from experiments.config import RunConfig
 from experiments.gpu_check.alone import Say
 from experiments.gpu_check.cases import (
     Failed,
     Found,
-    NotPossible,
     Tally,
     distance,
     dtypes_of,
-    families,
     inputs_of,
     reference,
     run_of,
+    runs_of,
     within,
 )
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model, scheduler_of
-from experiments.rank import in_group, read_inputs
 from experiments.timing import cache_bytes, copies, message_seconds
-from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 
 MODEL = "pixart_tiny"
@@ -64,6 +58,10 @@ def whole_run(method: str, devices: int, cfg: RunConfig, out: Path) -> Found:
     return Found(f"{found:.1e} from the CPU, {seconds:.3f} s", {"distance": found, "latency_s": seconds})
 
 
+Images = Callable[..., Tensor | None]
+"""images(noise, conditioning) -> latents on rank 0: a sampler with its scheduler."""
+
+
 def execute(run: RunConfig, out: Path, entry: Entry | None = None) -> dict[str, Any]:
     """The record of a run, whatever its status. Raises KeyboardInterrupt if it was interrupted."""
     record = launch.execute(run, out, entry)
@@ -72,9 +70,7 @@ def execute(run: RunConfig, out: Path, entry: Entry | None = None) -> dict[str, 
     return record
 
 
-def sampler_on(
-    run: RunConfig, fabric: LocalFabric, read: Callable[..., Tensor] | None = None
-) -> Callable[..., Tensor | None]:
+def sampler_on(run: RunConfig, fabric: LocalFabric, read: Callable[..., Tensor] | None = None) -> Images:
     """This rank's sampler of the run's steps, its weights loaded (`read` in place of the model's own)."""
     model, dit = open_model(run.model), open_model(run.model).view()
     scheduler = scheduler_of(model, run.scheduler, run.steps)
@@ -85,19 +81,16 @@ def sampler_on(
 
 def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """A method on real ranks, every family and dtype; every rank's bytes against their closed forms."""
-    tally, wrong = Tally(), []
+    runs, skipped = runs_of(cfg, method, devices)
+    tally, wrong = Tally(skipped), []
     size = dist.get_world_size()
     fabric = LocalFabric(METHODS[method].parallel(size).mesh(), device)
-    for family in families():
-        try:
-            run = run_of(cfg, method, family, devices)
-        except NotPossible as reason:
-            tally.skipped.append(str(reason))
-            continue
+    for run in runs:
         wanted = reference(run) if fabric.rank == 0 else None
         noise, cond = inputs_of(run, device)
         for dtype in dtypes_of(device):
-            say(f"{family} {dtype}")
+            case = f"{run.model.name} {dtype}"
+            say(case)
             one = replace(run, model=replace(run.model, dtype=dtype))
             sampler = sampler_on(one, fabric)
             dist.barrier()
@@ -105,14 +98,12 @@ def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, sa
             latents = sampler(noise, cond)
             fabric.close()
             if wanted is not None and latents is not None:
-                tally.add(family, dtype, distance(latents, wanted))
+                tally.add(run.model.name, dtype, distance(latents, wanted))
             shape, parallel = open_model(one.model).shape, parallel_of(one)
             forecast = METHODS[method].predict(
                 shape, parallel, fabric.rank, one.steps, len(noise), cond.branches, one.method
             )
-            wrong += [
-                f"{family} {dtype} rank {fabric.rank}: {text}" for text in other_bytes(fabric, forecast)
-            ]
+            wrong += [f"{case} rank {fabric.rank}: {text}" for text in other_bytes(fabric, forecast)]
     every: list[Any] = [None] * size
     dist.all_gather_object(every, wrong)
     tally.failures += [text for texts in every for text in texts]
@@ -134,7 +125,7 @@ def edges(cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """Latency and bandwidth of every edge of the ring of ranks, one direction at a time."""
     size = dist.get_world_size()
     largest = max(1 << 24, copies(1, cache_bytes(device)))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for sender in range(size if size > 2 else 1):
         receiver = (sender + 1) % size
         say(f"{sender} to {receiver}")
@@ -142,58 +133,6 @@ def edges(cfg: RunConfig, device: torch.device, say: Say) -> Found:
         rate = largest / (large.seconds - small.seconds)
         rows.append({"edge": f"{sender}-{receiver}", "latency_s": small.seconds, "bandwidth": rate})
     slowest, middle = min(row["bandwidth"] for row in rows), median(row["bandwidth"] for row in rows)
-    text = f"{len(rows)} edges, bandwidth {middle / 1e9:.3g} GB/s (median), {slowest / 1e9:.3g} (slowest)"
+    edges = f"{len(rows)} edge{'s' * (len(rows) > 1)}"
+    text = f"{edges}, bandwidth {middle / 1e9:.3g} GB/s (median), {slowest / 1e9:.3g} (slowest)"
     return Found(text, {"edges": rows, "message_bytes": largest})
-
-
-def ends_as_it_should(
-    entry: Callable[..., None], expected: str, method: str, devices: int, cfg: RunConfig, out: Path
-) -> Found:
-    """A run in which something goes wrong: it ends, and its record says what and where."""
-    run = run_of(cfg, method, MODEL, devices, steps=4)
-    record = execute(run, out, partial(entry, run))
-    if record["status"] == "failed" and re.search(expected, str(record["reason"])):
-        return Found(record["reason"])
-    raise Failed(f"{record['status']}: {record['reason']}; expected: {expected}")
-
-
-def killed(run: RunConfig, run_dir: str, cfg: dict[str, Any]) -> None:
-    """A rank of a run in which the last one is killed in its second step."""
-
-    def kill(at: Where) -> None:
-        if at.step == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def program(device: torch.device) -> None:
-        fabric = LocalFabric(parallel_of(run).mesh(), device)
-        fabric.watch = kill if fabric.rank == run.devices - 1 else None
-        sample(run, run_dir, fabric)
-
-    in_group(cfg, program)
-
-
-def poisoned(run: RunConfig, run_dir: str, cfg: dict[str, Any]) -> None:
-    """A rank of a run whose weights have a NaN, in the first matrix of the first block."""
-    model = open_model(ModelConfig(**cfg["model"]))
-    first = next(name for name in model.view().model.state_dict() if re.search(r"\.0\..*to_q\.weight$", name))
-
-    def program(device: torch.device) -> None:
-        read = model.tensors()
-
-        def tensors(name: str, *args: Any, **kwargs: Any) -> Tensor:
-            tensor = read(name, *args, **kwargs)
-            return tensor * float("nan") if name == first else tensor
-
-        sample(run, run_dir, LocalFabric(parallel_of(run).mesh(), device), tensors)
-
-    in_group(cfg, program)
-
-
-def sample(
-    run: RunConfig, run_dir: str, fabric: LocalFabric, read: Callable[..., Tensor] | None = None
-) -> None:
-    """One image of a run whose inputs lie in its directory."""
-    sampler = sampler_on(run, fabric, read)
-    assert run.guidance_scale is not None
-    sampler(*read_inputs(Path(run_dir) / "inputs.safetensors", run.guidance_scale, fabric.device))
-    dist.barrier()

@@ -14,7 +14,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
-from analysis.files import replacing
+from analysis.files import replacing_folder
 from experiments.features import features, similarity
 from experiments.records import write_json
 from experiments.text import encode_prompts
@@ -137,11 +137,12 @@ def score(cfg: ScoreConfig, out: Path) -> dict[str, Any]:
         else:
             sheet.unlink(missing_ok=True)  # of an earlier score
     if cfg.publish:
-        for path in written:
-            with replacing(folder / path.name) as temporary:
-                shutil.copy(path, temporary)
-        write_json(folder / FACTS_FILE, facts | {"guidance_scale": guidance})
-        write_card(folder)
+        with replacing_folder(folder) as fresh:
+            shutil.copytree(folder, fresh, dirs_exist_ok=True)
+            for path in written:
+                shutil.copy(path, fresh)
+            write_json(fresh / FACTS_FILE, facts | {"guidance_scale": guidance})
+            write_card(fresh)
     print(score_text(result))
     return result
 

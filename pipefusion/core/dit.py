@@ -106,11 +106,11 @@ class TensorPlan(NamedTuple):
         """The same with the cross-attention left whole."""
         if self.cross is None:
             return self
-        kept = (
+        columns, rows = (
             {name: sizes for name, sizes in part.items() if not name.startswith(f"{self.cross}.")}
             for part in (self.columns, self.rows)
         )
-        return TensorPlan(*kept)
+        return TensorPlan(columns, rows)
 
 
 class DiT(Protocol):

@@ -55,8 +55,14 @@ def test_markdown_has_a_row_a_run(tmp_path: Path) -> None:
 
 
 def test_relative_error_and_psnr_by_hand() -> None:
-    assert fidelity.relative_error(np.array([3.0, 5.0]), np.array([3.0, 4.0])) == pytest.approx(0.2)
+    ours, reference = np.array([[3.0, 5.0], [1.0, 0.0]]), np.array([[3.0, 4.0], [0.5, 0.0]])
+    assert fidelity.relative_error(ours, reference) == pytest.approx(
+        (0.2 + 1.0) / 2
+    )  # each picture counts alike
     black, grey = np.zeros((2, 2, 3)), np.full((2, 2, 3), 0.1)
     assert fidelity.psnr([grey], [black]) == pytest.approx(20.0)
-    assert fidelity.psnr([black], [black]) == math.inf
+    assert fidelity.psnr([grey, grey], [black, 2 * grey - 0.01]) == pytest.approx(
+        (20.0 - 20 * math.log10(0.09)) / 2
+    )
+    assert fidelity.psnr([black], [black]) == fidelity.psnr([black, grey], [black, black]) == math.inf
     assert math.isnan(fidelity.psnr([], [black]))

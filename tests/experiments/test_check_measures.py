@@ -41,7 +41,12 @@ BAD = [
     ("worlds", "devices=99", "devices=99 is"),
     ("calibrate", "measure.heads=0", "measure.heads=0 is too small"),
     ("calibrate", "measure.heads=7", "measure.hidden=512 is not a multiple of measure.heads=7"),
+    ("gpu_check", "measure.timeout_s=0", "measure.timeout_s=0.0 is too small; allowed: 1 or more"),
+    ("gpu_check", "measure.only=nothing", "measure.only='nothing' is in no check; allowed: part of a name"),
+    ("gpu_check", "devices=1", "devices=1 is too small; allowed: 2 or more"),
+    ("gpu_check", "cluster.device=gpu", "cluster.device='gpu' is unknown"),
     ("perturb", "measure.kills=-1", "measure.kills=-1 is too small"),
+    ("accounting", "measure.cross=hole", "measure.cross='hole' is unknown, nearest: whole"),
     ("accounting", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
     ("train_emoji", "measure.workers=0", "measure.workers=0 is too small"),
     ("train_emoji", "measure.dtype=float61", "measure.dtype='float61' is unknown, nearest: bfloat16; allowed:"),
@@ -52,13 +57,16 @@ BAD = [
     ("train_emoji", "measure.data.concepts=9", "measure.data.concepts=11 with those that stay unseen, and there"),
     ("train_emoji", "measure.data.held_out_pairs=1", "measure.data.held_out_pairs=1 needs two styles"),
     ("train_emoji", "measure.start_from=/nowhere", "measure.start_from=/nowhere has no transformer/"),
+    ("train_scorer", "measure.folder=conf", "measure.folder=conf holds cluster, which would be lost; allowed: a new"),
+    ("train_scorer", "measure.folder=run.py", "measure.folder=run.py is a file; allowed: a folder"),
+    ("loading", "measure.folder=conf", "measure.folder=conf holds cluster, which would be lost; allowed: a new"),
     ("score_emoji", "measure.weights=/nowhere", "measure.weights=/nowhere has no pipefusion_lab.json"),
     ("score_emoji", "measure.batch=0", "measure.batch=0 is too small"),
     ("score_emoji", "measure.scheduler=Euler", "measure.scheduler='Euler' is no scheduler of diffusers"),
 ]
 # fmt: on
-NEED_INPUT = {"conformance", "quality_coco"}
-"""Experiments on something that only the user has."""
+NEED_INPUT = {"conformance", "quality_coco", "gpu_check"}
+"""Experiments on something that only the user has: files, a GPU."""
 
 
 @pytest.fixture(scope="module", autouse=True)

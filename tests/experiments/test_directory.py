@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.record import LOCK, holder
+from analysis.record import LOCK, MANIFEST, holder, note_files
 from experiments import directory, records
 from experiments.compose import plan
 from experiments.errors import ConfigError
@@ -109,8 +109,18 @@ def test_runs_of_before_the_manifest_and_killed_ones_may_be_run_again(tmp_path: 
     assert directory.problem(run, "latency", records.FILES) is None
 
 
+def test_what_is_drawn_of_a_run_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+    directory.settle(tmp_path, "latency", records.FILES)
+    (tmp_path / "timeline.png").touch()
+    assert "holds timeline.png" in str(directory.problem(tmp_path, "latency", records.FILES))
+    note_files(tmp_path, [tmp_path / "timeline.png"])
+    directory.clear(tmp_path, "latency", records.FILES)
+    assert content(tmp_path) == {MANIFEST}
+
+
 def test_another_measure_or_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    directory.settle(tmp_path, "quality", ("images",))
+    directory.claim(tmp_path, "quality", ("images",))
     assert f"{tmp_path} holds a run of measure=quality; allowed: another" in str(
         directory.problem(tmp_path, "latency", records.FILES)
     )
@@ -130,10 +140,10 @@ def test_a_measure_writes_what_it_says_and_takes_its_directory_as_runs_do(
     arguments += ["measure.literal.model=pixart_tiny", "log.wandb.mode=disabled"]
     assert command(monkeypatch, *arguments) == 0
     names = set(MEASURES["params"].writes)
-    assert content(tmp_path / "here") == names | {records.MANIFEST}
-    assert set(json.loads((tmp_path / "here" / records.MANIFEST).read_text())["files"]) == names
+    assert content(tmp_path / "here") == names | {MANIFEST}
+    assert set(json.loads((tmp_path / "here" / MANIFEST).read_text())["files"]) == names
     shutil.move(tmp_path / "here" / "params.csv", tmp_path / "params.csv")
-    (tmp_path / "here" / records.MANIFEST).unlink()
+    (tmp_path / "here" / MANIFEST).unlink()
     (tmp_path / "here" / "params.json").write_text("{}")
     capsys.readouterr()
     assert command(monkeypatch, *arguments) == 2

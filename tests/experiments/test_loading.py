@@ -150,7 +150,11 @@ def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
     assert capsys.readouterr().err.splitlines() == [
         f"failed: pipefusion N=2 rank {rank}: RuntimeError: no process" for rank in range(2)
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["loading.csv", "loading.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "loading.csv",
+        "loading.json",
+        "manifest.json",
+    ]
 
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments.conformance.fields import BundleError, read_fields
 from experiments.methods import METHODS
 from experiments.replay import main, replay
 from tests.experiments.runs import command
@@ -150,3 +151,23 @@ def test_what_cannot_be_replayed_is_an_error(
     (other / "run.json").write_text(json.dumps(record | {"method": "of_others"}))
     assert main([str(other)]) == 2
     assert "no reference" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "running"}, "nothing to replay: the run died: ended without a word"),
+        ({"schema": 99}, "run.json has schema 99, and this version reads up to 1"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_line(
+    changes: dict[str, object], said: str, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = shutil.copytree(run_dir, tmp_path / "changed")
+    record = json.loads((changed / "run.json").read_text())
+    (changed / "run.json").write_text(json.dumps(record | changes))
+    assert main([str(changed)]) == 2
+    text = capsys.readouterr().err
+    assert said in text and text.count("\n") == 1
+    with pytest.raises(BundleError, match=r"run\.json"):
+        read_fields(changed)

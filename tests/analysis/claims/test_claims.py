@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from math import hypot, log1p
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from analysis.claims import Claim, all_claims
-from analysis.claims.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, VERDICTS
-from analysis.claims.evidence import LEAST, MODELS, PREDICTIONS, read
+from analysis.claims import Claim, all_claims, costs
+from analysis.claims.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, VERDICTS
+from analysis.claims.evidence import ALL, LEAST, MODEL, MODELS, PREDICTIONS, Evidence, errors_of, read
+from analysis.claims.quality import any_devices
 from analysis.claims.table import cited, summary, summary_text, table, table_text
 from analysis.claims.text import NO_RECORD
 from analysis.output import files_of
@@ -25,6 +30,11 @@ pytestmark = pytest.mark.skipif(not (RESULTS / PREDICTIONS).exists(), reason="no
 @pytest.fixture(scope="module")
 def claims() -> list[Claim]:
     return all_claims(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return read(RESULTS)
 
 
 def by_id(claims: list[Claim]) -> dict[str, Claim]:
@@ -70,8 +80,9 @@ def test_claims_are_whole(claims: list[Claim]) -> None:
     assert {claim.verdict for claim in claims} == set(VERDICTS)
 
 
-def test_no_prediction_is_evidence_for_the_row_it_was_fitted_on(claims: list[Claim]) -> None:
-    evidence = read(RESULTS)
+def test_no_prediction_is_evidence_for_the_row_it_was_fitted_on(
+    claims: list[Claim], evidence: Evidence
+) -> None:
     fitted = evidence.predictions[
         (evidence.predictions.role != "prediction") & (evidence.predictions.devices > 1)
     ]
@@ -91,7 +102,8 @@ def test_another_prediction_is_another_verdict(claims: list[Claim], tmp_path: Pa
     after = by_id(all_claims(changed(tmp_path, PREDICTIONS, as_published)))
     for name in ("claims.csv:16", "claims.csv:18", "speedup-l40", "fastest-l40-4096"):
         assert before[name].verdict == NOT_CONFIRMED, name
-    assert after["speedup-l40"].verdict == after["fastest-l40-4096"].verdict == CONFIRMED
+    assert after["speedup-l40"].verdict == CONFIRMED
+    assert after["fastest-l40-4096"].verdict != NOT_CONFIRMED
     assert after["claims.csv:16"].verdict != NOT_CONFIRMED
     assert after["claims.csv:2"].statement == before["claims.csv:2"].statement
 
@@ -113,19 +125,83 @@ def test_a_record_that_comes_makes_claims_testable(tmp_path: Path) -> None:
     ]
     found = by_id(all_claims(changed(tmp_path, MODELS, lambda _: None, {"rows": rows})))
     assert found["claims.csv:14"].test.value == pytest.approx(3.42)
-    assert found["claims.csv:14"].verdict == CONFIRMED
+    assert (
+        found["claims.csv:14"].verdict == UNDECIDED
+    )  # predictions at that size are off by more than a tenth
     assert found["claims.csv:12"].test.value == pytest.approx(2.0)
-    assert found["claims.csv:12"].verdict == NOT_TESTABLE
+    assert found["claims.csv:12"].verdict == UNDECIDED
     assert found["claims.csv:15"].reason.startswith(NO_RECORD)
 
 
-def test_tolerance_comes_from_the_errors_and_is_never_small() -> None:
-    evidence = read(RESULTS)
+def test_intervals_come_from_the_errors_cover_most_of_them_and_are_never_small(evidence: Evidence) -> None:
     for px in (1024, 2048, 4096):
-        for methods in ((), ("pipefusion",), ("distrifusion", "ring")):
-            tolerance = evidence.tolerance(px, *methods)
-            assert tolerance >= max(LEAST, evidence.errors[f"{px} px"])
-            assert tolerance >= evidence.tolerance(px)
+        one, two = evidence.error(px, "pipefusion"), evidence.error(px, "pipefusion", "ring")
+        assert log1p(LEAST) <= one < two == pytest.approx(hypot(one, evidence.error(px, "ring")))
+        assert evidence.error(px, "a method of which nothing is known") == evidence.errors[ALL, px]
+    rows = pd.DataFrame(
+        {
+            "method": ["ring"] * 10 + ["tensor"] * 4,
+            "resolution": 1024,
+            "error": [*np.linspace(0.1, 1.0, 10), *[-0.5] * 4],
+            "role": "prediction",
+            "doubt": "",
+            "duplicate_of": None,
+            "contradicted_by": [""] * 9 + ["row"] + [""] * 4,
+        }
+    )
+    found = errors_of(rows)
+    assert found["ring", 1024] == pytest.approx(np.quantile(np.log1p(np.linspace(0.1, 0.9, 9)), 0.9))
+    assert set(found) == {("ring", 1024), (ALL, 1024)}  # four predictions say nothing of a method
+
+
+def test_a_prediction_never_confirms_within_its_own_error(claims: list[Claim]) -> None:
+    """The interval is where our value may be; it is not the tolerance, and one that reaches past it is undecided."""
+    found = by_id(claims)
+    assert found["tensor-l40"].verdict == UNDECIDED
+    for claim in claims:
+        test = claim.test
+        if claim.kind == "predicted" and claim.verdict in (CONFIRMED, NOT_CONFIRMED) and test.unit != "GB":
+            assert test.low is not None and test.high is not None, claim.id
+            assert not test.low < (test.against or 0) < test.high or claim.verdict == CONFIRMED, claim.id
+            if test.relation == "equal" and claim.verdict == CONFIRMED:
+                assert test.high - test.low <= 2 * test.tolerance, claim.id
+
+
+def test_pictures_are_compared_on_common_ones_and_n_is_said(claims: list[Claim]) -> None:
+    found = by_id(claims)
+    counts = {
+        "warmup-1": 16,
+        "warmup-6": 16,
+        "pipefusion-patches": 16,
+        "distrifusion-devices": 16,
+        "nearer": 2000,
+        "any-devices": 2,
+    }
+    assert {name: found[name].test.n for name in counts} == counts
+    rows = table_text(table([found["warmup-1"], found["any-devices"]]))
+    assert rows.n.to_list() == ["16", "2"]
+    assert rows.ours[0].startswith("1.19 × [1.08, 1.3]")
+
+
+def test_devices_that_differ_are_seen_though_such_settings_are_sampled_themselves(evidence: Evidence) -> None:
+    table = evidence.quality.copy()
+    at = table.index[table.equal_to.str.startswith("pipefusion_N1_", na=False)][0]
+    table.loc[at, ["equal_error", "sampled_as"]] = [0.5, table.loc[at, "key"]]
+    assert any_devices(replace(evidence, quality=table)).verdict == NOT_CONFIRMED
+
+
+def test_activations_are_those_of_every_case_and_not_of_the_nearest(evidence: Evidence) -> None:
+    table = evidence.printed.copy()
+    (name,) = (claim.id for claim in costs.claims(evidence) if claim.id == "table1-activations")
+    row = table.index[(table.model == MODEL) & (table.devices == 8) & (table.method == "ring")][0]
+    nearest = costs.ratios(evidence)[8]
+    ratio = nearest[
+        (nearest.model == MODEL) & (nearest.method == "ring") & (nearest.what == "activations")
+    ].ratio
+    table["activation_bytes"] = table.activation_bytes.astype(float)
+    table.loc[row, "activation_bytes"] /= ratio.iloc[0]
+    found = by_id(list(costs.claims(replace(evidence, printed=table))))[name]
+    assert found.verdict == NOT_CONFIRMED
 
 
 def test_summary_counts_every_claim_once(claims: list[Claim]) -> None:

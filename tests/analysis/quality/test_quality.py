@@ -14,11 +14,11 @@ import pytest
 from analysis import style
 from analysis.__main__ import main
 from analysis.outputs import OUTPUTS
-from analysis.quality import figures, pareto, pictures, tables
+from analysis.quality import figures, paired, pareto, pictures, tables
 from analysis.quality import record as measured
 from tests.analysis.quality import synthetic as made_up
 
-LATENT, PSNR = "latent error to serial ↓", "PSNR to serial, dB ↑"
+LATENT, PSNR = "latent error to serial ↓", "mean PSNR to serial, dB ↑"
 TO_REAL = "Fréchet distance to real (efficientnet_lite0) ↓"
 TO_SERIAL = "Fréchet distance to serial (efficientnet_lite0) ↓"
 
@@ -89,9 +89,45 @@ def test_floors_stand_below_with_their_own_n(record: dict[str, Any]) -> None:
     text = main_text(record)
     floor = text.loc["*floor: real pictures against other real pictures*"]
     assert list(text.index)[-3:] == [f"*floor: {row['what']}*" for row in record["floors"][1:]]
-    assert (floor[TO_REAL], floor.n, floor[LATENT]) == ("8.000 [7.600, 8.400]", "955", "–")
+    assert (floor["kernel distance to real (efficientnet_lite0) ↓"][:6], floor.n, floor[LATENT]) == (
+        "0.0001",
+        "955",
+        "–",
+    )
     record["floors"] = []
     assert len(main_text(record)) == 8
+
+
+def test_a_floor_at_another_n_stands_beside_nothing_whose_value_depends_on_n(record: dict[str, Any]) -> None:
+    """A Fréchet distance falls with n: real against real at 955 is no floor of values at 2000 against 1911."""
+    real = "*floor: real pictures against other real pictures*"
+    assert main_text(record).loc[real, TO_REAL] == "–"
+    notes = tables.notes(record, tables.main(record))
+    assert "real pictures against other real pictures it is known at n = 955 against 956 only" in notes
+    alike = record["floors"][0]
+    alike |= {"n": made_up.PICTURES, "n_reference": 1911}
+    assert "8.000 [7.600, 8.400]" in list(main_text(record).loc[real, TO_REAL])
+    assert "No floor" not in tables.notes(record, tables.main(record))
+
+
+def test_settings_of_a_sweep_are_compared_on_the_pictures_that_all_have(tmp_path: Path) -> None:
+    folder = made_up.write(tmp_path / "quality")
+    record = measured.load(folder)
+    keys = [
+        row["key"] for row in record["settings"] if "warmup" in row["study"] and row["method"] == "pipefusion"
+    ]
+    many, few = keys[0], keys[1]
+    rows = [{"key": many, "picture": at, "latent_error": 0.1 if at < 4 else 5.0} for at in range(40)]
+    rows += [{"key": few, "picture": at, "latent_error": 0.2} for at in range(4)]
+    pd.DataFrame(rows).assign(prompt="a cat").to_parquet(folder / "paired.parquet")
+    found = measured.settings(paired.of_studies(folder, "warmup")).set_index("key")
+    assert found.loc[many, "latent_error_serial"] == pytest.approx(0.1)
+    assert found.loc[[many, few], "latent_error_serial_n"].to_list() == [4, 4]
+    swept = tables.sweeps(record, folder)
+    swept = swept[swept.study == "warmup"].set_index("key")
+    assert (
+        swept.loc[many, "latent_error_serial"] == swept.loc[many, "latent_error_tail"] == pytest.approx(0.1)
+    )
 
 
 @pytest.mark.parametrize(

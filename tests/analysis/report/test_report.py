@@ -178,7 +178,9 @@ def test_where_records_were_made_counts_each_once() -> None:
 
 def test_summary_counts_the_verdicts(made_up: Path, tmp_path: Path) -> None:
     (line,) = summary.lines(made_up / "tables")
-    assert line == "Of 4 [claims](#verdicts), **2 confirmed**, **1 not confirmed**, **1 not testable** here."
+    assert line == (
+        "Of 4 [claims](#verdicts), **2 confirmed**, **1 not confirmed**, **0 undecided**, **1 not testable** here."
+    )
     assert summary.lines(tmp_path) == []
 
 

@@ -213,11 +213,14 @@ def test_training_and_scoring_from_a_package(tmp_path: Path) -> None:
     assert before["held_out"] == "none"
     assert json.loads((tmp_path / "score/score.json").read_text()) == before
     assert "Not scored yet" in (folder / "README.md").read_text()
+    (tmp_path / "score" / "mine.png").touch()
     publish = replace(asked, limit=3, publish=True)
     assert score(publish, tmp_path / "score")["train"]["prompts"] == 3
     assert "training, 3" in (folder / "README.md").read_text()
-    assert (folder / "sheet.png").is_file()
+    assert (folder / "sheet.png").is_file() and not (folder / "mine.png").exists()
     assert json.loads((folder / "pipefusion_lab.json").read_text())["guidance_scale"] == 1.5
     missing = replace(publish, weights=str(tmp_path / "nothing"))
     with pytest.raises(FileNotFoundError):
         score(missing, tmp_path / "score")
+    assert train(replace(cfg, export_only=True), tmp_path / "run") == folder
+    assert "Not scored yet" in (folder / "README.md").read_text() and not (folder / "score.json").exists()

@@ -1,0 +1,127 @@
+"""Checks of one rank's program, run alone on a fabric that moves nothing: where it waits, and what it holds."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.config import CONF, RunConfig, as_dict
+from experiments.errors import first_line
+from experiments.gpu_check.alone import Say
+from experiments.gpu_check.cases import STEPS, Failed, Found, NotPossible, inputs_of, run_of, runs_of
+from experiments.methods import METHODS, parallel_of
+from experiments.models import open_model, scheduler_of
+from experiments.rank import predicted_peaks, synchronise
+from pipefusion.core.dit import DiT, Sampler
+from pipefusion.core.ledger import Where
+from pipefusion.core.memory import sampling_peak
+from pipefusion.core.silent import SilentFabric
+
+MEMORY_MODEL, MEMORY_DEVICES = "pixart_bench", 2
+"""Large enough for the peak to be activations, and not the few bytes that kernels keep besides their results."""
+PEAK_TOLERANCE = {"cpu": 0.0, "cuda": 0.05}
+"""Of a peak to its prediction: CUDA's attention returns what the CPU's does not, and pads."""
+BYTES = ("kv_bytes", "buffer_bytes", "comm_bytes")
+
+
+def built(run: RunConfig, rank: int, device: torch.device) -> tuple[SilentFabric, DiT, Sampler, Any]:
+    """One rank of a run with nobody else there: fabric, view with its weights, sampler, scheduler."""
+    model, module = open_model(run.model), METHODS[run.method.name]
+    fabric, dit = SilentFabric(parallel_of(run).mesh(), rank, device), model.view()
+    scheduler = scheduler_of(model, run.scheduler, run.steps)
+    sampler = module.build(dit, fabric, run.method)
+    dit.load(model.tensors(), device)
+    return fabric, dit, sampler, scheduler
+
+
+def cuda_mode(device: torch.device) -> Callable[[str], None] | None:
+    """What makes CUDA refuse to let the host wait, or None where there is no CUDA."""
+    return torch.cuda.set_sync_debug_mode if device.type == "cuda" else None
+
+
+def no_synchronisation(
+    method: str, cfg: RunConfig, device: torch.device, say: Say, mode: Callable[[str], None] | None = None
+) -> Found:
+    """No rank's host waits for its device between the beginning of the first step and that of the last.
+
+    Before and after, once an image, it may: to copy the timesteps, and to see whether the latents are finite.
+    """
+    set_mode = mode or cuda_mode(device) or (lambda name: None)
+    failures, ranks = [], 0
+    runs, skipped = runs_of(cfg, method, cfg.devices)
+    for run in runs:
+        for rank in range(run.devices):
+            say(f"{run.model.name} rank {rank}")
+            fabric, _, sampler, scheduler = built(run, rank, device)
+            inputs = inputs_of(run, device)
+
+            def watch(at: Where) -> None:
+                set_mode("error" if at.step < STEPS - 1 else "default")
+
+            with torch.inference_mode():
+                sampler(*inputs, scheduler)  # the first use of a kernel may load it, which waits
+                fabric.watch = watch
+                try:
+                    sampler(*inputs, scheduler)
+                except RuntimeError as error:
+                    failures.append(f"{run.model.name} rank {rank}: {first_line(error)} ({place(error)})")
+                finally:
+                    set_mode("default")
+                    synchronise(device)
+            ranks += 1
+    if failures:
+        raise Failed("; ".join(failures))
+    if mode is None and device.type != "cuda":
+        raise NotPossible(
+            f"{ranks} ranks' programs ran to their end, but only CUDA sees when the host waits for it"
+        )
+    if not ranks:
+        raise NotPossible("; ".join(skipped))
+    return Found(f"{ranks} ranks' programs" + (f"; not possible: {'; '.join(skipped)}" if skipped else ""))
+
+
+def place(error: BaseException) -> str:
+    """Where in the project an exception came from: file and line."""
+    root, ours = CONF.parent, []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(root) and ".venv" not in path.parts:
+            ours.append(f"{path.relative_to(root)}:{frame.lineno}")
+    return ours[-1] if ours else "outside the project"
+
+
+def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
+    """Every rank's buffers against their closed forms to the byte, and the peak of its tensors against the plan's."""
+    run = run_of(cfg, method, MEMORY_MODEL, MEMORY_DEVICES, steps=STEPS + 1)
+    model = open_model(run.model)
+    noise, cond = inputs_of(run, device)
+    predicted, images = predicted_peaks(model, as_dict(run), noise, cond), len(noise)
+    rows: list[dict[str, Any]] = []
+    for rank in range(run.devices):
+        say(f"rank {rank}")
+        fabric, dit, sampler, scheduler = built(run, rank, device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with torch.inference_mode():
+            peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)
+        forecast = METHODS[method].predict(
+            model.shape, parallel_of(run), rank, run.steps, images, cond.branches, run.method
+        )
+        for key in BYTES:
+            counted, wanted = fabric.ledger.buffer_bytes[key.removesuffix("_bytes")], getattr(forecast, key)
+            if counted != wanted:
+                raise Failed(f"rank {rank}: {key} is {counted}, predicted {wanted}")
+        if abs(peak - predicted[rank]) > PEAK_TOLERANCE[device.type] * predicted[rank]:
+            raise Failed(f"rank {rank}: a peak of {peak} bytes of tensors, predicted {predicted[rank]}")
+        allocated = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        row = {"rank": rank, "peak_bytes": peak, "predicted_peak_bytes": predicted[rank]}
+        rows.append({**row, "cuda_allocated_peak_bytes": allocated})
+        del fabric, dit, sampler  # before the next rank takes its place
+    worst = max(abs(row["peak_bytes"] / row["predicted_peak_bytes"] - 1) for row in rows)
+    return Found(
+        f"{MEMORY_MODEL}, {len(rows)} ranks: peaks at most {worst:.2%} from the plan's", {"ranks": rows}
+    )
