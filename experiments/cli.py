@@ -29,7 +29,7 @@ from experiments.check import (
 )
 from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, as_dict, from_hydra, register
-from experiments.errors import ConfigError, check_domains, first_line
+from experiments.errors import ConfigError, first_line
 
 LONGEST_NAME = 120
 
@@ -108,7 +108,6 @@ def check(planned: Plan, overrides: list[str]) -> None:
             raise ConfigError(key, "??? has to be given; allowed: a value") from None
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         check_output(Path(OmegaConf.select(job, key)), key)
-        check_domains(cfg)
         check_torchrun(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
         measure = MEASURES[cfg.measure.name]
         if measure.check:

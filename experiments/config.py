@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from experiments.errors import check_domains
 from pipefusion.core.domain import (
     Count,
     Devices,
@@ -137,7 +138,7 @@ def as_dict(cfg: RunConfig) -> dict[str, Any]:
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
-    """The composed configuration as dataclasses, without Hydra's own node."""
+    """The composed configuration as dataclasses, without Hydra's own node. Raises ConfigError outside of a domain."""
     plain = deepcopy(cfg)
     with read_write(plain), open_dict(plain):
         plain.pop("hydra", None)
@@ -145,6 +146,7 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     assert isinstance(run, RunConfig)
     if run.method.name == "serial" and run.devices > 1:
         run.devices = 1  # by definition; in a sweep `devices` is meant for the methods beside it
+    check_domains(run)
     return run
 
 
