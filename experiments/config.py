@@ -59,9 +59,8 @@ class ClusterConfig:
     world: str = "local"  # local | sim | plan
     device: str = "auto"  # auto | cpu | cuda; sim: where pictures are sampled, its seconds are a CPU's
     backend: str = "auto"  # local: auto | gloo | nccl
-    timeout_s: Annotated[float, Domain(1, 1e6)] = (
-        600.0  # local: a communication that takes longer is an error
-    )
+    # local: a communication that takes longer is an error.
+    timeout_s: Annotated[float, Domain(1, 1e6)] = 600.0
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
     hardware: DeviceConfig | None = None  # plan: the device
 
@@ -100,7 +99,7 @@ class LogConfig:
 class RunConfig:
     """One run of one method."""
 
-    seed: Seeds = 0
+    seed: Seeds = 0  # of the noise: one for the batch, or a list, one a picture
     devices: Devices = 4  # ranks, one each; serial has one whatever is asked for
     steps: Steps = 20
     guidance_scale: Guidance | None = None  # up to 1 is none; null: the model's shipped value
