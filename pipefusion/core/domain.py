@@ -71,7 +71,7 @@ Finite = Annotated[Any, Domain(-1e30, 1e30)]
 def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
     """What lies outside its domain in a tree of dataclasses: its dotted key, and what is allowed."""
     marks = marks_of(hint)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         inside = [(name, getattr(value, name), inner) for name, inner in hints_of(type(value)).items()]
     elif isinstance(value, list | tuple | dict):
         if not value and any(isinstance(mark, NotEmpty) for mark in marks):
