@@ -26,7 +26,7 @@ from experiments.plan import Planner, empty_inputs
 from experiments.published import Target, overrides_of, targets
 from experiments.records import write_json
 from pipefusion.core.attention import local
-from pipefusion.core.domain import Finite, outside
+from pipefusion.core.domain import Number, outside
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import denoise_band
 from pipefusion.core.silent import SilentFabric
@@ -49,8 +49,8 @@ class LinkFit:
     key: str
     row: str
     place: str  # where the cluster has this link: port or card
-    low: Finite
-    high: Finite
+    low: Number
+    high: Number
     also: list[str] = field(default_factory=list)  # other links that share the number
 
 

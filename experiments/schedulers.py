@@ -44,7 +44,7 @@ def whole(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     An infinite default, which JSON cannot hold, is left out: it comes from the class again. Raises ValueError.
     """
-    cls = getattr(diffusers, class_name, None)
+    cls: Any = getattr(diffusers, class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
         raise ValueError(f"{class_name} is no scheduler of diffusers")
     try:
@@ -65,7 +65,7 @@ def converted(shipped: Mapping[str, Any], name: str) -> dict[str, Any]:
     Raises ValueError, naming the key, for what the class of `name` cannot do.
     """
     source, target = shipped["_class_name"], SCHEDULERS[name].__name__
-    solver = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
+    solver: dict[str, Any] = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
     if source == target:
         return {**shipped, **solver}
     means, defaults, takes = whole(source, shipped), whole(source, {}), set(whole(target, {}))

@@ -65,6 +65,7 @@ Share = Annotated[float, Domain(0, 1, above=True)]
 Part = Annotated[float, Domain(0, 1)]
 Seconds = Annotated[float, Domain(0, 1000)]  # of one operation
 Gain = Annotated[float, Domain(0, 1000, above=True)]
+Number = Annotated[float, Domain(-1e30, 1e30)]
 Finite = Annotated[Any, Domain(-1e30, 1e30)]
 
 
