@@ -45,7 +45,8 @@ def whole(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     An infinite default, which JSON cannot hold, is left out: it comes from the class again. Raises ValueError.
     """
     cls: Any = getattr(diffusers, class_name, None)
-    if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
+    known = isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)
+    if not known:
         raise ValueError(f"{class_name} is no scheduler of diffusers")
     try:
         made, defaults = cls.from_config(dict(config)).config, cls().config
