@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from experiments.errors import check_domains
 from pipefusion.core.domain import (
     Count,
     Devices,
@@ -58,9 +59,8 @@ class ClusterConfig:
     world: str = "local"  # local | sim | plan
     device: str = "auto"  # auto | cpu | cuda; sim: where pictures are sampled, its seconds are a CPU's
     backend: str = "auto"  # local: auto | gloo | nccl
-    timeout_s: Annotated[float, Domain(1, 1e6)] = (
-        600.0  # local: a communication that takes longer is an error
-    )
+    # local: a communication that takes longer is an error.
+    timeout_s: Annotated[float, Domain(1, 1e6)] = 600.0
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
     hardware: DeviceConfig | None = None  # plan: the device
 
@@ -99,7 +99,7 @@ class LogConfig:
 class RunConfig:
     """One run of one method."""
 
-    seed: Seeds = 0
+    seed: Seeds = 0  # of the noise: one for the batch, or a list, one a picture
     devices: Devices = 4  # ranks, one each; serial has one whatever is asked for
     steps: Steps = 20
     guidance_scale: Guidance | None = None  # up to 1 is none; null: the model's shipped value
@@ -137,7 +137,7 @@ def as_dict(cfg: RunConfig) -> dict[str, Any]:
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
-    """The composed configuration as dataclasses, without Hydra's own node."""
+    """The composed configuration as dataclasses, without Hydra's own node. Raises ConfigError outside of a domain."""
     plain = deepcopy(cfg)
     with read_write(plain), open_dict(plain):
         plain.pop("hydra", None)
@@ -145,6 +145,7 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     assert isinstance(run, RunConfig)
     if run.method.name == "serial" and run.devices > 1:
         run.devices = 1  # by definition; in a sweep `devices` is meant for the methods beside it
+    check_domains(run)
     return run
 
 
