@@ -47,8 +47,8 @@ def test_the_methods_are_those_of_the_table_and_no_text_counts_them() -> None:
     cli.set_up()
     assert [job.method.name for job in plan(["experiment=quickstart"]).jobs] == [*METHODS]
     assert {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")} == {*METHODS}
-    texts = [ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci" / "run", *ROOT.glob("docs/*.md")]
-    for path in [*texts, ROOT / "conf" / "experiment" / "quickstart.yaml"]:
+    texts = ["README.md", "Makefile", ".ci/run", "docs/methods.md", "conf/experiment/quickstart.yaml"]
+    for path in [ROOT / text for text in texts]:
         assert not re.search(
             r"(six|seven|eight|nine|ten|\b\d+) (other |parallel )?methods", path.read_text(), re.I
         )
