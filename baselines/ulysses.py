@@ -79,6 +79,6 @@ def predict(
 ) -> forms.Prediction:
     """Per step 4/n * (n-1)/n * p * hs * L elements (Table 1: 4/N O(p hs) L), (n-1)/n * T * hs * L for MM-DiTs."""
     own, text = forms.hidden_bytes(shape, batch) // devices, forms.text_bytes(shape, batch)
-    layer = (4 * own + text) * (devices - 1) // devices
-    sent = steps * shape.layers * layer
+    joint = sum(shape.prefix(layer) > 0 for layer in range(shape.layers))
+    sent = steps * (shape.layers * 4 * own + joint * text) * (devices - 1) // devices
     return forms.band_prediction(shape, devices, batch, images, sent_bytes=sent, comm_bytes=4 * own + text)

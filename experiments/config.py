@@ -150,7 +150,7 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
 
 
 def register() -> None:
-    """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`."""
+    """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`. `${methods:}` is every method."""
     # Here, because these import torch and diffusers, and who only reads records needs neither.
     from experiments.measures import MEASURES
     from experiments.methods import METHODS
@@ -166,3 +166,4 @@ def register() -> None:
         store.store(group="schema/measure", name=name, node=measure.config)
     for name, method in METHODS.items():
         store.store(group="schema/method", name=name, node=method.Config)
+    OmegaConf.register_new_resolver("methods", lambda: ",".join(METHODS), replace=True)

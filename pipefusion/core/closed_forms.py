@@ -74,7 +74,7 @@ def latent_bytes(shape: DiTShape, images: int) -> int:
 def layer_flops(shape: DiTShape, layer: int = 0) -> float:
     """Multiply-adds times two of one block on one whole image and its prompt."""
     block, p, text = shape.blocks[layer], shape.tokens, shape.text_tokens
-    attended = (p + shape.joint_tokens) ** 2 + shape.cross * p * text
+    attended = (p + shape.prefix(layer)) ** 2 + shape.cross * p * text
     return 2 * (block.image_macs * p + block.text_macs * text) + 4 * shape.hidden * attended
 
 
@@ -125,7 +125,8 @@ def stage_prediction(
     given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
     taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
     buffers = latent_bytes(shape, images) if first or last else 0
-    buffers += 2 * text_bytes(shape, batch) * len(mine) if kv else 0  # the prompt's place in front of K and V
+    joint = sum(shape.prefix(layer) > 0 for layer in mine)
+    buffers += 2 * text_bytes(shape, batch) * joint if kv else 0  # the prompt's place in front of K and V
     takes, passes = takes_text(layers, rank), takes_text(layers, rank + 1)
     buffers += text_bytes(shape, batch) if kept_text and takes and not first else 0
     message = largest_rows * shape.token_cols * shape.hidden * batch * shape.itemsize
