@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from experiments import pictures, records
+from experiments import agent, pictures, records
 from experiments.agent import Entry, RunFailed, prepare, start_ranks, status_of
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, provenance
@@ -95,7 +95,10 @@ def run_world(
 def execute_as_rank(
     cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path, entry: Entry | None, started: float
 ) -> dict[str, Any]:
-    """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group."""
+    """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group.
+
+    The first rank that fails writes why, before torchrun ends the others.
+    """
     rank = int(os.environ["RANK"])
     record = begin(cfg, config, model, run_dir) if rank == 0 else {"status": "running"}
     try:
@@ -108,6 +111,13 @@ def execute_as_rank(
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
         record |= {"status": status, "reason": f"rank {rank}: {text}"}
+        if isinstance(error, Exception) and agent.lost_peer(error):
+            time.sleep(agent.GRACE_S)
+        known = records.read_json(run_dir / "run.json") or {}
+        if known.get("status") in ("failed", "oom"):
+            record |= {"status": known["status"], "reason": known["reason"]}
+        elif rank > 0:
+            records.write_json(run_dir / "run.json", known | record)
     finally:
         if rank == 0:
             end(record, run_dir, started)
