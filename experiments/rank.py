@@ -75,7 +75,7 @@ def patient_barrier() -> Callable[[], None]:
 
     A rank that dies meanwhile ends the others through the agent.
     """
-    return partial(dist.barrier, dist.new_group(backend="gloo", timeout=PATIENCE))
+    return partial(dist.barrier, dist.new_group(timeout=PATIENCE))
 
 
 def device_type(name: str) -> str:

@@ -47,7 +47,7 @@ def test_tensors_of_the_host_are_no_load_of_the_device():
 
 
 @pytest.mark.parametrize("kernel", ["flash", "efficient"])
-@pytest.mark.parametrize("name", ["serial", "pipefusion", "ring", "ulysses"])
+@pytest.mark.parametrize("name", ["serial", "pipefusion", "ring", "distrifusion"])
 def test_kernels_of_cuda_hold_no_more_than_a_float_a_score_row_above_the_plan(monkeypatch, name, kernel):
     """Their log-sum-exp, of queries in blocks of 32, and the state of their random numbers."""
     keys = {key.name for key in fields(METHODS[name].Config)}
@@ -67,4 +67,6 @@ def test_kernels_of_cuda_hold_no_more_than_a_float_a_score_row_above_the_plan(mo
         with torch.inference_mode():
             peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)
         rows = 2 * model.shape.heads * (model.shape.tokens + 31)
-        assert 0 <= peak - plan.meter.peak_bytes <= 4 * rows + 64
+        more = peak - plan.meter.peak_bytes
+        assert 0 <= more <= 4 * rows + 64
+        assert (more > 0) == (name == "distrifusion")  # the others' peaks are elsewhere
