@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from experiments import agent, pictures, records
-from experiments.agent import Entry, RunFailed, prepare, start_ranks, status_of
+from experiments import pictures, records
+from experiments.agent import GRACE_S, Entry, RunFailed, lost_peer, prepare, start_ranks, status_of
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, provenance
 from experiments.progress import live
@@ -111,8 +111,8 @@ def execute_as_rank(
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
         record |= {"status": status, "reason": f"rank {rank}: {text}"}
-        if isinstance(error, Exception) and agent.lost_peer(error):
-            time.sleep(agent.GRACE_S)
+        if isinstance(error, Exception) and lost_peer(error):
+            time.sleep(GRACE_S)
         known = records.read_json(run_dir / "run.json") or {}
         if known.get("status") in ("failed", "oom"):
             record |= {"status": known["status"], "reason": known["reason"]}

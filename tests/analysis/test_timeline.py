@@ -94,7 +94,11 @@ def test_shares_add_up_for_every_rank() -> None:
 
 
 def test_starting_transfers_is_a_share_of_its_own() -> None:
-    rows = [span(0, "compute", 0, 0, 0.0, 0.5), span(0, "issue", 0, 0, 0.5, 0.6), span(0, "wait", 0, 0, 0.6, 0.8)]
+    rows = [
+        span(0, "compute", 0, 0, 0.0, 0.5),
+        span(0, "issue", 0, 0, 0.5, 0.6),
+        span(0, "wait", 0, 0, 0.6, 0.8),
+    ]
     (row,) = shares(pd.DataFrame(rows), 1.0).to_dict("records")
     parts = [row[f"{kind}_s"] for kind in ("compute", "issue", "wait", "idle")]
     assert parts == pytest.approx([0.5, 0.1, 0.2, 0.2])

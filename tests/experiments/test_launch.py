@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch.distributed as dist
 
-from experiments import agent
+from experiments import launch
 from experiments.launch import execute
 from experiments.records import read_json
 from tests.experiments import fake_rank
@@ -44,6 +44,11 @@ def test_run_that_ends_well(tmp_path: Path) -> None:
 
 FAILURES = [
     (fake_rank.kill, "failed", "rank 2 was killed by SIGKILL"),
+    (
+        fake_rank.watchdog,
+        "failed",
+        "rank 2 was killed by SIGABRT: Watchdog caught collective operation timeout: WorkNCCL",
+    ),
     (fake_rank.fail, "failed", "rank 2: ValueError: layer 7 is missing"),
     (fake_rank.memory, "oom", "rank 2: MemoryError: no room for 12 GiB"),
     (fake_rank.diverge, "failed", "rank 2: FloatingPointError: latents not finite: rank 2, step 5"),
@@ -62,7 +67,7 @@ def test_rank_that_dies_is_named(
     assert len(ranks_of(tmp_path)) == 4
     assert not any(alive(pid) for pid in ranks_of(tmp_path))
     assert capfd.readouterr().err == ""
-    if entry is not fake_rank.kill:
+    if entry not in (fake_rank.kill, fake_rank.watchdog):
         assert "Traceback" in (tmp_path / "logs" / "rank-2.txt").read_text()
 
 
@@ -104,7 +109,7 @@ def test_a_rank_of_torchrun_that_fails_writes_why(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv("RANK", str(rank))
         return execute(config("devices=2"), tmp_path, entry)
 
-    monkeypatch.setattr(agent, "GRACE_S", 0.0)
+    monkeypatch.setattr(launch, "GRACE_S", 0.0)
     record = execute_as(0, lose)
     assert (record["status"], record["reason"]) == ("oom", "rank 1: MemoryError: no room for 12 GiB")
     assert read_json(tmp_path / "run.json") == record
