@@ -13,7 +13,7 @@ from diffusers import PixArtTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from experiments import cli
-from experiments.check import check_torchrun
+from experiments.check import check_gpus, check_torchrun
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.errors import ConfigError
@@ -172,6 +172,14 @@ def test_variables_that_would_hang_ranks_on_gpus(name: str, monkeypatch: pytest.
         cli.check(plan([TINY, other], False), [])
     monkeypatch.setenv(name, "8" if name.endswith("CONNECTIONS") else "0")
     cli.check(plan([TINY], False), [])
+
+
+def test_the_demonstration_runs_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GPU would be too few for its four ranks, and seven methods would be skipped."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for job in plan(["experiment=quickstart"]).jobs:
+        assert check_gpus(from_hydra(job)) is None
 
 
 def test_experiment_is_a_sweep() -> None:
