@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:            ## what each target does
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 20
 
-run: $(STAMP)    ## eight parallel methods on the shipped model, four ranks
+run: $(STAMP)    ## every parallel method on the shipped model, four ranks
 	$(BIN)/python run.py experiment=quickstart $(ARGS)
 
 test: $(STAMP)   ## everything, in two processes (JOBS): the tests start ranks of their own

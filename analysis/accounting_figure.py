@@ -35,6 +35,8 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     lower = table[(table.warmup == 0) & (table.devices == DEVICES) & (table.method == "pipefusion")]
     without = lower.groupby(["model", "method"], as_index=False).peak_bytes.max()
     models = [model for model in record["models"] if model in set(rows.model)]
+    counted = {case["method"] for case in record["cases"]}
+    methods = [method for method in ORDER if method in counted]
     across = min(4, len(models))
     down = -(-len(models) // across)
     with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9}):
@@ -45,9 +47,9 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
         for axes, model in zip(grid.flat, models, strict=False):
             facts = record["models"][model]
             axes.set_title(f"{model}, {facts['diffusers_parameters'] / 1e9:.3g} B parameters")
-            _bars(axes, rows[rows.model == model])
+            _bars(axes, rows[rows.model == model], methods)
             for row in without[without.model == model].to_dict("records"):
-                at = ORDER.index(row["method"])
+                at = methods.index(row["method"])
                 axes.plot([row["peak_bytes"] / GIB] * 2, [at - 0.37, at + 0.37], **TICK)
         for axes in grid[-1]:
             axes.set_xlabel("GiB")
@@ -62,11 +64,11 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     return sheet
 
 
-def _bars(axes: Axes, rows: pd.DataFrame) -> None:
-    """A bar a method, in the order of all figures from above; what has no bar cannot be cut so."""
+def _bars(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
+    """A bar a method of the record, from above; what has no bar cannot be cut so."""
     by_method = {row["method"]: row for row in rows.to_dict("records")}
     most = max(row["peak_bytes"] for row in by_method.values()) / GIB
-    for at, method in enumerate(ORDER):
+    for at, method in enumerate(methods):
         row, left = by_method.get(method), 0.0
         if row is None:
             axes.text(0, at, " cannot be", va="center", fontsize=7, color="#555555")
@@ -77,9 +79,9 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
             left += width
         fewer = "" if row["devices"] in (DEVICES, 1) else f" (N={row['devices']})"
         axes.text(left + 0.02 * most, at, f"{left:.3g}{fewer}", va="center", fontsize=7)
-    axes.set_yticks(range(len(ORDER)), [label(method) for method in ORDER])
+    axes.set_yticks(range(len(methods)), [label(method) for method in methods])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(ORDER) - 0.4, -0.6)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_xlim(0, 1.22 * most)
 
 

@@ -7,7 +7,7 @@ apart, and lightness (parameters full, KV pale) what is stacked.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -16,37 +16,31 @@ mpl.use("Agg")
 from matplotlib import colors
 from matplotlib.figure import Figure
 
-ORDER = [
-    "serial",
-    "sync_pipeline",
-    "tensor",
-    "ulysses",
-    "ring",
-    "naive_patch",
-    "distrifusion",
-    "pipefusion",
-]
-COLOUR = {
-    "serial": "#000000",
-    "sync_pipeline": "#56B4E9",
-    "tensor": "#E69F00",
-    "ulysses": "#009E73",
-    "ring": "#B8A800",
-    "naive_patch": "#7F7F7F",
-    "distrifusion": "#0072B2",
-    "pipefusion": "#D55E00",
+
+class Look(NamedTuple):
+    """A method as it is written and drawn."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+LOOKS = {
+    "serial": Look("Serial", "#000000", "o"),
+    "sync_pipeline": Look("Sync pipeline", "#56B4E9", "v"),
+    "tensor": Look("Tensor parallel", "#E69F00", "s"),
+    "ulysses": Look("Ulysses", "#009E73", "D"),
+    "ring": Look("Ring", "#B8A800", "P"),
+    "naive_patch": Look("Naive patch", "#7F7F7F", "x"),
+    "pcpp": Look("PCPP", "#CC79A7", "p"),
+    "distrifusion": Look("DistriFusion", "#0072B2", "^"),
+    "pipefusion": Look("PipeFusion", "#D55E00", "*"),
 }
-MARKER = dict(zip(ORDER, ["o", "v", "s", "D", "P", "x", "^", "*"], strict=True))
-LABEL = {
-    "serial": "Serial",
-    "sync_pipeline": "Sync pipeline",
-    "tensor": "Tensor parallel",
-    "ulysses": "Ulysses",
-    "ring": "Ring",
-    "naive_patch": "Naive patch",
-    "distrifusion": "DistriFusion",
-    "pipefusion": "PipeFusion",
-}
+"""One line a method, in the order of all tables and figures; experiments/methods.py has the same methods."""
+ORDER = [*LOOKS]
+COLOUR = {method: look.colour for method, look in LOOKS.items()}
+MARKER = {method: look.marker for method, look in LOOKS.items()}
+LABEL = {method: look.label for method, look in LOOKS.items()}
 CPU_NOTE = "CPU, ranks nothing"
 
 RC: dict[Any, Any] = {

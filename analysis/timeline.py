@@ -81,12 +81,14 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
 def shares(timeline: pd.DataFrame, latency_s: float) -> pd.DataFrame:
     """One row a rank: seconds and shares of compute, exposed wait and idle, which add up to the whole image.
 
+    Where the host's starting of transfers was timed apart from computing, there is ``issue`` as well.
     ``latency_s`` is that of this image; an end before the last span is moved there.
     """
     end = _end(timeline, latency_s)
     seconds = (timeline.end_s - timeline.start_s).groupby([timeline["rank"], timeline.kind]).sum()
-    table = seconds.unstack(fill_value=0).reindex(columns=["compute", "wait"], fill_value=0.0)
-    table["idle"] = (end - table.compute - table.wait).clip(lower=0.0)  # rounding, never a real overlap
+    kinds = ["compute", *(["issue"] if (timeline.kind == "issue").any() else []), "wait"]
+    table = seconds.unstack(fill_value=0).reindex(columns=kinds, fill_value=0.0)
+    table["idle"] = (end - table.sum(axis=1)).clip(lower=0.0)  # rounding, never a real overlap
     named = table.add_suffix("_s").join((table / end).add_suffix("_share"))
     return named.rename_axis(None, axis=1).reset_index()
 

@@ -79,7 +79,7 @@ def _slice(tid: int, span: dict[str, Any], sizes: dict[tuple[Any, ...], int]) ->
         name = "set-up" if span["step"] < 0 else f"step {span['step']}"
         name += f" patch {span['patch']}" if span["patch"] >= 0 else ""
     else:
-        name = f"wait {span['op']}".rstrip()
+        name = f"{span['kind']} {span['op']}".rstrip()
         key = tuple(span[name] for name in PLACE)
         args |= {"bytes": sizes[key]} if key in sizes else {}
     common = {"ph": "X", "name": name, "cat": span["kind"], "pid": PID, "tid": tid}

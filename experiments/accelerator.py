@@ -20,22 +20,25 @@ PEAKS = ("cuda_allocated_peak_bytes", "cuda_reserved_peak_bytes", "cuda_used_byt
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def settle(device: torch.device, dtype: torch.dtype) -> None:
-    """Float32 is float32 (cuDNN's convolutions would take TF32), and cuDNN's attention is nobody's.
-
-    Raises ValueError for a dtype that the GPU has no attention kernel for.
-    """
+def settle(device: torch.device) -> None:
+    """Float32 is float32 (cuDNN's convolutions would take TF32), and cuDNN's attention is nobody's."""
     if device.type != "cuda":
         return
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def check_dtype(device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ValueError for a dtype that the GPU has no attention kernel for."""
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return
     capability = torch.cuda.get_device_capability(device)
-    if dtype == torch.bfloat16 and capability < (8, 0):
+    if capability < (8, 0):
         found = ".".join(map(str, capability))
         raise ValueError(
             f"model.dtype=bfloat16 needs compute capability 8.0, this GPU has {found}; allowed: float16, float32"
         )
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any] | None:

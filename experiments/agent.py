@@ -89,7 +89,7 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: in
     except ChildFailedError as error:
         with suppress(OSError):  # a full disk, say: the cause is what matters
             keep_outputs(logs)
-        raise cause(error) from None
+        raise cause(error, logs) from None
     else:
         shutil.rmtree(logs, ignore_errors=True)
     finally:
@@ -162,13 +162,21 @@ def lost_peer(error: Exception) -> bool:
     )
 
 
-def cause(error: Any) -> RunFailed:
-    """One line from the agent's `ChildFailedError`: the rank, and the signal or the exception that ended it."""
+def cause(error: Any, logs: Path) -> RunFailed:
+    """One line from the agent's `ChildFailedError`: the rank, and the signal or the exception that ended it.
+
+    NCCL's watchdog aborts a rank; what it waited for is in the rank's output only.
+    """
     rank, failure = error.get_first_failure()
     if failure.exitcode == -signal.SIGINT:
         return RunFailed("interrupted", f"rank {rank} was interrupted")
     if failure.exitcode < 0:
-        return RunFailed("failed", f"rank {rank} was killed by {failure.signal_name()}")
+        output = logs / f"rank-{rank}.txt"
+        found = (
+            re.search(r"Watchdog caught .*", output.read_text(errors="replace")) if output.exists() else None
+        )
+        why = f": {found[0].strip()}" if found else ""
+        return RunFailed("failed", f"rank {rank} was killed by {failure.signal_name()}{why}")
     if not isinstance(failure.message, dict):
         return RunFailed("failed", f"rank {rank} exited with code {failure.exitcode}")
     line = failure.message["message"].strip().splitlines()[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from experiments import directory
 from experiments.config import LatencyConfig, RunConfig, prompts_of
-from experiments.errors import ConfigError, check_domains, check_known, first_line, lookup, nearest
+from experiments.errors import ConfigError, check_known, first_line, lookup, nearest
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -32,7 +32,6 @@ def check_values(cfg: RunConfig) -> None:
     """Values that are wrong for every model and method. Raises ConfigError."""
     from experiments.methods import METHODS
 
-    check_domains(cfg)
     check_known(cfg, CHOICES)
     if cfg.prompt_file is not None:
         check_prompt_file(cfg)
@@ -113,10 +112,9 @@ def check_cuda(cfg: RunConfig, key: str) -> None:
 def check_model(cfg: RunConfig) -> Model:
     """The model's files, sizes and text encoder. Raises ConfigError; reads headers only."""
     from experiments.inputs import text_of
-    from experiments.models import choose_scheduler, open_model
+    from experiments.models import check_scheduler, open_model
     from experiments.text import PACKAGES
     from experiments.weights import check_weights
-    from pipefusion.core.problem import Problem
 
     model_cfg = cfg.model
     if model_cfg.weights is not None:
@@ -157,9 +155,9 @@ def check_model(cfg: RunConfig) -> Model:
         check_own_text(model, prompts_of(cfg))
     elif text != "random":
         check_text(text, dict(shape.prompt))
-    chosen = choose_scheduler(model, cfg.scheduler)
-    if isinstance(chosen, Problem):
-        raise ConfigError(chosen.key, chosen.message)
+    problem = check_scheduler(model, cfg.scheduler, cfg.steps)
+    if problem:
+        raise ConfigError(problem.key, problem.message)
     return model
 
 

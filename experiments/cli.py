@@ -33,7 +33,7 @@ from experiments.check import (
 )
 from experiments.compose import Plan, check_groups, plan
 from experiments.config import CONF, RunConfig, from_hydra, register
-from experiments.errors import ConfigError, check_domains, first_line
+from experiments.errors import ConfigError, first_line
 
 LONGEST_NAME = 120
 HELD, REFUSED = "held", "refused"
@@ -164,7 +164,6 @@ def check(planned: Plan, overrides: list[str]) -> None:
         except MissingMandatoryValue as error:
             key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key))
             raise ConfigError(key, "??? has to be given; allowed: a value") from None
-        check_domains(cfg)
         check_torchrun(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
         measure = MEASURES[cfg.measure.name]
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"

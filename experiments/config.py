@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from experiments.errors import check_domains
 from pipefusion.core.domain import (
     Count,
     Devices,
@@ -59,9 +60,8 @@ class ClusterConfig:
     world: str = "local"  # local | sim | plan
     device: str = "auto"  # auto | cpu | cuda; sim: where pictures are sampled, its seconds are a CPU's
     backend: str = "auto"  # local: auto | gloo | nccl
-    timeout_s: Annotated[float, Domain(1, 1e6)] = (
-        600.0  # local: a communication that takes longer is an error
-    )
+    # local: a communication that takes longer is an error.
+    timeout_s: Annotated[float, Domain(1, 1e6)] = 600.0
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
     hardware: DeviceConfig | None = None  # plan: the device
 
@@ -100,7 +100,7 @@ class LogConfig:
 class RunConfig:
     """One run of one method."""
 
-    seed: Seeds = 0
+    seed: Seeds = 0  # of the noise: one for the batch, or a list, one a picture
     devices: Devices = 4  # ranks, one each; serial has one whatever is asked for
     steps: Steps = 20
     guidance_scale: Guidance | None = None  # up to 1 is none; null: the model's shipped value
@@ -139,7 +139,7 @@ def as_dict(cfg: RunConfig) -> dict[str, Any]:
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
-    """The composed configuration as dataclasses, without Hydra's own node."""
+    """The composed configuration as dataclasses, without Hydra's own node. Raises ConfigError outside of a domain."""
     plain = deepcopy(cfg)
     with read_write(plain), open_dict(plain):
         plain.pop("hydra", None)
@@ -147,11 +147,12 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     assert isinstance(run, RunConfig)
     if run.method.name == "serial":
         run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it
+    check_domains(run)
     return run
 
 
 def register() -> None:
-    """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`."""
+    """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`. `${methods:}` is every method."""
     # Here, because these import torch and diffusers, and who only reads records needs neither.
     from experiments.measures import MEASURES
     from experiments.methods import METHODS
@@ -167,3 +168,4 @@ def register() -> None:
         store.store(group="schema/measure", name=name, node=measure.config)
     for name, method in METHODS.items():
         store.store(group="schema/method", name=name, node=method.Config)
+    OmegaConf.register_new_resolver("methods", lambda: ",".join(METHODS), replace=True)

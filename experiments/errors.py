@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from experiments.config import CONF
 from pipefusion.core.domain import outside
 
 
@@ -60,6 +59,8 @@ def values_of(cfg: Any, key: str) -> list[Any]:
 
 def config_names(group: str) -> list[str]:
     """The configurations of a group: the files of `conf/GROUP`."""
+    from experiments.config import CONF  # not above: it checks its domains by this module
+
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 

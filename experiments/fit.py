@@ -18,14 +18,16 @@ import torch
 
 from analysis.files import write_text
 from experiments.compose import compose_one
-from experiments.config import CONF, RunConfig, from_hydra
+from experiments.config import CONF, RunConfig, as_dict, from_hydra
+from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
 from experiments.models import Model, open_model, scheduler_of
 from experiments.plan import Planner, empty_inputs
 from experiments.published import Target, overrides_of, targets
+from experiments.records import write_json
 from pipefusion.core.denoise import assemble
-from pipefusion.core.domain import Finite, outside
+from pipefusion.core.domain import Number, outside
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sequence import plain
 from pipefusion.core.silent import SilentFabric
@@ -48,8 +50,8 @@ class LinkFit:
     key: str
     row: str
     place: str  # where the cluster has this link: port or card
-    low: Finite
-    high: Finite
+    low: Number
+    high: Number
     also: list[str] = field(default_factory=list)  # other links that share the number
 
 
@@ -96,6 +98,12 @@ def rows_of(cfg: RunConfig) -> list[Target]:
 def alone(rows: Sequence[Target], device: str) -> list[Target]:
     """Those of one such GPU."""
     return [t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == device and t.published_s]
+
+
+def numbers_of(rows: Sequence[Target]) -> list[Target]:
+    """Each number once, however often it is printed: the rows that repeat no other of them."""
+    ids = {target.row_id for target in rows}
+    return [target for target in rows if target.duplicate_of not in ids]
 
 
 def config_of(target: Target, patches: int | None = None) -> tuple[RunConfig, Model]:
@@ -150,8 +158,10 @@ def fit(cfg: RunConfig, out: Path) -> str:
     options: FitConfig = cfg.measure
     rows = rows_of(cfg)
     fitted: list[tuple[float, float]] = []
+    record: dict[str, Any] = {"devices": [], "links": []}
     for name in options.devices:
-        mine = alone(rows, name)
+        printed = alone(rows, name)
+        mine = numbers_of(printed)
         configs = [config_of(target) for target in mine]
         device = configs[0][0].cluster.hardware
         assert device is not None
@@ -159,23 +169,29 @@ def fit(cfg: RunConfig, out: Path) -> str:
         seconds = [target.published_s / target.steps for target in mine if target.published_s]
         matmul, attention, errors = fit_device(device, [ops[t.resolution] for t in mine], seconds)
         fitted.append((matmul, attention))
-        ids = [target.row_id for target in mine]
-        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), ids)
+        ids = [target.row_id for target in printed]
+        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), ids, len(mine))
         worst = max(map(abs, errors))
-        print(
-            f"{name}: matmul {matmul:.3f}, attention {attention:.3f} of peak; {len(ids)} rows, worst {worst:.1%}"
+        counted = f"{len(mine)} numbers in {len(ids)} rows"
+        print(f"{name}: matmul {matmul:.3f}, attention {attention:.3f} of peak; {counted}, worst {worst:.1%}")
+        record["devices"].append(
+            {"name": name, **efficiencies(matmul, attention), "rows": ids}
+            | {"numbers": [target.row_id for target in mine], "errors": errors}
         )
     for name in options.borrow:
         matmul, attention = (float(np.mean(column)) for column in zip(*fitted, strict=True))
-        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), [])
+        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), [], 0)
         print(
             f"{name}: matmul {matmul:.3f}, attention {attention:.3f}: the mean of the fitted, no row of its own"
         )
     for link in options.links:
         value = fit_link(link, next(target for target in rows if target.row_id == link.row))
         for name in (link.name, *link.also):
-            write_values(CONF / "link" / f"{name}.yaml", {link.key: value}, [link.row])
+            write_values(CONF / "link" / f"{name}.yaml", {link.key: value}, [link.row], 1)
             print(f"{name}: {link.key} {value:.4g} from {link.row}")
+        record["links"].append({"name": link.name, "key": link.key, "value": value, "row": link.row})
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "fit.json", record | {"config": as_dict(cfg)} | provenance())
     return "ok"
 
 
@@ -208,12 +224,16 @@ def fit_link(link: LinkFit, target: Target) -> float:
     return high
 
 
-def write_values(path: Path, values: dict[str, float], rows: Sequence[str]) -> None:
-    """Replace numbers in a configuration file, and the list of rows they were fitted on; everything else stays."""
+def write_values(path: Path, values: dict[str, float], rows: Sequence[str], numbers: int) -> None:
+    """Replace numbers in a configuration file, and the list of rows they were fitted on; everything else stays.
+
+    Where the rows print fewer numbers than there are rows, that is said beside them.
+    """
     text = path.read_text()
     for key, value in values.items():
         text, count = re.subn(rf"(?m)^{key}: \S+", f"{key}: {value:.4g}", text)
         if not count:
             raise ValueError(f"{path} has no {key}")
     listed: Any = "[" + ", ".join(rows) + "]"
+    listed += f"  # {numbers} numbers in {len(rows)} rows" if numbers < len(rows) else ""
     write_text(path, re.sub(r"(?ms)^calibrated_on:.*?(?=^\w|\Z)", f"calibrated_on: {listed}\n", text))

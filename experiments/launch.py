@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from analysis.record import SCHEMA
 from experiments import contents, directory, pictures, records
-from experiments.agent import Entry, RunFailed, prepare, start_ranks, status_of
+from experiments.agent import GRACE_S, Entry, RunFailed, lost_peer, prepare, start_ranks, status_of
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, provenance
 from experiments.progress import live
@@ -99,7 +99,10 @@ def run_world(
 def execute_as_rank(
     cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path, entry: Entry | None, started: float
 ) -> dict[str, Any]:
-    """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group."""
+    """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group.
+
+    The first rank that fails writes why, before torchrun ends the others.
+    """
     rank = int(os.environ["RANK"])
     record = facts_of(cfg, config, model) if rank == 0 else {"status": "running"}
     if rank == 0:
@@ -115,6 +118,13 @@ def execute_as_rank(
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
         record |= {"status": status, "reason": f"rank {rank}: {text}"}
+        if isinstance(error, Exception) and lost_peer(error):
+            time.sleep(GRACE_S)
+        known = records.read_json(run_dir / "run.json") or {}
+        if known.get("status") in ("failed", "oom"):
+            record |= {"status": known["status"], "reason": known["reason"]}
+        elif rank > 0:
+            records.write_json(run_dir / "run.json", known | record)
     finally:
         if rank == 0:
             end(record, run_dir, started)

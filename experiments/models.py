@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from experiments.config import ModelConfig
+from experiments.schedulers import converted, is_flow, whole
+from experiments.stepping import stepping_problem
 from experiments.weights import architecture_of, resolve_weights
 from pipefusion.core.dit import DiT, Shard
 from pipefusion.core.problem import Problem
@@ -49,6 +51,7 @@ RANDOM_SCHEDULER = {
     "algorithm_type": "dpmsolver++",
     "prediction_type": "v_prediction",
 }
+FEW = 4  # steps that every scheduler can take
 RANDOM_FLOW_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 
 
@@ -185,51 +188,72 @@ def whole_config(stock: Any, config: dict[str, Any], strict: bool) -> dict[str, 
     return defaults | {key: value for key, value in config.items() if key in taken}
 
 
-def is_flow(scheduler: dict[str, Any]) -> bool:
-    """Whether the model predicts the velocity of a flow rather than noise."""
-    return "FlowMatch" in scheduler["_class_name"] or scheduler.get("prediction_type") == "flow_prediction"
-
-
 def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Problem:
-    """Class name and configuration of the scheduler `name` for this model, as diffusers' `from_config` takes them.
+    """Class name and whole configuration, as of `from_config`, of the scheduler `name` for this model.
 
     A random-weight model goes with any scheduler; a trained one only with those that fit what it predicts.
     """
-    flow = is_flow(model.scheduler)
+    flow, shipped = is_flow(model.scheduler), model.scheduler["_class_name"]
+    fits = ["dpmsolver++", "flow_euler" if flow else "ddim"]
     if name == "shipped":
-        shipped = model.scheduler["_class_name"]
         if shipped not in {cls.__name__ for cls in SCHEDULERS.values()}:
-            fits = "dpmsolver++, flow_euler" if flow else "dpmsolver++, ddim"
             text = f"shipped is {shipped}, which is not supported (of stochastic ones none is)"
-            return Problem("scheduler", f"{text}; allowed: {fits}")
-        return shipped, model.scheduler
-    trained = model.folder is not None
-    if trained and flow != (name == "flow_euler") and name != "dpmsolver++":
-        fits = "shipped, dpmsolver++, flow_euler" if flow else "shipped, dpmsolver++, ddim"
-        return Problem("scheduler", f"{name} does not fit what this model predicts; allowed: {fits}")
-    if flow and name == "flow_euler" and "FlowMatch" in model.scheduler["_class_name"]:
-        return SCHEDULERS[name].__name__, model.scheduler
-    config = {key: value for key, value in model.scheduler.items() if key in ("num_train_timesteps",)}
-    if not flow:
-        keep = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "num_train_timesteps")
-        config = {key: value for key, value in model.scheduler.items() if key in keep}
-    if name == "dpmsolver++":
-        config["algorithm_type"] = "dpmsolver++"
-        if flow:
-            config |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-            config["flow_shift"] = model.scheduler.get("shift", 1.0)
-    if name == "ddim" and flow:
-        config["prediction_type"] = RANDOM_SCHEDULER["prediction_type"]
-    return SCHEDULERS[name].__name__, config
+            return Problem("scheduler", f"{text}; allowed: {', '.join(fits)}")
+        try:
+            return shipped, whole(shipped, model.scheduler)
+        except ValueError as error:
+            return Problem("scheduler", f"shipped does not work: {error}; allowed: {', '.join(fits)}")
+    class_name = SCHEDULERS[name].__name__
+    if name in fits:
+        try:
+            return class_name, whole(class_name, converted(model.scheduler, name))
+        except ValueError as error:
+            others = ", ".join(["shipped", *(other for other in fits if other != name)])
+            return Problem("scheduler", f"{name} is not the same for this model: {error}; allowed: {others}")
+    if model.folder is not None:
+        text = f"{name} does not fit what this model predicts"
+        return Problem("scheduler", f"{text}; allowed: {', '.join(['shipped', *fits])}")
+    config = {} if name == "flow_euler" else RANDOM_SCHEDULER
+    return class_name, whole(class_name, converted(config, name) if config else {})
 
 
 def timesteps_of(model: Model, chosen: tuple[str, dict[str, Any]], steps: int) -> dict[str, Any]:
-    """What the model's own pipeline tells its scheduler to set the timesteps by: arguments of `set_timesteps`."""
-    if model.folder is None or chosen[1] is not model.scheduler:
-        return {"num_inference_steps": steps}
-    from experiments.components import timestep_arguments
+    """What the model's own pipeline tells its scheduler to set the timesteps by: arguments of `set_timesteps`.
 
-    return timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)
+    Another scheduler has its own timesteps, but for the shift by the picture's size. Raises ValueError where no
+    pipeline knows that.
+    """
+    if model.folder is None:
+        return {"num_inference_steps": steps}
+    from experiments.components import shift, timestep_arguments
+
+    class_name, config = chosen
+    if class_name == model.scheduler["_class_name"]:
+        return timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)
+    if not config.get("use_dynamic_shifting"):
+        return {"num_inference_steps": steps}
+    found = shift(
+        model.class_name, whole(model.scheduler["_class_name"], model.scheduler), model.shape.tokens, steps
+    )
+    if not found:
+        raise ValueError(f"use_dynamic_shifting=True, and no pipeline of {model.class_name} says by how much")
+    return {"num_inference_steps": steps, **found}
+
+
+def check_scheduler(model: Model, name: str, steps: int) -> Problem | None:
+    """Whether there is such a scheduler for this model, and its steps can be taken patch by patch."""
+    chosen = choose_scheduler(model, name)
+    if isinstance(chosen, Problem):
+        return chosen
+    try:
+        fault = stepping_problem(*chosen, timesteps_of(model, chosen, steps))
+    except (ValueError, TypeError) as error:
+        fault = str(error)
+    if fault is None:
+        return None
+    if steps > FEW and check_scheduler(model, name, FEW) is None:
+        return Problem("steps", f"{steps} is too much: {fault}; allowed: fewer")
+    return Problem("scheduler", f"{name} is {fault}; allowed: a scheduler_config.json without that")
 
 
 def scheduler_of(model: Model, name: str, steps: int) -> Any:

@@ -51,7 +51,7 @@ class ParamsConfig:
     methods: Grid[str] = field(default_factory=lambda: ["pipefusion", "distrifusion", "tensor"])
     most_devices: Devices = 16
     literal: Literal = field(default_factory=Literal)
-    summary: Grid[Devices] = field(default_factory=lambda: [4, 8])
+    summary: list[Devices] = field(default_factory=lambda: [4, 8])
 
 
 def check_params(cfg: RunConfig) -> None:

@@ -2,7 +2,8 @@
 
 Messages are late by anything between microseconds and milliseconds, ranks are slow or stall, sends complete before or
 only when somebody receives. The latents may not change by one bit and no rank may hang. Then ranks are killed and
-messages lost, which has to end as a failure that names the rank.
+messages lost, which has to end as a failure that names the rank. A case whose undisturbed run fails already is a
+finding of its own, and is not disturbed any further.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 from experiments.check import check_model
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, first_line
 from experiments.inputs import random_prompts
 from experiments.methods import METHODS
 from experiments.models import Model, open_model, scheduler_of
@@ -149,6 +150,14 @@ def verdict(subject: Subject, case: PerturbCase, faults: Faults, want: Tensor, *
     return f"latents differ from the undisturbed run by up to {float((got - want).abs().max()):.1e}"
 
 
+def undisturbed(subject: Subject, case: PerturbCase) -> Tensor | str:
+    """The latents that every other run is held to, or what is wrong without any fault."""
+    try:
+        return subject.latents(case, Faults(seed=None))
+    except Exception as error:  # whatever it is, it is what was looked for
+        return f"undisturbed: {type(error).__name__}: {first_line(error)}"
+
+
 def perturb(cfg: RunConfig, out: Path) -> str:
     """Run all schedules into directory `out`; returns the run's status."""
     options: PerturbConfig = cfg.measure
@@ -156,32 +165,43 @@ def perturb(cfg: RunConfig, out: Path) -> str:
     started = time.time()
     subject = Subject(open_model(cfg.model), options.steps, cfg.seed)
     cases = grid(options, subject.model)
-    calm = Faults(seed=None)
-    want: dict[PerturbCase, Tensor] = {}
+    want: dict[PerturbCase, Tensor | str] = {}
     seeds = range(options.schedules) if options.only is None else [options.only]
-    failures = []
+    failures: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+
+    def found(seed: int | None, case: PerturbCase, problem: str, again: int) -> None:
+        failures.append({"seed": seed, "case": case.name, "problem": problem})
+        replay = f"python run.py experiment=perturb measure.only={again}"
+        said = case.name if seed is None else f"seed {seed}: {case.name}"
+        print(f"{said}: {problem}\n  replay: {replay}", file=sys.stderr)
+
     for seed in track(seeds, "schedules", transient=True, disable=not sys.stderr.isatty()):
         case = cases[seed % len(cases)]
-        try:
-            if case not in want:
-                want[case] = subject.latents(case, calm)
-            problem = verdict(subject, case, Faults(seed=seed), want[case])
-        except (SimulationError, RankFailed) as error:
-            problem = f"undisturbed: {error}"
+        if case not in want:
+            calm = want[case] = undisturbed(subject, case)
+            if isinstance(calm, str):
+                found(None, case, calm, seed)
+        latents = want[case]
+        if isinstance(latents, str):
+            continue  # nothing to be equal to
+        counts[case.method] += 1
+        problem = verdict(subject, case, Faults(seed=seed), latents)
         if problem:
-            failures.append({"seed": seed, "case": case.name, "problem": problem})
-            again = f"python run.py experiment=perturb measure.only={seed}"
-            print(f"seed {seed}: {case.name}: {problem}\n  replay: {again}", file=sys.stderr)
-    unnamed = [] if options.only is not None else disasters(subject, cases, options.kills)
+            found(seed, case, problem, seed)
+    sound = [case for case in cases if not isinstance(want.get(case), str)]
+    kills = options.kills if options.only is None and any(case.devices > 1 for case in sound) else 0
+    unnamed = disasters(subject, sound, kills)
     for text in unnamed:
         print(text, file=sys.stderr)
-    counts = Counter(cases[seed % len(cases)].method for seed in seeds)
+    status = "failed" if failures or unnamed else "ok"
     record = {
-        "schedules": len(seeds),
+        "status": status,
+        "schedules": counts.total(),
         "cases": [asdict(case) for case in cases],
         "schedules_by_method": dict(counts),
         "failures": failures,
-        "killed_or_lost": 3 * options.kills if options.only is None else 0,
+        "killed_or_lost": 3 * kills,
         "not_named": unnamed,
         "seconds": time.time() - started,
         **provenance(),
@@ -189,18 +209,19 @@ def perturb(cfg: RunConfig, out: Path) -> str:
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "perturb.json", record)
-    print(f"{len(seeds)} schedules of {len(cases)} cases: {len(failures)} failures; ", end="")
+    print(f"{counts.total()} schedules of {len(cases)} cases: {len(failures)} failures; ", end="")
     print(
         f"{record['killed_or_lost']} ranks killed or messages lost: {len(unnamed)} not named  {out / 'perturb.json'}"
     )
-    return "failed" if failures or unnamed else "ok"
+    return status
 
 
 def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[str]:
     """Kill a rank 2 * `number` times, lose `number` messages; what did not end as a failure that names the rank."""
     draw = random.Random(number)
     several = [case for case in cases if case.devices > 1]
-    piped = [case for case in several if case.method in ("pipefusion", "sync_pipeline", "ring")]
+    # Which communicate often enough to get there.
+    piped = [case for case in several if case.method in ("pipefusion", "sync_pipeline", "ring")] or several
     bad = []
     for index in range(number):
         rank = draw.randrange(2)
@@ -208,11 +229,7 @@ def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[s
         late = Faults(seed=index, kill=Kill(rank, draw.randrange(1, 5)))
         for faults, case, named in (
             (early, draw.choice(several), rf"rank {rank}: Killed"),
-            (
-                late,
-                draw.choice(piped),
-                rf"rank {rank}: Killed",
-            ),  # which communicate often enough to get there
+            (late, draw.choice(piped), rf"rank {rank}: Killed"),
             (Faults(seed=index, drop=Drop(0, 1)), draw.choice(piped), r"rank 1 waits to receive from rank 0"),
         ):
             try:

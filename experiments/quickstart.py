@@ -1,4 +1,4 @@
-"""`python run.py experiment=quickstart`: eight methods on the shipped model, then what they held, sent and drew.
+"""`python run.py experiment=quickstart`: every method on the shipped model, then what they held, sent and drew.
 
 The runs are an ordinary Hydra sweep (conf/experiment/quickstart.yaml); this callback reports on it at the end,
 from the run directories alone.
@@ -56,7 +56,7 @@ def tokens_of(config: DictConfig) -> int:
 def report(run_dirs: list[Path], folder: Path, tokens: int, console: Console) -> list[Path]:
     """Print and write everything about these runs; returns the paths written, which are printed last."""
     methods, devices = tables.methods(*run_dirs), tables.devices(*run_dirs)
-    console.print(rich_table(tables.methods_text(methods), "Eight methods: the fullest rank of each"))
+    console.print(rich_table(tables.methods_text(methods), "Every method: the fullest rank of each"))
     written = tables.save(methods, tables.methods_text(methods), folder, "methods")
     if not devices.empty:
         piped = devices[devices.method == "pipefusion"]

@@ -64,6 +64,7 @@ def in_group(cfg: dict[str, Any], program: Callable[[torch.device], None]) -> No
 
 def open_fabric(cfg: dict[str, Any], dit: DiT, device: torch.device) -> LocalFabric:
     """The fabric of this rank: all ranks on the method's axis, connected and with the cluster's timeout."""
+    accelerator.check_dtype(device, dit.dtype)
     mesh = parallel_in(cfg).mesh()
     timeout = timedelta(seconds=cfg["cluster"]["timeout_s"])
     return LocalFabric(mesh, device, timeout, skips=bool(dit.shape.skips))
@@ -74,7 +75,7 @@ def patient_barrier() -> Callable[[], None]:
 
     A rank that dies meanwhile ends the others through the agent.
     """
-    return partial(dist.barrier, dist.new_group(backend="gloo", timeout=PATIENCE))
+    return partial(dist.barrier, dist.new_group(timeout=PATIENCE))
 
 
 def device_type(name: str) -> str:
@@ -88,11 +89,12 @@ def gpu_name(name: str) -> str | None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Each rank of a node takes the device of its local rank."""
+    """Each rank of a node takes the device of its local rank, with the settings that all runs share."""
     if device_type(name) == "cpu":
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
+    accelerator.settle(device)
     return device
 
 
@@ -104,7 +106,6 @@ def measure(run_dir: Path, cfg: dict[str, Any], device: torch.device) -> None:
     module = METHODS[cfg["method"]["name"]]
     method_cfg = module.Config(**cfg["method"])
     dit = model.view()
-    accelerator.settle(device, dit.dtype)
     fabric = open_fabric(cfg, dit, device)
     scheduler = scheduler_of(model, cfg["scheduler"], cfg["steps"])
     sampler = module.build(dit, fabric, method_cfg)

@@ -37,14 +37,14 @@ class TextVariantsConfig:
     """`models` are run, `counted` only counted, on `devices` of them (`full_devices`, each with as many patches)."""
 
     name: str = "text_variants"
-    models: Grid[str] = field(
+    models: list[str] = field(
         default_factory=lambda: ["sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny"]
     )
     devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4])
     patches: Patches = 4
     warmup: Warmup = 1
     gain: Gain = 2.0
-    counted: Grid[str] = field(
+    counted: list[str] = field(
         default_factory=lambda: [
             "sd3_medium",
             "sd35_large",
@@ -61,6 +61,8 @@ def check_text_variants(cfg: RunConfig) -> None:
     """Models that do not exist or cannot be cut so, numbers that run nothing. Raises ConfigError."""
     options: TextVariantsConfig = cfg.measure
     check_known(cfg, {f"measure.{key}": config_names("model") for key in ("models", "counted")})
+    if not options.models and not options.counted:
+        raise ConfigError("measure.models", "[] leaves nothing to do; allowed: a list of one or more")
     runs = [("models", name, n, options.patches) for name in options.models for n in options.devices]
     runs += [("counted", name, options.full_devices, options.full_devices) for name in options.counted]
     for key, name, devices, patches in runs:

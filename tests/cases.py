@@ -26,6 +26,7 @@ from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.plan import PlannedRank, plan_ranks
+from tests.refined import Refined
 
 TINY: dict[str, Any] = {
     "num_attention_heads": 12,
@@ -43,6 +44,8 @@ TINY: dict[str, Any] = {
 }
 FAMILIES = ("sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny", "hunyuan_tiny", "dit_tiny")
 """The other architectures, as conf/model has them."""
+REFINED = "refined"
+"""FLUX.1 with blocks before the joint ones that see the image alone."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ def model_of(case: Case) -> Model:
 def _model(name: str, changes: tuple[tuple[str, Any], ...]) -> Model:
     if name == "pixart":
         return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
-    cfg = model_config(name)
+    cfg = model_config("flux_tiny" if name == REFINED else name)
     assert cfg.architecture is not None
-    return open_model(replace(cfg, architecture=cfg.architecture | dict(changes)))
+    model = open_model(replace(cfg, architecture=cfg.architecture | dict(changes)))
+    return Refined(**vars(model)) if name == REFINED else model
 
 
 @cache

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from experiments.agent import end_with_parent
+
 PRELOAD = ["torch", "diffusers", "experiments.methods", "experiments.models", "pipefusion.core.local"]
+
+HANGS_S = 600
+"""After which ranks are said to hang: no matter how busy the machine is, no test's function takes that long."""
 
 
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
     import torch
     import torch.distributed as dist
 
+    threading.Thread(target=end_with_parent, daemon=True).start()  # also in the middle of a communication
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     while (task := pipe.recv()) is not None:
@@ -52,7 +59,7 @@ class Ranks:
             pipe.send((function, args))
         results = []
         for rank, pipe in enumerate(self.pipes):
-            assert pipe.poll(120), f"rank {rank} gave no answer in 120 s"
+            assert pipe.poll(HANGS_S), f"rank {rank} gave no answer in {HANGS_S} s"
             good, value = pipe.recv()
             assert good, f"rank {rank}:\n{value}"
             results.append(value)

@@ -1,4 +1,4 @@
-"""What one run of the quickstart says: eight methods, the same noise and prompts, real ranks."""
+"""What one run of the quickstart says: every method, the same noise and prompts, real ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = "measured by the runs of records/quickstart"
 
 
 def quickstart_methods(results: Path) -> list[Path]:
-    """The eight methods side by side: latency, the fullest rank, distance to serial."""
+    """All methods side by side: latency, the fullest rank, distance to serial."""
     table = tables.methods(results / "records/quickstart")
     return tables.save(table, tables.methods_text(table), results / "tables", "quickstart_methods")
 
@@ -57,7 +57,7 @@ OUTPUTS = [
         quickstart_methods,
         SWEEP,
         COMMANDS,
-        f"The eight methods on the shipped model: seconds, the fullest rank's bytes, distance to serial; {SOURCE}. "
+        f"Every method on the shipped model: seconds, the fullest rank's bytes, distance to serial; {SOURCE}. "
         "Seconds on a CPU rank nothing.",
     ),
     Output(

@@ -31,6 +31,7 @@ from experiments.conformance.tensors import (
 )
 from experiments.errors import ConfigError, first_line, nearest
 from experiments.models import FACTS, VIEWS, Model, choose_scheduler, louder, open_model
+from experiments.stepping import stepping_problem
 from experiments.weights import check_weights
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
@@ -169,6 +170,9 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model, view: DiT) -> An
     if len(scheduler.timesteps) != told["steps"]:
         text = f"steps={told['steps']}, and set_timesteps makes {len(scheduler.timesteps)}"
         raise BundleError(file, f"{text}; allowed: as many")
+    fault = stepping_problem(given["class"], given["config"], given["set_timesteps"] or told["steps"])
+    if fault:
+        raise BundleError(file, f"scheduler is {fault}; allowed: steps that patches can take")
     return scheduler
 
 
@@ -181,7 +185,8 @@ def own_scheduler(file: str, steps: int, model: Model, view: DiT) -> Any:
     chosen = choose_scheduler(model, "shipped")
     if isinstance(chosen, Problem):
         raise BundleError(file, f"scheduler={chosen.message}")
-    return make_scheduler(*chosen, timestep_arguments(model.class_name, chosen[1], view.shape.tokens, steps))
+    arguments = timestep_arguments(model.class_name, model.scheduler, view.shape.tokens, steps)
+    return make_scheduler(*chosen, arguments)
 
 
 def on_device(bundle: Bundle, device: torch.device) -> DiT:

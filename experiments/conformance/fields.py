@@ -80,7 +80,7 @@ MODEL_FIELDS = {
 }
 SCHEDULER_FIELDS = {
     "class": Field((str,), "a scheduler class of diffusers"),
-    "config": Field((dict,), "what its from_config takes", {}, dict[str, Finite]),
+    "config": Field((dict,), "what its from_config takes", {}),
     "set_timesteps": Field((dict,), "arguments of its set_timesteps", None, dict[str, Finite]),
 }
 

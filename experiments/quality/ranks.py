@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.accelerator import settle
 from experiments.agent import RunFailed, start_ranks
 from experiments.config import RunConfig, as_dict
 from experiments.inputs import make_inputs, write_inputs
@@ -90,7 +89,6 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
         model, module = open_model(run.model), METHODS[config["method"]["name"]]
         method = module.Config(**config["method"])
         dit = model.view()
-        settle(device, dit.dtype)
         fabric = open_fabric(config, dit, device)
         sampler = module.build(dit, fabric, method)
         scheduler = scheduler_of(model, run.scheduler, run.steps)

@@ -62,7 +62,7 @@ class StalenessConfig:
     methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if not METHODS[name].exact])
     watched: Warmup = 1
     swept: list[str] = field(default_factory=lambda: ["distrifusion", "pipefusion"])
-    warmups: Grid[Warmup] = field(default_factory=lambda: [0, 1, 2, 4])
+    warmups: list[Warmup] = field(default_factory=lambda: [0, 1, 2, 4])
     probe: FreshnessConfig = field(default_factory=FreshnessConfig)
 
 

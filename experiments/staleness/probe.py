@@ -92,11 +92,11 @@ class HollowView(TracedView):
     def at_block(
         self, place: Place, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None
     ) -> Tokens:
-        shape, batch = self.shape, tokens.image.shape[0]
-        size = (batch, shape.joint_tokens + tokens.image.shape[1], shape.heads, shape.head_dim)
+        shape, batch, prefix = self.shape, tokens.image.shape[0], self.shape.prefix(place.layer)
+        size = (batch, prefix + tokens.image.shape[1], shape.heads, shape.head_dim)
         q, k = tokens.image.new_zeros(size), tokens.image.new_zeros(size)
         v = self.written(place, batch, size[1]).unflatten(2, (shape.heads, shape.head_dim))
-        out = attend(place.layer, q, k, v, shape.joint_tokens)
+        out = attend(place.layer, q, k, v, prefix)
         if (place.step, place.rows) != self._last:
             self._job, self._last = self._job + 1, (place.step, place.rows)
         attended = self.setting.attended(shape, place.step, place.rows)
@@ -109,11 +109,11 @@ class HollowView(TracedView):
 
     def written(self, place: Place, batch: int, length: int) -> Tensor:
         """v [b, T + t, hs]: a one for each image token in the channel, counted over the batch, of its step and row."""
-        shape = self.shape
+        shape, prefix = self.shape, self.shape.prefix(place.layer)
         row = torch.arange(len(place.rows) * shape.token_cols) // shape.token_cols + place.rows.start
         channel = place.step * shape.token_rows + row
         v = torch.zeros(batch, length, shape.hidden)
-        v[channel // shape.hidden, shape.joint_tokens + torch.arange(len(row)), channel % shape.hidden] = 1
+        v[channel // shape.hidden, prefix + torch.arange(len(row)), channel % shape.hidden] = 1
         return v
 
     def counted(self, place: Place, out: Tensor, rows: Sequence[int]) -> Tensor:
@@ -121,10 +121,10 @@ class HollowView(TracedView):
 
         Raises ValueError if these are no whole numbers, or other tokens than those of `rows`, each once.
         """
-        shape, steps = self.shape, len(self.steps)
+        shape, steps, prefix = self.shape, len(self.steps), self.shape.prefix(place.layer)
         # The prompt's are attended to as well, and carry nothing.
-        attended = shape.joint_tokens + len(rows) * shape.token_cols
-        mean = out[:, shape.joint_tokens :].mean(1).flatten()[: steps * shape.token_rows]
+        attended = prefix + len(rows) * shape.token_cols
+        mean = out[:, prefix:].mean(1).flatten()[: steps * shape.token_rows]
         tokens = mean.view(steps, shape.token_rows) * attended
         counts = tokens.round()
         most = torch.zeros(shape.token_rows).index_fill(0, torch.tensor([*rows]), shape.token_cols)

@@ -22,8 +22,9 @@ class Attend(Protocol):
 def full(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of q to all of k, v. `mask` is a bias [batch, 1 or heads, 1 or q tokens, k tokens]."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if mask is None and q.device.type == "cuda":
-        return run_kernel(kernel_of(q.device, q.dtype), q, k, v)[0].transpose(1, 2)
+    kernel = kernel_of(q.device, q.dtype)
+    if mask is None and kernel != "cpu":
+        return run_kernel(kernel, q, k, v)[0].transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 

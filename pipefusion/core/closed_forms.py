@@ -60,7 +60,7 @@ def latent_bytes(shape: DiTShape, images: int) -> int:
 def layer_flops(shape: DiTShape, layer: int = 0) -> float:
     """Multiply-adds times two of one block on one whole image and its prompt."""
     block, p, text = shape.blocks[layer], shape.tokens, shape.text_tokens
-    attended = (p + shape.joint_tokens) ** 2 + shape.cross * p * text
+    attended = (p + shape.prefix(layer)) ** 2 + shape.cross * p * text
     return 2 * (block.image_macs * p + block.text_macs * text) + 4 * shape.hidden * attended
 
 

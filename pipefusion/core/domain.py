@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 T = TypeVar("T")
@@ -64,15 +65,15 @@ Share = Annotated[float, Domain(0, 1, above=True)]
 Part = Annotated[float, Domain(0, 1)]
 Seconds = Annotated[float, Domain(0, 1000)]  # of one operation
 Gain = Annotated[float, Domain(0, 1000, above=True)]
+Number = Annotated[float, Domain(-1e30, 1e30)]
 Finite = Annotated[Any, Domain(-1e30, 1e30)]
 
 
 def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
     """What lies outside its domain in a tree of dataclasses: its dotted key, and what is allowed."""
     marks = marks_of(hint)
-    if is_dataclass(value):
-        hints = get_type_hints(type(value), include_extras=True)
-        inside = [(name, getattr(value, name), inner) for name, inner in hints.items()]
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = [(name, getattr(value, name), inner) for name, inner in hints_of(type(value)).items()]
     elif isinstance(value, list | tuple | dict):
         if not value and any(isinstance(mark, NotEmpty) for mark in marks):
             yield key, "[] leaves nothing to do; allowed: a list of one or more"
@@ -86,6 +87,12 @@ def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, s
                 yield key, f"{value} {fault}; allowed: {mark}"
     for name, each, inner in inside:
         yield from outside(each, inner, f"{key}.{name}" if key else name)
+
+
+@cache
+def hints_of(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields with what they are annotated with."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def marks_of(hint: Any) -> list[Domain | NotEmpty]:

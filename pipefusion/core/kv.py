@@ -16,34 +16,36 @@ from pipefusion.core.sequence import gathered, round_the_ring
 class StaleKV:
     """One buffer per layer: [2, batch, T + tokens, heads, head_dim], K then V, starting as zeros.
 
-    It lives for one batch of images. In front of the image tokens there is room for the T = `prefix` of an MM-DiT's
-    prompt, so that attention reads one tensor: they are written by each job anew, are no state, and count as buffer.
+    It lives for one batch of images. Where a layer of an MM-DiT attends to the prompt as well there is room for its T
+    tokens in front of the image's, so that attention reads one tensor: they are written by each job anew, are no state,
+    and count as buffer. Without `place` there is none.
     """
 
-    def __init__(self, run: Run, tokens: int, prefix: int):
-        self.prefix = prefix
-        size = (2, run.batch, prefix + tokens, run.inner_heads, run.shape.head_dim)
-        layers = run.layout.layers
-        self.buffers = {layer: run.fabric.zeros("kv", *size, dtype=run.dtype) for layer in layers}
-        prompt = 2 * run.batch * prefix * run.inner_heads * run.shape.head_dim * run.dtype.itemsize
-        run.fabric.ledger.move("kv", "buffer", prompt * len(layers))
+    def __init__(self, run: Run, tokens: int, place: bool = True):
+        self.prefixes = {layer: place * run.shape.prefix(layer) for layer in run.layout.layers}
+        self.buffers = {}
+        for layer, prefix in self.prefixes.items():
+            size = (2, run.batch, prefix + tokens, run.inner_heads, run.shape.head_dim)
+            self.buffers[layer] = run.fabric.zeros("kv", *size, dtype=run.dtype)
+            prompt = 2 * run.batch * prefix * run.inner_heads * run.shape.head_dim * run.dtype.itemsize
+            run.fabric.ledger.move("kv", "buffer", prompt)
 
     def write(self, layer: int, slots: Sequence[slice], k: Tensor, v: Tensor, prefix: int) -> None:
         """Overwrite the K, V of the image tokens at `slots`, in place, and the prompt's, which come first in k, v."""
+        place = self.prefixes[layer]
         for whole, new in zip(self.buffers[layer], (k, v), strict=True):
-            if prefix and self.prefix:
-                whole[:, : self.prefix].copy_(new[:, :prefix])
+            if place:
+                whole[:, :place].copy_(new[:, :prefix])
             start = prefix
             for slot in slots:
                 stop = start + slot.stop - slot.start
-                whole[:, self.prefix + slot.start : self.prefix + slot.stop].copy_(new[:, start:stop])
+                whole[:, place + slot.start : place + slot.stop].copy_(new[:, start:stop])
                 start = stop
 
-    def read(self, layer: int, prefix: int) -> tuple[Tensor, Tensor]:
-        """K and V of all tokens, [batch, prefix + tokens, heads, head_dim] each: fresh where written this step."""
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        """K and V of all tokens, [batch, place + tokens, heads, head_dim] each: fresh where written this step."""
         whole_k, whole_v = self.buffers[layer]
-        skipped = self.prefix - prefix  # a block that attends to the image alone, in a model that has others
-        return (whole_k[:, skipped:], whole_v[:, skipped:]) if skipped else (whole_k, whole_v)
+        return whole_k, whole_v
 
 
 def stale(run: Run) -> AttendFor:
@@ -52,14 +54,14 @@ def stale(run: Run) -> AttendFor:
     Ring ranks gather the fresh K, V of the patch and hold all tokens each.
     """
     layout = run.layout
-    kv = StaleKV(run, layout.band_tokens, run.shape.joint_tokens)
+    kv = StaleKV(run, layout.band_tokens)
 
     def attend_for(job: Job) -> Attend:
         slots = layout.slots(job, layout.lanes)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             kv.write(layer, slots, k, v, prefix)
-            return full(q, *kv.read(layer, prefix))
+            return full(q, *kv.read(layer))
 
         return attend
 
@@ -73,7 +75,7 @@ def rotating(run: Run) -> AttendFor:
         return stale(run)
     lanes = fabric.axis("ulysses").size
     tokens = layout.tokens * lanes
-    kv = StaleKV(run, tokens, 0)
+    kv = StaleKV(run, tokens, place=False)
     spare = [run.scratch("comm", 2, run.batch, tokens, run.inner_heads, run.shape.head_dim) for _ in range(2)]
 
     def attend_for(job: Job) -> Attend:

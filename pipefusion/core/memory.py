@@ -19,11 +19,15 @@ class PeakTracker(TorchDispatchMode):
 
     Exact on any device, `meta` included; scratch memory inside a kernel is not a tensor and not seen. Every operation
     passes through Python, so nothing is timed under it. `held` are the tensors that live before it is entered,
-    `ignored` those of the host (a scheduler's tables) that are no load of the device.
+    `ignored` those of the host (a scheduler's tables) that are no load of the device. With a `device_type`, tensors
+    anywhere else are not counted: what is computed from the tables stays with the host.
     """
 
-    def __init__(self, held: Iterable[Tensor] = (), ignored: Iterable[Tensor] = ()):
+    def __init__(
+        self, held: Iterable[Tensor] = (), ignored: Iterable[Tensor] = (), device_type: str | None = None
+    ):
         super().__init__()
+        self.device_type = device_type
         self.live_bytes = self.peak_bytes = 0
         self._seen = {tensor.untyped_storage()._cdata for tensor in ignored}
         for tensor in held:
@@ -37,6 +41,8 @@ class PeakTracker(TorchDispatchMode):
         return out
 
     def _track(self, tensor: Tensor) -> None:
+        if self.device_type not in (None, tensor.device.type):
+            return
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
@@ -56,6 +62,6 @@ def sampling_peak(
 ) -> int:
     """Peak bytes of one call of a rank's sampler: parameters, inputs, buffers and activations."""
     held = [*model.parameters(), *model.buffers(), noise, *cond.tensors]
-    with PeakTracker(held, scheduler_tensors(scheduler)) as tracker:
+    with PeakTracker(held, scheduler_tensors(scheduler), noise.device.type) as tracker:
         sampler(noise, cond, scheduler)
     return tracker.peak_bytes

@@ -140,8 +140,8 @@ def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
         return 0, 0
     if buffer == "rotating" and size.parallel.ring > 1:
         return 2 * size.layout.tokens * size.parallel.ulysses * inner * layers, 0
-    place = size.shape.joint_tokens if buffer != "displaced" else 0
-    return 2 * size.shape.tokens * inner * layers, 2 * place * inner * layers
+    places = 0 if buffer == "displaced" else sum(map(size.shape.prefix, size.layout.layers))
+    return 2 * size.shape.tokens * inner * layers, 2 * places * inner
 
 
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
@@ -198,15 +198,11 @@ def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     n, layers = size.parallel.ulysses, len(size.layout.layers)
     if n == 1:
         return 0, 0, 0
-    text = size.shape.joint_tokens
-    sent = sum(
-        wire_bytes("all_to_all", 3 * job.tokens * size.projected, n)
-        + wire_bytes("all_to_all", job.tokens * size.projected, n)
-        + wire_bytes("all_gather", text * size.inner, n)
-        for job in jobs
-    )
-    room = (4 * max(job.tokens for job in jobs) + text) * size.projected
-    return layers * sent, layers * sent, room
+    texts = sum(map(size.shape.prefix, size.layout.layers))  # of the layers whose attention has the prompt
+    image = sum(wire_bytes("all_to_all", 4 * job.tokens * size.projected, n) for job in jobs)
+    sent = layers * image + len(jobs) * wire_bytes("all_gather", texts * size.inner, n)
+    room = (4 * max(job.tokens for job in jobs) + size.shape.joint_tokens) * size.projected
+    return sent, sent, room
 
 
 def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:

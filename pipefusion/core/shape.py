@@ -26,6 +26,8 @@ class BlockShape:
     """All-reduces of the prompt tokens."""
     cross_params: int = 0
     """Of `split_params` what is the cross-attention's, which an axis may leave whole."""
+    image_only: bool = False
+    """In an MM-DiT: attends to the image's tokens alone (a refiner before the joint blocks), the prompt's pass by."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class DiTShape:
     def joint_tokens(self) -> int:
         """Prompt tokens that go through the blocks beside the image's: 0 unless it is an MM-DiT."""
         return self.text_tokens if self.joint else 0
+
+    def prefix(self, layer: int) -> int:
+        """Prompt tokens in front of the image's in a layer's self-attention."""
+        return 0 if self.blocks[layer].image_only else self.joint_tokens
 
     @property
     def head_dim(self) -> int:

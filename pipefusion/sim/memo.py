@@ -139,16 +139,20 @@ class MemoView:
     ) -> Tokens:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
         kind = getattr(attend, "__code__", attend)
-        key = (self.meter.key, self._sizes, self._signature(layer), key_of(tokens), key_of(skip), kind)
+        sizes = key_of(tokens), key_of(skip), self.shape.prefix(layer)
+        key = (self.meter.key, self._sizes, self._signature(layer), sizes, kind)
         known = self.memo.get(key)
         at = given.modulation
         if known is None:
             given = given._replace(modulation=at.inner)
             out, parts = self._record_block(layer, tokens, given, attend, skip)
             if parts is not None:
-                self.memo[key] = parts, Mold(out)
+                passed_by = out.text is tokens.text  # no new memory
+                self.memo[key] = parts, Mold(out._replace(text=None) if passed_by else out), passed_by
             return out
-        return self._replay_block(known[0], known[1], layer, at.step, attend)
+        parts, mold, passed_by = known
+        out = self._replay_block(parts, mold, layer, at.step, attend)
+        return out._replace(text=tokens.text) if passed_by else out
 
     def _record_block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None

@@ -119,7 +119,7 @@ def _write_pictures(run: Path, noise: float) -> None:
 
 
 def write_sweep(folder: Path) -> Path:
-    """Eight methods, one of them skipped and one failed."""
+    """The methods there were at first, one of them skipped and one failed."""
     write_run(folder, "serial", devices=1)
     for method in ["sync_pipeline", "tensor", "ulysses"]:
         write_run(folder, method)

@@ -90,6 +90,18 @@ def test_shares_add_up_for_every_rank() -> None:
     assert (table.compute_s + table.wait_s + table.idle_s).tolist() == pytest.approx([latency] * 4)
     assert (table.compute_share + table.wait_share + table.idle_share).tolist() == pytest.approx([1.0] * 4)
     assert table.idle_s.tolist() == pytest.approx([0, 0.02, 0.01, 0])  # rank 0 waits for the last latents
+    assert "issue_s" not in table
+
+
+def test_starting_transfers_is_a_share_of_its_own() -> None:
+    rows = [
+        span(0, "compute", 0, 0, 0.0, 0.5),
+        span(0, "issue", 0, 0, 0.5, 0.6),
+        span(0, "wait", 0, 0, 0.6, 0.8),
+    ]
+    (row,) = shares(pd.DataFrame(rows), 1.0).to_dict("records")
+    parts = [row[f"{kind}_s"] for kind in ("compute", "issue", "wait", "idle")]
+    assert parts == pytest.approx([0.5, 0.1, 0.2, 0.2])
 
 
 def test_a_run_is_read_with_what_it_is_of(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from pipefusion.core.ledger import Kind
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.faults import Faults
 from tests.cases import TINY
+from tests.experiments.runs import command
 
 SMALL = PerturbConfig(steps=3, devices=[2, 3], patches=[3, 4], warmups=[0, 1])
 
@@ -174,3 +179,43 @@ def test_planted_bugs_are_found_under_every_schedule(
         problem = verdict(subject, case, Faults(seed=seed), want, wrap=bug)
         assert problem is not None, f"seed {seed}"
         assert re.search(found_as, problem), problem
+
+
+def broken_build(*_: Any) -> Any:
+    raise TypeError("no such argument")
+
+
+def broken_sampler(*_: Any) -> Callable[..., Tensor]:
+    return lambda noise, cond: noise + noise[:, :, :-1]
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (broken_build, "TypeError: no such argument"),
+        (broken_sampler, "RankFailed: rank 0: RuntimeError: The size"),
+    ],
+)
+def test_a_method_that_fails_undisturbed_is_the_first_finding(
+    build: Callable[..., Any],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Recorded once for each of its cases, and the others are tried as ever."""
+    monkeypatch.setitem(METHODS, "ring", replace(METHODS["ring"], build=build))
+    few = ["schedules=12", "kills=1", "steps=2", "devices=[2]", "patches=[2]", "warmups=[1]"]
+    chosen = ["experiment=perturb", "model=pixart_tiny", *(f"measure.{key}" for key in few)]
+    assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 1
+    record = json.loads((tmp_path / "perturb.json").read_text())
+    (failure,) = record["failures"]
+    assert failure["seed"] is None and failure["case"] == "ring N=2"
+    assert failure["problem"].startswith(f"undisturbed: {said}")
+    assert record["status"] == "failed" and record["not_named"] == []
+    cases = [case["method"] for case in record["cases"]]
+    tried = [cases[seed % len(cases)] for seed in range(12)]
+    assert record["schedules_by_method"] == Counter(name for name in tried if name != "ring")
+    assert record["schedules"] == 12 - tried.count("ring") > 0
+    error = capsys.readouterr().err
+    assert error.count("undisturbed: ") == 1 and "measure.only=" in error and "Traceback" not in error

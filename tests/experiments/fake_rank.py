@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def misbehave(run_dir: str, how: str) -> None:
         time.sleep(0.3)
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if how == "watchdog":
+            print(
+                "[E128 ProcessGroupNCCL.cpp:632] [Rank 2] Watchdog caught collective operation timeout: WorkNCCL"
+            )
+            sys.stdout.flush()
+            os.abort()
         if how == "raise":
             raise ValueError("layer 7 is missing\nand so is the rest")
         if how == "memory":
@@ -55,6 +62,10 @@ def misbehave(run_dir: str, how: str) -> None:
 
 def kill(run_dir: str, cfg: dict[str, Any]) -> None:
     misbehave(run_dir, "kill")
+
+
+def watchdog(run_dir: str, cfg: dict[str, Any]) -> None:
+    misbehave(run_dir, "watchdog")
 
 
 def fail(run_dir: str, cfg: dict[str, Any]) -> None:
@@ -83,7 +94,7 @@ def fail_with_a_receive_posted(run_dir: str, cfg: dict[str, Any]) -> None:
     def program(device: torch.device) -> None:
         dist.barrier()
         if dist.get_rank() == 1:
-            dist.destroy_process_group = dist.distributed_c10d._shutdown_backend = lambda *_: time.sleep(600)
+            dist.destroy_process_group = lambda *_: time.sleep(600)
             dist.irecv(torch.zeros(1), 0)
             raise ValueError("layer 7 is missing")
         dist.barrier()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,11 +41,17 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return cli.main(list(arguments))
 
 
+def end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it is gone, however that ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """`python run.py ARGUMENTS` as a process of its own."""
+    """`python run.py ARGUMENTS` as a process of its own, which ends with this one."""
     return subprocess.Popen(
         [sys.executable, "run.py", *arguments],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent, **options,
     )  # fmt: skip
 
 
@@ -71,7 +79,7 @@ def session(leader: int) -> list[str]:
     return [row[2] for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
 
 
-def wait_until(condition: Any, seconds: float = 60.0) -> None:
+def wait_until(condition: Any, seconds: float = 600.0) -> None:
     """Poll until `condition()` holds. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not condition():

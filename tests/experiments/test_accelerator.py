@@ -50,7 +50,7 @@ def test_float32_is_float32_and_the_record_says_so(gpu: list[str], monkeypatch: 
     monkeypatch.setenv("SOME_TOKEN", "secret")
     before = accelerator.facts(GPU, torch.float32)
     assert before is not None and before["tf32"] == {"matmul": True, "cudnn": True}
-    accelerator.settle(GPU, torch.float32)
+    accelerator.settle(GPU)
     found = accelerator.facts(GPU, torch.float32)
     assert found is not None
     assert found["tf32"] == {"matmul": False, "cudnn": False}
@@ -64,8 +64,8 @@ def test_float32_is_float32_and_the_record_says_so(gpu: list[str], monkeypatch: 
 
 def test_bfloat16_needs_a_gpu_that_has_it(gpu: list[str]) -> None:
     with pytest.raises(ValueError, match=r"model.dtype=bfloat16 .* has 7.5; allowed: float16, float32"):
-        accelerator.settle(GPU, torch.bfloat16)
-    accelerator.settle(GPU, torch.float16)
+        accelerator.check_dtype(GPU, torch.bfloat16)
+    accelerator.check_dtype(GPU, torch.float16)
 
 
 def test_peaks_are_those_of_one_image_from_an_empty_cache(gpu: list[str]) -> None:
@@ -80,7 +80,8 @@ def test_peaks_are_those_of_one_image_from_an_empty_cache(gpu: list[str]) -> Non
 
 
 def test_on_a_cpu_nothing_is_set_or_found() -> None:
-    accelerator.settle(CPU, torch.bfloat16)
+    accelerator.settle(CPU)
+    accelerator.check_dtype(CPU, torch.bfloat16)
     assert torch.backends.cudnn.allow_tf32
     assert accelerator.facts(CPU, torch.float32) is None
     assert set(accelerator.cuda_peaks(lambda: pytest.fail("an image"), CPU).values()) == {None}

@@ -12,6 +12,7 @@ import yaml
 from experiments import launch
 from experiments.agent import Entry
 from experiments.compose import check_groups
+from experiments.methods import METHODS
 from experiments.records import read_json
 from tests.experiments import fake_rank
 from tests.experiments.runs import QUICK, ROOT, command
@@ -133,7 +134,7 @@ def test_configuration_is_shown_without_a_run(
         command(monkeypatch, "--help")
     assert not left.value.code
     said = capsys.readouterr().out
-    assert "method: distrifusion, naive_patch, pipefusion, ring" in said
+    assert f"method: {', '.join(sorted(METHODS))}" in said
     assert "python run.py experiment=quickstart" in said
     assert command(monkeypatch, "--cfg", "job", "model=pixart_tinny") == 2
     assert list(tmp_path.iterdir()) == []

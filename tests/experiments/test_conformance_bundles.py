@@ -70,6 +70,8 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (told(scheduler={"class": "DDIM"}), "bundle.json: scheduler.class=DDIM is unknown.*allowed: DPM"),
     (told(scheduler="absent"), "bundle.json: scheduler is missing; allowed"),
     (told(scheduler={"class": "DDIMScheduler", "set_timesteps": {"num_inference_steps": 2}}), "makes 2; allowed"),
+    (told(scheduler={"class": "DPMSolverMultistepScheduler", "config": {"algorithm_type": "sde-dpmsolver++"}}),
+     r"scheduler is DPMSolverMultistepScheduler with algorithm_type=sde-dpmsolver\+\+ draws noise.*allowed"),
     (recipe(**{"class": "UNet"}), "bundle.json: model.class=UNet: is unknown.*allowed: PixArt"),
     (recipe(folder="/nowhere/at/all"), "bundle.json: model has both a folder and a class"),
     (recipe(**{"class": None, "folder": "/nowhere/at/all"}), "bundle.json: model.folder=/nowhere.*allowed"),

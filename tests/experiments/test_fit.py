@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.fit import fit_device, write_values
+from experiments.fit import alone, fit_device, numbers_of, write_values
+from experiments.published import targets
 from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig
 
@@ -33,11 +34,24 @@ def test_planted_efficiencies_are_found(matmul, attention):
     assert max(map(abs, errors)) < 0.01
 
 
+def test_a_number_that_is_printed_several_times_counts_once():
+    rows = alone([target for target in targets() if target.model == "pixart_alpha"], "l20")
+    assert len(rows) == 7
+    assert sorted((target.resolution, target.published_s) for target in numbers_of(rows)) == [
+        (1024, 3.34),
+        (2048, 26.43),
+        (4096, 306.6),
+    ]
+    assert numbers_of(rows[3:4]) == rows[3:4]  # a repetition of what is not there is a number
+
+
 def test_values_are_replaced_and_everything_else_stays(tmp_path):
     path = tmp_path / "device.yaml"
     path.write_text("# A device.\nmatmul_efficiency: 0.1  # why\nname: x\ncalibrated_on: []\n")
-    write_values(path, {"matmul_efficiency": 0.51234}, ["latency.csv:2", "latency.csv:3"])
+    write_values(path, {"matmul_efficiency": 0.51234}, ["latency.csv:2", "latency.csv:3"], 2)
     want = "# A device.\nmatmul_efficiency: 0.5123  # why\nname: x\ncalibrated_on: [latency.csv:2, latency.csv:3]\n"
     assert path.read_text() == want
+    write_values(path, {"matmul_efficiency": 0.51234}, ["latency.csv:2", "latency.csv:3"], 1)
+    assert path.read_text() == want.replace("csv:3]", "csv:3]  # 1 numbers in 2 rows")
     with pytest.raises(ValueError, match="no absent"):
-        write_values(path, {"absent": 1.0}, [])
+        write_values(path, {"absent": 1.0}, [], 0)

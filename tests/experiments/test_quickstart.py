@@ -1,5 +1,6 @@
 """The quickstart's report, from made-up run directories."""
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -7,8 +8,12 @@ import pytest
 from rich.console import Console
 
 from analysis import frame, tables
+from experiments import cli
+from experiments.compose import plan
+from experiments.methods import METHODS
 from experiments.quickstart import answer, report
 from tests.analysis.synthetic import write_run, write_sweep
+from tests.experiments.runs import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,17 @@ def test_every_method_is_a_row_and_failures_have_their_reason(printed: tuple[str
     assert "skipped" in text
     assert "divide" in text
     assert "SIGKILL" in text
+
+
+def test_the_methods_are_those_of_the_table_and_no_text_counts_them() -> None:
+    cli.set_up()
+    assert [job.method.name for job in plan(["experiment=quickstart"]).jobs] == [*METHODS]
+    assert {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")} == {*METHODS}
+    texts = ["README.md", "Makefile", ".ci/run", "docs/methods.md", "conf/experiment/quickstart.yaml"]
+    for path in [ROOT / text for text in texts]:
+        assert not re.search(
+            r"(six|seven|eight|nine|ten|\b\d+) (other |parallel )?methods", path.read_text(), re.I
+        )
 
 
 def test_one_sentence_answers_what_a_device_holds(printed: tuple[str, list[Path]]) -> None:

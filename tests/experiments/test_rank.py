@@ -29,9 +29,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_seconds_of_every_rank_and_repeat_add_up(run_dir: Path) -> None:
     repeats = pd.read_csv(run_dir / "ranks_repeats.csv")
     assert len(repeats) == 6
-    total = repeats.compute_s + repeats.wait_s + repeats.idle_s
+    total = repeats.compute_s + repeats.issue_s + repeats.wait_s + repeats.idle_s
     assert ((total - repeats.latency_s).abs() <= 0.01 * repeats.latency_s).all(), repeats
-    assert (repeats[["compute_s", "wait_s", "idle_s"]] > 0).all(axis=None)
+    assert (repeats[["compute_s", "issue_s", "wait_s", "idle_s"]] > 0).all(axis=None)
 
 
 def test_measured_bytes_stand_beside_equal_predictions(run_dir: Path) -> None:
@@ -45,8 +45,9 @@ def test_the_ledger_holds_every_byte_of_the_last_repeat(run_dir: Path) -> None:
     ranks, ledger = pd.read_csv(run_dir / "ranks.csv"), pd.read_parquet(run_dir / "ledger.parquet")
     assert list(ledger.groupby("rank").sent_bytes.sum()) == list(ranks.sent_bytes)
     assert list(ledger.groupby("rank").recv_bytes.sum()) == list(ranks.recv_bytes)
-    waits, seconds = ledger.groupby("rank").wait_s.sum(), ranks.set_index("rank").wait_s
-    assert (waits - seconds).abs().max() < 1e-9
+    for column in ("issue_s", "wait_s"):
+        seconds = ranks.set_index("rank")[column]
+        assert (ledger.groupby("rank")[column].sum() - seconds).abs().max() < 1e-9
 
 
 def run_rank_on_nan(run_dir: str, cfg: dict) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.records import read_json
-from tests.experiments.runs import QUICK, ROOT
+from tests.experiments.runs import QUICK, ROOT, end_with_parent
 
 
 def test_two_agents_share_one_run(tmp_path: Path) -> None:
@@ -24,7 +24,12 @@ def test_two_agents_share_one_run(tmp_path: Path) -> None:
     arguments = ["run.py", *QUICK, "devices=2", f"hydra.run.dir={tmp_path}"]
     agents = [
         subprocess.Popen(
-            [*agent, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*agent, *arguments],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=end_with_parent,
         )
         for _ in range(2)
     ]

@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_oom_with_the_bytes_missing(tmp_path, monkeypatch, 
         (["cluster.world=cloud"], "cluster.world='cloud' is unknown; allowed: local, sim, plan"),
         (
             ["cluster=sim", "cluster.topology.roots=0"],
-            "cluster.topology.roots=0 is too small; allowed: 1 or more",
+            "cluster.topology.roots=0 is too small; allowed: 1..",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_times_of_a_long_image_keep_their_microseconds(monkeypatch):
     assert waits == pytest.approx(0.011, rel=1e-4)
     assert compute_s == pytest.approx(3600.0, rel=1e-9)
     assert total_s == pytest.approx(3600.011, rel=1e-9)
+
+
+def test_every_group_has_the_timeout_of_the_cluster(monkeypatch):
+    made = []
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(dist, "new_group", lambda ranks, timeout: made.append((tuple(ranks), timeout)))
+    mesh, timeout = Mesh({"pipe": 2, "ring": 2}), timedelta(seconds=7)
+    fabric = LocalFabric(mesh, CPU, timeout)
+    for channel in channels(mesh):
+        fabric._group_of(channel, timeout)
+    assert {ranks for ranks, _ in made} >= {(0, 1), (1, 0), (0, 2), (2, 0)}
+    assert {given for _, given in made} == {timeout}
 
 
 def connected(skips: bool) -> list[tuple[str, int]]:

@@ -1,0 +1,39 @@
+"""The standing ranks of the tests end with the process that started them, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tests.experiments.runs import ROOT, alive, ranks_of, wait_until
+
+STARTS = """
+import sys
+from pathlib import Path
+from tests import ranks, test_ranks
+ranks.PRELOAD[:] = ["torch"]
+with ranks.Ranks(2) as two:
+    two.run(test_ranks.wait_for_ever, Path(sys.argv[1]))
+"""
+
+
+def wait_for_ever(folder: Path) -> None:
+    """Rank 0 is in a communication that rank 1 never comes to."""
+    (folder / f"pid-{dist.get_rank()}").write_text(str(os.getpid()))
+    if dist.get_rank() == 0:
+        dist.all_reduce(torch.ones(1))
+    signal.pause()
+
+
+def test_ranks_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS, str(tmp_path)], cwd=ROOT) as parent:
+        wait_until(lambda: len(ranks_of(tmp_path)) == 2 and all(ranks_of(tmp_path)))
+        assert all(alive(pid) for pid in ranks_of(tmp_path))
+        parent.kill()
+    wait_until(lambda: not any(alive(pid) for pid in ranks_of(tmp_path)))
