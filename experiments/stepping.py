@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.difference import NotFinite, largest_difference
 from experiments.errors import first_line
-from pipefusion.core.sampler import SCHEDULERS, BandSchedulers, make_scheduler
+from pipefusion.core.sampler import SCHEDULERS, PatchSchedulers, make_scheduler
 
 SIZE = 1, 4, 8, 4
 LOUDNESS = torch.logspace(-4, 1, SIZE[2])[:, None]
@@ -79,7 +79,7 @@ def stepped(scheduler: Any, bands: int, seed: int) -> Tensor:
     """The latent [1, C, h, w] after all steps in so many bands of rows; noise, if any is drawn, is that of the seed."""
     draw = torch.Generator().manual_seed(0)
     latents = [*(torch.randn(SIZE, generator=draw) * LOUDNESS).chunk(bands, dim=2)]
-    stepper = BandSchedulers(scheduler, bands)
+    stepper = PatchSchedulers(scheduler, bands)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in range(len(stepper.timesteps)):

@@ -23,6 +23,7 @@ from experiments.difference import norm_of_difference
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.inputs import draw_noise, random_prompts
+from experiments.methods import METHODS
 from experiments.models import Model, louder, open_model
 from experiments.params import model_config
 from experiments.records import write_json
@@ -68,7 +69,8 @@ def check_text_variants(cfg: RunConfig) -> None:
     for key, name, devices, patches in runs:
         shape = open_model(model_config(name)).shape
         for text in pipefusion.TEXTS:
-            problem = pipefusion.check(shape, devices, cfg.steps, method_of(options, text, patches))
+            settings = method_of(options, text, patches)
+            problem = METHODS["pipefusion"].problem(shape, devices, cfg.steps, settings)
             if problem:
                 why = f"{name} on {devices} devices: {problem.key}={problem.message}"
                 raise ConfigError(f"measure.{key}", why)

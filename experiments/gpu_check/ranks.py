@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -76,7 +75,7 @@ def sampler_on(run: RunConfig, fabric: LocalFabric, read: Callable[..., Tensor] 
     scheduler = scheduler_of(model, run.scheduler, run.steps)
     sampler = METHODS[run.method.name].build(dit, fabric, run.method)
     dit.load(read or model.tensors(), fabric.device)
-    return partial(sampler, scheduler=scheduler)
+    return lambda noise, cond: sampler(noise, cond, scheduler)
 
 
 def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, say: Say) -> Found:

@@ -1,6 +1,6 @@
 """The latent after every step, of any method, without changing it: a scheduler that remembers what it returned.
 
-`BandSchedulers` copies the scheduler once a patch, so copies are numbered as they are made, and each rank has a log.
+`PatchSchedulers` copies the scheduler once per patch, so copies are numbered as they are made, and each rank has a log.
 """
 
 from __future__ import annotations

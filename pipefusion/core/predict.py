@@ -221,7 +221,8 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
 
 def gather(size: Sizes) -> list[tuple[str, int, int]]:
     """The final latents, on the ranks of the first stage: (axis, bytes sent, bytes of the buffer), innermost first."""
-    found, held = [], size.latent
+    found: list[tuple[str, int, int]] = []
+    held = size.latent
     if not size.layout.first:
         return found
     for axis in ("ulysses", "ring", "patch", "data"):

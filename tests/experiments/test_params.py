@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -83,15 +83,13 @@ def test_a_view_is_used_again_only_if_nothing_was_taken_from_it() -> None:
 @pytest.mark.parametrize(("stages", "reconciles"), [([(0, 2), (2, 4)], True), ([(0, 2), (3, 4)], False)])
 def test_a_lost_layer_does_not_add_up(stages: list[tuple[int, int]], reconciles: bool) -> None:
     subject = Subject(open_model(model_config("pixart_tiny")), "sync_pipeline", steps=4)
-    real = subject.module
+    real = subject.method
 
-    def build(dit: DiT, fabric: Any, cfg: Any, scheduler: Any) -> None:
-        index = fabric.axis(cfg.axis).index
+    def build(dit: DiT, fabric: Any, cfg: Any) -> None:
+        index = fabric.axis("pipe").index
         dit.keep(range(*stages[index]), embed=index == 0, unembed=index == 1)
 
-    subject.module = SimpleNamespace(  # type: ignore[assignment]
-        check=real.check, predict=real.predict, build=build
-    )
+    subject.method = replace(real, build=build)
     _, totals = subject.measure(2)
     assert totals["reconciles"] is reconciles
 

@@ -8,7 +8,6 @@ import torch
 from experiments.methods import METHODS
 from pipefusion.core import attention
 from pipefusion.core.memory import PeakTracker, sampling_peak
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
 from tests.cases import Case, inputs, model_of, planned, scheduler_of, view_of
@@ -63,7 +62,7 @@ def test_kernels_of_cuda_hold_no_more_than_a_float_a_score_row_above_the_plan(mo
     monkeypatch.setattr(attention, "kernel_of", lambda device, dtype: kernel)
     for rank, plan in enumerate(plans):
         dit, scheduler = view_of(case), scheduler_of(case, model)
-        sampler = module.build(dit, SilentFabric(Mesh({cfg.axis: devices}), rank, META), cfg, scheduler)
+        sampler = module.build(dit, SilentFabric(module.parallel(devices).mesh(), rank, META), cfg)
         with torch.inference_mode():
             peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)
         rows = 2 * model.shape.heads * (model.shape.tokens + 31)
