@@ -95,7 +95,7 @@ def test_floors_stand_below_with_their_own_n(record: dict[str, Any]) -> None:
         "–",
     )
     record["floors"] = []
-    assert len(main_text(record)) == 8
+    assert len(main_text(record)) == len(style.ORDER)
 
 
 def test_a_floor_at_another_n_stands_beside_nothing_whose_value_depends_on_n(record: dict[str, Any]) -> None:
