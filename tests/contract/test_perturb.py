@@ -156,7 +156,11 @@ class SkipsAGather(Faulty):
 
 
 PLANTED: list[tuple[type[Faulty], PerturbCase, str]] = [
-    (ForgetsToWaitForReceives, PerturbCase("pipefusion", 3, 4, 1), "missing wait|not finite|differ"),
+    (
+        ForgetsToWaitForReceives,
+        PerturbCase("pipefusion", 3, 4, 1),
+        "missing wait|not finite|differ|overwritten",
+    ),
     (ForgetsToWaitForReceives, PerturbCase("ring", 3), "missing wait|not finite|overwritten"),
     (ForgetsToWaitForGathers, PerturbCase("distrifusion", 3, None, 1), "missing wait|not finite|differ"),
     (ForgetsToWaitForReceives, PerturbCase("pcpp", 3, None, 1), "missing wait|not finite|differ"),
@@ -186,7 +190,7 @@ def broken_build(*_: Any) -> Any:
 
 
 def broken_sampler(*_: Any) -> Callable[..., Tensor]:
-    return lambda noise, cond: noise + noise[:, :, :-1]
+    return lambda noise, cond, scheduler: noise + noise[:, :, :-1]
 
 
 @pytest.mark.parametrize(
