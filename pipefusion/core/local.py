@@ -194,7 +194,7 @@ class LocalFabric:
     ) -> Work | None:
         wire = wire_bytes("all_gather", tensor.nbytes, self.axis(axis).size)
         entry = Entry("all_gather", axis, -1, at, wire, wire, async_op)
-        return self._collect(entry, (out, tensor), dist.all_gather_into_tensor, out.flatten(0, 1), tensor)
+        return self._collect(entry, (out, tensor), dist.all_gather_single, out.flatten(0, 1), tensor)
 
     def all_to_all(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
