@@ -145,9 +145,9 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
         plain.pop("hydra", None)
     run = OmegaConf.to_object(plain)
     assert isinstance(run, RunConfig)
+    check_domains(run)
     if run.method.name == "serial":
         run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it
-    check_domains(run)
     return run
 
 

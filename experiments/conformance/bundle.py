@@ -36,6 +36,7 @@ from experiments.weights import check_weights
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.dit import DiT
+from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.split import split_rows
@@ -85,7 +86,7 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     scheduler = scheduler_of(file, told, model, view)
     split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
     cfg = method.Config(patches=told["patches"], warmup=told["warmup"], split=split, text=told["text"])
-    problem = method.check(view.shape, told["devices"], told["steps"], cfg)
+    problem = method.check(view.shape, Parallel(pipe=told["devices"]), told["steps"], cfg)
     if problem:
         raise BundleError(file, f"{problem.key.removeprefix('method.')}={problem.message}")
     request = Request(

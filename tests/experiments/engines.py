@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from experiments.methods import METHODS
 from experiments.models import FACTS, choose_scheduler
 from pipefusion.core.kv import StaleKV
+from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.network import TopologyConfig
@@ -176,16 +177,16 @@ def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:
 class Buggy(StaleKV):
     """Buffers of a method in which `seen` is wrong in patch steps. No prompt tokens: not for MM-DiTs."""
 
-    def __init__(self, fabric: Any, shape: Any, *rest: Any):
-        super().__init__(fabric, shape, *rest)
-        self.whole, self.rows = shape.tokens, shape.tokens // 4
+    def __init__(self, run: Run, *rest: Any):
+        super().__init__(run, *rest)
+        self.whole, self.rows = run.shape.tokens, run.shape.tokens // 4
 
-    def write(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
+    def write(self, layer: int, slots: Sequence[slice], k: Tensor, v: Tensor, prefix: int) -> None:
         self.fresh = None
-        if tokens.stop - tokens.start == self.whole:
-            super().write(layer, tokens, k, v)
+        if slots[0].stop - slots[0].start == self.whole:
+            super().write(layer, slots, k, v, prefix)
         else:
-            self.fresh = self.patch(layer, tokens, k, v)
+            self.fresh = self.patch(layer, slots[0], k, v)
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
         return self.fresh or super().read(layer)
@@ -195,7 +196,7 @@ class Buggy(StaleKV):
         raise NotImplementedError
 
     def store(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> None:
-        super().write(layer, tokens, k, v)
+        super().write(layer, [tokens], k, v, 0)
 
 
 class Late(Buggy):
@@ -239,9 +240,10 @@ def kept() -> Callable[..., StaleKV]:
     """Buffers that are made once a rank and never cleared."""
     made: dict[int, StaleKV] = {}
 
-    def make(fabric: Any, *rest: Any) -> StaleKV:
-        if fabric.rank not in made:
-            made[fabric.rank] = StaleKV(fabric, *rest)
-        return made[fabric.rank]
+    def make(run: Run, *rest: Any) -> StaleKV:
+        rank = run.fabric.rank
+        if rank not in made:
+            made[rank] = StaleKV(run, *rest)
+        return made[rank]
 
     return make

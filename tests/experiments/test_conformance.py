@@ -17,10 +17,11 @@ from experiments.conformance.reference import denoise as reference
 from experiments.conformance.report import EXPLAINS, NOT_SEEN, Judgement, judge, message
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
-from pipefusion.core import pipeline
+from pipefusion.core import kv
+from pipefusion.core.guidance import Guidance
 from pipefusion.core.layout import make_layout
+from pipefusion.core.ledger import Where
 from pipefusion.core.mesh import Axis
-from pipefusion.core.sampler import guide
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
 from tests.cases import Case, inputs, model_of, relative_error, scheduler_of, weights_of
@@ -99,13 +100,16 @@ def test_what_the_naive_loop_does_wrong_is_named(name: str, tmp_path: Path) -> N
     assert (judgement.latents.step, judgement.latents.patch) == first.get(name, (1, 0))
 
 
-def lost(prediction: Tensor, cond: Any) -> Tensor:
+combine = Guidance.combine
+
+
+def lost(self: Guidance, prediction: Tensor, at: Where) -> Tensor:
     whole = prediction.shape[2] == prediction.shape[3]
-    return guide(prediction, cond) if whole else prediction.chunk(2)[1]
+    return combine(self, prediction, at) if whole else prediction.chunk(2)[1]
 
 
-def swapped(prediction: Tensor, cond: Any) -> Tensor:
-    return guide(torch.cat([*reversed(prediction.chunk(2))]), cond)
+def swapped(self: Guidance, prediction: Tensor, at: Where) -> Tensor:
+    return combine(self, torch.cat([*reversed(prediction.chunk(2))]), at)
 
 
 BUFFERS = {
@@ -123,9 +127,9 @@ def test_what_the_method_does_wrong_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name in BUFFERS:
-        monkeypatch.setattr(method, "StaleKV", BUFFERS[name])
+        monkeypatch.setattr(kv, "StaleKV", BUFFERS[name])
     else:
-        monkeypatch.setattr(pipeline, "guide", GUIDANCE[name])
+        monkeypatch.setattr(Guidance, "combine", GUIDANCE[name])
     judgement = judged(write(tmp_path, LOUD, simulated(LOUD)))
     assert judgement.named(EXPLAINS) == [name]
     assert judgement.latents is not None and judgement.latents.step is None  # of the last latents alone
@@ -135,7 +139,7 @@ def test_what_the_method_does_wrong_is_named(
 def test_kept_buffers_are_seen_without_a_warmup(
     warmup: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(method, "StaleKV", engines.kept())
+    monkeypatch.setattr(kv, "StaleKV", engines.kept())
     case = LOUD.but(method={"patches": 4, "warmup": warmup})
     judgement = judged(write(tmp_path, case, simulated(case, images=2)))
     assert judgement.equal == (warmup == 1)
@@ -206,7 +210,7 @@ def test_hidden_states_name_the_layer(tmp_path: Path, monkeypatch: pytest.Monkey
 
     latents, hidden = with_hidden(LOUD, monkeypatch)
     assert judged(write(tmp_path / "right", LOUD, latents, hidden=hidden)).compared == len(hidden)
-    monkeypatch.setattr(method, "StaleKV", LateInLayer2)
+    monkeypatch.setattr(kv, "StaleKV", LateInLayer2)
     latents, hidden = with_hidden(LOUD, monkeypatch)
     judgement = judged(write(tmp_path / "wrong", LOUD, latents, hidden=hidden))
     parting = judgement.hidden
