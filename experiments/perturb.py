@@ -8,7 +8,6 @@ finding of its own, and is not disturbed any further.
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
@@ -266,7 +265,7 @@ def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[s
     """Kill a rank 2 * `number` times, lose `number` messages; what did not end as a failure that names the rank."""
     draw = random.Random(number)
     several = [case for case in cases if case.devices > 1]
-    # Which communicate often enough to get there.
+    # In which every rank has a message in and one out at every step.
     piped = [case for case in several if line_of(case).size > 1] or several
     bad = []
     for index in range(number):
@@ -276,7 +275,7 @@ def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[s
         for faults, case, named in (
             (Faults(seed=index, kill=Kill(early, 0)), first, f"{first.degrees.mesh().name(early)}: Killed"),
             (
-                Faults(seed=index, kill=Kill(late, draw.randrange(1, 5))),
+                Faults(seed=index, kill=Kill(late, draw.randrange(1, 2 * subject.steps))),
                 second,
                 f"{second.degrees.mesh().name(late)}: Killed",
             ),
@@ -288,5 +287,5 @@ def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[s
             except (SimulationError, RankFailed) as error:
                 text = str(error)
             if named not in text:
-                bad.append(f"{case.name}, {json.dumps(asdict(faults), default=str)}: {text}")
+                bad.append(f"{case.name}, {faults}: {text}")
     return bad

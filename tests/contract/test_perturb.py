@@ -123,6 +123,14 @@ def test_killed_ranks_and_lost_messages_are_named(subject):
     assert disasters(subject, HANDFUL, 5) == []
 
 
+def test_a_disaster_that_nobody_notices_is_reported(subject, monkeypatch):
+    deaf = Subject.latents
+    monkeypatch.setattr(Subject, "latents", lambda self, case, faults: deaf(self, case, Faults()))
+    found = disasters(subject, [HANDFUL[0]], 1)
+    assert len(found) == 3 and all(text.endswith(": nothing") for text in found)
+    assert "Drop(source=0, to=1, number=0)" in found[2]
+
+
 class Faulty:
     """A fabric with a bug between it and the method; everything not overridden is the fabric's own."""
 
