@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
+from pipefusion.core.mesh import Mesh
+
 PRELOAD = ["torch.distributed", "experiments.agent"]
 """Imports of the fork server where there is a GPU: none of them asks for it.
 
@@ -49,10 +51,11 @@ def prepare() -> None:
     forkserver.ensure_running()
 
 
-def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: int) -> None:
-    """Run `entry(run_dir, config)` in `devices` processes and wait; returns when all have returned.
+def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], mesh: Mesh) -> None:
+    """Run `entry(run_dir, config)` in a process a rank of `mesh` and wait; returns when all have returned.
 
-    Raises RunFailed if a rank raised, died or was interrupted; no process is left behind in any case.
+    Raises RunFailed if a rank raised, died or was interrupted, which names its place on the mesh; no process is left
+    behind in any case.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -66,7 +69,7 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: in
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=devices,
+        nproc_per_node=mesh.size,
         run_id=uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -89,7 +92,7 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], devices: in
     except ChildFailedError as error:
         with suppress(OSError):  # a full disk, say: the cause is what matters
             keep_outputs(logs)
-        raise cause(error, logs) from None
+        raise cause(error, logs, mesh) from None
     else:
         shutil.rmtree(logs, ignore_errors=True)
     finally:
@@ -162,25 +165,26 @@ def lost_peer(error: Exception) -> bool:
     )
 
 
-def cause(error: Any, logs: Path) -> RunFailed:
-    """One line from the agent's `ChildFailedError`: the rank, and the signal or the exception that ended it.
+def cause(error: Any, logs: Path, mesh: Mesh) -> RunFailed:
+    """One line from the agent's `ChildFailedError`: the rank and its place, and the signal or exception that ended it.
 
     NCCL's watchdog aborts a rank; what it waited for is in the rank's output only.
     """
     rank, failure = error.get_first_failure()
+    name = mesh.name(rank)
     if failure.exitcode == -signal.SIGINT:
-        return RunFailed("interrupted", f"rank {rank} was interrupted")
+        return RunFailed("interrupted", f"{name} was interrupted")
     if failure.exitcode < 0:
         output = logs / f"rank-{rank}.txt"
         found = (
             re.search(r"Watchdog caught .*", output.read_text(errors="replace")) if output.exists() else None
         )
         why = f": {found[0].strip()}" if found else ""
-        return RunFailed("failed", f"rank {rank} was killed by {failure.signal_name()}{why}")
+        return RunFailed("failed", f"{name} was killed by {failure.signal_name()}{why}")
     if not isinstance(failure.message, dict):
-        return RunFailed("failed", f"rank {rank} exited with code {failure.exitcode}")
+        return RunFailed("failed", f"{name} exited with code {failure.exitcode}")
     line = failure.message["message"].strip().splitlines()[0]
-    return RunFailed(status_of(line), f"rank {rank}: {line}")
+    return RunFailed(status_of(line), f"{name}: {line}")
 
 
 def status_of(message: str) -> str:

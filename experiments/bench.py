@@ -35,6 +35,7 @@ from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Grid, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
+from pipefusion.core.mesh import Mesh
 from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
 
@@ -125,7 +126,7 @@ def bench(cfg: RunConfig, out: Path) -> str:
     try:
         startups = [startup_seconds(cfg, out) for _ in range(3)]
         with live(out, "bench") if cfg.log.progress else nullcontext():
-            start_ranks(bench_rank, out, as_dict(cfg), DEVICES)
+            start_ranks(bench_rank, out, as_dict(cfg), Mesh({"ranks": DEVICES}))
     except RunFailed as failure:
         print(f"{failure.status}: {failure.reason}", file=sys.stderr)
         return failure.status
@@ -181,7 +182,7 @@ def show(rows: list[dict[str, Any]], startups: list[float], console: Console) ->
 def startup_seconds(cfg: RunConfig, out: Path) -> float:
     """Seconds from asking for ranks to all of them being ready."""
     start = time.time()
-    start_ranks(ready_rank, out, as_dict(cfg), DEVICES)
+    start_ranks(ready_rank, out, as_dict(cfg), Mesh({"ranks": DEVICES}))
     path = out / "ready.json"
     ready = float(json.loads(path.read_text()))
     path.unlink()

@@ -29,6 +29,7 @@ from experiments.rank import device_type, in_group
 from experiments.records import write_json
 from experiments.timing import SAMPLE_S, elapsed_on
 from pipefusion.core.domain import Count, Width
+from pipefusion.core.mesh import Mesh
 
 
 @dataclass
@@ -57,7 +58,7 @@ def calibrate(cfg: RunConfig, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     ranks, linkless = ranks_here(cfg.cluster.device)
     try:
-        start_ranks(calibrate_rank, out, as_dict(cfg), ranks)
+        start_ranks(calibrate_rank, out, as_dict(cfg), Mesh({"ranks": ranks}))
     except RunFailed as failure:
         print(f"{failure.status}: {failure.reason}", file=sys.stderr)
         return failure.status

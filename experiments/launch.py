@@ -93,7 +93,7 @@ def run_world(
     else:
         if model.folder is not None:  # a hub id is looked up once, not by every rank
             config = config | {"model": config["model"] | {"weights": str(model.folder)}}
-        start_ranks(entry or rank_entry(), run_dir, config, cfg.devices)
+        start_ranks(entry or rank_entry(), run_dir, config, cfg.parallel.mesh())
 
 
 def execute_as_rank(
@@ -117,7 +117,7 @@ def execute_as_rank(
         traceback.print_exc()  # torchrun keeps the outputs of its ranks apart
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
-        record |= {"status": status, "reason": f"rank {rank}: {text}"}
+        record |= {"status": status, "reason": f"{cfg.parallel.mesh().name(rank)}: {text}"}
         if isinstance(error, Exception) and lost_peer(error):
             time.sleep(GRACE_S)
         known = records.read_json(run_dir / "run.json") or {}

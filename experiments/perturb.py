@@ -8,9 +8,7 @@ finding of its own, and is not disturbed any further.
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import sys
 import time
 from collections import Counter
@@ -34,6 +32,9 @@ from experiments.records import write_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Devices, Grid, Natural, Patches, Seed, Steps, Warmup
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.mesh import Axis
+from pipefusion.core.parallel import Parallel
+from pipefusion.method import RINGS
 from pipefusion.sim.engine import RankFailed, SimulationError
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.faults import Drop, Faults, Kill
@@ -45,28 +46,55 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class PerturbCase:
-    """One point of the grid; `patches` and `warmup` only for methods that have them."""
+    """One point of the grid; `patches`, `warmup` and `ring` only for methods that have them.
+
+    `parallel`: the degrees beside the method's own.
+    """
 
     method: str
     devices: int
     patches: int | None = None
     warmup: int | None = None
+    ring: str | None = None
+    parallel: Parallel = field(default_factory=Parallel, hash=False)
+
+    @property
+    def degrees(self) -> Parallel:
+        """All of them."""
+        return METHODS[self.method].parallel(self.devices, self.parallel)
 
     @property
     def name(self) -> str:
-        keys = (("N", self.devices), ("M", self.patches), ("W", self.warmup))
-        return " ".join([self.method, *(f"{key}={value}" for key, value in keys if value is not None)])
+        keys = (("N", self.devices), ("M", self.patches), ("W", self.warmup), ("ring", self.ring))
+        product = [str(self.degrees)] if self.parallel.axes else []
+        own = (f"{key}={value}" for key, value in keys if value is not None)
+        return " ".join([self.method, *product, *own])
+
+
+PRODUCTS = (
+    Parallel(cfg=2),
+    Parallel(data=2),
+    Parallel(ulysses=2),
+    Parallel(ring=2),
+    Parallel(tensor=2),
+    Parallel(cfg=2, ulysses=2),
+    Parallel(ring=2, ulysses=2),
+)
 
 
 @dataclass
 class PerturbConfig:
-    """`only`: the seed of a schedule to replay alone. `kills`: how often a rank is killed and a message lost."""
+    """`only`: the seed of a schedule to replay alone. `kills`: how often a rank is killed and a message lost.
+
+    `products`: degrees beside a method's own. Its own axis has one rank and, where there is one, two of them.
+    """
 
     name: str = "perturb"
     schedules: Count = 2000
     kills: Natural = 100
     steps: Steps = 4
     devices: Grid[Devices] = field(default_factory=lambda: [2, 3, 4])
+    products: list[Parallel] = field(default_factory=lambda: list(PRODUCTS))
     patches: Grid[Patches] = field(default_factory=lambda: [1, 3, 4, 8])
     warmups: Grid[Warmup] = field(default_factory=lambda: [0, 1, 2])
     only: Seed | None = None
@@ -85,26 +113,31 @@ def grid(cfg: PerturbConfig, model: Model) -> list[PerturbCase]:
     """Every method at every point it can run."""
 
     def points(name: str) -> Iterator[PerturbCase]:
-        has = METHODS[name].has
-        for devices in cfg.devices if name != "serial" else [1]:
-            for patches in cfg.patches if has("patches") else [None]:
-                for warmup in cfg.warmups if has("warmup") else [None]:
-                    yield PerturbCase(name, devices, patches, warmup)
+        method = METHODS[name]
+        alone = [(devices, Parallel()) for devices in (cfg.devices if method.axis else [1])]
+        free = [given for given in cfg.products if method.axis is None or getattr(given, method.axis) == 1]
+        several = [(given.world * own, given) for given in free for own in ((1, 2) if method.axis else (1,))]
+        for devices, given in (*alone, *several):
+            for patches in cfg.patches if method.has("patches") else [None]:
+                for warmup in cfg.warmups if method.has("warmup") else [None]:
+                    for ring in RINGS if method.has("ring") and given.ring > 1 else [None]:
+                        yield PerturbCase(name, devices, patches, warmup, ring, given)
 
     def runs(case: PerturbCase) -> bool:
         settings = method_config(case)
-        return METHODS[case.method].problem(model.shape, case.devices, cfg.steps, settings) is None
+        row = METHODS[case.method]
+        return row.problem(model.shape, case.devices, cfg.steps, settings, case.parallel) is None
 
     return [case for name in METHODS for case in points(name) if runs(case)]
 
 
 def method_config(case: PerturbCase) -> Any:
-    keys = {"patches": case.patches, "warmup": case.warmup}
+    keys = {"patches": case.patches, "warmup": case.warmup, "ring": case.ring}
     return METHODS[case.method].Config(**{key: value for key, value in keys.items() if value is not None})
 
 
 class Subject:
-    """A small model with its inputs, on which cases are run. Latents are [1, C, H, W]."""
+    """A small model with its inputs, on which cases are run. Latents are [B, C, H, W], an image a rank of `data`."""
 
     def __init__(self, model: Model, steps: int, seed: int = 0):
         self.model, self.steps = model, steps
@@ -112,8 +145,13 @@ class Subject:
         self.template, self.tensors = model.view(), model.tensors()
         draw = torch.Generator().manual_seed(seed)
         self.noise = torch.randn(1, *shape.latent_size, generator=draw)
-        negative, prompt = random_prompts([""], shape), random_prompts(["a tree"], shape)
-        self.cond = Conditioning(prompt, 3.0, negative if shape.guidance == "cfg" else None)
+        self.guided = shape.guidance == "cfg"
+
+    def cond(self, images: int) -> Conditioning:
+        """As many different prompts."""
+        shape, names = self.model.shape, [f"a tree {number}" for number in range(images)]
+        negative = random_prompts([""] * images, shape) if self.guided else None
+        return Conditioning(random_prompts(names, shape), 3.0, negative)
 
     def latents(
         self, case: PerturbCase, faults: Faults, wrap: Callable[[SimFabric], Fabric] = lambda fabric: fabric
@@ -121,7 +159,8 @@ class Subject:
         """Sample once. `wrap` may put something between the method and its fabric, to plant a bug."""
         method, cfg = METHODS[case.method], method_config(case)
         scheduler = scheduler_of(self.model, "dpmsolver++", self.steps)
-        world = World(method.parallel(case.devices).mesh(), CPU, TopologyConfig(), faults)
+        world = World(case.degrees.mesh(), CPU, TopologyConfig(), faults)
+        noise, cond = self.noise.repeat(case.parallel.data, 1, 1, 1), self.cond(case.parallel.data)
         samplers = []
         for fabric in world.fabrics:
             dit = self.template.clone()
@@ -129,7 +168,7 @@ class Subject:
             dit.load(self.tensors, CPU)
 
         def program(fabric: SimFabric) -> Tensor | None:
-            latents = samplers[fabric.rank](self.noise, self.cond, scheduler)
+            latents = samplers[fabric.rank](noise, cond, scheduler)
             fabric.close()
             return latents
 
@@ -216,27 +255,37 @@ def perturb(cfg: RunConfig, out: Path) -> str:
     return status
 
 
+def line_of(case: PerturbCase) -> Axis:
+    """The ranks that pass messages from one to the next, rank 0 first; it alone where there are none."""
+    axis = "ring" if case.method == "ring" else "pipe"
+    return case.degrees.mesh().axis(axis, 0)
+
+
 def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[str]:
     """Kill a rank 2 * `number` times, lose `number` messages; what did not end as a failure that names the rank."""
     draw = random.Random(number)
     several = [case for case in cases if case.devices > 1]
-    # Which communicate often enough to get there.
-    piped = [case for case in several if case.method in ("pipefusion", "sync_pipeline", "ring")] or several
+    # In which every rank has a message in and one out at every step.
+    piped = [case for case in several if line_of(case).size > 1] or several
     bad = []
     for index in range(number):
-        rank = draw.randrange(2)
-        early = Faults(seed=index, kill=Kill(rank, 0))
-        late = Faults(seed=index, kill=Kill(rank, draw.randrange(1, 5)))
+        first, second, third = draw.choice(several), draw.choice(piped), draw.choice(piped)
+        early, late = draw.randrange(first.devices), draw.randrange(second.devices)
+        mesh, to = third.degrees.mesh(), (*line_of(third).ranks, 1)[1]
         for faults, case, named in (
-            (early, draw.choice(several), rf"rank {rank}: Killed"),
-            (late, draw.choice(piped), rf"rank {rank}: Killed"),
-            (Faults(seed=index, drop=Drop(0, 1)), draw.choice(piped), r"rank 1 waits to receive from rank 0"),
+            (Faults(seed=index, kill=Kill(early, 0)), first, f"{first.degrees.mesh().name(early)}: Killed"),
+            (
+                Faults(seed=index, kill=Kill(late, draw.randrange(1, 2 * subject.steps))),
+                second,
+                f"{second.degrees.mesh().name(late)}: Killed",
+            ),
+            (Faults(seed=index, drop=Drop(0, to)), third, f"{mesh.name(to)} waits to receive from rank 0"),
         ):
             try:
                 subject.latents(case, faults)
                 text = "nothing"
             except (SimulationError, RankFailed) as error:
                 text = str(error)
-            if not re.search(named, text):
-                bad.append(f"{case.name}, {json.dumps(asdict(faults), default=str)}: {text}")
+            if named not in text:
+                bad.append(f"{case.name}, {faults}: {text}")
     return bad

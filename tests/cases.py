@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -24,10 +25,15 @@ from pipefusion.core.mesh import Mesh
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.faults import Faults
 from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.plan import PlannedRank, plan_ranks
+from pipefusion.sim.world import World
 from tests.refined import Refined
 
+CPU = torch.device("cpu")
 TINY: dict[str, Any] = {
     "num_attention_heads": 12,
     "attention_head_dim": 4,
@@ -74,7 +80,7 @@ class Result:
 
     latents: Tensor | None
     rows: list[dict[str, Any]]
-    measured: dict[str, int]
+    measured: dict[str, Any]
     predicted: dict[str, Any]
     layers: range
     parts: dict[str, int]
@@ -155,17 +161,29 @@ def sample(case: Case) -> Result:
     assert problem is None, problem
     noise, cond = inputs(case, model)
     mesh, tensors = parallel.mesh(), weights_of(case)
-    fabric = LocalFabric(mesh, torch.device("cpu"))
+    fabric = LocalFabric(mesh, CPU)
     dit = view_of(case)
     scheduler = scheduler_of(case, model)
     sampler = module.build(dit, fabric, cfg)
-    dit.load(tensors, torch.device("cpu"))
+    dit.load(tensors, CPU)
     first = sampler(noise, cond, scheduler)
     fabric.clear()
     latents = sampler(noise, cond, scheduler)
     fabric.close()
     assert latents is None or torch.equal(latents, first), "something survived from one image to the next"
-    ledger = fabric.ledger
+    return result_of(case, dit, fabric, latents)
+
+
+def result_of(case: Case, dit: DiT, fabric: LocalFabric | SimFabric, latents: Tensor | None) -> Result:
+    """What a rank is asked after it has sampled."""
+    model, module, ledger, mesh = model_of(case), METHODS[case.name], fabric.ledger, fabric.mesh
+    parallel, branches = degrees_in(case, mesh.size), inputs(case, model)[1].branches
+    predicted = module.predict(
+        model.shape, parallel, fabric.rank, case.steps, case.images, branches, module.Config(**case.method)
+    )
+    sent: Counter[str] = Counter()
+    for entry in ledger.entries:
+        sent[entry.axis] += entry.sent_bytes
     return Result(
         latents=latents if fabric.rank == 0 else None,
         rows=[entry.row(fabric.rank) for entry in ledger.entries],
@@ -176,15 +194,39 @@ def sample(case: Case) -> Result:
             "comm_bytes": ledger.buffer_bytes["comm"],
             "sent_bytes": ledger.sent_bytes,
             "recv_bytes": ledger.recv_bytes,
+            "axis_bytes": {axis: count for axis, count in sent.items() if count},
         },
-        predicted=asdict(
-            module.predict(model.shape, parallel, fabric.rank, case.steps, case.images, cond.branches, cfg)
-        ),
+        predicted=asdict(predicted),
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
         peak_bytes=peak_of(case, model, mesh, fabric.rank) if case.peak else 0,
-        predicted_peak_bytes=planned(case, parallel.world)[fabric.rank].meter.peak_bytes if case.peak else 0,
+        predicted_peak_bytes=planned(case, mesh.size)[fabric.rank].meter.peak_bytes if case.peak else 0,
     )
+
+
+def simulate(case: Case, faults: Faults | None = None) -> list[Result]:
+    """Run a case of the product `case.parallel` on as many simulated ranks, once."""
+    torch.set_num_threads(1)
+    model, module = model_of(case), METHODS[case.name]
+    world = World(degrees_in(case, case.parallel.world).mesh(), CPU, TopologyConfig(), faults)
+    cfg, scheduler, tensors = module.Config(**case.method), scheduler_of(case, model), weights_of(case)
+    noise, cond = inputs(case, model)
+    dits, samplers = [view_of(case) for _ in world.fabrics], []
+    for dit, fabric in zip(dits, world.fabrics, strict=True):
+        samplers.append(module.build(dit, fabric, cfg))
+        dit.load(tensors, CPU)
+
+    def program(fabric: SimFabric) -> Tensor | None:
+        latents = samplers[fabric.rank](noise, cond, scheduler)
+        fabric.close()
+        return latents
+
+    with torch.inference_mode():
+        latents = world.run(program)
+        return [
+            result_of(case, dit, fabric, found)
+            for dit, fabric, found in zip(dits, world.fabrics, latents, strict=True)
+        ]
 
 
 def peak_of(case: Case, model: Model, mesh: Mesh, rank: int) -> int:

@@ -24,6 +24,7 @@ from experiments.errors import first_line
 from experiments.gpu_check.cases import Failed, Found, NotPossible
 from experiments.rank import choose_device, in_group
 from experiments.records import read_json, write_json, write_text
+from pipefusion.core.mesh import Mesh
 
 if TYPE_CHECKING:
     from experiments.gpu_check.checks import Check
@@ -111,7 +112,9 @@ def in_ranks(program: Program, ranks: int, cfg: RunConfig, out: Path) -> Found:
 
     What the first rank returns or raises. Raises RunFailed if a rank dies.
     """
-    start_ranks(partial(rank_of_check, program, ranks, cfg), out, group_config(cfg), max(1, ranks))
+    start_ranks(
+        partial(rank_of_check, program, ranks, cfg), out, group_config(cfg), Mesh({"ranks": max(1, ranks)})
+    )
     outcome = read_json(out / "outcome.json")
     if outcome is None:
         raise Failed("ended without a result")

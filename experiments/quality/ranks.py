@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from experiments.agent import RunFailed, start_ranks
 from experiments.config import RunConfig, as_dict
 from experiments.inputs import make_inputs, write_inputs
-from experiments.methods import METHODS
+from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model, scheduler_of
 from experiments.pictures import pixels_of
 from experiments.quality.store import Store
@@ -45,7 +45,7 @@ def sample_on_ranks(
     config = as_dict(first) | {"batches": batches, "store": kept, "texts": texts and str(texts)}
     with tempfile.TemporaryDirectory() as scratch, watched(store, todo, done):
         try:
-            start_ranks(sample_rank, Path(scratch), config, first.devices)
+            start_ranks(sample_rank, Path(scratch), config, parallel_of(first).mesh())
         except RunFailed as failure:
             if failure.status == "interrupted":
                 raise KeyboardInterrupt from None

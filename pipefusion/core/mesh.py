@@ -38,6 +38,11 @@ class Mesh:
     def size(self) -> int:
         return prod(self.axes.values())
 
+    def name(self, rank: int) -> str:
+        """`rank 5 (cfg 1, pipe 2)`: the rank and, of several axes, its place on each."""
+        places = [f"{axis} {self.axis(axis, rank).index}" for axis in self.axes]
+        return f"rank {rank} ({', '.join(places)})" if len(places) > 1 else f"rank {rank}"
+
     def axis(self, name: str, rank: int) -> Axis:
         """The axis `name` as seen from global `rank`; an axis that the mesh does not have is this rank alone."""
         if name not in self.axes:

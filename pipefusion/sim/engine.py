@@ -24,10 +24,10 @@ class RankFailed(RuntimeError):
 
 
 class Engine:
-    """Runs one program a rank as greenlets. `current` is the rank that runs."""
+    """Runs one program a rank as greenlets. `current` is the rank that runs; `name` is what errors call a rank."""
 
-    def __init__(self, clocks: Sequence[Clock]):
-        self.clocks = clocks
+    def __init__(self, clocks: Sequence[Clock], name: Callable[[int], str]):
+        self.clocks, self.name = clocks, name
         self.current = 0
         self._ready: list[tuple[float, int]] = []
         self._asleep: dict[int, Callable[[], str]] = {}
@@ -51,7 +51,9 @@ class Engine:
                 _, self.current = heapq.heappop(self._ready)
                 self._ranks[self.current].switch()
             if self._asleep:
-                reasons = "; ".join(f"rank {rank} {why()}" for rank, why in sorted(self._asleep.items()))
+                reasons = "; ".join(
+                    f"{self.name(rank)} {why()}" for rank, why in sorted(self._asleep.items())
+                )
                 raise SimulationError(f"deadlock: {reasons}")
         finally:
             for rank in self._ranks:
@@ -69,7 +71,7 @@ class Engine:
             except SimulationError:
                 raise
             except Exception as error:
-                raise RankFailed(f"rank {rank}: {type(error).__name__}: {error}") from error
+                raise RankFailed(f"{self.name(rank)}: {type(error).__name__}: {error}") from error
             finally:
                 self.clocks[rank].pause()
 

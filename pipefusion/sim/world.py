@@ -32,7 +32,7 @@ class World:
         if clocks is None and faults.seed is not None:
             clocks = [FixedClock(faults.pace(rank)) for rank in range(mesh.size)]
         self.clocks = clocks or [MeasuredClock() for _ in range(mesh.size)]
-        self.engine = Engine(self.clocks)
+        self.engine = Engine(self.clocks, mesh.name)
         self.exchange = Exchange(self.engine, Network(topology), faults)
         self.fabrics = [
             SimFabric(mesh, rank, device, self.engine, self.exchange) for rank in range(mesh.size)

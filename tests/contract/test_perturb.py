@@ -17,15 +17,18 @@ from torch import Tensor
 from experiments.config import ModelConfig
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.perturb import PerturbCase, PerturbConfig, Subject, disasters, grid, verdict
+from experiments.perturb import PRODUCTS, PerturbCase, PerturbConfig, Subject, disasters, grid, verdict
 from pipefusion.core.fabric import Work
 from pipefusion.core.ledger import Kind
+from pipefusion.core.parallel import Parallel
+from pipefusion.sim.engine import RankFailed
 from pipefusion.sim.fabric import SimFabric
-from pipefusion.sim.faults import Faults
+from pipefusion.sim.faults import Faults, Kill
 from tests.cases import TINY
 from tests.experiments.runs import command
 
-SMALL = PerturbConfig(steps=3, devices=[2, 3], patches=[3, 4], warmups=[0, 1])
+SMALL = PerturbConfig(steps=3, devices=[2, 3], patches=[3, 4], warmups=[0, 1], products=[])
+WITH_PRODUCTS = replace(SMALL, devices=[2], products=list(PRODUCTS))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,56 @@ def test_no_order_of_events_changes_the_result(subject, name):
         case = cases[index % len(cases)]
         want = subject.latents(case, Faults())
         assert verdict(subject, case, Faults(seed=index), want) is None
+
+
+def products(subject: Subject) -> list[PerturbCase]:
+    return [case for case in grid(WITH_PRODUCTS, subject.model) if case.parallel.axes]
+
+
+def test_products_are_in_the_grid(subject):
+    """Each with one rank on the method's own axis and with two; a ring around a stale buffer in both its forms."""
+    cases = products(subject)
+    assert {case.method for case in cases} == set(METHODS)
+    own = {
+        (case.devices, case.ring) for case in cases if case.method == "pipefusion" and case.parallel.ring > 1
+    }
+    assert own == {(devices, ring) for devices in (2, 4, 8) for ring in ("gather", "rotate")}
+    assert len({case.name for case in cases}) == len(cases)
+
+
+HANDFUL = [
+    PerturbCase("pipefusion", 4, 3, 1, parallel=Parallel(cfg=2)),
+    PerturbCase("pipefusion", 4, 4, 0, parallel=Parallel(data=2)),
+    PerturbCase("pipefusion", 4, 3, 1, parallel=Parallel(ulysses=2)),
+    PerturbCase("pipefusion", 4, 3, 0, "rotate", parallel=Parallel(ring=2)),
+    PerturbCase("distrifusion", 4, None, 1, parallel=Parallel(ulysses=2)),
+    PerturbCase("pcpp", 4, None, 1, parallel=Parallel(ring=2)),
+    PerturbCase("ring", 4, parallel=Parallel(ulysses=2)),
+    PerturbCase("sync_pipeline", 4, parallel=Parallel(tensor=2)),
+]
+
+
+@pytest.mark.parametrize("case", HANDFUL, ids=lambda case: case.name)
+def test_no_order_of_events_changes_the_result_of_a_product(subject, case):
+    want = subject.latents(case, Faults())
+    for seed in range(3):
+        assert verdict(subject, case, Faults(seed=seed), want) is None
+
+
+@pytest.mark.slow
+def test_five_hundred_schedules_of_products(subject):
+    want, cases = {}, products(subject)
+    for seed in range(500):
+        case = cases[seed % len(cases)]
+        if case not in want:
+            want[case] = subject.latents(case, Faults())
+        assert verdict(subject, case, Faults(seed=seed), want[case]) is None, f"seed {seed}: {case.name}"
+
+
+def test_a_killed_rank_of_a_product_is_named_with_its_place(subject):
+    case = PerturbCase("pipefusion", 6, 3, 1, parallel=Parallel(cfg=2))
+    with pytest.raises(RankFailed, match=r"^rank 5 \(cfg 1, pipe 2\): Killed"):
+        subject.latents(case, Faults(kill=Kill(5, 3)))
 
 
 def test_an_undisturbed_run_that_is_not_finite_is_no_reference(subject):
@@ -67,6 +120,15 @@ def test_a_schedule_repeats_from_its_seed(subject):
 def test_killed_ranks_and_lost_messages_are_named(subject):
     cases = [case for case in grid(SMALL, subject.model) if case.method != "serial"]
     assert disasters(subject, cases, 10) == []
+    assert disasters(subject, HANDFUL, 5) == []
+
+
+def test_a_disaster_that_nobody_notices_is_reported(subject, monkeypatch):
+    deaf = Subject.latents
+    monkeypatch.setattr(Subject, "latents", lambda self, case, faults: deaf(self, case, Faults()))
+    found = disasters(subject, [HANDFUL[0]], 1)
+    assert len(found) == 3 and all(text.endswith(": nothing") for text in found)
+    assert "Drop(source=0, to=1, number=0)" in found[2]
 
 
 class Faulty:
@@ -209,7 +271,7 @@ def test_a_method_that_fails_undisturbed_is_the_first_finding(
 ) -> None:
     """Recorded once for each of its cases, and the others are tried as ever."""
     monkeypatch.setitem(METHODS, "ring", replace(METHODS["ring"], build=build))
-    few = ["schedules=12", "kills=1", "steps=2", "devices=[2]", "patches=[2]", "warmups=[1]"]
+    few = ["schedules=12", "kills=1", "steps=2", "devices=[2]", "patches=[2]", "warmups=[1]", "products=[]"]
     chosen = ["experiment=perturb", "model=pixart_tiny", *(f"measure.{key}" for key in few)]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 1
     record = json.loads((tmp_path / "perturb.json").read_text())

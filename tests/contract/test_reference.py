@@ -24,13 +24,19 @@ def ranks() -> Iterator[dict[int, Ranks]]:
 
 
 def reference(
-    case: Case, patches: int, warmup: int, sees: str, rows_seen: list[list[int]] | None = None
+    case: Case,
+    patches: int,
+    warmup: int,
+    sees: str,
+    rows_seen: list[list[int]] | None = None,
+    unit: int = 1,
 ) -> Tensor:
+    """The latents of these patches, each a multiple of `unit` token rows."""
     model = model_of(case)
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
-    bands = [list(band) for band in split_rows(model.shape.token_rows, patches)]
+    bands = [list(band) for band in split_rows(model.shape.token_rows, patches, unit)]
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
     scheduler = scheduler_of(case, model)
     with torch.inference_mode():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from experiments.agent import PRELOAD, PRELOAD_CPU, prepare
+from experiments.agent import PRELOAD, PRELOAD_CPU, cause, prepare
+from pipefusion.core.mesh import Mesh
 from tests.experiments.runs import ROOT
 
 PROBE = """
@@ -49,3 +52,20 @@ def test_the_list_is_chosen_by_whether_there_is_a_gpu(there: bool, monkeypatch: 
     monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
     prepare()
     assert chosen == [PRELOAD if there else PRELOAD_CPU]
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "message", "said"),
+    [
+        (-9, "", " was killed by SIGKILL"),
+        (3, "", " exited with code 3"),
+        (1, {"message": "Oops: no"}, ": Oops: no"),
+    ],
+)
+def test_a_rank_of_a_product_is_named_with_its_place(
+    exitcode: int, message: str | dict[str, str], said: str, tmp_path: Path
+) -> None:
+    failure = SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: "SIGKILL")
+    error = SimpleNamespace(get_first_failure=lambda: (5, failure))
+    assert cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3})).reason == f"rank 5 (cfg 1, pipe 2){said}"
+    assert cause(error, tmp_path, Mesh({"pipe": 6})).reason == f"rank 5{said}"

@@ -14,6 +14,7 @@ from experiments.methods import METHODS
 from pipefusion.core.channels import Channel, Handshake, channel_of, channels, handshakes
 from pipefusion.core.dit import DiT
 from pipefusion.core.mesh import Mesh
+from pipefusion.core.parallel import Parallel
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
 from tests.cases import FAMILIES, Case, degrees_in, inputs, model_of, scheduler_of, view_of
@@ -208,9 +209,39 @@ GRID += [
 ]
 
 
+def product(name: str, family: str, method: dict[str, Any] | None = None, **degrees: int) -> Any:
+    """Two guided images, where the model has branches to share."""
+    case = case_of(name, family, guidance=4.5, images=2)
+    case = case.but(method=case.method | (method or {}), parallel=Parallel(**degrees))
+    return pytest.param(case, id=f"{name} {case.parallel} {family}")
+
+
+PRODUCTS = [
+    product("pipefusion", "pixart", cfg=2, pipe=2),
+    product("pipefusion", "pixart", data=2, pipe=2),
+    product("pipefusion", "sd3_tiny", pipe=2, ulysses=2),
+    product("pipefusion", "sd3_tiny", {"ring": "rotate"}, pipe=2, ring=2),
+    product("pipefusion", "pixart", {"patches": 3, "ring": "rotate"}, cfg=2, pipe=2, ring=2, ulysses=2),
+    product("pipefusion", "hunyuan_tiny", {"ring": "gather"}, pipe=3, ring=3),
+    product("distrifusion", "pixart", patch=2, ulysses=2),
+    product("pcpp", "pixart", patch=3, ring=2),
+    product("ring", "sd3_tiny", ring=2, ulysses=2),
+    product("ring", "pixart", cfg=2, ring=3),
+    product("sync_pipeline", "pixart", pipe=2, tensor=2),
+]
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_no_host_and_no_device_of_a_product_waits_for_ever(case):
+    nobody_waits_for_ever(case, case.parallel.world)
+
+
 @pytest.mark.parametrize(("name", "family", "devices"), GRID)
 def test_no_host_and_no_device_waits_for_ever(name, family, devices):
-    case = case_of(name, family)
+    nobody_waits_for_ever(case_of(name, family), devices)
+
+
+def nobody_waits_for_ever(case: Case, devices: int) -> None:
     mesh, programs = record(case, devices)
     skips = bool(model_of(case).shape.skips)
     connected: set[Handshake] = set()

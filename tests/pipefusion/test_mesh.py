@@ -31,6 +31,11 @@ def test_an_axis_that_the_mesh_does_not_have_is_the_rank_alone():
     assert (axis.index, axis.size, axis.ranks) == (0, 1, (1,))
 
 
+def test_a_rank_is_named_with_its_place_where_there_are_several_axes():
+    assert Mesh({"cfg": 2, "pipe": 3}).name(5) == "rank 5 (cfg 1, pipe 2)"
+    assert Mesh({"pipe": 3}).name(2) == "rank 2"
+
+
 def test_empty_axis_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Mesh({"pipe": 0})

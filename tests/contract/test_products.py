@@ -1,0 +1,376 @@
+"""Products of degrees on simulated and on real ranks: who shares what changes no result; bytes are as predicted.
+
+What a displaced method computes depends on its bands and W and on no other degree; an exact one equals serial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pipefusion.core.denoise as denoise
+import pipefusion.core.layout as layout
+import pipefusion.method as method_of_pipefusion
+from experiments.methods import METHODS
+from pipefusion.core.attention import Attend, full
+from pipefusion.core.dit import Conditioning
+from pipefusion.core.kv import StaleKV
+from pipefusion.core.layout import Job, Layout
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.run import AttendFor, Run
+from pipefusion.core.sequence import ring
+from pipefusion.core.split import split_rows
+from pipefusion.sim.engine import SimulationError
+from tests.cases import (
+    FAMILIES,
+    REFINED,
+    Case,
+    Result,
+    model_of,
+    peak_of,
+    planned,
+    relative_error,
+    sample,
+    simulate,
+)
+from tests.contract.test_invariants import TOLERANCE
+from tests.contract.test_reference import reference
+from tests.contract.test_worlds import COUNTED
+from tests.ranks import Ranks
+
+STEPS = 3
+KEYS = {"M": "patches", "W": "warmup"}
+
+
+def product(name: str, degrees: str, model: str = "pixart", **method: Any) -> Case:
+    """`product("pipefusion", "cfg 2 pipe 2", M=3)`: two guided images on so many ranks."""
+    words = degrees.split()
+    parallel = Parallel(**{axis: int(n) for axis, n in zip(words[::2], words[1::2], strict=True)})
+    own = {KEYS.get(key, key): value for key, value in method.items()}
+    return Case(name, own, STEPS, guidance=4.5, images=2, model=model, parallel=parallel)
+
+
+def label(case: Case) -> str:
+    method = [f"{key}={value}" for key, value in case.method.items()]
+    return " ".join([case.name, str(case.parallel), *method, *([case.model] * (case.model != "pixart"))])
+
+
+EXACT_PRODUCTS = [
+    product(name, degrees)
+    for name, grid in {
+        "serial": ("cfg 2", "data 2 cfg 2"),
+        "sync_pipeline": (
+            "cfg 2 pipe 2",
+            "pipe 3 ulysses 2",
+            "pipe 2 ring 2 tensor 2",
+            "data 2 cfg 2 pipe 4",
+        ),
+        "tensor": ("ulysses 2 tensor 2", "cfg 2 ring 2 tensor 3"),
+        "ulysses": ("ring 3 ulysses 2", "data 2 cfg 2 ulysses 4"),
+        "ring": ("cfg 2 ring 2 ulysses 2 tensor 2", "data 2 ring 3"),
+    }.items()
+    for degrees in grid
+]
+BANDED_PRODUCTS = [
+    product(name, degrees, W=warmup)
+    for name in ("distrifusion", "pcpp", "naive_patch")
+    for degrees, warmup in (
+        ("patch 2 ulysses 2", 1),
+        ("patch 2 ring 2", 0),
+        ("patch 3 ring 2 ulysses 2", 1),
+        ("cfg 2 patch 2 tensor 2", 0),
+        ("data 2 patch 3", 1),
+        ("data 2 cfg 2 patch 2 ulysses 2", 1),
+        ("cfg 2 patch 2 ring 2", STEPS),
+    )
+]
+PIPED_PRODUCTS = [
+    product("pipefusion", "cfg 2 pipe 2", M=5),
+    product("pipefusion", "cfg 2 pipe 3", M=4, W=0),
+    product("pipefusion", "data 2 pipe 2", M=3),
+    product("pipefusion", "pipe 2 ulysses 2", M=3),
+    product("pipefusion", "pipe 2 ulysses 2", M=5),
+    product("pipefusion", "pipe 2 ulysses 2", M=4, W=0),
+    product("pipefusion", "pipe 2 ulysses 2", M=5, W=STEPS),
+    product("pipefusion", "ulysses 4", M=2),
+    product("pipefusion", "pipe 2 tensor 2", M=5, W=0),
+    product("pipefusion", "ulysses 2 tensor 3", M=5),
+    product("pipefusion", "ring 2 ulysses 2", M=2),
+    product("pipefusion", "ring 2 ulysses 2", M=2, ring="rotate"),
+    product("pipefusion", "pipe 2 ring 2", M=5),
+    product("pipefusion", "pipe 2 ring 2", M=5, ring="rotate"),
+    product("pipefusion", "pipe 2 ring 2", M=3, W=0),
+    product("pipefusion", "pipe 2 ring 2", M=3, W=0, ring="rotate"),
+    product("pipefusion", "pipe 2 ring 2", M=3, W=STEPS, ring="rotate"),
+    product("pipefusion", "ring 3", M=4, ring="rotate"),
+    product("pipefusion", "cfg 2 pipe 2 ring 3", M=3, ring="rotate"),
+    product("pipefusion", "cfg 2 pipe 2 ring 2 ulysses 2", M=2),
+    product("pipefusion", "cfg 2 pipe 2 ring 2 tensor 2", M=5, ring="rotate"),
+    product("pipefusion", "data 2 cfg 2 pipe 2 ulysses 2", M=5),
+    product("pipefusion", "pipe 2 ring 2 ulysses 2 tensor 2", M=3, ring="rotate"),
+]
+FAMILY_PRODUCTS = [
+    product(name, degrees, family, **method)
+    for family in (*FAMILIES, REFINED)
+    if family != "sd35_tiny"  # SD3 with norms that test_views.py has seen
+    for name, degrees, method in (
+        ("pipefusion", "pipe 2 ulysses 2", {"M": 3}),
+        ("pipefusion", "data 2 pipe 2 ring 2", {"M": 2, "W": 0, "ring": "rotate"}),
+        ("distrifusion", "patch 2 ulysses 3", {"W": 1}),
+        ("pcpp", "patch 3 ulysses 2", {"W": 1}),
+        ("sync_pipeline", "pipe 2 tensor 2", {}),
+        ("ring", "ring 2 ulysses 2", {}),
+    )
+]
+GUIDED_PRODUCTS = [
+    product("pipefusion", "cfg 2 pipe 2 ulysses 2", family, M=3)
+    for family in FAMILIES
+    if model_of(Case("serial", model=family)).shape.guidance == "cfg"
+]
+PRODUCTS = [*EXACT_PRODUCTS, *BANDED_PRODUCTS, *PIPED_PRODUCTS, *FAMILY_PRODUCTS, *GUIDED_PRODUCTS]
+
+
+@cache
+def alone(name: str, model: str, bands: int, method: tuple[tuple[str, Any], ...]) -> Tensor:
+    """Latents of one rank, or of one a band."""
+    parallel = Parallel(patch=bands)
+    case = Case(name, dict(method), STEPS, guidance=4.5, images=2, model=model, parallel=parallel)
+    latents = simulate(case)[0].latents
+    assert latents is not None
+    return latents
+
+
+def wanted(case: Case) -> Tensor:
+    """What the case has to compute: serial's latents, or those of its method with the same bands and nothing shared.
+
+    Units of more than one token row move the borders of an uneven M. Then the loops of `tests/reference.py` say it.
+    """
+    row, parallel, rows = METHODS[case.name], case.parallel, model_of(case).shape.token_rows
+    if row.never_stale(case.steps, case.method):
+        return alone("serial", case.model, 1, ())
+    patches = case.method.get("patches", 1)
+    if split_rows(rows, patches, parallel.lanes) == split_rows(rows, patches):
+        return alone(case.name, case.model, parallel.patch, tuple(sorted(case.method.items())))
+    warmup = case.method.get("warmup", 1)
+    assert case.model == "pixart"
+    return reference(case, patches, warmup, case.name, unit=parallel.lanes)
+
+
+def computes(case: Case, results: list[Result], want: Tensor) -> None:
+    assert relative_error(results[0].latents, want) <= TOLERANCE
+
+
+def sends_and_holds_what_is_predicted(results: list[Result]) -> None:
+    for rank, result in enumerate(results):
+        predicted = {key: result.predicted[key] for key in result.measured}
+        assert result.measured == predicted, f"rank {rank}"
+    sent, received = (
+        sum(row[key] for result in results for row in result.rows) for key in ("sent_bytes", "recv_bytes")
+    )
+    assert sent == received
+
+
+def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
+    """2 * p/R * hs/(U T) * own layers * images/data * branches/cfg elements, R only for a buffer that goes round."""
+    shape, parallel = model_of(case).shape, case.parallel
+    parts = parallel.ulysses * parallel.tensor * parallel.data * parallel.cfg
+    parts *= parallel.ring if case.method.get("ring") == "rotate" else 1
+    branches = 2 if shape.guidance == "cfg" else 1
+    layer = 2 * shape.tokens * shape.hidden * case.images * branches * shape.itemsize
+    assert layer % parts == 0
+    for result in results:
+        want = 0 if METHODS[case.name].exact else layer // parts * len(result.layers)
+        assert result.measured["kv_bytes"] == want
+
+
+@pytest.mark.parametrize("case", PRODUCTS, ids=label)
+def test_products(case: Case) -> None:
+    results = simulate(case)
+    computes(case, results, wanted(case))
+    sends_and_holds_what_is_predicted(results)
+    if case.name != "pcpp":  # which holds a part of the neighbours' alone
+        holds_its_part_of_kv(case, results)
+
+
+def test_the_products_are_many_and_large() -> None:
+    assert len(PRODUCTS) >= 60
+    assert {case.name for case in PRODUCTS} == set(METHODS)
+    assert max(case.parallel.world for case in PRODUCTS) == 16
+
+
+def test_published_treatment_of_the_prompt_depends_on_stages_and_on_no_other_degree() -> None:
+    one, shared = (
+        simulate(product("pipefusion", degrees, "sd3_tiny", M=3, text="first_patch"))
+        for degrees in ("pipe 2", "cfg 2 pipe 2 ulysses 2")
+    )
+    assert one[0].latents is not None
+    computes(product("pipefusion", "pipe 2"), shared, one[0].latents)
+    sends_and_holds_what_is_predicted(shared)
+
+
+PEAKS = [
+    product("pipefusion", "cfg 2 pipe 2", M=5),
+    product("pipefusion", "pipe 2 ulysses 2", "sd3_tiny", M=3),
+    product("pipefusion", "pipe 2 ring 2", M=3, ring="rotate"),
+    product("distrifusion", "patch 2 ulysses 2", W=1),
+    product("pcpp", "cfg 2 patch 2", W=1),
+    product("ring", "ring 2 tensor 2", "flux_tiny"),
+]
+
+
+@pytest.mark.parametrize("case", PEAKS, ids=label)
+def test_peak_is_that_of_the_program_run_alone(case: Case) -> None:
+    model, mesh = model_of(case), case.parallel.mesh()
+    with torch.inference_mode():
+        for rank, counted in enumerate(planned(case, mesh.size)):
+            assert counted.meter.peak_bytes == peak_of(case, model, mesh, rank), f"rank {rank}"
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[dict[int, Ranks]]:
+    with Ranks(4) as four, Ranks(8) as eight:
+        yield {4: four, 8: eight}
+
+
+LOCAL = [
+    product("sync_pipeline", "cfg 2 pipe 2"),
+    product("tensor", "ulysses 2 tensor 2"),
+    product("ring", "ring 2 ulysses 2"),
+    product("pipefusion", "cfg 2 pipe 2", M=5),
+    product("pipefusion", "data 2 pipe 2", M=3, W=0),
+    product("pipefusion", "pipe 2 ulysses 2", M=5),
+    product("pipefusion", "pipe 2 ring 2", "sd3_tiny", M=3, ring="rotate"),
+    product("pipefusion", "pipe 2 ring 2", "hunyuan_tiny", M=3),
+    product("distrifusion", "patch 2 ulysses 2", "flux_tiny", W=1),
+    product("pcpp", "patch 2 ring 2", "qwen_tiny", W=0),
+    product("naive_patch", "cfg 2 patch 2", "dit_tiny", W=1),
+    product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
+    product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
+    product("distrifusion", "data 2 patch 2 tensor 2", W=1),
+]
+
+
+@pytest.mark.parametrize("case", LOCAL, ids=label)
+def test_local_and_sim_agree(ranks: dict[int, Ranks], case: Case) -> None:
+    real, virtual = ranks[case.parallel.world].run(sample, case), simulate(case)
+    want = virtual[0].latents
+    assert want is not None
+    assert relative_error(real[0].latents, want) <= 1e-6  # gloo takes sums in another order
+    if case.parallel.tensor == 1:
+        assert real[0].latents.equal(want)
+    for rank, (ours, theirs) in enumerate(zip(virtual, real, strict=True)):
+        ledgers = [[tuple(row[key] for key in COUNTED) for row in side.rows] for side in (ours, theirs)]
+        assert ledgers[0] == ledgers[1], f"rank {rank}"
+        assert ours.measured == theirs.measured, f"rank {rank}"
+
+
+# Bugs that products make possible, each planted, and how it is found.
+
+
+def own_share_only(run: Run) -> AttendFor:
+    """A stale buffer outside the Ulysses exchange: of a patch's fresh K, V it gets this rank's own share."""
+    kv, lane = StaleKV(run, run.layout.band_tokens), run.fabric.axis("ulysses").index
+
+    def attend_for(job: Job) -> Attend:
+        slots, t = run.layout.slots(job, run.layout.lanes), job.tokens
+        own = slice(lane * t, (lane + 1) * t)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            if len(job.patches) > 1:
+                kv.write(layer, slots, k, v, prefix)
+            else:
+                place = [slice(slots[0].start + own.start, slots[0].start + own.stop)]
+                kv.write(layer, place, k[:, own], v[:, own], prefix)
+            return full(q, *kv.read(layer))
+
+        return attend
+
+    return attend_for
+
+
+def plant_buffer_outside_ulysses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(method_of_pipefusion, "stale", own_share_only)
+
+
+def plant_ring_over_fresh_kv_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(method_of_pipefusion, "rotating", ring)
+
+
+def plant_swapped_guidance(patch: pytest.MonkeyPatch) -> None:
+    branch = Conditioning.branch
+    patch.setattr(Conditioning, "branch", lambda cond, index: branch(cond, 1 - index))
+
+
+def plant_latent_stepped_on_one_side(patch: pytest.MonkeyPatch) -> None:
+    class Still:
+        def step(self, patch: int, step: int, prediction: Tensor, latent: Tensor) -> Tensor:
+            return latent
+
+    emit = denoise.Stage.emit
+
+    def stepped_on_one(stage: denoise.Stage, job: Job, tokens: Any) -> None:
+        if stage.layout.last and stage.run.fabric.axis("cfg").index:
+            stage.schedulers = Still()  # type: ignore[assignment]
+        emit(stage, job, tokens)
+
+    patch.setattr(denoise.Stage, "emit", stepped_on_one)
+
+
+def plant_rank_major_warmup(patch: pytest.MonkeyPatch) -> None:
+    def slots(own: Layout, job: Job, lanes: int) -> list[slice]:
+        return [slice(job.own.start * lanes, job.own.stop * lanes)]
+
+    patch.setattr(Layout, "slots", slots)
+
+
+def plant_unequal_shares(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(layout, "split_rows", lambda rows, parts, unit=1: split_rows(rows, parts))
+
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+PLANTED: list[tuple[Plant, Case, type[Exception], str]] = [
+    (
+        plant_buffer_outside_ulysses,
+        product("pipefusion", "pipe 2 ulysses 2", M=3),
+        AssertionError,
+        "<= 1e-05",
+    ),
+    (
+        plant_ring_over_fresh_kv_only,
+        product("pipefusion", "pipe 2 ring 2", M=3, ring="rotate"),
+        AssertionError,
+        "<= 1e-05",
+    ),
+    (plant_swapped_guidance, product("pipefusion", "cfg 2 pipe 2", M=3), AssertionError, "<= 1e-05"),
+    (
+        plant_latent_stepped_on_one_side,
+        product("pipefusion", "cfg 2 pipe 2", M=3),
+        AssertionError,
+        "<= 1e-05",
+    ),
+    (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3), AssertionError, "<= 1e-05"),
+    (
+        plant_unequal_shares,
+        product("pipefusion", "pipe 2 ulysses 2", M=5),
+        SimulationError,
+        "mismatched shape",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("plant", "case", "error", "found_as"), PLANTED, ids=[plant.__name__ for plant, *_ in PLANTED]
+)
+def test_planted_bugs_are_found(
+    plant: Plant, case: Case, error: type[Exception], found_as: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = wanted(case)
+    computes(case, simulate(case), want)
+    plant(monkeypatch)
+    with pytest.raises(error, match=found_as):
+        computes(case, simulate(case), want)
