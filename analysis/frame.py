@@ -74,7 +74,7 @@ def _run(path: Path) -> dict[str, Any]:
     scheduler = record.get("scheduler") or {}
     hardware = record.get("hardware") or {}
     shared = parallel(path)
-    product = len(shared) > (record.get("method") != "serial")
+    product = len(shared) > (_name(record.get("method")) != "serial")  # which has no axis of its own
     return {
         "run": path.name,
         "path": str(path),

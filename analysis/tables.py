@@ -17,18 +17,16 @@ Columns = dict[str, tuple[str, Callable[..., str]]]
 
 MIB = 2**20
 HELD = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes"]
-METHOD_COLUMNS = [
-    "method",
-    "devices",
-    "product",
-    "patches",
-    "warmup",
-    "status",
-    "reason",
-    "latency_s",
+METHOD_COLUMNS = ["method", "devices", "product", "patches", "warmup", "status", "reason", "latency_s"]
+METHOD_COLUMNS += [
     "spread_s",
+    "latency_ratio",
+    *HELD[:-1],
+    "sent_bytes_per_step",
+    "relative_error",
+    "psnr_db",
+    "path",
 ]
-METHOD_COLUMNS += ["latency_ratio", *HELD[:-1], "sent_bytes_per_step", "relative_error", "psnr_db", "path"]
 
 
 def methods(*folders: str | Path) -> pd.DataFrame:

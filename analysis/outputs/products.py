@@ -12,20 +12,19 @@ FOLDER = "records/products"
 RECORDS = tuple(
     f"{FOLDER}/**/{name}" for name in ("run.json", "config.yaml", "ranks.csv", "latents.safetensors")
 )
+DRAWN = tuple(f"{FOLDER}/method=pipefusion*/{name}" for name in ("run.json", "config.yaml", "ranks.csv"))
 SOURCE = "measured by the runs of records/products"
 
 
 def products_methods(results: Path) -> list[Path]:
-    """Every method with every second axis."""
+    """Every method with every second axis; PipeFusion's once more on their own."""
     table = products.products(results / FOLDER)
-    return tables.save(table, products.products_text(table), results / "tables", "products_methods")
-
-
-def products_pipefusion(results: Path) -> list[Path]:
-    """The same, PipeFusion only."""
-    table = products.products(results / FOLDER)
-    table = table[table.method == "pipefusion"]
-    return tables.save(table, products.products_text(table), results / "tables", "products_pipefusion")
+    short = products.products_text(table[table.method == "pipefusion"])
+    folder = results / "tables"
+    made = tables.save(table, products.products_text(table), folder, "products_methods")
+    alone = folder / "products_methods_pipefusion.md"
+    alone.write_text(tables.markdown(short))
+    return [*made, alone]
 
 
 def products_mesh(results: Path) -> list[Path]:
@@ -41,18 +40,11 @@ OUTPUTS = [
         COMMANDS,
         "Four methods on four ranks, each alone and with a second axis: the fullest rank's parameters and K, V, bytes "
         "sent per step by axis (of the busiest rank on each; the gather of the latents at the end counts too), and "
-        f"distance to serial; {SOURCE}.",
-    ),
-    Output(
-        products_pipefusion,
-        RECORDS,
-        COMMANDS,
-        "PipeFusion on four ranks, alone and with a second axis; M is the number of stages, and what is computed "
-        f"depends on nothing else: {SOURCE}.",
+        f"distance to serial; {SOURCE}. PipeFusion has as many patches as stages.",
     ),
     Output(
         products_mesh,
-        RECORDS[:3],
+        DRAWN,
         COMMANDS,
         "The ranks of a product, drawn from its record: layers, heads and tokens that each one holds and computes; "
         f"{SOURCE}.",
