@@ -74,7 +74,8 @@ def _run(path: Path) -> dict[str, Any]:
     scheduler = record.get("scheduler") or {}
     hardware = record.get("hardware") or {}
     shared = parallel(path)
-    product = len(shared) > (_name(record.get("method")) != "serial")  # which has no axis of its own
+    own_axis_only = _name(record.get("method")) != "serial" and [*shared.values()] == [record.get("devices")]
+    product = bool(shared) and not own_axis_only
     return {
         "run": path.name,
         "path": str(path),

@@ -92,14 +92,15 @@ def test_a_product_is_more_than_the_axis_of_the_method(tmp_path: Path) -> None:
         ("b", "pipefusion", Parallel(cfg=2, pipe=2)),
         ("c", "serial", Parallel(cfg=2)),
         ("d", "serial", Parallel()),
+        ("e", "pipefusion", Parallel(pipe=2)),  # skipped: its four devices do not fit
     ]:
         write_config(write_run(tmp_path / folder, method), given)
-    write_run(tmp_path / "e", "pipefusion")  # of before there were degrees
+    write_run(tmp_path / "f", "pipefusion")  # of before there were degrees
     runs = frame.runs(tmp_path)
-    assert runs["product"].fillna("").tolist() == ["", "cfg 2 x pipe 2", "cfg 2", "", ""]
-    assert runs.degrees.fillna("").tolist() == ["pipe 4", "cfg 2 x pipe 2", "cfg 2", "", ""]
+    assert runs["product"].fillna("").tolist() == ["", "cfg 2 x pipe 2", "cfg 2", "", "pipe 2", ""]
+    assert runs.degrees.fillna("").tolist() == ["pipe 4", "cfg 2 x pipe 2", "cfg 2", "", "pipe 2", ""]
     text = tables.methods_text(tables.methods(tmp_path))
-    assert sorted(text.ranks) == ["4", "4", "4", "cfg 2", "cfg 2 x pipe 2"]
+    assert sorted(text.ranks) == ["4", "4", "4", "cfg 2", "cfg 2 x pipe 2", "pipe 2"]
 
 
 def write_config(run: Path, given: Parallel) -> None:
