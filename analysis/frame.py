@@ -114,7 +114,7 @@ def _run(path: Path) -> dict[str, Any]:
 def parallel(run_dir: str | Path) -> dict[str, int]:
     """The degrees above 1 of a run, outermost axis first; none where its configuration has not recorded any."""
     path = Path(run_dir) / "config.yaml"
-    degrees = OmegaConf.load(path).get("parallel") if path.exists() else None
+    degrees = OmegaConf.select(OmegaConf.load(path), "parallel") if path.exists() else None
     return {str(axis): degree for axis, degree in (degrees or {}).items() if degree > 1}
 
 

@@ -35,7 +35,7 @@ class Part:
 def place(degrees: Mapping[str, int], rank: int) -> dict[str, int]:
     """The index of a rank on each axis: the last axis varies fastest."""
     found: dict[str, int] = {}
-    for axis in reversed(degrees):
+    for axis in reversed([*degrees]):
         rank, found[axis] = divmod(rank, degrees[axis])
     return {axis: found[axis] for axis in degrees}
 
@@ -101,6 +101,7 @@ def mesh(folder: str | Path, method: str, *products: str) -> Figure | None:
         axes.set_axis_off()
         for at, product in enumerate(products):
             run = runs.loc[product]
+            assert isinstance(run, pd.Series)
             cards(axes, at * high, run, held[held.path == run.path], COLOUR.get(method, GREY))
         words = "filled is what the rank has. K, V are of all tokens; a gap among tokens is the border of two patches"
         words = f"{label(method)}: {words}."
@@ -118,7 +119,7 @@ def cards(axes: mpl.axes.Axes, top: float, run: pd.Series, ranks: pd.DataFrame, 
         f"{axis}: {', '.join('–'.join(map(str, group)) for group in groups(degrees, axis))}"
         for axis in degrees
     ]
-    axes.text(0.08, top + 0.2, run.name, fontsize=10.5, weight="bold", color=colour, va="center")
+    axes.text(0.08, top + 0.2, str(run.name), fontsize=10.5, weight="bold", color=colour, va="center")
     axes.text(
         LEFT, top + 0.2, f"ranks that communicate  {';  '.join(said)}", fontsize=7.5, color=GREY, va="center"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -49,7 +51,9 @@ def products_text(table: pd.DataFrame) -> pd.DataFrame:
     """The table of products as words to read, units in the headings."""
     said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
     return tables.as_text(
-        table.assign(status=said, sent=[sent(row) for row in table.to_dict("records")]),
+        table.assign(
+            status=said, sent=pd.Series(map(sent, table.to_dict("records")), table.index, dtype=object)
+        ),
         {
             "method": ("method", label),
             "degrees": ("degrees", str),
@@ -62,7 +66,7 @@ def products_text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def sent(row: dict[str, float]) -> str | None:
+def sent(row: Mapping[Any, Any]) -> str | None:
     """`cfg 0.02, pipe 0.38`: bytes by axis, outermost first; None of a run that has no bytes."""
     if row["status"] != "ok":
         return None
