@@ -6,11 +6,12 @@ summed over ranks here. A run that failed or was skipped is a row with its reaso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from analysis.record import load_run
 
@@ -25,7 +26,10 @@ def run_dirs(*folders: str | Path) -> Iterator[Path]:
 
 
 def runs(*folders: str | Path) -> pd.DataFrame:
-    """One row a run. ``latency_s`` is the median of the timed repeats, ``repeats_s``, in seconds."""
+    """One row per run. ``latency_s`` is the median of the timed repeats, ``repeats_s``, in seconds.
+
+    ``degrees`` are those of all axes in words, ``product`` the same where others are shared than the method's own.
+    """
     return pd.DataFrame([_run(path) for path in run_dirs(*folders)])
 
 
@@ -57,7 +61,7 @@ def _stacked(
         if (path / file).exists():
             rows = read(path / file)
             record = _run(path)
-            for place, column in enumerate(["path", "run", "method", "devices"]):
+            for place, column in enumerate(["path", "run", "method", "devices", "degrees", "product"]):
                 rows.insert(place, column, record[column])
             frames.append(rows)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -69,6 +73,9 @@ def _run(path: Path) -> dict[str, Any]:
     own = record.get("method_config") or {}
     scheduler = record.get("scheduler") or {}
     hardware = record.get("hardware") or {}
+    shared = parallel(path)
+    own_axis_only = _name(record.get("method")) != "serial" and [*shared.values()] == [record.get("devices")]
+    product = bool(shared) and not own_axis_only
     return {
         "run": path.name,
         "path": str(path),
@@ -78,6 +85,8 @@ def _run(path: Path) -> dict[str, Any]:
         "model": _name(record.get("model")),
         "method": _name(record.get("method")),
         "devices": record.get("devices"),
+        "degrees": in_words(shared) if shared else None,
+        "product": in_words(shared) if product else None,
         "patches": own.get("patches"),
         "warmup": own.get("warmup"),
         "split": own.get("split"),
@@ -100,6 +109,18 @@ def _run(path: Path) -> dict[str, Any]:
         "git_commit": record.get("git_commit"),
         "created": record.get("created"),
     }
+
+
+def parallel(run_dir: str | Path) -> dict[str, int]:
+    """The degrees above 1 of a run, outermost axis first; none where its configuration has not recorded any."""
+    path = Path(run_dir) / "config.yaml"
+    degrees = OmegaConf.select(OmegaConf.load(path), "parallel") if path.exists() else None
+    return {str(axis): degree for axis, degree in (degrees or {}).items() if degree > 1}
+
+
+def in_words(shared: Mapping[str, int]) -> str:
+    """`cfg 2 x pipe 4`, as `Parallel` in `pipefusion/core/parallel.py` says it of itself."""
+    return " x ".join(f"{axis} {degree}" for axis, degree in shared.items())
 
 
 def _name(part: Any) -> Any:

@@ -17,8 +17,16 @@ Columns = dict[str, tuple[str, Callable[..., str]]]
 
 MIB = 2**20
 HELD = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes"]
-METHOD_COLUMNS = ["method", "devices", "patches", "warmup", "status", "reason", "latency_s", "spread_s"]
-METHOD_COLUMNS += ["latency_ratio", *HELD[:-1], "sent_bytes_per_step", "relative_error", "psnr_db", "path"]
+METHOD_COLUMNS = ["method", "devices", "product", "patches", "warmup", "status", "reason", "latency_s"]
+METHOD_COLUMNS += [
+    "spread_s",
+    "latency_ratio",
+    *HELD[:-1],
+    "sent_bytes_per_step",
+    "relative_error",
+    "psnr_db",
+    "path",
+]
 
 
 def methods(*folders: str | Path) -> pd.DataFrame:
@@ -59,24 +67,25 @@ def fullest(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return table
     most = ["layer_count", "param_bytes", "model_share", "block_share", "kv_bytes", "sent_bytes", "wait_s"]
-    return table.groupby(["path", "method", "devices"], sort=False, as_index=False)[most].max()
+    own = ["path", "method", "devices", "product"]
+    return table.groupby(own, sort=False, as_index=False, dropna=False)[most].max()
 
 
 def methods_text(table: pd.DataFrame) -> pd.DataFrame:
     """The methods table as words to read, units in the headings."""
     said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
     return as_text(
-        table.assign(status=said),
+        table.assign(status=said, ranks=ranks_of(table)),
         {
             "method": ("method", label),
-            "devices": ("ranks", str),
+            "ranks": ("ranks", str),
             "latency_s": ("latency s", _digits(2)),
             "latency_ratio": ("/ serial", _digits(2)),
             "param_bytes": ("params MiB", mib),
             "kv_bytes": ("KV MiB", mib),
             "peak_bytes": ("peak MiB", mib),
             "sent_bytes_per_step": ("sent MiB/step", mib),
-            "relative_error": ("latents vs serial", _small),
+            "relative_error": ("latents vs serial", small),
             "psnr_db": ("mean PSNR dB", _digits(1)),
             "status": ("status", str),
         },
@@ -93,10 +102,15 @@ def fullest_text(table: pd.DataFrame) -> pd.DataFrame:
     """The table of fullest ranks as words to read, units in the headings."""
     columns: Columns = {
         "method": ("method", label),
-        "devices": ("ranks", str),
+        "ranks": ("ranks", str),
         "layer_count": ("layers", str),
     }
-    return as_text(table, columns | AMOUNTS)
+    return as_text(table.assign(ranks=ranks_of(table)), columns | AMOUNTS)
+
+
+def ranks_of(table: pd.DataFrame) -> pd.Series:
+    """How many ranks share a run; of a product the degrees, `cfg 2 x pipe 2`."""
+    return table["product"].where(table["product"].notna(), table.devices.astype(str))
 
 
 def bench(path: str | Path) -> pd.DataFrame:
@@ -182,7 +196,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _small(value: float) -> str:
+def small(value: float) -> str:
+    """A distance: two digits."""
     return "0" if value == 0 else f"{value:.1e}"
 
 

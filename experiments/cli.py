@@ -233,16 +233,19 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
     if os.environ.get("RANK", "0") == "0":
         if not again:
             sinks.log(cfg, out, lambda: sinks.run_told(cfg, out, record))
-        report(record, out, again)
+        report(record, cfg, out, again)
     if record["status"] == "interrupted":
         raise KeyboardInterrupt
     return str(record["status"])
 
 
-def report(record: dict[str, Any], out: Path, again: bool) -> None:
+def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> None:
     """One line a run: on stdout what it took, on stderr why it did not end well."""
+    from experiments.methods import METHODS
+
     status = record["status"]
-    name = f"{record['method']} N={record['devices']}"
+    beside = set(cfg.parallel.axes) - {METHODS[cfg.method.name].axis}
+    name = f"{cfg.method.name} N={cfg.devices}{f' ({cfg.parallel})' if beside else ''}"
     if status == "ok":
         latency = record["latency_s"]
         how = {"local": f"spread {latency['spread']:.3f} s", "sim": "virtual time", "plan": "predicted"}

@@ -18,6 +18,7 @@ from experiments.agent import GRACE_S, Entry, RunFailed, lost_peer, prepare, sta
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, provenance
 from experiments.progress import live
+from pipefusion.core.parallel import Parallel, degrees
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -29,13 +30,18 @@ DEFAULT_GUIDANCE = 4.5
 
 
 def resolved(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration with what the model and the method decide filled in: size, guidance scale, all degrees."""
-    from experiments.methods import parallel_of
+    """The configuration with what the model and the method decide filled in: size, guidance scale, all degrees.
+
+    Degrees that `devices` cannot hold stay as they were given: `check_method` says why, and a sweep records it.
+    """
+    from experiments.methods import METHODS
 
     shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
     scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
     model_cfg = replace(cfg.model, resolution=model.resolution)
-    return replace(cfg, guidance_scale=scale, model=model_cfg, parallel=parallel_of(cfg))
+    found = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices)
+    parallel = found if isinstance(found, Parallel) else cfg.parallel
+    return replace(cfg, guidance_scale=scale, model=model_cfg, parallel=parallel)
 
 
 def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[str, Any]:

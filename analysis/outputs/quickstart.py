@@ -12,7 +12,8 @@ RUNS = "records/quickstart/**/run.json"
 RANKS = "records/quickstart/**/ranks.csv"
 LATENTS = "records/quickstart/**/latents.safetensors"
 PICTURES = "records/quickstart/**/images/*.png"
-SWEEP = (RUNS, RANKS, LATENTS, PICTURES)
+CONFIGS = "records/quickstart/**/config.yaml"
+SWEEP = (RUNS, CONFIGS, RANKS, LATENTS, PICTURES)
 SOURCE = "measured by the runs of records/quickstart"
 
 

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
-from analysis import frame
+from analysis import frame, tables
 from analysis.keep import keep
+from pipefusion.core.parallel import Parallel
 from tests.analysis.synthetic import write_run, write_sweep
 
 
@@ -74,3 +77,31 @@ def test_analysis_needs_neither_torch_nor_experiments() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_degrees_are_worded_as_the_core_words_them(tmp_path: Path) -> None:
+    """Analysis cannot import the core, so that the same words stand twice."""
+    for given in (Parallel(cfg=2, pipe=4), Parallel(ring=2, ulysses=3), Parallel(tensor=8)):
+        write_config(tmp_path, given)
+        assert frame.in_words(frame.parallel(tmp_path)) == str(given)
+
+
+def test_a_product_is_more_than_the_axis_of_the_method(tmp_path: Path) -> None:
+    for folder, method, given in [
+        ("a", "pipefusion", Parallel(pipe=4)),
+        ("b", "pipefusion", Parallel(cfg=2, pipe=2)),
+        ("c", "serial", Parallel(cfg=2)),
+        ("d", "serial", Parallel()),
+        ("e", "pipefusion", Parallel(pipe=2)),  # skipped: its four devices do not fit
+    ]:
+        write_config(write_run(tmp_path / folder, method), given)
+    write_run(tmp_path / "f", "pipefusion")  # of before there were degrees
+    runs = frame.runs(tmp_path)
+    assert runs["product"].fillna("").tolist() == ["", "cfg 2 x pipe 2", "cfg 2", "", "pipe 2", ""]
+    assert runs.degrees.fillna("").tolist() == ["pipe 4", "cfg 2 x pipe 2", "cfg 2", "", "pipe 2", ""]
+    text = tables.methods_text(tables.methods(tmp_path))
+    assert sorted(text.ranks) == ["4", "4", "4", "cfg 2", "cfg 2 x pipe 2", "pipe 2"]
+
+
+def write_config(run: Path, given: Parallel) -> None:
+    OmegaConf.save({"parallel": asdict(given)}, run / "config.yaml")

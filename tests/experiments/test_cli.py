@@ -43,6 +43,19 @@ def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     }  # fmt: skip
 
 
+def test_sweep_records_degrees_that_devices_cannot_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They make no mesh, so that the configuration is recorded as it was given."""
+    assert command(monkeypatch, "-m", *QUICK, "devices=3", "method=pipefusion", "parallel.cfg=2") == 0
+    reason = "devices=3 cannot hold cfg 2; allowed: multiples of 2"
+    assert f"skipped: pipefusion N=3 (cfg 2): {reason}" in capsys.readouterr().out
+    (path,) = (tmp_path / "results/runs/sweep").glob("*/run.json")
+    record = read_json(path)
+    assert record and (record["status"], record["reason"]) == ("skipped", reason)
+    assert yaml.safe_load((path.parent / "config.yaml").read_text())["parallel"]["cfg"] == 2
+
+
 def test_sweep_records_what_a_method_cannot_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
