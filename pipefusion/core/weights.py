@@ -38,6 +38,12 @@ def weight_files(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(opened.keys(), file)
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """What the first tensor of a folder is stored in. Raises FileNotFoundError, and KeyError for another dtype."""
+    name, file = next(iter(weight_files(folder).items()))
+    return DTYPES[Window().describe(file, name)[1]]
+
+
 class Window:
     """Tensors of safetensors files as they lie there, of which at most WINDOW_BYTES (or one request) are in memory.
 

@@ -54,7 +54,12 @@ def unmasked(embeds: Tensor) -> dict[str, Tensor]:
 
 def classes(pipe: Any, prompts: Sequence[str]) -> Tensor:
     """The classes [B] that DiT's prompts name, or number. Raises ValueError."""
-    return torch.tensor([int(each) if each.isdecimal() else pipe.get_label_ids(each)[0] for each in prompts])
+    numbers = {str(label): label for label in range(CLASSES)}
+    for prompt in prompts:
+        if prompt not in numbers and prompt not in pipe.labels:
+            names = f", or one of {len(pipe.labels)} names" if pipe.labels else ""
+            raise ValueError(f"prompt {prompt!r} is no class; allowed: 0..{CLASSES - 1}{names}")
+    return torch.tensor([numbers[each] if each in numbers else pipe.labels[each] for each in prompts])
 
 
 Encode = Callable[[Any, str, torch.device], dict[str, Tensor]]
@@ -91,11 +96,9 @@ def encode(
 
     Raises ValueError for an unknown pipeline or class name.
     """
-    name = type(pipe).__name__
+    name = known(pipe)
     if name == "DiTPipeline":
         return labelled(classes(pipe, prompts), negative is not None)
-    if name not in PIPELINES:
-        raise ValueError(f"{name} is not supported; supported: {', '.join([*PIPELINES, 'DiTPipeline'])}")
     _, encode_one = PIPELINES[name]
     texts = [*prompts] if negative is None else [*prompts, negative]
     rows = {
@@ -106,6 +109,14 @@ def encode(
     if negative is not None:
         found |= {f"negative_{key}": torch.cat([row] * len(prompts)) for key, row in rows[negative].items()}
     return found
+
+
+def known(pipe: Any) -> str:
+    """The name of the pipeline's class. Raises ValueError for one that is not known here."""
+    name = type(pipe).__name__
+    if name != "DiTPipeline" and name not in PIPELINES:
+        raise ValueError(f"{name} is not supported; allowed: {', '.join([*PIPELINES, 'DiTPipeline'])}")
+    return name
 
 
 def labelled(labels: Tensor, guided: bool) -> dict[str, Tensor]:
