@@ -22,7 +22,7 @@ def generate(
     *,
     prompt: str | Sequence[str],
     generator: torch.Generator,
-    negative_prompt: str = "",
+    negative_prompt: str | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     height: int | None = None,
@@ -38,7 +38,7 @@ def generate(
         denoiser: what `parallelize` made of its transformer.
         prompt: one, or B; for DiT names of classes, or numbers.
         generator: draws the noise; seeded alike on all ranks, since each draws for itself.
-        negative_prompt: of classifier-free guidance.
+        negative_prompt: of classifier-free guidance; None is the empty one.
         num_inference_steps, guidance_scale: None is the pipeline's default.
         height, width: in pixels; None is what the denoiser was built for.
 
@@ -46,18 +46,20 @@ def generate(
         B PIL images on rank 0, None on the others.
 
     Raises:
-        ValueError: a pipeline of another family, or a scheduler that draws noise.
+        ValueError: a pipeline of another family, a scheduler that draws noise, a negative prompt without guidance.
 
     Example:
         >>> images = generate(pipe, denoiser, prompt="a lighthouse", generator=torch.Generator().manual_seed(0))
     """
-    prompts.known(pipe)
+    name = prompts.known(pipe)
     defaults = inspect.signature(type(pipe).__call__).parameters
     steps = defaults["num_inference_steps"].default if num_inference_steps is None else num_inference_steps
     scale = defaults["guidance_scale"].default if guidance_scale is None else guidance_scale
     texts = [prompt] if isinstance(prompt, str) else [*prompt]
     branches = denoiser.dit.shape.guidance == "cfg" or pipe.config.get("is_distilled") is False
-    against = negative_prompt if branches and scale > 1 else None
+    if negative_prompt is not None and not (branches and "negative_prompt" in defaults):
+        raise ValueError(f"{name} has no negative prompt here; allowed: None")
+    against = (negative_prompt or "") if branches and scale > 1 else None
     found = prompts.encode(pipe, texts, against, pipe.device)
     size = latent_size(denoiser, height, width)
     noise = draw(denoiser, len(texts), size, generator)

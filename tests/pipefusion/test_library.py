@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from pipefusion import Parallel, generate, init, parallelize
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
+from pipefusion.core.silent import SilentFabric
 from tests.experiments.tiny_pipelines import save_tiny, stock
 from tests.experiments.tiny_transformers import WIDTH
 
@@ -149,6 +153,36 @@ def test_a_folder_is_the_same_model(fabric: LocalFabric, pipe_of: Any, tmp_path:
     assert prediction is not None and prediction.param_bytes == held
 
 
+def test_a_hub_id_in_the_local_cache(
+    fabric: LocalFabric, pipe_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--someone--sd3"
+    pipe_of("sd3_shifted").transformer.save_pretrained(repository / "snapshots" / ("0" * 40) / "transformer")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    denoiser = parallelize("someone/sd3", fabric, height=SIDE, width=SIDE)
+    assert denoiser.layers == range(2)
+    for name in ("someone/else", "nowhere"):
+        with pytest.raises(OSError):
+            parallelize(name, fabric, height=SIDE, width=SIDE)
+
+
+@pytest.mark.parametrize(("rank", "layers"), [(0, range(1)), (1, range(1, 2))])
+def test_what_is_not_this_ranks_can_be_freed(rank: int, layers: range, pipe_of: Any) -> None:
+    model = type(pipe_of("sd3_shifted").transformer).from_config(pipe_of("sd3_shifted").transformer.config)
+    own, other = (
+        StorageWeakRef(model.transformer_blocks[layer].attn.to_q.weight.untyped_storage())
+        for layer in (rank, 1 - rank)
+    )
+    stage: Any = SilentFabric(Parallel(pipe=2).mesh(), rank, torch.device("cpu"))
+    denoiser = parallelize(model, stage, height=SIDE, width=SIDE)
+    del model
+    gc.collect()
+    assert denoiser.layers == layers and other.expired() and not own.expired()
+
+
 def test_an_attention_of_ones_own(fabric: LocalFabric, pipe_of: Any) -> None:
     """PipeFusion's own, given as a function, computes what it computes by its name."""
     model = pipe_of("sd3_shifted").transformer
@@ -201,6 +235,8 @@ def test_what_cannot_be_called(fabric: LocalFabric, pipe_of: Any) -> None:
             denoiser(*arguments)
     with pytest.raises(ValueError, match=r"prompt 'cat' is no class; allowed: 0..999, or one of 1001 names"):
         generate(pipe_of("dit"), denoiser, prompt="cat", generator=seeded())
+    with pytest.raises(ValueError, match="DiTPipeline has no negative prompt here"):
+        generate(pipe_of("dit"), denoiser, prompt="dog", negative_prompt="cat", generator=seeded())
     with pytest.raises(ValueError, match="QwenImagePipeline is not supported; allowed: PixArtAlphaPipeline"):
         generate(pipe_of("qwen"), denoiser, prompt="red apple", generator=seeded())
     with pytest.raises(ValueError, match="UNet2DModel has no view; there are PixArt"):
