@@ -18,8 +18,9 @@ from pipefusion.core.weights import held, reader, stored_dtype
 from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
 from pipefusion.pipelines.pictures import latent_factor
 
+FACTOR = 8
 FACTORS = {"Flux2Transformer2DModel": 16}
-"""Pixels per latent row where there is no VAE to ask; of all others 8."""
+"""Pixels per latent row where there is no VAE to ask; of all others FACTOR."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,27 @@ class Transformer:
 def open_transformer(source: nn.Module | str | Path, dtype: torch.dtype | None) -> Transformer:
     """A transformer in memory, in a folder, or of a hub id. No tensor is read yet. Raises ValueError and OSError."""
     if isinstance(source, nn.Module):
-        config: dict[str, Any] = dict(source.config)  # type: ignore[arg-type]
-        name, stored, factor = known(type(source).__name__), source.dtype, None
-        state = source.state_dict()
-        tables = {key: tensor for key, tensor in state.items() if key in VIEWS[name].View.tables}
-        tensors, again = held(state), held(tables)
-    else:
-        folder = find_folder(source)
-        config = json.loads((folder / "config.json").read_text())
-        name, stored = known(architecture_of(config)), stored_dtype(folder)
-        vae = folder.parent / "vae" / "config.json"
-        factor = latent_factor(json.loads(vae.read_text())) if vae.exists() else None
-        tensors = again = reader(folder)
+        return of_module(source, dtype)
+    return of_folder(find_folder(source), dtype)
+
+
+def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
+    """A transformer that the caller holds."""
+    name, state = known(type(model).__name__), model.state_dict()
+    tables = {key: tensor for key, tensor in state.items() if key in VIEWS[name].View.tables}
+    config = whole_config(type(model), model.config)
+    return Transformer(
+        name, config, held(state), held(tables), dtype or model.dtype, FACTORS.get(name, FACTOR)
+    )
+
+
+def of_folder(folder: Path, dtype: torch.dtype | None) -> Transformer:
+    """A transformer in a folder; the VAE beside it says how many pixels a latent row is."""
+    config, vae = json.loads((folder / "config.json").read_text()), folder.parent / "vae" / "config.json"
+    name, tensors = known(architecture_of(config)), reader(folder)
+    factor = latent_factor(json.loads(vae.read_text())) if vae.exists() else FACTORS.get(name, FACTOR)
     whole = whole_config(getattr(diffusers, name), config)
-    return Transformer(name, whole, tensors, again, dtype or stored, factor or FACTORS.get(name, 8))
+    return Transformer(name, whole, tensors, tensors, dtype or stored_dtype(folder), factor)
 
 
 def known(name: str) -> str:

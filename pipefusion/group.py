@@ -52,10 +52,9 @@ def device_of(device: torch.device | str | None) -> torch.device:
     """The device given, or this rank's own."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
-    if place.type == "cuda" and place.index is None:
+    if str(device) == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return place
+    return torch.device(device)
 
 
 def join(device: torch.device, timeout: timedelta | None) -> None:

@@ -21,11 +21,13 @@ from PIL import Image
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from experiments.methods import METHODS
 from pipefusion import Parallel, generate, init, parallelize
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.silent import SilentFabric
+from pipefusion.methods import find
 from tests.experiments.tiny_pipelines import save_tiny, stock
 from tests.experiments.tiny_transformers import WIDTH
 
@@ -79,6 +81,10 @@ for name in ("pipefusion", "serial", "distrifusion", "ulysses"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
+
+
+def test_methods_are_found_by_the_names_of_the_table() -> None:
+    assert all(find(name).Config is method.Config for name, method in METHODS.items())
 
 
 @pytest.mark.parametrize("family", ["pixart_sigma", "sd3_shifted", "flux", "flux2_klein", "hunyuan", "dit"])
