@@ -42,15 +42,19 @@ class Transformer:
         """Latent rows per token row."""
         return patch_of(self.class_name, self.config)
 
-    def view(self, height: int, width: int, text_tokens: int | None) -> DiT:
-        """The model on `meta` for latents of this size. Raises ValueError for a size that it cannot have."""
+    def shape(self, height: int, width: int, text_tokens: int | None) -> DiTShape:
+        """Sizes for latents of this size. Raises ValueError for a size that the model cannot have."""
         rows, cols = height // self.patch, width // self.patch
         if rows * self.patch != height or cols * self.patch != width or not rows or not cols:
             raise ValueError(f"latents of {height} x {width}; allowed: multiples of {self.patch}")
         tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
-        module, facts = VIEWS[self.class_name], {"text_tokens": tokens}
-        shape: DiTShape = module.shape(self.config, rows, cols, facts, self.dtype.itemsize)
-        made: DiT = module.View(dict(self.config), shape, self.dtype, self.pixels_per_latent)
+        facts = {"text_tokens": tokens}
+        found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
+        return found
+
+    def view(self, shape: DiTShape) -> DiT:
+        """The model on `meta`."""
+        made: DiT = VIEWS[self.class_name].View(dict(self.config), shape, self.dtype, self.pixels_per_latent)
         return made
 
     def holding(self, dit: DiT) -> Transformer:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.checkpoint import Transformer, open_transformer
+from pipefusion.core.closed_forms import stages
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.parallel import Parallel
@@ -63,13 +64,17 @@ def parallelize(
     Example:
         >>> denoiser = parallelize(pipe.transformer, fabric, height=1024, width=1024, warmup=1)
     """
-    given = {"patches": patches, "warmup": warmup, "split": split}
-    chosen = choose(method, {key: value for key, value in given.items() if value is not None} | settings)
     opened = open_transformer(transformer, dtype)
     factor = opened.pixels_per_latent
     if height % factor or width % factor:
         raise ValueError(f"{height} x {width} pixels; allowed: multiples of {factor * opened.patch}")
-    return Denoiser(opened, fabric, chosen, (height // factor, width // factor), text_tokens)
+    size = height // factor, width // factor
+    if split == "cost":  # which depends on the size, and other sizes have the same layers
+        shape = opened.shape(*size, text_tokens)
+        split = [len(layers) for layers in stages(shape, fabric.axis("pipe").size, split)]
+    given = {"patches": patches, "warmup": warmup, "split": split}
+    chosen = choose(method, {key: value for key, value in given.items() if value is not None} | settings)
+    return Denoiser(opened, fabric, chosen, size, text_tokens)
 
 
 class Denoiser:
@@ -142,11 +147,9 @@ class Denoiser:
 
     def _build(self, height: int, width: int, text_tokens: int | None) -> tuple[DiT, Sampler]:
         """View and sampler for latents of a size. All sizes share the parameters of the first."""
-        dit = self._transformer.view(height, width, text_tokens)
+        dit = self._transformer.view(self._transformer.shape(height, width, text_tokens))
         require(self._method.check(dit.shape, self.parallel, self._method.warmup))
         sampler = self._method.build(dit, self.fabric)
-        if self._built and dit.layers != self.layers:
-            raise ValueError(f"this size has layers {dit.layers} here; allowed: split as a list of layers")
         dit.load(self._transformer.tensors, self.fabric.device)
         if not self._built:
             self._transformer = self._transformer.holding(dit)

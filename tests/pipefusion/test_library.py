@@ -286,3 +286,21 @@ def test_the_script_in_the_readme(tmp_path: Path) -> None:
     ).images[0]  # fmt: skip
     for name in ("stale", "exact"):
         assert difference(Image.open(tmp_path / f"{name}.png"), expected) <= 1.01 / 255
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_layers_stay_where_they_are_at_another_size(rank: int, pipe_of: Any) -> None:
+    """Though `cost` would split another size otherwise: attention outweighs the wide ends of this model there."""
+    tiny = pipe_of("pixart_sigma").transformer
+    wide = {"num_layers": 6, "in_channels": 512, "out_channels": 1024}
+    model = type(tiny).from_config({**tiny.config, **wide})
+    silent: Any = SilentFabric(Parallel(pipe=2).mesh(), rank, torch.device("cpu"))
+    small, large = (
+        parallelize(model, silent, height=side, width=side, split="cost", patches=2) for side in (64, 512)
+    )
+    assert small.layers != large.layers
+    prompt = {"prompt_embeds": torch.randn(1, 3, WIDTH), "prompt_mask": torch.ones(1, 3)}
+    scheduler = diffusers.DDIMScheduler()
+    scheduler.set_timesteps(2)
+    small(torch.randn(1, 512, 64, 64), Conditioning(prompt), scheduler)
+    assert [dit.layers for dit, _ in small._built.values()] == [small.layers] * 2
