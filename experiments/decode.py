@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from experiments.difference import require_finite
+from experiments.difference import NotFinite
 from pipefusion.pipelines import pictures
-from pipefusion.pipelines.pictures import PATCHED, VIDEO, decode_one
+from pipefusion.pipelines.pictures import PATCHED, VIDEO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,6 @@ def latent_factor(folder: Path) -> int:
     return pictures.latent_factor(json.loads((folder / "vae" / "config.json").read_text()))
 
 
-@torch.no_grad()
 def decode(
     folder: Path, latents: Tensor, tiled: bool, device: torch.device, dtype: torch.dtype
 ) -> list[Image]:
@@ -38,15 +37,12 @@ def decode(
     does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors, and NotFinite
     for what no picture could show.
     """
-    from diffusers.image_processor import VaeImageProcessor
-
     vae = load_vae(folder, dtype).to(device)
     (vae.enable_tiling if tiled else vae.disable_tiling)()
-    postprocess = VaeImageProcessor().postprocess
-    return [
-        postprocess(require_finite(decode_one(vae, latent.to(device)), "a picture"), output_type="pil")[0]
-        for latent in latents.split(1)
-    ]
+    try:
+        return pictures.decode(vae, latents)
+    except FloatingPointError as error:
+        raise NotFinite(str(error)) from None
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipefusion.core.dit import Conditioning
 from pipefusion.denoiser import Denoiser
 from pipefusion.pipelines import prompts
-from pipefusion.pipelines.pictures import decode_one
+from pipefusion.pipelines.pictures import decode
 from pipefusion.pipelines.timesteps import timestep_arguments
 
 
@@ -47,6 +47,7 @@ def generate(
 
     Raises:
         ValueError: a pipeline of another family, a scheduler that draws noise, a negative prompt without guidance.
+        FloatingPointError: latents or pixels that are not finite.
 
     Example:
         >>> images = generate(pipe, denoiser, prompt="a lighthouse", generator=torch.Generator().manual_seed(0))
@@ -64,7 +65,7 @@ def generate(
     size = latent_size(denoiser, height, width)
     noise = draw(denoiser, len(texts), size, generator)
     latents = denoiser(noise, conditioning(found, scale), timed(pipe, denoiser, size, steps))
-    return None if latents is None else pictures(pipe, latents)
+    return None if latents is None else decode(pipe.vae, latents)
 
 
 def conditioning(found: dict[str, Tensor], scale: float) -> Conditioning:
@@ -99,16 +100,3 @@ def timed(pipe: Any, denoiser: Denoiser, size: tuple[int, int], steps: int) -> A
     scheduler = kind.from_config(pipe.scheduler.config)
     scheduler.set_timesteps(**timestep_arguments(denoiser.class_name, config, tokens, steps))
     return scheduler
-
-
-@torch.no_grad()
-def pictures(pipe: Any, latents: Tensor) -> list[Any]:
-    """B PIL images of latents [B, C, H, W], one after the other, so that memory does not grow with B."""
-    from diffusers.image_processor import VaeImageProcessor
-
-    postprocess = VaeImageProcessor().postprocess
-    place = pipe.vae.device
-    return [
-        postprocess(decode_one(pipe.vae, latent.to(place)), output_type="pil")[0]
-        for latent in latents.split(1)
-    ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PATCHED = "AutoencoderKLFlux2"
 """FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
@@ -21,6 +24,24 @@ def latent_factor(config: Mapping[str, Any]) -> int:
         return 2 ** len(config["temperal_downsample"])
     patch = config.get("patch_size", (2, 2))[0] if config["_class_name"] == PATCHED else 1
     return patch * 2 ** (len(config["block_out_channels"]) - 1)
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor) -> list[Image]:
+    """Latents [B, C, H, W] as B pictures, one after the other, so that memory does not grow with B.
+
+    Raises FloatingPointError for what no picture could show.
+    """
+    from diffusers.image_processor import VaeImageProcessor
+
+    postprocess = VaeImageProcessor().postprocess
+    found = []
+    for latent in latents.to(vae.device).split(1):
+        pixels = decode_one(vae, latent)
+        if not bool(pixels.isfinite().all()):
+            raise FloatingPointError("a picture has NaN or infinite values")
+        found += postprocess(pixels, output_type="pil")
+    return found
 
 
 def decode_one(vae: Any, latent: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from experiments.models import choose_scheduler, open_model, scheduler_of, timesteps_of
 from experiments.params import model_config
 from experiments.schedulers import converted, whole
-from pipefusion.core.dit import Problem
+from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import make_scheduler
 
 DPM, DDIM, FLOW = "DPMSolverMultistepScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"
