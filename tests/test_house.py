@@ -62,7 +62,7 @@ def test_the_library_imports_what_it_depends_on() -> None:
         "__future__",
         "huggingface_hub",
         "numpy",
-    }  # the latter two are diffusers' own
+    }  # the latter three are diffusers' own
     for package in ("pipefusion", "baselines"):
         for path in (ROOT / package).rglob("*.py"):
             names = {name.partition(".")[0] for name in imports(path)}
