@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import diffusers
@@ -17,32 +15,14 @@ from torch import Tensor
 from experiments.config import ModelConfig
 from experiments.schedulers import converted, is_flow, whole
 from experiments.stepping import stepping_problem
-from experiments.weights import architecture_of, resolve_weights
-from pipefusion.core.dit import DiT, Shard
+from experiments.weights import resolve_weights
+from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.shape import DiTShape
-from pipefusion.core.weights import reader
-from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3
+from pipefusion.core.weights import held, reader
+from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
 
-VIEWS: dict[str, ModuleType] = {
-    "PixArtTransformer2DModel": pixart,
-    "SD3Transformer2DModel": sd3,
-    "FluxTransformer2DModel": flux,
-    "Flux2Transformer2DModel": flux2,
-    "QwenImageTransformer2DModel": qwen,
-    "HunyuanDiT2DModel": hunyuan,
-    "DiTTransformer2DModel": dit_xl,
-}
-"""The one table of architectures: each module offers `shape` and `View`; see docs/adding-a-model.md."""
-
-TEXT_TOKENS = {
-    "SD3Transformer2DModel": 333,
-    "FluxTransformer2DModel": 512,
-    "Flux2Transformer2DModel": 512,
-    "QwenImageTransformer2DModel": 512,
-}
-"""Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 FACTS = {"pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale"}
 """What the project wants to know of a model besides its class and the arguments of that."""
 # Predicting v keeps float noise small: noise prediction divides it by sqrt(alpha), a factor of 16 in DDIM's first step.
@@ -75,8 +55,7 @@ class Model:
     @property
     def multiple(self) -> int:
         """The resolution must be a multiple of this many pixels, those of a token."""
-        patch = getattr(VIEWS[self.class_name], "PATCH", self.config.get("patch_size", 1))
-        return self.pixels_per_latent * patch
+        return self.pixels_per_latent * patch_of(self.class_name, self.config)
 
     @property
     def shape(self) -> DiTShape:
@@ -101,22 +80,7 @@ def random_tensors(class_name: str, config: dict[str, Any], seed: int) -> Callab
     """Tensors of the stock class initialised after `torch.manual_seed(seed)`, read as those of a file are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = getattr(diffusers, class_name).from_config(config).state_dict()
-
-    def read(
-        name: str,
-        shard: Shard | None = None,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        tensor = state[name]
-        if shard is not None:
-            dim, sections = shard
-            tensor = torch.cat([tensor.narrow(dim, start, stop - start) for start, stop in sections], dim)
-        return tensor.to(device, dtype)
-
-    return read
+        return held(getattr(diffusers, class_name).from_config(config).state_dict())
 
 
 def louder(read: Callable[..., Tensor], gain: float) -> Callable[..., Tensor]:
@@ -174,20 +138,6 @@ def facts_in(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def whole_config(stock: Any, config: dict[str, Any], strict: bool) -> dict[str, Any]:
-    """A configuration with the constructor's defaults filled in.
-
-    What the constructor does not take is left out, as diffusers' own `from_config` does (older files name what only
-    other classes took), or with `strict` a TypeError.
-    """
-    taken = inspect.signature(stock.__init__).parameters
-    unknown = config.keys() - taken.keys()
-    if strict and unknown:
-        raise TypeError(f"{stock.__name__} takes no {', '.join(sorted(unknown))}")
-    defaults = {name: p.default for name, p in taken.items() if name != "self"}
-    return defaults | {key: value for key, value in config.items() if key in taken}
-
-
 def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Problem:
     """Class name and whole configuration, as of `from_config`, of the scheduler `name` for this model.
 
@@ -225,7 +175,7 @@ def timesteps_of(model: Model, chosen: tuple[str, dict[str, Any]], steps: int) -
     """
     if model.folder is None:
         return {"num_inference_steps": steps}
-    from experiments.components import shift, timestep_arguments
+    from pipefusion.pipelines.timesteps import shift, timestep_arguments
 
     class_name, config = chosen
     if class_name == model.scheduler["_class_name"]:

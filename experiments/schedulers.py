@@ -25,7 +25,7 @@ DETAILS = {
     "clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio",
     "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len",
 }  # fmt: skip
-"""Of another key that decides; the lower line is used up in `mu` (`components.shift`)."""
+"""Of another key that decides; the lower line is used up in `mu` (`timesteps.shift`)."""
 OFF = {"clip_sample": False, "thresholding": False}
 """What it means not to have such a key, whatever the default of a class that has it."""
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}

@@ -10,22 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import ConfigError, first_line
+from pipefusion.families import VIEWS, architecture_of
 
 KEY = "model.weights"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-ARCHITECTURES = (
-    "PixArtTransformer2DModel",
-    "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-    "Flux2Transformer2DModel",
-    "QwenImageTransformer2DModel",
-    "HunyuanDiT2DModel",
-    "DiTTransformer2DModel",
-)
+ARCHITECTURES = tuple(VIEWS)
 """Classes of diffusers that a `transformer/config.json` may name."""
-
-RENAMED = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTTransformer2DModel"}
-"""What `Transformer2DModel` is called today, by its `norm_type`: PixArt and DiT were published under that name."""
 
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 """What is fetched of every part of a pipeline: configurations and vocabularies."""
@@ -86,14 +76,6 @@ def check_weights(weights: str | Path) -> Path:
     found = read_tensors(part)
     compare(found, expected_shapes(config, part), part, architecture_of(config))
     return folder
-
-
-def architecture_of(config: dict[str, Any]) -> str:
-    """The diffusers class that a `config.json` is for, under today's name."""
-    name = config.get("_class_name")
-    if name == "Transformer2DModel":
-        name = RENAMED.get(str(config.get("norm_type")), name)
-    return str(name)
 
 
 def read_config(path: Path) -> dict[str, Any]:

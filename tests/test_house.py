@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,18 @@ def test_imports_run_one_way(rule: str) -> None:
         for name in imports(path):
             bad = [prefix for prefix in forbidden if name == prefix or name.startswith(f"{prefix}.")]
             assert not bad, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_library_imports_what_it_depends_on() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]}
+    assert needed == {"torch", "diffusers", "greenlet", "safetensors"}
+    theirs = {"huggingface_hub", "numpy", "PIL"}  # what diffusers itself depends on
+    own = {"pipefusion", "baselines", "__future__"} | theirs
+    for package in ("pipefusion", "baselines"):
+        for path in (ROOT / package).rglob("*.py"):
+            names = {name.partition(".")[0] for name in imports(path)}
+            assert names <= needed | own | sys.stdlib_module_names, path
 
 
 def test_versions_are_pinned_plainly() -> None:

@@ -30,7 +30,7 @@ from experiments.conformance.tensors import (
     read_tensors,
 )
 from experiments.errors import ConfigError, first_line, nearest
-from experiments.models import FACTS, VIEWS, Model, choose_scheduler, louder, open_model
+from experiments.models import FACTS, Model, choose_scheduler, louder, open_model
 from experiments.stepping import stepping_problem
 from experiments.weights import check_weights
 from pipefusion import method
@@ -40,6 +40,7 @@ from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.split import split_rows
+from pipefusion.families import VIEWS
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
 """The largest difference over the largest value, by what the model computes in."""
@@ -179,7 +180,7 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model, view: DiT) -> An
 
 def own_scheduler(file: str, steps: int, model: Model, view: DiT) -> Any:
     """The scheduler that came with a folder of weights. Raises BundleError."""
-    from experiments.components import timestep_arguments
+    from pipefusion.pipelines.timesteps import timestep_arguments
 
     if model.folder is None:
         raise BundleError(file, "scheduler is missing; allowed: left out only with model.folder")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ def weight_files(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{folder} holds no {NAME}")
     with safe_open(file, framework="pt") as opened:
         return dict.fromkeys(opened.keys(), file)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """What the first tensor of a folder is stored in. Raises FileNotFoundError, and KeyError for another dtype."""
+    name, file = next(iter(weight_files(folder).items()))
+    return DTYPES[Window().describe(file, name)[1]]
 
 
 class Window:
@@ -105,6 +111,26 @@ def reader(folder: Path) -> Callable[..., Tensor]:
             for piece, place, nbytes in pieces(bounds, shape, kept.itemsize):
                 target[place].copy_(window.take(file, name, nbytes)[piece])
         return out
+
+    return tensors
+
+
+def held(state: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+    """What `reader` does, of tensors that are in memory: nothing is copied that already is as it is asked for."""
+
+    def tensors(
+        name: str,
+        shard: Shard | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        tensor = state[name]
+        if shard is not None:
+            dim, sections = shard
+            parts = [tensor.narrow(dim, start, stop - start) for start, stop in sections]
+            tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+        return tensor.to(device, dtype)
 
     return tensors
 

@@ -15,10 +15,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments.components import timestep_arguments
-from experiments.decode import decode, decode_one, latent_factor, load_vae
+from experiments.decode import decode, latent_factor, load_vae
 from experiments.difference import NotFinite
 from experiments.pictures import write_images
+from pipefusion.pipelines.pictures import decode_one
+from pipefusion.pipelines.timesteps import timestep_arguments
 from tests.experiments.tiny_pipelines import FAMILIES, stock
 from tests.experiments.tiny_transformers import WIDTH
 

@@ -1,0 +1,114 @@
+"""A transformer to be shared: one that the caller holds, or one in a folder or on the hub, of which a part is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+from pipefusion.core.dit import DiT
+from pipefusion.core.shape import DiTShape
+from pipefusion.core.weights import held, reader, stored_dtype
+from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
+from pipefusion.pipelines.pictures import latent_factor
+
+FACTOR = 8
+FACTORS = {"Flux2Transformer2DModel": 16}
+"""Pixels per latent row where there is no VAE to ask; of all others FACTOR."""
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A transformer without a size of picture.
+
+    `tensors` is what `DiT.load` reads, `tables` what it reads again for another size of picture.
+    """
+
+    class_name: str
+    config: Mapping[str, Any]
+    tensors: Callable[..., Tensor]
+    tables: Callable[..., Tensor]
+    dtype: torch.dtype
+    pixels_per_latent: int
+
+    @property
+    def patch(self) -> int:
+        """Latent rows per token row."""
+        return patch_of(self.class_name, self.config)
+
+    def shape(self, height: int, width: int, text_tokens: int | None) -> DiTShape:
+        """Sizes for latents of this size. Raises ValueError for a size that the model cannot have."""
+        rows, cols = height // self.patch, width // self.patch
+        if rows * self.patch != height or cols * self.patch != width or not rows or not cols:
+            raise ValueError(f"latents of {height} x {width}; allowed: multiples of {self.patch}")
+        tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
+        facts = {"text_tokens": tokens}
+        found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
+        return found
+
+    def view(self, shape: DiTShape) -> DiT:
+        """The model on `meta`."""
+        made: DiT = VIEWS[self.class_name].View(dict(self.config), shape, self.dtype, self.pixels_per_latent)
+        return made
+
+    def holding(self, dit: DiT) -> Transformer:
+        """The same, whose parameters are those that a view holds. All others are let go."""
+        own, others = dict(dit.model.named_parameters()), self.tables
+
+        def tensors(name: str, *args: Any, **options: Any) -> Tensor:
+            return own[name].data if name in own else others(name, *args, **options)
+
+        return replace(self, tensors=tensors)
+
+
+def open_transformer(source: nn.Module | str | Path, dtype: torch.dtype | None) -> Transformer:
+    """A transformer in memory, in a folder, or of a hub id. No tensor is read yet. Raises ValueError and OSError."""
+    if isinstance(source, nn.Module):
+        return of_module(source, dtype)
+    return of_folder(find_folder(source), dtype)
+
+
+def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
+    """A transformer that the caller holds."""
+    name, state = known(type(model).__name__), model.state_dict()
+    tables = {key: tensor for key, tensor in state.items() if key in VIEWS[name].View.tables}
+    config = whole_config(type(model), model.config)
+    return Transformer(
+        name, config, held(state), held(tables), dtype or model.dtype, FACTORS.get(name, FACTOR)
+    )
+
+
+def of_folder(folder: Path, dtype: torch.dtype | None) -> Transformer:
+    """A transformer in a folder; the VAE beside it says how many pixels a latent row is."""
+    config, vae = json.loads((folder / "config.json").read_text()), folder.parent / "vae" / "config.json"
+    name, tensors = known(architecture_of(config)), reader(folder)
+    factor = latent_factor(json.loads(vae.read_text())) if vae.exists() else FACTORS.get(name, FACTOR)
+    whole = whole_config(getattr(diffusers, name), config)
+    return Transformer(name, whole, tensors, tensors, dtype or stored_dtype(folder), factor)
+
+
+def known(name: str) -> str:
+    """The name of a class that there is a view of. Raises ValueError."""
+    if name not in VIEWS:
+        raise ValueError(f"{name} has no view; there are {', '.join(VIEWS)}")
+    return name
+
+
+def find_folder(source: str | Path) -> Path:
+    """The transformer's folder: this one or the one in it, or in the snapshot of a hub id. Raises OSError."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if folder.is_absolute() or str(source).count("/") != 1:
+            raise FileNotFoundError(f"{source} is no folder and no hub id")
+        from huggingface_hub import snapshot_download
+
+        patterns = ["transformer/*.json", "transformer/*.safetensors", "vae/config.json"]
+        folder = Path(snapshot_download(str(source), allow_patterns=patterns))
+    inside = folder / "transformer"
+    return inside if inside.is_dir() else folder

@@ -1,0 +1,59 @@
+"""Families of transformers: which view opens which class of diffusers, and how a `config.json` is read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3
+
+VIEWS: dict[str, ModuleType] = {
+    "PixArtTransformer2DModel": pixart,
+    "SD3Transformer2DModel": sd3,
+    "FluxTransformer2DModel": flux,
+    "Flux2Transformer2DModel": flux2,
+    "QwenImageTransformer2DModel": qwen,
+    "HunyuanDiT2DModel": hunyuan,
+    "DiTTransformer2DModel": dit_xl,
+}
+"""The one table of architectures: each module offers `shape` and `View`; see docs/adding-a-model.md."""
+
+TEXT_TOKENS = {
+    "SD3Transformer2DModel": 333,
+    "FluxTransformer2DModel": 512,
+    "Flux2Transformer2DModel": 512,
+    "QwenImageTransformer2DModel": 512,
+}
+"""Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
+
+RENAMED = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTTransformer2DModel"}
+"""What `Transformer2DModel` is called today, by its `norm_type`: PixArt and DiT were published under that name."""
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The diffusers class that a `config.json` is for, under today's name."""
+    name = config.get("_class_name")
+    if name == "Transformer2DModel":
+        name = RENAMED.get(str(config.get("norm_type")), name)
+    return str(name)
+
+
+def patch_of(class_name: str, config: Mapping[str, Any]) -> int:
+    """Rows of the latent per token row."""
+    return getattr(VIEWS[class_name], "PATCH", config.get("patch_size", 1))
+
+
+def whole_config(stock: Any, config: Mapping[str, Any], strict: bool = False) -> dict[str, Any]:
+    """A configuration with the constructor's defaults filled in.
+
+    What the constructor does not take is left out, as diffusers' own `from_config` does (older files name what only
+    other classes took), or with `strict` a TypeError.
+    """
+    taken = inspect.signature(stock.__init__).parameters
+    unknown = config.keys() - taken.keys()
+    if strict and unknown:
+        raise TypeError(f"{stock.__name__} takes no {', '.join(sorted(unknown))}")
+    defaults = {name: p.default for name, p in taken.items() if name != "self"}
+    return defaults | {key: value for key, value in config.items() if key in taken}

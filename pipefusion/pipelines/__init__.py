@@ -1,0 +1,1 @@
+"""What a diffusers pipeline does around its transformer: prompts, timesteps, pictures."""

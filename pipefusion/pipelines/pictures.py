@@ -1,0 +1,64 @@
+"""Latents -> pixels, as a family's pipeline decodes them with its VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PATCHED = "AutoencoderKLFlux2"
+"""FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
+
+VIDEO = "AutoencoderKLQwenImage"
+"""Qwen-Image's, where a picture is a video of one frame; each channel has a mean and a deviation."""
+
+
+def latent_factor(config: Mapping[str, Any]) -> int:
+    """Pixels of a picture's side per row of its latents, of a VAE's `config.json`."""
+    if config["_class_name"] == VIDEO:
+        return 2 ** len(config["temperal_downsample"])
+    patch = config.get("patch_size", (2, 2))[0] if config["_class_name"] == PATCHED else 1
+    return patch * 2 ** (len(config["block_out_channels"]) - 1)
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor) -> list[Image]:
+    """Latents [B, C, H, W] as B pictures, one after the other, so that memory does not grow with B.
+
+    Raises FloatingPointError for what no picture could show.
+    """
+    from diffusers.image_processor import VaeImageProcessor
+
+    postprocess = VaeImageProcessor().postprocess
+    found = []
+    for latent in latents.to(vae.device).split(1):
+        pixels = decode_one(vae, latent)
+        if not bool(pixels.isfinite().all()):
+            raise FloatingPointError("a picture has NaN or infinite values")
+        found += postprocess(pixels, output_type="pil")
+    return found
+
+
+def decode_one(vae: Any, latent: Tensor) -> Tensor:
+    """Pixels [1, 3, h, w] in -1..1 of a latent [1, C, H, W], scaled back as the VAE's pipelines do."""
+    latent = latent.float()
+    if type(vae).__name__ == VIDEO:
+        mean, deviation = (latent.new_tensor(vae.config[key]) for key in ("latents_mean", "latents_std"))
+        latent = latent * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+        return vae.decode(latent.to(vae.dtype).unsqueeze(2), return_dict=False)[0][:, :, 0]
+    if type(vae).__name__ == PATCHED:
+        from diffusers import Flux2Pipeline
+
+        mean, variance = vae.bn.running_mean.float(), vae.bn.running_var.float()
+        deviation = torch.sqrt(variance + vae.config.batch_norm_eps)
+        latent = Flux2Pipeline._unpatchify_latents(
+            latent * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+        )
+    else:
+        latent = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    return vae.decode(latent.to(vae.dtype), return_dict=False)[0]
