@@ -106,7 +106,9 @@ def test_strided_groups_contend_for_the_link_between_the_roots():
 def test_congestion_counts_the_peers_in_a_node_and_not_in_the_group():
     port = LinkConfig("port", bandwidth=100.0, congestion=1.0)
     network = Network(TopologyConfig(devices_per_node=4, port=port, card=LinkConfig("card", bandwidth=1e9)))
-    assert network.collective("all_to_all", (0, 4, 8, 12), 100, 0.0) == 1.0  # one a node: all leave by the card
+    assert (
+        network.collective("all_to_all", (0, 4, 8, 12), 100, 0.0) == 1.0
+    )  # one a node: all leave by the card
     assert network.collective("all_to_all", (0, 1, 4, 5), 100, 10.0) == 11.0
     assert network.collective("all_to_all", (0, 1, 2, 4), 100, 20.0) == 22.0  # two peers in a node
 
