@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.paper import facts
 from analysis.paper.facts import CONTRADICTION, READING, ROUNDING
 
 if TYPE_CHECKING:
@@ -62,8 +61,8 @@ def same_cell(row: Row, other: Row) -> bool:
 def bound_s(target: Target, one_device_s: float) -> float:
     """The least seconds that N devices can take if communication and small pieces cost nothing.
 
-    A synchronous step of PipeFusion runs its stages one after another, in the time t1/S of one device, or that shared by
-    the other axes; every other step of any method takes 1/N of that.
+    A synchronous step of PipeFusion runs its stages one after another, in the time t1/S of one device over the
+    other axes' degrees; every other step of any method takes 1/N of that.
     """
     w = (target.warmup or 0) if target.method == "pipefusion" else 0
     others = math.prod(target.parallel.values())
