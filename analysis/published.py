@@ -16,6 +16,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from analysis import tables
+from analysis.paper import facts
 from analysis.record import load_record
 from analysis.rows import read_rows
 from analysis.style import in_order, label
@@ -42,7 +43,8 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
     """One row a prediction with its published row beside it.
 
     `error` is (predicted - published) / published; `role` is `prediction`, `calibration` for a row that its own
-    cluster was fitted on, or `repeats calibration` for the same number printed elsewhere.
+    cluster was fitted on, or `repeats calibration` for the same number printed elsewhere. A product of degrees (its
+    record has `parallel`) is no row of one method: its `method` is `hybrid` or `USP`.
     Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
     """
     published = read_rows(sorted(Path(folder).glob("*.csv")))
@@ -63,7 +65,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 "cluster": one["cluster"],
                 "resolution": one["resolution"],
                 "devices": one["devices"],
-                "method": one["method"],
+                "method": facts.method_of(row, one["devices"]) if one.get("parallel") else one["method"],
                 "setting": row["setting"],
                 "warmup": one.get("warmup"),
                 "patches": None if isinstance(patches, list) else patches,  # a list: none could be run

@@ -5,11 +5,11 @@ Rows are marked, never removed or changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.paper import facts
 from analysis.paper.facts import CONTRADICTION, READING, ROUNDING
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def known_errors(target: Target, rows: Rows) -> Iterator[str]:
     if "NeurIPS" in row["source"] and "Table 4" in row["source"]:
         if target.method in ("ring", "ulysses"):
             yield "the table swaps the labels of Ring and Ulysses"
-        if target.method == "pipefusion":
+        if target.method == "pipefusion" and not target.parallel:
             yield "the table's PipeFusion row is the hybrid's"
-    if target.method == "pipefusion" and not target.digitized:
+    if target.method == "pipefusion" and not target.parallel and not target.digitized:
         for row_id, other in rows.items():
             if other["method"] == "hybrid" and same_cell(row, other):
                 yield f"{row_id} gives the same {row['value']} s for the hybrid"
@@ -61,11 +61,12 @@ def same_cell(row: Row, other: Row) -> bool:
 def bound_s(target: Target, one_device_s: float) -> float:
     """The least seconds that N devices can take if communication and small pieces cost nothing.
 
-    A synchronous step of PipeFusion runs its stages one after another, in the time t1/S of one device; every other
-    step of any method takes 1/N of that.
+    A synchronous step of PipeFusion runs its stages one after another, in the time t1/S of one device over the
+    other axes' degrees; every other step of any method takes 1/N of that.
     """
-    serial = (target.warmup or 0) if target.method == "pipefusion" else 0
-    return facts.bound_s(one_device_s, target.steps, serial, 1 / target.devices)
+    w = (target.warmup or 0) if target.method == "pipefusion" else 0
+    others = math.prod(target.parallel.values())
+    return one_device_s * (w / others + (target.steps - w) / target.devices) / target.steps
 
 
 def below_bound(target: Target, found: Sequence[Target]) -> Iterator[str]:
@@ -81,10 +82,11 @@ def below_bound(target: Target, found: Sequence[Target]) -> Iterator[str]:
     bound = bound_s(target, one)
     if target.published_s * (1 + (READING if target.digitized else ROUNDING)) < bound:
         n, s = target.devices, target.steps
-        w = target.warmup if target.method == "pipefusion" else 0
+        w = (target.warmup or 0) if target.method == "pipefusion" else 0
+        share = f"{w}/{math.prod(target.parallel.values())}" if target.parallel else f"{w}"
         yield (
             f"below the bound of its own setting: {target.published_s:g} s < {bound:.4g} s "
-            f"= {one:g} s ({source}) x ({w} + {s - (w or 0)}/{n})/{s}"
+            f"= {one:g} s ({source}) x ({share} + {s - w}/{n})/{s}"
         )
 
 
@@ -97,7 +99,7 @@ def same_task(target: Target, other: Target) -> bool:
 
 def same_setting(target: Target, other: Target) -> bool:
     """The same run as far as the sources say; on one device the links do not matter."""
-    keys = ["method", "devices", "warmup", "split"] + ["cluster"] * (target.devices > 1)
+    keys = ["method", "parallel", "devices", "warmup", "split"] + ["cluster"] * (target.devices > 1)
     return (
         target is not other
         and same_task(target, other)

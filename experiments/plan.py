@@ -18,7 +18,7 @@ from experiments.models import Model, scheduler_of
 from experiments.report import RankReport, held_parameters, write_report
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.shape import DiTShape
-from pipefusion.sim.plan import META, Costs, plan_ranks
+from pipefusion.sim.plan import META, Costs, PlannedRank, plan_ranks
 
 GIB = 2**30
 
@@ -45,32 +45,36 @@ class Planner:
     templates: dict[tuple[Any, ...], DiT] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
 
-    def plan(self, cfg: RunConfig, model: Model) -> Planned:
-        """Predict one run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
+    def ranks(self, cfg: RunConfig, model: Model) -> list[PlannedRank]:
+        """Every rank of a run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
         hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
-        parallel = parallel_of(cfg)
         assert hardware is not None and cfg.guidance_scale is not None
         key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
         if key not in self.templates:
             self.templates[key] = model.view()
-        scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
         noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
-        ranks = plan_ranks(
+        return plan_ranks(
             lambda dit, fabric: method.build(dit, fabric, cfg.method),
             self.templates[key],
-            parallel.mesh(),
-            scheduler,
+            parallel_of(cfg).mesh(),
+            scheduler_of(model, cfg.scheduler, cfg.steps),
             noise,
             cond,
             hardware,
             cfg.cluster.topology,
             self.costs,
         )
+
+    def plan(self, cfg: RunConfig, model: Model) -> Planned:
+        """Predict one run, as `ranks` does."""
+        hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
+        assert hardware is not None
+        ranks, parallel, branches = self.ranks(cfg, model), parallel_of(cfg), branches_of(cfg, shape)
         latency = max(rank.total_s for rank in ranks)
         room = hardware.memory_bytes - hardware.reserved_bytes
         missing = [rank.meter.peak_bytes - room for rank in ranks]
         fits = max(missing) <= 0
-        ready, images, branches = time.time(), noise.shape[0], cond.branches
+        ready, images = time.time(), len(prompts_of(cfg))
         reports = []
         for index, rank in enumerate(ranks):
             seconds = {"compute_s": rank.compute_s, "wait_s": rank.wait_s}
@@ -114,6 +118,12 @@ def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[T
     guided = shape.guidance == "cfg" and guidance_scale > 1
     noise = torch.empty(images, *shape.latent_size, device=META)
     return noise, Conditioning(prompt(), guidance_scale, prompt() if guided else None)
+
+
+def branches_of(cfg: RunConfig, shape: DiTShape) -> int:
+    """Guidance branches of a run: 2, or 1 without guidance."""
+    assert cfg.guidance_scale is not None
+    return empty_inputs(shape, 1, cfg.guidance_scale)[1].branches
 
 
 def write_plan(cfg: RunConfig, model: Model, run_dir: Path) -> None:

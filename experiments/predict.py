@@ -55,6 +55,7 @@ def predict(cfg: RunConfig, out: Path) -> str:
             target.resolution,
             target.steps,
             target.warmup,
+            tuple(target.parallel.items()),
         )
         key = (*setting, target.split, tuple(target.patches))  # several sources print the same run
         if key not in known:

@@ -5,6 +5,7 @@ A row is called FILE:LINE, as in `latency.csv:15` (the header is line 1); column
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Target:
     warmup: int | None = None  # synchronous steps, of the two displaced methods
     split: str | None = None  # of PipeFusion, like `patches`: M as stated, or all candidates
     patches: list[int] = field(default_factory=list)
+    parallel: dict[str, int] = field(default_factory=dict)  # degrees beside the method's own axis
     published_s: float | None = None
     oom: bool = False
     digitized: bool = False  # read off a curve: good to 5 %
@@ -76,9 +78,11 @@ def target_of(row_id: str, row: Row) -> Target | str:
         if not row[key].isdecimal():
             return f"{key} is {row[key]!r}"
     devices = int(row["n_devices"])
-    method = method_of(row, devices)
-    if method is None:
-        return f"{row['method']} ({row['setting']}) is a hybrid of several methods, none of the methods here"
+    run = run_of(row, devices)
+    if run is None:
+        text = f"{row['method']} ({row['setting']}) is a hybrid of several methods"
+        return f"{text}, whose degrees on {devices} devices are not stated"
+    method, parallel = run
     cluster = cluster_of(row, devices)
     if cluster is None:
         return f"no profile of {row['hardware']} with {row['interconnect']}"
@@ -95,6 +99,7 @@ def target_of(row_id: str, row: Row) -> Target | str:
         warmup=warmup_of(row) if method in ("pipefusion", "distrifusion") else None,
         split="ceil" if method == "pipefusion" else None,
         patches=patches_of(row) if method == "pipefusion" else [],
+        parallel=parallel,
         published_s=None if oom else float(row["value"]),
         oom=oom,
         digitized="digitized" in row["setting"],
@@ -119,14 +124,37 @@ def not_a_run(row: Row) -> str | None:
     return None
 
 
-def method_of(row: Row, devices: int) -> str | None:
-    """The method's name here; None for a hybrid. On one GPU every method is serial."""
+def run_of(row: Row, devices: int) -> tuple[str, dict[str, int]] | None:
+    """The method's name here and the degrees beside its own axis; None for a product that the row does not state.
+
+    On one GPU every method is serial. The own axis (`pp` of PipeFusion, `ring` of USP) has what the others leave.
+    """
     if devices == 1:
-        return "serial"
-    if "cfg=" in row["setting"]:
-        return None
+        return "serial", {}
+    stated = degrees_in(row)
     alone = re.fullmatch(rf"(Ulysses|Ring)-{devices}", row["method"])  # `Ring-4`: all four in one ring
-    return alone[1].lower() if alone else METHODS.get(row["method"])
+    if alone or (row["method"] in METHODS and "cfg" not in stated):
+        return (alone[1].lower() if alone else METHODS[row["method"]]), {}
+    if "PipeFusion" in row["method"]:
+        method, own = "pipefusion", "pipe"
+    elif "ulysses" in stated:
+        method, own = "ring", "ring"
+    else:
+        return None
+    given = {axis: counts[0] for axis, counts in stated.items() if axis != own}
+    left, rest = divmod(devices, math.prod(given.values()))
+    if rest or not given or left not in stated.get(own, [left]):
+        return None
+    return method, given
+
+
+def degrees_in(row: Row) -> dict[str, list[int]]:
+    """`cfg=2,pp=8 [sic; pp=4 if 8 GPUs]`: cfg [2] and pipe [8, 4], as the row's method and setting have them."""
+    found: dict[str, list[int]] = {}
+    text = f"{row['method']} {row['setting']}".lower()
+    for name, count in re.findall(r"\b(cfg|pp|ulysses|ring)[=-](\d+)", text):
+        found.setdefault("pipe" if name == "pp" else name, []).append(int(count))
+    return found
 
 
 def cluster_of(row: Row, devices: int) -> str | None:
@@ -160,6 +188,11 @@ def patches_of(row: Row) -> list[int]:
 
 def notes_of(row: Row, method: str) -> Iterator[str]:
     """What had to be assumed or known to read the row."""
+    degrees = degrees_in(row)
+    if method == "pipefusion" and len(degrees.get("pipe", [])) > 1:
+        yield f"pp={degrees['pipe'][0]} is more than the devices"
+    if method == "ring" and "ulysses" in degrees and "ring" not in degrees:
+        yield "ring is not stated: what Ulysses leaves"
     if method in ("pipefusion", "distrifusion"):
         if stated("W", row["setting"]) is None:
             yield "W is not stated: 1"
@@ -180,6 +213,7 @@ def overrides_of(target: Target, patches: int | None = None) -> list[str]:
         f"model={target.model}",
         f"model.resolution={target.resolution}",
         f"steps={target.steps}",
+        *(f"parallel.{axis}={degree}" for axis, degree in target.parallel.items()),
     ]
     if target.warmup is not None:
         overrides.append(f"method.warmup={target.warmup}")

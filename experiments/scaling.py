@@ -181,6 +181,7 @@ def is_like(target: Target, cfg: RunConfig) -> bool:
         target.model == cfg.model.name
         and target.steps == cfg.steps
         and target.method in options.methods
+        and not target.parallel
         and (target.method == "serial" or target.devices in options.devices)
         and target.resolution in resolutions_of(cfg)
         and (target.warmup is None or target.warmup in options.warmups)

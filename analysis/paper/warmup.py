@@ -36,9 +36,9 @@ HYBRID: dict[str, Any] = {
 def rows(table: pd.DataFrame, published: Path) -> pd.DataFrame:
     """All published rows of the warm-up, predicted or not, with the synchronous steps that were run.
 
-    A hybrid of several methods has no prediction; its W counts as in the predicted rows of the same source.
+    A hybrid of several methods stands without a prediction; its W counts as in the predicted rows of the same source.
     """
-    ours = table[table.row_id.str.startswith(FILE)]
+    ours = table[table.row_id.str.startswith(FILE) & (table.method == METHOD)]
     more = (ours.warmup - ours.printed_warmup).groupby(ours.source).first()
     others = []
     for row_id, row in read_rows([published / FILE]).items():

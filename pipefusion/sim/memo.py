@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -54,12 +55,22 @@ call_again = object()
 """In the memo: not to be remembered."""
 
 
+def kind_of(attend: Any) -> Any:
+    """Which functions attend, from the outside in: Ulysses around a ring is another kind than Ulysses alone."""
+    if not isinstance(attend, FunctionType):
+        return attend
+    inside = [cell.cell_contents for cell in attend.__closure__ or ()]
+    return (attend.__code__, *(kind_of(each) for each in inside if isinstance(each, FunctionType)))
+
+
 class MemoView:
     """`DiT` over a real view on `meta`. `memo` may be shared by all ranks and runs."""
 
     def __init__(self, view: DiT, fabric: SimFabric, meter: Meter, memo: dict[Any, Any]):
         self.view, self.fabric, self.meter, self.memo = view, fabric, meter, memo
         self._signatures: dict[int, Any] = {}
+        self._attend: Attend | None = None
+        self._kind: Any = None
         self._sizes = repr((view.shape, view.dtype))  # a text keeps its hash, which a shape would not
         self._ends: tuple[Any, ...] = (True, True)
         self._parts: list[Part] | None = None
@@ -138,9 +149,10 @@ class MemoView:
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
-        kind = getattr(attend, "__code__", attend)
+        if attend is not self._attend:  # one for all layers of a job
+            self._attend, self._kind = attend, kind_of(attend)
         sizes = key_of(tokens), key_of(skip), self.shape.prefix(layer)
-        key = (self.meter.key, self._sizes, self._signature(layer), sizes, kind)
+        key = (self.meter.key, self._sizes, self._signature(layer), sizes, self._kind)
         known = self.memo.get(key)
         at = given.modulation
         if known is None:

@@ -26,6 +26,7 @@ class Meter:
         self.key = astuple(device)[:-2]  # all numbers: what segments were computed with
         self.host_s = self.device_s = 0.0
         self.matmul_flops = self.attention_flops = self.bytes = 0.0
+        self.ops, self.busy_s = 0, 0.0  # kernels, and the seconds of the device in them
         self.live_bytes = self.peak_bytes = self.mark_bytes = 0
         self.recorded: Segment | None = None
         self._storages: dict[int, Any] = {}
@@ -60,6 +61,8 @@ class Meter:
         self.matmul_flops += segment.matmul_flops
         self.attention_flops += segment.attention_flops
         self.bytes += segment.bytes
+        self.ops += segment.ops
+        self.busy_s += segment.device_s
         if self.recorded is not None:
             self.recorded = self.recorded.then(segment, self.device.launch_s)
 

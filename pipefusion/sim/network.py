@@ -7,6 +7,7 @@ Numbers are bytes, seconds, and bytes per second in one direction.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -80,7 +81,8 @@ class Network:
     def collective(self, op: str, ranks: Sequence[int], size: int, start: float) -> float:
         """When a collective is done in which every rank puts `size` bytes on the wire.
 
-        All-gather, all-reduce and broadcast go round a ring through the ranks in order, all-to-all directly.
+        All-gather, all-reduce and broadcast go round a ring through the ranks in order, all-to-all directly. Only
+        links between these ranks are loaded: groups that share none run at once, others one after another.
         """
         n = len(ranks)
         if n == 1:
@@ -97,7 +99,7 @@ class Network:
             for link in self.route(a, b):
                 loads[link] = loads.get(link, 0.0) + each
         begin = max([start, *(self._free.get(link, 0.0) for link in loads)])
-        peers = max(1, min(n, self.topology.devices_per_node) - 1) if op == "all_to_all" else 1
+        peers = max(1, self._most_in_a_node(ranks) - 1) if op == "all_to_all" else 1
         longest = latency = 0.0
         for link, load in loads.items():
             config = self.config(link)
@@ -105,6 +107,10 @@ class Network:
             self._free[link] = begin + taken
             longest, latency = max(longest, taken), max(latency, config.latency_s)
         return begin + rounds * latency + longest
+
+    def _most_in_a_node(self, ranks: Sequence[int]) -> int:
+        """Ranks of a group that are together in one node, where most are: those of a strided group are spread."""
+        return max(Counter(rank // self.topology.devices_per_node for rank in ranks).values())
 
     def config(self, link: Link) -> LinkConfig:
         """What a link is like."""
@@ -129,7 +135,9 @@ class Network:
                 raise ValueError(f"devices {source} and {to} are on two nodes, and the topology has no card")
             return [*route, ("card", node, "out"), ("card", other, "in")]
         per_root = -(-topology.devices_per_node // topology.roots)
-        here, there = source // per_root, to // per_root
+        here, there = (
+            node * topology.roots + device % topology.devices_per_node // per_root for device in (source, to)
+        )
         if here != there and topology.root is not None:
             route += [("root", here, "out"), ("root", there, "in")]
         return route

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from experiments.choose import best, check_plan, points, verdict
+from experiments.choose import best, check_plan, points, product_row, rivals_of, row_of, search, verdict
+from experiments.launch import resolved
+from experiments.models import open_model
+from experiments.plan import Planner
+from experiments.products import expanded, products
 from experiments.records import read_json
+from pipefusion.core.parallel import AXES
 from tests.experiments.runs import command, config
 
 PLAN = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
@@ -39,20 +46,89 @@ def test_a_plan_ranks_what_fits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     keys = [
         "measure.methods=[serial,ring,pipefusion]",
+        "measure.resolutions=[32]",
+        "steps=3",
         "measure.devices=[2,3]",
         "measure.patches=[2]",
         "measure.workers=1",
     ]
     assert command(monkeypatch, *PLAN, *keys, "hydra.run.dir=here") == 0
     table = pd.read_csv(tmp_path / "here" / "plan.csv")
-    assert len(table) == 5
     skipped = table[table.status == "skipped"]
     assert list(skipped.method) == ["ring"] and "does not divide" in skipped.reason.iloc[0]
+    assert (table[list(AXES)].prod(axis=1) == table.devices).all()
+    assert set(table[table.devices == 2].parallel) == {"cfg 2", "ring 2", "pipe 2"}
+    assert dict(zip(table.parallel, table.exact, strict=True))["pipe 2"] == False  # noqa: E712
     assert read_json(tmp_path / "here" / "plan.json")["predicted"] is True
     text = capsys.readouterr().out
-    assert "fastest: " in text and "1 of them skipped" in text
+    assert "fastest: " in text and "1 skipped" in text and "pruned: not planned" in text
     ranked = best(table)
     assert list(ranked.predicted_latency_s) == sorted(ranked.predicted_latency_s)
+
+
+@pytest.mark.parametrize(("devices", "count"), [(1, 1), (8, 20), (12, 40)])
+def test_products_are_all_ways_to_write_n_and_each_once(devices, count):
+    """2^3 over four axes: C(6, 3); 2^2 * 3: C(5, 3) * 4."""
+    found = list(products(("cfg", "ring", "ulysses", "tensor"), devices))
+    assert len(found) == len({str(one) for one in found}) == count
+    assert {one.world for one in found} == {devices}
+
+
+FOUR = ["steps=3", "measure.devices=[4]", "measure.patches=[2]", "measure.resolutions=[32]"]
+
+
+@pytest.fixture(scope="module")
+def searched():
+    """Every product of four devices on the small model: the rows of the search, and all of them planned."""
+    cfg = plan_config(*FOUR, "measure.methods=[tensor,ulysses,ring,sync_pipeline,distrifusion,pipefusion]")
+    own = sorted(points(cfg), key=rivals_of)
+    model, planner = open_model(replace(cfg.model, resolution=32)), Planner()
+    rows, planned = [], []
+    for group in (
+        [one for one in own if rivals_of(one) == kind] for kind in dict.fromkeys(map(rivals_of, own))
+    ):
+        rows += search(group)
+        given = [resolved(one, model) for one in group]
+        every = [*given, *(other for one in given for other in expanded(one, model))]
+        planned += [row_of(one, model, planner) | product_row(one, model) for one in every]
+    return pd.DataFrame(rows), pd.DataFrame(planned)
+
+
+def test_the_fastest_of_all_products_is_never_pruned(searched):
+    assert "pruned" in set(searched[0].status)
+    for exact, method in ((True, None), (False, "distrifusion"), (False, "pipefusion")):
+        ours, all_of_them = (t[(t.exact == exact) & (method is None or t.method == method)] for t in searched)
+        assert ours.predicted_latency_s.min() == pytest.approx(all_of_them.predicted_latency_s.min())
+        pruned = ours[ours.status == "pruned"]
+        assert (pruned.bound_s > ours.predicted_latency_s.min()).all()
+
+
+def test_a_bound_is_below_what_is_planned_and_not_far(searched):
+    both = searched[0].merge(
+        searched[1], on=[*AXES, "patches", "warmup", "split", "exact"], suffixes=("", "_all")
+    )
+    both = both[both.status_all == "ok"]
+    assert len(both) > 20
+    ratios = both.bound_s / both.predicted_latency_s_all
+    assert ratios.max() <= 1
+    assert ratios.median() > 0.5
+
+
+def test_an_exact_product_is_planned_once_whatever_it_is_called(searched):
+    exact = searched[0][searched[0].exact & (searched[0].status != "skipped")]
+    assert not exact.duplicated(list(AXES)).any()
+    assert {"cfg 2 x ring 2", "ulysses 2 x tensor 2", "cfg 2 x pipe 2"} <= set(exact.parallel)
+    own = searched[0][~searched[0].exact]
+    assert ((own["pipe"] > 1) | (own["patch"] > 1)).all()  # a displaced method keeps its axis
+
+
+def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatch):
+    cfg = plan_config(*FOUR, "measure.methods=[pipefusion]", "cluster.hardware.memory_bytes=1")
+    monkeypatch.setattr(Planner, "plan", lambda *_: pytest.fail("planned"))
+    rows = pd.DataFrame(search(list(points(cfg))))
+    assert set(rows.status) == {"oom"} and rows.reason.str.contains("parameters and K, V alone").all()
+    room = cfg.cluster.hardware.memory_bytes - cfg.cluster.hardware.reserved_bytes
+    assert (rows.missing_bytes == rows.param_bytes + rows.kv_bytes - room).all()
 
 
 def test_what_does_not_fit_comes_last_and_is_never_the_fastest():

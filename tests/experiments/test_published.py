@@ -11,11 +11,12 @@ from experiments.check import check_method, check_model, check_values
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.fit import config_of
-from experiments.methods import METHODS
+from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model
 from experiments.params import model_config
 from experiments.plan import empty_inputs
 from experiments.published import FOLDER, Row, Target, overrides_of, target_of, targets, unpredicted
+from pipefusion.core.parallel import Parallel
 from tests.experiments.published_rows import ROW, target
 from tests.experiments.runs import config  # registers the schemas
 
@@ -127,14 +128,32 @@ def test_on_one_gpu_every_method_is_serial(method: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "product"),
+    [
+        ({"method": "CFG+PipeFusion", "setting": "cfg=2,pp=4"}, Parallel(cfg=2, pipe=4)),
+        ({"setting": "cfg=2,pp=8 [sic; pp=4 if 8 GPUs]; W=0"}, Parallel(cfg=2, pipe=4)),
+        ({"setting": "pp=8; W=2"}, Parallel(pipe=8)),
+        ({"method": "Ulysses-2 x Ring-2", "n_devices": "4"}, Parallel(ring=2, ulysses=2)),
+        ({"method": "second best (USP ulysses=2 ring=4)"}, Parallel(ring=4, ulysses=2)),
+        ({"method": "USP", "setting": "ulysses=2"}, Parallel(ring=4, ulysses=2)),
+    ],
+    ids=str,
+)
+def test_a_hybrid_that_states_its_degrees_is_their_product(changes: Row, product: Parallel) -> None:
+    one = target(**changes)
+    assert METHODS[one.method].parallel(one.devices, Parallel(**one.parallel)) == product
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"setting": "torch.compile", "n_devices": "1"}, "compiled with torch.compile"),
-        ({"method": "hybrid"}, "hybrid of several"),
+        ({"method": "hybrid"}, "whose degrees on 8 devices are not stated"),
         ({"method": "USP"}, "hybrid of several"),
-        ({"method": "CFG+PipeFusion", "setting": "cfg=2,pp=4"}, "hybrid of several"),
-        ({"setting": "cfg=2,pp=8 [sic; pp=4 if 8 GPUs]; W=0"}, "hybrid of several"),
-        ({"method": "Ulysses-2 x Ring-2", "n_devices": "4"}, "hybrid of several"),
+        ({"method": "CFG+PipeFusion", "setting": "cfg=2,pp=8"}, "hybrid of several"),  # sixteen devices
+        ({"method": "CFG+PipeFusion", "setting": "pp=8"}, "hybrid of several"),
+        ({"method": "USP", "setting": "ulysses=3"}, "hybrid of several"),
+        ({"method": "Ulysses-2 x Ring-2"}, "hybrid of several"),  # on eight devices
         ({"method": "Ring-4"}, "hybrid of several"),  # on eight devices
         ({"setting": "onediff", "model": "Flux.1-schnell", "n_devices": "1"}, "compiled with onediff"),
         ({"model": "PixArt-XL-2-256-MS"}, "no model PixArt-XL-2-256-MS here"),
@@ -188,12 +207,15 @@ def test_every_target_can_be_run_by_its_method(found: dict[str, Target]) -> None
         for patches in one.patches or [None]:
             more = {} if patches is None else {"patches": patches, "split": one.split}
             method = module.Config(**keys, **more)
-            assert module.problem(shapes[key], one.devices, one.steps, method) is None, one.row_id
+            given = Parallel(**one.parallel)
+            assert module.problem(shapes[key], one.devices, one.steps, method, given) is None, one.row_id
 
 
 def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
     config()
-    each = {key: one for one in found.values() for key in (one.model, one.method, one.cluster)}
+    each = {
+        key: one for one in found.values() for key in (one.model, one.method, one.cluster, str(one.parallel))
+    }
     for one in each.values():
         patches = one.patches[0] if one.patches else None
         cfg = from_hydra(plan(overrides_of(one, patches)).jobs[0])
@@ -205,6 +227,8 @@ def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
         assert cfg.model.dtype in ("float16", "bfloat16")  # all that was published is of half precision
         assert getattr(cfg.method, "warmup", None) == one.warmup
         assert getattr(cfg.method, "patches", None) == patches
+        assert {axis: getattr(cfg.parallel, axis) for axis in one.parallel} == one.parallel
+        assert parallel_of(cfg).world == one.devices
 
 
 def test_pipefusion_needs_one_of_its_candidates() -> None:

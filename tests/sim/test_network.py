@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipefusion.core.parallel import Parallel
 from pipefusion.sim.network import LinkConfig, Network, TopologyConfig
 
 PORT = LinkConfig("port", bandwidth=100.0, latency_s=1.0)
@@ -63,3 +64,59 @@ def test_roots_share_the_link_between_them():
     assert network.message(1, 3, 100, 10.0) == 30.0  # contends for the link between the roots, not for a port
     with pytest.raises(ValueError, match="no card"):
         network.message(0, 4, 1, 0.0)
+
+
+SOCKETS = TopologyConfig(
+    devices_per_node=8,
+    port=LinkConfig("port", bandwidth=100.0, latency_s=1.0),
+    roots=2,
+    root=LinkConfig("root", bandwidth=50.0, latency_s=2.0),
+)
+
+
+def ends(groups: list[tuple[int, ...]], op: str = "all_reduce", size: int = 600) -> list[float]:
+    """When the collective of each group is done, all started at once."""
+    network = Network(SOCKETS)
+    return [network.collective(op, ranks, size, 0.0) for ranks in groups]
+
+
+def groups(parallel: Parallel, axis: str) -> list[tuple[int, ...]]:
+    """All groups of an axis, in the order of their first rank."""
+    mesh = parallel.mesh()
+    return sorted({mesh.axis(axis, rank).ranks for rank in range(mesh.size)})
+
+
+@pytest.mark.parametrize("parallel", [Parallel(pipe=2, tensor=4), Parallel(cfg=2, tensor=4)], ids=str)
+def test_neighbours_of_the_innermost_axis_have_links_of_their_own(parallel):
+    one, two = groups(parallel, "tensor")
+    assert (one, two) == ((0, 1, 2, 3), (4, 5, 6, 7))
+    assert ends([one]) == [2 * 3 * 1.0 + 6.0]  # 2 (n - 1) rounds and the bytes of each rank over its port
+    assert ends([one, two]) == [12.0, 12.0]  # both at once take the time of one
+
+
+def test_strided_groups_contend_for_the_link_between_the_roots():
+    """Ring 2 is outside of Ulysses 4, so each of its pairs spans both roots."""
+    pairs = groups(Parallel(ring=2, ulysses=4), "ring")
+    assert pairs == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    taken = 600 / 50.0  # each pair loads the link between the roots once a direction
+    assert ends(pairs) == [at * taken + 2 * 2.0 + taken for at in range(4)]
+    assert ends([(0, 1), (2, 3), (4, 5)]) == [2 * 1.0 + 6.0] * 3  # pairs within a root do not
+
+
+def test_congestion_counts_the_peers_in_a_node_and_not_in_the_group():
+    port = LinkConfig("port", bandwidth=100.0, congestion=1.0)
+    network = Network(TopologyConfig(devices_per_node=4, port=port, card=LinkConfig("card", bandwidth=1e9)))
+    assert (
+        network.collective("all_to_all", (0, 4, 8, 12), 100, 0.0) == 1.0
+    )  # one a node: all leave by the card
+    assert network.collective("all_to_all", (0, 1, 4, 5), 100, 10.0) == 11.0
+    assert network.collective("all_to_all", (0, 1, 2, 4), 100, 20.0) == 22.0  # two peers in a node
+
+
+def test_roots_end_with_their_node():
+    """Seven devices on two roots: 4 and 3; device 7 begins another node and shares no root with device 6."""
+    root, card = LinkConfig("root"), LinkConfig("card")
+    network = Network(TopologyConfig(devices_per_node=7, roots=2, root=root, card=card))
+    kinds = [[kind for kind, *_ in network.route(*pair)] for pair in ((3, 4), (7, 10), (7, 11))]
+    assert kinds == [["port", "port", "root", "root"], ["port", "port"], ["port", "port", "root", "root"]]
+    assert not set(network.route(3, 4)) & set(network.route(10, 11))
