@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.record import load_run
 
 # What makes two runs comparable: the same picture asked of the same model in the same way.
-SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "resolution", "dtype", "prompts"]
+SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "px", "dtype", "prompts"]
 
 
 def run_dirs(*folders: str | Path) -> Iterator[Path]:
@@ -85,7 +85,7 @@ def _run(path: Path) -> dict[str, Any]:
         "steps": record.get("steps"),
         "guidance_scale": record.get("guidance_scale"),
         "scheduler": scheduler.get("class") if isinstance(scheduler, dict) else scheduler,
-        "resolution": record.get("resolution"),
+        "px": _size(record),
         "dtype": record.get("dtype"),
         "prompts": tuple(record.get("prompts") or ()),
         "latency_s": latency.get("median"),
@@ -100,6 +100,14 @@ def _run(path: Path) -> dict[str, Any]:
         "git_commit": record.get("git_commit"),
         "created": record.get("created"),
     }
+
+
+def _size(record: dict[str, Any]) -> str | None:
+    """Pixels of the side, or height x width where they differ. Records of before had squares only."""
+    height, width = (record.get(side, record.get("resolution")) for side in ("height", "width"))
+    if height is None:
+        return None
+    return str(height) if height == width else f"{height} x {width}"
 
 
 def _name(part: Any) -> Any:

@@ -61,7 +61,7 @@ def check_plan(cfg: RunConfig) -> None:
 
 
 def resolutions_of(cfg: RunConfig) -> list[int | None]:
-    """In pixels of a side; None is what the model was made for."""
+    """In pixels of a side; None is the height and width of `cfg.model`, or what the model was made for."""
     return [*cfg.measure.resolutions] if cfg.measure.resolutions else [cfg.model.resolution]
 
 
@@ -87,7 +87,7 @@ def choose(cfg: RunConfig, out: Path) -> str:
     """Plan the grid into `out`/plan.csv and plan.json, and print the ranking; returns the run's status."""
     started = time.time()
     rows = planned_rows(points(cfg), cfg.measure.workers)
-    keys = ["resolution", "method", "devices", "patches", "warmup", "split"]
+    keys = ["height", "width", "method", "devices", "patches", "warmup", "split"]
     table = pd.DataFrame(rows).drop(columns=["model", "steps", "cluster"])
     table = table.sort_values(keys, ignore_index=True)
     seconds = time.time() - started
@@ -96,10 +96,9 @@ def choose(cfg: RunConfig, out: Path) -> str:
     record = {"predicted": True, "config": as_dict(cfg), "seconds": seconds, "points": len(table)}
     write_json(out / "plan.json", record | provenance())
     console = Console() if sys.stdout.isatty() else Console(width=150)
-    for resolution, part in table.groupby("resolution", sort=True):
-        console.print(
-            rich_ranking(part, f"{cfg.model.name} at {resolution} px on {cfg.cluster.name}, predicted")
-        )
+    for (height, width), part in table.groupby(["height", "width"], sort=True):
+        size = f"{height} px" if height == width else f"{height} x {width} px"
+        console.print(rich_ranking(part, f"{cfg.model.name} at {size} on {cfg.cluster.name}, predicted"))
         console.print(verdict(part), highlight=False)
     skipped = (table.status == "skipped").sum()
     console.print(
@@ -141,6 +140,7 @@ def row_of(cfg: RunConfig, model: Model, planner: Planner) -> dict[str, Any]:
     row: dict[str, Any] = {"model": cfg.model.name, "steps": cfg.steps}
     row |= {"cluster": cfg.cluster.name, "method": method.name}
     row |= {"devices": cfg.devices, "resolution": model.resolution}
+    row |= {"height": model.height, "width": model.width}
     row |= {key: getattr(method, key, None) for key in ("patches", "warmup", "split")}
     problem = problem_of(model.shape, cfg)
     node, card = cfg.cluster.topology.devices_per_node, cfg.cluster.topology.card

@@ -50,7 +50,7 @@ class Planner:
         hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
         parallel = parallel_of(cfg)
         assert hardware is not None and cfg.guidance_scale is not None
-        key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
+        key = (cfg.model.name, cfg.model.weights, model.height, model.width, model.dtype)
         if key not in self.templates:
             self.templates[key] = model.view()
         scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
