@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from analysis.record import load_run
 
 # What makes two runs comparable: the same picture asked of the same model in the same way.
-SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "resolution", "dtype", "prompts"]
+SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "px", "dtype", "prompts"]
 
 
 def run_dirs(*folders: str | Path) -> Iterator[Path]:
@@ -94,7 +94,7 @@ def _run(path: Path) -> dict[str, Any]:
         "steps": record.get("steps"),
         "guidance_scale": record.get("guidance_scale"),
         "scheduler": scheduler.get("class") if isinstance(scheduler, dict) else scheduler,
-        "resolution": record.get("resolution"),
+        "px": _size(record),
         "dtype": record.get("dtype"),
         "prompts": tuple(record.get("prompts") or ()),
         "latency_s": latency.get("median"),
@@ -121,6 +121,14 @@ def parallel(run_dir: str | Path) -> dict[str, int]:
 def in_words(shared: Mapping[str, int]) -> str:
     """`cfg 2 x pipe 4`, as `Parallel` in `pipefusion/core/parallel.py` says it of itself."""
     return " x ".join(f"{axis} {degree}" for axis, degree in shared.items())
+
+
+def _size(record: dict[str, Any]) -> str | None:
+    """Pixels of the side, or height x width where they differ. Records of before had squares only."""
+    height, width = (record.get(side, record.get("resolution")) for side in ("height", "width"))
+    if height is None:
+        return None
+    return str(height) if height == width else f"{height} x {width}"
 
 
 def _name(part: Any) -> Any:

@@ -43,7 +43,7 @@ RUNS = Kind(
     "run.json",
     "",
     SETTING
-    | {"product": "degrees", "model": "model", "resolution": "px", "steps": "S", "guidance_scale": "guidance"}
+    | {"product": "degrees", "model": "model", "px": "px", "steps": "S", "guidance_scale": "guidance"}
     | {"scheduler": "scheduler", "seed": "seed", "dtype": "dtype"},
     {
         "latency_s": ("latency\ns", _digits(2)),

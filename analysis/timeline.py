@@ -36,7 +36,7 @@ class Run:
     name: str
     method: str
     model: str
-    resolution: int | None
+    px: str | None
     clock: str
     cluster: str
     devices: int
@@ -64,7 +64,7 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
         name=row.run,
         method=row.method,
         model=str(row.model),
-        resolution=None if pd.isna(row.resolution) else int(row.resolution),
+        px=row.px,
         clock=CLOCK["plan"] if record.get("predicted") else clock,
         cluster=str(record.get("cluster") or row.world) if row.world == "plan" else "",
         devices=int(row.devices),
@@ -194,7 +194,7 @@ def headline(run: Run, timeline: pd.DataFrame) -> list[str]:
     sizes = [f"N = {run.devices}"] + ([f"M = {run.patches}"] if run.patches else [])
     sizes += ([f"W = {run.warmup}"] if run.warmup else []) + [f"S = {run.steps}"]
     gaps = bubble(timeline, run.image_s, run.warmup)
-    model = run.model + (f" {run.resolution} px" if run.resolution else "")
+    model = run.model + (f" {run.px} px" if run.px else "")
     model += f" on {run.cluster}" if run.cluster else ""
     took = _seconds(run.latency_s)
     if abs(run.image_s - run.latency_s) > 0.005 * run.latency_s:

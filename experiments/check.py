@@ -15,6 +15,7 @@ from experiments.errors import ConfigError, check_known, first_line, lookup, nea
 
 if TYPE_CHECKING:
     from experiments.models import Model
+    from pipefusion.core.shape import DiTShape
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "scheduler": ("shipped", "dpmsolver++", "ddim", "flow_euler"),
@@ -125,6 +126,8 @@ def check_model(cfg: RunConfig) -> Model:
         )
     try:
         model = open_model(model_cfg)
+    except ConfigError:
+        raise
     except (TypeError, ValueError, OSError) as error:
         if model_cfg.weights is None:
             raise ConfigError(
@@ -132,18 +135,7 @@ def check_model(cfg: RunConfig) -> Model:
             ) from None
         text = f"{model_cfg.weights} cannot be opened ({first_line(error)}); allowed: a folder, or a hub id"
         raise ConfigError("model.weights", text) from None
-    size, multiple = model.resolution, model.multiple
-    if size <= 0 or size % multiple:
-        raise ConfigError(
-            "model.resolution",
-            f"{size} is not a multiple of {multiple}; allowed: {multiple}, {2 * multiple}, ...",
-        )
-    try:
-        shape = model.shape
-    except ValueError as error:
-        raise ConfigError(
-            "model.resolution", f"{size} is too much: {first_line(error)}; allowed: less"
-        ) from None
+    shape = checked_shape(model)
     encoders = ("auto", "own", "random", *PACKAGES)
     if model_cfg.text not in encoders:
         near = nearest(model_cfg.text, encoders)
@@ -159,6 +151,37 @@ def check_model(cfg: RunConfig) -> Model:
     if problem:
         raise ConfigError(problem.key, problem.message)
     return model
+
+
+def checked_shape(model: Model) -> DiTShape:
+    """The transformer's sizes, if the picture is of whole tokens and the model can draw it. Raises ConfigError."""
+    from pipefusion.core.shape import NotSquare
+
+    square, multiple = model.resolution is not None, model.multiple
+    sides = {"model.height": model.height, "model.width": model.width}
+    sides = {"model.resolution": model.height} if square else sides
+    for key, side in sides.items():
+        if side % multiple:
+            text = f"{side} is not a multiple of {multiple}; allowed: {multiple}, {2 * multiple}, ..."
+            raise ConfigError(key, text)
+    try:
+        return model.shape
+    except NotSquare as error:
+        text = f"{model.height} is not model.width={model.width}: {error}; allowed: {model.width}"
+        raise ConfigError("model.height", text) from None
+    except ValueError as error:
+        key = max(sides, key=lambda key: sides[key])
+        raise ConfigError(key, f"{sides[key]} is too much: {first_line(error)}; allowed: less") from None
+
+
+def check_square(cfg: RunConfig) -> None:
+    """For measures that tell pictures apart by one side. Raises ConfigError."""
+    from experiments.models import open_model
+
+    model = open_model(cfg.model)
+    if model.resolution is None:
+        text = f"{model.height} is not model.width={model.width}: {cfg.measure.name} is of square pictures"
+        raise ConfigError("model.height", f"{text}; allowed: {model.width}, or model.resolution instead")
 
 
 def check_own_text(model: Model, prompts: list[str]) -> None:

@@ -80,7 +80,7 @@ def check_plan(cfg: RunConfig) -> None:
 
 
 def resolutions_of(cfg: RunConfig) -> list[int | None]:
-    """In pixels of a side; None is what the model was made for."""
+    """In pixels of a side; None is the height and width of `cfg.model`, or what the model was made for."""
     return [*cfg.measure.resolutions] if cfg.measure.resolutions else [cfg.model.resolution]
 
 
@@ -107,7 +107,7 @@ def choose(cfg: RunConfig, out: Path) -> str:
     started = time.time()
     grid = sorted(points(cfg), key=rivals_of)
     rows = planned_rows(grid, cfg.measure.workers, rivals_of, search)
-    keys = ["resolution", "method", "devices", *AXES, *SETTINGS]
+    keys = ["height", "width", "method", "devices", *AXES, *SETTINGS]
     table = pd.DataFrame(rows).drop(columns=["model", "steps", "cluster"])
     table = table.sort_values(keys, ignore_index=True)
     seconds = time.time() - started
@@ -117,8 +117,9 @@ def choose(cfg: RunConfig, out: Path) -> str:
     record = {"predicted": True, "config": as_dict(cfg), "seconds": seconds, "points": len(table)}
     write_json(out / "plan.json", record | {"counts": counts} | provenance())
     console = Console() if sys.stdout.isatty() else Console(width=150)
-    for resolution, part in table.groupby("resolution", sort=True):
-        title = f"{cfg.model.name} at {resolution} px on {cfg.cluster.name}, predicted"
+    for (height, width), part in table.groupby(["height", "width"], sort=True):
+        size = f"{height} px" if height == width else f"{height} x {width} px"
+        title = f"{cfg.model.name} at {size} on {cfg.cluster.name}, predicted"
         console.print(rich_ranking(part, title, cfg.measure.shown))
         console.print(verdict(part), highlight=False)
     said = ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -222,6 +223,7 @@ def keys_of(cfg: RunConfig, model: Model) -> dict[str, Any]:
         "method": cfg.method.name,
     }
     row |= {"devices": cfg.devices, "resolution": model.resolution}
+    row |= {"height": model.height, "width": model.width}
     return row | {key: getattr(cfg.method, key, None) for key in SETTINGS}
 
 

@@ -37,7 +37,9 @@ class ModelConfig:
 
     name: str = MISSING
     weights: str | None = None  # a folder in diffusers' layout, or a hub id; safetensors only
-    resolution: Pixels | None = None  # pixels of a side; null: what the model was made for
+    resolution: Pixels | None = None  # pixels of a square's side; null: what the model was made for
+    height: Pixels | None = None  # null: as resolution
+    width: Pixels | None = None
     dtype: str = "float32"  # float32 | bfloat16 | float16
     text: str = (
         "auto"  # own (the weights' encoders) | minilm | random (seeded numbers) | auto: own, or random

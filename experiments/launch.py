@@ -38,7 +38,8 @@ def resolved(cfg: RunConfig, model: Model) -> RunConfig:
 
     shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
     scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
-    model_cfg = replace(cfg.model, resolution=model.resolution)
+    height, width = (None, None) if model.resolution else (model.height, model.width)
+    model_cfg = replace(cfg.model, resolution=model.resolution, height=height, width=width)
     found = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices)
     parallel = found if isinstance(found, Parallel) else cfg.parallel
     return replace(cfg, guidance_scale=scale, model=model_cfg, parallel=parallel)
@@ -183,7 +184,9 @@ def facts_of(cfg: RunConfig, config: dict[str, Any], model: Model) -> dict[str, 
         "seed": cfg.seed,
         "steps": cfg.steps,
         "guidance_scale": cfg.guidance_scale,
-        "resolution": cfg.model.resolution,
+        "resolution": model.resolution,  # of a square picture
+        "height": model.height,
+        "width": model.width,
         "threads": cfg.threads,
         "dtype": cfg.model.dtype,
         "prompts": prompts_of(cfg),

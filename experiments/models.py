@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.config import ModelConfig
+from experiments.errors import ConfigError
 from experiments.schedulers import converted, is_flow, whole
 from experiments.stepping import stepping_problem
 from experiments.weights import resolve_weights
@@ -23,7 +24,9 @@ from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import held, reader
 from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
 
-FACTS = {"pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale"}
+FACTS = {
+    "pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale", "resolution",
+}  # fmt: skip
 """What the project wants to know of a model besides its class and the arguments of that."""
 # Predicting v keeps float noise small: noise prediction divides it by sqrt(alpha), a factor of 16 in DDIM's first step.
 RANDOM_SCHEDULER = {
@@ -43,10 +46,16 @@ class Model:
     config: dict[str, Any]
     folder: Path | None
     seed: int
-    resolution: int
+    height: int
+    width: int
     dtype: torch.dtype
     facts: dict[str, Any]
     scheduler: dict[str, Any]
+
+    @property
+    def resolution(self) -> int | None:
+        """Pixels of a square picture's side; None where height and width differ."""
+        return self.height if self.height == self.width else None
 
     @property
     def pixels_per_latent(self) -> int:
@@ -54,14 +63,14 @@ class Model:
 
     @property
     def multiple(self) -> int:
-        """The resolution must be a multiple of this many pixels, those of a token."""
+        """Height and width must be multiples of this many pixels, those of a token."""
         return self.pixels_per_latent * patch_of(self.class_name, self.config)
 
     @property
     def shape(self) -> DiTShape:
-        """Sizes of the transformer at this resolution, square. Raises ValueError if it cannot be."""
-        side = self.resolution // self.multiple
-        shape = VIEWS[self.class_name].shape(self.config, side, side, self.facts, self.dtype.itemsize)
+        """Sizes of the transformer at this height and width. Raises ValueError if it cannot be."""
+        rows, cols = self.height // self.multiple, self.width // self.multiple
+        shape = VIEWS[self.class_name].shape(self.config, rows, cols, self.facts, self.dtype.itemsize)
         return replace(shape, guidance=self.facts.get("guidance", shape.guidance))
 
     def view(self) -> DiT:
@@ -94,7 +103,10 @@ def louder(read: Callable[..., Tensor], gain: float) -> Callable[..., Tensor]:
 
 
 def open_model(cfg: ModelConfig) -> Model:
-    """The model of a configuration: reads its JSON files, no tensors. Raises ValueError and OSError."""
+    """The model of a configuration: reads its JSON files, no tensors. Raises ValueError and OSError.
+
+    ConfigError, which is a ValueError, for sizes that contradict each other.
+    """
     given = dict(cfg.architecture or {})
     class_name, known = given.pop("class", "PixArtTransformer2DModel"), given.keys() & FACTS
     facts: dict[str, Any] = {key: given.pop(key) for key in known}
@@ -116,10 +128,23 @@ def open_model(cfg: ModelConfig) -> Model:
     config = whole_config(getattr(diffusers, class_name), config, strict=folder is None)
     facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
     pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
-    resolution = cfg.resolution or facts.get("resolution") or config.get("sample_size", 128) * pixels
-    return Model(
-        class_name, config, folder, cfg.seed, resolution, getattr(torch, cfg.dtype), facts, scheduler
-    )
+    height, width = size_of(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)
+    dtype = getattr(torch, cfg.dtype)
+    return Model(class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler)
+
+
+def size_of(cfg: ModelConfig, own: int) -> tuple[int, int]:
+    """Height and width in pixels; what is not given is `own`, the side that the model was made for.
+
+    Raises ConfigError if `resolution`, which stands for both, contradicts one of them.
+    """
+    for name in ("height", "width"):
+        side = getattr(cfg, name)
+        if cfg.resolution and side and side != cfg.resolution:
+            text = f"{side} contradicts model.resolution={cfg.resolution}, which is both height and width"
+            raise ConfigError(f"model.{name}", f"{text}; allowed: {cfg.resolution}, or model.resolution=null")
+    side = cfg.resolution or own
+    return cfg.height or side, cfg.width or side
 
 
 def facts_in(folder: Path) -> dict[str, Any]:

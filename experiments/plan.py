@@ -49,7 +49,7 @@ class Planner:
         """Every rank of a run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
         hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], model.shape
         assert hardware is not None and cfg.guidance_scale is not None
-        key = (cfg.model.name, cfg.model.weights, model.resolution, model.dtype)
+        key = (cfg.model.name, cfg.model.weights, model.height, model.width, model.dtype)
         if key not in self.templates:
             self.templates[key] = model.view()
         noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)

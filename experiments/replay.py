@@ -70,9 +70,10 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     prompt = {
         name: torch.cat([negative[name], tensor]) if negative else tensor for name, tensor in inputs.items()
     }
+    size = tuple(record.get(side, record["resolution"]) for side in ("height", "width"))
     for timestep in scheduler.timesteps:
         whole = torch.cat([latents] * 2) if negative else latents
-        prediction = predict(model, whole, timestep, prompt, scale, record["resolution"])
+        prediction = predict(model, whole, timestep, prompt, scale, size)
         if negative:
             against, towards = prediction.chunk(2)
             prediction = against + scale * (towards - against)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.check import check_square
 from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
 from experiments.compose import compose_one
 from experiments.config import ClusterConfig, RunConfig, as_dict, from_hydra
@@ -66,6 +67,7 @@ def check_scaling(cfg: RunConfig) -> None:
             )
     check_names([grid.model for grid in options.models])
     for index, one in enumerate(each_model(cfg)):
+        check_square(one)
         try:
             for name in options.clusters:
                 check_plan(on(one, name))

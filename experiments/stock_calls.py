@@ -2,7 +2,7 @@
 
 For replays and tests: what a view must be equal to. A call takes the stock model, the latents [b, C, H, W] of all
 guidance branches, the timestep as the scheduler has it, the prompt's tensors by name, the guidance scale and the
-picture's side in pixels; it returns the prediction [b, C, H, W].
+picture's height and width in pixels; it returns the prediction [b, C, H, W].
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import torch
 from torch import Tensor
 
 Prompt = Mapping[str, Tensor]
-Call = Callable[[Any, Tensor, Tensor, Prompt, float, int], Tensor]
+Size = tuple[int, int]
+Call = Callable[[Any, Tensor, Tensor, Prompt, float, Size], Tensor]
 
 
-def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """PixArt-alpha and -sigma; alpha at 1024 px is told the picture's size."""
     told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
     if model.use_additional_conditions:
-        size = torch.tensor([[pixels, pixels]], dtype=latent.dtype)
-        ratio = torch.ones(len(latent), 1, dtype=latent.dtype)
-        told = {"resolution": size.expand(len(latent), 2), "aspect_ratio": ratio}
+        height, width = size
+        told = {
+            "resolution": torch.tensor([size]).repeat(len(latent), 1).to(latent.dtype),
+            "aspect_ratio": torch.tensor([[height / width]]).repeat(len(latent), 1).to(latent.dtype),
+        }
     return model(
         latent,
         encoder_hidden_states=prompt["prompt_embeds"],
@@ -33,12 +36,12 @@ def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: flo
     ).sample
 
 
-def sd3(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def sd3(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """Stable Diffusion 3 and 3.5."""
     return model(latent, prompt["prompt_embeds"], prompt["pooled_prompt_embeds"], times).sample
 
 
-def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """FLUX.1: latents packed two by two, the guidance scale an input."""
     b, channels, height, width = latent.shape
     cells = latent.view(b, channels, height // 2, 2, width // 2, 2)
@@ -57,7 +60,7 @@ def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float
     return cells.reshape(b, channels, height, width)
 
 
-def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """FLUX.2: latents come packed; positions are (0, row, column, 0), the prompt's (0, 0, 0, token)."""
     b, _, height, width = latent.shape
     tokens = prompt["prompt_embeds"].shape[1]
@@ -73,7 +76,7 @@ def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: floa
     return out.transpose(1, 2).unflatten(2, (height, width))
 
 
-def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """Qwen-Image: latents packed two by two; no mask, as for prompts without padding."""
     b, channels, height, width = latent.shape
     cells = latent.view(b, channels, height // 2, 2, width // 2, 2)
@@ -87,14 +90,14 @@ def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float
     return cells.reshape(b, channels, height, width)
 
 
-def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
-    """HunyuanDiT on a square picture; versions before 1.2 are told its size."""
+def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
+    from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 
-    side, patch = latent.shape[2] // model.config.patch_size, model.config.patch_size
-    base = 512 // 8 // patch
-    head_dim = model.inner_dim // model.num_heads
-    grid = ((0, 0), (base, base)), (side, side)
+    patch, head_dim = model.config.patch_size, model.inner_dim // model.num_heads
+    tokens = (latent.shape[2] // patch, latent.shape[3] // patch)
+    grid = get_resize_crop_region_for_grid(tokens, 512 // 8 // patch), tokens
     return model(
         latent,
         times.to(latent.dtype),
@@ -102,13 +105,13 @@ def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: fl
         text_embedding_mask=prompt["prompt_mask"],
         encoder_hidden_states_t5=prompt["prompt_embeds_2"],
         text_embedding_mask_t5=prompt["prompt_mask_2"],
-        image_meta_size=torch.tensor([[1024, 1024, pixels, pixels, 0, 0]] * len(latent), dtype=latent.dtype),
+        image_meta_size=torch.tensor([[1024, 1024, *size, 0, 0]] * len(latent), dtype=latent.dtype),
         style=torch.zeros(len(latent), dtype=torch.long),
         image_rotary_emb=get_2d_rotary_pos_embed(head_dim, *grid, device="cpu", output_type="pt"),
     ).sample
 
 
-def dit(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def dit(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """DiT, which draws classes."""
     return model(latent, times, prompt["class_labels"]).sample
 
@@ -124,9 +127,9 @@ CALLS: dict[str, Call] = {
 }
 
 
-def predict(model: Any, latent: Tensor, time: Tensor, prompt: Prompt, scale: float, pixels: int) -> Tensor:
+def predict(model: Any, latent: Tensor, time: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """The prediction of a stock model without the variance that some learn beside it; float prompts in its dtype."""
     dtype = next(model.parameters()).dtype
     cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in prompt.items()}
     call = CALLS[type(model).__name__]
-    return call(model, latent.to(dtype), time.expand(len(latent)), cast, scale, pixels)[:, : latent.shape[1]]
+    return call(model, latent.to(dtype), time.expand(len(latent)), cast, scale, size)[:, : latent.shape[1]]

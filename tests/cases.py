@@ -56,7 +56,10 @@ REFINED = "refined"
 
 @dataclass(frozen=True)
 class Case:
-    """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights."""
+    """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights.
+
+    `size` is token rows and columns; None: those that the model was made for.
+    """
 
     name: str
     method: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +69,7 @@ class Case:
     images: int = 1
     architecture: dict[str, Any] = field(default_factory=dict)
     model: str = "pixart"
+    size: tuple[int, int] | None = None
     gain: float = 1.0
     parallel: Parallel = field(default_factory=Parallel)
     peak: bool = False
@@ -89,11 +93,15 @@ class Result:
 
 
 def model_of(case: Case) -> Model:
-    return _model(case.model, tuple(sorted(case.architecture.items())))
+    return _model(case.model, tuple(sorted(case.architecture.items())), case.size)
 
 
 @cache
-def _model(name: str, changes: tuple[tuple[str, Any], ...]) -> Model:
+def _model(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int] | None = None) -> Model:
+    if size is not None:
+        model = _model(name, changes)
+        rows, cols = size
+        return replace(model, height=rows * model.multiple, width=cols * model.multiple)
     if name == "pixart":
         return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
     cfg = model_config("flux_tiny" if name == REFINED else name)
@@ -109,12 +117,12 @@ def tensors_of(name: str, architecture: tuple[tuple[str, Any], ...]) -> Callable
 
 def view_of(case: Case) -> DiT:
     """A view of its own; building one takes longer than running it."""
-    return _template(case.model, tuple(sorted(case.architecture.items()))).clone()
+    return _template(case.model, tuple(sorted(case.architecture.items())), case.size).clone()
 
 
 @cache
-def _template(name: str, changes: tuple[tuple[str, Any], ...]) -> DiT:
-    return _model(name, changes).view()
+def _template(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int] | None) -> DiT:
+    return _model(name, changes, size).view()
 
 
 def weights_of(case: Case) -> Callable[..., Tensor]:

@@ -82,9 +82,9 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     if "noise" not in inputs or inputs["noise"].ndim != 4:
         raise BundleError(INPUTS, "noise is missing or has not 4 dimensions; allowed: [B, C, H, W]")
     model = model_of(file, folder, told, inputs)
-    view = view_of(file, model, inputs["noise"])
+    view = view_of(file, model)
     noise, cond = conditioning(inputs, view.shape, told["guidance_scale"])
-    scheduler = scheduler_of(file, told, model, view)
+    scheduler = scheduler_of(file, told, model)
     split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
     cfg = method.Config(patches=told["patches"], warmup=told["warmup"], split=split, text=told["text"])
     problem = method.check(view.shape, Parallel(pipe=told["devices"]), told["steps"], cfg)
@@ -104,7 +104,7 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
 
 
 def model_of(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Tensor]) -> Model:
-    """The model of a bundle, without its tensors. Raises BundleError."""
+    """The model of a bundle for the size of its noise, without its tensors. Raises BundleError."""
     recipe = told["model"]
     if (recipe["folder"] is None) == (recipe["class"] is None):
         raise BundleError(file, f"model has both a folder and a class, or neither; allowed: {RECIPE}")
@@ -120,43 +120,44 @@ def model_of(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Te
             check_weights(weights)
         elif recipe["class"] not in VIEWS:
             raise ValueError(f"is unknown{nearest(recipe['class'], VIEWS)}; allowed: {', '.join(VIEWS)}")
-        side = max(
-            inputs["noise"].shape[2:]
-        )  # of no meaning but to be given: the sizes are those of the noise
-        cfg = ModelConfig(
-            "bundle", weights, side, told["dtype"], "random", recipe["seed"], False, architecture
+        model = open_model(
+            ModelConfig(
+                name="bundle",
+                weights=weights,
+                dtype=told["dtype"],
+                text="random",
+                seed=recipe["seed"],
+                architecture=architecture,
+            )
         )
-        model = open_model(cfg)
     except ConfigError as error:
         raise BundleError(file, f"{name}={error.message}") from None
     except (TypeError, ValueError, OSError) as error:
         text = first_line(error)
         end = "" if "allowed:" in text else f"; allowed: {MODEL_FIELDS[name.partition('.')[2]].allowed}"
         raise BundleError(file, f"{name}={weights or recipe['class']}: {text}{end}") from None
-    return replace(model, facts=model.facts | facts)
+    model = replace(model, facts=model.facts | facts)
+    height, width = inputs["noise"].shape[2:]
+    patch, pixels = model.multiple // model.pixels_per_latent, model.pixels_per_latent
+    if height % patch or width % patch or not height or not width:
+        text = f"noise is {height} x {width}; allowed: multiples of {patch}, the rows of a token"
+        raise BundleError(INPUTS, text)
+    return replace(model, height=height * pixels, width=width * pixels)
 
 
-def view_of(file: str, model: Model, noise: Tensor) -> DiT:
-    """The model on `meta`, for the size of the noise, which need not be square. Raises BundleError."""
-    patch = model.multiple // model.pixels_per_latent
-    (rows, below), (cols, beside) = (divmod(size, patch) for size in noise.shape[2:])
-    if below or beside or not rows or not cols:
-        size = f"{noise.shape[2]} x {noise.shape[3]}"
-        raise BundleError(INPUTS, f"noise is {size}; allowed: multiples of {patch}, the rows of a token")
-    module = VIEWS[model.class_name]
+def view_of(file: str, model: Model) -> DiT:
+    """The model on `meta`. Raises BundleError."""
     try:
-        shape = module.shape(model.config, rows, cols, model.facts, model.dtype.itemsize)
-        shape = replace(shape, guidance=model.facts.get("guidance", shape.guidance))
-        return module.View(model.config, shape, model.dtype, model.pixels_per_latent)
+        return model.view()
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        text = f"model cannot be built on {rows} x {cols} tokens ({first_line(error)})"
+        text = f"model cannot be built for {model.height} x {model.width} pixels ({first_line(error)})"
         raise BundleError(file, f"{text}; allowed: what its class takes") from None
 
 
-def scheduler_of(file: str, told: dict[str, Any], model: Model, view: DiT) -> Any:
+def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
     """The scheduler with its timesteps set: as told, or as the model's own pipeline has it. Raises BundleError."""
     if told["scheduler"] is None:
-        return own_scheduler(file, told["steps"], model, view)
+        return own_scheduler(file, told["steps"], model)
     given = filled(file, SCHEDULER_FIELDS, told["scheduler"], "scheduler.")
     try:
         scheduler = make_scheduler(given["class"], given["config"], given["set_timesteps"] or told["steps"])
@@ -178,7 +179,7 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model, view: DiT) -> An
     return scheduler
 
 
-def own_scheduler(file: str, steps: int, model: Model, view: DiT) -> Any:
+def own_scheduler(file: str, steps: int, model: Model) -> Any:
     """The scheduler that came with a folder of weights. Raises BundleError."""
     from pipefusion.pipelines.timesteps import timestep_arguments
 
@@ -187,7 +188,7 @@ def own_scheduler(file: str, steps: int, model: Model, view: DiT) -> Any:
     chosen = choose_scheduler(model, "shipped")
     if isinstance(chosen, Problem):
         raise BundleError(file, f"scheduler={chosen.message}")
-    arguments = timestep_arguments(model.class_name, model.scheduler, view.shape.tokens, steps)
+    arguments = timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)
     return make_scheduler(*chosen, arguments)
 
 

@@ -52,6 +52,8 @@ class Field:
 
 
 NUMBER = (int, float)
+NO_FIELDS = {"guidance_scale", "resolution"}
+"""Facts of a model that a bundle states by other means: its own scale, and the size of its noise."""
 RECIPE = 'a folder, or a class with its "config" and "seed"'
 FIELDS = {
     "format": Field((int,), str(FORMAT)),
@@ -75,7 +77,7 @@ MODEL_FIELDS = {
     "gain": Field(NUMBER, "a number that all matrices are multiplied with", 1.0, Gain),
     **{
         fact: Field((bool, int, str), "see docs/adding-a-model.md", None)
-        for fact in sorted(FACTS - {"guidance_scale"})
+        for fact in sorted(FACTS - NO_FIELDS)
     },
 }
 SCHEDULER_FIELDS = {
@@ -158,8 +160,8 @@ def of_run(folder: Path) -> dict[str, Any]:
     recipe: dict[str, Any] = {"folder": record["weights"]}
     if recipe["folder"] is None:
         config = {"class": "PixArtTransformer2DModel", **model["architecture"]}
-        facts = {"pixel_space": True} | {key: config.pop(key) for key in FACTS & config.keys()}
-        facts.pop("guidance_scale", None)
+        given = {key: config.pop(key) for key in FACTS & config.keys()}
+        facts = {"pixel_space": True} | {key: given[key] for key in given.keys() - NO_FIELDS}
         recipe = {"class": config.pop("class"), "config": config, "seed": model["seed"], **facts}
     own = record["method_config"]
     return {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from analysis.files import replacing
+from experiments.check import check_square
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError
@@ -69,6 +70,7 @@ def check_quality(cfg: RunConfig) -> None:
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
+    check_square(cfg)
     cfg = resolved(cfg, open_model(cfg.model))
     check_settings(cfg)
     model = open_model(cfg.model)

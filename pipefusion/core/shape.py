@@ -110,6 +110,10 @@ class DiTShape:
         return slice(rows.start * self.patch_size, rows.stop * self.patch_size)
 
 
+class NotSquare(ValueError):
+    """A model that draws squares only was asked for another picture."""
+
+
 def linear(inputs: int, outputs: int, bias: bool = True) -> int:
     """Elements of a linear layer."""
     return inputs * outputs + bias * outputs

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import BlockShape, DiTShape, NotSquare, linear
 from pipefusion.views.sites import SelfOrCross, Site
 from pipefusion.views.stock import (
     StockView,
@@ -35,7 +35,9 @@ class Modulation(NamedTuple):
 def shape(
     config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
 ) -> DiTShape:
-    """The sizes of a configuration (its `config.json`) on `rows` x `cols` tokens."""
+    """The sizes of a configuration on `rows` x `cols` tokens. Raises NotSquare where these differ."""
+    if rows != cols:  # the stock model takes the root of the number of tokens for both
+        raise NotSquare("DiTTransformer2DModel draws squares only")
     hs = config["num_attention_heads"] * config["attention_head_dim"]
     mlp, square = 4 * hs, config["patch_size"] ** 2
     out, bias = config["out_channels"] or config["in_channels"], config["attention_bias"]

@@ -37,8 +37,9 @@ def shape(
         raise ValueError("dual_attention_layers (SD3.5 medium) are not supported: a second attention a block")
     most = config["pos_embed_max_size"]
     if max(rows, cols) > most:
-        text = f"positions end at {most} token rows, {most * config['patch_size'] * 8} px"
-        raise ValueError(f"{rows} token rows are too many: its {text}")
+        count = f"{rows} token rows" if rows >= cols else f"{cols} token columns"
+        text = f"positions end at {most} of them, {most * config['patch_size'] * 8} px"
+        raise ValueError(f"{count} are too many: its {text}")
     heads, head_dim, layers = (
         config[key] for key in ("num_attention_heads", "attention_head_dim", "num_layers")
     )

@@ -1,5 +1,6 @@
 """Tidy frames over run directories."""
 
+import json
 import subprocess
 import sys
 from dataclasses import asdict
@@ -51,6 +52,18 @@ def test_models_given_as_mappings_are_named(tmp_path: Path) -> None:
     text = (run / "run.json").read_text().replace('"model": "emoji64"', '"model": {"name": "emoji64"}')
     (run / "run.json").write_text(text)
     assert frame.runs(tmp_path).model.tolist() == ["emoji64"]
+
+
+def test_a_size_is_told_by_height_and_width(tmp_path: Path) -> None:
+    """Runs of 96 x 64 and 64 x 96 are not of one task, though neither has a `resolution`; nor do old ones differ."""
+    path = write_run(tmp_path, "serial") / "run.json"
+    record = json.loads(path.read_text())
+    assert frame.runs(tmp_path).px.tolist() == ["64"]
+    for size, px in (((64, 64), "64"), ((96, 64), "96 x 64"), ((64, 96), "64 x 96")):
+        sides = {"height": size[0], "width": size[1], "resolution": size[0] if size[0] == size[1] else None}
+        path.write_text(json.dumps(record | sides))
+        assert frame.runs(tmp_path).px.tolist() == [px]
+    assert "px" in frame.SAME_TASK
 
 
 def test_keep_copies_whole_runs_and_no_leftovers(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_measured_bytes_equal_closed_forms(ranks, family, name, devices):
     bytes_agree(run(ranks, devices, case.but(peak=devices < 4)))
 
 
+@pytest.mark.parametrize("size", [(12, 7), (9, 16)])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_picture_that_is_not_square(ranks, name, size):
+    """Equal to serial with nothing stale, its bytes as predicted, its peak as planned."""
+    case = case_of("sd3_tiny", name, **({"warmup": 4} if METHODS[name].has("warmup") else {})).but(size=size)
+    alone = run(ranks, 1, case.but(name="serial", method={}))[0].latents
+    assert alone.shape[2:] == tuple(2 * side for side in size)
+    results = run(ranks, 3, case.but(peak=True))
+    assert relative_error(results[0].latents, alone) <= TOLERANCE
+    bytes_agree(results)
+
+
 # With two devices no stage begins behind a joint block of the refined one: nothing of the prompt has changed by then.
 @pytest.mark.parametrize(
     ("family", "devices"), [(name, n) for name in JOINT for n in (2, 4) if (name, n) != (REFINED, 2)]

@@ -131,6 +131,14 @@ def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatc
     assert (rows.missing_bytes == rows.param_bytes + rows.kv_bytes - room).all()
 
 
+def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
+    keys = ["measure.methods=[serial]", "measure.workers=1", "model.height=96", "model.width=64"]
+    assert command(monkeypatch, *PLAN, *keys, f"hydra.run.dir={tmp_path}") == 0
+    (row,) = pd.read_csv(tmp_path / "plan.csv").to_dict("records")
+    assert (row["height"], row["width"], row["status"]) == (96, 64, "ok")
+    assert "pixart_tiny at 96 x 64 px on l40_pcie, predicted" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_comes_last_and_is_never_the_fastest():
     row = {"patches": None, "warmup": None, "split": None, "devices": 2, "wait_s": 0.0}
     table = pd.DataFrame(
@@ -153,6 +161,7 @@ def test_what_does_not_fit_comes_last_and_is_never_the_fastest():
         (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
         (["measure.patches=[]"], "measure.patches=[] leaves nothing"),
         (["measure.resolutions=[33]"], "model.resolution=33 is not a multiple"),
+        (["measure.resolutions=[64]", "model.height=96"], "model.height=96 contradicts model.resolution=64"),
     ],
 )
 def test_what_is_refused(overrides, says):

@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
-FACTS = {"pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale"}
+FACTS = {
+    "pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale", "resolution",
+}  # fmt: skip
 # Each agrees with the size of the published checkpoint, which may hold buffers (tables of positions) besides.
 PARAMETERS = {
     "pixart_alpha": 611_349_152,
@@ -59,6 +61,12 @@ def test_full_size_has_the_parameters_of_the_published_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_model_leaves_height_and_width_to_the_command(path: Path) -> None:
+    """A `resolution` here would contradict `model.height`; the size it was made for is a fact of its architecture."""
+    assert not {"resolution", "height", "width"} & OmegaConf.load(path).keys()
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_model_with_weights_takes_their_own_encoders(path: Path) -> None:
     # A `text: random` here would stay when weights are given, and the pictures would have nothing to do with prompts.
     assert "text" not in OmegaConf.load(path)
@@ -82,5 +90,6 @@ def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
     assert sum(p.numel() for p in transformer.parameters()) < 3_000_000
     # FLUX.1's pipeline, not its transformer, makes one token of 2 x 2 latent pixels.
     patch = 2 if architecture["class"] == "FluxTransformer2DModel" else architecture["patch_size"]
-    assert model["resolution"] == SIDE * patch * architecture["latent_factor"]
+    latents = architecture.get("sample_size") or architecture["resolution"] // architecture["latent_factor"]
+    assert latents == SIDE * patch
     assert architecture["num_attention_heads"] == SIDE

@@ -25,7 +25,8 @@ from tests.experiments.tiny_transformers import WIDTH
 
 CPU = torch.device("cpu")
 PROMPTS = ["Red apple", "a green dragon, a very green dragon"]
-SIDE = 64  # pixels
+SIZE = (96, 64)  # height and width in pixels
+SQUARE = (64, 64)  # of DiT's pipeline, which draws nothing else
 STEPS = 3
 CLASS = {
     "pixart": "PixArtTransformer2DModel",
@@ -42,6 +43,7 @@ CLASS = {
 def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     """Latents as the pipeline's scheduler has them last [2, C, H, W], and its pixels [2, h, w, 3] in 0..1."""
     stepped: list[Tensor] = []
+    height, width = SIZE
     step = pipe.scheduler.step
 
     def recorded(*arguments: Any, **options: Any) -> Any:
@@ -50,7 +52,7 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
         return result
 
     pipe.scheduler.step = recorded
-    options: dict[str, Any] = {"prompt": PROMPTS, "height": SIDE, "width": SIDE}
+    options: dict[str, Any] = {"prompt": PROMPTS, "height": height, "width": width}
     if family == "dit":
         options = {"class_labels": [1, 2]}
     if family == "qwen":
@@ -63,11 +65,11 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     ).images
     latents = stepped[-1]
     if family.startswith("flux2"):
-        latents = latents.transpose(1, 2).unflatten(2, (SIDE // 16, SIDE // 16))
+        latents = latents.transpose(1, 2).unflatten(2, (height // 16, width // 16))
     elif family.startswith("flux"):
-        latents = pipe._unpack_latents(latents, SIDE, SIDE, pipe.vae_scale_factor)
+        latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
     elif family == "qwen":
-        latents = pipe._unpack_latents(latents, SIDE, SIDE, pipe.vae_scale_factor)[:, :, 0]
+        latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)[:, :, 0]
     return latents, images
 
 
@@ -76,8 +78,9 @@ def test_pictures_and_timesteps_are_those_of_the_pipeline(folder_of, family: str
     folder = folder_of(family)
     pipe = stock(folder)
     latents, expected = picture_of(family, pipe)
-    side = SIDE // latent_factor(folder)
-    assert latents.shape[2:] == (side, side)
+    height, width = SQUARE if family == "dit" else SIZE
+    factor = latent_factor(folder)
+    assert latents.shape[2:] == (height // factor, width // factor)
 
     vae = load_vae(folder, torch.float32)
     with torch.no_grad():
@@ -92,7 +95,7 @@ def test_pictures_and_timesteps_are_those_of_the_pipeline(folder_of, family: str
     assert np.mean(same) > 0.999  # a value on the border between two bytes may go either way
 
     config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    tokens = (SIDE // 16) ** 2
+    tokens = height // 16 * (width // 16)
     arguments = timestep_arguments(CLASS[family.partition("_")[0]], config, tokens, STEPS)
     assert json.loads(json.dumps(arguments)) == arguments
     assert ("mu" in arguments) == config.get("use_dynamic_shifting", False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from experiments.conformance.fields import BundleError, read_fields
@@ -103,6 +104,28 @@ def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: p
     chosen = [f"model={model}", "method=pipefusion", "devices=2", "method.patches=2", "method.warmup=2"]
     chosen += ["steps=2", "cluster=sim", "guidance_scale=3", "prompt=[a,b]", "measure.memory=false"]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 0
+    assert main([str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("method", ["serial", "pipefusion", "ulysses"])
+@pytest.mark.parametrize("model", ["pixart_tiny", "hunyuan_tiny", "qwen_tiny"])
+def test_a_picture_that_is_not_square_comes_out_again(
+    method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    height, width = (96, 64) if model == "pixart_tiny" else (128, 192)
+    chosen = [f"model={model}", f"model.height={height}", f"model.width={width}", f"method={method}"]
+    chosen += ["devices=2", "steps=2", "cluster=sim", "guidance_scale=3", "log.wandb.mode=disabled"]
+    chosen += ["measure.repeats=1", "measure.warmup_runs=0", "measure.memory=false"]
+    assert command(monkeypatch, *chosen, f"hydra.run.dir={tmp_path}") == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert [record[key] for key in ("resolution", "height", "width")] == [None, height, width]
+    latents = load_file(tmp_path / "latents.safetensors")["latents"]
+    side = 1 if model == "pixart_tiny" else 8
+    assert latents.shape == load_file(tmp_path / "inputs.safetensors")["noise"].shape
+    assert latents.shape[2:] == (height // side, width // side)
+    if model == "pixart_tiny":
+        with Image.open(tmp_path / "images" / "0.png") as picture:
+            assert picture.size == (width, height)
     assert main([str(tmp_path)]) == 0
 
 

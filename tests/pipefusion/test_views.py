@@ -12,7 +12,9 @@ from torch import Tensor
 from experiments.stock_calls import predict
 from pipefusion.core.attention import local
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
+from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
+from pipefusion.views.hunyuan import fitted
 from tests.cases import FAMILIES, Case, inputs, model_of, weights_of
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,6 +28,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hunyuan 1.1": ("hunyuan_tiny", {"use_style_cond_and_image_meta_size": True}),
     **{name: (name, {}) for name in FAMILIES},
 }
+WIDE, TALL = (7, 16), (17, 6)  # token rows and columns
+SIZES: dict[str, tuple[str, tuple[int, int]]] = {
+    "pixart, wide": ("pixart", WIDE),
+    "pixart, told its height and width": ("pixart, told the picture's size", TALL),
+    "sd3, wide": ("sd3_tiny", WIDE),
+    "flux, tall": ("flux_tiny", TALL),
+    "flux2, wide": ("flux2_tiny", WIDE),
+    "qwen, tall": ("qwen_tiny", TALL),
+    "hunyuan, wide": ("hunyuan_tiny", WIDE),
+    "hunyuan 1.1, tall": ("hunyuan 1.1", TALL),
+}
+"""Variants of a picture whose height and width differ."""
 TIME = torch.tensor(321.0)
 
 
@@ -36,13 +50,14 @@ def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
     network = getattr(diffusers, model.class_name).from_config(model.config).eval()
     told = {name: cond.stacked(name) for name, _ in model.shape.prompt}
     latent = torch.cat([noise] * cond.branches)
-    return predict(network, latent, TIME, told, cond.guidance_scale, model.resolution)
+    return predict(network, latent, TIME, told, cond.guidance_scale, (model.height, model.width))
 
 
-@pytest.fixture(params=VARIANTS, scope="module")
+@pytest.fixture(params=[*VARIANTS, *SIZES], scope="module")
 def case(request) -> Case:
-    model, changes = VARIANTS[request.param]
-    return Case("serial", guidance=3.0, images=2, model=model, architecture=changes)
+    variant, size = SIZES.get(request.param, (request.param, None))
+    model, changes = VARIANTS[variant]
+    return Case("serial", guidance=3.0, images=2, model=model, architecture=changes, size=size)
 
 
 def loaded(case: Case) -> DiT:
@@ -108,6 +123,22 @@ def test_attention_sites_are_the_blocks_self_attentions(case):
     joint = shape.joint_tokens
     size = (joint + 3 * shape.token_cols, shape.heads, shape.head_dim)
     assert seen == [(layer, size, joint) for layer in range(shape.layers)]
+
+
+@pytest.mark.parametrize("size", [WIDE, TALL])
+def test_dit_draws_squares_only(size):
+    """As its stock model, which takes the root of the number of tokens for rows and columns."""
+    with pytest.raises(NotSquare, match="squares only"):
+        model_of(Case("serial", model="dit_tiny", size=size)).view()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (12, 12), (12, 20), (23, 32), (64, 63), (96, 33)])
+def test_hunyuan_counts_positions_as_its_pipeline(size):
+    """The longer side has the base's length, the other is in its middle, each rounded."""
+    from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
+
+    for base in (16, 32):
+        assert fitted(size, base) == get_resize_crop_region_for_grid(size, base)
 
 
 def test_a_stage_holds_its_parts_only(case):
