@@ -46,7 +46,7 @@ def asked_of(case: Case, devices: int) -> dict[str, Any]:
     model = model_of(case)
     chosen = choose_scheduler(model, case.scheduler)
     assert isinstance(chosen, tuple)
-    facts = {key: model.facts[key] for key in FACTS & model.facts.keys() - {"guidance_scale"}}
+    facts = {key: model.facts[key] for key in FACTS & model.facts.keys() - {"guidance_scale", "resolution"}}
     recipe = {"class": model.class_name, "config": model.config, "seed": 0, "gain": case.gain, **facts}
     return {
         "model": recipe,
