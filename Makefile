@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test lint format typecheck report train clean lock
+.PHONY: help run test slow lint format typecheck report train clean lock
 
 help:            ## what each target does
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -19,8 +19,11 @@ help:            ## what each target does
 run: $(STAMP)    ## every parallel method on the shipped model, four ranks
 	$(BIN)/python run.py experiment=quickstart $(ARGS)
 
-test: $(STAMP)   ## everything, in two processes (JOBS): the tests start ranks of their own
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+test: $(STAMP)   ## all but the slow tests, in two processes (JOBS): the tests start ranks of their own
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+
+slow: $(STAMP)   ## the slow tests
+	$(BIN)/python -m pytest -n $(JOBS) -m slow --timeout 900 $(ARGS)
 
 lint: $(STAMP)   ## ruff, check only
 	$(BIN)/ruff check .
