@@ -222,7 +222,7 @@ def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
         return status
 
     model = check_model(cfg)
-    cfg = launch.resolved(cfg, model)
+    cfg = launch.complete(cfg, model)
     record = records.finished(out, key_of(cfg, model)) if sweep and cfg.resume else None
     again = record is not None
     if record is None:

@@ -30,19 +30,24 @@ DEFAULT_GUIDANCE = 4.5
 
 
 def resolved(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration with what the model and the method decide filled in: size, guidance scale, all degrees.
+    """The configuration with what the model decides filled in: size and guidance scale."""
+    shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
+    scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
+    height, width = (None, None) if model.resolution else (model.height, model.width)
+    model_cfg = replace(cfg.model, resolution=model.resolution, height=height, width=width)
+    return replace(cfg, guidance_scale=scale, model=model_cfg)
+
+
+def complete(cfg: RunConfig, model: Model) -> RunConfig:
+    """The configuration of one run as it is recorded: `resolved`, and all degrees.
 
     Degrees that `devices` cannot hold stay as they were given: `check_method` says why, and a sweep records it.
     """
     from experiments.methods import METHODS
 
-    shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
-    scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
-    height, width = (None, None) if model.resolution else (model.height, model.width)
-    model_cfg = replace(cfg.model, resolution=model.resolution, height=height, width=width)
     found = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices)
     parallel = found if isinstance(found, Parallel) else cfg.parallel
-    return replace(cfg, guidance_scale=scale, model=model_cfg, parallel=parallel)
+    return replace(resolved(cfg, model), parallel=parallel)
 
 
 def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
 
     started = time.time()
     model = open_model(cfg.model)
-    cfg = resolved(cfg, model)
+    cfg = complete(cfg, model)
     config = as_dict(cfg)
     if "RANK" in os.environ:
         return execute_as_rank(cfg, config, model, run_dir, entry, started)
@@ -143,7 +148,7 @@ def skip(cfg: RunConfig, run_dir: Path, reason: str) -> dict[str, Any]:
     from experiments.models import open_model
 
     model = open_model(cfg.model)
-    cfg = resolved(cfg, model)
+    cfg = complete(cfg, model)
     config, started = as_dict(cfg), time.time()
     record = facts_of(cfg, config, model)
     directory.clear(run_dir, LATENCY, records.FILES)

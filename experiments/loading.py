@@ -58,7 +58,7 @@ class LoadingConfig:
     folder: str | None = None
     stored: str = "float32"  # what the random checkpoint is written in; it is loaded as model.dtype
     file_bytes: Annotated[int, Domain(1, 1 << 40)] = 256 << 20  # of one of its files, about
-    limit: Annotated[float, Domain(1, 1000)] = 1.15  # peak over shard
+    limit: Annotated[float, Domain(0, 1000, above=True)] = 1.15  # peak over shard
 
 
 def check_loading(cfg: RunConfig) -> None:

@@ -185,7 +185,7 @@ def is_like(target: Target, cfg: RunConfig) -> bool:
         and target.method in options.methods
         and not target.parallel
         and (target.method == "serial" or target.devices in options.devices)
-        and target.resolution in resolutions_of(cfg)
+        and target.resolution in [size or open_model(cfg.model).resolution for size in resolutions_of(cfg)]
         and (target.warmup is None or target.warmup in options.warmups)
         and (target.split is None or target.split in options.splits)
         and target.patches in ([], [*options.patches])

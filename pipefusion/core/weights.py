@@ -129,7 +129,7 @@ def held(state: Mapping[str, Tensor]) -> Callable[..., Tensor]:
         if shard is not None:
             dim, sections = shard
             parts = [tensor.narrow(dim, start, stop - start) for start, stop in sections]
-            tensor = parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+            tensor = torch.cat(parts, dim)  # memory of its own: a view would keep the whole
         return tensor.to(device, dtype)
 
     return tensors

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from baselines import pcpp
+from pipefusion.core.parallel import Parallel
 from tests.cases import Case, model_of
 from tests.contract.test_worlds import simulated
 
@@ -42,10 +43,10 @@ def test_after_the_warm_up_neighbours_exchange_their_edges_and_wait_a_step_later
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.01, float("nan")])
 def test_a_fraction_is_a_part_of_a_band(fraction):
-    problem = pcpp.check(SHAPE, 4, 4, pcpp.Config(fraction=fraction))
+    problem = pcpp.check(SHAPE, Parallel(patch=4), 4, pcpp.Config(fraction=fraction))
     assert problem is not None and problem.key == "method.fraction"
     assert problem.message.endswith("allowed: above 0, at most 1")
-    assert pcpp.check(SHAPE, 4, 4, pcpp.Config(fraction=1)) is None
+    assert pcpp.check(SHAPE, Parallel(patch=4), 4, pcpp.Config(fraction=1)) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.config import RunConfig
 from experiments.contents import key_of, sha256_of
-from experiments.launch import resolved
+from experiments.launch import complete
 from experiments.models import open_model
 from experiments.quality.texts import stamp_of
 from tests.experiments.runs import QUICK, command, config
@@ -36,7 +36,7 @@ def run_of(weights: Path, *overrides: str) -> RunConfig:
 
 def key(cfg: RunConfig) -> str:
     model = open_model(cfg.model)
-    return key_of(resolved(cfg, model), model)
+    return key_of(complete(cfg, model), model)
 
 
 def flip(path: Path) -> None:

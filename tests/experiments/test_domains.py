@@ -33,6 +33,7 @@ CONFIGS = [
 WITHOUT = {"method", "measure", "prompt"}
 """Of any type: groups, and a text or the number of a class."""
 MAY_BE_EMPTY = {
+    "PerturbConfig.products",  # methods on their own axis alone
     "tags", "calibrated_on", "also", "links", "skip_subcategories", "swept",  # nothing of the kind
     "steps", "guidance_scale", "scheduler", "resolution", "models",  # the run's own
     "clusters", "devices", "borrow",  # no predictions beside; nothing to fit of this kind

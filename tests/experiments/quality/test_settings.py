@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.errors import ConfigError
+from experiments.config import RunConfig
+from experiments.errors import ConfigError, check_domains
 from experiments.quality.measure import QualityConfig
 from experiments.quality.settings import (
     Equality,
@@ -71,8 +72,12 @@ def test_what_is_never_stale_has_serial_for_a_stand_in_and_needs_a_measurement()
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(study: StudyConfig, line: str) -> None:
+    def check(cfg: RunConfig) -> None:
+        check_domains(cfg)
+        check_settings(cfg)
+
     with pytest.raises(ConfigError) as caught:
-        check_settings(quality(study))
+        check(quality(study))
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from experiments.config import RunConfig
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, check_domains
 from experiments.quality.scorer_card import card_text
 from experiments.quality.text_score import FOLDER, Heads, load_heads, open_scorer
 from experiments.quality.train_scorer import (
@@ -88,9 +88,13 @@ def test_held_out_concepts_are_spaced_and_never_all() -> None:
 
 
 def test_what_cannot_be_trained_is_one_line() -> None:
+    def check(cfg: RunConfig) -> None:
+        check_domains(cfg)
+        check_train_scorer(cfg)
+
     for key, value in (("held_out", 0), ("epochs", 0), ("batch", 1), ("packages", []), ("categories", [])):
         with pytest.raises(ConfigError, match=rf"^measure\.{key}=.*; allowed: ") as error:
-            check_train_scorer(RunConfig(measure=replace(SMALL, **{key: value})))
+            check(RunConfig(measure=replace(SMALL, **{key: value})))
         assert "\n" not in str(error.value)
     check_train_scorer(RunConfig(measure=SMALL))
 

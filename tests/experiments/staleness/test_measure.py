@@ -51,7 +51,7 @@ def test_the_record_says_what_was_run_and_why_something_was_not(folder):
     assert {(probe["method"], probe["devices"]) for probe in skipped} == {
         (name, 3)
         for name in METHODS
-        if METHODS[name].check(model().shape, 3, 3, METHODS[name].Config()) and name != "serial"
+        if METHODS[name].problem(model().shape, 3, 3, METHODS[name].Config()) and name != "serial"
     }
     assert all(probe["reason"].startswith("devices=3") for probe in skipped)
 
