@@ -37,21 +37,6 @@ def held_params(
     return count * shape.itemsize
 
 
-def kv_bytes(shape: DiTShape, layers: int, batch: int) -> int:
-    """Full-length K and V of `layers` layers: 2 * p * hs * layers * b * itemsize."""
-    return 2 * shape.tokens * shape.hidden * layers * batch * shape.itemsize
-
-
-def hidden_bytes(shape: DiTShape, batch: int) -> int:
-    """Hidden states of the whole image: p * hs * b * itemsize."""
-    return shape.tokens * shape.hidden * batch * shape.itemsize
-
-
-def text_bytes(shape: DiTShape, batch: int) -> int:
-    """Hidden states of the prompt where they go through the blocks (MM-DiT): T * hs * b * itemsize."""
-    return shape.joint_tokens * shape.hidden * batch * shape.itemsize
-
-
 def latent_bytes(shape: DiTShape, images: int) -> int:
     """Latents of the whole image."""
     return images * shape.in_channels * shape.tokens * shape.patch_size**2 * LATENT_ITEMSIZE

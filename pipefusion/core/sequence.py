@@ -55,9 +55,8 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
                 for i, x in enumerate((q, k, v))
             ]  # [b, T + n t, h, d] each
             out = attend_inside(layer, whole[0], whole[1], whole[2], prefix)
-            bands = torch.stack(
-                out[:, prefix:].split(t, dim=1)
-            )  # [n, b, t, h, d], whatever order the kernel leaves
+            # Always a copy, whatever order of memory the kernel leaves: peaks are predicted to the byte.
+            bands = torch.stack(out[:, prefix:].split(t, dim=1))  # [n, b, t, h, d]
             fabric.all_to_all(returned, bands, axis="ulysses", at=at)
             if not prefix:
                 return returned.permute(1, 2, 0, 3, 4).flatten(2, 3)  # [b, t, H, d]
