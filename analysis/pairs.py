@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frame, tables
+from analysis import frame, sweep, tables
 from analysis.record import load_record, load_run
 
 NOTHING = "–"
@@ -138,7 +138,7 @@ def kind_of(a: Path, b: Path) -> Kind:
 
 def _runs(folder: Path) -> pd.DataFrame:
     runs = frame.runs(folder)[[*RUNS.keys, "path"]]
-    counted = tables.methods(folder)[["path", *RUNS.values]]
+    counted = sweep.methods(folder)[["path", *RUNS.values]]
     side = counted.merge(runs, on="path", how="left")
     records = [load_run(Path(path)) for path in side.path]
     side["machine"] = [_machine(record) for record in records]

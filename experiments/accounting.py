@@ -268,8 +268,8 @@ def show(out: Path) -> None:
     """Print how the devices of each model add up, and the fullest device of every method."""
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     from analysis import accounting as report
+    from analysis.terminal import make_console, rich_table
     from experiments.cli import display
-    from experiments.quickstart import make_console, rich_table
 
     console = make_console()
     record, _ = report.load(out)

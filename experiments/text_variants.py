@@ -157,7 +157,7 @@ def show(out: Path) -> None:
     """Print both tables."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis import text_variants as report
-    from experiments.quickstart import make_console, rich_table
+    from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out / "text_variants.json")
     console.print(rich_table(report.results_text(record), "Latents, relative to serial's and to each other"))

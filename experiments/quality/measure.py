@@ -171,7 +171,7 @@ def show(out: Path) -> None:
     """Print the main columns of the record's table; all of it and the floors are in `quality_main` of analysis."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis.quality import tables as report
-    from experiments.quickstart import make_console, rich_table
+    from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out)
     text = report.main_text(record, report.main(record))
