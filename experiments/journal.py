@@ -22,7 +22,9 @@ class Journal:
         """Write a cell's rows; on the disk when this returns. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"key": key, "rows": rows}, default=plain) + "\n"
-        with (self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a", encoding="utf-8") as stream:
+        with (self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open(
+            "a", encoding="utf-8"
+        ) as stream:
             stream.write(line)
 
     def read(self) -> dict[str, list[Row]]:
