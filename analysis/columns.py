@@ -164,7 +164,7 @@ _ALL = [
     *_flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
     Column("guidance_scale", "guidance", kind=NUMBER),
     # Parts of a model.
-    *_texts(layers="layers", replicated="on every device"),
+    *_texts(layers="layers", replicated="on every device", copied="copies"),
     *_counts(layer_count="layers", tokens="tokens"),
     Column("parameters", "parameters", kind=COUNT, format="{:,}".format),
     *_shares(model_share="of the model", block_share="of the blocks"),

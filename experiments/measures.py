@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments import records
-from experiments.accounting import AccountingConfig, accounting, check_accounting
+from experiments.accounting import ACCOUNTING, AccountingConfig
 from experiments.bench import BenchConfig, bench, check_bench
 from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
 from experiments.choose import PLAN, PlanConfig
@@ -21,7 +21,7 @@ from experiments.conformance.report import ConformanceConfig, check_conformance,
 from experiments.fit import FitConfig, check_fit, fit
 from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
 from experiments.loading import LoadingConfig, check_loading, loading
-from experiments.params import ParamsConfig, check_params, params
+from experiments.params import PARAMS, ParamsConfig
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.measure import QualityConfig, check_quality, quality
@@ -72,9 +72,7 @@ def of(study: Study, config: type) -> Measure:
 
 MEASURES: dict[str, Measure] = {
     "latency": Measure(LatencyConfig, writes=records.FILES),
-    "accounting": Measure(
-        AccountingConfig, accounting, check_accounting, ("accounting.json", "accounting.csv")
-    ),
+    "accounting": of(ACCOUNTING, AccountingConfig),
     "bench": Measure(BenchConfig, bench, check_bench, ("bench.json", "seconds.json", "ready.json", "logs")),
     "calibrate": Measure(
         CalibrateConfig,
@@ -88,7 +86,7 @@ MEASURES: dict[str, Measure] = {
         GpuCheckConfig, gpu_check, check_gpu_check, ("gpu_check.json", "gpu_check.md", "failed"), told=False
     ),
     "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
-    "params": Measure(ParamsConfig, params, check_params, ("params.json", "params.csv")),
+    "params": of(PARAMS, ParamsConfig),
     "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),
     "plan": of(PLAN, PlanConfig),
     "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),

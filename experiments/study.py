@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from analysis.columns import Column, typed, words
+from analysis.columns import Column, column, typed, words
 from analysis.files import replacing
 from analysis.record import SCHEMA
 from analysis.study import RECORD, ROWS, Record, load_study
@@ -227,6 +227,8 @@ def rows_of(study: Study, cell: Cell, session: Session, out: Path) -> list[Row]:
     try:
         with torch.inference_mode():
             rows = study.measure(cell, session)
+        for name in rows[0] if rows else ():
+            column(name)  # the registry has it
     except RunFailed as failure:
         rows = [{"status": failure.status, "reason": failure.reason}]
     except Exception as error:  # the other cells go on, and the record says what happened

@@ -33,7 +33,7 @@ def text_variants(results: Path) -> list[Path]:
 OUTPUTS = [
     Output(
         params_per_device,
-        ("records/params/params.json", "records/params/params.csv"),
+        ("records/params",),
         ("python run.py experiment=params_per_device",),
         "Layers, parameters and KV of every device, by model and method: PipeFusion cuts the layers, so a device "
         "holds about 1/N of them; counted on meta tensors, records/params.",
@@ -43,8 +43,7 @@ OUTPUTS = [
     Output(
         accounting,
         (
-            "records/accounting/accounting.json",
-            "records/accounting/accounting.csv",
+            "records/accounting",
             accounts.WHOLE,
             "published/table1_costs.csv",
         ),

@@ -121,8 +121,7 @@ OUTPUTS = [
     Output(
         paper_table1,
         (
-            "records/accounting/accounting.json",
-            "records/accounting/accounting.csv",
+            "records/accounting",
             accounting.WHOLE,
             TABLE1,
         ),
