@@ -20,12 +20,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis import tables
+from analysis.columns import GIB, Column, gib, wide, words
 from analysis.published import role_of
 from analysis.record import load_record
 from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
-from analysis.tables import as_text
 
-GIB = 2**30
 ASIDE = 1.05  # published points of one N stand this factor apart
 KEYS = ["cluster", "resolution", "method", "devices"]
 IDEAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
@@ -81,23 +80,24 @@ def _place(values: pd.Series) -> pd.Series:
     return values.map(ORDER.index) if values.name == "method" else values
 
 
-def latency_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Predicted seconds by cluster, resolution and N, a column a method; M of PipeFusion in brackets."""
-    return _wide(table, ["cluster", "resolution"], _seconds)
+def readable(table: pd.DataFrame, first: list[str], cells: Iterable[str]) -> pd.DataFrame:
+    """These cells to read: a column a method, a row a setting and N."""
+    text = words(
+        table.assign(cell=list(cells)), [*first, "resolution", "devices", "method", Column("cell", "")]
+    )
+    return wide(text, [*first, "px", "N"], "method")
 
 
-def memory_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Predicted peak GiB of the fullest device by resolution and N: the most of any cluster."""
+def latency(table: pd.DataFrame) -> pd.DataFrame:
+    """To read: predicted seconds by cluster, resolution and N, a column a method; M of PipeFusion in brackets."""
+    return readable(table, ["cluster"], map(_seconds, table.to_dict("records")))
+
+
+def memory(table: pd.DataFrame) -> pd.DataFrame:
+    """To read: predicted peak GiB of the fullest device by resolution and N, the most of any cluster."""
     most = table.sort_values("peak_bytes").drop_duplicates(KEYS[1:], keep="last")
-    return _wide(most, ["resolution"], lambda row: f"{row['peak_bytes'] / GIB:.2f}")
-
-
-def _wide(table: pd.DataFrame, first: list[str], write: Any) -> pd.DataFrame:
-    cells = table.assign(cell=[write(row) for row in table.to_dict("records")])
-    wide = cells.pivot(index=[*first, "devices"], columns="method", values="cell").reset_index()
-    columns: tables.Columns = {"cluster": ("cluster", str)} if "cluster" in first else {}
-    columns |= {"resolution": ("px", str), "devices": ("N", str)}
-    return as_text(wide, columns | {method: (label(method), str) for method in _methods(table)})
+    most = most.sort_values(KEYS[1:], key=_place, ignore_index=True)
+    return readable(most, [], map(gib, most.peak_bytes))
 
 
 def _seconds(row: dict[Any, Any]) -> str:
@@ -113,16 +113,13 @@ def _methods(table: pd.DataFrame) -> list[str]:
 
 def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     """NAME.csv, predictions with published numbers beside them; NAME.md, the predictions."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
     table = predicted(record)
-    joined(record).to_csv(csv, index=False, lineterminator="\n")
     text = f"**Predicted**, not measured: {record['model']}, {record['steps']} steps. "
     text += "Latency in seconds; in brackets the M that is fastest.\n\n"
-    text += f"{tables.markdown(latency_text(table))}\n"
-    text += "Peak memory of the fullest device in GiB, transformer only:\n\n"
-    md.write_text(f"{text}{tables.markdown(memory_text(table))}")
-    return [csv, md]
+    text += (
+        f"{tables.markdown(latency(table))}\nPeak memory of the fullest device in GiB, transformer only:\n"
+    )
+    return tables.save(joined(record), memory(table), folder, name, before=text)
 
 
 def figure(record: dict[str, Any]) -> Figure:

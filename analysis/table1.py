@@ -85,7 +85,7 @@ def claims(record: dict[str, Any], cases: pd.DataFrame, published: Path, devices
     return pd.DataFrame(rows)
 
 
-def claims_text(found: pd.DataFrame) -> pd.DataFrame:
+def readable(found: pd.DataFrame) -> pd.DataFrame:
     """Counted over printed: of the first model and of all, the least and the most of any case."""
     first, cells = found.model.iloc[0], []
     for what in CLAIMS:

@@ -270,7 +270,7 @@ def show(out: Path) -> None:
 
     console = make_console()
     record, _ = report.load(out)
-    console.print(rich_table(report.sums_text(record), "Parameters over the devices of every method and N"))
+    console.print(rich_table(report.sums(record), "Parameters over the devices of every method and N"))
     console.print(f"{report.reconciled(record)}\n[dim]{NOTE}[/dim]", highlight=False)
     for name in ("accounting.csv", "accounting.json"):
         console.print(display(out / name), highlight=False, soft_wrap=True)

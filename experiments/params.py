@@ -214,6 +214,7 @@ def show(out: Path, options: ParamsConfig) -> None:
     """Print the literal case device by device, a line for every model, and whether everything adds up."""
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     from analysis import params as report
+    from analysis.columns import words
     from analysis.style import label
     from analysis.terminal import make_console, rich_table
     from experiments.cli import display
@@ -225,13 +226,13 @@ def show(out: Path, options: ParamsConfig) -> None:
     if not literal.empty:
         title = f"{options.literal.model}: {record['models'][options.literal.model]['layers']} layers"
         title += f" on {options.literal.devices} devices, {label(literal.method.iloc[0])}"
-        console.print(rich_table(report.literal_text(literal), title))
+        console.print(rich_table(words(literal, report.LITERAL), title))
         tokens = record["models"][options.literal.model]["tokens"]
         console.print(answer(literal, tokens), style="bold", highlight=False)
         console.print(report.sums(record), highlight=False)
     summary = report.fullest(record, table, options.summary)
     title = "The fullest device: share of the model's parameters, and KV"
-    console.print(rich_table(report.fullest_text(summary), title))
+    console.print(rich_table(report.readable(summary), title))
     console.print(f"{report.reconciled(record)}\n[dim]{NOTE}[/dim]", highlight=False)
     for name in ("params.csv", "params.json"):
         console.print(display(out / name), highlight=False, soft_wrap=True)

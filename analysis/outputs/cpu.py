@@ -8,7 +8,7 @@ from statistics import median
 import pandas as pd
 
 from analysis import tables
-from analysis.columns import column, words
+from analysis.columns import Shown, column, words
 from analysis.looks import in_order
 from analysis.output import Output
 from analysis.record import load_record
@@ -40,7 +40,7 @@ def loading(results: Path) -> list[Path]:
     groups = rows[rows.status == "ok"].groupby(["method", "devices"], as_index=False)
     # The largest shard, peak and ratio of the ranks, each on its own, and their median seconds.
     most = groups.agg({"param_bytes": "max", "peak_bytes": "max", "ratio": "max", "seconds": "median"})
-    shown = ["method", column("devices", heading="ranks"), column("param_bytes", heading="shard")]
+    shown: Shown = ["method", column("devices", heading="ranks"), column("param_bytes", heading="shard")]
     shown += [column("peak_bytes"), column("ratio", heading="peak / shard")]
     shown += [column("seconds", heading="median")]
     return tables.save(in_order(most), words(in_order(most), shown), results / "tables", "loading")

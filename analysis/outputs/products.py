@@ -19,11 +19,10 @@ SOURCE = "measured by the runs of records/products"
 def products_methods(results: Path) -> list[Path]:
     """Every method with every second axis; PipeFusion's once more on their own."""
     table = products.products(results / FOLDER)
-    short = products.products_text(table[table.method == "pipefusion"])
     folder = results / "tables"
-    made = tables.save(table, products.products_text(table), folder, "products_methods")
+    made = tables.save(table, products.readable(table), folder, "products_methods")
     alone = folder / "products_methods_pipefusion.md"
-    alone.write_text(tables.markdown(short))
+    alone.write_text(tables.markdown(products.readable(table[table.method == "pipefusion"])))
     return [*made, alone]
 
 

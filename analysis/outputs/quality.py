@@ -22,7 +22,7 @@ def quality_main(results: Path) -> list[Path]:
     """Every method's pictures beside serial's and real ones, with the floor of each metric."""
     record = measured.load(results / FOLDER)
     table = qualities.main(record)
-    text = qualities.main_text(record, table)
+    text = qualities.readable_main(record, table)
     return qualities.save(record, table, text, results / "tables", "quality_main")
 
 
@@ -30,7 +30,7 @@ def quality_sweeps(results: Path) -> list[Path]:
     """The same over W, M, N, S, guidance and scheduler."""
     record = measured.load(results / FOLDER)
     table = qualities.sweeps(record, results / FOLDER)
-    text = qualities.sweeps_text(record, table)
+    text = qualities.readable_sweeps(record, table)
     return qualities.save(record, table, text, results / "tables", "quality_sweeps")
 
 

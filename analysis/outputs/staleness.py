@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import style
+from analysis import style, tables
+from analysis.columns import words
 from analysis.output import Output
 from analysis.staleness import figures as stale_figures
 from analysis.staleness import lanes as lanes
@@ -18,17 +19,33 @@ SOURCE = "measured on the shipped model, records/staleness"
 
 def staleness_freshness(results: Path) -> list[Path]:
     """How old the K, V are that every method attends to."""
-    return stale.save_freshness(stale.load(results / "records/staleness"), results / "tables")
+    record = stale.load(results / "records/staleness")
+    table, note = (
+        stale.freshness(record),
+        stale.FRESHNESS_NOTE.format(**record.facts["config"]["measure"]["probe"]),
+    )
+    return tables.save(
+        table, words(table, stale.FRESHNESS), results / "tables", "staleness_freshness", after=note
+    )
 
 
 def staleness_redundancy(results: Path) -> list[Path]:
     """How much hidden states, K and V change from step to step."""
-    return stale.save_redundancy(stale.load(results / "records/staleness"), results / "tables")
+    record = stale.load(results / "records/staleness")
+    table, note = (
+        stale.redundancy(record),
+        stale.REDUNDANCY_NOTE.format(**record.source, ahead=stale.ahead_of(record)),
+    )
+    return tables.save(
+        table, words(table, stale.REDUNDANCY), results / "tables", "staleness_redundancy", after=note
+    )
 
 
 def staleness_error(results: Path) -> list[Path]:
     """What stale K, V do to attention and to the latent."""
-    return stale.save_errors(stale.load(results / "records/staleness"), results / "tables")
+    record = stale.load(results / "records/staleness")
+    table, note = stale.errors(record), stale.ERROR_NOTE.format(**record.source)
+    return tables.save(table, words(table, stale.ERRORS), results / "tables", "staleness_error", after=note)
 
 
 def staleness_heatmap(results: Path) -> list[Path]:

@@ -9,11 +9,11 @@ import pandas as pd
 
 from analysis import tables
 from analysis.accounting import DEVICES
+from analysis.columns import NOTHING, Column, mib, words
 from analysis.paper.facts import METHODS
 from analysis.rows import Row, read_rows
 from analysis.style import label
 from analysis.table1 import CLAIMS, FORMULAS, READING, VERSION
-from analysis.tables import as_text, mib
 from analysis.versus.table1 import units_of
 
 MODEL, PIXELS = "pixart_alpha", 1024
@@ -73,25 +73,24 @@ def save(found: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -
     text += f"hs = {facts['hidden']}, L = {facts['layers']}, {facts['parameters']:,} parameters, {facts['dtype']}, "
     text += "both branches). Counted on the fullest device.\n"
     for what, rows in found.groupby("quantity", sort=False):
-        text += f"\n**{HEADINGS[str(what)]}**\n\n{tables.markdown(words(rows))}"
+        text += f"\n**{HEADINGS[str(what)]}**\n\n{tables.markdown(readable(rows))}"
     md.write_text(f"{text}\n{WHY} {READING.split('. ', 1)[1]}\n")
     return [csv, md]
 
 
-def words(rows: pd.DataFrame) -> pd.DataFrame:
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
     """One quantity, a row a method; W where there are several."""
     several = rows.method.duplicated(keep=False)
     names = [
         label(row["method"]) + (f", W={row['warmup']}" if more else "")
         for row, more in zip(rows.to_dict("records"), several, strict=True)
     ]
-    columns: tables.Columns = {
-        "name": ("method", str),
-        "formula": ("Table 1", str),
-        "formula_bytes": ("Table 1, MiB", mib),
-        "counted_bytes": ("counted, MiB", lambda value: mib(value) if value else "none kept"),
-        "ratio": ("counted / Table 1", lambda value: f"{value:.2f}" if value else "–"),
-    }
-    if rows.overlap.notna().any():
-        columns["overlap"] = ("overlaps with computing, as printed", str)
-    return as_text(rows.assign(name=names), columns)
+    columns = [
+        Column("name", "method"),
+        Column("formula", "Table 1"),
+        Column("formula_bytes", "Table 1, MiB", format=mib),
+        Column("counted_bytes", "counted, MiB", format=lambda value: mib(value) if value else "none kept"),
+        Column("ratio", "counted / Table 1", format=lambda value: f"{value:.2f}" if value else NOTHING),
+        Column("overlap", "overlaps with computing, as printed"),
+    ]
+    return words(rows.assign(name=names), columns if rows.overlap.notna().any() else columns[:-1])

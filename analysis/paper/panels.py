@@ -85,11 +85,6 @@ def fills(roles: Sequence[str]) -> list[Artist]:
     ]
 
 
-def digits(value: float) -> str:
-    """Three digits, or two below 1."""
-    return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
-
-
 def logarithmic(axis: Axis, leading: Sequence[float] = (1, 2, 5)) -> None:
     """Ticks at these times every power of ten."""
     axis.set_major_locator(LogLocator(subs=leading))
