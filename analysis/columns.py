@@ -99,143 +99,111 @@ class Column:
         return (self.format or FORMATS.get(self.unit) or KIND_FORMATS.get(self.kind, str))(value)
 
 
-def text_columns(**headings: str) -> list[Column]:
+def texts(**headings: str) -> list[Column]:
     return [Column(name, heading) for name, heading in headings.items()]
 
 
-def count_columns(**headings: str) -> list[Column]:
+def counts(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=COUNT) for name, heading in headings.items()]
 
 
-def flag_columns(**headings: str) -> list[Column]:
+def flags(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=FLAG) for name, heading in headings.items()]
 
 
-def size_columns(unit: str = "MiB", **headings: str) -> list[Column]:
+def sizes(unit: str = "MiB", **headings: str) -> list[Column]:
     return [Column(f"{name}_bytes", heading, unit, COUNT) for name, heading in headings.items()]
 
 
-def second_columns(**headings: str) -> list[Column]:
+def seconds(**headings: str) -> list[Column]:
     return [Column(name, heading, "s", NUMBER) for name, heading in headings.items()]
 
 
-def share_columns(**headings: str) -> list[Column]:
+def shares(**headings: str) -> list[Column]:
     return [Column(name, heading, "%", NUMBER) for name, heading in headings.items()]
 
 
-def ratio_columns(**headings: str) -> list[Column]:
+def ratios(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=NUMBER, format=digits(3)) for name, heading in headings.items()]
 
 
-def error_columns(**headings: str) -> list[Column]:
+def errors(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=NUMBER, format=small) for name, heading in headings.items()]
 
 
 _ALL = [
     # What ran.
     Column("method", "method", format=label),
-    *text_columns(
-        model="model", cluster="cluster", world="world", split="split", text="text", scheduler="scheduler"
-    ),
-    *text_columns(
-        dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"
-    ),
-    *text_columns(
-        key="setting", case="case", study="study", status="status", reason="reason", remark="remark"
-    ),
-    *text_columns(
-        network="network", metric="metric", against="against", sampled_as="pictures of", what="what"
-    ),
-    *text_columns(
-        path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"
-    ),
-    *count_columns(
-        devices="N", patches="M", warmup="W", steps="S", resolution="px", seed="seed", images="images"
-    ),
-    *count_columns(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
+    *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
+    *texts(text="text", scheduler="scheduler"),
+    *texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
+    *texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
+    *texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
+    *texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
+    *counts(devices="N", patches="M", warmup="W", steps="S", place="#", seed="seed", images="images"),
+    *counts(resolution="px", height="height px", width="width px"),
+    *counts(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
     *(Column(name, name, kind=COUNT) for name in AXES),
-    *flag_columns(
-        exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"
-    ),
+    *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
     Column("guidance_scale", "guidance", kind=NUMBER),
     # Parts of a model.
-    *text_columns(layers="layers", replicated="on every device"),
-    *count_columns(layer_count="layers", tokens="tokens"),
+    *texts(layers="layers", replicated="on every device"),
+    *counts(layer_count="layers", tokens="tokens"),
     Column("parameters", "parameters", kind=COUNT, format="{:,}".format),
-    *share_columns(model_share="of the model", block_share="of the blocks"),
+    *shares(model_share="of the model", block_share="of the blocks"),
     # Bytes held.
-    *size_columns(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
-    *size_columns(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
-    *size_columns(
-        other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"
-    ),
-    *size_columns(before="before", devices="all devices", copies="copies", model="model"),
-    *size_columns(
-        cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"
-    ),
+    *sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
+    *sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
+    *sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
+    *sizes(before="before", devices="all devices", copies="copies", model="model"),
+    *sizes(cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"),
     # Bytes sent.
-    *size_columns(sent="sent", recv="received", image="image", exact="exact", first_patch="first patch"),
-    *size_columns("MiB/step", step_sent="sent", step_recv="received"),
+    *sizes(sent="sent", recv="received", image="image", exact="exact", first_patch="first patch"),
+    *sizes("MiB/step", step_sent="sent", step_recv="received"),
     Column("sent_bytes_per_step", "sent", "MiB/step", NUMBER),
-    *size_columns(**{f"sent_{axis}": f"sent by {axis}" for axis in AXES}),
+    *sizes(**{f"sent_{axis}": f"sent by {axis}" for axis in AXES}),
     # Closed forms of the same.
-    *size_columns(
-        predicted_param="predicted params", predicted_kv="predicted KV", predicted_sent="predicted sent"
-    ),
-    *size_columns(predicted_buffer="predicted buffers", predicted_comm="predicted messages"),
-    *size_columns(predicted_recv="predicted received", predicted_peak="predicted peak"),
-    *size_columns(**{f"predicted_sent_{axis}": f"predicted sent by {axis}" for axis in AXES}),
+    *sizes(predicted_param="predicted params", predicted_kv="predicted KV", predicted_sent="predicted sent"),
+    *sizes(predicted_buffer="predicted buffers", predicted_comm="predicted messages"),
+    *sizes(predicted_recv="predicted received", predicted_peak="predicted peak"),
+    *sizes(**{f"predicted_sent_{axis}": f"predicted sent by {axis}" for axis in AXES}),
     # Time.
-    *second_columns(latency_s="latency", spread_s="spread", median_s="median", min_s="min", max_s="max"),
-    *second_columns(compute_s="computed", wait_s="waited", busiest_wait_s="busiest waited", idle_s="idle"),
-    *second_columns(
-        issue_s="issued", startup_s="start-up", total_s="total", seconds="took", serial_s="serial"
-    ),
-    *second_columns(local_s="wall clock", sim_s="virtual", plan_s="planned", bound_s="bound"),
-    *second_columns(synchronous_s="all steps synchronous"),
-    *second_columns(
-        predicted_latency_s="PREDICTED latency", predicted_s="predicted", published_s="published"
-    ),
+    *seconds(latency_s="latency", spread_s="spread", median_s="median", min_s="min", max_s="max"),
+    *seconds(compute_s="computed", wait_s="waited", busiest_wait_s="busiest waited", idle_s="idle"),
+    *seconds(issue_s="issued", startup_s="start-up", total_s="total", seconds="took", serial_s="serial"),
+    *seconds(local_s="wall clock", sim_s="virtual", plan_s="planned", bound_s="bound"),
+    *seconds(synchronous_s="all steps synchronous"),
+    *seconds(predicted_latency_s="PREDICTED latency", predicted_s="predicted", published_s="published"),
     Column("latency_ratio", "/ serial", kind=NUMBER, format=digits(2)),
     Column("speedup", "× serial", kind=NUMBER, format=digits(2)),
-    *ratio_columns(ratio="× serial", bound="bound", sim_ratio="virtual / wall", plan_ratio="planned / wall"),
-    *text_columns(row_id="row", role="row is", side="side", source="source", printed_method="method"),
+    *ratios(ratio="× serial", bound="bound", sim_ratio="virtual / wall", plan_ratio="planned / wall"),
+    *texts(row_id="row", role="row is", side="side", source="source", printed_method="method"),
     Column("error", "error", kind=NUMBER, format=signed_percent),
     Column("share_of_bound", "of bound", "%", NUMBER),
-    *(
-        Column(name, name.removesuffix("_flops"), "FLOP", NUMBER)
-        for name in ("matmul_flops", "attention_flops")
-    ),
+    *(Column(f"{name}_flops", name, "FLOP", NUMBER) for name in ("matmul", "attention")),
     # Distances.
-    *error_columns(
-        relative_error="latents vs serial", equal_error="largest difference", rms_error="RMS error"
-    ),
-    *error_columns(
-        rms_serial="RMS of serial", exact_to_serial="exact, to serial", exact_to_first_n="exact, to N = 1"
-    ),
-    *error_columns(
-        first_patch_to_serial="first patch, to serial", first_patch_to_exact="first patch, to exact"
-    ),
+    *errors(relative_error="latents vs serial", equal_error="largest difference", rms_error="RMS error"),
+    *errors(rms_serial="RMS of serial", exact_to_serial="exact, to serial"),
+    *errors(exact_to_first_n="exact, to N = 1"),
+    *errors(first_patch_to_serial="first patch, to serial", first_patch_to_exact="first patch, to exact"),
     Column("psnr_db", "mean PSNR", "dB", NUMBER),
     Column("ssim", "SSIM", kind=NUMBER, format=digits(4)),
-    *count_columns(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
+    *counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
     *(
         Column(name, name, kind=NUMBER)
         for name in ("value", "low", "high", "feature_distance", "latent_error")
     ),
     # Staleness: where and when.
-    *count_columns(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
-    *count_columns(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
+    *counts(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
+    *counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
     *(Column(f"age_{age}", f"{age} steps old", kind=COUNT) for age in range(8)),
-    *share_columns(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),
-    *share_columns(unexplained="unexplained"),
-    *text_columns(quantity="quantity"),
-    *flag_columns(watched="watched"),
+    *shares(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),
+    *shares(unexplained="unexplained"),
+    *texts(quantity="quantity"),
+    *flags(watched="watched"),
 ]
 COLUMNS = {column.name: column for column in _ALL}
 """Every column that records and tables share, by name. A table's own are `Column`s beside it."""
-
-
 Shown = list[str | Column]
 """Columns of a table to read: names, and columns of its own."""
 

@@ -22,10 +22,10 @@ from experiments.config import RunConfig, as_dict
 from experiments.difference import norm_of_difference
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
+from experiments.grid import model_config
 from experiments.inputs import draw_noise, random_prompts
 from experiments.methods import METHODS
 from experiments.models import Model, louder, open_model
-from experiments.params import model_config
 from experiments.records import write_json
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning

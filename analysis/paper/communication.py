@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import tables
-from analysis.columns import GIB, Column, Shown, column, percent, share_columns, three, words
+from analysis.columns import GIB, Column, Shown, column, percent, shares, three, words
 from analysis.paper.panels import GREY, Sheet, commit_of, logarithmic, marker, method_line, predicted
 from analysis.rows import read_rows
 from analysis.style import ORDER, RC, label
 
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""
-SOURCE, CLAIMS = "records/paper/latency/scaling.json", "published/claims.csv"
+SOURCE, CLAIMS = "records/paper/latency", "published/claims.csv"
 METRIC = "communication share"
 NAMES = {"PixArt": "pixart_alpha", "PipeFusion": "pipefusion"}
 """A model or method as the claims call it -> its name here. `SP` is the best of several mixtures: none of these."""
@@ -32,7 +32,7 @@ PANELS = {
 }
 
 
-def shares(record: dict[str, Any]) -> pd.DataFrame:
+def losses(record: dict[str, Any]) -> pd.DataFrame:
     """One row a parallel case that fits: what is lost to serial / N, in seconds and as the formula's share of the
     latency; `idle`, what the device that computes longest does not compute of it."""
     table = predicted(record)
@@ -80,7 +80,7 @@ def joined(record: dict[str, Any], published: Path) -> pd.DataFrame:
         "compute_s",
         "idle",
     ]
-    ours = shares(record)[[*kept, "wait_s", "sent_bytes"]].astype({"sent_bytes": "Int64"})
+    ours = losses(record)[[*kept, "wait_s", "sent_bytes"]].astype({"sent_bytes": "Int64"})
     return ours.merge(theirs[[*keys, "published_share", "row_id"]].dropna(), on=keys, how="left")
 
 
@@ -92,8 +92,8 @@ def save(record: dict[str, Any], published: Path, folder: Path, name: str) -> li
         column("predicted_latency_s", heading="T_N", format=three),
         Column("lost_s", "T_N − T_1/N s", format=three),
     ]
-    columns += share_columns(share="formula's share", idle="not computing")
-    columns += [column("sent_bytes", unit="GiB"), *share_columns(published_share="published share"), "row_id"]
+    columns += shares(share="formula's share", idle="not computing")
+    columns += [column("sent_bytes", unit="GiB"), *shares(published_share="published share"), "row_id"]
     theirs = claims(published, list(record["clusters"]))
     others = "\n\n".join(
         f"{row['row_id']} gives {percent(row['published_share'])} for {row['printed_method']}, {row['model']} at "

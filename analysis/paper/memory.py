@@ -18,7 +18,7 @@ from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
 from analysis.paper.panels import GREY, Sheet, blank, commit_of, predicted
 from analysis.style import COLOUR, ORDER, RC, label, pale
 
-SOURCE = "records/paper/latency/scaling.json"
+SOURCE = "records/paper/latency"
 STACK = {
     "param_bytes": "parameters",
     "kv_bytes": "K, V kept between steps",

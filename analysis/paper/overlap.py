@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
-from analysis.columns import Shown, column, percent, share_columns, three, words
+from analysis.columns import Shown, column, percent, shares, three, words
 from analysis.paper.panels import GREY, Sheet, blank, commit_of, predicted
 from analysis.style import COLOUR, RC, label, pale
 
-SOURCE = "records/paper/overlap/scaling.json"
+SOURCE = "records/paper/overlap"
 KEYS = ["model", "steps", "cluster", "resolution", "method", "devices"]
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 
@@ -47,9 +47,9 @@ SHOWN: Shown = [
     column("synchronous_s", format=three),
     "warmup",
     column("latency_s", heading="with that W", format=three),
-    *share_columns(saved="saved"),
+    *shares(saved="saved"),
     column("bound_s", heading="serial / N", format=three),
-    *share_columns(of_bound="of that bound"),
+    *shares(of_bound="of that bound"),
 ]
 
 

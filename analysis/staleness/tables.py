@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.columns import Column, Shown, digits, share_columns
+from analysis.columns import Column, Shown, digits, shares
 from analysis.record import load_record
 from analysis.style import in_order, label
 
@@ -26,27 +26,27 @@ QUANTITIES = {
 """What changes from step to step -> what it is called."""
 FRESHNESS: Shown = [
     *SETTING,
-    *share_columns(fresh_mean="fresh", fresh_min="least fresh job", fresh_max="freshest job"),
+    *shares(fresh_mean="fresh", fresh_min="least fresh job", fresh_max="freshest job"),
     Column("stale_age", "age of the rest, steps", format=digits(2)),
     Column("oldest", "oldest, steps"),
-    *share_columns(never_first="never written, step 0", never_later="never written, later"),
+    *shares(never_first="never written, step 0", never_later="never written, later"),
     "status",
 ]
 ERRORS: Shown = [
     *SETTING,
     "attention_error",
-    *share_columns(worst_step_error="worst step"),
+    *shares(worst_step_error="worst step"),
     Column("worst_step", "which"),
     "k_error",
     "v_error",
-    *share_columns(latent_error="final latents", latent_sd="± sd"),
+    *shares(latent_error="final latents", latent_sd="± sd"),
     "status",
 ]
 REDUNDANCY: Shown = [
     Column("quantity", "change from step to step of", format=QUANTITIES.__getitem__),
-    *share_columns(step_1="first", first="first quarter", rest="later", least="least"),
+    *shares(step_1="first", first="first quarter", rest="later", least="least"),
     Column("least_step", "at step"),
-    *share_columns(last="last"),
+    *shares(last="last"),
 ]
 """What readers see of each table."""
 AHEAD = 0.25
