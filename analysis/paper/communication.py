@@ -15,9 +15,11 @@ from matplotlib.lines import Line2D
 
 from analysis import tables
 from analysis.columns import GIB, Column, Shown, column, percent, shares, three, words
-from analysis.paper.panels import GREY, Sheet, commit_of, logarithmic, marker, method_line, predicted
+from analysis.paper.panels import commit_of, logarithmic, method_line, predicted
+from analysis.points import marker
 from analysis.rows import read_rows
-from analysis.style import ORDER, RC, label
+from analysis.sheet import Sheet
+from analysis.style import GREY, ORDER, RC, label
 
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""
@@ -114,7 +116,7 @@ MEANING = (
 def figure(record: dict[str, Any], published: Path) -> Figure:
     """A row a cluster: the formula's share, what the busiest device does not compute, and bytes sent by resolution; of
     the model that the paper gives shares of."""
-    ours, theirs = shares(record), claims(published, list(record["clusters"]))
+    ours, theirs = losses(record), claims(published, list(record["clusters"]))
     model = theirs.model.iloc[0]
     ours = ours[ours.model == model]
     clusters = [name for name in CLUSTERS if name in set(ours.cluster)]

@@ -20,20 +20,11 @@ from matplotlib.patches import Patch
 
 from analysis import scaling, tables
 from analysis.columns import Column, Shown, column, three, words
-from analysis.paper.panels import (
-    CASE,
-    GREY,
-    Sheet,
-    blank,
-    commit_of,
-    fills,
-    logarithmic,
-    marker,
-    predicted,
-    published,
-)
+from analysis.paper.panels import CASE, commit_of, logarithmic, predicted, published
+from analysis.points import fills, marker
 from analysis.record import load_record
-from analysis.style import COLOUR, RC, label, pale
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, RC, label, pale
 
 SOURCE, OWN = "records/paper/latency", "records/published/predictions.json"
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}

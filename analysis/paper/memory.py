@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, predicted
-from analysis.style import COLOUR, ORDER, RC, label, pale
+from analysis.paper.panels import commit_of, predicted
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, ORDER, RC, label, pale
 
 SOURCE = "records/paper/latency"
 STACK = {

@@ -20,9 +20,11 @@ from analysis import tables
 from analysis.columns import Column, Shown, words
 from analysis.paper.facts import METHODS, SP, model_of
 from analysis.paper.memory import SOURCE, named, peaks
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
+from analysis.paper.panels import commit_of
+from analysis.points import marker
 from analysis.rows import read_rows
-from analysis.style import COLOUR, ORDER, RC, pale
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
 GB = 10**9
 PUBLISHED = "published/memory.csv"

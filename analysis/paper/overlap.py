@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import Shown, column, percent, shares, three, words
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, predicted
-from analysis.style import COLOUR, RC, label, pale
+from analysis.paper.panels import commit_of, predicted
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, RC, label, pale
 
 SOURCE = "records/paper/overlap"
 KEYS = ["model", "steps", "cluster", "resolution", "method", "devices"]

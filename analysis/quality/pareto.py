@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 
 from analysis import tables
 from analysis.columns import Column, Shown, words
-from analysis.quality.axes import GREY, close, logarithmic, panels, round_values
+from analysis.quality.axes import SIDES, logarithmic, round_values
 from analysis.quality.figures import SOURCE, distance
 from analysis.quality.record import (
     SYMBOLS,
@@ -28,7 +28,8 @@ from analysis.quality.record import (
     usual_task,
 )
 from analysis.quality.tables import cell, count
-from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label, pale
+from analysis.sheet import Sheet
+from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label, pale
 
 JOIN = ["method", "devices", "patches", "warmup", "steps"]
 WORLD = ["cluster", "model", "full_resolution"]
@@ -152,7 +153,8 @@ def figure(record: dict[str, Any]) -> Figure | None:
     worlds = list(rows.groupby(WORLD, sort=False))
     measure = error_of(record)
     with mpl.rc_context({**RC, "axes.grid.axis": "both"}):
-        sheet, (grid,) = panels(1, len(worlds), 4.4, 3.4)
+        page = Sheet(1, len(worlds), 4.4, 3.4, **SIDES)
+        sheet, (grid,) = page.open()
         for axes, (world, part) in zip(grid, worlds, strict=True):
             axes.set_title(f"{world[0]}, {world[2]} px")
             axes.set_xlabel("predicted latency, s")
@@ -165,7 +167,7 @@ def figure(record: dict[str, Any]) -> Figure | None:
         said.append(f"Source: {SOURCE}, commit {record['git_commit'][:8]}.")
         models = ", ".join(dict.fromkeys(str(world[1]) for world, _ in worlds))
         title = f"MEASURED error of {record['model']['name']} against PREDICTED latency of {models}"
-        close(sheet, title, _handles(rows), " ".join(said))
+        page.close(sheet, title, _handles(rows), " ".join(said))
     return sheet
 
 
