@@ -42,7 +42,7 @@ def peeping(results: Path) -> list[Path]:
     return [path]
 
 
-TABLE, CURVE = (Output(make, (DATA,), ("python run.py",), "Made up.") for make in (table, curve))
+TABLE, CURVE = (Output(make, (DATA,), ("python run.py",)) for make in (table, curve))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_changed_record_is_told_of_every_file_made_of_it(results: Path) -> Non
 
 
 def test_a_file_that_is_read_must_be_declared(results: Path) -> None:
-    peep = Output(peeping, (DATA,), ("python run.py",), "Made up.")
+    peep = Output(peeping, (DATA,), ("python run.py",))
     wrong = problems(results, TABLE, CURVE, peep)
     assert len(wrong) == 1 and "\n" not in wrong[0]
     assert wrong[0].startswith("peeping: cannot be made of its records alone: FileNotFoundError")
