@@ -109,8 +109,7 @@ def figure(record: dict[str, Any]) -> Figure:
             figsize=(3.3 * len(sizes) + 0.6, 2.75 * (len(clusters) + 1) + 1.2), layout="constrained"
         )
         sheet.suptitle(
-            f"PREDICTED latency and peak memory per device against N: {subject(record)}",
-            fontsize=12,
+            f"PREDICTED latency and peak memory per device against N: {subject(record)}", fontsize=12
         )
         grid = sheet.subplots(len(clusters) + 1, len(sizes), squeeze=False)
         for column, size in enumerate(sizes):

@@ -35,7 +35,4 @@ def products_mesh(results: Path) -> list[Path]:
     return style.save(figure, results / "figures", "products_mesh") if figure else []
 
 
-OUTPUTS = [
-    Output(products_methods, RECORDS, COMMANDS),
-    Output(products_mesh, DRAWN, COMMANDS),
-]
+OUTPUTS = [Output(products_methods, RECORDS, COMMANDS), Output(products_mesh, DRAWN, COMMANDS)]

@@ -23,11 +23,7 @@ def predicted(record: dict[str, Any]) -> pd.DataFrame:
     ranked = rows.sort_values(["predicted_latency_s", "peak_bytes", "patches"], na_position="last")
     best = ranked.drop_duplicates([*CASE, "warmup"]).drop(columns="fastest", errors="ignore")
     serial = best[best.method == "serial"].set_index(CASE[:3]).predicted_latency_s.rename("serial_s")
-    orders = {
-        "model": list(record["models"]),
-        "cluster": list(record["clusters"]),
-        "method": ORDER,
-    }
+    orders = {"model": list(record["models"]), "cluster": list(record["clusters"]), "method": ORDER}
 
     def placed(keys: pd.Series) -> pd.Series:
         order = orders.get(str(keys.name))
