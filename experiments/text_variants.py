@@ -156,10 +156,18 @@ def counted(name: str, cfg: RunConfig) -> dict[str, Any]:
 def show(out: Path) -> None:
     """Print both tables."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
+    import pandas as pd
+
     from analysis import text_variants as report
+    from analysis.columns import words
     from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out / "text_variants.json")
-    console.print(rich_table(report.results_text(record), "Latents, relative to serial's and to each other"))
-    console.print(rich_table(report.messages_text(record), "What the first stage sends in a step"))
+    console.print(
+        rich_table(
+            words(pd.DataFrame(record["rows"]), report.RESULTS),
+            "Latents, relative to serial's and to each other",
+        )
+    )
+    console.print(rich_table(report.messages(record), "What the first stage sends in a step"))
     console.print(str(out / "text_variants.json"), highlight=False)

@@ -174,7 +174,7 @@ def show(out: Path) -> None:
     from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out)
-    text = report.main_text(record, report.main(record))
+    text = report.readable_main(record, report.main(record))
     told, short = ("Fréchet", "FID", "latent", "PSNR"), ("method", "N", "M", "W", "n")
     text = text[[name for name in text.columns if name.startswith(told) or name in short]]
     text = text[~text.method.str.startswith("*")]  # floors: too long a name for a terminal

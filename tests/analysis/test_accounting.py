@@ -120,7 +120,7 @@ def test_each_method_at_eight_devices_or_the_most_that_it_can_do(results: Path) 
         ("ring", 4),
         ("pipefusion", 8),
     }
-    words = accounting.memory_text(cases, "made_up").set_index("method")
+    words = accounting.memory(cases, "made_up").set_index("method")
     assert words.loc["PipeFusion", "params GiB"] == "1.00"
     assert words.loc["Ring", "KV GiB, 1024 px"] == "0"
     kv = 2 * TOKENS[2048] * HIDDEN * BRANCHES * 2 / GIB
@@ -131,11 +131,11 @@ def test_sums_are_said_and_what_does_not_add_up_is_not_hidden(results: Path) -> 
     record, _ = accounting.load(results / "records/accounting")
     assert accounting.reconciled(record).startswith("In 10 of 12 cases")
     assert "in 12 of 12 parameters" in accounting.reconciled(record)
-    row = accounting.sums_text(record).iloc[0]
+    row = accounting.sums(record).iloc[0]
     assert row["cases that add up"] == "10 of 12"
     assert row["parameters in diffusers"] == f"{WHOLE // 2:,}"
     assert (row["PipeFusion N"], row["- copies"], row["copied"]) == ("8", f"{7 * SHARED:,}", "AdaLN")
-    assert accounting.skipped_text(record).to_dict("records") == [
+    assert accounting.skipped(record).to_dict("records") == [
         {"model": "made_up", "methods": "Ring", "px": "1024, 2048", "reason": "devices=8 is too many"}
     ]
     assert [*accounting.copies(record, "made_up")] == ["PipeFusion: AdaLN 7.00 MiB"]
@@ -145,7 +145,7 @@ def test_table_1_is_held_against_the_bytes(results: Path) -> None:
     record, table = accounting.load(results / "records/accounting")
     cases = accounting.as_printed(accounting.fullest(table), results)
     found = table1.claims(record, cases, results / "published", 8)
-    words = table1.claims_text(found)
+    words = table1.readable(found)
     ratios = {(row["method"], row["what"]): row["all models"] for row in words.to_dict("records")}
     assert ratios["PipeFusion, W=1", "sent a step"] == "0.50"
     assert ratios["PipeFusion, W=1", "parameters"] == "1.00"

@@ -57,7 +57,7 @@ def test_rows_are_joined_on_what_was_asked_for(sweeps: tuple[Path, Path]) -> Non
 def test_other_settings_are_other_rows(sweeps: tuple[Path, Path]) -> None:
     edit(sweeps[1] / "pipefusion", method_config={"name": "pipefusion", "patches": 8, "warmup": 1})
     rows = joined(*sweeps).rows
-    assert rows[rows.method == "pipefusion"].patches.tolist() == ["4", "8"]
+    assert rows[rows.method == "pipefusion"].patches.tolist() == [4, 8]
     assert rows[rows.method == "pipefusion"].ratio.isna().all()
 
 

@@ -13,6 +13,7 @@ from analysis.__main__ import main
 from tests.analysis.synthetic import write_study
 
 LAYERS, REST, KV = 8, 20, 64
+KVS = ["KV MiB, DistriFusion", "KV MiB, PipeFusion"]
 
 
 @pytest.fixture
@@ -77,13 +78,13 @@ def test_the_literal_case_is_one_row_a_device(results: Path) -> None:
 
 def test_the_fullest_device_of_each_method_and_a_gap_where_it_was_skipped(results: Path) -> None:
     record, table = params.load(results / "records/params")
-    rows = params.fullest(record, table, [2, 4]).set_index("devices")
-    assert rows.loc[2, ["share ring", "share distrifusion", "share pipefusion"]].tolist() == [1.0, 1.0, 0.6]
-    assert rows.loc[4, "share pipefusion"] == 0.4
-    assert rows.loc[4, "kv pipefusion"] == KV * 2
-    assert "kv ring" not in rows
-    words = params.fullest_text(params.fullest(record, table, [2, 4]))
-    assert words["Ring"].tolist() == ["100.0 %", "–"]
+    rows = params.fullest(record, table, [2, 4])
+    on = rows.set_index(["devices", "method"])
+    assert on.loc[2].model_share[["ring", "distrifusion", "pipefusion"]].tolist() == [1.0, 1.0, 0.6]
+    assert on.loc[(4, "pipefusion"), "model_share"] == 0.4 and on.loc[(4, "pipefusion"), "kv_bytes"] == KV * 2
+    text = params.readable(rows)
+    assert text["Ring"].tolist() == ["100.0 %", "–"]
+    assert list(text) == ["model", "N", "Ring", "DistriFusion", "PipeFusion", *KVS]
 
 
 def test_sums_are_said_and_what_does_not_add_up_is_not_hidden(results: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analysis import scaling, style
+from analysis import points, scaling, style
 from analysis.__main__ import main
 from tests.analysis.synthetic import write_study
 
@@ -81,7 +81,7 @@ def test_only_the_fastest_setting_of_each_n_is_shown(record: dict[str, Any]) -> 
 def test_what_a_profile_was_fitted_on_is_marked_and_a_repetition_is_shown_once(
     record: dict[str, Any],
 ) -> None:
-    table = scaling.published(record).set_index("row_id")
+    table = points.published(record).set_index("row_id")
     assert table.role.to_dict() == {
         "p:1": "calibration",
         "p:4": "doubt",
@@ -91,7 +91,7 @@ def test_what_a_profile_was_fitted_on_is_marked_and_a_repetition_is_shown_once(
     }
     record["published"] = [one for one in record["published"] if one["row_id"] != "p:1"]
     record["clusters"]["c"]["calibrated_on"] = ["p:1"]
-    assert scaling.published(record).set_index("row_id").loc["p:2", "role"] == "calibration"
+    assert points.published(record).set_index("row_id").loc["p:2", "role"] == "calibration"
 
 
 def test_every_prediction_stands_beside_all_its_published_numbers(record: dict[str, Any]) -> None:
