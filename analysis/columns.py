@@ -142,6 +142,7 @@ _ALL = [
     *texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
     *counts(devices="N", patches="M", warmup="W", steps="S", place="#", seed="seed", images="images"),
     *counts(resolution="px", height="height px", width="width px"),
+    *counts(schedules="schedules", failures="failures", disasters="disasters", not_named="not named"),
     *counts(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
     *(Column(name, name, kind=COUNT) for name in AXES),
     *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),

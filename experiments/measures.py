@@ -22,7 +22,7 @@ from experiments.fit import FitConfig, check_fit, fit
 from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
 from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import PARAMS, ParamsConfig
-from experiments.perturb import PerturbConfig, check_perturb, perturb
+from experiments.perturb import PERTURB, PerturbConfig
 from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.measure import QualityConfig, check_quality, quality
 from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
@@ -87,7 +87,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
     "params": of(PARAMS, ParamsConfig),
-    "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),
+    "perturb": of(PERTURB, PerturbConfig),
     "plan": of(PLAN, PlanConfig),
     "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
     "quality": Measure(

@@ -29,6 +29,7 @@ class Session:
     costs: Costs = field(default_factory=Costs)
     _models: dict[str, Model] = field(default_factory=dict)
     _views: dict[str, DiT] = field(default_factory=dict)
+    _tensors: dict[str, Tensors] = field(default_factory=dict)
 
     def model(self, cfg: ModelConfig) -> Model:
         """The opened model of a configuration. Raises ValueError and OSError."""
@@ -43,6 +44,13 @@ class Session:
         if key not in self._views:
             self._views[key] = self.model(cfg).view()
         return self._views[key].clone()
+
+    def tensors(self, cfg: ModelConfig) -> Tensors:
+        """What parts of the model are filled with; random tensors are drawn once."""
+        key = repr(cfg)
+        if key not in self._tensors:
+            self._tensors[key] = self.model(cfg).tensors()
+        return self._tensors[key]
 
     def scheduler(self, cfg: RunConfig) -> Any:
         """The scheduler of a run, its timesteps set."""
@@ -60,7 +68,7 @@ class Session:
         self, cfg: RunConfig, world: World, tensors: Tensors | None = None
     ) -> tuple[list[DiT], list[Sampler]]:
         """Every simulated rank's; what several ranks hold is there once."""
-        shared = cache(tensors or self.model(cfg.model).tensors())
+        shared = cache(tensors or self.tensors(cfg.model))
         pairs = [self.build(cfg, fabric, shared) for fabric in world.fabrics]
         return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
 
