@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +25,12 @@ Tensors = Callable[..., Tensor]
 
 @dataclass
 class Session:
-    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`)."""
+    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`).
 
+    `folder` is the study's, for what a cell writes beside its rows.
+    """
+
+    folder: Path = field(default_factory=Path)
     costs: Costs = field(default_factory=Costs)
     _models: dict[str, Model] = field(default_factory=dict)
     _views: dict[str, DiT] = field(default_factory=dict)
@@ -71,6 +76,16 @@ class Session:
         shared = cache(tensors or self.tensors(cfg.model))
         pairs = [self.build(cfg, fabric, shared) for fabric in world.fabrics]
         return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
+
+    def sample(
+        self, cfg: RunConfig, noise: Tensor, cond: Conditioning, tensors: Tensors | None = None
+    ) -> Tensor:
+        """Latents [B, C, H, W] of one simulated run on the CPU. Raises `RankFailed` and `SimulationError`."""
+        world = World(parallel_of(cfg).mesh(), torch.device("cpu"), cfg.cluster.topology)
+        samplers, scheduler = self.build_all(cfg, world, tensors)[1], self.scheduler(cfg)
+        latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
+        assert isinstance(latents, Tensor)
+        return latents
 
     def plan(self, cfg: RunConfig) -> list[PlannedRank]:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""

@@ -8,10 +8,11 @@ is made of, and of the code that measures it.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ class Study:
     depend on other cells, such as a ratio to serial. `failures(rows)`: a line for each row that ran and is not
     what it must be. `check(cfg, session)` raises ConfigError. `options`: lists of the grid that decide what a cell
     measures. `alone`: cells are measured by this process, for those that start ranks or take times.
+    `scratch`: folders beside the record that cells share, removed at the end.
     """
 
     name: str
@@ -130,11 +132,12 @@ class Study:
     check: Callable[[RunConfig, Session], None] = no_check
     options: tuple[str, ...] = ()
     alone: bool = False
+    scratch: tuple[str, ...] = ()
 
 
 def run(study: Study, cfg: RunConfig, out: Path) -> str:
     """Run a study into directory `out` and print its table; the run's status."""
-    started, session, journal = time.time(), Session(), Journal(out / CELLS)
+    started, session, journal = time.time(), Session(out), Journal(out / CELLS)
     cells = cells_of(study, cfg, session)
     had = known(out, journal) if cfg.resume else {}
     todo = [cell for cell in cells if cell.key not in had]
@@ -148,7 +151,8 @@ def run(study: Study, cfg: RunConfig, out: Path) -> str:
     run_all(measure_group, jobs, 1 if study.alone else worker_count(cfg), bar, study.measure.__module__)
     rows = typed(study.derived(table(cells, had | journal.read())))
     record = write(study, cfg, out, rows, study.facts(cfg, rows, session), time.time() - started)
-    journal.remove()
+    for name in (CELLS, *study.scratch):
+        shutil.rmtree(out / name, ignore_errors=True)
     show(study, record, make_console())
     return verdict(study, rows)
 
@@ -216,7 +220,7 @@ def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def measure_group(study: Study, cells: Sequence[Cell], folder: Path) -> None:
     """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
-    session, journal = Session(), Journal(folder)
+    session, journal = Session(folder.parent), Journal(folder)
     torch.set_num_threads(cells[0].cfg.threads)
     for cell in cells:
         journal.append(cell.key, rows_of(study, cell, session, folder.parent))
@@ -281,8 +285,14 @@ def show(study: Study, record: Record, console: Console) -> None:
 def verdict(study: Study, rows: pd.DataFrame) -> str:
     """`failed` if a cell did or is not what it must be, each in a line on stderr; else `ok`."""
     bad = rows[~rows.status.isin(ENDED)]
-    lines = [f"{row['method']} N={row['devices']}: {row['reason']}" for row in bad.to_dict("records")]
+    lines = [f"{row_name(row)}: {row['reason']}" for row in bad.to_dict("records")]
     lines += study.failures(rows)
     for line in lines:
         print(f"failed: {line}", file=sys.stderr)
     return "failed" if lines else "ok"
+
+
+def row_name(row: Mapping[Hashable, Any]) -> str:
+    """What a row is of, in a few words: `pipefusion N=4 rank 1`."""
+    rank = "" if pd.isna(row.get("rank")) else f" rank {row['rank']}"
+    return f"{row['method']} N={row['devices']}{rank}"
