@@ -182,11 +182,11 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
 
 def summary(record: Record) -> str:
     """The checkpoint, and the worst of all ranks."""
-    what, ratio = record.facts["checkpoint"], record.rows.ratio.max()
+    what = record.facts["checkpoint"]
     if what is None:
         return "nothing was loaded"
     loaded = f"{mib(what['bytes'])} MiB in {what['tensors']} tensors, {what['files']} files"
-    return loaded if pd.isna(ratio) else f"{loaded}. The most memory any rank took: {ratio:.3f} of its shard"
+    return f"{loaded}. The most memory any rank took: {record.rows.ratio.max():.3f} of its shard"
 
 
 LOADING = Study(

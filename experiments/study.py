@@ -61,6 +61,9 @@ class Cell:
     skipped: str | None = None
 
 
+Measure = Callable[[Cell, Session], list[Row]]
+
+
 def grid_of_measure(cfg: RunConfig) -> Iterable[RunConfig]:
     """The combinations of the lists of `measure`."""
     if isinstance(cfg.measure, GridsConfig):
@@ -117,7 +120,7 @@ class Study:
     """
 
     name: str
-    measure: Callable[[Cell, Session], list[Row]]
+    measure: Measure
     columns: tuple[str | Column, ...]
     title: str = ""
     note: str = ""
@@ -146,7 +149,7 @@ def run(study: Study, cfg: RunConfig, out: Path) -> str:
     for cell in (cell for cell in todo if cell.skipped is not None):
         journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
     groups = grouped(study, [cell for cell in todo if cell.skipped is None])
-    jobs = [(study, group, journal.folder) for group in groups]
+    jobs = [(study.measure, group, journal.folder) for group in groups]
     bar = Bar(lambda: len(journal), len(todo), f"cells of {study.name}", cfg.log.progress)
     run_all(measure_group, jobs, 1 if study.alone else worker_count(cfg), bar, study.measure.__module__)
     rows = typed(study.derived(table(cells, had | journal.read())))
@@ -218,27 +221,28 @@ def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
     return sorted(groups.values(), key=lambda group: -sum(cell.cfg.devices**2 for cell in group))
 
 
-def measure_group(study: Study, cells: Sequence[Cell], folder: Path) -> None:
+def measure_group(measure: Measure, cells: Sequence[Cell], folder: Path) -> None:
     """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
     session, journal = Session(folder.parent), Journal(folder)
     torch.set_num_threads(cells[0].cfg.threads)
     for cell in cells:
-        journal.append(cell.key, rows_of(study, cell, session, folder.parent))
+        journal.append(cell.key, measured_rows(measure, cell, session))
 
 
-def rows_of(study: Study, cell: Cell, session: Session, out: Path) -> list[Row]:
+def measured_rows(measure: Measure, cell: Cell, session: Session) -> list[Row]:
     """The rows of a cell; one that says why, where it did not end well."""
     try:
         with torch.inference_mode():
-            rows = study.measure(cell, session)
+            rows = measure(cell, session)
         for name in rows[0] if rows else ():
             column(name)  # the registry has it
     except RunFailed as failure:
         rows = [{"status": failure.status, "reason": failure.reason}]
     except Exception as error:  # the other cells go on, and the record says what happened
         text = f"{type(error).__name__}: {first_line(error)}"
-        (out / "logs").mkdir(exist_ok=True)
-        (out / "logs" / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
+        logs = session.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        (logs / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
         rows = [{"status": status_of(text), "reason": text}]
     return [{"status": "ok", "reason": None} | cell.place | row for row in rows]
 
@@ -274,6 +278,8 @@ def write(
 def show(study: Study, record: Record, console: Console) -> None:
     """Print the study's table, its summary, how many cells ended how, and where the record is."""
     shown = study.shown(record)
+    names = [one.name if isinstance(one, Column) else one for one in study.columns]
+    shown = shown.reindex(columns=[*shown, *(name for name in names if name not in shown)])
     console.print(rich_table(words(shown, study.columns), study.title))
     for text in (study.summary(record), study.note):
         if text:
