@@ -97,7 +97,8 @@ def points(cfg: RunConfig) -> Iterator[RunConfig]:
         }
         own = {key: values for key, values in tried.items() if METHODS[name].has(key)}
         for values in product(*own.values()):
-            method = METHODS[name].Config(**dict(zip(own, values, strict=True)))
+            settings = {"heads": cfg.method.heads} | dict(zip(own, values, strict=True))
+            method = METHODS[name].Config(**settings)
             model = replace(cfg.model, resolution=resolution)
             yield replace(cfg, model=model, method=method, devices=1 if name == "serial" else devices)
 
