@@ -47,7 +47,7 @@ def named(name: str, settings: Mapping[str, Any]) -> Chosen:
     allowed = [field.name for field in fields(module.Config) if field.name != "name"]
     for key in settings:
         if key not in allowed:
-            raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed) or 'no settings'}")
+            raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed)}")
     cfg = module.Config(**settings)
 
     def predict(*args: Any) -> Prediction:

@@ -77,7 +77,7 @@ def heads_fit(key: str, ranks: int, total: int, heads: str) -> Problem | None:
     return problem and replace(problem, message=f"{problem.message}, or any with method.heads=pad")
 
 
-def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str = "even") -> Problem | None:
+def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str) -> Problem | None:
     """Degrees that a model allows, of a method whose own axis is `own`: only it may cut that axis.
 
     Heads (but for Ulysses ranks that pad them) and MLP columns, then token rows are shared out evenly; a stage has at

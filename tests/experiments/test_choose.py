@@ -9,6 +9,7 @@ import pytest
 
 from experiments.choose import best, check_plan, points, product_row, rivals_of, row_of, search, verdict
 from experiments.launch import resolved
+from experiments.methods import parallel_of, problem_of
 from experiments.models import open_model
 from experiments.plan import Planner
 from experiments.products import expanded, products
@@ -64,6 +65,19 @@ def test_a_plan_ranks_what_fits(tmp_path, monkeypatch, capsys):
     assert "fastest: " in text and "1 skipped" in text and "pruned: not planned" in text
     ranked = best(table)
     assert list(ranked.predicted_latency_s) == sorted(ranked.predicted_latency_s)
+
+
+@pytest.mark.parametrize(("heads", "ranks"), [("even", {2, 4}), ("pad", {2, 4, 8})])
+def test_padded_heads_are_planned_when_asked_for(heads, ranks):
+    """Of the 4 heads of the small model; its 8 token rows allow all of these."""
+    grid = ["measure.methods=[ulysses,pipefusion]", "measure.devices=[2,4,8,16]", "measure.resolutions=[32]"]
+    found = {method: set() for method in ("ulysses", "pipefusion")}
+    for point in points(plan_config(*grid, "measure.patches=[1]", f"method.heads={heads}")):
+        model = open_model(point.model)
+        for one in (point, *expanded(resolved(point, model), model)):
+            if problem_of(model.shape, one) is None:
+                found[point.method.name].add(parallel_of(one).ulysses)
+    assert found == {"ulysses": {1, *ranks}, "pipefusion": {1, *ranks}}
 
 
 @pytest.mark.parametrize(("devices", "count"), [(1, 1), (8, 20), (12, 40)])
