@@ -160,7 +160,8 @@ class Denoiser:
 def require(problem: Problem | None) -> None:
     """Raises ValueError where there is a problem."""
     if problem is not None:
-        raise ValueError(f"{problem.key.rpartition('.')[2]}={problem.message}")
+        message = problem.message.replace("method.", "")  # its settings are arguments here
+        raise ValueError(f"{problem.key.rpartition('.')[2]}={message}")
 
 
 def require_rows(names: Any, conditioning: Conditioning, images: int) -> None:

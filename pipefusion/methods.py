@@ -47,7 +47,7 @@ def named(name: str, settings: Mapping[str, Any]) -> Chosen:
     allowed = [field.name for field in fields(module.Config) if field.name != "name"]
     for key in settings:
         if key not in allowed:
-            raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed) or 'no settings'}")
+            raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed)}")
     cfg = module.Config(**settings)
 
     def predict(*args: Any) -> Prediction:
@@ -77,14 +77,19 @@ def find(name: str) -> ModuleType:
 
 
 def of_attention(
-    attention: Attention, *, patches: int = 1, warmup: int | None = None, split: Any = "even"
+    attention: Attention,
+    *,
+    patches: int = 1,
+    warmup: int | None = None,
+    split: Any = "even",
+    heads: str = "even",
 ) -> Chosen:
     """A method of one's own, on whatever degrees there are."""
 
     def check(shape: DiTShape, parallel: Parallel, steps: int) -> Problem | None:
         rows = shape.token_rows // (parallel.patch * parallel.lanes)
         return (
-            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch")
+            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", heads)
             or within("patches", patches, 1, rows, "the token rows")
             or within("warmup", warmup or 0, 0, steps, "the steps")
             or splits(split, shape.layers, parallel.pipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -37,8 +37,8 @@ class Run:
 
     @property
     def inner_heads(self) -> int:
-        """Heads inside the Ulysses exchange."""
-        return self.heads // self.fabric.axis("ulysses").size
+        """Heads inside the Ulysses exchange, padded ones included."""
+        return ceil(self.heads / self.fabric.axis("ulysses").size)
 
     @property
     def steps(self) -> int:

@@ -8,6 +8,7 @@ which every rank has whole.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full, merge, with_logsumexp
@@ -26,10 +27,19 @@ def plain(job: Job) -> Attend:
     return attend
 
 
+def head_groups(x: Tensor, n: int, h: int) -> Tensor:
+    """The heads of each of n ranks, [b, t, H, d] -> [n, b, t, h, d]; behind the last of H there are zeros."""
+    padding = n * h - x.shape[2]
+    if padding:
+        x = F.pad(x, (0, 0, 0, padding))
+    return x.unflatten(2, (n, h)).movedim(2, 0)
+
+
 def ulysses(run: Run, inner: AttendFor) -> AttendFor:
     """DeepSpeed-Ulysses: inside, a rank has 1/n of the heads for the tokens of all n ranks, in the order of the ranks.
 
     Two all-to-alls per layer (Q, K, V in one call, then the output); an MM-DiT's prompt comes back by an all-gather.
+    Heads that n does not divide are padded with zeros, whose output is cut off again.
     """
     fabric, place = run.fabric, run.fabric.axis("ulysses")
     n = place.size
@@ -40,7 +50,10 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
     sent = run.scratch("comm", n, 3, b, run.most_tokens, h, d)
     back = run.scratch("comm", n, b, run.most_tokens, h, d)
     prompt = run.scratch("comm", n, b, text, h, d)
-    own = slice(place.index * h, (place.index + 1) * h)
+
+    def merged(groups: Tensor) -> Tensor:
+        """The heads of all ranks in one, [n, b, t, h, d] -> [b, t, H, d]."""
+        return groups.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, : run.heads]
 
     def attend_for(job: Job) -> Attend:
         t, attend_inside = job.tokens, inner(job)
@@ -48,22 +61,22 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             at = job.where(layer)
-            mine = torch.stack([x[:, prefix:].unflatten(2, (n, h)).movedim(2, 0) for x in (q, k, v)], dim=1)
+            groups = [head_groups(x, n, h) for x in (q, k, v)]  # [n, b, T + t, h, d] each
+            mine = torch.stack([x[:, :, prefix:] for x in groups], dim=1)
             fabric.all_to_all(arrived, mine, axis="ulysses", at=at)  # [n, 3, b, t, h, d]
             whole = [
-                torch.cat([*([x[:, :prefix, own]] if prefix else []), *arrived[:, i]], dim=1)
-                for i, x in enumerate((q, k, v))
+                torch.cat([x[place.index, :, :prefix], *arrived[:, i]], dim=1) for i, x in enumerate(groups)
             ]  # [b, T + n t, h, d] each
+            del groups  # copies, where heads are padded
             out = attend_inside(layer, whole[0], whole[1], whole[2], prefix)
             # Always a copy, whatever order of memory the kernel leaves: peaks are predicted to the byte.
             bands = torch.stack(out[:, prefix:].split(t, dim=1))  # [n, b, t, h, d]
             fabric.all_to_all(returned, bands, axis="ulysses", at=at)
             if not prefix:
-                return returned.permute(1, 2, 0, 3, 4).flatten(2, 3)  # [b, t, H, d]
+                return merged(returned)  # [b, t, H, d]
             texts = prompt.view(n, b, prefix, h, d)
             fabric.all_gather(texts, torch.cat([out[:, :prefix]]), axis="ulysses", at=at)
-            both = torch.cat([texts, returned], dim=2)  # [n, b, T + t, h, d]
-            return both.permute(1, 2, 0, 3, 4).flatten(2, 3)
+            return merged(torch.cat([texts, returned], dim=2))  # [b, T + t, H, d]
 
         return attend
 

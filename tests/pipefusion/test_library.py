@@ -206,7 +206,9 @@ def test_an_attention_of_ones_own(fabric: LocalFabric, pipe_of: Any) -> None:
     [
         ({"method": "pipefusoin"}, "method 'pipefusoin' is unknown; allowed: pipefusion, .*ulysses"),
         ({"method": "exact"}, "method 'exact' is unknown"),
-        ({"method": "ulysses", "warmup": 1}, "ulysses has no warmup; allowed: no settings"),
+        ({"method": "ulysses", "warmup": 1}, "ulysses has no warmup; allowed: heads"),
+        ({"heads": "padded"}, "heads='padded' is unknown, nearest: pad; allowed: even, pad"),
+        ({"method": stale, "heads": "padded"}, "heads='padded' is unknown"),
         ({"patches": 5}, "patches=5 is outside 1..4"),
         ({"split": [1]}, r"split=\[1\] does not cut 2 layers"),
         ({"height": 60}, "60 x 64 pixels; allowed: multiples of 16"),
