@@ -21,6 +21,10 @@ from pipefusion.core.stepping import stepping_fault
 from pipefusion.methods import Attention, Chosen, choose
 
 
+SIZES = 16
+"""Tables of as many sizes of pictures and lengths of prompts are kept; the parameters are shared."""
+
+
 def parallelize(
     transformer: nn.Module | str | Path,
     fabric: LocalFabric,
@@ -58,8 +62,9 @@ def parallelize(
         The function to call with noise, see `Denoiser`.
 
     Raises:
-        ValueError: a transformer without a view, a size or degrees that it cannot have, an unknown method or setting.
-        OSError: no such folder, or no safetensors in it.
+        ValueError: a transformer without a view or without plain parameters, a size or degrees that it cannot have, an
+            unknown method or setting.
+        OSError: no such folder, or no configuration or safetensors in it.
 
     Example:
         >>> denoiser = parallelize(pipe.transformer, fabric, height=1024, width=1024, warmup=1)
@@ -108,7 +113,8 @@ class Denoiser:
         Args:
             noise: [B, C, H, W] latents, equal on all ranks; another H and W builds nothing but tables anew.
             conditioning: the prompts' tensors, B rows each, by the names in `denoiser.dit.shape.prompt`; with
-                `negative` ones and a scale above 1 there is classifier-free guidance.
+                `negative` ones and a scale above 1 there is classifier-free guidance. Prompts of different lengths in
+                an MM-DiT: see `Conditioning`.
             scheduler: of diffusers, its timesteps set. It is not changed.
 
         Returns:
@@ -117,6 +123,7 @@ class Denoiser:
         Raises:
             ValueError: sizes, degrees, settings or a scheduler that do not go together.
             FloatingPointError: latents that are not finite.
+            RuntimeError: another rank did not take part, or the process group has ended.
 
         Example:
             >>> latents = denoiser(torch.randn(1, 4, 128, 128), Conditioning(prompt, 4.5, negative), scheduler)
@@ -137,9 +144,19 @@ class Denoiser:
         return latents if self.fabric.rank == 0 else None
 
     def prediction(self, steps: int, images: int = 1, branches: int = 1) -> Prediction | None:
-        """Bytes that this rank should hold and send for a batch of images, each with so many guidance branches.
+        """Bytes that this rank should hold and send for a batch of images, of the size that it was built for.
 
-        None for an attention of one's own, of which there is no closed form.
+        Args:
+            steps: S.
+            images: of all ranks.
+            branches: 2 with classifier-free guidance, else 1.
+
+        Returns:
+            `param_bytes`, `kv_bytes`, `buffer_bytes`, `comm_bytes`, `sent_bytes`, `recv_bytes`, and `axis_bytes` sent on
+            each axis; None for an attention of one's own, of which there is no closed form.
+
+        Example:
+            >>> denoiser.prediction(steps=20, branches=2).kv_bytes
         """
         if self._method.predict is None:
             return None
@@ -153,6 +170,8 @@ class Denoiser:
         dit.load(self._transformer.tensors, self.fabric.device)
         if not self._built:
             self._transformer = self._transformer.holding(dit)
+        if len(self._built) == SIZES:
+            self._built.pop(next(iter(self._built)))
         self._built[height, width, dit.shape.text_tokens] = dit, sampler
         return dit, sampler
 

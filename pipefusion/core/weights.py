@@ -125,6 +125,8 @@ def held(state: Mapping[str, Tensor]) -> Callable[..., Tensor]:
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> Tensor:
+        if name not in state:
+            raise KeyError(f"the transformer has no parameter {name}; allowed: plain ones, adapters fused")
         tensor = state[name]
         if shard is not None:
             dim, sections = shard

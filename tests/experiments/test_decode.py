@@ -55,8 +55,6 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     options: dict[str, Any] = {"prompt": PROMPTS, "height": height, "width": width}
     if family == "dit":
         options = {"class_labels": [1, 2]}
-    if family == "qwen":
-        options |= {"prompt": None, "prompt_embeds": torch.ones(2, 5, WIDTH)}
     if family.startswith("pixart") or family == "hunyuan":
         options["use_resolution_binning"] = False
     generator = torch.Generator().manual_seed(0)
