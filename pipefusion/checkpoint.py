@@ -51,7 +51,9 @@ class Transformer:
         facts = {"text_tokens": tokens}
         found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
         if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
-            return replace(found, guidance="cfg")  # klein's base has branches, its distilled version the same weights
+            return replace(
+                found, guidance="cfg"
+            )  # klein's base has branches, its distilled version the same weights
         return found
 
     def view(self, shape: DiTShape) -> DiT:
@@ -85,9 +87,13 @@ def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
     name, state = known(type(model).__name__), model.state_dict()
     for key, parameter in model.named_parameters():
         if parameter.device.type == "meta":
-            raise ValueError(f"{key} of the transformer has no data (meta); allowed: a model that is not offloaded")
+            raise ValueError(
+                f"{key} of the transformer has no data (meta); allowed: a model that is not offloaded"
+            )
         if not parameter.is_floating_point():
-            raise ValueError(f"{key} of the transformer is {parameter.dtype}; allowed: a model that is not quantised")
+            raise ValueError(
+                f"{key} of the transformer is {parameter.dtype}; allowed: a model that is not quantised"
+            )
     tables = {key: tensor for key, tensor in state.items() if key in VIEWS[name].View.tables}
     config = whole_config(type(model), model.config)
     return Transformer(
@@ -124,5 +130,7 @@ def find_folder(source: str | Path) -> Path:
     inside = folder / "transformer"
     found = inside if inside.is_dir() else folder
     if not (found / "config.json").is_file():
-        raise FileNotFoundError(f"{found} holds no config.json; allowed: a transformer's folder, or its pipeline's")
+        raise FileNotFoundError(
+            f"{found} holds no config.json; allowed: a transformer's folder, or its pipeline's"
+        )
     return found

@@ -20,7 +20,6 @@ from pipefusion.core.split import Split
 from pipefusion.core.stepping import stepping_fault
 from pipefusion.methods import Attention, Chosen, choose
 
-
 SIZES = 16
 """Tables of as many sizes of pictures and lengths of prompts are kept; the parameters are shared."""
 
@@ -126,7 +125,8 @@ class Denoiser:
             RuntimeError: another rank did not take part, or the process group has ended.
 
         Example:
-            >>> latents = denoiser(torch.randn(1, 4, 128, 128), Conditioning(prompt, 4.5, negative), scheduler)
+            >>> noise = torch.randn(1, 4, 128, 128, generator=torch.Generator().manual_seed(0))
+            >>> latents = denoiser(noise, Conditioning(prompt, 4.5, negative), scheduler)
         """
         shape = self.dit.shape
         if noise.ndim != 4 or noise.shape[1] != shape.in_channels:
@@ -152,8 +152,8 @@ class Denoiser:
             branches: 2 with classifier-free guidance, else 1.
 
         Returns:
-            `param_bytes`, `kv_bytes`, `buffer_bytes`, `comm_bytes`, `sent_bytes`, `recv_bytes`, and `axis_bytes` sent on
-            each axis; None for an attention of one's own, of which there is no closed form.
+            `param_bytes`, `kv_bytes`, `buffer_bytes`, `comm_bytes`, `sent_bytes`, `recv_bytes`, and `axis_bytes` sent
+            on each axis; None for an attention of one's own, of which there is no closed form.
 
         Example:
             >>> denoiser.prediction(steps=20, branches=2).kv_bytes

@@ -82,7 +82,9 @@ def of_attention(attention: Attention, settings: Mapping[str, Any]) -> Chosen:
     try:
         inspect.signature(attention).bind("run")
     except TypeError as error:
-        raise ValueError(f"method {attention!r}: {error}; allowed: a name, or a function attention(run)") from None
+        raise ValueError(
+            f"method {attention!r}: {error}; allowed: a name, or a function attention(run)"
+        ) from None
     for key in settings:
         if key not in ("patches", "warmup", "split"):
             raise ValueError(f"an attention of one's own has no {key}; allowed: patches, warmup, split")

@@ -56,7 +56,7 @@ class LocalWork:
         except RuntimeError as error:
             entry = self._entry
             raise RuntimeError(
-                f"rank {self._fabric.rank}: {entry.op} on the axis {entry.axis} failed, because another rank ended, took "
+                f"rank {self._fabric.rank}: {entry.op} on the axis {entry.axis} failed: another rank ended, took "
                 f"longer than the timeout, or did not make the same calls with the same arguments ({error})"
             ) from error
         close()
@@ -109,7 +109,9 @@ class LocalFabric:
     def clear(self) -> None:
         """Start a new image: empty ledger, time zero. Raises RuntimeError if the process group has ended since."""
         if dist.group.WORLD is not self._world:
-            raise RuntimeError("the process group of this fabric has ended; allowed: a new init and parallelize")
+            raise RuntimeError(
+                "the process group of this fabric has ended; allowed: a new init and parallelize"
+            )
         self.ledger.clear()
         self.place = Where()
         self._spans: list[tuple[Entry, Literal["issue", "wait"], Any, Any]] = []

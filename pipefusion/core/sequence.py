@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full, merge, with_logsumexp
-from pipefusion.core.fabric import Fabric, Work
+from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
 from pipefusion.core.ledger import Where
 from pipefusion.core.run import AttendFor, Run
@@ -98,7 +98,7 @@ def gathered(run: Run, inner: AttendFor) -> AttendFor:
 
 def ring(run: Run) -> AttendFor:
     """Ring attention over the fresh K, V of a job: a kernel, with nothing inside it."""
-    fabric, n = run.fabric, run.fabric.axis("ring").size
+    n = run.fabric.axis("ring").size
     if n == 1:
         return plain(run)
     size = (run.batch, run.fabric.axis("ulysses").size * run.most_tokens, run.inner_heads, run.shape.head_dim)
@@ -120,7 +120,8 @@ def round_the_ring(
 ) -> Tensor:
     """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, t, h, d] (K, then V).
 
-    Of k, v the first `prefix` tokens are the prompt's. n - 1 hops, each under the attention to the block before it; partial results are merged by online softmax.
+    The first `prefix` tokens of k, v are the prompt's. n - 1 hops, each under the attention to the block before it;
+    partial results are merged by online softmax.
     """
     fabric, place, current = run.fabric, run.fabric.axis("ring"), mine
     n = place.size

@@ -68,18 +68,20 @@ def generate(
     Example:
         >>> images = generate(pipe, denoiser, prompt="a lighthouse", generator=torch.Generator().manual_seed(0))
     """
+    prompts.require_family(pipe, denoiser.class_name)
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type={output_type!r} is unknown; allowed: {', '.join(OUTPUT_TYPES)}")
     if output_type != "latent" and pipe.vae is None:
         raise ValueError("the pipeline has no VAE; allowed: one, or output_type='latent'")
-    prompts.require_family(pipe, denoiser.class_name)
     texts = repeated(prompt, None, num_images_per_prompt)
     scale = guidance(pipe, guidance_scale, true_cfg_scale, negative_prompt is not None)
     against = negatives(pipe, denoiser, negative_prompt, scale)
     if against is not None:
         against = repeated(against, len(texts) // num_images_per_prompt, num_images_per_prompt)
     size = latent_size(denoiser, height, width, latents)
-    noise = draw(generator, (len(texts), denoiser.dit.shape.in_channels, *size)) if latents is None else latents
+    noise = (
+        draw(generator, (len(texts), denoiser.dit.shape.in_channels, *size)) if latents is None else latents
+    )
     if noise.shape[0] != len(texts):
         raise ValueError(f"latents of {noise.shape[0]} images; allowed: {len(texts)}, as prompts ask for")
     scheduler = timed(pipe, denoiser, size, num_inference_steps)
@@ -152,7 +154,9 @@ def latent_size(
     own = denoiser.size if latents is None else (latents.shape[2], latents.shape[3])
     size = height // factor if height else own[0], width // factor if width else own[1]
     if latents is not None and size != own:
-        raise ValueError(f"latents of {own[0]} x {own[1]} for a size of {size[0]} x {size[1]}; allowed: the same")
+        raise ValueError(
+            f"latents of {own[0]} x {own[1]} for a size of {size[0]} x {size[1]}; allowed: the same"
+        )
     return size
 
 

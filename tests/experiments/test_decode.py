@@ -21,7 +21,6 @@ from experiments.pictures import write_images
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.pipelines.timesteps import timestep_arguments
 from tests.experiments.tiny_pipelines import FAMILIES, stock
-from tests.experiments.tiny_transformers import WIDTH
 
 CPU = torch.device("cpu")
 PROMPTS = ["Red apple", "a green dragon, a very green dragon"]
