@@ -51,9 +51,8 @@ class Transformer:
         facts = {"text_tokens": tokens}
         found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
         if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
-            return replace(
-                found, guidance="cfg"
-            )  # klein's base has branches, its distilled version the same weights
+            # Klein: base and distilled differ in their pipeline alone, and only base has branches.
+            return replace(found, guidance="cfg")
         return found
 
     def view(self, shape: DiTShape) -> DiT:

@@ -131,7 +131,7 @@ class Denoiser:
         shape = self.dit.shape
         if noise.ndim != 4 or noise.shape[1] != shape.in_channels:
             raise ValueError(f"noise {[*noise.shape]}; allowed: [B, {shape.in_channels}, H, W]")
-        require_rows(shape.prompt, conditioning, noise.shape[0])
+        require_prompts(shape.prompt, conditioning, noise.shape[0])
         check_scheduler(scheduler)
         tokens = conditioning.prompt["prompt_embeds"].shape[1] if shape.joint else shape.text_tokens
         key = (noise.shape[2], noise.shape[3], tokens)
@@ -182,13 +182,18 @@ def require(problem: Problem | None) -> None:
         raise ValueError(f"{problem.key.rpartition('.')[2]}={problem.message}")
 
 
-def require_rows(names: Any, conditioning: Conditioning, images: int) -> None:
-    """Raises ValueError for prompts that lack a tensor, or have not one row an image."""
-    for side in (conditioning.prompt, conditioning.negative):
-        for name, _ in names:
-            if side is not None and (name not in side or side[name].shape[0] != images):
+def require_prompts(names: Any, conditioning: Conditioning, images: int) -> None:
+    """Raises ValueError for prompts that lack a tensor, have not one row an image, or are another model's."""
+    sides = [side for side in (conditioning.prompt, conditioning.negative) if side is not None]
+    padded = [("padding", (1,))] if any("padding" in side for side in sides) else []
+    for side in sides:
+        for name, size in (*names, *padded):
+            if name not in side or side[name].shape[0] != images:
                 found = f"{side[name].shape[0]} rows" if name in side else "nothing"
                 raise ValueError(f"conditioning has {found} of {name}; allowed: {images}, one an image")
+            shape, any_length = side[name].shape, name.startswith(("prompt_mask", "padding"))
+            if len(shape) != 1 + len(size) or (size and not any_length and shape[-1] != size[-1]):
+                raise ValueError(f"conditioning has {name} {[*shape]}; allowed: {[images, *size]}")
 
 
 def check_scheduler(scheduler: Any) -> None:

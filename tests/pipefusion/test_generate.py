@@ -141,3 +141,65 @@ def test_exact_products_draw_what_the_pipeline_draws(
         first, *others = started.run(drawn, folder, family, parallel, settings)
         assert all(each is None for each in others)
         assert np.abs(first - pictures).max() <= ROUNDING, (str(parallel), settings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux2_klein", "qwen"])
+def test_noise_that_is_given(family: str, fabric: LocalFabric, folder_of: Any) -> None:
+    """The pipelines of Flux and Qwen-Image are given it as they pack it."""
+    pipe = opened(folder_of(family))
+    denoiser = parallelize(pipe.transformer, fabric, height=32, width=32, method="serial")
+    rows, cols = HEIGHT // denoiser.pixels_per_latent, WIDTH // denoiser.pixels_per_latent
+    size = (2, denoiser.dit.shape.in_channels, rows, cols)
+    noise = torch.randn(*size, generator=torch.Generator().manual_seed(1))
+    packed = pipe._pack_latents(noise, *size) if family in ("flux", "qwen") else noise
+    options = {"prompt": PROMPTS, "num_inference_steps": STEPS, "output_type": "np"}
+    pictures = pipe(**options, latents=packed, height=HEIGHT, width=WIDTH).images
+    assert np.abs(generate(pipe, denoiser, **options, latents=noise) - pictures).max() <= ROUNDING
+
+
+def test_one_generator_and_every_kind_of_output(fabric: LocalFabric, folder_of: Any) -> None:
+    pipe = opened(folder_of("sd3"))
+    denoiser = parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, method="serial")
+    options = {"prompt": PROMPTS, "num_inference_steps": STEPS}
+
+    def ours(kind: str) -> Any:
+        draw = torch.Generator().manual_seed(0)
+        return generate(pipe, denoiser, **options, generator=draw, output_type=kind)
+
+    draw = torch.Generator().manual_seed(0)
+    latents = pipe(**options, height=HEIGHT, width=WIDTH, generator=draw, output_type="latent").images
+    torch.testing.assert_close(ours("latent"), latents, rtol=1e-4, atol=1e-5)
+    array = ours("np")
+    np.testing.assert_array_equal(ours("pt").permute(0, 2, 3, 1).numpy(), array)
+    pictures = [np.asarray(picture, dtype=float) / 255 for picture in ours("pil")]
+    assert np.abs(np.stack(pictures) - array).max() <= ROUNDING
+    pipe.vae = None
+    assert torch.equal(ours("latent"), ours("latent"))
+    with pytest.raises(ValueError, match="the pipeline has no VAE; allowed: one, or output_type='latent'"):
+        ours("pil")
+
+
+def test_distilled_klein_has_no_guidance(fabric: LocalFabric, folder_of: Any) -> None:
+    pipe = opened(folder_of("flux2_klein"))
+    guided = drawn(folder_of("flux2_klein"), "flux2_klein", Parallel(), {"method": "serial"})
+    pipe.register_to_config(is_distilled=True)
+    denoiser = parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, method="serial")
+    images = generate(pipe, denoiser, **asked("flux2_klein"), generator=seeded(4), output_type="np")
+    assert np.abs(images - expected("flux2_klein", pipe)).max() <= ROUNDING
+    assert guided is not None and np.abs(images - guided).max() > ROUNDING
+
+
+def test_a_transformer_of_another_precision_than_its_pipeline(fabric: LocalFabric, folder_of: Any) -> None:
+    pipe, options = opened(folder_of("sd3")), asked("sd3") | {"output_type": "latent"}
+    whole, half = (
+        generate(
+            pipe,
+            parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, method="serial", dtype=dtype),
+            **options,
+            generator=seeded(4),
+        )
+        for dtype in (None, torch.bfloat16)
+    )
+    assert half.dtype == torch.float32 and not torch.equal(half, whole)
+    torch.testing.assert_close(half, whole, rtol=0.05, atol=0.05)

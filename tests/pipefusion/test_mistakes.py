@@ -111,6 +111,9 @@ def test_arguments_of_init(fabric: LocalFabric) -> None:
 def test_arguments_of_a_denoiser(fabric: LocalFabric, pipe_of: Any) -> None:
     denoiser = parallelize(pipe_of("sd3").transformer, fabric, **SIZE, warmup=STEPS + 1)
     noise, cond, scheduler = inputs(1, 8, 8)
+    wider = Conditioning({**cond.prompt, "prompt_embeds": torch.ones(1, 5, 17)})
+    padded = {**cond.prompt, "padding": torch.zeros(1, 5, dtype=torch.bool)}
+    one_sided = Conditioning(padded, 2.0, cond.prompt)
     new = diffusers.FlowMatchEulerDiscreteScheduler()
     noisy = diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
     noisy.set_timesteps(STEPS)
@@ -118,6 +121,8 @@ def test_arguments_of_a_denoiser(fabric: LocalFabric, pipe_of: Any) -> None:
         ((noise[0], cond, scheduler), r"noise \[4, 8, 8\]; allowed: \[B, 4, H, W\]"),
         ((noise.expand(2, -1, -1, -1), cond, scheduler), "has 1 rows of prompt_embeds; allowed: 2"),
         ((noise, Conditioning({"prompt_embeds": torch.ones(1, 5, 16)}), scheduler), "nothing of prompt_mask"),
+        ((noise, wider, scheduler), r"has prompt_embeds \[1, 5, 17\]; allowed: \[1, 333, 16\]"),
+        ((noise, one_sided, scheduler), "has nothing of padding; allowed: 1, one an image"),
         ((noise, cond, new), "has no timesteps"),
         ((noise, cond, noisy), "draws noise in its steps"),
         ((noise, cond, diffusers.EulerDiscreteScheduler()), "EulerDiscreteScheduler is not supported"),
