@@ -92,8 +92,10 @@ def partial(run: Run, warmup: int, shared: int) -> AttendFor:
                 fabric.all_gather(whole, mine, axis=AXIS, at=at)
                 for peer, kept in seen.items():
                     kept.copy_(nearest(whole[peer], peer, own))
-                return attend_to_bands(q, k, v, prefix, whole.unbind())
-            out = attend_to_bands(q, k, v, prefix, [kv for _, kv in sorted([*seen.items(), (own, mine)])])
+                return attend_to_bands(run, q, k, v, prefix, whole.unbind())
+            out = attend_to_bands(
+                run, q, k, v, prefix, [kv for _, kv in sorted([*seen.items(), (own, mine)])]
+            )
             if job.step < steps - 1:  # nobody would see what the last step sends
                 works = [fabric.irecv(kept, peer, axis=AXIS, at=at) for peer, kept in seen.items()]
                 works += [

@@ -12,19 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full, merge, with_logsumexp
-from pipefusion.core.fabric import Fabric, Work
+from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
 from pipefusion.core.ledger import Where
 from pipefusion.core.run import AttendFor, Run
 
 
-def plain(job: Job) -> Attend:
+def plain(run: Run) -> AttendFor:
     """Attention of a job to its own tokens."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-        return full(q, k, v)
+        return full(q, k, v, run.mask(prefix, k.shape[1]))
 
-    return attend
+    return lambda job: attend
 
 
 def head_groups(x: Tensor, n: int, h: int) -> Tensor:
@@ -111,9 +111,9 @@ def gathered(run: Run, inner: AttendFor) -> AttendFor:
 
 def ring(run: Run) -> AttendFor:
     """Ring attention over the fresh K, V of a job: a kernel, with nothing inside it."""
-    fabric, n = run.fabric, run.fabric.axis("ring").size
+    n = run.fabric.axis("ring").size
     if n == 1:
-        return plain
+        return plain(run)
     size = (run.batch, run.fabric.axis("ulysses").size * run.most_tokens, run.inner_heads, run.shape.head_dim)
     spare = [run.scratch("comm", 2, *size) for _ in range(2)]
 
@@ -121,7 +121,7 @@ def ring(run: Run) -> AttendFor:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
             places = [memory.view(*mine.shape) for memory in spare]
-            return round_the_ring(fabric, job.where(layer), q, k, v, mine, places)
+            return round_the_ring(run, job.where(layer), q, k, v, mine, places, prefix)
 
         return attend
 
@@ -129,23 +129,24 @@ def ring(run: Run) -> AttendFor:
 
 
 def round_the_ring(
-    fabric: Fabric, at: Where, q: Tensor, k: Tensor, v: Tensor, mine: Tensor, spare: list[Tensor]
+    run: Run, at: Where, q: Tensor, k: Tensor, v: Tensor, mine: Tensor, spare: list[Tensor], prefix: int
 ) -> Tensor:
     """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, t, h, d] (K, then V).
 
-    n - 1 hops, each under the attention to the block before it; partial results are merged by online softmax.
+    The first `prefix` tokens of k, v are the prompt's. n - 1 hops, each under the attention to the block before it;
+    partial results are merged by online softmax.
     """
-    place, current = fabric.axis("ring"), mine
+    fabric, place, current = run.fabric, run.fabric.axis("ring"), mine
     n = place.size
     after, before = (place.index + 1) % n, (place.index - 1) % n
-    block_k, block_v = k, v
+    block_k, block_v, mask = k, v, run.mask(prefix, k.shape[1])
     parts: list[tuple[Tensor, Tensor]] = []
     for hop in range(n):
         works: list[Work] = []
         if hop < n - 1:
             works.append(fabric.irecv(spare[hop % 2], before, axis="ring", at=at))
             works.append(fabric.isend(current, after, axis="ring", at=at))
-        parts.append(with_logsumexp(q, block_k, block_v))
+        parts.append(with_logsumexp(q, block_k, block_v, None if hop else mask))
         if hop:
             parts = [merge(*parts[0], *parts[1])]
         for work in works:
