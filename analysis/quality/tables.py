@@ -174,12 +174,14 @@ def _readable(
     table: pd.DataFrame, columns: Shown, shown: list[Measure], last: Sequence[Column] = ()
 ) -> pd.DataFrame:
     """Leading columns, a cell with its interval for each measure, how many pictures, and remarks."""
-    table = table.assign(**{one.key: [cell(one, row) for row in table.to_dict("records")] for one in shown})
+    table = table.copy()
+    for one in shown:
+        table[one.key] = [cell(one, row) for row in table.to_dict("records")]
     for key, by_picture in (("n", False), ("n_paired", True)):
         keys = [f"{one.key}_n" for one in shown if one.looks.paired is by_picture]
         table[key] = [count(row) for _, row in table[keys].iterrows()]
     measured = [Column(one.key, f"{one.name} {one.looks.better}".strip()) for one in shown]
-    counts = [Column("n", "n"), Column("n_paired", "n paired"), "remark"]
+    counts: Shown = [Column("n", "n"), Column("n_paired", "n paired"), "remark"]
     return words(table, [*columns, *measured, *last, *counts])
 
 

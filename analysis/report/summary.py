@@ -27,7 +27,7 @@ def _claims(rows: pd.DataFrame) -> str:
 
 
 def _predictions(rows: pd.DataFrame) -> str:
-    overall = rows.set_index("statistic").loc["overall"]
+    (overall,) = rows[rows.statistic == "overall"].itertuples()
     return (
         f"Predictions are off by <strong>{percent(overall.error_all)}</strong> in the median of "
         f'{overall.rows_all} <a href="#published">published numbers</a> ({percent(overall.error_once)} of '
@@ -36,7 +36,7 @@ def _predictions(rows: pd.DataFrame) -> str:
 
 
 def _parameters(rows: pd.DataFrame) -> str:
-    fullest = rows.loc[rows.model_share.idxmax()]
+    fullest = max(rows.itertuples(), key=lambda row: float(row.model_share))
     return (
         f"Each of {fullest.devices} devices of PipeFusion holds at most "
         f"<strong>{percent(fullest.block_share)}</strong> of the blocks and {percent(fullest.model_share)} of "

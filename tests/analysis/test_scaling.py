@@ -69,12 +69,12 @@ def results(tmp_path: Path, record: dict[str, Any]) -> Path:
 def test_only_the_fastest_setting_of_each_n_is_shown(record: dict[str, Any]) -> None:
     table = scaling.predicted(record)
     assert table.method.tolist() == ["serial", "ring", "ring", "pipefusion", "pipefusion"]
-    words = scaling.latency_text(table).set_index("N")
+    words = scaling.latency(table).set_index("N")
     assert words["PipeFusion"].tolist() == ["–", "4.00 (8)", "2.00 (4)"]
     assert words["Ring"].tolist() == ["–", "5.00", "oom"]
-    assert scaling.memory_text(table).set_index("N").loc["4", ["Ring", "PipeFusion"]].tolist() == [
-        "0.25",
-        "0.12",
+    assert scaling.memory(table).set_index("N").loc["4", ["Ring", "PipeFusion"]].tolist() == [
+        "0.250",
+        "0.125",
     ]
 
 

@@ -76,7 +76,7 @@ def test_raw_rows_are_shown_where_the_text_is_a_digest_of_them(tmp_path: Path) -
 
 def test_there_is_a_colour_for_every_verdict() -> None:
     script = (Path(page.__file__).parent / "page.js").read_text()
-    assert set(summary.VERDICTS) == set(VERDICTS) == set(re.findall(r'"?([a-z ]+)"?: \["', script))
+    assert set(summary.VERDICTS) == set(VERDICTS) == set(re.findall(r'[{ ]"?([a-z][a-z ]+)"?: \["', script))
 
 
 def test_the_smaller_picture_is_embedded(made_up: Path) -> None:
