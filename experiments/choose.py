@@ -145,10 +145,12 @@ def ranking(record: Record) -> pd.DataFrame:
     """The first products of each size and N, numbered among all of the size, with their speed over serial's."""
     ranked = best(record.rows)
     sizes = ranked.groupby(["height", "width"])
-    serial = ranked[(ranked.method == "serial") & (ranked.devices == 1)]
-    serial = serial.set_index(["height", "width"]).predicted_latency_s
-    one = [serial.get(key, math.nan) for key in zip(ranked.height, ranked.width, strict=True)]
-    ranked = ranked.assign(place=sizes.cumcount() + 1, speedup=one / ranked.predicted_latency_s)
+    alone_s = ranked[(ranked.method == "serial") & (ranked.devices == 1)]
+    alone_s = alone_s[["height", "width", "predicted_latency_s"]].rename(
+        columns={"predicted_latency_s": "serial_s"}
+    )
+    ranked = ranked.assign(place=sizes.cumcount() + 1).merge(alone_s, how="left", on=["height", "width"])
+    ranked["speedup"] = ranked.serial_s / ranked.predicted_latency_s
     ranked["px"] = [
         f"{h}" if h == w else f"{h} x {w}" for h, w in zip(ranked.height, ranked.width, strict=True)
     ]

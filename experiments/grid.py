@@ -79,16 +79,18 @@ def expand(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
     found: set[str] = set()
     models = [model_config(name) for name in grid.models] or [cfg.model]
     clusters = [cluster_config(name) for name in grid.clusters] or [cfg.cluster]
+    sides: list[int | None] = [*grid.resolutions] or [None]
+    scales: list[float | None] = [*grid.guidance_scales] or [cfg.guidance_scale]
     methods = [METHODS[name].Config(heads=cfg.method.heads) for name in grid.methods] or [cfg.method]
     outer = product(
         clusters,
         models,
-        grid.resolutions or [None],
+        sides,
         methods,
         grid.devices or [cfg.devices],
         grid.products or [cfg.parallel],
         grid.steps or [cfg.steps],
-        grid.guidance_scales or [cfg.guidance_scale],
+        scales,
         grid.schedulers or [cfg.scheduler],
     )
     for cluster, model, side, method, devices, given, steps, scale, scheduler in outer:
