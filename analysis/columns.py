@@ -149,7 +149,7 @@ _ALL = [
     Column("guidance_scale", "guidance", kind=NUMBER),
     # Parts of a model.
     *texts(layers="layers", replicated="on every device", copied="copies"),
-    *counts(layer_count="layers", tokens="tokens"),
+    *counts(layer_count="layers", tokens="tokens", text_tokens="text tokens"),
     Column("parameters", "parameters", kind=COUNT, format="{:,}".format),
     *shares(model_share="of the model", block_share="of the blocks"),
     # Bytes held.
