@@ -24,13 +24,12 @@ from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.measure import QualityConfig, check_quality, quality
-from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
+from experiments.recipes.score import ScoreConfig, check_score, score
+from experiments.recipes.train import TrainConfig, check_train, train
+from experiments.recipes.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
 from experiments.scaling import ScalingConfig, check_scaling, scaling
 from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
 from experiments.text_variants import TextVariantsConfig, check_text_variants, text_variants
-from experiments.training.check import check_score, check_train
-from experiments.training.loop import TrainConfig, train
-from experiments.training.score import ScoreConfig, score
 from experiments.worlds import WorldsConfig, check_worlds, worlds
 
 
@@ -46,18 +45,6 @@ class Measure:
     check: Callable[[RunConfig], None] | None = None
     writes: tuple[str, ...] = ()
     told: bool = True
-
-
-def run_train(cfg: RunConfig, out: Path) -> str:
-    """Train the small model; says where it is."""
-    print(train(cfg.measure, out))
-    return "ok"
-
-
-def run_score(cfg: RunConfig, out: Path) -> str:
-    """Score the small model."""
-    score(cfg.measure, out)
-    return "ok"
 
 
 MEASURES: dict[str, Measure] = {
@@ -98,13 +85,13 @@ MEASURES: dict[str, Measure] = {
     "text_variants": Measure(TextVariantsConfig, text_variants, check_text_variants, ("text_variants.json",)),
     "train": Measure(
         TrainConfig,
-        run_train,
+        train,
         check_train,
         ("checkpoint", "model", "sheets", "loss.csv", "loss.png"),
         told=False,
     ),
     "score": Measure(
-        ScoreConfig, run_score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
+        ScoreConfig, score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
     ),
     "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
     "worlds": Measure(WorldsConfig, worlds, check_worlds, ("worlds.json", "local", "sim", "plan")),

@@ -1,7 +1,8 @@
-"""`train`: stages, checkpoints, resume, loss curve, sample sheets."""
+"""`measure=train`: stages, checkpoints, resume, loss curve, sample sheets."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Callable
@@ -15,14 +16,16 @@ from rich.progress import Progress as Bar
 from safetensors.torch import load_file
 from torch import Tensor
 
+from experiments.check import CHOICES, check_cuda
+from experiments.config import RunConfig
+from experiments.emoji import ROLES, Item, check_packages, read_pictures, read_tables, resize
+from experiments.errors import ConfigError, check_known
 from experiments.rank import device_type
-from experiments.text import encode_prompts
-from experiments.training import checkpoint, data
-from experiments.training.check import learnt_captions
-from experiments.training.checkpoint import Progress
-from experiments.training.export import WEIGHTS_FILE, export
-from experiments.training.recipe import (
-    Ema,
+from experiments.recipes import checkpoint
+from experiments.recipes.checkpoint import Progress
+from experiments.recipes.choice import DataConfig, choose
+from experiments.recipes.folder import WEIGHTS_FILE, export, learnt_captions
+from experiments.recipes.network import (
     NetworkConfig,
     RecipeConfig,
     StageConfig,
@@ -32,9 +35,11 @@ from experiments.training.recipe import (
     flow_loss,
     learning_rate,
     set_learning_rate,
+    update_average,
 )
-from experiments.training.report import Report
-from experiments.training.workers import Workers
+from experiments.recipes.report import Report
+from experiments.recipes.workers import Workers
+from experiments.text import PACKAGES, encode_prompts
 from pipefusion.core.domain import Cores, Count, Domain, Guidance, Seed, Threads
 
 
@@ -63,7 +68,7 @@ class TrainConfig:
     notes: str = ""  # printed in the model card: what this run had that its configuration does not say
     network: NetworkConfig = field(default_factory=NetworkConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
-    data: data.DataConfig = field(default_factory=data.DataConfig)
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 @dataclass
@@ -75,104 +80,120 @@ class Corpus:
     mask: Tensor
     prompts: dict[str, list[str]]
 
-    def to(self, device: torch.device) -> Corpus:
-        """The same on `device`, where batches are drawn."""
-        return Corpus(self.pictures.to(device), self.embeds.to(device), self.mask.to(device), self.prompts)
+
+def check_train(cfg: RunConfig) -> None:
+    """Pictures that are not whole patches, weights of another network, too few concepts. Raises ConfigError.
+
+    Fetches the picture packages if they are not there.
+    """
+    options: TrainConfig = cfg.measure
+    names = {"dtype": ("float32", "bfloat16"), "device": CHOICES["cluster.device"]}
+    names |= {"wandb_mode": CHOICES["log.wandb.mode"], "text_encoder": tuple(PACKAGES)}
+    check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
+    check_cuda(cfg, "measure.device")
+    patch = options.network.patch
+    for index, stage in enumerate(options.recipe.stages):
+        if stage.resolution % patch:
+            text = f"{stage.resolution} is not a multiple of {patch}; allowed: its multiples"
+            raise ConfigError(f"measure.recipe.stages.{index}.resolution", text)
+    learnt_captions(options.start_from, options.network)
+    check_packages(options.data.packages, options.data.data_dir, "measure.data.data_dir")
+    choose_items(options)
 
 
-def train(cfg: TrainConfig, out: Path) -> Path:
-    """Train, and export the averaged weights; returns the folder that `PixArtTransformer2DModel` loads."""
-    learnt = learnt_captions(cfg.start_from, cfg.network) if cfg.start_from else []
-    items, pictures = data.load(cfg.data, learnt)
-    return train_on(cfg, out, corpus_of(cfg, items, pictures))
+def choose_items(cfg: TrainConfig) -> list[Item]:
+    """The pictures of a run and their roles. Raises ConfigError."""
+    tables = read_tables(cfg.data.packages, cfg.data.data_dir)
+    return choose(tables, cfg.data, learnt_captions(cfg.start_from, cfg.network))
 
 
-def corpus_of(cfg: TrainConfig, items: list[data.Item], pictures: Tensor) -> Corpus:
-    """Captions encoded once, pictures of the training items."""
-    prompts = {role: [i.caption for i in items if i.role == role] for role in data.ROLES}
-    embeds, mask = encode_prompts([*prompts["train"], ""], cfg.text_encoder, cfg.text_tokens)
-    keep = torch.tensor([k for k, item in enumerate(items) if item.role == "train"])
-    return Corpus(pictures[keep] * 2 - 1, embeds, mask, prompts)
+def train(cfg: RunConfig, out: Path) -> str:
+    """Train, export the averaged weights, print the folder that `PixArtTransformer2DModel` loads; the status."""
+    options: TrainConfig = cfg.measure
+    items = choose_items(options)
+    prompts = {role: [item.caption for item in items if item.role == role] for role in ROLES}
+    embeds, mask = encode_prompts([*prompts["train"], ""], options.text_encoder, options.text_tokens)
+    learnt = [item for item in items if item.role == "train"]
+    pictures = read_pictures(learnt, options.data.packages, options.data.data_dir)
+    print(train_on(options, out, Corpus(pictures * 2 - 1, embeds, mask, prompts)))
+    return "ok"
 
 
 def train_on(
-    cfg: TrainConfig, out: Path, corpus: Corpus, stop: Callable[[Progress], bool] | None = None
+    cfg: TrainConfig, out: Path, corpus: Corpus, stop: Callable[[Progress], bool] = lambda at: False
 ) -> Path:
     """`train` on given pictures; `stop` ends it early, after a checkpoint (tests interrupt with it)."""
-    device = torch.device(device_type("auto") if cfg.device == "auto" else cfg.device)
+    device = torch.device(device_type(cfg.device))
     parts = cfg.workers if device.type == "cpu" else 1
     workers = Workers(parts, cfg.threads)
     model = build_network(cfg.network, cfg.seed)
     if cfg.start_from:
-        model.load_state_dict(load_file(Path(cfg.start_from) / "transformer" / WEIGHTS_FILE))
+        model.load_state_dict(load_file(Path(cfg.start_from) / WEIGHTS_FILE))
     model = model.to(device).train()
-    ema = Ema(model, cfg.recipe)
+    average = copy.deepcopy(model).requires_grad_(False)
     optimisers = build_optimisers(model, cfg.recipe, parts)
     if device.type != "cpu" if cfg.compile is None else cfg.compile:
         for block in model.transformer_blocks:
             block.compile(dynamic=False)  # one resolution and batch a stage
-    corpus = corpus.to(device)
+    tensors = (corpus.pictures, corpus.embeds, corpus.mask)
+    corpus = Corpus(*(tensor.to(device) for tensor in tensors), corpus.prompts)  # batches are drawn there
 
     def loss(*batch: Any) -> Tensor:
         # No cache of cast weights: it is shared by threads, and each weight is used once a step anyway.
-        with torch.autocast(
-            device.type, getattr(torch, cfg.dtype), cfg.dtype != "float32", cache_enabled=False
-        ):
+        dtype = getattr(torch, cfg.dtype)
+        with torch.autocast(device.type, dtype, cfg.dtype != "float32", cache_enabled=False):
             return flow_loss(*batch)
 
-    at = (
-        checkpoint.load(out / "checkpoint", model, ema.model, optimisers) if cfg.resume else None
-    ) or Progress()
-    report = Report(cfg, out, corpus.prompts["train"])
-    total = sum(work(stage, stage.samples) for stage in cfg.recipe.stages)
+    path = out / "checkpoint" / "state.safetensors"
+    at = (checkpoint.load(path, model, average, optimisers) if cfg.resume else None) or Progress()
+    report = Report(cfg, out)
+    stages = cfg.recipe.stages
+    total = sum(work(stage, stage.samples) for stage in stages)
     saved = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns) as bar:
-        for index, stage in enumerate(cfg.recipe.stages):
+        for index, stage in enumerate(stages):
             if index < at.stage or cfg.export_only:
                 continue
             if index > at.stage:
                 at.stage, at.stage_step, at.stage_samples = index, 0, 0
-            task = bar.add_task(f"{stage.resolution} px", total=stage.samples, completed=at.stage_samples)
-            pictures = data.resize(corpus.pictures, stage.resolution)
-            before = sum(work(s, s.samples) for s in cfg.recipe.stages[:index])
+            title = f"{stage.resolution} px"
+            task = bar.add_task(title, total=stage.samples, completed=at.stage_samples)
+            pictures = resize(corpus.pictures, stage.resolution)
+            before = sum(work(s, s.samples) for s in stages[:index])
             while at.stage_samples < stage.samples:
                 start = time.perf_counter()
                 progress = (before + work(stage, at.stage_samples)) / total
                 factor = stage.rate * learning_rate(progress, at.step, cfg.recipe)
-                set_learning_rate(optimisers, factor, cfg.recipe)
-                batch = draw_batch(cfg, at, stage, pictures, corpus)
-                value = workers.gradients(loss, model, batch)
+                set_learning_rate(optimisers, factor)
+                value = workers.gradients(loss, model, draw_batch(cfg, at, stage, pictures, corpus))
                 workers.step(optimisers)
                 at.step += 1
                 at.stage_step += 1
                 at.seen += stage.batch
                 at.stage_samples += stage.batch
-                ema.update(model, at.seen, stage.batch)
-                report.step(at, stage, value, factor)
+                update_average(average, model, at.seen, stage.batch, cfg.recipe)
+                report.step(at, stage.resolution, value, factor)
                 at.seconds += time.perf_counter() - start  # after the row, which waits for the device
-                told = f"{stage.resolution} px" + ("" if report.last is None else f", loss {report.last:.3f}")
-                bar.update(task, completed=at.stage_samples, description=told)
-                ended = stop is not None and stop(at)
+                bar.update(task, completed=at.stage_samples, description=title + report.last)
+                ended = stop(at)
                 if ended or time.perf_counter() - saved > cfg.checkpoint_seconds:
-                    checkpoint.save(out / "checkpoint", at, model, ema.model, optimisers)
+                    checkpoint.save(path, at, model, average, optimisers)
                     saved = time.perf_counter()
                 if ended:
-                    return out / "checkpoint"
-                if (
-                    cfg.sheet_samples
-                    and at.seen // cfg.sheet_samples > (at.seen - stage.batch) // cfg.sheet_samples
-                ):
-                    report.sheet(at, ema.model, corpus, stage.resolution)
+                    return path
+                every = cfg.sheet_samples
+                if every and at.seen // every > (at.seen - stage.batch) // every:
+                    report.sheet(at, average, corpus, stage.resolution)
     if not cfg.export_only:
-        checkpoint.save(out / "checkpoint", at, model, ema.model, optimisers)
+        checkpoint.save(path, at, model, average, optimisers)
     report.close(at)
     facts = {"samples": at.seen, "steps": at.step, "train_seconds": round(at.seconds)}
-    folder = export(ema.model, out / "model", asdict(cfg), facts, corpus.prompts)
+    export(average, out / "model", asdict(cfg), facts, corpus.prompts)
     for name in ("loss.csv", "loss.png"):
         if (out / name).is_file():
-            shutil.copy(out / name, folder / name)
-    return folder
+            shutil.copy(out / name, out / "model")
+    return out / "model"
 
 
 def work(stage: StageConfig, samples: int) -> int:
@@ -189,13 +210,13 @@ def draw_batch(
     device of `pictures`, the noise drawn there: a CPU would draw it more slowly than a GPU learns from it.
     """
     count, device = len(pictures), pictures.device
-    places = torch.arange(at.stage_step * stage.batch, (at.stage_step + 1) * stage.batch)
+    places = range(at.stage_step * stage.batch, (at.stage_step + 1) * stage.batch)
     rounds = {
-        int(r): torch.randperm(count, generator=_seeded(cfg, 1, at.stage, int(r))) for r in places // count
+        r: torch.randperm(count, generator=seeded(cfg.seed, 1, at.stage, r))
+        for r in {place // count for place in places}
     }
-    chosen = torch.stack([rounds[int(p) // count][int(p) % count] for p in places])
-    chosen = chosen.to(device)
-    generator = _seeded(cfg, 2, at.stage, at.stage_step, device=device)
+    chosen = torch.stack([rounds[place // count][place % count] for place in places]).to(device)
+    generator = seeded(cfg.seed, 2, at.stage, at.stage_step, device=device)
     times = draw_times(stage, cfg.recipe, generator)
     x0 = pictures[chosen]
     noise = torch.randn(x0.shape, generator=generator, device=device)
@@ -204,9 +225,8 @@ def draw_batch(
     return x0, noise, times, corpus.embeds[text], corpus.mask[text]
 
 
-def _seeded(cfg: TrainConfig, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
+def seeded(seed: int, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator for this purpose, whatever ran before it (the mixing keeps nearby keys apart)."""
-    mixed = cfg.seed
     for part in key:
-        mixed = (mixed * 6364136223846793005 + part * 1442695040888963407 + 1) % 2**63
-    return torch.Generator(device).manual_seed(mixed)
+        seed = (seed * 6364136223846793005 + part * 1442695040888963407 + 1) % 2**63
+    return torch.Generator(device).manual_seed(seed)
