@@ -17,7 +17,7 @@ from torch import nn
 from analysis.files import replacing_folder
 from experiments.environment import cpu_name
 from experiments.errors import ConfigError, first_line
-from experiments.recipes.cards import write_card
+from experiments.recipes.cards import write_model_card
 from experiments.recipes.network import NetworkConfig, build_network
 from experiments.recipes.sampling import default_scheduler
 
@@ -58,7 +58,7 @@ def export(
         default_scheduler().save_pretrained(fresh / "scheduler")
         (fresh / FACTS_FILE).write_text(json.dumps(sampling, indent=1) + "\n")
         (fresh / PROMPTS_FILE).write_text(json.dumps(prompts, indent=1) + "\n")
-        write_card(fresh)
+        write_model_card(fresh)
 
 
 def origin(device: torch.device) -> dict[str, str]:

@@ -22,7 +22,7 @@ from experiments.errors import ConfigError, check_known
 from experiments.features import features, similarity
 from experiments.inputs import spaced
 from experiments.rank import device_type
-from experiments.recipes.cards import score_text, write_card
+from experiments.recipes.cards import render, write_model_card
 from experiments.recipes.folder import FACTS_FILE, PROMPTS_FILE, WEIGHTS_FILE
 from experiments.recipes.sampling import draw_noise, sample, save_sheet
 from experiments.records import write_json
@@ -140,8 +140,8 @@ def score(run: RunConfig, out: Path) -> str:
                 if path.exists():
                     shutil.copy(path, fresh)
             write_json(fresh / FACTS_FILE, facts | {"guidance_scale": guidance})
-            write_card(fresh)
-    print(score_text(result))
+            write_model_card(fresh)
+    print(render("score.md", score=result))
     return "ok"
 
 

@@ -36,7 +36,7 @@ from experiments.errors import ConfigError, check_folder
 from experiments.features import PREPROCESSING, features
 from experiments.inputs import spaced
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
-from experiments.recipes.cards import retrieval_text, write_scorer_card
+from experiments.recipes.cards import render, write_scorer_card
 from experiments.recipes.choice import ALIKE, THINGS
 from experiments.recipes.folder import origin
 from experiments.recipes.score import place, shares
@@ -119,8 +119,8 @@ def train_scorer(cfg: RunConfig, out: Path) -> str:
             "held_out": held_out,
         }
         (fresh / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
-        write_scorer_card(fresh, facts)
-    print(retrieval_text(facts))
+        write_scorer_card(fresh)
+    print(render("retrieval.md", **facts))
     return "ok"
 
 
@@ -144,14 +144,14 @@ def features_file(items: list[Item], options: TrainScorerConfig) -> Path:
 
 def list_items(options: TrainScorerConfig) -> list[Item]:
     """The pictures, package by package in Unicode's order. Of equal names the first counts."""
-    items: dict[str, Item] = {}
+    items: dict[tuple[str, str], Item] = {}
     tables = read_tables(options.packages, options.data_dir)
     for package, table in zip(options.packages, tables, strict=True):
         for entry in sorted(drawn(table, package), key=lambda entry: entry["sort_order"]):
             asked = entry["category"] in options.categories
             if asked and entry["subcategory"] not in options.skip_subcategories:
                 item = make_item(entry, package)
-                items.setdefault(item.caption, item)
+                items.setdefault((package.name, item.concept), item)
     return list(items.values())
 
 
