@@ -38,7 +38,13 @@ def choose(tables: Sequence[Table], cfg: DataConfig, learnt: Collection[str] = (
     the seen concepts. Where training goes on from weights that have `learnt` captions already, none of these is kept
     out: the next concept that is new in all styles is unseen instead, the concept's next style held out.
     """
-    pools = [sorted_pool(tables, cfg, category) for category in cfg.categories]
+    rows = [
+        candidates(table, package, cfg.categories, cfg.skip_subcategories)
+        for table, package in zip(tables, cfg.packages, strict=True)
+    ]
+    shared = set.intersection(*({entry["unified"] for entry in table} for table in rows))
+    shown = [entry for entry in rows[0] if entry["unified"] in shared]
+    pools = [[entry for entry in shown if entry["category"] == each] for each in cfg.categories]
     total, styles = cfg.concepts + cfg.unseen, len(cfg.packages)
     shares = quotas([len(pool) for pool in pools], total)
     chosen = [entry for pool, share in zip(pools, shares, strict=True) for entry in spaced(pool, share)]
@@ -70,13 +76,12 @@ def choose(tables: Sequence[Table], cfg: DataConfig, learnt: Collection[str] = (
     ]
 
 
-def sorted_pool(tables: Sequence[Table], cfg: DataConfig, category: str) -> Table:
-    """The rows of a category that every vendor draws, in Unicode's order."""
-    by_vendor = [drawn(table, package) for table, package in zip(tables, cfg.packages, strict=True)]
-    shared = set.intersection(*({entry["unified"] for entry in table} for table in by_vendor))
-    pool = [e for e in by_vendor[0] if e["category"] == category and e["unified"] in shared]
-    pool = [e for e in pool if e["subcategory"] not in cfg.skip_subcategories]
-    return sorted(pool, key=lambda entry: entry["sort_order"])
+def candidates(
+    table: Table, package: PackageConfig, categories: Collection[str], skip: Collection[str]
+) -> Table:
+    """The rows of these categories that the vendor has a picture of, in Unicode's order."""
+    rows = [e for e in drawn(table, package) if e["category"] in categories and e["subcategory"] not in skip]
+    return sorted(rows, key=lambda entry: entry["sort_order"])
 
 
 def quotas(sizes: Sequence[int], total: int) -> list[int]:

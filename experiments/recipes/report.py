@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from analysis.files import write_text
 from experiments.inputs import spaced
@@ -74,6 +73,10 @@ class Report:
 
     def close(self, at: Progress) -> None:
         """Draw the loss curve, over pictures seen, a colour per resolution; end the W&B run."""
+        from matplotlib.figure import (
+            Figure,  # takes a second, which commands that train nothing would wait too
+        )
+
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         for resolution, part in curve(at).groupby("resolution"):

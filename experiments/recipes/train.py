@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from safetensors.torch import load_file
 from torch import Tensor
@@ -150,8 +149,7 @@ def train_on(
     stages = cfg.recipe.stages
     total = sum(work(stage, stage.samples) for stage in stages)
     saved = time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns) as bar:
+    with Bar() as bar:
         for index, stage in enumerate(stages):
             if index < at.stage or cfg.export_only:
                 continue

@@ -27,7 +27,6 @@ from experiments.emoji import (
     Item,
     PackageConfig,
     check_packages,
-    drawn,
     make_item,
     read_pictures,
     read_tables,
@@ -37,7 +36,7 @@ from experiments.features import PREPROCESSING, features
 from experiments.inputs import spaced
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
 from experiments.recipes.cards import render, write_scorer_card
-from experiments.recipes.choice import ALIKE, THINGS
+from experiments.recipes.choice import ALIKE, THINGS, candidates
 from experiments.recipes.folder import origin
 from experiments.recipes.score import place, shares
 from pipefusion.core.domain import Cores, Count, Domain, Grid, Seed, Share, Width
@@ -147,11 +146,9 @@ def list_items(options: TrainScorerConfig) -> list[Item]:
     items: dict[tuple[str, str], Item] = {}
     tables = read_tables(options.packages, options.data_dir)
     for package, table in zip(options.packages, tables, strict=True):
-        for entry in sorted(drawn(table, package), key=lambda entry: entry["sort_order"]):
-            asked = entry["category"] in options.categories
-            if asked and entry["subcategory"] not in options.skip_subcategories:
-                item = make_item(entry, package)
-                items.setdefault((package.name, item.concept), item)
+        for entry in candidates(table, package, options.categories, options.skip_subcategories):
+            item = make_item(entry, package)
+            items.setdefault((package.name, item.concept), item)
     return list(items.values())
 
 
