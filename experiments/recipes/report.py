@@ -73,9 +73,8 @@ class Report:
 
     def close(self, at: Progress) -> None:
         """Draw the loss curve, over pictures seen, a colour per resolution; end the W&B run."""
-        from matplotlib.figure import (
-            Figure,  # takes a second, which commands that train nothing would wait too
-        )
+        # Here and not above: it takes a second, and most commands train nothing.
+        from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
