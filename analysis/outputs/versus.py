@@ -26,7 +26,7 @@ OUTPUTS = [
         (
             "published/*.csv",
             "records/published/predictions.json",
-            "records/paper/latency/scaling.json",
+            "records/paper/latency",
             "records/accounting/accounting.json",
             "records/accounting/accounting.csv",
             accounting.WHOLE,
