@@ -20,11 +20,11 @@ from experiments.errors import ConfigError, first_line
 from experiments.recipes.cards import write_model_card
 from experiments.recipes.network import NetworkConfig, build_network
 from experiments.recipes.sampling import default_scheduler
+from experiments.records import write_json
 
 FACTS_FILE = "pipefusion_lab.json"
 PROMPTS_FILE = "prompts.json"
 WEIGHTS_FILE = "transformer/diffusion_pytorch_model.safetensors"
-COPIED = ("network", "recipe", "data", "start_from")
 
 
 def export(
@@ -47,7 +47,7 @@ def export(
         "text_encoder": config["text_encoder"],
         "text_tokens": config["text_tokens"],
         "resolution": config["network"]["resolution"],
-        **{key: config[key] for key in COPIED},
+        **{key: config[key] for key in ("network", "recipe", "data", "start_from")},
         "training": training | origin(model.device) | {"notes": config["notes"]},
     }
     with replacing_folder(folder) as fresh:
@@ -56,8 +56,8 @@ def export(
         shipped.save_pretrained(fresh / "transformer", safe_serialization=True)
         (fresh / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
         default_scheduler().save_pretrained(fresh / "scheduler")
-        (fresh / FACTS_FILE).write_text(json.dumps(sampling, indent=1) + "\n")
-        (fresh / PROMPTS_FILE).write_text(json.dumps(prompts, indent=1) + "\n")
+        write_json(fresh / FACTS_FILE, sampling)
+        write_json(fresh / PROMPTS_FILE, prompts)
         write_model_card(fresh)
 
 
@@ -75,11 +75,8 @@ def learnt_captions(start_from: str, network: NetworkConfig) -> list[str]:
     """
     if not start_from:
         return []
-    key, path, prompts = (
-        "measure.start_from",
-        Path(start_from) / WEIGHTS_FILE,
-        Path(start_from) / PROMPTS_FILE,
-    )
+    key = "measure.start_from"
+    path, prompts = (Path(start_from) / name for name in (WEIGHTS_FILE, PROMPTS_FILE))
     if not (path.is_file() and prompts.is_file()):
         text = f"{start_from} has no {WEIGHTS_FILE} and {PROMPTS_FILE}"
         raise ConfigError(key, f"{text}; allowed: a folder that training exported, as results/models/emoji64")

@@ -6,7 +6,6 @@ nearest of all held-out ones, and the other way round?
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Collection
@@ -39,6 +38,7 @@ from experiments.recipes.cards import render, write_scorer_card
 from experiments.recipes.choice import ALIKE, THINGS, candidates
 from experiments.recipes.folder import origin
 from experiments.recipes.score import place, shares
+from experiments.records import write_json
 from pipefusion.core.domain import Cores, Count, Domain, Grid, Seed, Share, Width
 
 FACTS_FILE = "scorer.json"
@@ -117,7 +117,7 @@ def train_scorer(cfg: RunConfig, out: Path) -> str:
             **origin(torch.device("cpu")),
             "held_out": held_out,
         }
-        (fresh / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(fresh / FACTS_FILE, facts)
         write_scorer_card(fresh)
     print(render("retrieval.md", **facts))
     return "ok"
