@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -121,7 +121,11 @@ def build_optimisers(model: nn.Module, cfg: RecipeConfig, parts: int = 1) -> lis
     matrices = [p for p in blocks if p.ndim == 2 and min(p.shape) > 6]
     ids = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in ids]
-    muon = {"lr": cfg.muon_lr, "ns_steps": cfg.muon_iterations, "adjust_lr_fn": "match_rms_adamw"}
+    muon: dict[str, Any] = {
+        "lr": cfg.muon_lr,
+        "ns_steps": cfg.muon_iterations,
+        "adjust_lr_fn": "match_rms_adamw",
+    }
     optimisers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices[part::parts], weight_decay=0.0, **muon) for part in range(parts)
     ]

@@ -96,8 +96,8 @@ def score(run: RunConfig, out: Path) -> str:
     prompts = {role: spaced(whole, cfg.limit or len(whole)) for role, whole in roles.items()}
     asked = sorted(set().union(*prompts.values()))
     texts = [
-        encode_prompts(prompts, facts["text_encoder"], facts["text_tokens"])
-        for prompts in ([items[k].caption for k in asked], [""])
+        encode_prompts(captions, facts["text_encoder"], facts["text_tokens"])
+        for captions in ([items[k].caption for k in asked], [""])
     ]
     embeds, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
     noise = draw_noise(len(asked), facts["resolution"], cfg.seed)

@@ -6,7 +6,7 @@ import copy
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +86,10 @@ def check_train(cfg: RunConfig) -> None:
     Fetches the picture packages if they are not there.
     """
     options: TrainConfig = cfg.measure
-    names = {"dtype": ("float32", "bfloat16"), "device": CHOICES["cluster.device"]}
+    names: dict[str, tuple[str, ...]] = {
+        "dtype": ("float32", "bfloat16"),
+        "device": CHOICES["cluster.device"],
+    }
     names |= {"wandb_mode": CHOICES["log.wandb.mode"], "text_encoder": tuple(PACKAGES)}
     check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
     check_cuda(cfg, "measure.device")
@@ -134,8 +137,8 @@ def train_on(
     if device.type != "cpu" if cfg.compile is None else cfg.compile:
         for block in model.transformer_blocks:
             block.compile(dynamic=False)  # one resolution and batch a stage
-    tensors = (corpus.pictures, corpus.embeds, corpus.mask)
-    corpus = Corpus(*(tensor.to(device) for tensor in tensors), corpus.prompts)  # batches are drawn there
+    on_device = {name: getattr(corpus, name).to(device) for name in ("pictures", "embeds", "mask")}
+    corpus = replace(corpus, **on_device)  # batches are drawn there
 
     def loss(*batch: Any) -> Tensor:
         # No cache of cast weights: it is shared by threads, and each weight is used once a step anyway.

@@ -131,7 +131,8 @@ def read_pairs(options: TrainScorerConfig) -> Pairs:
         found = compute_pairs(items, options)
         with replacing(path) as temporary:
             save_file({"image": found.image, "text": found.text}, temporary)
-    return Pairs(**load_file(path), items=items)
+    stored = load_file(path)
+    return Pairs(stored["image"], stored["text"], items)
 
 
 def features_file(items: list[Item], options: TrainScorerConfig) -> Path:
