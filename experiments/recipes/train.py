@@ -86,12 +86,13 @@ def check_train(cfg: RunConfig) -> None:
     Fetches the picture packages if they are not there.
     """
     options: TrainConfig = cfg.measure
-    names: dict[str, tuple[str, ...]] = {
-        "dtype": ("float32", "bfloat16"),
-        "device": CHOICES["cluster.device"],
+    known = {
+        "measure.dtype": ("float32", "bfloat16"),
+        "measure.device": CHOICES["cluster.device"],
+        "measure.wandb_mode": CHOICES["log.wandb.mode"],
+        "measure.text_encoder": tuple(PACKAGES),
     }
-    names |= {"wandb_mode": CHOICES["log.wandb.mode"], "text_encoder": tuple(PACKAGES)}
-    check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
+    check_known(cfg, known)
     check_cuda(cfg, "measure.device")
     patch = options.network.patch
     for index, stage in enumerate(options.recipe.stages):
