@@ -39,7 +39,7 @@ def save(
     """Write safetensors with the progress in their header, whole or not at all."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in average.state_dict().items()}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimiser in optimisers:
         for parameter, state in optimiser.state.items():
             tensors |= {f"optimiser.{names[parameter]}.{k}": torch.as_tensor(v) for k, v in state.items()}
