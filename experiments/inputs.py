@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from experiments.config import RunConfig, prompts_of
 from experiments.models import Model
 from pipefusion.core.shape import DiTShape
 
+T = TypeVar("T")
 CLASSES = 1000  # of ImageNet; the one after them means "no class"
 Encode = Callable[[RunConfig, Model, Sequence[str], str | None], dict[str, Tensor]]
 """Run, model, prompts and the negative one (None: no guidance) to the model's prompt tensors."""
@@ -117,3 +119,9 @@ def write_inputs(path: Path, inputs: dict[str, Tensor]) -> None:
     """Write inputs.safetensors whole."""
     with replacing(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, temporary)
+
+
+def spaced(whole: Sequence[T], count: int) -> list[T]:
+    """`count` of them, or all if there are fewer, evenly spaced."""
+    count = min(count, len(whole))
+    return [whole[(2 * k + 1) * len(whole) // (2 * count)] for k in range(count)]

@@ -25,16 +25,15 @@ from experiments.params import PARAMS, ParamsConfig
 from experiments.perturb import PERTURB, PerturbConfig
 from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.measure import QualityConfig, check_quality, quality
-from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
+from experiments.recipes.score import ScoreConfig, check_score, score
+from experiments.recipes.train import TrainConfig, check_train, train
+from experiments.recipes.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
 from experiments.scaling import SCALING, ScalingConfig
 from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
 from experiments.study import FILES, Study
 from experiments.study import check as check_study
 from experiments.study import run as run_study
 from experiments.text_variants import TEXT_VARIANTS, TextVariantsConfig
-from experiments.training.check import check_score, check_train
-from experiments.training.loop import TrainConfig, train
-from experiments.training.score import ScoreConfig, score
 from experiments.worlds import THREE, WorldsConfig
 
 
@@ -51,18 +50,6 @@ class Measure:
     writes: tuple[str, ...] = ()
     told: bool = True
     study: Study | None = None
-
-
-def run_train(cfg: RunConfig, out: Path) -> str:
-    """Train the small model; says where it is."""
-    print(train(cfg.measure, out))
-    return "ok"
-
-
-def run_score(cfg: RunConfig, out: Path) -> str:
-    """Score the small model."""
-    score(cfg.measure, out)
-    return "ok"
 
 
 def of(study: Study, config: type, *writes: str) -> Measure:
@@ -108,13 +95,13 @@ MEASURES: dict[str, Measure] = {
     "text_variants": of(TEXT_VARIANTS, TextVariantsConfig),
     "train": Measure(
         TrainConfig,
-        run_train,
+        train,
         check_train,
         ("checkpoint", "model", "sheets", "loss.csv", "loss.png"),
         told=False,
     ),
     "score": Measure(
-        ScoreConfig, run_score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
+        ScoreConfig, score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
     ),
     "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
     "worlds": of(THREE, WorldsConfig, "local", "sim", "plan"),

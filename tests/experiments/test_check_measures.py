@@ -13,7 +13,7 @@ from experiments import cli
 from experiments.compose import plan
 from experiments.errors import ConfigError, config_names
 from experiments.measures import MEASURES
-from tests.experiments.training.fake_emoji import fake_package
+from tests.experiments.recipes.fake_emoji import fake_package
 
 # fmt: off
 BAD = [

@@ -1,22 +1,17 @@
-"""The score of a model's samples, and the card that prints it."""
+"""Scores of samples, and the cards that print them."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from experiments.training.card import card_text, score_text
-from experiments.training.score import ranks
+from experiments.recipes.cards import model_facts, render, write_model_card
+from experiments.recipes.score import ranks
 
 SHIPPED = Path("results/models/emoji64")
-
-
-def read(name: str) -> Any:
-    return json.loads((SHIPPED / name).read_text())
 
 
 def test_ranks_on_planted_answers() -> None:
@@ -37,15 +32,18 @@ def test_a_smaller_pool_is_an_expectation_over_draws() -> None:
     assert "top1_of_few" not in ranks(closer[:, :256], torch.tensor([255, 254]))
 
 
-def test_the_shipped_card_is_made_of_its_files() -> None:
-    card = card_text(read("pipefusion_lab.json"), read("prompts.json"), read("score.json"))
-    assert (SHIPPED / "README.md").read_text() == card
+def test_the_shipped_card_is_made_of_its_files(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED, tmp_path / "model")
+    write_model_card(folder)
+    for name in ("README.md", "NOTICE"):
+        assert (folder / name).read_text() == (SHIPPED / name).read_text()
 
 
 def test_the_card_says_what_is_found_among_fewer() -> None:
-    found = read("score.json")
-    assert "drawn at random" not in score_text(found)  # all of its pictures are 256
+    found = model_facts(SHIPPED)["score"]
+    assert "drawn at random" not in render("score.md", score=found)  # all of its pictures are 256
     found["few"] = 256
     found["train"]["features"]["top1_of_few"], found["train"]["pixels"]["top1_of_few"] = 0.123, 0.456
-    assert "one and 255 other real pictures" in score_text(found)
-    assert "12.3% by features, 45.6% by pixels" in score_text(found)
+    text = render("score.md", score=found)
+    assert "one and 255 other real pictures" in text
+    assert "12.3% by features, 45.6% by pixels" in text

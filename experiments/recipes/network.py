@@ -1,18 +1,17 @@
-"""What is optimised and how: the network, the flow-matching loss, the optimisers, the learning rate, the EMA."""
+"""What is optimised and how: the network, the flow-matching loss, the optimisers, the learning rate, the average."""
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.training.attention import TrainAttention
+from experiments.recipes.attention import TrainAttention
 from pipefusion.core.domain import Count, Domain, Gain, Grid, Natural, Part, Pixels, Samples, Share, Width
 
 Mean = Annotated[float, Domain(-10, 10)]
@@ -108,44 +107,38 @@ def flow_loss(model: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, embeds: Te
     x0, noise [B, 3, h, w] with x0 in -1..1; t [B]; embeds [B, T, D]; mask [B, T].
     """
     w = t.view(-1, 1, 1, 1)
-    out = model(
-        hidden_states=(1 - w) * x0 + w * noise,
-        encoder_hidden_states=embeds,
-        encoder_attention_mask=mask,
-        timestep=t * 1000,
-    ).sample
+    noisy = (1 - w) * x0 + w * noise
+    out = model(noisy, encoder_hidden_states=embeds, encoder_attention_mask=mask, timestep=t * 1000).sample
     return (out.float() - (noise - x0)).square().mean((1, 2, 3))
 
 
 def build_optimisers(model: nn.Module, cfg: RecipeConfig, parts: int = 1) -> list[torch.optim.Optimizer]:
     """Muon on the matrices of the blocks, in `parts` equal parts, then AdamW on everything else.
 
-    No weight decay: each picture is to be learnt.
+    Each group keeps its rate as `initial_lr`. No weight decay: each picture is to be learnt.
     """
-    blocks = [
-        p for p in model.get_submodule("transformer_blocks").parameters() if p.ndim == 2 and min(p.shape) > 6
-    ]
-    ids = {id(p) for p in blocks}
+    blocks = model.get_submodule("transformer_blocks").parameters()
+    matrices = [p for p in blocks if p.ndim == 2 and min(p.shape) > 6]
+    ids = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in ids]
+    muon: dict[str, Any] = {
+        "lr": cfg.muon_lr,
+        "ns_steps": cfg.muon_iterations,
+        "adjust_lr_fn": "match_rms_adamw",
+    }
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(
-            blocks[part::parts],
-            lr=cfg.muon_lr,
-            weight_decay=0.0,
-            ns_steps=cfg.muon_iterations,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        for part in range(parts)
+        torch.optim.Muon(matrices[part::parts], weight_decay=0.0, **muon) for part in range(parts)
     ]
     optimisers.append(torch.optim.AdamW(rest, lr=cfg.adam_lr, betas=(0.9, 0.98), weight_decay=0.0))
+    for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+        group["initial_lr"] = group["lr"]
     return optimisers
 
 
-def set_learning_rate(optimisers: Sequence[torch.optim.Optimizer], factor: float, cfg: RecipeConfig) -> None:
-    """Both learning rates times `factor`."""
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = factor * (cfg.muon_lr if isinstance(optimiser, torch.optim.Muon) else cfg.adam_lr)
+def set_learning_rate(optimisers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Every learning rate to `factor` times what it began with."""
+    for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+        group["lr"] = factor * group["initial_lr"]
 
 
 def learning_rate(progress: float, step: int, cfg: RecipeConfig) -> float:
@@ -155,16 +148,11 @@ def learning_rate(progress: float, step: int, cfg: RecipeConfig) -> float:
     return warm * (cfg.final_lr + (1 - cfg.final_lr) * left)
 
 
-class Ema:
-    """Exponential average of the weights whose memory grows with the run, so that it is usable at any time."""
+def update_average(average: nn.Module, model: nn.Module, seen: int, batch: int, cfg: RecipeConfig) -> None:
+    """Exponential average of the weights, after a step of `batch` samples, `seen` of them in all.
 
-    def __init__(self, model: PixArtTransformer2DModel, cfg: RecipeConfig) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
-        self.cfg = cfg
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, seen: int, batch: int) -> None:
-        """After a step of `batch` samples, `seen` of them in all."""
-        half_life = min(self.cfg.ema_samples, max(1.0, self.cfg.ema_share * seen))
-        keep = math.pow(0.5, batch / half_life)
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - keep)
+    Its memory grows with the run, so that it is usable at any time.
+    """
+    half_life = min(cfg.ema_samples, max(1.0, cfg.ema_share * seen))
+    update = get_ema_multi_avg_fn(0.5 ** (batch / half_life))
+    update(list(average.parameters()), list(model.parameters()), None)
