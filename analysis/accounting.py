@@ -5,6 +5,7 @@ Of a case (model, size, method, N) the tables show the fullest device, each colu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 
 from analysis import table1, tables
 from analysis.columns import COUNT, Column, Shown, column, mib, wide, words
-from analysis.record import load_record
+from analysis.study import load_study, plain_rows
 from analysis.style import ORDER, in_order, label
 
 DEVICES, PIXELS = 8, 2048
@@ -23,15 +24,28 @@ WHOLE = "records/paper/table1_tensor"
 """Tensor parallelism with the cross-attention whole on every device, as Table 1 counts it, below the results folder."""
 
 
+TOTALS = ["devices_bytes", "copies_bytes", "model_bytes", "reconciles", "agrees", "copied"]
+"""Columns of a case: each of its devices has them."""
+
+
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The record (models and totals of the cases) and one row a device."""
-    folder = Path(folder)
-    record = load_record(folder / "accounting.json")
-    table = pd.read_csv(folder / "accounting.csv", dtype={"layers": str})
-    whole = [str(name) for name in table if str(name).endswith("_bytes")]
-    whole += ["rank", "branches", "patches", "layer_count", "warmup"]
-    table = table.astype(dict.fromkeys(whole, "Int64"))
-    return record, table.assign(other_bytes=table.buffer_bytes + table.comm_bytes + table.given_bytes)
+    """The record (models and totals of the cases) and one row per device."""
+    record = load_study(Path(folder))
+    rows = record.rows.assign(
+        other_bytes=record.rows.buffer_bytes + record.rows.comm_bytes + record.rows.given_bytes
+    )
+    return record.facts | {"cases": cases(record.rows)}, rows.drop(columns=["key", *TOTALS])
+
+
+def cases(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Models, methods, N and W with their totals; cases that differ in nothing but the size are one."""
+    keys = ["model", "method", "devices", "warmup", "status", "reason", *TOTALS]
+    found: dict[str, dict[str, Any]] = {}
+    for case in plain_rows(rows.drop_duplicates("key")):
+        rest = {key: case[key] for key in keys}
+        one = found.setdefault(json.dumps(rest), rest | {"resolutions": []})
+        one["resolutions"].append(case["resolution"])
+    return [case | {"copies_by_part": json.loads(case["copied"] or "{}")} for case in found.values()]
 
 
 def fullest(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from analysis import tables
+from analysis import accounting, tables
 from analysis.columns import MIB, column, mib, wide, words
-from analysis.record import load_record
+from analysis.study import load_study
 from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label
 
 PIPED = "pipefusion"
@@ -38,13 +38,11 @@ REFERENCE: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": 
 
 
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The record (sizes of the models, totals of each case) and one row a device."""
-    folder = Path(folder)
-    record = load_record(folder / "params.json")
-    whole = ["rank", "layer_count", "predicted_param_bytes"]
-    whole += [f"{kind}_bytes" for kind in ("param", "block_param", "replicated_param", "kv", "sent")]
-    kinds: dict[Any, Any] = {"layers": str} | dict.fromkeys(whole, "Int64")
-    return record, pd.read_csv(folder / "params.csv", dtype=kinds)
+    """The record (sizes of the models, totals of each case) and one row per device."""
+    record = load_study(Path(folder))
+    return record.facts | {"cases": accounting.cases(record.rows)}, record.rows.drop(
+        columns=["key", *accounting.TOTALS]
+    )
 
 
 def literal(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from analysis import tables
 from analysis.columns import Column, Shown, column, mib, words
-from analysis.record import load_record
+from analysis.study import Record
 
 RESULTS = [
     "model",
@@ -26,15 +25,9 @@ on N too. How large the difference is on trained weights is not measured: there 
 """
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The record. Raises OSError."""
-    record: dict[str, Any] = load_record(path)
-    return record
-
-
-def messages(record: dict[str, Any]) -> pd.DataFrame:
+def messages(record: Record) -> pd.DataFrame:
     """To read: MiB that the first stage sends in a step, for full-size models, and how much more than the image's."""
-    rows = pd.DataFrame(record["messages"])
+    rows = record.rows[record.rows.image_bytes.notna()].copy()
     for text in ("exact", "first_patch"):
         sent = zip(rows[f"{text}_bytes"], rows.image_bytes, strict=True)
         rows[text] = [f"{mib(both)} (+{both / image - 1:.0%})" for both, image in sent]
@@ -43,9 +36,13 @@ def messages(record: dict[str, Any]) -> pd.DataFrame:
     return words(rows, columns)
 
 
-def save(record: dict[str, Any], folder: Path) -> list[Path]:
+def save(record: Record, folder: Path) -> list[Path]:
     """text_variants.csv and .md."""
-    rows = pd.DataFrame(record["rows"])
-    note = NOTE.format(steps=record["config"]["steps"], **record["config"]["measure"])
+    rows = record.rows[record.rows.exact_to_serial.notna()].dropna(axis=1, how="all")
+    options = record.facts["config"]
+    patches, warmup = (int(rows[key].iloc[0]) for key in ("patches", "warmup"))
+    note = NOTE.format(
+        steps=options["steps"], gain=options["measure"]["gain"], patches=patches, warmup=warmup
+    )
     after = f"{note.strip()}\n\n{tables.markdown(messages(record))}"
     return tables.save(rows, words(rows, RESULTS), folder, "text_variants", after=after)

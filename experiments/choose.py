@@ -66,7 +66,8 @@ def searches(cfg: RunConfig) -> Iterable[RunConfig]:
             for names in [*alone_too, *([exact] if exact else []), *displaced]:
                 n = 1 if names == ["serial"] else devices
                 measure = replace(options, methods=names, devices=[n], resolutions=[])
-                yield replace(cfg, model=model, devices=n, method=METHODS[names[0]].Config(), measure=measure)
+                method = METHODS[names[0]].Config(heads=cfg.method.heads)
+                yield replace(cfg, model=model, devices=n, method=method, measure=measure)
 
 
 def search(cell: Cell, session: Session) -> list[Row]:

@@ -122,7 +122,7 @@ def step_ops(cfg: RunConfig, model: Model) -> list[Op]:
     scheduler = scheduler_of(model, cfg.scheduler, 1)
     fabric = SilentFabric(Mesh({}), 0, torch.device("meta"))
     noise, cond = empty_inputs(model.shape, 1, cfg.guidance_scale)
-    sampler = assemble(dit, fabric, lambda run: plain)
+    sampler = assemble(dit, fabric, plain)
     with torch.inference_mode(), MetaMode(lambda: meter, watch=found.append):
         sampler(noise, cond, scheduler)
     return found

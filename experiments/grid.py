@@ -79,7 +79,7 @@ def expand(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
     found: set[str] = set()
     models = [model_config(name) for name in grid.models] or [cfg.model]
     clusters = [cluster_config(name) for name in grid.clusters] or [cfg.cluster]
-    methods = [METHODS[name].Config() for name in grid.methods] or [cfg.method]
+    methods = [METHODS[name].Config(heads=cfg.method.heads) for name in grid.methods] or [cfg.method]
     outer = product(
         clusters,
         models,

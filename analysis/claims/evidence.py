@@ -15,12 +15,13 @@ from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.rows import Rows, read_rows
 from analysis.staleness import tables as staleness
+from analysis.study import load_study
 
 PREDICTIONS = "records/published/predictions.json"
 SCALING = "records/scaling"
 MODELS = "records/paper/latency"
 ACCOUNTING = "records/accounting"
-PARAMS = "records/params/params.csv"
+PARAMS = "records/params"
 QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
 STALENESS = "records/staleness"
 OPTIONAL = "records/paper/latency/*"
@@ -170,7 +171,7 @@ def read(results: Path) -> Evidence:
         accounts=accounts,
         cases=cases,
         printed=accounting.as_printed(cases, results),
-        params=pd.read_csv(results / PARAMS),
+        params=load_study(results / PARAMS).rows,
         quality=quality_record.settings(quality_record.load((results / QUALITY).parent)),
         paired=paired.load((results / PAIRED).parent),
         stale=staleness.load(results / STALENESS),

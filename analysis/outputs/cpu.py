@@ -12,6 +12,7 @@ from analysis.columns import Shown, column, words
 from analysis.looks import in_order
 from analysis.output import Output
 from analysis.record import load_record
+from analysis.study import load_study
 
 
 def bench_cpu(results: Path) -> list[Path]:
@@ -28,10 +29,13 @@ def bench_cpu(results: Path) -> list[Path]:
 def worlds(results: Path) -> list[Path]:
     """The same runs on two ranks by the wall clock (measured), in virtual time (computed seconds, modelled links) and
     planned (predicted); records/worlds."""
-    rows = pd.DataFrame(load_record(results / "records/worlds/worlds.json")["rows"])
-    times = rows.pop("seconds")
-    for world in ("local", "sim", "plan"):
-        rows[f"{world}_s"] = [median(one[world]) for one in times]
+    ran = load_study(results / "records/worlds").rows
+    wide = ran.pivot_table("latency_s", "method", "world", "median").rename(
+        columns=lambda world: f"{world}_s"
+    )
+    rows = wide.assign(
+        sim_ratio=wide.sim_s / wide.local_s, plan_ratio=wide.plan_s / wide.local_s
+    ).reset_index()
     rows, shown = in_order(rows), ["method", "local_s", "sim_s", "plan_s", "sim_ratio", "plan_ratio"]
     return tables.save(rows, words(rows, shown), results / "tables", "worlds")
 
@@ -39,7 +43,7 @@ def worlds(results: Path) -> list[Path]:
 def loading(results: Path) -> list[Path]:
     """What the fullest rank of each method needs in memory to load its part of a checkpoint; measured, a process a
     rank, records/loading."""
-    rows = pd.read_csv(results / "records/loading/loading.csv")
+    rows = load_study(results / "records/loading").rows
     groups = rows[rows.status == "ok"].groupby(["method", "devices"], as_index=False)
     # The largest shard, peak and ratio of the ranks, each on its own, and their median seconds.
     most = groups.agg({"param_bytes": "max", "peak_bytes": "max", "ratio": "max", "seconds": "median"})
@@ -51,8 +55,6 @@ def loading(results: Path) -> list[Path]:
 
 OUTPUTS = [
     Output(bench_cpu, ("records/bench/bench.json",), ("python run.py experiment=bench_cpu",)),
-    Output(
-        worlds, ("records/worlds/worlds.json",), ("python run.py experiment=worlds steps=3 measure.rounds=3",)
-    ),
-    Output(loading, ("records/loading/loading.csv",), ("python run.py experiment=loading",)),
+    Output(worlds, ("records/worlds",), ("python run.py experiment=worlds steps=3 measure.rounds=3",)),
+    Output(loading, ("records/loading",), ("python run.py experiment=loading",)),
 ]

@@ -8,6 +8,7 @@ from analysis import accounting as accounts
 from analysis import accounting_figure, params, style
 from analysis import text_variants as texts
 from analysis.output import Output
+from analysis.study import load_study
 
 
 def params_per_device(results: Path) -> list[Path]:
@@ -29,14 +30,14 @@ def accounting(results: Path) -> list[Path]:
 def text_variants(results: Path) -> list[Path]:
     """An MM-DiT's prompt between stages, sent with every patch (exact) or with the first of a step (as published):
     distance to serial, measured on small models, and bytes at full size; records/text."""
-    record = texts.load(results / "records/text/text_variants.json")
+    record = load_study(results / "records/text")
     return texts.save(record, results / "tables")
 
 
 OUTPUTS = [
     Output(
         params_per_device,
-        ("records/params/params.json", "records/params/params.csv"),
+        ("records/params",),
         ("python run.py experiment=params_per_device",),
         "Section 3, Table 1",
         "paper_params",
@@ -44,13 +45,12 @@ OUTPUTS = [
     Output(
         accounting,
         (
-            "records/accounting/accounting.json",
-            "records/accounting/accounting.csv",
+            "records/accounting",
             accounts.WHOLE,
             "published/table1_costs.csv",
         ),
         ("python run.py experiment=accounting", "python run.py experiment=paper/table1_tensor"),
         "Table 1",
     ),
-    Output(text_variants, ("records/text/text_variants.json",), ("python run.py experiment=text_variants",)),
+    Output(text_variants, ("records/text",), ("python run.py experiment=text_variants",)),
 ]

@@ -107,7 +107,7 @@ OUTPUTS = [
     Output(paper_fid, (FID_ROWS, QUALITY), (SAMPLE,), "The tables of FID"),
     Output(
         paper_table1,
-        ("records/accounting/accounting.json", "records/accounting/accounting.csv", accounting.WHOLE, TABLE1),
+        ("records/accounting", accounting.WHOLE, TABLE1),
         ("python run.py experiment=accounting", "python run.py experiment=paper/table1_tensor"),
         "Table 1",
         "paper_table1_tensor",

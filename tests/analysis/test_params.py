@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 
 from analysis import params, style
 from analysis.__main__ import main
+from tests.analysis.synthetic import write_study
 
 LAYERS, REST, KV = 8, 20, 64
 KVS = ["KV MiB, DistriFusion", "KV MiB, PipeFusion"]
@@ -21,13 +22,18 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "records" / "params"
     folder.mkdir(parents=True)
     whole = LAYERS * 10 + REST
-    rows, cases = [], []
+    rows: list[dict[str, Any]] = []
     for method in ("ring", "distrifusion", "pipefusion"):
         for devices in (1, 2, 4):
-            place = {"model": "made_up", "method": method, "devices": devices}
+            place = {
+                "model": "made_up",
+                "resolution": 64,
+                "method": method,
+                "devices": devices,
+                "warmup": None,
+            }
             if (method, devices) == ("ring", 4):
                 rows.append(place | {"status": "skipped", "reason": "devices=4 is too many"})
-                cases.append(place | {"status": "skipped", "reason": "devices=4 is too many"})
                 continue
             count = LAYERS // devices if method == "pipefusion" else LAYERS
             for rank in range(devices):
@@ -51,16 +57,16 @@ def results(tmp_path: Path) -> Path:
                     }
                 )
             sums = {"devices_bytes": devices * held, "copies_bytes": devices * held - whole}
-            sums |= {"model_bytes": whole, "copies_by_part": {"AdaLN": (devices - 1) * REST}}
-            cases.append(place | {"status": "ok", "reconciles": method != "ring"} | sums)
+            sums |= {"model_bytes": whole, "copied": json.dumps({"AdaLN": (devices - 1) * REST})}
+            sums |= {"reconciles": method != "ring", "agrees": True}
+            rows[-devices:] = [row | sums for row in rows[-devices:]]
     record = {
         "note": "A note.",
         "models": {"made_up": {"layers": LAYERS, "parameters": whole // 2, "dtype": "float16", "tokens": 4}},
-        "cases": cases,
+        "rows": [row | {"key": f"{row['method']} {row['devices']}"} for row in rows],
         "literal": {"model": "made_up", "devices": 2},
     }
-    (folder / "params.json").write_text(json.dumps(record))
-    pd.DataFrame(rows).to_csv(folder / "params.csv", index=False)
+    write_study(folder, record, "params")
     return tmp_path
 
 

@@ -8,6 +8,7 @@ import pytest
 from analysis.study import Record, load_study
 from experiments.choose import PLAN, best, product_row, search, searches, verdict
 from experiments.grid import expand, problem
+from experiments.methods import METHODS, parallel_of, problem_of
 from experiments.products import expanded, products
 from experiments.scaling import planned_row
 from experiments.session import Session
@@ -60,6 +61,20 @@ def test_a_plan_ranks_what_fits(tmp_path, monkeypatch, capsys):
     assert list(ranked.predicted_latency_s) == sorted(ranked.predicted_latency_s)
     assert command(monkeypatch, *MODEL, *keys) == 0
     assert "cells are done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("heads", "ranks"), [("even", {1, 2, 4}), ("pad", {1, 2, 4, 8})])
+def test_padded_heads_are_planned_when_asked_for(heads, ranks):
+    """Of the 4 heads of the small model; its 8 token rows allow all of these."""
+    grid = ["measure.methods=[ulysses,pipefusion]", "measure.devices=[2,4,8,16]", "measure.patches=[1]"]
+    session = Session()
+    found = {True: set(), False: set()}
+    for cell in cells_of(PLAN, plan_config(*grid, f"method.heads={heads}"), session):
+        model = session.model(cell.cfg.model)
+        for point in expand(cell.cfg, cell.cfg.measure):
+            runs = [one for one in (point, *expanded(point, model)) if not problem_of(model.shape, one)]
+            found[METHODS[point.method.name].exact] |= {parallel_of(one).ulysses for one in runs}
+    assert found == {True: ranks, False: ranks}
 
 
 @pytest.mark.parametrize(("devices", "count"), [(1, 1), (8, 20), (12, 40)])
