@@ -238,7 +238,7 @@ def wide(text: pd.DataFrame, rows: list[str], by: str, suffix: str = "") -> pd.D
     Its heading is the column's, then that value and `suffix`. Columns without any cell are left out.
     """
     spread = text.set_index([*rows, by]).unstack(by, sort=False).fillna(NOTHING)
-    pairs: Any = spread.columns.tolist()
+    pairs: list[Any] = spread.columns.tolist()
     names = [", ".join(part for part in (name, f"{value}{suffix}") if part) for name, value in pairs]
     spread = spread.set_axis(names, axis=1).reset_index()
     return spread.loc[:, (spread != NOTHING).any()]

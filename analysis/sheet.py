@@ -28,6 +28,7 @@ class Sheet:
     down: float = 0.62
     head: float = 0.66
     foot: float = 0.46
+    letters: float = 17  # of the note, in an inch
 
     def open(self) -> tuple[Figure, list[list[Axes]]]:
         figure = Figure(figsize=(self.full, 1.0))
@@ -39,7 +40,7 @@ class Sheet:
 
     def close(self, figure: Figure, title: str, handles: Sequence[Artist], words: str) -> None:
         """Title above; below the legend and the grey note, for which the figure grows."""
-        text = textwrap.fill(words, int(self.full * 17), break_long_words=False)
+        text = textwrap.fill(words, int(self.full * self.letters), break_long_words=False)
         longest = max((len(str(handle.get_label())) for handle in handles), default=0)
         columns = max(1, min(len(handles), math.floor(self.full / (0.066 * longest + 0.55))))
         note = 0.145 * (text.count("\n") + 1) + 0.12

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from analysis.style import GREY
 
-SIDES = {"left": 0.75, "right": 0.25, "across": 0.75, "down": 0.8, "head": 0.62, "foot": 0.5}
+SIDES = {"left": 0.75, "right": 0.25, "across": 0.75, "down": 0.8, "head": 0.62, "foot": 0.5, "letters": 16}
 """Inches beside, between, above and below the panels of a sheet: room for ticks, labels and titles."""
 BREAK: dict[str, Any] = {"markersize": 7, "linestyle": "none", "color": "black", "clip_on": False}
 """Two short strokes across an axis, where it leaves something out."""

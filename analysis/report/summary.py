@@ -27,18 +27,18 @@ def _claims(rows: pd.DataFrame) -> str:
 
 
 def _predictions(rows: pd.DataFrame) -> str:
-    (overall,) = rows[rows.statistic == "overall"].itertuples()
+    (overall,) = rows[rows.statistic == "overall"].to_dict("records")
     return (
-        f"Predictions are off by <strong>{percent(overall.error_all)}</strong> in the median of "
-        f'{overall.rows_all} <a href="#published">published numbers</a> ({percent(overall.error_once)} of '
-        f"{overall.rows_once}, each number once and none in doubt), rows of calibration left out."
+        f"Predictions are off by <strong>{percent(overall['error_all'])}</strong> in the median of "
+        f"{overall['rows_all']} <a href='#published'>published numbers</a> ({percent(overall['error_once'])} of "
+        f"{overall['rows_once']}, each number once and none in doubt), rows of calibration left out."
     )
 
 
 def _parameters(rows: pd.DataFrame) -> str:
-    fullest = max(rows.itertuples(), key=lambda row: float(row.model_share))
+    fullest = max(rows.to_dict("records"), key=lambda row: float(row["model_share"]))
     return (
-        f"Each of {fullest.devices} devices of PipeFusion holds at most "
-        f"<strong>{percent(fullest.block_share)}</strong> of the blocks and {percent(fullest.model_share)} of "
+        f"Each of {fullest['devices']} devices of PipeFusion holds at most "
+        f"<strong>{percent(fullest['block_share'])}</strong> of the blocks and {percent(fullest['model_share'])} of "
         '<a href="#devices">the shipped model</a>, measured.'
     )
