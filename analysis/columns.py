@@ -194,7 +194,13 @@ _ALL = [
     Column("published_s", "published", "s", NUMBER),
     Column("latency_ratio", "/ serial", kind=NUMBER, format=digits(2)),
     Column("speedup", "× serial", kind=NUMBER, format=digits(2)),
-    *_ratios(ratio="× serial", bound="bound", sim_ratio="virtual / wall", plan_ratio="planned / wall"),
+    *_ratios(
+        ratio="× serial",
+        over_diffusers="/ diffusers",
+        bound="bound",
+        sim_ratio="virtual / wall",
+        plan_ratio="planned / wall",
+    ),
     Column("share_of_bound", "of bound", "%", NUMBER),
     *(
         Column(name, name.removesuffix("_flops"), "FLOP", NUMBER)
