@@ -146,6 +146,8 @@ _ALL = [
     *_texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
     *_texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
     *_texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
+    *_texts(setting="setting", equal_to="compared with", preprocessing="way in"),
+    *(Column(name, name, kind=LIST) for name in ("studies", "values")),
     *_texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
     *_counts(
         devices="N",

@@ -24,7 +24,8 @@ from experiments.loading import LoadingConfig, check_loading, loading
 from experiments.params import ParamsConfig, check_params, params
 from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, check_predict, predict
-from experiments.quality.measure import QualityConfig, check_quality, quality
+from experiments.quality.cells import QualityConfig
+from experiments.quality.measure import QUALITY, WRITES, quality
 from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
 from experiments.scaling import SCALING, ScalingConfig
 from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
@@ -93,10 +94,7 @@ MEASURES: dict[str, Measure] = {
     "plan": of(PLAN, PlanConfig),
     "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
     "quality": Measure(
-        QualityConfig,
-        quality,
-        check_quality,
-        ("quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real"),
+        QualityConfig, quality, partial(check_study, QUALITY), (*FILES, *WRITES), study=QUALITY
     ),
     "scaling": of(SCALING, ScalingConfig),
     "staleness": Measure(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments.config import ModelConfig, RunConfig, prompts_of
+from experiments.contents import code_sha256
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, open_model, scheduler_of
 from pipefusion.core.dit import Conditioning, DiT, Sampler
@@ -24,8 +26,13 @@ Tensors = Callable[..., Tensor]
 
 @dataclass
 class Session:
-    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`)."""
+    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`).
 
+    `out` is the study's directory, for files that are no rows; `code` the hash of the code as the study began.
+    """
+
+    out: Path = Path()
+    code: str = field(default_factory=code_sha256)
     costs: Costs = field(default_factory=Costs)
     _models: dict[str, Model] = field(default_factory=dict)
     _views: dict[str, DiT] = field(default_factory=dict)

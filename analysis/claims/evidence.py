@@ -22,10 +22,20 @@ SCALING = "records/scaling/scaling.json"
 MODELS = "records/paper/latency/scaling.json"
 ACCOUNTING = "records/accounting"
 PARAMS = "records/params/params.csv"
-QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
+QUALITY, QUALITY_FACTS = "records/quality/rows.parquet", "records/quality/record.json"
 STALENESS = "records/staleness"
 OPTIONAL = "records/paper/latency/*.json"
-READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, QUALITY, PAIRED, STALENESS)
+READ = (
+    PREDICTIONS,
+    SCALING,
+    OPTIONAL,
+    ACCOUNTING,
+    accounting.WHOLE,
+    PARAMS,
+    QUALITY_FACTS,
+    QUALITY,
+    STALENESS,
+)
 RECORDS = ("published/*.csv", *READ)
 """All that is read, below the results folder; what is a pattern may match nothing."""
 
@@ -173,6 +183,6 @@ def read(results: Path) -> Evidence:
         printed=accounting.as_printed(cases, results),
         params=pd.read_csv(results / PARAMS),
         quality=quality_record.settings(quality_record.load((results / QUALITY).parent)),
-        paired=paired.load((results / PAIRED).parent),
+        paired=paired.load((results / QUALITY).parent),
         stale=staleness.load(results / STALENESS),
     )

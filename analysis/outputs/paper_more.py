@@ -22,8 +22,7 @@ from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import load_run
 
-SCHEDULE, QUALITY = "records/paper/schedule", "records/quality/quality.json"
-PAIRED = f"records/quality/{paired.FILE}"
+SCHEDULE, QUALITY = "records/paper/schedule", ("records/quality/record.json", "records/quality/rows.parquet")
 FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"
 PREDICT, SAMPLE = "python run.py experiment=predict_published", "python run.py experiment=quality"
 
@@ -44,14 +43,16 @@ def paper_published(results: Path) -> list[Path]:
 
 def paper_patches(results: Path) -> list[Path]:
     """Latency against the number of patches, and what the patches cost in quality."""
-    table, record = predictions.load(results), paired.of_studies(results / "records/quality", "patches")
+    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    record = paired.of_studies(record, "patches")
     sheet = patches.figure(table, record, f"results/{predictions.SOURCE}")
     return style.save(sheet, results / "figures", "paper_patches")
 
 
 def paper_warmup(results: Path) -> list[Path]:
     """Latency against synchronous steps, and what they buy in quality."""
-    table, record = predictions.load(results), paired.of_studies(results / "records/quality", "warmup")
+    table, record = predictions.load(results), quality_record.load(results / "records/quality")
+    record = paired.of_studies(record, "warmup")
     sheet = warmup.figure(table, results / "published", record, f"results/{predictions.SOURCE}")
     return style.save(sheet, results / "figures", "paper_warmup")
 
@@ -94,7 +95,7 @@ OUTPUTS = [
     ),
     Output(
         paper_patches,
-        (predictions.SOURCE, predictions.ROWS, QUALITY, PAIRED),
+        (predictions.SOURCE, predictions.ROWS, *QUALITY),
         (PREDICT, SAMPLE),
         "Latency of PipeFusion against M on 2 and 8 L20: published (stars, published/patch_sweep.csv), predicted "
         "(lines, records/published) and the bound of the schedule; at the right the error of the shipped model against "
@@ -103,7 +104,7 @@ OUTPUTS = [
     ),
     Output(
         paper_warmup,
-        (predictions.SOURCE, predictions.ROWS, QUALITY, PAIRED),
+        (predictions.SOURCE, predictions.ROWS, *QUALITY),
         (PREDICT, SAMPLE),
         "Latency of PipeFusion against synchronous steps: published (stars, published/warmup.csv) and predicted "
         "(lines, records/published); at the right the error of the shipped model against W, measured "
@@ -112,7 +113,7 @@ OUTPUTS = [
     ),
     Output(
         paper_fid,
-        (FID_ROWS, QUALITY),
+        (FID_ROWS, *QUALITY),
         (SAMPLE,),
         "FID as published (published/quality_fid.csv) beside the Fréchet distances of the shipped model, measured "
         "(records/quality): neither the same metric nor the same model.",

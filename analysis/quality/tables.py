@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import tables
@@ -18,11 +18,10 @@ from analysis.quality.record import (
     TASK,
     Measure,
     floors,
-    load,
-    measure_of,
+    known,
+    measured,
     measures,
     model_words,
-    number,
     of_study,
     setting_name,
     settings,
@@ -33,7 +32,7 @@ from analysis.quality.record import (
 from analysis.style import ORDER, in_order, label
 from analysis.tables import as_text
 
-__all__ = ["cell", "load", "main", "main_text", "notes", "save", "sweeps", "sweeps_text"]
+__all__ = ["cell", "main", "main_text", "notes", "save", "sweeps", "sweeps_text"]
 TAIL = 0.95
 LEADING = [
     "study",
@@ -63,23 +62,25 @@ def main(record: dict[str, Any]) -> pd.DataFrame:
 
 def main_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """`main` to read; a floor has its name where a method stands."""
-    here = set(table[table.what.isna()].resolution.dropna())
+    here = set(table[table.what.isna()].px.dropna())
     names = [
         label(row["method"]) if pd.isna(row["what"]) else _floor_name(row, here)
         for row in table.to_dict("records")
     ]
     columns: tables.Columns = {"name": ("method", str)}
-    columns |= NMW | {key: TASKS[key] for key in TASK if table[table.what.isna()][key].nunique() > 1}
+    columns |= chosen(table) | {
+        key: TASKS[key] for key in TASK if table[table.what.isna()][key].nunique() > 1
+    }
     return _text(table.assign(name=names), columns, measures(record))
 
 
-def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
+def sweeps(record: dict[str, Any]) -> pd.DataFrame:
     """One row a sweep and setting: paired metrics, Fréchet distances, and the latent error of the worst pictures.
 
     Paired metrics are of the pictures that all settings of a sweep have. `latent_error_tail` is what 95 % of these
-    stay below, from paired.parquet where there is one.
+    stay below.
     """
-    every, pairs = settings(record).explode("study"), paired.load(folder)
+    every, pairs = settings(record).explode("study"), paired.values(record)
     parts = []
     for place, study in enumerate(dict.fromkeys(every.study.dropna())):
         keys = list(every[every.study == study].key)
@@ -100,7 +101,7 @@ def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
 def sweeps_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """`sweeps` to read."""
     columns: tables.Columns = {"study": ("study", str), "method": ("method", label)}
-    columns |= NMW
+    columns |= chosen(table)
     always = ("steps", "guidance_scale", "scheduler")
     columns |= {key: TASKS[key] for key in TASK if key in always or table[key].nunique() > 1}
     shown = _swept(record)
@@ -145,20 +146,20 @@ def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
 
 
 def _about(record: dict[str, Any], rows: pd.DataFrame, measure: Measure) -> str:
-    ours = [row for row in record["metrics"] if measure_of(row) == measure and row["key"] in set(rows.key)]
-    ours = [row for row in ours if math.isfinite(number(row))]
-    said = {row["preprocessing"] for row in ours} | {row.get("note") for row in ours}
+    ours = known(measured(record))
+    ours = ours[(ours.measure == measure) & ours.key.isin(rows.key) & np.isfinite(ours.value)]
+    said = {*ours.preprocessing.dropna(), *ours.note.dropna()}
     counts = [f"n = {count(rows[f'{measure.key}_n'])}"]
     if rows[f"{measure.key}_n_reference"].notna().any():
         counts.append(f"{count(rows[f'{measure.key}_n_reference'])} reference pictures")
-    return f"- {measure.name}: {'; '.join([*sorted(text for text in said if text), ', '.join(counts)])}"
+    return f"- {measure.name}: {'; '.join([*sorted(said), ', '.join(counts)])}"
 
 
 def _unmeasured(record: dict[str, Any]) -> dict[str, str]:
     """Measures without any value -> why, as far as the record says."""
-    known = set(measures(record))
-    rows = [row for row in record["metrics"] if measure_of(row) not in known]
-    return {measure_of(row).name: row.get("note") or "no value in the record" for row in rows}
+    rows, there = measured(record), set(measures(record))
+    rows = rows[rows.metric.notna() & ~rows.measure.isin(there)].to_dict("records")
+    return {row["measure"].name: row["note"] or "no value in the record" for row in rows}
 
 
 def _columns(shown: list[Measure]) -> list[str]:
@@ -170,7 +171,7 @@ def _swept(record: dict[str, Any]) -> list[Measure]:
 
 
 def _floor_name(row: dict[Any, Any], here: set[Any]) -> str:
-    where = "" if row["resolution"] in here else f", {row['resolution']} px"
+    where = "" if row["px"] in here else f", {row['px']} px"
     return f"*floor: {row['what']}{where}*"
 
 
@@ -209,13 +210,12 @@ def count(values: pd.Series) -> str | None:
 
 def _remarks(record: dict[str, Any], table: pd.DataFrame) -> list[str | None]:
     """Why there are no numbers, or whose pictures they are and how well that was checked, or what is missing."""
-    names = {one["key"]: setting_name(one) for one in record["settings"]}
-    tried = {one["key"]: one.get("equal_to") for one in record["settings"]}
-    known = set(measures(record))
+    rows, there = measured(record), set(measures(record))
+    names = {one["key"]: setting_name(one) for one in rows.drop_duplicates("key").to_dict("records")}
+    empty = rows[rows.value.isna() & rows.note.notna() & rows.measure.isin(there)]
     said: dict[str, list[str]] = {}
-    for row in record["metrics"]:
-        if math.isnan(number(row)) and row.get("note") and measure_of(row) in known:
-            said.setdefault(row["key"], []).append(f"{measure_of(row).name}: {row['note']}")
+    for row in empty.to_dict("records"):
+        said.setdefault(row["key"], []).append(f"{row['measure'].name}: {row['note']}")
     remarks: list[str | None] = []
     for row in table.to_dict("records"):
         words = list(said.get(str(row.get("key")), []))
@@ -224,8 +224,8 @@ def _remarks(record: dict[str, Any], table: pd.DataFrame) -> list[str | None]:
         elif isinstance(row["sampled_as"], str) and row["sampled_as"] != row["key"]:
             words.insert(0, f"pictures of {names.get(row['sampled_as'], row['sampled_as'])}: {_equal(row)}")
         elif not pd.isna(row["equal_error"]):
-            other = tried.get(row["key"])
-            words.insert(0, f"sampled itself, since against {names.get(other, other)}: {_equal(row)}")
+            other = names.get(row["equal_to"], row["equal_to"])
+            words.insert(0, f"sampled itself, since against {other}: {_equal(row)}")
         remarks.append("; ".join(words) or None)
     return remarks
 
@@ -237,11 +237,16 @@ def _equal(row: dict[Any, Any]) -> str:
     return f"{much} on {row['equal_n']} pictures"
 
 
+def chosen(table: pd.DataFrame) -> tables.Columns:
+    """N, M and W, and the degrees beside the method's own where there are any."""
+    return NMW | ({"product": ("degrees", str)} if table["product"].notna().any() else {})
+
+
 NMW: tables.Columns = {key: (symbol, str) for key, symbol in SYMBOLS.items()}
 TASKS: tables.Columns = {
     "steps": ("S", str),
     "guidance_scale": ("guidance", "{:g}".format),
     "scheduler": ("scheduler", str),
-    "resolution": ("px", str),
+    "px": ("px", str),
     "dtype": ("dtype", str),
 }

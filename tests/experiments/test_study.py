@@ -94,11 +94,10 @@ def test_what_decides_a_result_is_in_the_key(change):
     assert not cells & {cell.key for cell in cells_of(COUNTED, replace(config(), **change), Session())}
 
 
-def test_the_key_knows_the_code_and_not_the_processes(monkeypatch):
+def test_the_key_knows_the_code_and_not_the_processes():
     cells = [cell.key for cell in cells_of(COUNTED, config(), Session())]
     assert cells == [cell.key for cell in cells_of(COUNTED, config(workers=7), Session())]
-    monkeypatch.setattr("experiments.study.code_sha256", lambda: "other")
-    assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session())}
+    assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session(code="other"))}
 
 
 def test_a_cell_that_fails_is_a_row_and_is_measured_again(tmp_path, capsys):
