@@ -12,8 +12,7 @@ from experiments.launch import resolved
 from experiments.models import open_model
 from experiments.quality.networks import open_network
 from experiments.quality.settings import (
-    LookConfig,
-    RealConfig,
+    Eyes,
     SampleConfig,
     SettingConfig,
     in_float32,
@@ -108,14 +107,18 @@ def settings_of(cfg: RunConfig) -> list[RunConfig]:
 def what_decides(cfg: RunConfig) -> SettingConfig:
     """What all settings share: batches, networks, real pictures."""
     options: QualityConfig = cfg.measure
-    network, scorer = open_network(options.network), open_scorer(options.clip)
-    sample = SampleConfig(batch=options.batch, device=device_type(cfg.cluster.device))
-    weights = f"{network.weights} {scorer.weights}"
-    look = LookConfig(network=options.network, clip=options.clip, weights=weights, sample=sample)
     real = open_real(options.real, options.data_dir, open_model(cfg.model))
-    given = RealConfig(real=options.real, data_dir=options.data_dir, digest=real.digest, look=look)
-    shared = {key: getattr(options, key) for key in ("fewest", "resamples", "equal_pictures")}
-    return SettingConfig(real=given, **shared)
+    weights = f"{open_network(options.network).weights} {open_scorer(options.clip).weights}"
+    shared = {
+        key: getattr(options, key) for key in ("fewest", "resamples", "equal_pictures", "real", "data_dir")
+    }
+    return SettingConfig(
+        **shared,
+        digest=real.digest,
+        captions=real.captions,
+        eyes=Eyes(options.network, options.clip, weights),
+        sample=SampleConfig(batch=options.batch, device=device_type(cfg.cluster.device)),
+    )
 
 
 def floors(cfg: RunConfig, settings: list[RunConfig]) -> Iterator[RunConfig]:

@@ -27,13 +27,12 @@ from experiments.grid import check_grid, cluster_config, problem
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of
-from experiments.quality.look import LOOK, look_all, looked, real_run
+from experiments.quality.look import look_all, real_features
 from experiments.quality.metrics import compare, paired_rows, real_floor, seeds_floor, seen_rows
 from experiments.quality.networks import open_network
 from experiments.quality.sample import (
     SAMPLE,
     exactly,
-    path_of,
     pictures_of,
     require,
     sample_all,
@@ -70,27 +69,27 @@ def prepare(cfg: RunConfig, session: Session) -> None:
     cells = [one.cfg for one in cells_of(QUALITY, cfg, session) if one.skipped is None]
     cells = [one for one in cells if isinstance(one.measure, SettingConfig)]
     settings = [one for one in cells if one.measure.what is None]
-    look, count = cells[0].measure.real.look, options.equal_pictures
+    own, count = cells[0].measure, options.equal_pictures
     if count:
         claims = [side for one in settings if stand_in(one) != one for side in (one, stand_in(one))]
-        sample_all([(in_float32(one), count) for one in claims], exactly(look.sample, count), cfg, session)
+        sample_all([(in_float32(one), count) for one in claims], exactly(own.sample, count), cfg, session)
     drawn = [(one.measure, *source(one, session)[:2]) for one in settings]
     drawn += [(one.measure, other, one.measure.pictures) for one in cells if (other := control_of(one))]
-    sample_all([(one, n) for _, one, n in drawn], look.sample, cfg, session)
-    seen = [(own, one, n) for own, one, n in drawn if own.what != DTYPE and own.pictures >= own.fewest]
-    runs = [each for own, one, n in seen for each in looked(one, look, n, own.pictures)]
-    runs = [one for one in runs if path_of(SAMPLE, replace(one, measure=look.sample), session).exists()]
-    look_all([*runs, *(real_run(one, own.real) for own, one, _ in seen)], cfg, session)
+    sample_all([(one, n) for _, one, n in drawn], own.sample, cfg, session)
+    seen: list[Path] = []
     for own, one, n in drawn:
-        files = pictures_of(one, look.sample, n, session, min(options.shown, n))
-        if own.what is None and there(files) == len(files):
-            write_images(session.out / "images" / setting_name(one), Pictures(files), options.shown)
+        first = pictures_of(one, own.sample, n, session, min(options.shown, n))
+        if own.what is None and there(first) == len(first):
+            write_images(session.out / "images" / setting_name(one), Pictures(first), options.shown)
+        if own.seen:
+            seen += pictures_of(one, own.sample, n, session, own.pictures)
+    look_all([path for path in seen if path.exists()], own.eyes, cfg)
 
 
 def source(cfg: RunConfig, session: Session) -> tuple[RunConfig, int, float | None]:
     """The setting whose pictures a setting has, how many are drawn of it, and the difference that was measured."""
     own: SettingConfig = cfg.measure
-    found, error = source_of(cfg, own.real.look.sample, own.equal_pictures, session)
+    found, error = source_of(cfg, own.sample, own.equal_pictures, session)
     return found, own.pictures if found == cfg != stand_in(cfg) else own.drawn, error
 
 
@@ -112,8 +111,8 @@ def setting_rows(cfg: RunConfig, session: Session) -> list[Row]:
         with suppress(RunFailed):  # then it is compared with real pictures only
             serial = stored(serial_of(cfg), own.compared, own, session)
     rows: list[Row] = []
-    if own.pictures >= own.fewest:
-        rows += seen_rows(own, mine, serial, real_of(cfg, session), cfg.prompt)
+    if own.seen:
+        rows += seen_rows(own, mine, serial, real_features(cfg, session), cfg.prompt)
     if serial is not None:
         rows += paired_rows(compare(mine, serial, own.pictures))
     facts = {
@@ -130,7 +129,7 @@ def floor_rows(cfg: RunConfig, session: Session) -> list[Row]:
     """The distances of pictures that ought not to differ."""
     own, other = cfg.measure, control_of(cfg)
     if other is None:
-        return real_floor(own, real_of(cfg, session))
+        return real_floor(own, real_features(cfg, session))
     mine, theirs = stored(cfg, own.drawn, own, session), stored(other, own.pictures, own, session)
     if own.what == DTYPE:
         return paired_rows(compare(mine, theirs, own.pictures))
@@ -138,21 +137,10 @@ def floor_rows(cfg: RunConfig, session: Session) -> list[Row]:
 
 
 def stored(cfg: RunConfig, drawn: int, own: SettingConfig, session: Session) -> Pictures:
-    """The pictures of a setting and what is seen in them. Raises RunFailed where these are not there."""
-    look = own.real.look
-    seen = own.pictures >= own.fewest and own.what != DTYPE
-    runs = looked(cfg, look, drawn, own.pictures) if seen else []
-    files = pictures_of(cfg, look.sample, drawn, session, own.pictures)
-    looks = tuple(path_of(LOOK, one, session) for one in runs)
-    require((*files, *looks), session)
-    return Pictures(files, looks)
-
-
-def real_of(cfg: RunConfig, session: Session) -> Path:
-    """The features of real pictures of the size. Raises RunFailed where these are not there."""
-    path = path_of(LOOK, real_run(cfg, cfg.measure.real), session)
-    require((path,), session)
-    return path
+    """The pictures of a setting. Raises RunFailed where these are not there."""
+    files = pictures_of(cfg, own.sample, drawn, session, own.pictures)
+    require(files, session)
+    return Pictures(files)
 
 
 def work(cell: Cell) -> Hashable:
@@ -167,7 +155,7 @@ def why_not(cfg: RunConfig, model: Model) -> str | None:
     if isinstance(cfg.measure, LatencyConfig):
         return problem(cfg, model)
     own: SettingConfig = cfg.measure
-    runs = {len(one.prompt): one for one in batches(cfg, own.real.look.sample, own.drawn)}
+    runs = {len(one.prompt): one for one in batches(cfg, own.sample, own.drawn)}
     reasons = [problem(one, model) for one in runs.values()]
     gpus = check_gpus(cfg)
     return next((one for one in [*reasons, None if gpus is None else str(gpus)] if one), None)

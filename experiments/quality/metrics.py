@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.features import similarity
@@ -22,10 +22,10 @@ from experiments.quality.distribution import (
     frechet_excess,
     kernel_distance,
 )
-from experiments.quality.look import captions_of, features_of, look_at
+from experiments.quality.look import look
 from experiments.quality.networks import open_network
 from experiments.quality.paired import feature_distance, latent_error, mean_interval, psnr, ssim
-from experiments.quality.settings import SettingConfig
+from experiments.quality.settings import Eyes, SettingConfig
 from experiments.quality.store import Pictures
 from experiments.quality.text_score import open_scorer
 
@@ -36,35 +36,27 @@ PAIRED: dict[str, str | None] = {
     "feature_distance": "efficientnet_lite0",
 }
 """Metrics of a picture against serial's, and the network of those that have one."""
-NAMES = {
-    "frechet_distance": "frechet",
-    "frechet_excess": "frechet_excess",
-    "kernel_distance": "kid",
-    "class_score": "inception_score",
-}
 
 
 def seen_rows(
     own: SettingConfig, mine: Pictures, serial: Pictures | None, real: Path, texts: list[str]
 ) -> list[Row]:
     """Class score, distances to real pictures and to as many of serial's (None: they are serial's), text fit."""
-    look, network = own.real.look, open_network(own.real.look.network)
-    seen, n = look_at(mine, own.pictures), own.pictures
+    n, eyes, network = own.pictures, own.eyes, open_network(own.eyes.network)
+    seen = look(mine, n, eyes)
     rows = [estimate_row(class_score(seen.logits, network), None)]
     for against, reference in (("real", real), ("serial", serial)):
         if reference is not None:
-            given = (mine, n, reference, n if against == "serial" else None, look.network)
-            rows.append(estimate_row(frechet(*given, own.resamples), against))
-            rows.append(estimate_row(kernel(*given), against))
+            rows.append(estimate_row(frechet(mine, reference, n, eyes, own.resamples), against))
+            rows.append(estimate_row(kernel(mine, reference, n, eyes), against))
     if serial is not None and serial != mine:
-        both = (frechet(one, n, real, None, look.network, own.resamples) for one in (mine, serial))
+        both = (frechet(one, real, n, eyes, own.resamples) for one in (mine, serial))
         rows.append(estimate_row(frechet_excess(*both), "real"))
-    rows.append(mean_row("text_score", "prompt", open_scorer(look.clip).name, seen.scores))
-    captions = captions_of(real)
-    if captions is not None:
-        right = torch.tensor([captions.index(text) for text in texts[:n]])
-        nearest = similarity(seen.features, features_of(real, None)).argmax(1)
-        more = {"preprocessing": network.preprocessing, "n_reference": len(captions)}
+    rows.append(mean_row("text_score", "prompt", open_scorer(eyes.clip).name, seen.scores))
+    if own.captions is not None:
+        right = torch.tensor([own.captions.index(text) for text in texts[:n]])
+        nearest = similarity(seen.features, features_of(real, n, eyes)).argmax(1)
+        more = {"preprocessing": network.preprocessing, "n_reference": len(own.captions)}
         rows.append(mean_row("nearest_top1", "real", network.name, (nearest == right).double()) | more)
     return rows
 
@@ -85,7 +77,7 @@ def paired_rows(values: dict[str, Tensor]) -> list[Row]:
 
 def real_floor(own: SettingConfig, real: Path) -> list[Row]:
     """Real pictures against other real ones, at the number of pictures of a setting."""
-    network, found = open_network(own.real.look.network), features_of(real, None)
+    network, found = open_network(own.eyes.network), load_file(real)["features"]
     distances = (partial(frechet_distance, resamples=own.resamples), kernel_distance)
     each = (floor(partial(one, network=network), found, own.pictures) for one in distances)
     return [estimate_row(one, "real") for one in each]
@@ -93,9 +85,8 @@ def real_floor(own: SettingConfig, real: Path) -> list[Row]:
 
 def seeds_floor(own: SettingConfig, serial: Pictures, other: Pictures) -> list[Row]:
     """Serial against serial from other noise."""
-    n, network = own.pictures, own.real.look.network
-    found = (frechet(other, n, serial, n, network, own.resamples), kernel(other, n, serial, n, network))
-    return [estimate_row(one, "serial") for one in found]
+    given = (other, serial, own.pictures, own.eyes)
+    return [estimate_row(one, "serial") for one in (frechet(*given, own.resamples), kernel(*given))]
 
 
 @lru_cache(maxsize=4)
@@ -111,40 +102,32 @@ def compare(mine: Pictures, serial: Pictures, count: int) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def frechet(
-    mine: Pictures, count: int, reference: Pictures | Path, like: int | None, network: str, resamples: int
-) -> Estimate:
-    """Frechet distance of the first `count` pictures to `like` of a setting's, or to all real ones."""
-    given = features_of(mine, count), features_of(reference, like)
-    return frechet_distance(*given, open_network(network), resamples=resamples)
+def frechet(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes, resamples: int) -> Estimate:
+    """Frechet distance of the first `count` pictures to as many of a setting's, or to all real ones."""
+    made, real = (features_of(one, count, eyes) for one in (mine, reference))
+    return frechet_distance(made, real, open_network(eyes.network), resamples=resamples)
 
 
 @lru_cache(maxsize=8)
-def kernel(
-    mine: Pictures, count: int, reference: Pictures | Path, like: int | None, network: str
-) -> Estimate:
+def kernel(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes) -> Estimate:
     """Kernel distance of the same."""
-    return kernel_distance(features_of(mine, count), features_of(reference, like), open_network(network))
+    made, real = (features_of(one, count, eyes) for one in (mine, reference))
+    return kernel_distance(made, real, open_network(eyes.network))
+
+
+def features_of(source: Pictures | Path, count: int, eyes: Eyes) -> Tensor:
+    """Features [n, d] of the first `count` pictures, or of all real ones whose file it is."""
+    return (
+        look(source, count, eyes).features if isinstance(source, Pictures) else load_file(source)["features"]
+    )
 
 
 def estimate_row(estimate: Estimate, against: str | None) -> Row:
     """An estimate as columns."""
-    return {
-        "metric": NAMES[estimate.metric],
-        "against": against,
-        "network": estimate.network,
-        "preprocessing": estimate.preprocessing,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "n": estimate.n,
-        "n_reference": estimate.n_reference or None,
-        "note": estimate.note or None,
-    }
+    found = {name: value for name, value in vars(estimate).items() if name != "spread"}
+    return found | {"against": against, "note": estimate.note or None}
 
 
-def mean_row(metric: str, against: str, network: str | None, values: Tensor) -> dict[str, Any]:
+def mean_row(metric: str, against: str, network: str | None, values: Tensor) -> Row:
     """A mean over pictures as the same columns."""
-    mean = mean_interval(values)
-    parts = {"value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
-    return {"metric": metric, "against": against, "network": network} | parts
+    return {"metric": metric, "against": against, "network": network, **vars(mean_interval(values))}

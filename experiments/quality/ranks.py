@@ -18,17 +18,18 @@ from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model, scheduler_of
 from experiments.pictures import pixels_of
 from experiments.quality.store import write_pictures
-from experiments.quality.texts import stored
+from experiments.quality.texts import stored, texts_path
 from experiments.rank import in_group, open_fabric, patient_barrier, read_inputs
+from experiments.session import Session
 
 
-def sample_on_ranks(todo: Mapping[Path, RunConfig], texts: Path | None) -> None:
-    """Sample the batches of one setting, each into its file, prompts from `texts` if there is such a file.
-
-    Raises RunFailed, and KeyboardInterrupt.
-    """
+def sample_on_ranks(todo: Mapping[Path, RunConfig], session: Session) -> None:
+    """Sample the batches of one setting, each into its file. Raises RunFailed, and KeyboardInterrupt."""
+    if not todo:
+        return
     first = next(iter(todo.values()))
-    folder = open_model(first.model).folder
+    model = session.model(first.model)
+    texts, folder = texts_path(session.out, first, model), model.folder
     if folder is not None:  # a hub id is looked up once, not by every rank
         first = replace(first, model=replace(first.model, weights=str(folder)))
     batches = [{"path": str(path), "prompts": run.prompt, "seeds": run.seed} for path, run in todo.items()]
@@ -71,7 +72,7 @@ def sample_rank(run_dir: str, config: dict[str, Any]) -> None:
                 assert latents is not None
                 latents = latents.cpu()
                 pictures = pixels_of(latents, one, model, device)
-                write_pictures(Path(batch["path"]), latents, pictures, time.perf_counter() - start, device)
+                write_pictures(Path(batch["path"]), latents, pictures, batch["prompts"], start, device)
         wait_for_all()
 
     in_group(config, program)

@@ -38,33 +38,19 @@ EQUAL = 1e-4
 """Largest difference, over the largest latent, that the order of sums makes in some tens of steps of float32."""
 
 
-def path_of(study: Study, cfg: RunConfig, session: Session) -> Path:
+def path_of(cfg: RunConfig, session: Session) -> Path:
     """The file of one batch, after the key of its cell."""
-    return session.out / study.name / f"{cell_of(study, cfg, session).key}.safetensors"
+    return session.out / SAMPLE.name / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
 
 
 def sample(cell: Cell, session: Session) -> list[Row]:
-    """Sample the pictures of a cell that are not there: one batch, or on ranks all of a setting. No rows."""
-    cfg, own = cell.cfg, cell.cfg.measure
-    model = session.model(cfg.model)
-    texts = texts_path(session.out, cfg, model)
-    todo = {path_of(SAMPLE, one, session): one for one in parts(cfg)}
-    todo = {path: one for path, one in todo.items() if not path.exists()}
-    if cfg.cluster.world == "local" and not own.exact:
-        if todo:
-            sample_on_ranks(todo, texts)
-        return []
-    for path, one in todo.items():
-        start, latents = time.perf_counter(), sample_in_process(one, model, texts)
-        device = choose_device(cfg.cluster.device)
-        pictures = None if own.exact else pixels_of(latents, one, model, device)
-        write_pictures(path, latents, pictures, time.perf_counter() - start, device)
+    """Sample a batch, its ranks in this process. No rows."""
+    cfg, start = cell.cfg, time.perf_counter()
+    model, device = session.model(cfg.model), choose_device(cfg.cluster.device)
+    latents = sample_in_process(cfg, model, texts_path(session.out, cfg, model))
+    pictures = None if cfg.measure.exact else pixels_of(latents, cfg, model, device)
+    write_pictures(path_of(cfg, session), latents, pictures, cfg.prompt, start, device)
     return []
-
-
-def parts(cfg: RunConfig) -> list[RunConfig]:
-    """The batches of a cell, which may be one."""
-    return batches(replace(cfg, seed=cfg.seed[0]), cfg.measure, len(cfg.prompt))
 
 
 def sample_in_process(run: RunConfig, model: Model, texts: Path | None) -> Tensor:
@@ -83,42 +69,43 @@ def pictures_of(
     cfg: RunConfig, own: SampleConfig, drawn: int, session: Session, count: int | None = None
 ) -> tuple[Path, ...]:
     """The files of the first `count` (None: all) of the `drawn` pictures of a setting, which may not be there."""
-    return tuple(path_of(SAMPLE, one, session) for one in batches(cfg, own, drawn, count))
+    return tuple(path_of(one, session) for one in batches(cfg, own, drawn, count))
 
 
 def sample_all(
     wanted: Iterable[tuple[RunConfig, int]], own: SampleConfig, cfg: RunConfig, session: Session
 ) -> None:
-    """Sample so many pictures of each setting, as far as they are missing; one that fails is a line in the journal."""
-    alone = cfg.cluster.world == "local" and not own.exact
-    runs = [
-        replace(one, measure=own)
+    """Sample so many pictures of each setting, as far as they are missing; what fails is a line in the journal."""
+    settings = [
+        {path: one for one in batches(setting, own, count) if not (path := path_of(one, session)).exists()}
         for setting, count in wanted
-        for one in batches(setting, replace(own, batch=count) if alone else own, count)
     ]
-    cells = {cell.key: cell for cell in (cell_of(SAMPLE, one, session) for one in runs)}
-    missing = {
-        cell.key: [path for one in parts(cell.cfg) if not (path := path_of(SAMPLE, one, session)).exists()]
-        for cell in cells.values()
-    }
-    todo = [cell for cell in cells.values() if missing[cell.key]]
-    files = [path for cell in todo for path in missing[cell.key]]
-    bar = Bar(partial(there, files), len(files), "batches of pictures", cfg.log.progress)
+    todo = {path: one for runs in settings for path, one in runs.items()}
+    bar = Bar(partial(there, [*todo]), len(todo), "batches of pictures", cfg.log.progress)
     gpus = torch.cuda.device_count() if own.device == "cuda" else 0
     try:
-        encode_all([cell.cfg for cell in todo], cfg, session, gpus)
+        encode_all([*todo.values()], cfg, session, gpus)
     except Exception as error:  # whatever a foreign folder, or too little memory, has to say
         text = f"the prompts were not encoded: {type(error).__name__}: {first_line(error)}"
-        for cell in todo:
-            outcome = {"status": status_of(text), "reason": text}
-            Journal(session.out / CELLS).append(cell.key, [cell.place | outcome])
-    else:
-        measure_all(replace(SAMPLE, alone=alone), todo, cfg, session, bar, 0 if alone else gpus)
-    journal = Journal(session.out / CELLS)
-    for key, rows in (journal.read() if alone else {}).items():
-        for path in missing.get(key, []):  # a setting that failed has not these batches
-            if not path.exists():
-                journal.append(path.stem, rows)
+        give_up(todo, RunFailed(status_of(text), text), session)
+        return
+    if own.exact or cfg.cluster.world == "sim":
+        measure_all(SAMPLE, [cell_of(SAMPLE, one, session) for one in todo.values()], cfg, session, bar, gpus)
+        return
+    with bar.polled():
+        for runs in settings:
+            left = {path: one for path, one in runs.items() if not path.exists()}
+            try:
+                sample_on_ranks(left, session)
+            except RunFailed as failure:
+                give_up(left, failure, session)
+
+
+def give_up(paths: Iterable[Path], failure: RunFailed, session: Session) -> None:
+    """Write down why batches are not there."""
+    for path in paths:
+        row = {"status": failure.status, "reason": failure.reason}
+        Journal(session.out / CELLS).append(path.stem, [row])
 
 
 def require(paths: Iterable[Path], session: Session) -> None:

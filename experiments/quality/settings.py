@@ -27,26 +27,13 @@ class SampleConfig:
     exact: bool = False
 
 
-@dataclass
-class LookConfig:
+@dataclass(frozen=True)
+class Eyes:
     """The networks that look at pictures; `weights` tells files that were given from others."""
 
-    name: str = "look"
-    network: str = ""
+    network: str = "efficientnet_lite0"
     clip: str | None = None
     weights: str = ""
-    sample: SampleConfig = field(default_factory=SampleConfig)
-
-
-@dataclass
-class RealConfig:
-    """Real pictures and the network that looks at them; `digest` is of the pictures."""
-
-    name: str = "real"
-    real: str | None = None
-    data_dir: str = ""
-    digest: str = ""
-    look: LookConfig = field(default_factory=LookConfig)
 
 
 @dataclass
@@ -64,7 +51,17 @@ class SettingConfig:
     fewest: int = 0
     resamples: int = 0
     equal_pictures: int = 0
-    real: RealConfig = field(default_factory=RealConfig)
+    real: str | None = None
+    data_dir: str = ""
+    digest: str = ""  # of the real pictures
+    captions: list[str] | None = None  # of the same, where they are known
+    eyes: Eyes = field(default_factory=Eyes)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @property
+    def seen(self) -> bool:
+        """Whether networks look at its pictures: fewer have no distances of distributions."""
+        return self.pictures >= self.fewest
 
 
 def serial_of(cfg: RunConfig) -> RunConfig:

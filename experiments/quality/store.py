@@ -5,6 +5,8 @@ So a study that was killed goes on where it was, and one whose weights, prompts 
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +27,6 @@ class Pictures:
     """The files of a setting's batches, in order; all but the last have the same number of pictures."""
 
     files: tuple[Path, ...]
-    looks: tuple[Path, ...] = ()
 
     def read(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count`, batch by batch: latents [b, C, h, w] float32 and pictures [b, 3, H, W] float32 in 0..1."""
@@ -43,7 +44,7 @@ class Pictures:
             if count > 0:
                 with safe_open(path, framework="pt") as file:
                     total += float(file.metadata()["seconds"])
-                    count -= int(file.metadata()["pictures"])
+                    count -= len(json.loads(file.metadata()["prompts"]))
         return total
 
 
@@ -67,12 +68,20 @@ def batches(cfg: RunConfig, own: SampleConfig, drawn: int, count: int | None = N
 
 
 def write_pictures(
-    path: Path, latents: Tensor, pictures: Tensor | None, seconds: float, device: torch.device
+    path: Path,
+    latents: Tensor,
+    pictures: Tensor | None,
+    prompts: list[str],
+    start: float,
+    device: torch.device,
 ) -> None:
-    """`latents` [b, C, h, w] are kept as float16 beside `pictures` [b, 3, H, W] uint8, and as they are without."""
+    """`latents` [b, C, h, w] are kept as float16 beside `pictures` [b, 3, H, W] uint8, and as they are without.
+
+    `start`: when sampling began, of `time.perf_counter`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    facts = {"pictures": str(len(latents)), "seconds": f"{seconds:.3f}", "gpu": gpu}
+    facts = {"prompts": json.dumps(prompts), "seconds": f"{time.perf_counter() - start:.3f}", "gpu": gpu}
     both = {"latents": latents} if pictures is None else {"latents": latents.half(), "pictures": pictures}
     with replacing(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in both.items()}, temporary, facts)
