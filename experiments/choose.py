@@ -144,7 +144,8 @@ def ranking(record: Record) -> pd.DataFrame:
     """The first products of each size and N, numbered among all of the size, with their speed over serial's."""
     ranked = best(record.rows)
     sizes = ranked.groupby(["height", "width"])
-    serial = ranked[ranked.method == "serial"].set_index(["height", "width"]).predicted_latency_s
+    serial = ranked[(ranked.method == "serial") & (ranked.devices == 1)]
+    serial = serial.set_index(["height", "width"]).predicted_latency_s
     one = [serial.get(key, math.nan) for key in zip(ranked.height, ranked.width, strict=True)]
     ranked = ranked.assign(place=sizes.cumcount() + 1, speedup=one / ranked.predicted_latency_s)
     ranked["px"] = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,6 @@ class Journal:
 
     def __len__(self) -> int:
         return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("*.jsonl"))
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def plain(value: Any) -> Any:

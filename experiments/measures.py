@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments import records
-from experiments.accounting import AccountingConfig, accounting, check_accounting
+from experiments.accounting import ACCOUNTING, AccountingConfig
 from experiments.bench import BenchConfig, bench, check_bench
 from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
 from experiments.choose import PLAN, PlanConfig
@@ -20,9 +20,9 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
 from experiments.fit import FitConfig, check_fit, fit
 from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
-from experiments.loading import LoadingConfig, check_loading, loading
-from experiments.params import ParamsConfig, check_params, params
-from experiments.perturb import PerturbConfig, check_perturb, perturb
+from experiments.loading import FOLDER, LOADING, LoadingConfig
+from experiments.params import PARAMS, ParamsConfig
+from experiments.perturb import PERTURB, PerturbConfig
 from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.cells import QualityConfig
 from experiments.quality.measure import QUALITY, WRITES, quality
@@ -32,11 +32,11 @@ from experiments.staleness.measure import StalenessConfig, check_staleness, stal
 from experiments.study import FILES, Study
 from experiments.study import check as check_study
 from experiments.study import run as run_study
-from experiments.text_variants import TextVariantsConfig, check_text_variants, text_variants
+from experiments.text_variants import TEXT_VARIANTS, TextVariantsConfig
 from experiments.training.check import check_score, check_train
 from experiments.training.loop import TrainConfig, train
 from experiments.training.score import ScoreConfig, score
-from experiments.worlds import WorldsConfig, check_worlds, worlds
+from experiments.worlds import THREE, WorldsConfig
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ def run_score(cfg: RunConfig, out: Path) -> str:
     return "ok"
 
 
-def of(study: Study, config: type) -> Measure:
-    """The row of a study."""
-    return Measure(config, partial(run_study, study), partial(check_study, study), FILES, study=study)
+def of(study: Study, config: type, *writes: str) -> Measure:
+    """The row of a study; `writes` names what its cells write beside their rows."""
+    return Measure(
+        config, partial(run_study, study), partial(check_study, study), (*FILES, *writes), study=study
+    )
 
 
 MEASURES: dict[str, Measure] = {
     "latency": Measure(LatencyConfig, writes=records.FILES),
-    "accounting": Measure(
-        AccountingConfig, accounting, check_accounting, ("accounting.json", "accounting.csv")
-    ),
+    "accounting": of(ACCOUNTING, AccountingConfig),
     "bench": Measure(BenchConfig, bench, check_bench, ("bench.json", "seconds.json", "ready.json", "logs")),
     "calibrate": Measure(
         CalibrateConfig,
@@ -88,9 +88,9 @@ MEASURES: dict[str, Measure] = {
     "gpu_check": Measure(
         GpuCheckConfig, gpu_check, check_gpu_check, ("gpu_check.json", "gpu_check.md", "failed"), told=False
     ),
-    "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
-    "params": Measure(ParamsConfig, params, check_params, ("params.json", "params.csv")),
-    "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),
+    "loading": of(LOADING, LoadingConfig, FOLDER),
+    "params": of(PARAMS, ParamsConfig),
+    "perturb": of(PERTURB, PerturbConfig),
     "plan": of(PLAN, PlanConfig),
     "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
     "quality": Measure(
@@ -103,7 +103,7 @@ MEASURES: dict[str, Measure] = {
         check_staleness,
         ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"),
     ),
-    "text_variants": Measure(TextVariantsConfig, text_variants, check_text_variants, ("text_variants.json",)),
+    "text_variants": of(TEXT_VARIANTS, TextVariantsConfig),
     "train": Measure(
         TrainConfig,
         run_train,
@@ -115,5 +115,5 @@ MEASURES: dict[str, Measure] = {
         ScoreConfig, run_score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
     ),
     "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
-    "worlds": Measure(WorldsConfig, worlds, check_worlds, ("worlds.json", "local", "sim", "plan")),
+    "worlds": of(THREE, WorldsConfig, "local", "sim", "plan"),
 }

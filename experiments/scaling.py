@@ -14,6 +14,7 @@ from experiments.errors import ConfigError
 from experiments.facts import cluster_facts, model_facts
 from experiments.grid import GridsConfig, cluster_config
 from experiments.journal import Row
+from experiments.launch import resolved
 from experiments.plan import Planned, plan
 from experiments.published import Target, targets
 from experiments.report import held_parameters
@@ -21,7 +22,7 @@ from experiments.session import Session, guidance_branches
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
 
-PLACE = ["model", "cluster", "resolution", "warmup"]
+PLACE = ["model", "cluster", "height", "width", "warmup"]
 BEST = ["method", "devices", "parallel"]
 
 
@@ -93,7 +94,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
         sizes = models.setdefault(
             one.model.name, model_facts(model) | {"steps": one.steps, "resolutions": []}
         )
-        sizes["branches"] = guidance_branches(one, model.shape)
+        sizes["branches"] = guidance_branches(resolved(one, model), model.shape)
         if model.resolution not in sizes["resolutions"]:
             sizes["resolutions"].append(model.resolution)
     beside = [asdict(target) | {"cluster": name} for name, target in published_beside(rows, clusters)]

@@ -63,6 +63,7 @@ def study_told(cfg: RunConfig, folder: Path) -> Told:
 
     told = Told(f"{cfg.model.name}-{cfg.measure.name}")
     told.tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+    told.tables |= {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("rows.parquet"))}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
         for name, rows in record.items() if isinstance(record, dict) else ():

@@ -8,10 +8,11 @@ is made of, and of the code that measures it.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from analysis.columns import Column, typed, words
+from analysis.columns import Column, column, typed, words
 from analysis.files import replacing
 from analysis.record import SCHEMA
 from analysis.study import RECORD, ROWS, Record, load_study
@@ -112,7 +113,8 @@ class Study:
     what it says of itself. `derived(rows)`: the table with columns that depend on other cells, such as a ratio to
     serial. `failures(rows)`: a line for each row that ran and is not what it must be. `check(cfg, session)` raises
     ConfigError. `options`: lists of the grid that decide what a cell measures. `alone`: cells are measured by this
-    process, for those that start ranks or take times.
+    process, for those that start ranks or take times. `scratch`: folders beside the record that cells share, removed
+    at the end.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Study:
     check: Callable[[RunConfig, Session], None] = no_check
     options: tuple[str, ...] = ()
     alone: bool = False
+    scratch: tuple[str, ...] = ()
 
 
 def run(study: Study, cfg: RunConfig, out: Path) -> str:
@@ -147,7 +150,8 @@ def run(study: Study, cfg: RunConfig, out: Path) -> str:
     measure_all(study, todo, cfg, session, bar)
     rows = typed(study.derived(table(cells, had | journal.read())))
     record = write(study, cfg, out, rows, study.facts(cfg, rows, session), time.time() - started)
-    journal.remove()
+    for name in (CELLS, *study.scratch):
+        shutil.rmtree(out / name, ignore_errors=True)
     show(study, record, make_console())
     return verdict(study, rows)
 
@@ -156,11 +160,11 @@ def measure_all(
     study: Study, cells: Sequence[Cell], cfg: RunConfig, session: Session, bar: Bar, gpus: int = 0
 ) -> None:
     """Measure cells, each into the study's journal; with `gpus`, by processes that take turns of these."""
-    journal = Journal(session.out / CELLS)
+    journal = Journal(session.folder / CELLS)
     for cell in (cell for cell in cells if cell.skipped is not None):
         journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
     groups = grouped(study, [cell for cell in cells if cell.skipped is None])
-    jobs = [(study, group, session.out, session.code) for group in groups]
+    jobs = [(study, group, session.folder, session.code) for group in groups]
     workers = 1 if study.alone else worker_count(cfg, gpus)
     run_all(measure_group, jobs, workers, bar, study.measure.__module__, gpus)
 
@@ -241,12 +245,14 @@ def rows_of(study: Study, cell: Cell, session: Session) -> list[Row]:
     try:
         with torch.inference_mode():
             rows = study.measure(cell, session)
+        for name in rows[0] if rows else ():
+            column(name)  # the registry has it
     except RunFailed as failure:
         rows = [{"status": failure.status, "reason": failure.reason}]
     except Exception as error:  # the other cells go on, and the record says what happened
         text = f"{type(error).__name__}: {first_line(error)}"
-        (session.out / "logs").mkdir(exist_ok=True)
-        (session.out / "logs" / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
+        (session.folder / "logs").mkdir(exist_ok=True)
+        (session.folder / "logs" / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
         rows = [{"status": status_of(text), "reason": text}]
     return [{"status": "ok", "reason": None} | cell.place | row for row in rows]
 
@@ -293,8 +299,14 @@ def show(study: Study, record: Record, console: Console) -> None:
 def verdict(study: Study, rows: pd.DataFrame) -> str:
     """`failed` if a cell did or is not what it must be, each in a line on stderr; else `ok`."""
     bad = rows[~rows.status.isin(ENDED)]
-    lines = [f"{row['method']} N={row['devices']}: {row['reason']}" for row in bad.to_dict("records")]
+    lines = [f"{row_name(row)}: {row['reason']}" for row in bad.to_dict("records")]
     lines += study.failures(rows)
     for line in lines:
         print(f"failed: {line}", file=sys.stderr)
     return "failed" if lines else "ok"
+
+
+def row_name(row: Mapping[Hashable, Any]) -> str:
+    """What a row is of, in a few words: `pipefusion N=4 rank 1`."""
+    rank = "" if pd.isna(row.get("rank")) else f" rank {row['rank']}"
+    return f"{row['method']} N={row['devices']}{rank}"

@@ -75,7 +75,9 @@ def real_features(cfg: RunConfig, session: Session) -> Path:
     """The file of the features [m, d] of real pictures at the size of a setting's."""
     own, model = cfg.measure, session.model(cfg.model)
     size = (model.height, model.width)
-    path = session.out / "looks" / f"real-{sha256_of_json([own.digest, asdict(own.eyes), size])}.safetensors"
+    path = (
+        session.folder / "looks" / f"real-{sha256_of_json([own.digest, asdict(own.eyes), size])}.safetensors"
+    )
 
     def make() -> dict[str, Tensor]:
         real, net = open_real(own.real, own.data_dir, model), open_network(own.eyes.network)

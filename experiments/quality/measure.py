@@ -80,7 +80,7 @@ def prepare(cfg: RunConfig, session: Session) -> None:
     for own, one, n in drawn:
         first = pictures_of(one, own.sample, n, session, min(options.shown, n))
         if own.what is None and there(first) == len(first):
-            write_images(session.out / "images" / setting_name(one), Pictures(first), options.shown)
+            write_images(session.folder / "images" / setting_name(one), Pictures(first), options.shown)
         if own.seen:
             seen += pictures_of(one, own.sample, n, session, own.pictures)
     look_all([path for path in seen if path.exists()], own.eyes, cfg)
@@ -202,7 +202,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
         "prompts": {role or "given": prompts.roles.count(role) for role in sorted(set(prompts.roles))},
         "texts": list(prompts.texts[:most]),
         "real": {"what": real.what, "pictures": len(real)},
-        "hardware": hardware(gpu_of(session.out / SAMPLE.name)),
+        "hardware": hardware(gpu_of(session.folder / SAMPLE.name)),
     }
 
 

@@ -29,7 +29,7 @@ def sample_on_ranks(todo: Mapping[Path, RunConfig], session: Session) -> None:
         return
     first = next(iter(todo.values()))
     model = session.model(first.model)
-    texts, folder = texts_path(session.out, first, model), model.folder
+    texts, folder = texts_path(session.folder, first, model), model.folder
     if folder is not None:  # a hub id is looked up once, not by every rank
         first = replace(first, model=replace(first.model, weights=str(folder)))
     batches = [{"path": str(path), "prompts": run.prompt, "seeds": run.seed} for path, run in todo.items()]

@@ -40,14 +40,14 @@ EQUAL = 1e-4
 
 def path_of(cfg: RunConfig, session: Session) -> Path:
     """The file of one batch, after the key of its cell."""
-    return session.out / SAMPLE.name / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
+    return session.folder / SAMPLE.name / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
 
 
 def sample(cell: Cell, session: Session) -> list[Row]:
     """Sample a batch, its ranks in this process. No rows."""
     cfg, start = cell.cfg, time.perf_counter()
     model, device = session.model(cfg.model), choose_device(cfg.cluster.device)
-    latents = sample_in_process(cfg, model, texts_path(session.out, cfg, model))
+    latents = sample_in_process(cfg, model, texts_path(session.folder, cfg, model))
     pictures = None if cfg.measure.exact else pixels_of(latents, cfg, model, device)
     write_pictures(path_of(cfg, session), latents, pictures, cfg.prompt, start, device)
     return []
@@ -105,14 +105,14 @@ def give_up(paths: Iterable[Path], failure: RunFailed, session: Session) -> None
     """Write down why batches are not there."""
     for path in paths:
         row = {"status": failure.status, "reason": failure.reason}
-        Journal(session.out / CELLS).append(path.stem, [row])
+        Journal(session.folder / CELLS).append(path.stem, [row])
 
 
 def require(paths: Iterable[Path], session: Session) -> None:
     """Raises RunFailed with the reason why a file that a cell makes is not there."""
     for path in paths:
         if not path.exists():
-            rows = Journal(session.out / CELLS).read().get(path.stem)
+            rows = Journal(session.folder / CELLS).read().get(path.stem)
             if not rows:
                 raise RunFailed("failed", "the process that was at its pictures was killed")
             raise RunFailed(rows[0]["status"], rows[0]["reason"])

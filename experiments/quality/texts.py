@@ -35,7 +35,7 @@ def encode_all(runs: Sequence[RunConfig], cfg: RunConfig, session: Session, gpus
     """
     wanted: dict[Path, list[RunConfig]] = {}
     for run in runs:
-        path = texts_path(session.out, run, session.model(run.model))
+        path = texts_path(session.folder, run, session.model(run.model))
         if path is not None:
             wanted.setdefault(path, []).append(run)
     for path, group in wanted.items():

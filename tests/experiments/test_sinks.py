@@ -109,7 +109,7 @@ def test_every_measure_is_told_of_but_the_one_that_tells_itself(
     monkeypatch.setitem(MEASURES, "params", Measure(measure.config, lambda *_: "ok", told=told))
     monkeypatch.setattr(sinks, "to_wandb", lambda cfg, folder, what: seen.append(what))
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "params.csv").write_text("rank,param_bytes\n0,10\n")
+    pd.DataFrame({"rank": [0], "param_bytes": [10]}).to_parquet(tmp_path / "run" / "rows.parquet")
     chosen = ["experiment=params_per_device", "log.wandb.mode=offline", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command(monkeypatch, *chosen) == 0
     assert [what.name for what in seen] == (["emoji64-params"] if told else [])

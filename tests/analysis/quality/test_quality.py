@@ -31,12 +31,12 @@ def record() -> dict[str, Any]:
 
 def main_text(record: dict[str, Any]) -> pd.DataFrame:
     found = read(record)
-    return tables.main_text(found, tables.main(found)).set_index("method")
+    return tables.readable_main(found, tables.main(found)).set_index("method")
 
 
 def sweeps(record: dict[str, Any]) -> pd.DataFrame:
     found = read(record)
-    return tables.sweeps_text(found, tables.sweeps(found))
+    return tables.readable_sweeps(found, tables.sweeps(found))
 
 
 def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:

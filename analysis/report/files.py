@@ -1,35 +1,42 @@
-"""A committed picture as part of the page: whichever of its PNG and SVG is smaller, as a data URI."""
+"""Committed files as parts of the page: data URIs, of a picture whichever of its PNG and SVG is smaller."""
 
 from __future__ import annotations
 
 import base64
 import re
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
+
+from markupsafe import Markup
+from PIL import Image
 
 NOT_SEEN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
 PIXELS_A_POINT = 96 / 72
 
 
-def picture(paths: list[Path], alt: str) -> str:
-    """An <img> of the same figure in one or more formats. A button shows it in its own size, for narrow screens."""
+class Picture(NamedTuple):
+    """A committed figure; width and height are in CSS pixels."""
+
+    name: str
+    uri: Markup
+    width: int
+    height: int
+
+
+def picture(paths: list[Path]) -> Picture:
+    """The smallest of the files of one figure, in its own size."""
     smallest = min(paths, key=lambda path: len(data_uri(path)))
-    width, height = size(smallest)
-    return (
-        '<div class="picture" role="group" tabindex="0">'
-        f'<img src="{data_uri(smallest)}" width="{width}" height="{height}" alt="{escape(alt)}"></div>'
-        '<button type="button" class="zoom" aria-pressed="false" hidden>Full size</button>'
-    )
+    return Picture(smallest.stem, data_uri(smallest), *size(smallest))
 
 
-def data_uri(path: Path) -> str:
-    """A file as an address that needs no other file. It holds nothing that HTML would have to escape."""
+def data_uri(path: Path) -> Markup:
+    """A file as an address that needs no other file. It holds nothing that ends an attribute."""
     if path.suffix == ".svg":
-        return "data:image/svg+xml," + percent(lean(path.read_text()))
+        return Markup("data:image/svg+xml," + percent(lean(path.read_text())))
     if path.suffix == ".csv":
-        return "data:text/csv;charset=utf-8," + percent(path.read_text())
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        return Markup("data:text/csv;charset=utf-8," + percent(path.read_text()))
+    return Markup("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
 
 
 def percent(text: str) -> str:
@@ -46,8 +53,8 @@ def lean(svg: str) -> str:
 def size(path: Path) -> tuple[int, int]:
     """Width and height in CSS pixels: a PNG's own, an SVG's points at 96 pixels an inch."""
     if path.suffix == ".png":
-        header = path.read_bytes()[16:24]
-        return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+        with Image.open(path) as image:
+            return image.size
     found = re.search(r'<svg[^>]*?\bviewBox="\S+ \S+ (\S+) (\S+)"', path.read_text())
     if found is None:
         raise ValueError(f"{path}: an SVG without a viewBox")
