@@ -59,8 +59,6 @@ def study_told(cfg: RunConfig, folder: Path) -> Told:
     """
     import pandas as pd
 
-    from analysis.study import ROWS, load_study
-
     told = Told(f"{cfg.model.name}-{cfg.measure.name}")
     told.tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
     told.tables |= {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("rows.parquet"))}
@@ -69,12 +67,10 @@ def study_told(cfg: RunConfig, folder: Path) -> Told:
         for name, rows in record.items() if isinstance(record, dict) else ():
             if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
                 told.tables[f"{path.stem}/{name}"] = pd.json_normalize(rows)
-    if (folder / ROWS).exists():
-        table = load_study(folder).rows
-        told.tables["rows"] = table.drop(columns="values", errors="ignore")
-        if "setting" in table:
-            told.numbers = numbers(table)
-            told.pictures = {name: pictures(folder, name) for name in table.setting.dropna().unique()}
+    table = told.tables.get("rows")
+    if table is not None and "setting" in table:
+        told.tables["rows"], told.numbers = table.drop(columns="values"), numbers(table)
+        told.pictures = {name: pictures(folder, name) for name in table.setting.dropna().unique()}
     return told
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.columns import Column
 from analysis.study import Record
 from experiments.agent import RunFailed
 from experiments.check import check_gpus
@@ -206,34 +205,18 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     }
 
 
-def main_table(record: Record) -> pd.DataFrame:
-    """The main numbers of the main study, with their intervals, and what did not end well."""
-    rows = record.rows[record.rows.studies.map(lambda studies: studies is not None and "main" in studies)]
-    table = rows.drop_duplicates("setting").set_index("setting", drop=False)
-    for name, (metric, against) in SHOWN.items():
-        found = rows[(rows.metric == metric) & (rows.against == against)].set_index("setting")
-        text = [f"{row.value:#.4g} [{row.low:#.4g}, {row.high:#.4g}]" for row in found.itertuples()]
-        table[name] = pd.Series(text, index=found.index, dtype=object).reindex(table.index)
-    return table
+def main_rows(record: Record) -> pd.DataFrame:
+    """The main metrics of the main study, and what of it did not end well."""
+    rows = record.rows[[studies is not None and "main" in studies for studies in record.rows.studies]]
+    return rows[rows.metric.isin(["frechet", "latent_error", "psnr_db"]) | (rows.status != "ok")]
 
-
-SHOWN = {
-    "to_real": ("frechet", "real"),
-    "to_serial": ("frechet", "serial"),
-    "error": ("latent_error", "serial"),
-    "psnr": ("psnr_db", "serial"),
-}
-"""Columns of the printed table -> metric and reference."""
 
 QUALITY = Study(
     "quality",
     measure,
     (
-        *("method", "parallel", "patches", "warmup", "pictures"),
-        Column("to_real", "Fréchet to real"),
-        Column("to_serial", "Fréchet to serial"),
-        Column("error", "latent error"),
-        *(Column("psnr", "PSNR dB"), "sampled_as", "status"),
+        *("method", "parallel", "patches", "warmup", "metric", "against"),
+        *("value", "low", "high", "n", "sampled_as", "status"),
     ),
     "Quality of the main study",
     grid=all_cells,
@@ -241,6 +224,6 @@ QUALITY = Study(
     place=setting_place,
     group=work,
     facts=facts,
-    shown=main_table,
+    shown=main_rows,
     check=check_quality,
 )
