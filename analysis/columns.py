@@ -139,6 +139,8 @@ _ALL = [
     *texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
     *texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
     *texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
+    *texts(setting="setting", equal_to="compared with", preprocessing="way in"),
+    *(Column(name, name, kind=LIST) for name in ("studies", "values")),
     *texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
     *counts(devices="N", patches="M", warmup="W", steps="S", place="#", seed="seed", images="images"),
     *counts(resolution="px", height="height px", width="width px"),
