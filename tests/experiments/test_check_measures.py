@@ -147,7 +147,6 @@ def test_committed_experiments_pass(experiment: str, packages: list[str]) -> Non
         ["experiment=staleness", "measure.warmups=[]"],
         ["experiment=fit", "measure.devices=[]", "measure.borrow=[]"],
         ["experiment=text_variants", "measure.counted=[]"],
-        ["experiment=params_per_device", "measure.summary=[]"],
     ],
     ids=" ".join,
 )
