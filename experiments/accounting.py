@@ -27,9 +27,8 @@ from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
-from experiments.launch import resolved
 from experiments.methods import METHODS, problem_of
-from experiments.models import Model, open_model
+from experiments.models import Model, open_model, resolved
 from experiments.params import Subject, facts_of, model_config
 from experiments.plan import Planner, empty_inputs
 from experiments.records import write_csv, write_json
@@ -265,8 +264,8 @@ def show(out: Path) -> None:
     """Print how the devices of each model add up, and the fullest device of every method."""
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     from analysis import accounting as report
-    from experiments.cli import display
     from experiments.quickstart import make_console, rich_table
+    from experiments.records import display
 
     console = make_console()
     record, _ = report.load(out)

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from experiments.agent import RunFailed, prepare, start_ranks
+from experiments.agent import prepare, start_ranks
 from experiments.check import check_model, check_values
-from experiments.config import ModelConfig, RunConfig, as_dict
+from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known
+from experiments.errors import ConfigError, RunFailed, check_known
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from experiments.progress import live
@@ -36,8 +36,8 @@ from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Grid, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.silent import SilentFabric
+from pipefusion.schedulers import make_scheduler
 
 CPU = torch.device("cpu")
 DEVICES = 2
@@ -126,7 +126,7 @@ def bench(cfg: RunConfig, out: Path) -> str:
     try:
         startups = [startup_seconds(cfg, out) for _ in range(3)]
         with live(out, "bench") if cfg.log.progress else nullcontext():
-            start_ranks(bench_rank, out, as_dict(cfg), Mesh({"ranks": DEVICES}))
+            start_ranks(bench_rank, out, cfg, Mesh({"ranks": DEVICES}))
     except RunFailed as failure:
         print(f"{failure.status}: {failure.reason}", file=sys.stderr)
         return failure.status
@@ -182,14 +182,14 @@ def show(rows: list[dict[str, Any]], startups: list[float], console: Console) ->
 def startup_seconds(cfg: RunConfig, out: Path) -> float:
     """Seconds from asking for ranks to all of them being ready."""
     start = time.time()
-    start_ranks(ready_rank, out, as_dict(cfg), Mesh({"ranks": DEVICES}))
+    start_ranks(ready_rank, out, cfg, Mesh({"ranks": DEVICES}))
     path = out / "ready.json"
     ready = float(json.loads(path.read_text()))
     path.unlink()
     return ready - start
 
 
-def ready_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+def ready_rank(run_dir: str, cfg: RunConfig) -> None:
     """A rank that joins the group and says when all had."""
     dist.init_process_group("gloo")
     dist.barrier()
@@ -198,23 +198,23 @@ def ready_rank(run_dir: str, cfg: dict[str, Any]) -> None:
     dist.destroy_process_group()
 
 
-def bench_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+def bench_rank(run_dir: str, cfg: RunConfig) -> None:
     """All cases on this rank, in turn; rank 0 writes the seconds of every round."""
-    torch.set_num_threads(cfg["threads"])
+    torch.set_num_threads(cfg.threads)
     dist.init_process_group("gloo")
-    model = open_model(ModelConfig(**cfg["model"]))
-    generator = torch.Generator().manual_seed(cfg["seed"])
+    model = open_model(cfg.model)
+    generator = torch.Generator().manual_seed(cfg.seed)
     shape = model.shape
     noise = torch.randn(1, *shape.latent_size, generator=generator)
     embeds = torch.randn(1, *dict(shape.prompt)["prompt_embeds"], generator=generator)
     cond = Conditioning({"prompt_embeds": embeds, "prompt_mask": torch.ones(1, shape.text_tokens)})
-    cases = [BenchCase(**case) for case in cfg["measure"]["cases"]]
+    cases = cfg.measure.cases
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     with torch.inference_mode():
         for case in cases:  # first use of every path, not timed
             prepare_case(replace(case, steps=2), model, noise, cond)()
         runs = [prepare_case(case, model, noise, cond) for case in cases]
-        rounds = cfg["measure"]["rounds"]
+        rounds = cfg.measure.rounds
         for index in range(rounds):
             for case, run in zip(cases, runs, strict=True):
                 if dist.get_rank() == 0:

@@ -29,9 +29,8 @@ from experiments.check import check_model, check_values
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known
-from experiments.launch import resolved
 from experiments.methods import METHODS, parallel_of, problem_of
-from experiments.models import Model, open_model
+from experiments.models import Model, open_model, resolved
 from experiments.plan import GIB, Planned, Planner
 from experiments.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.records import write_csv, write_json

@@ -1,111 +1,83 @@
 """The one table of what a command can measure. A new measure is its module, its YAML in conf/measure, and its row here.
 
-`run(cfg, out)` measures into directory `out` and returns a status; None is one run of one method (`measure=latency`).
-`check(cfg)` raises ConfigError for what is wrong with it, before anything is started.
+Rows name what they need, and `load` imports it when it is chosen: a command that is refused imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
 
 from experiments import records
-from experiments.accounting import AccountingConfig, accounting, check_accounting
-from experiments.bench import BenchConfig, bench, check_bench
-from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
-from experiments.choose import PlanConfig, check_plan, choose
-from experiments.config import LatencyConfig, RunConfig
-from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
-from experiments.fit import FitConfig, check_fit, fit
-from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
-from experiments.loading import LoadingConfig, check_loading, loading
-from experiments.params import ParamsConfig, check_params, params
-from experiments.perturb import PerturbConfig, check_perturb, perturb
-from experiments.predict import PredictConfig, check_predict, predict
-from experiments.quality.measure import QualityConfig, check_quality, quality
-from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
-from experiments.scaling import ScalingConfig, check_scaling, scaling
-from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
-from experiments.text_variants import TextVariantsConfig, check_text_variants, text_variants
-from experiments.training.check import check_score, check_train
-from experiments.training.loop import TrainConfig, train
-from experiments.training.score import ScoreConfig, score
-from experiments.worlds import WorldsConfig, check_worlds, worlds
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The dataclass of its keys, what runs it, what checks it, and whether sinks are told of its tables afterwards.
+    """Paths of the dataclass of its keys, of what runs it, and of what checks it.
 
-    `writes` names the files and folders of its directory that are its own: no others may lie there before.
+    `run(cfg, out)` measures into directory `out` and returns a status. `check(cfg)` raises ConfigError for what is
+    wrong, before anything is started, and returns what a sweep skips. `writes` names the files and folders of its
+    directory that are its own: no others may lie there before. With `told`, sinks get its tables afterwards.
     """
 
-    config: type
-    run: Callable[[RunConfig, Path], str] | None = None
-    check: Callable[[RunConfig], None] | None = None
+    config: str
+    run: str
+    check: str
     writes: tuple[str, ...] = ()
     told: bool = True
 
 
-def run_train(cfg: RunConfig, out: Path) -> str:
-    """Train the small model; says where it is."""
-    print(train(cfg.measure, out))
-    return "ok"
+def load(path: str) -> Any:
+    """What a dotted path names, its module being imported now."""
+    return get_object(path)
 
 
-def run_score(cfg: RunConfig, out: Path) -> str:
-    """Score the small model."""
-    score(cfg.measure, out)
-    return "ok"
+def row(module: str, config: str, name: str, *writes: str, told: bool = True, check: str = "") -> Measure:
+    """The row of a module of experiments/ with `config`, a function `name` and its `check_name`."""
+    at = f"experiments.{module}"
+    return Measure(f"{at}.{config}", f"{at}.{name}", f"{at}.{check or f'check_{name}'}", writes, told)
 
 
 MEASURES: dict[str, Measure] = {
-    "latency": Measure(LatencyConfig, writes=records.FILES),
-    "accounting": Measure(
-        AccountingConfig, accounting, check_accounting, ("accounting.json", "accounting.csv")
+    "latency": Measure(
+        "experiments.config.LatencyConfig", "experiments.job.run", "experiments.check.check_run", records.FILES
     ),
-    "bench": Measure(BenchConfig, bench, check_bench, ("bench.json", "seconds.json", "ready.json", "logs")),
-    "calibrate": Measure(
-        CalibrateConfig,
-        calibrate,
-        check_calibrate,
-        ("measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs"),
+    "accounting": row("accounting", "AccountingConfig", "accounting", "accounting.json", "accounting.csv"),
+    "bench": row("bench", "BenchConfig", "bench", "bench.json", "seconds.json", "ready.json", "logs"),
+    "calibrate": row(
+        "calibrate", "CalibrateConfig", "calibrate",
+        "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",
     ),
-    "conformance": Measure(ConformanceConfig, conformance, check_conformance, ("conformance.json",)),
-    "fit": Measure(FitConfig, fit, check_fit),
-    "gpu_check": Measure(
-        GpuCheckConfig, gpu_check, check_gpu_check, ("gpu_check.json", "gpu_check.md", "failed"), told=False
+    "conformance": row("conformance.report", "ConformanceConfig", "conformance", "conformance.json"),
+    "fit": row("fit", "FitConfig", "fit"),
+    "gpu_check": row(
+        "gpu_check.measure", "GpuCheckConfig", "gpu_check", "gpu_check.json", "gpu_check.md", "failed", told=False
     ),
-    "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
-    "params": Measure(ParamsConfig, params, check_params, ("params.json", "params.csv")),
-    "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),
-    "plan": Measure(PlanConfig, choose, check_plan, ("plan.json", "plan.csv")),
-    "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
-    "quality": Measure(
-        QualityConfig,
-        quality,
-        check_quality,
-        ("quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real"),
+    "loading": row("loading", "LoadingConfig", "loading", "loading.json", "loading.csv"),
+    "params": row("params", "ParamsConfig", "params", "params.json", "params.csv"),
+    "perturb": row("perturb", "PerturbConfig", "perturb", "perturb.json"),
+    "plan": row("choose", "PlanConfig", "choose", "plan.json", "plan.csv", check="check_plan"),
+    "predict": row("predict", "PredictConfig", "predict", "predictions.json"),
+    "quality": row(
+        "quality.measure", "QualityConfig", "quality",
+        "quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real",
     ),
-    "scaling": Measure(ScalingConfig, scaling, check_scaling, ("scaling.json",)),
-    "staleness": Measure(
-        StalenessConfig,
-        staleness,
-        check_staleness,
-        ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"),
+    "scaling": row("scaling", "ScalingConfig", "scaling", "scaling.json"),
+    "staleness": row(
+        "staleness.measure", "StalenessConfig", "staleness",
+        "staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv",
     ),
-    "text_variants": Measure(TextVariantsConfig, text_variants, check_text_variants, ("text_variants.json",)),
-    "train": Measure(
-        TrainConfig,
-        run_train,
-        check_train,
-        ("checkpoint", "model", "sheets", "loss.csv", "loss.png"),
-        told=False,
+    "text_variants": row("text_variants", "TextVariantsConfig", "text_variants", "text_variants.json"),
+    "train": row(
+        "training.measure", "TrainConfig", "measure_train",
+        "checkpoint", "model", "sheets", "loss.csv", "loss.png", told=False, check="check_train",
     ),
-    "score": Measure(
-        ScoreConfig, run_score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
+    "score": row(
+        "training.measure", "ScoreConfig", "measure_score",
+        "score.json", "sheet.png", "held_out.png", "unseen.png", check="check_score",
     ),
-    "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
-    "worlds": Measure(WorldsConfig, worlds, check_worlds, ("worlds.json", "local", "sim", "plan")),
-}
+    "train_scorer": row("quality.train_scorer", "TrainScorerConfig", "train_scorer"),
+    "worlds": row("worlds", "WorldsConfig", "worlds", "worlds.json", "local", "sim", "plan"),
+}  # fmt: skip

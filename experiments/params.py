@@ -215,8 +215,8 @@ def show(out: Path, options: ParamsConfig) -> None:
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     from analysis import params as report
     from analysis.style import label
-    from experiments.cli import display
     from experiments.quickstart import answer, make_console, rich_table
+    from experiments.records import display
 
     console = make_console()
     record, table = report.load(out)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from experiments import records
-from experiments.agent import RunFailed
 from experiments.config import RunConfig, prompts_of
+from experiments.errors import RunFailed
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, scheduler_of
 from experiments.report import RankReport, held_parameters, write_report

@@ -20,8 +20,7 @@ from experiments.compose import compose_one
 from experiments.config import ClusterConfig, RunConfig, as_dict, from_hydra
 from experiments.environment import provenance
 from experiments.errors import ConfigError, config_names, nearest
-from experiments.launch import resolved
-from experiments.models import open_model
+from experiments.models import open_model, resolved
 from experiments.params import facts_of, model_config
 from experiments.plan import empty_inputs
 from experiments.predict import calibration_rows

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from experiments.choose import planned_rows
 from experiments.config import RunConfig
-from experiments.launch import resolved
-from experiments.models import open_model
+from experiments.models import open_model, resolved
 from experiments.params import model_config
 from experiments.quality.evaluate import Row
 from experiments.quality.settings import Planned

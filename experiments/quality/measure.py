@@ -17,8 +17,7 @@ from experiments.check import check_square
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError
-from experiments.launch import resolved
-from experiments.models import Model, open_model
+from experiments.models import Model, open_model, resolved
 from experiments.quality.equal import measure_equality
 from experiments.quality.latency import latency_rows
 from experiments.quality.networks import open_network

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiments.config import RunConfig
-from experiments.rank import device_type, gpu_name
+from experiments.device import device_type, gpu_name
 
 Pool = AbstractContextManager[ProcessPoolExecutor]
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from experiments.agent import status_of
 from experiments.config import RunConfig
-from experiments.inputs import make_inputs
+from experiments.device import choose_device
+from experiments.inputs import as_inputs, make_inputs
 from experiments.models import Model, open_model
 from experiments.pictures import pixels_of
 from experiments.quality.pools import samplers
@@ -30,7 +31,6 @@ from experiments.quality.settings import Setting
 from experiments.quality.store import Store, store_of
 from experiments.quality.subjects import Prompts
 from experiments.quality.texts import encode_all, stored, texts_path
-from experiments.rank import as_inputs, choose_device
 from experiments.simulate import sample_once
 
 Failures = dict["Job", tuple[str, str]]

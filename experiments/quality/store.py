@@ -17,10 +17,10 @@ from torch import Tensor
 from analysis.files import replacing
 from experiments.config import RunConfig
 from experiments.contents import contents_of, sha256_of_json
+from experiments.device import device_type
 from experiments.inputs import text_of
 from experiments.models import Model
 from experiments.quality.settings import Setting
-from experiments.rank import device_type
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from analysis.files import replacing
 from experiments.agent import status_of
 from experiments.config import RunConfig
 from experiments.contents import sha256_of_json, text_contents
+from experiments.device import choose_device
 from experiments.inputs import Encode, text_of
 from experiments.models import Model, open_model
 from experiments.quality.pools import samplers
-from experiments.rank import choose_device
 
 if TYPE_CHECKING:
     from experiments.quality.sample import Failures, Job

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.rank import device_type
+from experiments.device import device_type
 from experiments.text import encode_prompts
 from experiments.training import checkpoint, data
 from experiments.training.check import learnt_captions

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments.choose import best, check_plan, points, product_row, rivals_of, row_of, search, verdict
-from experiments.launch import resolved
-from experiments.models import open_model
+from experiments.models import open_model, resolved
 from experiments.plan import Planner
 from experiments.products import expanded, products
 from experiments.records import read_json

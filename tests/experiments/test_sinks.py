@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import wandb
 from PIL import Image
 
 from experiments import sinks
-from experiments.measures import MEASURES, Measure
+from experiments.measures import MEASURES
 from experiments.sinks import Told
 from tests.experiments.runs import command, config
 
@@ -98,13 +99,20 @@ def test_a_table_has_one_type_a_column() -> None:
     assert list(table.n) == [1, 2] and pd.isna(table.x[1])
 
 
+def do_nothing(*_: object) -> str:
+    return "ok"
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_every_measure_is_told_of_but_the_one_that_tells_itself(
     told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Told] = []
-    measure = MEASURES["params"]
-    monkeypatch.setitem(MEASURES, "params", Measure(measure.config, lambda *_: "ok", told=told))
+    monkeypatch.setitem(
+        MEASURES,
+        "params",
+        replace(MEASURES["params"], run="tests.experiments.test_sinks.do_nothing", told=told),
+    )
     monkeypatch.setattr(sinks, "to_wandb", lambda cfg, folder, what: seen.append(what))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "params.csv").write_text("rank,param_bytes\n0,10\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.device import device_type
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.quality.equal import measure_equality
@@ -26,7 +27,6 @@ from experiments.quality.sample import (
 )
 from experiments.quality.settings import Planned, Setting, StudyConfig
 from experiments.quality.subjects import Prompts
-from experiments.rank import device_type
 from tests.experiments.runs import config
 
 SERIAL = Setting("serial", 1, None, None, 2, 2.0, "shipped", 32)
