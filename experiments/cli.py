@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import compose, server
+from experiments import compose, measures, server
 from experiments.check_command import check_output, check_request, check_torchrun
 from experiments.compose import Plan
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
@@ -184,7 +184,7 @@ def check(planned: Plan, overrides: list[str]) -> None:
             check_output(out, key, cfg.measure.name, measure.writes)
         if not runs_here(job):  # what this machine has says nothing of where it will run
             continue
-        problem = load(measure.check)(cfg)
+        problem = measures.check(cfg)
         if problem and not planned.sweep:
             raise problem
 

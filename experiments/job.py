@@ -11,14 +11,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from experiments import directory, records, sinks
+from experiments import directory, measures, records, sinks
 from experiments.check import check_method, check_model
 from experiments.config import LatencyConfig, RunConfig
 from experiments.contents import key_of
 from experiments.difference import NotFinite
 from experiments.errors import ConfigError, RunFailed, first_line, refuse
 from experiments.launch import complete, execute
-from experiments.measures import MEASURES, load
+from experiments.measures import MEASURES
 from experiments.methods import METHODS
 from experiments.records import display
 from pipefusion.sim.engine import RankFailed, SimulationError
@@ -35,7 +35,7 @@ def attempt(cfg: RunConfig, out: Path, sweep: bool, wait: bool = False, checked:
     try:
         with directory.taken(out, wait):
             if not checked:
-                load(MEASURES[cfg.measure.name].check)(cfg)
+                measures.check(cfg)
             if isinstance(cfg.measure, LatencyConfig):
                 return run(replace(cfg, resume=cfg.resume and sweep), out)
             return study(cfg, out)
@@ -64,7 +64,7 @@ def study(cfg: RunConfig, out: Path) -> str:
     directory.check(out, cfg.measure.name, measure.writes)
     directory.claim(out, cfg.measure.name, measure.writes)
     try:
-        status: str = load(measure.run)(cfg, out)
+        status = measures.run(cfg, out)
     finally:
         with suppress(OSError):  # the manifest that stands there says that all of it is this run's
             directory.settle(out, cfg.measure.name, measure.writes)

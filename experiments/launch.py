@@ -89,7 +89,7 @@ def run_world(cfg: RunConfig, model: Model, run_dir: Path, entry: Entry) -> None
     if cfg.cluster.world == "sim":
         simulate(cfg, model, run_dir)
     elif cfg.cluster.world == "plan":
-        write_plan(cfg, model, run_dir)
+        write_plan(cfg, run_dir)
     else:
         if model.folder is not None:  # a hub id is looked up once, not by every rank
             cfg = replace(cfg, model=replace(cfg.model, weights=str(model.folder)))

@@ -6,25 +6,32 @@ Rows name what they need, and `load` imports it when it is chosen: a command tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
 
 from experiments import records
+from experiments.config import RunConfig
+from experiments.errors import ConfigError
+
+STUDY_FILES = ("record.json", "rows.parquet", "cells", "logs")
+"""What every study writes into its directory."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Paths of the dataclass of its keys, of what runs it, and of what checks it.
+    """Paths of the dataclass of its keys, and of its study, or of what runs and checks it where it is none.
 
-    `run(cfg, out)` measures into directory `out` and returns a status. `check(cfg)` raises ConfigError for what is
-    wrong, before anything is started, and returns what a sweep skips. `writes` names the files and folders of its
-    directory that are its own: no others may lie there before. With `told`, sinks get its tables afterwards.
+    `run(cfg, out)` measures into directory `out` and returns a status; `check(cfg)` raises ConfigError for what is
+    wrong before it is started, and returns what a sweep skips. `writes` names the files and folders of its directory
+    that are its own: no others may lie there before. With `told`, sinks get its tables afterwards.
     """
 
     config: str
-    run: str
-    check: str
+    study: str = ""
+    run: str = ""
+    check: str = ""
     writes: tuple[str, ...] = ()
     told: bool = True
 
@@ -34,50 +41,73 @@ def load(path: str) -> Any:
     return get_object(path)
 
 
-def row(module: str, config: str, name: str, *writes: str, told: bool = True, check: str = "") -> Measure:
-    """The row of a module of experiments/ with `config`, a function `name` and its `check_name`."""
+def run(cfg: RunConfig, out: Path) -> str:
+    """Measure what a configuration asks for into directory `out`; the status."""
+    row = MEASURES[cfg.measure.name]
+    status: str = (
+        load("experiments.study.run")(load(row.study), cfg, out) if row.study else load(row.run)(cfg, out)
+    )
+    return status
+
+
+def check(cfg: RunConfig) -> ConfigError | None:
+    """What a sweep skips. Raises ConfigError for what is wrong."""
+    row = MEASURES[cfg.measure.name]
+    problem: ConfigError | None = (
+        load("experiments.study.check")(load(row.study), cfg) if row.study else load(row.check)(cfg)
+    )
+    return problem
+
+
+def study(module: str, name: str, config: str, *writes: str) -> Measure:
+    """The row of a study, `name` in a module of experiments/; `writes` are what its cells write beside their rows."""
     at = f"experiments.{module}"
-    return Measure(f"{at}.{config}", f"{at}.{name}", f"{at}.{check or f'check_{name}'}", writes, told)
+    return Measure(f"{at}.{config}", f"{at}.{name}", writes=(*STUDY_FILES, *writes))
+
+
+def other(module: str, name: str, config: str, *writes: str, told: bool = True) -> Measure:
+    """The row of a module with a function `name` and its `check_name`."""
+    at = f"experiments.{module}"
+    return Measure(f"{at}.{config}", "", f"{at}.{name}", f"{at}.check_{name}", writes, told)
 
 
 MEASURES: dict[str, Measure] = {
     "latency": Measure(
-        "experiments.config.LatencyConfig", "experiments.job.run", "experiments.check.check_run", records.FILES
+        "experiments.config.LatencyConfig", "", "experiments.job.run", "experiments.check.check_run", records.FILES
     ),
-    "accounting": row("accounting", "AccountingConfig", "accounting", "accounting.json", "accounting.csv"),
-    "bench": row("bench", "BenchConfig", "bench", "bench.json", "seconds.json", "ready.json", "logs"),
-    "calibrate": row(
-        "calibrate", "CalibrateConfig", "calibrate",
+    "accounting": study("accounting", "ACCOUNTING", "AccountingConfig"),
+    "bench": other("bench", "bench", "BenchConfig", "bench.json", "seconds.json", "ready.json", "logs"),
+    "calibrate": other(
+        "calibrate", "calibrate", "CalibrateConfig",
         "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",
     ),
-    "conformance": row("conformance.report", "ConformanceConfig", "conformance", "conformance.json"),
-    "fit": row("fit", "FitConfig", "fit"),
-    "gpu_check": row(
-        "gpu_check.measure", "GpuCheckConfig", "gpu_check", "gpu_check.json", "gpu_check.md", "failed", told=False
+    "conformance": other("conformance.report", "conformance", "ConformanceConfig", "conformance.json"),
+    "fit": other("fit", "fit", "FitConfig"),
+    "gpu_check": other(
+        "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", told=False
     ),
-    "loading": row("loading", "LoadingConfig", "loading", "loading.json", "loading.csv"),
-    "params": row("params", "ParamsConfig", "params", "params.json", "params.csv"),
-    "perturb": row("perturb", "PerturbConfig", "perturb", "perturb.json"),
-    "plan": row("choose", "PlanConfig", "choose", "plan.json", "plan.csv", check="check_plan"),
-    "predict": row("predict", "PredictConfig", "predict", "predictions.json"),
-    "quality": row(
-        "quality.measure", "QualityConfig", "quality",
+    "loading": study("loading", "LOADING", "LoadingConfig", "checkpoint"),
+    "params": study("params", "PARAMS", "ParamsConfig"),
+    "perturb": study("perturb", "PERTURB", "PerturbConfig"),
+    "plan": study("choose", "PLAN", "PlanConfig"),
+    "predict": other("predict", "predict", "PredictConfig", "predictions.json"),
+    "quality": other(
+        "quality.measure", "quality", "QualityConfig",
         "quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real",
     ),
-    "scaling": row("scaling", "ScalingConfig", "scaling", "scaling.json"),
-    "staleness": row(
-        "staleness.measure", "StalenessConfig", "staleness",
+    "scaling": study("scaling", "SCALING", "ScalingConfig"),
+    "staleness": other(
+        "staleness.measure", "staleness", "StalenessConfig",
         "staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv",
     ),
-    "text_variants": row("text_variants", "TextVariantsConfig", "text_variants", "text_variants.json"),
-    "train": row(
-        "training.measure", "TrainConfig", "measure_train",
-        "checkpoint", "model", "sheets", "loss.csv", "loss.png", told=False, check="check_train",
+    "text_variants": study("text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
+    "train": other(
+        "recipes.train", "train", "TrainConfig",
+        "checkpoint", "model", "sheets", "loss.csv", "loss.png", told=False,
     ),
-    "score": row(
-        "training.measure", "ScoreConfig", "measure_score",
-        "score.json", "sheet.png", "held_out.png", "unseen.png", check="check_score",
+    "score": other(
+        "recipes.score", "score", "ScoreConfig", "score.json", "sheet.png", "held_out.png", "unseen.png"
     ),
-    "train_scorer": row("quality.train_scorer", "TrainScorerConfig", "train_scorer"),
-    "worlds": row("worlds", "WorldsConfig", "worlds", "worlds.json", "local", "sim", "plan"),
+    "train_scorer": other("recipes.train_scorer", "train_scorer", "TrainScorerConfig"),
+    "worlds": study("worlds", "THREE", "WorldsConfig", "local", "sim", "plan"),
 }  # fmt: skip

@@ -52,7 +52,7 @@ def run_told(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> Told:
 
 
 def study_told(cfg: RunConfig, folder: Path) -> Told:
-    """A measure of many runs: every CSV of its directory and every list of rows in its JSON is a table.
+    """A measure of many runs: its rows, every CSV of its directory and every list of rows in its JSON are tables.
 
     Rows of (`key`, `metric`, `against`, `network`, `value`), as quality has them, are numbers too, and images/KEY/ are
     pictures.
@@ -61,6 +61,7 @@ def study_told(cfg: RunConfig, folder: Path) -> Told:
 
     told = Told(f"{cfg.model.name}-{cfg.measure.name}")
     told.tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+    told.tables |= {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("rows.parquet"))}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
         for name, rows in record.items() if isinstance(record, dict) else ():

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from analysis.figures import GREY, Sheet
+from analysis.figures import Sheet
 from analysis.quality.figures import SOURCE
 from analysis.quality.record import (
     Measure,
@@ -27,7 +27,7 @@ from analysis.quality.record import (
     usual_task,
 )
 from analysis.record import load_record
-from analysis.style import COLOUR, RC, in_order, label
+from analysis.style import COLOUR, GREY, RC, in_order, label
 
 WARMUPS = (0, 1, 2, 4)
 COLUMNS = 4

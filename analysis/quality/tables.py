@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis import tables
+from analysis.columns import Column, Shown, words
 from analysis.quality import paired
 from analysis.quality.record import (
     INTERVAL,
+    METRICS,
     PARTS,
     SETTING,
     SYMBOLS,
@@ -31,9 +34,8 @@ from analysis.quality.record import (
     unlike_words,
 )
 from analysis.style import ORDER, in_order, label
-from analysis.tables import as_text
 
-__all__ = ["cell", "load", "main", "main_text", "notes", "save", "sweeps", "sweeps_text"]
+__all__ = ["cell", "load", "main", "notes", "readable_main", "readable_sweeps", "save", "sweeps"]
 TAIL = 0.95
 LEADING = [
     "study",
@@ -61,16 +63,16 @@ def main(record: dict[str, Any]) -> pd.DataFrame:
     return table[["what", *LEADING[1:], *_columns(measures(record)), "remark"]]
 
 
-def main_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+def readable_main(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """`main` to read; a floor has its name where a method stands."""
     here = set(table[table.what.isna()].resolution.dropna())
     names = [
         label(row["method"]) if pd.isna(row["what"]) else _floor_name(row, here)
         for row in table.to_dict("records")
     ]
-    columns: tables.Columns = {"name": ("method", str)}
-    columns |= NMW | {key: TASKS[key] for key in TASK if table[table.what.isna()][key].nunique() > 1}
-    return _text(table.assign(name=names), columns, measures(record))
+    task = [key for key in TASK if table[table.what.isna()][key].nunique() > 1]
+    columns: Shown = [Column("name", "method"), *SYMBOLS, *task]
+    return _readable(table.assign(name=names), columns, measures(record))
 
 
 def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
@@ -97,18 +99,14 @@ def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
     return table[[*LEADING, *columns, "latent_error_tail", "remark"]]
 
 
-def sweeps_text(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+def readable_sweeps(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """`sweeps` to read."""
-    columns: tables.Columns = {"study": ("study", str), "method": ("method", label)}
-    columns |= NMW
     always = ("steps", "guidance_scale", "scheduler")
-    columns |= {key: TASKS[key] for key in TASK if key in always or table[key].nunique() > 1}
-    shown = _swept(record)
-    write = next((one.looks.write for one in shown if one.metric == "latent_error"), str)
-    tail: tables.Columns = {
-        "latent_error_tail": (f"latent error, {100 * TAIL:.0f} % of pictures below", write)
-    }
-    return _text(table, columns, shown, tail if table.latent_error_tail.notna().any() else {})
+    task = [key for key in TASK if key in always or table[key].nunique() > 1]
+    heading = f"latent error, {100 * TAIL:.0f} % of pictures below"
+    tail = [Column("latent_error_tail", heading, format=METRICS["latent_error"].write)]
+    last = tail if table.latent_error_tail.notna().any() else []
+    return _readable(table, ["study", "method", *SYMBOLS, *task], _swept(record), last)
 
 
 def tails(pairs: pd.DataFrame, keys: list[str]) -> dict[str, float]:
@@ -122,9 +120,7 @@ def save(
     record: dict[str, Any], table: pd.DataFrame, text: pd.DataFrame, folder: Path, name: str
 ) -> list[Path]:
     """NAME.csv, and NAME.md with the networks, n and references below the table."""
-    paths = tables.save(table, text, folder, name)
-    paths[1].write_text(f"{paths[1].read_text()}\n{notes(record, table)}\n")
-    return paths
+    return tables.save(table, text, folder, name, after=notes(record, table))
 
 
 def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
@@ -174,20 +170,19 @@ def _floor_name(row: dict[Any, Any], here: set[Any]) -> str:
     return f"*floor: {row['what']}{where}*"
 
 
-def _text(
-    table: pd.DataFrame, columns: tables.Columns, shown: list[Measure], last: tables.Columns | None = None
+def _readable(
+    table: pd.DataFrame, columns: Shown, shown: list[Measure], last: Sequence[Column] = ()
 ) -> pd.DataFrame:
     """Leading columns, a cell with its interval for each measure, how many pictures, and remarks."""
     table = table.copy()
     for one in shown:
         table[one.key] = [cell(one, row) for row in table.to_dict("records")]
-        columns = columns | {one.key: (f"{one.name} {one.looks.better}".strip(), str)}
     for key, by_picture in (("n", False), ("n_paired", True)):
         keys = [f"{one.key}_n" for one in shown if one.looks.paired is by_picture]
         table[key] = [count(row) for _, row in table[keys].iterrows()]
-    columns = columns | (last or {})
-    counts: tables.Columns = {"n": ("n", str), "n_paired": ("n paired", str), "remark": ("remark", str)}
-    return as_text(table, columns | counts)
+    measured = [Column(one.key, f"{one.name} {one.looks.better}".strip()) for one in shown]
+    counts: Shown = [Column("n", "n"), Column("n_paired", "n paired"), "remark"]
+    return words(table, [*columns, *measured, *last, *counts])
 
 
 def cell(measure: Measure, row: dict[Any, Any]) -> str | None:
@@ -235,13 +230,3 @@ def _equal(row: dict[Any, Any]) -> str:
         return "difference not measured"
     much = f"largest relative difference {row['equal_error']:.1e}" if row["equal_error"] else "no difference"
     return f"{much} on {row['equal_n']} pictures"
-
-
-NMW: tables.Columns = {key: (symbol, str) for key, symbol in SYMBOLS.items()}
-TASKS: tables.Columns = {
-    "steps": ("S", str),
-    "guidance_scale": ("guidance", "{:g}".format),
-    "scheduler": ("scheduler", str),
-    "resolution": ("px", str),
-    "dtype": ("dtype", str),
-}

@@ -186,7 +186,7 @@ def show(judgement: Judgement, bundle: Bundle, out: Path) -> None:
     """The table, and the answer: on stderr where it is no."""
     import pandas as pd
 
-    from experiments.quickstart import make_console, rich_table
+    from analysis.terminal import make_console, rich_table
     from experiments.records import display
 
     console = make_console()

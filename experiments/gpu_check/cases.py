@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
 from experiments.errors import config_names
+from experiments.grid import model_config
 from experiments.inputs import as_inputs, make_inputs
 from experiments.methods import METHODS
 from experiments.models import open_model, resolved
-from experiments.params import model_config
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
 
@@ -40,16 +39,6 @@ class Found:
 
     detail: str
     numbers: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Check:
-    """What is checked, of what, on how many devices, and what does it in a directory of its own."""
-
-    what: str
-    of: str
-    devices: int
-    run: Callable[[RunConfig, Path], Found]
 
 
 def families() -> list[str]:

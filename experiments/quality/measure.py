@@ -17,6 +17,7 @@ from experiments.check import check_square
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError
+from experiments.grid import cluster_config
 from experiments.models import Model, open_model, resolved
 from experiments.quality.equal import measure_equality
 from experiments.quality.latency import latency_rows
@@ -29,7 +30,6 @@ from experiments.quality.settings import Planned, Setting, StudyConfig, check_se
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
 from experiments.records import write_json
-from experiments.scaling import on
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 
 OTHER_SEEDS = 10**6
@@ -78,7 +78,7 @@ def check_quality(cfg: RunConfig) -> None:
     open_network(options.network)
     open_scorer(options.clip)
     for name in options.clusters:
-        if on(cfg, name).cluster.world != "plan":
+        if cluster_config(name).world != "plan":
             raise ConfigError("measure.clusters", f"{name} has no costs; allowed: clusters of named hardware")
 
 
@@ -170,10 +170,10 @@ def show(out: Path) -> None:
     """Print the main columns of the record's table; all of it and the floors are in `quality_main` of analysis."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis.quality import tables as report
-    from experiments.quickstart import make_console, rich_table
+    from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out)
-    text = report.main_text(record, report.main(record))
+    text = report.readable_main(record, report.main(record))
     told, short = ("Fréchet", "FID", "latent", "PSNR"), ("method", "N", "M", "W", "n")
     text = text[[name for name in text.columns if name.startswith(told) or name in short]]
     text = text[~text.method.str.startswith("*")]  # floors: too long a name for a terminal

@@ -16,6 +16,14 @@ from torch import Tensor
 
 from experiments.config import RunConfig, prompts_of
 from experiments.contents import sha256_of, sha256_of_json
+from experiments.emoji import (
+    check_packages,
+    load_listed,
+    on_white,
+    resize,
+    stored_packages,
+    to_tensor,
+)
 from experiments.errors import ConfigError
 from experiments.models import Model
 
@@ -72,8 +80,6 @@ class Real:
     def read(self, resolution: int, batch: int) -> Iterator[Tensor]:
         """Pictures [b, 3, r, r] in 0..1, averaged down over areas (our own data) or cut square and resized (files)."""
         if self.pictures is not None:
-            from experiments.training.data import resize
-
             yield from resize(self.pictures, resolution).split(batch)
             return
         for first in range(0, len(self.files), batch):
@@ -93,16 +99,12 @@ def real_of(cfg: RunConfig, model: Model) -> Real:
     if facts is None or not facts.is_file() or "data" not in json.loads(facts.read_text()):
         text = "null, and the model's weights do not say what they were trained on; allowed: a folder of pictures"
         raise ConfigError("measure.real", text)
-    from experiments.training.data import as_stored, load_listed
-
     listed = json.loads((facts.parent / "prompts.json").read_text())
     wanted = {role: listed[role] if role in ROLES else [] for role in ("train", "held_out", "unseen")}
-    try:
-        items, pictures = load_listed(
-            as_stored(json.loads(facts.read_text())["data"], cfg.measure.data_dir), wanted
-        )
-    except RuntimeError as error:
-        raise ConfigError("measure.data_dir", f"{cfg.measure.data_dir}: {error}") from None
+    data_dir = cfg.measure.data_dir
+    packages = stored_packages(json.loads(facts.read_text())["data"])
+    check_packages(packages, data_dir, "measure.data_dir")
+    items, pictures = load_listed(packages, data_dir, wanted)
     return Real(
         f"the {len(items)} pictures of its prompts", pictures=pictures, captions=[i.caption for i in items]
     )
@@ -111,8 +113,5 @@ def real_of(cfg: RunConfig, model: Model) -> Real:
 def read_square(path: Path, resolution: int) -> Tensor:
     """One file as [3, r, r] in 0..1: on white, the largest square in the middle, resized with Lanczos."""
     with Image.open(path) as image:
-        rgba = ImageOps.exif_transpose(image).convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
-    square = ImageOps.fit(flat, (resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
-    return pixels.view(resolution, resolution, 3).permute(2, 0, 1).float() / 255
+        flat = on_white(ImageOps.exif_transpose(image))
+    return to_tensor(ImageOps.fit(flat, (resolution, resolution), Image.Resampling.LANCZOS))

@@ -48,7 +48,17 @@ BAD = [
     ([TINY, "devices=5"], "devices=5 is outside 1..4 (4: the model's layers); allowed: 1..4"),
     ([TINY, "method=sync_pipeline", "devices=5"], "devices=5 is outside 1..4"),
     ([TINY, "method=tensor", "devices=3"], "devices=3 does not divide the 4 attention heads; allowed: 1, 2, 4"),
-    ([TINY, "method=ulysses", "devices=3"], "devices=3 does not divide the 4 attention heads; allowed: 1, 2, 4"),
+    (
+        [TINY, "method=ulysses", "devices=3"],
+        "devices=3 does not divide the 4 attention heads; allowed: 1, 2, 4, or any with method.heads=pad",
+    ),
+    (
+        [TINY, "devices=6", "parallel.ulysses=3"],
+        "parallel.ulysses=3 does not divide the 4 attention heads; allowed: 1, 2, 4, or any with method.heads=pad",
+    ),
+    ([TINY, "method=ulysses", "devices=3", "method.heads=pad"], "devices=3 does not divide the 8 token rows"),
+    ([TINY, "method=tensor", "devices=3", "method.heads=pad"], "devices=3 does not divide the 4 attention heads"),
+    ([TINY, "method=serial", "method.heads=padded"], "method.heads='padded' is unknown, nearest: pad; allowed: even"),
     ([TINY, "method=ring", "devices=3"], "devices=3 does not divide the 8 token rows; allowed: 1, 2, 4, 8"),
     ([TINY, "method.patches=0"], "method.patches=0 is too small; allowed: 1.."),
     ([TINY, "method.patches=9"], "method.patches=9 is outside 1..8 (8: the token rows); allowed: 1..8"),

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from experiments import cli
 from experiments.compose import plan
 from experiments.errors import ConfigError, config_names
-from experiments.measures import MEASURES, load
-from tests.experiments.training.fake_emoji import fake_package
+from experiments.measures import MEASURES, STUDY_FILES, load
+from experiments.study import FILES, Study
+from tests.experiments.recipes.fake_emoji import fake_package
 
 # fmt: off
 BAD = [
@@ -93,10 +94,14 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_every_measure_is_checked() -> None:
     """The rows name what is there."""
-    for measure in MEASURES.values():
-        assert is_dataclass(load(measure.config))
-        assert callable(load(measure.run))
-        assert callable(load(measure.check))
+    for row in MEASURES.values():
+        assert is_dataclass(load(row.config))
+        assert (
+            isinstance(load(row.study), Study)
+            if row.study
+            else callable(load(row.run)) and callable(load(row.check))
+        )
+    assert STUDY_FILES == FILES
 
 
 @pytest.mark.parametrize(("experiment", "override", "expected"), BAD, ids=[f"{e} {o}" for e, o, _ in BAD])

@@ -28,7 +28,7 @@ FLOORS = (
 TO_COME = {
     "experiments.doubts": {"experiments.published"},
     "experiments.quality.texts": {"experiments.quality.sample"},
-    "experiments.training.report": {"experiments.training.loop"},
+    "experiments.recipes.report": {"experiments.recipes.train"},
 }
 """Imports that still close a circle, for type checkers only."""
 

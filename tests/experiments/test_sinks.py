@@ -12,6 +12,7 @@ import wandb
 from PIL import Image
 
 from experiments import sinks
+from experiments.config import RunConfig
 from experiments.measures import MEASURES
 from experiments.sinks import Told
 from tests.experiments.runs import command, config
@@ -99,8 +100,8 @@ def test_a_table_has_one_type_a_column() -> None:
     assert list(table.n) == [1, 2] and pd.isna(table.x[1])
 
 
-def do_nothing(*_: object) -> str:
-    return "ok"
+def do_nothing(cfg: RunConfig, out: Path | None = None) -> str | None:
+    return out and "ok"
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -111,11 +112,17 @@ def test_every_measure_is_told_of_but_the_one_that_tells_itself(
     monkeypatch.setitem(
         MEASURES,
         "params",
-        replace(MEASURES["params"], run="tests.experiments.test_sinks.do_nothing", told=told),
+        replace(
+            MEASURES["params"],
+            study="",
+            run=f"{__name__}.do_nothing",
+            check=f"{__name__}.do_nothing",
+            told=told,
+        ),
     )
     monkeypatch.setattr(sinks, "to_wandb", lambda cfg, folder, what: seen.append(what))
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "params.csv").write_text("rank,param_bytes\n0,10\n")
+    pd.DataFrame({"rank": [0], "param_bytes": [10]}).to_parquet(tmp_path / "run" / "rows.parquet")
     chosen = ["experiment=params_per_device", "log.wandb.mode=offline", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command(monkeypatch, *chosen) == 0
     assert [what.name for what in seen] == (["emoji64-params"] if told else [])

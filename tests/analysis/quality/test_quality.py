@@ -29,11 +29,11 @@ def record() -> dict[str, Any]:
 
 
 def main_text(record: dict[str, Any]) -> pd.DataFrame:
-    return tables.main_text(record, tables.main(record)).set_index("method")
+    return tables.readable_main(record, tables.main(record)).set_index("method")
 
 
 def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
-    return tables.sweeps_text(record, tables.sweeps(record, folder))
+    return tables.readable_sweeps(record, tables.sweeps(record, folder))
 
 
 def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:
