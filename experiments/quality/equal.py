@@ -15,7 +15,8 @@ from experiments.difference import largest_difference
 from experiments.models import Model, open_model
 from experiments.progress import await_all
 from experiments.quality.evaluate import kept
-from experiments.quality.sample import Job, job_of, sample_in_process
+from experiments.quality.jobs import Job
+from experiments.quality.sample import job_of, sample_in_process
 from experiments.quality.settings import Equality, Planned
 from experiments.quality.subjects import Prompts
 from experiments.quality.texts import encode_all

@@ -20,12 +20,13 @@ from experiments.errors import ConfigError
 from experiments.grid import cluster_config
 from experiments.models import Model, open_model, resolved
 from experiments.quality.equal import measure_equality
+from experiments.quality.jobs import Job
 from experiments.quality.latency import latency_rows
 from experiments.quality.networks import open_network
 from experiments.quality.pools import samplers, sampling_gpu, workers_of
 from experiments.quality.record import finite, model_facts, setting_row, write_images
 from experiments.quality.results import control_rows, results
-from experiments.quality.sample import Job, job_of, sample_all
+from experiments.quality.sample import job_of, sample_all
 from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer

@@ -14,7 +14,7 @@ from experiments.config import RunConfig
 from experiments.contents import weights_sha256
 from experiments.models import Model
 from experiments.quality.evaluate import Row
-from experiments.quality.sample import Job
+from experiments.quality.jobs import Job
 from experiments.quality.settings import Planned, Setting
 from experiments.records import write_json
 

@@ -37,8 +37,8 @@ from experiments.quality.evaluate import (
     paired_rows,
     text_rows,
 )
+from experiments.quality.jobs import Job
 from experiments.quality.networks import Network, open_network
-from experiments.quality.sample import Job
 from experiments.quality.settings import Planned, Setting
 from experiments.quality.subjects import Prompts, Real
 from experiments.quality.text_score import open_scorer

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -20,10 +19,8 @@ from experiments.contents import sha256_of_json, text_contents
 from experiments.device import choose_device
 from experiments.inputs import Encode, text_of
 from experiments.models import Model, open_model
+from experiments.quality.jobs import Failures, Job
 from experiments.quality.pools import samplers
-
-if TYPE_CHECKING:
-    from experiments.quality.sample import Failures, Job
 
 NEGATIVE = "negative_"
 

@@ -25,14 +25,6 @@ FLOORS = (
 """The command's own modules, lowest first; a module imports from its floor and those below it."""
 
 
-TO_COME = {
-    "experiments.doubts": {"experiments.published"},
-    "experiments.quality.texts": {"experiments.quality.sample"},
-    "experiments.recipes.report": {"experiments.recipes.train"},
-}
-"""Imports that still close a circle, for type checkers only."""
-
-
 def modules() -> dict[str, Path]:
     """Every module of the project by its dotted name."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
@@ -52,8 +44,7 @@ def imports(tree: ast.AST, known: Mapping[str, Path]) -> set[str]:
 
 def graph() -> dict[str, set[str]]:
     known = modules()
-    found = {name: imports(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
-    return {name: others - TO_COME.get(name, set()) for name, others in found.items()}
+    return {name: imports(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
 
 
 def circle(graph: Mapping[str, set[str]]) -> list[str]:

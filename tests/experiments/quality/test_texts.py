@@ -11,8 +11,9 @@ import torch
 
 from experiments.inputs import make_inputs
 from experiments.models import open_model
+from experiments.quality.jobs import Job
 from experiments.quality.measure import QualityConfig
-from experiments.quality.sample import Job, job_of, sample_all
+from experiments.quality.sample import job_of, sample_all
 from experiments.quality.settings import Setting
 from experiments.quality.subjects import Prompts
 from experiments.quality.texts import encode_all, encode_to, has, stored
