@@ -13,8 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -62,7 +61,7 @@ def plan(overrides: list[str], multirun: bool = False) -> Plan:
         master = whole(partial(first_look, overrides, multirun))
         if not is_sweep(master, multirun):
             return Plan(False, [compose_one(overrides)])
-        runs = combinations(master, parse(overrides))
+        runs = combinations(master, overrides)
         jobs = [whole(partial(loader.load_sweep_config, master, run)) for run in runs]
         for number, job in enumerate(jobs):  # as the launcher will
             OmegaConf.update(job, "hydra.job", {"id": number, "num": number}, force_add=True)
@@ -82,8 +81,14 @@ def compose_one(overrides: list[str]) -> DictConfig:
 
 def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
     """What all runs have in common, with no schema imported that is only named. Raises ConfigError."""
-    given = parse(overrides)
     with composing(overrides) as loader:
+        given = OverridesParser.create().parse_overrides(overrides)
+        for one in given:
+            if not one.is_hydra_override() and (one.is_delete() or one.is_add()):
+                text = (
+                    f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
+                )
+                raise ConfigError("", text)
         master = loader.load_configuration(
             "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
         )
@@ -111,27 +116,11 @@ def store_later(group: str, name: str, path: str) -> None:
     ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
 
 
-def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's reading of the command line. Raises ConfigError for bad syntax, and for keys added or removed."""
-    parser, parsed = OverridesParser.create(), []
-    for text in overrides:
-        try:
-            parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            cure = "allowed: key=value, a value with other than letters in quotes: 'key=\"value\"'"
-            raise ConfigError("", f"{text!r} is not understood ({first_line(error)}); {cure}") from None
-        if parsed[-1].is_delete() or (parsed[-1].is_add() and not parsed[-1].is_hydra_override()):
-            raise ConfigError(
-                "", f"{text!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
-            )
-    return parsed
-
-
-def combinations(master: DictConfig, given: list[Override]) -> list[list[str]]:
+def combinations(master: DictConfig, overrides: list[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, in the order of Hydra's basic sweeper: the last key varies fastest."""
     fixed = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
     choices: dict[str, list[str]] = {}
-    for one in [*OverridesParser.create().parse_overrides(fixed), *given]:
+    for one in OverridesParser.create().parse_overrides([*fixed, *overrides]):
         if not one.is_hydra_override():
             swept = one.is_sweep_override()
             values = one.sweep_string_iterator() if swept else [one.get_value_element_as_str()]
@@ -145,6 +134,9 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = sorted(error.options or [])
         return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
+    if isinstance(error, OverrideParseException):
+        cure = "allowed: key=value, a value with other than letters in quotes: 'key=\"value\"'"
+        return ConfigError("", f"{error.override!r} is not understood ({first_line(error)}); {cure}")
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
