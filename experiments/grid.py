@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from baselines.tensor import CROSS
-from experiments.check import CHOICES, check_request
+from experiments.check import CHOICES, check_shares
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, config_names
@@ -149,7 +149,7 @@ def problem(cfg: RunConfig, model: Model) -> str | None:
     found = problem_of(model.shape, cfg)
     if found is not None:
         return f"{found.key}={found.message}"
-    request, node = check_request(cfg, model), cfg.cluster.topology.devices_per_node
+    request, node = check_shares(cfg, model), cfg.cluster.topology.devices_per_node
     if request is not None:
         return str(request)
     if cfg.cluster.world != "local" and cfg.cluster.topology.card is None and cfg.devices > node:

@@ -13,9 +13,8 @@ import pandas as pd
 from analysis.columns import Column, column
 from analysis.study import Record
 from experiments import launch
-from experiments.agent import RunFailed
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
-from experiments.errors import ConfigError, check_known, config_names
+from experiments.errors import ConfigError, RunFailed, check_known, config_names
 from experiments.grid import GridConfig, cluster_config, expand
 from experiments.journal import Row
 from experiments.methods import METHODS

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from experiments.config import LatencyConfig, RunConfig
+from experiments.device import device_type
 from experiments.grid import GridConfig, cluster_config, expand, model_config, over
-from experiments.launch import resolved
-from experiments.models import open_model
+from experiments.models import open_model, resolved
 from experiments.quality.networks import open_network
 from experiments.quality.settings import (
     Eyes,
@@ -21,7 +21,6 @@ from experiments.quality.settings import (
 )
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
-from experiments.rank import device_type
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 
 REAL = "real pictures against other real pictures"

@@ -18,12 +18,11 @@ from experiments.compose import plan
 from experiments.config import RunConfig, as_dict, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import model_config
-from experiments.launch import resolved
 from experiments.methods import METHODS
-from experiments.models import open_model, scheduler_of
+from experiments.models import open_model, resolved, scheduler_of
 from experiments.params import PARAMS
+from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run
-from experiments.rank import predicted_peaks
 from experiments.report import held_parameters
 from experiments.session import Session, empty_inputs
 from experiments.study import cells_of, check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from safetensors.torch import save_file
 from experiments import cli
 from experiments.compose import plan
 from experiments.errors import ConfigError, config_names
-from experiments.measures import MEASURES
+from experiments.measures import MEASURES, STUDY_FILES, load
+from experiments.study import FILES, Study
 from tests.experiments.recipes.fake_emoji import fake_package
 
 # fmt: off
@@ -94,7 +96,15 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_every_measure_is_checked() -> None:
-    assert [name for name, measure in MEASURES.items() if measure.run and not measure.check] == []
+    """The rows name what is there."""
+    for row in MEASURES.values():
+        assert is_dataclass(load(row.config))
+        assert (
+            isinstance(load(row.study), Study)
+            if row.study
+            else callable(load(row.run)) and callable(load(row.check))
+        )
+    assert STUDY_FILES == FILES
 
 
 @pytest.mark.parametrize(("experiment", "override", "expected"), BAD, ids=[f"{e} {o}" for e, o, _ in BAD])

@@ -18,7 +18,7 @@ from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig,
 from experiments.errors import ConfigError
 from experiments.fit import LinkFit
 from experiments.grid import GridConfig
-from experiments.measures import MEASURES
+from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.quality.cells import StudyConfig
 from pipefusion.core.domain import Domain, NotEmpty, marks_of, outside
@@ -28,7 +28,7 @@ from pipefusion.sim.network import LinkConfig
 CONFIGS = [
     RunConfig, ModelConfig, ClusterConfig, DeviceConfig, LinkConfig, LogConfig,
     *(module.Config for module in METHODS.values()),
-    *(measure.config for measure in MEASURES.values()),
+    *(load(measure.config) for measure in MEASURES.values()),
 ]  # fmt: skip
 WITHOUT = {"method", "measure", "prompt"}
 """Of any type: groups, and a text or the number of a class."""
@@ -84,7 +84,7 @@ def composed() -> list[DictConfig]:
     """A composed run with each measure and each method in turn, and with something in every list."""
     cli.set_up()
     whole = plan(["cluster=l40_pcie_ethernet", "model=pixart_tiny"]).jobs[0]
-    groups = [("measure", measure.config) for measure in MEASURES.values()]
+    groups = [("measure", load(measure.config)) for measure in MEASURES.values()]
     found = []
     for group, config in [*groups, *(("method", module.Config) for module in METHODS.values())]:
         job = deepcopy(whole)
