@@ -149,8 +149,8 @@ def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditionin
     sampler, scheduler = method.build(dit, fabric, case.settings), make_scheduler(*chosen, case.steps)
     dit.load(model.tensors(), CPU)
 
-    def run() -> None:
+    def run() -> Tensor | None:
         fabric.clear()
-        sampler(noise, cond, scheduler)
+        return sampler(noise, cond, scheduler)
 
     return run
