@@ -69,9 +69,13 @@ class GridsConfig(GridConfig):
 
     def each(self) -> list[GridConfig]:
         """The grids, whole."""
-        lists = {one.name: getattr(self, one.name) for one in fields(GridConfig)}
-        own = [{name: values for name, values in vars(grid).items() if values} for grid in self.grids]
-        return [GridConfig(**lists | given) for given in own or [{}]]
+        return [over(self, grid) for grid in self.grids or [GridConfig()]]
+
+
+def over(lists: GridConfig, grid: GridConfig) -> GridConfig:
+    """A grid with `lists` where it has none of its own."""
+    names = [one.name for one in fields(GridConfig)]
+    return GridConfig(**{name: getattr(grid, name) or getattr(lists, name) for name in names})
 
 
 def expand(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:

@@ -24,7 +24,8 @@ from experiments.loading import FOLDER, LOADING, LoadingConfig
 from experiments.params import PARAMS, ParamsConfig
 from experiments.perturb import PERTURB, PerturbConfig
 from experiments.predict import PredictConfig, check_predict, predict
-from experiments.quality.measure import QualityConfig, check_quality, quality
+from experiments.quality.cells import QualityConfig
+from experiments.quality.measure import QUALITY, WRITES, quality
 from experiments.recipes.score import ScoreConfig, check_score, score
 from experiments.recipes.train import TrainConfig, check_train, train
 from experiments.recipes.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
@@ -80,10 +81,7 @@ MEASURES: dict[str, Measure] = {
     "plan": of(PLAN, PlanConfig),
     "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
     "quality": Measure(
-        QualityConfig,
-        quality,
-        check_quality,
-        ("quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real"),
+        QualityConfig, quality, partial(check_study, QUALITY), (*FILES, *WRITES), study=QUALITY
     ),
     "scaling": of(SCALING, ScalingConfig),
     "staleness": Measure(

@@ -1,13 +1,11 @@
-"""Live lines on the terminal: while ranks run, from the file that rank 0 keeps up to date, and while processes do."""
+"""Live lines on the terminal: while ranks run, from the file that rank 0 keeps up to date."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
-from concurrent.futures import Future, as_completed
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +15,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    track,
 )
 
 from experiments.records import read_json
@@ -60,13 +57,3 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
         finally:
             over.set()
             watcher.join()
-
-
-def await_all(futures: Collection[Future[Any]], title: str, shown: bool) -> None:
-    """Wait for all of them, however they end, with a bar of the time that is left if `shown` and on a terminal."""
-    console = Console(stderr=True)
-    quiet = not (shown and console.is_terminal)
-    for _ in track(
-        as_completed(futures), title, len(futures), console=console, transient=True, disable=quiet
-    ):
-        pass

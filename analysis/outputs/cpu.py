@@ -22,7 +22,7 @@ def bench_cpu(results: Path) -> list[Path]:
     times = rows.pop("seconds")
     rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
     rows["share_of_bound"] = rows.ratio / rows.bound
-    shown = ["case", "median_s", "min_s", "max_s", "ratio", "bound", "share_of_bound"]
+    shown = ["case", "median_s", "min_s", "max_s", "ratio", "over_diffusers", "bound", "share_of_bound"]
     return tables.save(rows, words(rows, shown), results / "tables", "bench_cpu")
 
 
