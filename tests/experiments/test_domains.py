@@ -17,10 +17,10 @@ from experiments.compose import plan
 from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.fit import LinkFit
+from experiments.grid import GridConfig
 from experiments.measures import MEASURES
 from experiments.methods import METHODS
 from experiments.quality.cells import StudyConfig
-from experiments.scaling import ModelGrid
 from pipefusion.core.domain import Domain, NotEmpty, marks_of, outside
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
@@ -102,7 +102,7 @@ def composed() -> list[DictConfig]:
 FILLED: dict[str, Any] = {
     "measure.cases": [BenchCase("ring")],
     "measure.studies": [StudyConfig(methods=["ring"], steps=[4], guidance_scales=[2.0], resolutions=[64])],
-    "measure.models": [ModelGrid(steps=4, resolutions=[64], guidance_scale=2.0)],
+    "measure.grids": [GridConfig(steps=[4], resolutions=[64], guidance_scales=[2.0])],
     "measure.clusters": ["l40_pcie"],
     "measure.links": [LinkFit("pcie4", "efficiency", "latency.csv:80", "port", 0.1, 1.0)],
 }
