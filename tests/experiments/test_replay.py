@@ -107,7 +107,9 @@ def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: p
     assert main([str(tmp_path)]) == 0
 
 
-@pytest.mark.parametrize("method", ["serial", "pipefusion", "ulysses"])
+@pytest.mark.parametrize(
+    "method", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("serial", "ulysses")), "pipefusion"]
+)
 @pytest.mark.parametrize("model", ["pixart_tiny", "hunyuan_tiny", "qwen_tiny"])
 def test_a_picture_that_is_not_square_comes_out_again(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
