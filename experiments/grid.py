@@ -17,7 +17,7 @@ from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, problem_of
 from experiments.models import Model
-from pipefusion.core.domain import Devices, Guidance, Pixels, Steps, Warmups
+from pipefusion.core.domain import Devices, Guidance, PatchCounts, Pixels, Steps, Warmups
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.split import SPLITS
 from pipefusion.method import RINGS, TEXTS
@@ -53,7 +53,7 @@ class GridConfig:
     steps: list[Steps] = field(default_factory=list)
     guidance_scales: list[Guidance] = field(default_factory=list)
     schedulers: list[str] = field(default_factory=list)
-    patches: list[Any] = field(default_factory=list)
+    patches: list[PatchCounts] = field(default_factory=list)
     warmups: list[Warmups] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     rings: list[str] = field(default_factory=list)
@@ -175,12 +175,10 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         check_known(grid, allowed)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error.key}", error.message) from None
-    for name, word, least in (("patches", STAGES, 1), ("warmups", ALL_STEPS, 0)):
+    for name, word in (("patches", STAGES), ("warmups", ALL_STEPS)):
         for value in getattr(grid, name):
-            if value != word and not (isinstance(value, int) and value >= least):
-                raise ConfigError(
-                    f"{key}.{name}", f"{value!r} is no number; allowed: {least} or more, {word}"
-                )
+            if not isinstance(value, int) and value != word:
+                raise ConfigError(f"{key}.{name}", f"{value!r} is no number; allowed: whole numbers, {word}")
 
 
 def model_config(name: str) -> ModelConfig:

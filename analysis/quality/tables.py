@@ -135,7 +135,7 @@ def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
     shown = [measure for measure in measures(record) if measure.key in table]
     lines += [_about(record, rows, measure) for measure in shown]
     lines += [f"- not measured: {name}: {why}" for name, why in _unmeasured(record).items()]
-    lines += [f"- {unlike_words(record)}"] if unlike(record) else []
+    lines += [f"- {unlike_words(record)}"] if len(unlike(record)) else []
     return "\n".join([lines[0], "", *lines[1:]])
 
 
