@@ -1,17 +1,5 @@
 """Every committed table and figure again, from the committed records alone.
 
-    python -m analysis                       all of them
-    python -m analysis quickstart latency    those whose name begins so, with or without paper_ before it
-    python -m analysis --check               exit 1 if a committed table or figure is not what its records say
-    python -m analysis report [FILE]         one HTML page of all committed tables and figures: results/report.html
-    python -m analysis compare A B [--out DIR]
-                                             two folders of runs, or two records of one kind, side by side
-    python -m analysis wandb [--project P] [--mode offline|online]
-                                             the same tables and figures as a W&B run and artifact
-    python -m analysis keep FOLDER NAME      make the runs in FOLDER the records NAME
-    python -m analysis timeline RUN_DIR ... [--steps 0:4]
-                                             timeline.png, timeline.svg and trace.json (for Perfetto) in each run
-
 The same records give the same bytes, and beside each output stands NAME.sources.json, which says what it was made of.
 """
 
@@ -19,8 +7,10 @@ from __future__ import annotations
 
 import shutil
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from analysis import readme, report, sources, style, trace
 from analysis.check import check
@@ -37,35 +27,80 @@ from analysis.timeline import read, summary
 
 RESULTS = Path("results")
 PREFIX = "paper_"
+COMMANDS = ("make", "check", "report", "compare", "wandb", "keep", "timeline")
+
+
+class Parser(ArgumentParser):
+    """Raises ValueError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> Parser:
+    """The commands, each with the function that runs it as `run`."""
+    names = ", ".join(output.name for output in OUTPUTS)
+    root = Parser("python -m analysis", description=__doc__, epilog=f"Tables and figures: {names}.")
+    commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(
+        name: str, run: Callable[[Namespace, Path], int], does: str, usage: str | None = None
+    ) -> Parser:
+        one: Parser = commands.add_parser(name, help=does, description=f"{does}.", usage=usage)
+        one.set_defaults(run=run)
+        return one
+
+    does = (
+        "the tables and figures whose name begins so, with or without paper_ before it, or all; the default"
+    )
+    one = command("make", make_outputs, does, "python -m analysis [make] [NAME ...]")
+    one.add_argument("names", nargs="*", metavar="NAME")
+    does = "exit 1 if a committed table or figure is not what its records say; also --check"
+    command("check", check_results, does)
+    one = command("report", write_report, "one HTML page of all committed tables and figures")
+    one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: results/report.html")
+    one = command("compare", compare_records, "two folders of runs, or two records of one kind, side by side")
+    one.add_argument("a", type=Path, metavar="A")
+    one.add_argument("b", type=Path, metavar="B")
+    one.add_argument("--out", type=Path, metavar="DIR", help="write compare.csv and compare.md there")
+    one = command("wandb", publish_results, "the same tables and figures as a W&B run and artifact")
+    one.add_argument("--project", default="pipefusion-lab", metavar="P")
+    one.add_argument("--mode", choices=("offline", "online"), default="offline")
+    one = command("keep", keep_runs, "make the runs in FOLDER the records NAME")
+    one.add_argument("folder", type=Path, metavar="FOLDER")
+    one.add_argument("name", metavar="NAME")
+    one = command(
+        "timeline", draw_timelines, "timeline.png, timeline.svg and trace.json (for Perfetto) in each run"
+    )
+    one.add_argument("folders", nargs="+", type=Path, metavar="RUN_DIR")
+    one.add_argument("--steps", metavar="A:B", help="steps of the lower panel, B not included")
+    return root
 
 
 def main(arguments: list[str], results: Path = RESULTS) -> int:
     """Exit code 0; 1 when a check fails; 2, and one line, when what is asked for is not there."""
-    if arguments[:1] in (["--help"], ["-h"]):
-        print(
-            f"{(__doc__ or '').strip()}\n\nTables and figures: {', '.join(output.name for output in OUTPUTS)}."
-        )
-        return 0
+    first = arguments[0] if arguments else ""
+    if first == "--check":
+        arguments = ["check", *arguments[1:]]
+    elif first not in (*COMMANDS, "--help", "-h") or arguments == ["timeline"]:  # a figure is called so too
+        arguments = ["make", *arguments]
     try:
-        if (
-            arguments[:1] and arguments[0] in COMMANDS and arguments != ["timeline"]
-        ):  # a figure is called so too
-            return COMMANDS[arguments[0]](arguments[1:], results)
-        make(chosen(arguments), results)
+        options = parser().parse_args(arguments)
+        return int(options.run(options, results))
     except (OSError, ValueError) as wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
-    return 0
 
 
-def make(outputs: Sequence[Output], results: Path) -> None:
+def make_outputs(options: Namespace, results: Path) -> int:
     """Write these outputs and what they were made from, and put their tables into README and docs."""
-    for lines in each(written, outputs, results):
+    for lines in each(written, chosen(options.names), results):
         for line in lines:
             print(line)
     for page in readme.pages(results.parent):
         if readme.refresh(page, results / "tables"):
             print(page)
+    return 0
 
 
 def written(output: Output, results: Path) -> list[str]:
@@ -104,10 +139,8 @@ def _called(output: Output, begins: str) -> bool:
     return bool(begins) and any(name.startswith((begins, PREFIX + begins)) for name in names)
 
 
-def checked(arguments: list[str], results: Path) -> int:
-    """``--check``"""
-    if arguments:
-        raise ValueError(f"--check takes nothing else, and not {' '.join(arguments)}")
+def check_results(options: Namespace, results: Path) -> int:
+    """``check``"""
     problems, counts = check(results, OUTPUTS, PREDICTIONS)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -115,52 +148,40 @@ def checked(arguments: list[str], results: Path) -> int:
     return 1 if problems else 0
 
 
-def reported(arguments: list[str], results: Path) -> int:
+def write_report(options: Namespace, results: Path) -> int:
     """``report [FILE]``"""
-    if len(arguments) > 1:
-        raise ValueError(f"report: one file, and not {' '.join(arguments)}")
-    print(report.write(results, Path(arguments[0]) if arguments else results / "report.html"))
+    print(report.write(results, options.file or results / "report.html"))
     return 0
 
 
-def kept(arguments: list[str], results: Path) -> int:
-    """``keep FOLDER NAME``"""
-    if len(arguments) != 2:
-        raise ValueError("keep: two arguments: FOLDER NAME")
-    target = target_of(results / "records", arguments[1])
-    print(f"kept {len(keep(arguments[0], target))} runs in {target}")
-    return 0
-
-
-def compared(arguments: list[str], results: Path) -> int:
+def compare_records(options: Namespace, results: Path) -> int:
     """``compare A B [--out DIR]``"""
-    folders, out = option(arguments, "--out")
-    if len(folders) != 2:
-        raise ValueError("compare: two folders: A B [--out DIR]")
-    for path in compare(Path(folders[0]), Path(folders[1]), None if out is None else Path(out)):
+    for path in compare(options.a, options.b, options.out):
         print(path)
     return 0
 
 
-def published(arguments: list[str], results: Path) -> int:
+def publish_results(options: Namespace, results: Path) -> int:
     """``wandb [--project P] [--mode offline|online]``"""
-    rest, project = option(arguments, "--project")
-    rest, mode = option(rest, "--mode")
-    if rest or mode not in (None, "offline", "online"):
-        raise ValueError(f"wandb {' '.join(arguments)}: allowed: [--project P] [--mode offline|online]")
-    publish(results, project or "pipefusion-lab", mode or "offline")
+    publish(results, options.project, options.mode)
     return 0
 
 
-def timelines(arguments: list[str], results: Path) -> int:
-    """``timeline RUN_DIR ... [--steps A:B]``: into each run; steps (B not included) choose the lower panel."""
-    folders, window = option(arguments, "--steps")
-    for folder in folders:
+def keep_runs(options: Namespace, results: Path) -> int:
+    """``keep FOLDER NAME``"""
+    target = target_of(results / "records", options.name)
+    print(f"kept {len(keep(options.folder, target))} runs in {target}")
+    return 0
+
+
+def draw_timelines(options: Namespace, results: Path) -> int:
+    """``timeline RUN_DIR ... [--steps A:B]``: into each run; the steps choose the lower panel."""
+    for folder in options.folders:
         run, spans = read(folder)
-        figure = gantt(run, spans, None if window is None else steps_in(window, run.steps))
-        made = [*style.save(figure, folder, "timeline"), trace.write(folder, run, spans)]
-        note_files(Path(folder), made)
-        for path in made:
+        figure = gantt(run, spans, options.steps and steps_in(options.steps, run.steps))
+        paths = [*style.save(figure, folder, "timeline"), trace.write(folder, run, spans)]
+        note_files(folder, paths)
+        for path in paths:
             print(path)
         print(summary(run, spans))
     return 0
@@ -177,23 +198,6 @@ def steps_in(window: str, steps: int) -> range:
         raise ValueError(f"--steps {window}: allowed: A:B with 0 <= A < B <= {steps}")
     return chosen
 
-
-def option(arguments: Sequence[str], name: str) -> tuple[list[str], str | None]:
-    """The arguments without ``NAME VALUE``, and the value; an option without one has the value ''."""
-    if name not in arguments:
-        return list(arguments), None
-    at = list(arguments).index(name)
-    return [*arguments[:at], *arguments[at + 2 :]], (list(arguments[at + 1 : at + 2]) or [""])[0]
-
-
-COMMANDS: dict[str, Callable[[list[str], Path], int]] = {
-    "--check": checked,
-    "report": reported,
-    "compare": compared,
-    "wandb": published,
-    "keep": kept,
-    "timeline": timelines,
-}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

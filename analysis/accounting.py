@@ -5,18 +5,18 @@ Of a case (model, size, method, N) the tables show the fullest device, each colu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis import table1, tables
-from analysis.record import load_record
+from analysis.columns import COUNT, Column, Shown, column, mib, wide, words
+from analysis.study import load_study, plain_rows
 from analysis.style import ORDER, in_order, label
-from analysis.tables import as_text, mib
 
-GIB = 2**30
 DEVICES, PIXELS = 8, 2048
 """What the tables of one N, and the figure of one size, show where the record has it."""
 KEYS = ["model", "resolution", "method", "devices", "warmup"]
@@ -24,15 +24,28 @@ WHOLE = "records/paper/table1_tensor"
 """Tensor parallelism with the cross-attention whole on every device, as Table 1 counts it, below the results folder."""
 
 
+TOTALS = ["devices_bytes", "copies_bytes", "model_bytes", "reconciles", "agrees", "copied"]
+"""Columns of a case: each of its devices has them."""
+
+
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The record (models and totals of the cases) and one row a device."""
-    folder = Path(folder)
-    record = load_record(folder / "accounting.json")
-    table = pd.read_csv(folder / "accounting.csv", dtype={"layers": str})
-    whole = [str(name) for name in table if str(name).endswith("_bytes")]
-    whole += ["rank", "branches", "patches", "layer_count", "warmup"]
-    table = table.astype(dict.fromkeys(whole, "Int64"))
-    return record, table.assign(other_bytes=table.buffer_bytes + table.comm_bytes + table.given_bytes)
+    """The record (models and totals of the cases) and one row per device."""
+    record = load_study(Path(folder))
+    rows = record.rows.assign(
+        other_bytes=record.rows.buffer_bytes + record.rows.comm_bytes + record.rows.given_bytes
+    )
+    return record.facts | {"cases": cases(record.rows)}, rows.drop(columns=["key", *TOTALS])
+
+
+def cases(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Models, methods, N and W with their totals; cases that differ in nothing but the size are one."""
+    keys = ["model", "method", "devices", "warmup", "status", "reason", *TOTALS]
+    found: dict[str, dict[str, Any]] = {}
+    for case in plain_rows(rows.drop_duplicates("key")):
+        rest = {key: case[key] for key in keys}
+        one = found.setdefault(json.dumps(rest), rest | {"resolutions": []})
+        one["resolutions"].append(case["resolution"])
+    return [case | {"copies_by_part": json.loads(case["copied"] or "{}")} for case in found.values()]
 
 
 def fullest(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,21 +76,17 @@ def first_warmup(table: pd.DataFrame) -> pd.Series:
     return table.warmup.isna() | (table.warmup == (known.iloc[0] if len(known) else 0))
 
 
-def memory_text(cases: pd.DataFrame, model: str) -> pd.DataFrame:
-    """One row a method: the fullest device's parameters, and by size its K and V, its activations, what it sends."""
-    part = in_order(cases[cases.model == model])
-    wide = part.pivot(index=["method", "devices"], columns="resolution")
-    rows = pd.DataFrame({"method": [key[0] for key in wide.index], "devices": [key[1] for key in wide.index]})
-    rows["param_bytes"] = wide["param_bytes"].T.max().to_numpy()
-    columns: tables.Columns = {"method": ("method", label), "devices": ("N", str)}
-    columns["param_bytes"] = ("params GiB", gib)
-    kinds: dict[str, tuple[str, Callable[..., str]]] = {"kv_bytes": ("KV GiB", gib)}
-    kinds |= {"activation_bytes": ("activations GiB", gib), "step_sent_bytes": ("sent MiB/step", mib)}
-    for kind, (heading, write) in kinds.items():
-        for size in wide[kind].columns:
-            rows[f"{kind} {size}"] = wide[kind][size].to_numpy()
-            columns[f"{kind} {size}"] = (f"{heading}, {size} px", write)
-    return as_text(in_order(rows), columns)
+def memory(cases: pd.DataFrame, model: str) -> pd.DataFrame:
+    """To read, one row per method: the fullest device's parameters, and by size K and V, activations, bytes sent."""
+    part = in_order(cases[cases.model == model].sort_values("resolution", kind="stable"))
+    most = part.groupby(["method", "devices"])["param_bytes"].transform("max")
+    columns: Shown = [
+        "method",
+        "devices",
+        *(column(f"{kind}_bytes", unit="GiB") for kind in ("param", "kv", "activation")),
+    ]
+    text = words(part.assign(param_bytes=most), [*columns, "step_sent_bytes", "resolution"])
+    return wide(text, ["method", "N", "params GiB"], "px", " px")
 
 
 def copies(record: dict[str, Any], model: str, devices: int = DEVICES) -> Iterator[str]:
@@ -100,8 +109,8 @@ def cases_of(record: dict[str, Any], model: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda case: (ORDER.index(case["method"]), case["devices"]))
 
 
-def sums_text(record: dict[str, Any]) -> pd.DataFrame:
-    """One row a model: diffusers' count, in how many cases the devices add up to it, and PipeFusion's sum spelt out."""
+def sums(record: dict[str, Any]) -> pd.DataFrame:
+    """To read, one row per model: diffusers' count, the cases that add up to it, PipeFusion's sum spelt out."""
     rows = []
     for model, facts in record["models"].items():
         done = [case for case in cases_of(record, model) if case["status"] == "ok"]
@@ -116,18 +125,17 @@ def sums_text(record: dict[str, Any]) -> pd.DataFrame:
                 row |= {key: case[key] for key in ("devices", "devices_bytes", "copies_bytes", "model_bytes")}
                 row["copied"] = ", ".join(case["copies_by_part"]) or "nothing"
         rows.append(row)
-    columns: tables.Columns = {
-        "model": ("model", str),
-        "parameters": ("parameters in diffusers", "{:,}".format),
-        "exact": ("cases that add up", str),
-        "devices": ("PipeFusion N", lambda n: f"{n:.0f}"),
-        "devices_bytes": ("bytes on all devices", "{:,}".format),
-        "copies_bytes": ("- copies", "{:,}".format),
-        "model_bytes": ("= model", "{:,}".format),
-        "copied": ("copied", str),
-    }
-    frame = pd.DataFrame(rows)
-    return as_text(frame, {key: value for key, value in columns.items() if key in frame})
+    columns: Shown = [
+        "model",
+        column("parameters", heading="parameters in diffusers"),
+        Column("exact", "cases that add up"),
+    ]
+    columns += [column("devices", heading="PipeFusion N")]
+    for name, heading in (("devices", "bytes on all devices"), ("copies", "- copies"), ("model", "= model")):
+        columns.append(Column(f"{name}_bytes", heading, kind=COUNT, format="{:,.0f}".format))
+    columns.append(Column("copied", "copied"))
+    frame = pd.DataFrame(rows).reindex(columns=[one if isinstance(one, str) else one.name for one in columns])
+    return words(frame, columns)
 
 
 def reconciled(record: dict[str, Any]) -> str:
@@ -145,8 +153,8 @@ def reconciled(record: dict[str, Any]) -> str:
     )
 
 
-def skipped_text(record: dict[str, Any]) -> pd.DataFrame:
-    """Why combinations cannot be: one row a model, method and reason."""
+def skipped(record: dict[str, Any]) -> pd.DataFrame:
+    """To read, why combinations cannot be: one row a model, method and reason."""
     rows: dict[tuple[str, str], tuple[list[str], set[int]]] = {}
     for model in record["models"]:
         for case in cases_of(record, model):
@@ -162,8 +170,8 @@ def skipped_text(record: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=["model", "methods", "px", "reason"])
 
 
-def models_text(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
-    """One row a model, for the README: its sizes, and what one of N devices holds of it under PipeFusion."""
+def models(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
+    """To read, one row a model, for the README: its sizes, and what one of N devices holds of it under PipeFusion."""
     rows = shown(cases)
     size = int(rows.resolution.min())
     piped = rows[(rows.method == "pipefusion") & (rows.resolution == size)].set_index("model")
@@ -173,56 +181,48 @@ def models_text(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
             "parameters": facts["diffusers_parameters"],
             "layers": facts["layers"],
             "tokens": facts["tokens"][str(size)],
-            "params": piped.param_bytes[model],
-            "share": piped.param_bytes[model] / facts["param_bytes"],
-            "kv": piped.kv_bytes[model],
+            "param_bytes": piped.param_bytes[model],
+            "model_share": piped.param_bytes[model] / facts["param_bytes"],
+            "kv_bytes": piped.kv_bytes[model],
             "branches": piped.branches[model],
         }
         for model, facts in record["models"].items()
         if model in piped.index
     )
-    devices = piped.devices.max()
-    return as_text(
-        table,
-        {
-            "model": ("model", str),
-            "parameters": ("parameters", "{:,}".format),
-            "layers": ("layers", str),
-            "tokens": (f"tokens at {size} px", str),
-            "branches": ("branches", str),
-            "params": (f"PipeFusion on {devices}: params GiB a device", gib),
-            "share": ("of the model", tables.percent),
-            "kv": ("KV GiB a device", gib),
-        },
+    tokens = column("tokens", heading=f"tokens at {size} px")
+    held = column(
+        "param_bytes", heading=f"PipeFusion on {piped.devices.max()}: params", unit="GiB per device"
     )
+    columns: Shown = ["model", "parameters", "layers", tokens, "branches", held, "model_share"]
+    return words(table, [*columns, column("kv_bytes", unit="GiB per device")])
 
 
 def save(record: dict[str, Any], table: pd.DataFrame, results: Path, name: str) -> list[Path]:
     """NAME.csv, the fullest device of every case; NAME.md, sums, methods by model, Table 1; NAME_models.md."""
     folder = results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    csv, md, models = folder / f"{name}.csv", folder / f"{name}.md", folder / f"{name}_models.md"
+    csv, md, by_model = folder / f"{name}.csv", folder / f"{name}.md", folder / f"{name}_models.md"
     cases = fullest(table)
     keys = [*KEYS, "devices_bytes", "copies_bytes"]
-    sums = pd.DataFrame([{key: case.get(key) for key in keys} for case in spread(record["cases"])])
-    sums = sums.astype(dict.fromkeys(["warmup", *keys[-2:]], "Int64"))
-    cases.merge(sums, on=KEYS, how="left").to_csv(csv, index=False, lineterminator="\n")
+    totals = pd.DataFrame([{key: case.get(key) for key in keys} for case in spread(record["cases"])])
+    totals = totals.astype(dict.fromkeys(["warmup", *keys[-2:]], "Int64"))
+    cases.merge(totals, on=KEYS, how="left").to_csv(csv, index=False, lineterminator="\n")
     chosen, printed = shown(cases), as_printed(cases, results)
     text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
-    text += f"## Parameters\n\n{tables.markdown(sums_text(record))}\n"
+    text += f"## Parameters\n\n{tables.markdown(sums(record))}\n"
     text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
-    text += f"{tables.markdown(table1.claims_text(table1.claims(record, printed, results / 'published', DEVICES)))}\n"
+    text += f"{tables.markdown(table1.readable(table1.claims(record, printed, results / 'published', DEVICES)))}\n"
     text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
     text += "that the method can do.\n\n"
     for model, facts in record["models"].items():
         if model in set(chosen.model):
             text += f"### {model}: {facts['layers']} layers, {facts['diffusers_parameters']:,} parameters\n\n"
-            text += f"{tables.markdown(memory_text(chosen, model))}\n"
+            text += f"{tables.markdown(memory(chosen, model))}\n"
             text += f"Copies on {DEVICES} devices, all together: {'; '.join(copies(record, model))}.\n\n"
-    text += f"## What cannot be\n\n{tables.markdown(skipped_text(record))}"
+    text += f"## What cannot be\n\n{tables.markdown(skipped(record))}"
     md.write_text(text)
-    models.write_text(tables.markdown(models_text(record, cases)))
-    return [csv, md, models]
+    by_model.write_text(tables.markdown(models(record, cases)))
+    return [csv, md, by_model]
 
 
 def spread(cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -230,8 +230,3 @@ def spread(cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for case in cases:
         for resolution in case["resolutions"]:
             yield case | {"resolution": resolution}
-
-
-def gib(value: float) -> str:
-    """Bytes in GiB, three digits behind the point below 1; nothing is 0."""
-    return f"{value / GIB:.{2 if value >= GIB else 3}f}" if value else "0"

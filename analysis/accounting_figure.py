@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.accounting import DEVICES, GIB, PIXELS, shown
+from analysis.accounting import DEVICES, PIXELS, shown
+from analysis.columns import GIB
 from analysis.style import COLOUR, ORDER, RC, label, pale
 
 STACK = {

@@ -69,6 +69,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "MiB": mib,
     "MiB/step": mib,
     "GiB": gib,
+    "GiB per device": gib,
     "%": percent,
     "bytes": "{:,}".format,
 }
@@ -98,135 +99,117 @@ class Column:
         return (self.format or FORMATS.get(self.unit) or KIND_FORMATS.get(self.kind, str))(value)
 
 
-def _texts(**headings: str) -> list[Column]:
+def texts(**headings: str) -> list[Column]:
     return [Column(name, heading) for name, heading in headings.items()]
 
 
-def _counts(**headings: str) -> list[Column]:
+def counts(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=COUNT) for name, heading in headings.items()]
 
 
-def _flags(**headings: str) -> list[Column]:
+def flags(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=FLAG) for name, heading in headings.items()]
 
 
-def _sizes(unit: str = "MiB", **headings: str) -> list[Column]:
+def sizes(unit: str = "MiB", **headings: str) -> list[Column]:
     return [Column(f"{name}_bytes", heading, unit, COUNT) for name, heading in headings.items()]
 
 
-def _seconds(**headings: str) -> list[Column]:
+def seconds(**headings: str) -> list[Column]:
     return [Column(name, heading, "s", NUMBER) for name, heading in headings.items()]
 
 
-def _shares(**headings: str) -> list[Column]:
+def shares(**headings: str) -> list[Column]:
     return [Column(name, heading, "%", NUMBER) for name, heading in headings.items()]
 
 
-def _ratios(**headings: str) -> list[Column]:
+def ratios(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=NUMBER, format=digits(3)) for name, heading in headings.items()]
 
 
-def _errors(**headings: str) -> list[Column]:
+def errors(**headings: str) -> list[Column]:
     return [Column(name, heading, kind=NUMBER, format=small) for name, heading in headings.items()]
 
 
 _ALL = [
     # What ran.
     Column("method", "method", format=label),
-    *_texts(
-        model="model",
-        cluster="cluster",
-        world="world",
-        split="split",
-        ring_form="ring",
-        cross="cross",
-        text="text",
-        scheduler="scheduler",
-    ),
-    *_texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
-    *_texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
-    *_texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
-    *_texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
-    *_counts(
-        devices="N",
-        place="#",
-        height="height px",
-        width="width px",
-        patches="M",
-        warmup="W",
-        steps="S",
-        resolution="px",
-        seed="seed",
-        images="images",
-    ),
-    *_counts(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
+    *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
+    *texts(text="text", scheduler="scheduler"),
+    *texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
+    *texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
+    *texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
+    *texts(setting="setting", equal_to="compared with", preprocessing="way in"),
+    *(Column(name, name, kind=LIST) for name in ("studies", "values")),
+    *texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
+    *counts(devices="N", patches="M", warmup="W", steps="S", place="#", seed="seed", images="images"),
+    *counts(resolution="px", height="height px", width="width px"),
+    *counts(schedules="schedules", failures="failures", disasters="disasters", not_named="not named"),
+    *counts(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
     *(Column(name, name, kind=COUNT) for name in AXES),
-    *_flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
+    *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
     Column("guidance_scale", "guidance", kind=NUMBER),
     # Parts of a model.
-    *_texts(layers="layers", replicated="on every device"),
-    *_counts(layer_count="layers", tokens="tokens"),
+    *texts(layers="layers", replicated="on every device", copied="copies"),
+    *counts(layer_count="layers", tokens="tokens", text_tokens="text tokens"),
     Column("parameters", "parameters", kind=COUNT, format="{:,}".format),
-    *_shares(model_share="of the model", block_share="of the blocks"),
+    *shares(model_share="of the model", block_share="of the blocks"),
     # Bytes held.
-    *_sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
-    *_sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
-    *_sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
-    *_sizes(before="before", devices="all devices", copies="copies", model="model"),
-    *_sizes(cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"),
+    *sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
+    *sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
+    *sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
+    *sizes(before="before", devices="all devices", copies="copies", model="model"),
+    *sizes(cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"),
     # Bytes sent.
-    *_sizes(sent="sent", recv="received", image="image", exact="exact", first_patch="first patch"),
-    *_sizes("MiB/step", step_sent="sent", step_recv="received"),
+    *sizes(sent="sent", recv="received", image="image", exact="exact", first_patch="first patch"),
+    *sizes("MiB/step", step_sent="sent", step_recv="received"),
     Column("sent_bytes_per_step", "sent", "MiB/step", NUMBER),
-    *_sizes(**{f"sent_{axis}": f"sent by {axis}" for axis in AXES}),
+    *sizes(**{f"sent_{axis}": f"sent by {axis}" for axis in AXES}),
     # Closed forms of the same.
-    *_sizes(predicted_param="predicted params", predicted_kv="predicted KV", predicted_sent="predicted sent"),
-    *_sizes(predicted_buffer="predicted buffers", predicted_comm="predicted messages"),
-    *_sizes(predicted_recv="predicted received", predicted_peak="predicted peak"),
-    *_sizes(**{f"predicted_sent_{axis}": f"predicted sent by {axis}" for axis in AXES}),
+    *sizes(predicted_param="predicted params", predicted_kv="predicted KV", predicted_sent="predicted sent"),
+    *sizes(predicted_buffer="predicted buffers", predicted_comm="predicted messages"),
+    *sizes(predicted_recv="predicted received", predicted_peak="predicted peak"),
+    *sizes(**{f"predicted_sent_{axis}": f"predicted sent by {axis}" for axis in AXES}),
     # Time.
-    *_seconds(latency_s="latency", spread_s="spread", median_s="median", min_s="min", max_s="max"),
-    *_seconds(compute_s="computed", wait_s="waited", busiest_wait_s="busiest waited", idle_s="idle"),
-    *_seconds(issue_s="issued", startup_s="start-up", total_s="total", seconds="took", serial_s="serial"),
-    *_seconds(local_s="wall clock", sim_s="virtual", plan_s="planned", bound_s="bound"),
-    Column("predicted_latency_s", "PREDICTED latency", "s", NUMBER),
-    Column("predicted_s", "predicted", "s", NUMBER),
-    Column("published_s", "published", "s", NUMBER),
+    *seconds(latency_s="latency", spread_s="spread", median_s="median", min_s="min", max_s="max"),
+    *seconds(compute_s="computed", wait_s="waited", busiest_wait_s="busiest waited", idle_s="idle"),
+    *seconds(issue_s="issued", startup_s="start-up", total_s="total", seconds="took", serial_s="serial"),
+    *seconds(local_s="wall clock", sim_s="virtual", plan_s="planned", bound_s="bound"),
+    *seconds(synchronous_s="all steps synchronous"),
+    *seconds(predicted_latency_s="PREDICTED latency", predicted_s="predicted", published_s="published"),
     Column("latency_ratio", "/ serial", kind=NUMBER, format=digits(2)),
     Column("speedup", "× serial", kind=NUMBER, format=digits(2)),
-    *_ratios(
-        ratio="× serial",
-        over_diffusers="/ diffusers",
-        bound="bound",
-        sim_ratio="virtual / wall",
-        plan_ratio="planned / wall",
-    ),
+    *ratios(ratio="× serial", over_diffusers="/ diffusers", bound="bound"),
+    *ratios(sim_ratio="virtual / wall", plan_ratio="planned / wall"),
+    *texts(row_id="row", role="row is", side="side", source="source", printed_method="method"),
+    Column("error", "error", kind=NUMBER, format=signed_percent),
     Column("share_of_bound", "of bound", "%", NUMBER),
-    *(
-        Column(name, name.removesuffix("_flops"), "FLOP", NUMBER)
-        for name in ("matmul_flops", "attention_flops")
-    ),
+    *(Column(f"{name}_flops", name, "FLOP", NUMBER) for name in ("matmul", "attention")),
     # Distances.
-    *_errors(relative_error="latents vs serial", equal_error="largest difference", rms_error="RMS error"),
-    *_errors(rms_serial="RMS of serial"),
+    *errors(relative_error="latents vs serial", equal_error="largest difference", rms_error="RMS error"),
+    *errors(rms_serial="RMS of serial", exact_to_serial="exact, to serial"),
+    *errors(exact_to_first_n="exact, to N = 1"),
+    *errors(first_patch_to_serial="first patch, to serial", first_patch_to_exact="first patch, to exact"),
     Column("psnr_db", "mean PSNR", "dB", NUMBER),
     Column("ssim", "SSIM", kind=NUMBER, format=digits(4)),
-    *_counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
+    *counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
     *(
         Column(name, name, kind=NUMBER)
         for name in ("value", "low", "high", "feature_distance", "latent_error")
     ),
     # Staleness: where and when.
-    *_counts(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
-    *_counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
+    *counts(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
+    *counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
     *(Column(f"age_{age}", f"{age} steps old", kind=COUNT) for age in range(8)),
-    *_shares(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),
-    *_shares(unexplained="unexplained"),
-    *_texts(quantity="quantity"),
-    *_flags(watched="watched"),
+    *shares(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),
+    *shares(unexplained="unexplained"),
+    *texts(quantity="quantity"),
+    *flags(watched="watched"),
 ]
 COLUMNS = {column.name: column for column in _ALL}
 """Every column that records and tables share, by name. A table's own are `Column`s beside it."""
+Shown = list[str | Column]
+"""Columns of a table to read: names, and columns of its own."""
 
 
 def column(name: str, **changes: Any) -> Column:
@@ -250,6 +233,18 @@ def words(frame: pd.DataFrame, columns: Iterable[str | Column]) -> pd.DataFrame:
             pairs = zip(cells[shown.title], frame.reason, strict=True)
             cells[shown.title] = [status if pd.isna(why) else f"{status}: {why}" for status, why in pairs]
     return pd.DataFrame(cells)
+
+
+def wide(text: pd.DataFrame, rows: list[str], by: str, suffix: str = "") -> pd.DataFrame:
+    """A table to read made wide: a row for each value of `rows`, and of every other column one for each value of `by`.
+
+    Its heading is the column's, then that value and `suffix`. Columns without any cell are left out.
+    """
+    spread = text.set_index([*rows, by]).unstack(by, sort=False).fillna(NOTHING)
+    pairs: list[Any] = spread.columns.tolist()
+    names = [", ".join(part for part in (name, f"{value}{suffix}") if part) for name, value in pairs]
+    spread = spread.set_axis(names, axis=1).reset_index()
+    return spread.loc[:, (spread != NOTHING).any()]
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:

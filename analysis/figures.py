@@ -15,9 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis import fidelity, frame, sweep, tables
-from analysis.style import COLOUR, CPU_NOTE, RC, in_order, label, pale
-
-GREY = "#555555"
+from analysis.style import COLOUR, CPU_NOTE, GREY, RC, in_order, label, pale
 
 
 def picture_grid(*folders: str | Path, amplify: int = 8) -> Figure | None:

@@ -18,7 +18,7 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.style import RC
+from analysis.style import GREY, RC
 from analysis.tables import percent
 from analysis.timeline import Run, headline, jobs, shares
 
@@ -26,7 +26,6 @@ WIDTH, LEFT, RIGHT = 10.0, 1.42, 0.78  # inches, as all lengths here
 ABOVE, BELOW, FOOT = 0.52, 0.46, 0.62
 WHOLE: dict[str, Any] = {"facecolor": "#D2D2D2", "hatch": "...", "edgecolor": "#8A8A8A"}
 WAIT: dict[str, Any] = {"facecolor": "#FFFFFF", "hatch": "//////", "edgecolor": "#B0B0B0"}
-GREY = "#555555"
 LEGIBLE = 0.16  # a job this wide has room for the number of its patch
 MANY = 4000  # more shapes than this are stored as pixels in the SVG
 

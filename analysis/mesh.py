@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import frame, tables
-from analysis.style import COLOUR, RC, label, pale
+from analysis.style import COLOUR, GREY, RC, label, pale
 
-GREY = "#555555"
 EMPTY = "#F1F1F1"
 CARD = (1.52, 1.5)
 """Width and height of a rank's card, in inches."""

@@ -20,22 +20,25 @@ FEW = 4
 class Output:
     """One row of `OUTPUTS`. Its name, and the first part of its files' names, is that of `make`.
 
-    `make` gets the results folder and returns the files it has written. `records` are all it reads: files, folders or
-    patterns (`records/quickstart/**/run.json`) below the results folder. `commands` make those records. `caption` says
-    what is seen and where each series is from; `paper` which figure, table or section of the paper it reproduces, if
-    any.
+    `make` gets the results folder and returns the files it has written; its docstring is the caption: what is seen, and
+    where each series is from. `records` are all it reads: files, folders or patterns
+    (`records/quickstart/**/run.json`) below the results folder. `commands` make those records. `paper` is the figure,
+    table or section of the paper that it reproduces, if any.
     """
 
     make: Callable[[Path], list[Path]]
     records: tuple[str, ...]
     commands: tuple[str, ...]
-    caption: str
     paper: str = ""
     also: str = ""  # the name of its experiment, where that is another
 
     @property
     def name(self) -> str:
         return self.make.__name__
+
+    @property
+    def caption(self) -> str:
+        return " ".join((self.make.__doc__ or "").split())
 
 
 def files_of(output: Output, results: Path) -> list[Path]:

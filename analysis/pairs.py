@@ -5,79 +5,70 @@ A ratio of seconds is B over A, and stands only where both are of one machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import frame, sweep, tables
+from analysis import frame, sweep
+from analysis.columns import Column, column, digits, typed
 from analysis.record import load_record, load_run
-
-NOTHING = "–"
+from analysis.study import RECORD, load_study
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Records that can be compared: what a row is joined on (column -> heading), and what is shown of it.
+    """Records that can be compared: the columns that a row is joined on, and those that are shown of it.
 
-    `part` is the list of rows in `file`; `seconds` the column whose ratio is told; `measured` says that these seconds
-    are of the machine the record was made on.
+    `part` is the list of rows in `file`; without it `file` is the name of a study. `seconds` is the column whose ratio
+    is shown; `measured` says that these seconds are of the machine the record was made on.
     """
 
     file: str
     part: str
-    keys: dict[str, str]
-    values: tables.Columns
+    keys: list[str]
+    values: list[Column]
     seconds: str | None = None
     measured: bool = False
 
+    @property
+    def shown(self) -> list[str]:
+        """The names of the columns that are shown."""
+        return [one.name for one in self.values]
 
-def _digits(digits: int) -> Callable[[float], str]:
-    return lambda value: f"{value:.{digits}f}"
 
-
-SETTING = {"method": "method", "devices": "N", "patches": "M", "warmup": "W", "split": "split"}
+SETTING = ["method", "devices", "patches", "warmup", "split"]
+HELD = [column("param_bytes"), column("kv_bytes"), column("peak_bytes"), column("sent_bytes_per_step")]
 RUNS = Kind(
     "run.json",
     "",
-    SETTING
-    | {"product": "degrees", "model": "model", "px": "px", "steps": "S", "guidance_scale": "guidance"}
-    | {"scheduler": "scheduler", "seed": "seed", "dtype": "dtype"},
-    {
-        "latency_s": ("latency\ns", _digits(2)),
-        "param_bytes": ("params\nMiB", tables.mib),
-        "kv_bytes": ("KV\nMiB", tables.mib),
-        "peak_bytes": ("peak\nMiB", tables.mib),
-        "sent_bytes_per_step": ("sent\nMiB/step", tables.mib),
-        "relative_error": ("error to\nserial", lambda value: f"{value:.1e}"),
-        "status": ("status", str),
-    },
+    [*SETTING, "product", "model", "px", "steps", "guidance_scale", "scheduler", "seed", "dtype"],
+    [column("latency_s"), *HELD, column("relative_error", heading="error to\nserial"), column("status")],
     "latency_s",
     measured=True,
 )
-PREDICTED: tables.Columns = {"peak_bytes": ("peak\nMiB", tables.mib), "status": ("status", str)}
+PREDICTED = column("predicted_latency_s", heading="predicted", format=digits(3))
 RECORDS = [
     Kind(
-        "scaling.json",
-        "rows",
-        {"cluster": "cluster", "resolution": "px", **SETTING},
-        {"predicted_latency_s": ("predicted\ns", _digits(3)), **PREDICTED},
-        "predicted_latency_s",
+        "scaling",
+        "",
+        ["cluster", "resolution", *SETTING],
+        [PREDICTED, column("peak_bytes"), column("status")],
+        PREDICTED.name,
     ),
     Kind(
         "predictions.json",
         "predictions",
-        {"row_id": "published row", "cluster": "cluster", "method": "method", "devices": "N"},
-        {"predicted_s": ("predicted\ns", _digits(3)), **PREDICTED},
+        ["row_id", "cluster", "method", "devices"],
+        [replace(PREDICTED, name="predicted_s"), column("peak_bytes"), column("status")],
         "predicted_s",
     ),
     Kind(
-        "quality.json",
-        "metrics",
-        {"key": "setting", "metric": "metric", "against": "against", "network": "network"},
-        {"value": ("value", "{:.4g}".format), "n": ("pictures", "{:.0f}".format)},
+        "quality",
+        "",
+        ["setting", "what", "metric", "against", "network"],
+        [column("value", format="{:.4g}".format), column("n", heading="pictures")],
     ),
 ]
 
@@ -98,9 +89,8 @@ def joined(a: Path, b: Path) -> Comparison:
     keys = [*kind.keys, "again"]
     warnings = []
     for name, side in zip("AB", sides, strict=True):
-        for column in kind.keys:
-            side[column] = side[column].map(_word)
-        side["again"] = side.groupby(list(kind.keys)).cumcount()
+        side[kind.keys] = typed(side[kind.keys])
+        side["again"] = side.groupby(kind.keys, dropna=False).cumcount()
         side["place"] = range(len(side))
         if side.again.any():
             warnings.append(f"{name} has several rows of one setting; they are paired in their order")
@@ -124,8 +114,7 @@ def kind_of(a: Path, b: Path) -> Kind:
         if not folder.is_dir():
             raise ValueError(f"compare: {folder} is not a folder")
     held = [
-        [kind for kind in RECORDS if (folder / kind.file).exists()]
-        or ([RUNS] if any(frame.run_dirs(folder)) else [])
+        [kind for kind in RECORDS if holds(folder, kind)] or ([RUNS] if any(frame.run_dirs(folder)) else [])
         for folder in (a, b)
     ]
     both = [kind for kind in held[0] if kind in held[1]]
@@ -136,19 +125,30 @@ def kind_of(a: Path, b: Path) -> Kind:
     return both[0]
 
 
+def holds(folder: Path, kind: Kind) -> bool:
+    """Whether a folder has a record of a kind."""
+    if kind.part:
+        return (folder / kind.file).exists()
+    return (folder / RECORD).exists() and load_record(folder / RECORD)["study"] == kind.file
+
+
 def _runs(folder: Path) -> pd.DataFrame:
     runs = frame.runs(folder)[[*RUNS.keys, "path"]]
-    counted = sweep.methods(folder)[["path", *RUNS.values]]
+    counted = sweep.methods(folder)[["path", *RUNS.shown]]
     side = counted.merge(runs, on="path", how="left")
     records = [load_run(Path(path)) for path in side.path]
     side["machine"] = [_machine(record) for record in records]
     side["commit"] = [_commit(record) for record in records]
-    return side[[*RUNS.keys, *RUNS.values, "machine", "commit"]]
+    return side[[*RUNS.keys, *RUNS.shown, "machine", "commit"]]
 
 
 def _record(folder: Path, kind: Kind) -> pd.DataFrame:
-    record = load_record(folder / kind.file)
-    side = pd.DataFrame(record[kind.part]).reindex(columns=[*kind.keys, *kind.values])
+    if kind.part:
+        record = load_record(folder / kind.file)
+        rows = pd.DataFrame(record[kind.part])
+    else:
+        record, rows = vars(load_study(folder)).values()
+    side = rows.reindex(columns=[*kind.keys, *kind.shown])
     return side.assign(machine=_machine(record) if kind.measured else "", commit=_commit(record))
 
 
@@ -169,10 +169,3 @@ def _commit(record: dict[str, Any]) -> str:
 
 def _several(words: pd.Series) -> str:
     return " or ".join(sorted(set(words)))
-
-
-def _word(value: Any) -> str:
-    """A key as text, so that 20 and 20.0, None and NaN are the same."""
-    if isinstance(value, (int, float)) and not pd.isna(value):
-        return f"{value:g}"
-    return NOTHING if value is None or value is pd.NA or isinstance(value, float) else str(value)

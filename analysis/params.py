@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from analysis import tables
-from analysis.record import load_record
-from analysis.style import COLOUR, MARKER, ORDER, RC, label
-from analysis.tables import as_text, mib, percent
+from analysis import accounting, tables
+from analysis.columns import MIB, column, mib, wide, words
+from analysis.study import load_study
+from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label
 
 PIPED = "pipefusion"
 WITH_KV = ["distrifusion", "pipefusion"]
@@ -24,17 +24,25 @@ WITH_KV = ["distrifusion", "pipefusion"]
 TICKS = [1, 2, 4, 8, 16]
 SLOPED = ["tensor", PIPED]
 """The methods whose share falls with N; the others all hold the whole model."""
+LITERAL = [
+    "rank",
+    "layers",
+    "param_bytes",
+    "model_share",
+    "block_share",
+    "replicated_param_bytes",
+    "kv_bytes",
+]
+"""What is shown of the case that is told device by device."""
 REFERENCE: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 
 
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The record (sizes of the models, totals of each case) and one row a device."""
-    folder = Path(folder)
-    record = load_record(folder / "params.json")
-    whole = ["rank", "layer_count", "predicted_param_bytes"]
-    whole += [f"{kind}_bytes" for kind in ("param", "block_param", "replicated_param", "kv", "sent")]
-    kinds: dict[Any, Any] = {"layers": str} | dict.fromkeys(whole, "Int64")
-    return record, pd.read_csv(folder / "params.csv", dtype=kinds)
+    """The record (sizes of the models, totals of each case) and one row per device."""
+    record = load_study(Path(folder))
+    return record.facts | {"cases": accounting.cases(record.rows)}, record.rows.drop(
+        columns=["key", *accounting.TOTALS]
+    )
 
 
 def literal(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
@@ -44,55 +52,22 @@ def literal(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     return table[chosen & (table.status == "ok")]
 
 
-def literal_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a device, as words."""
-    return as_text(
-        rows,
-        {
-            "rank": ("device", str),
-            "layers": ("layers", str),
-            "param_bytes": ("params MiB", mib),
-            "model_share": ("of the model", percent),
-            "block_share": ("of the blocks", percent),
-            "replicated_param_bytes": ("on every device MiB", mib),
-            "kv_bytes": ("KV MiB", mib),
-        },
-    )
-
-
 def fullest(record: dict[str, Any], table: pd.DataFrame, devices: list[int]) -> pd.DataFrame:
-    """One row a model and N: the largest share of the parameters that a device holds, by method, and the largest KV.
+    """One row a model, N and method: the largest share of the parameters that a device holds, and the largest KV.
 
-    Columns: model, devices, parameters, `share METHOD` (fractions), `kv METHOD` (bytes); missing where a method
-    cannot run.
+    There is no row where a method cannot run, and no KV where a method keeps none between steps.
     """
-    rows = []
-    for model, facts in record["models"].items():
-        for count in devices:
-            part = table[(table.model == model) & (table.devices == count) & (table.status == "ok")]
-            if part.empty:
-                continue
-            row = {"model": model, "devices": count, "parameters": facts["parameters"]}
-            most = part.groupby("method")[["model_share", "kv_bytes"]].max()
-            for method in methods_of(table):
-                row[f"share {method}"] = most.model_share.get(method)
-            for method in methods_of(table):
-                if method in WITH_KV:
-                    row[f"kv {method}"] = most.kv_bytes.get(method)
-            rows.append(row)
-    return pd.DataFrame(rows)
+    ran = table[(table.status == "ok") & table.devices.isin(devices)].astype({"kv_bytes": "Int64"})
+    rows = ran.groupby(["model", "devices", "method"], as_index=False)[["model_share", "kv_bytes"]].max()
+    rows["kv_bytes"] = rows.kv_bytes.where(rows.method.isin(WITH_KV))
+    place = {model: at for at, model in enumerate(record["models"])}
+    return in_order(rows).sort_values(["model", "devices"], key=lambda cells: cells.replace(place))
 
 
-def fullest_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """The fullest devices as words: shares in percent, KV in MiB."""
-    columns: tables.Columns = {"model": ("model", str), "devices": ("N", str)}
-    for column in rows.columns:
-        kind, _, method = str(column).partition(" ")
-        if kind == "share":
-            columns[column] = (label(method), percent)
-        elif kind == "kv":
-            columns[column] = (f"KV MiB, {label(method)}", mib)
-    return as_text(rows, columns)
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The fullest devices to read: a column for each method's share in percent, then for each KV in MiB."""
+    text = words(rows, ["model", "devices", "method", column("model_share", heading=""), "kv_bytes"])
+    return wide(text, ["model", "N"], "method")
 
 
 def methods_of(table: pd.DataFrame) -> list[str]:
@@ -133,9 +108,9 @@ def save(record: dict[str, Any], table: pd.DataFrame, folder: Path, name: str) -
     rows, case = literal(record, table), record["literal"]
     layers = record["models"][case["model"]]["layers"]
     text = f"{case['model']}: {layers} layers on {case['devices']} devices, {label(PIPED)}.\n\n"
-    text += f"{tables.markdown(literal_text(rows))}\n{sums(record)}\n\n"
+    text += f"{tables.markdown(words(rows, LITERAL))}\n{sums(record)}\n\n"
     text += "The fullest device of N: its share of the model's parameters by method, and the K and V it keeps.\n\n"
-    text += f"{tables.markdown(fullest_text(fullest(record, table, TICKS)))}\n"
+    text += f"{tables.markdown(readable(fullest(record, table, TICKS)))}\n"
     md.write_text(f"{text}{reconciled(record)} {record['note']}\n")
     return [csv, md]
 
@@ -148,11 +123,11 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     with mpl.rc_context({**RC, "axes.grid.axis": "both", "axes.titlesize": 9}):
         sheet = Figure(figsize=(2.45 * len(models) + 0.5, 5.4), layout="constrained")
         grid = sheet.subplots(2, len(models), sharex=True, squeeze=False)
-        for column, model in enumerate(models):
+        for at, model in enumerate(models):
             facts, rows = record["models"][model], most[most.model == model]
-            above, below = grid[0][column], grid[1][column]
+            above, below = grid[0][at], grid[1][at]
             above.set_title(f"{model}\n{facts['layers']} layers, {short(facts['parameters'])} parameters")
-            whole = float(rows.kv_bytes.max()) / tables.MIB  # of all layers: N = 1
+            whole = float(rows.kv_bytes.max()) / MIB  # of all layers: N = 1
             halving(above, 1.0, lambda share: f"{100 * share:.3g} %")
             halving(below, whole, lambda value: f"{value:.4g}")
             below.set_xlabel("devices N")
@@ -160,7 +135,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
                 line = rows[rows.method == method].sort_values("devices")
                 above.plot(line.devices, line.model_share, **look(method, methods))
                 if method in WITH_KV:
-                    below.plot(line.devices, line.kv_bytes / tables.MIB, **look(method, methods))
+                    below.plot(line.devices, line.kv_bytes / MIB, **look(method, methods))
         grid[0][0].set_ylabel("fullest device's share of\nthe model's parameters")
         grid[1][0].set_ylabel("K and V kept between steps,\nfullest device, MiB")
         lines = [Line2D([], [], label=label(method), **look(method, methods)) for method in methods]

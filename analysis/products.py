@@ -8,11 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frame, sweep, tables
-from analysis.style import label
-
-AXES = ("data", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
-"""Mesh axes, outermost first: the order of the ranks."""
+from analysis import frame, sweep
+from analysis.columns import AXES, Column, Shown, mib, words
 
 
 def products(*folders: str | Path) -> pd.DataFrame:
@@ -29,41 +26,21 @@ def products(*folders: str | Path) -> pd.DataFrame:
     table = table.join(sent, on="path")
     for column in columns.values():
         table[column] = table[column] / table.steps
-    return table[
-        [
-            "method",
-            "degrees",
-            "devices",
-            "status",
-            "reason",
-            *HELD,
-            *columns.values(),
-            "relative_error",
-            "path",
-        ]
+    kept = ["method", "degrees", "devices", "status", "reason", "param_bytes", "kv_bytes", "peak_bytes"]
+    return table[[*kept, *columns.values(), "relative_error", "path"]]
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of products to read."""
+    by_axis = pd.Series(map(sent, table.to_dict("records")), table.index, dtype=object)
+    columns: Shown = [
+        "method",
+        "degrees",
+        "param_bytes",
+        "kv_bytes",
+        Column("sent", "sent MiB/step, by axis"),
     ]
-
-
-HELD = ["param_bytes", "kv_bytes", "peak_bytes"]
-
-
-def products_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of products as words to read, units in the headings."""
-    said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
-    return tables.as_text(
-        table.assign(
-            status=said, sent=pd.Series(map(sent, table.to_dict("records")), table.index, dtype=object)
-        ),
-        {
-            "method": ("method", label),
-            "degrees": ("degrees", str),
-            "param_bytes": ("params MiB", tables.mib),
-            "kv_bytes": ("KV MiB", tables.mib),
-            "sent": ("sent MiB/step, by axis", str),
-            "relative_error": ("latents vs serial", tables.small),
-            "status": ("status", str),
-        },
-    )
+    return words(table.assign(sent=by_axis), [*columns, "relative_error", "status"])
 
 
 def sent(row: Mapping[Any, Any]) -> str | None:
@@ -71,5 +48,5 @@ def sent(row: Mapping[Any, Any]) -> str | None:
     if row["status"] != "ok":
         return None
     counts = {axis: row[f"sent_{axis}_bytes_per_step"] for axis in AXES}
-    told = [f"{axis} {tables.mib(count)}" for axis, count in counts.items() if not pd.isna(count) and count]
+    told = [f"{axis} {mib(count)}" for axis, count in counts.items() if not pd.isna(count) and count]
     return ", ".join(told) or "0.00"

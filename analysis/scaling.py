@@ -1,9 +1,9 @@
 """Predicted latency and memory against N over one record of `experiment=scaling`, beside published numbers.
 
-A record is JSON: `rows` (`cluster`, `method`, `devices`, `resolution`, `patches`, `status`, `predicted_latency_s`,
+A record has `rows` (`cluster`, `method`, `devices`, `resolution`, `patches`, `status`, `predicted_latency_s`,
 `peak_bytes`, `fastest`: of all M the one that counts), `clusters` (name -> `device`, `room_bytes`, `calibrated_on`)
-and `published` (rows of the same hardware, as in the record of published numbers). What is made here is of one `model`
-and one W; records of several models name it in each row, and `models` has their sizes.
+and `published` (rows of the same hardware, as in the record of published numbers), and `models`. What is made here is
+of one model and one W.
 """
 
 from __future__ import annotations
@@ -14,59 +14,39 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis import tables
-from analysis.published import role_of
-from analysis.record import load_record
-from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
-from analysis.tables import as_text
+from analysis.columns import GIB, Column, gib, wide, words
+from analysis.points import KEYS, fills, marker, method_order, published
+from analysis.study import load_study, plain_rows
+from analysis.style import COLOUR, ORDER, RC, label
 
-GIB = 2**30
 ASIDE = 1.05  # published points of one N stand this factor apart
-KEYS = ["cluster", "resolution", "method", "devices"]
 IDEAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 ROOM: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
-FILLS = {
-    "prediction": "published (filled)",
-    "doubt": "published, source in doubt (pale)",
-    "calibration": "published, the profile is fitted on it (hollow)",
-}
-"""What a published point is to the line beside it -> what the legend says of its marker."""
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """The record."""
-    content: dict[str, Any] = load_record(Path(path))
-    return content
+def load(folder: Path) -> dict[str, Any]:
+    """The record, its rows as a list."""
+    record = load_study(folder)
+    return record.facts | {"rows": plain_rows(record.rows)}
+
+
+def subject(record: dict[str, Any]) -> str:
+    """The models of a record and their steps: `pixart_alpha, 20 steps`."""
+    return "; ".join(f"{name}, {facts['steps']} steps" for name, facts in record["models"].items())
 
 
 def predicted(record: dict[str, Any]) -> pd.DataFrame:
     """One row a cluster, resolution, method and N: its fastest setting."""
     rows = pd.DataFrame(record["rows"])
     table = rows[rows.fastest].astype({"predicted_latency_s": float})
-    return table.sort_values(KEYS, key=_place, ignore_index=True)
-
-
-def published(record: dict[str, Any]) -> pd.DataFrame:
-    """The published points, each number once; `role` is one of `FILLS`, `published_s` missing where it is `OOM`."""
-    rows = record["published"]
-    origins = {one["row_id"]: one["duplicate_of"] or one["row_id"] for one in rows}
-    fitted = {name: set(facts["calibrated_on"]) for name, facts in record["clusters"].items()}
-    roles = []
-    for one in rows:
-        role = role_of(one["row_id"], fitted[one["cluster"]], origins)
-        roles.append("doubt" if one["flags"] and role == "prediction" else role)
-    columns = [*KEYS, "row_id", "published_s", "oom", "digitized", "flags", "role"]
-    table = pd.DataFrame(rows, columns=columns[:-1]).assign(role=roles)
-    table = table.assign(flags=table["flags"].map("; ".join)).astype({"published_s": float})
-    # By role, so that of one number the row that was fitted on stays, and not its repetition.
-    table = table.sort_values("role", kind="stable").drop_duplicates([*KEYS, "published_s"])
-    table = table.assign(role=table.role.str.removeprefix("repeats "))
-    return table.sort_values(KEYS, key=_place, kind="stable", ignore_index=True)
+    return table.sort_values(KEYS, key=method_order, ignore_index=True)
 
 
 def joined(record: dict[str, Any]) -> pd.DataFrame:
@@ -77,27 +57,24 @@ def joined(record: dict[str, Any]) -> pd.DataFrame:
     return ours.merge(published(record), on=KEYS, how="left")
 
 
-def _place(values: pd.Series) -> pd.Series:
-    return values.map(ORDER.index) if values.name == "method" else values
+def readable(table: pd.DataFrame, first: list[str], cells: Iterable[str]) -> pd.DataFrame:
+    """These cells to read: a column a method, a row a setting and N."""
+    text = words(
+        table.assign(cell=list(cells)), [*first, "resolution", "devices", "method", Column("cell", "")]
+    )
+    return wide(text, [*first, "px", "N"], "method")
 
 
-def latency_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Predicted seconds by cluster, resolution and N, a column a method; M of PipeFusion in brackets."""
-    return _wide(table, ["cluster", "resolution"], _seconds)
+def latency(table: pd.DataFrame) -> pd.DataFrame:
+    """To read: predicted seconds by cluster, resolution and N, a column a method; M of PipeFusion in brackets."""
+    return readable(table, ["cluster"], map(_seconds, table.to_dict("records")))
 
 
-def memory_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Predicted peak GiB of the fullest device by resolution and N: the most of any cluster."""
+def memory(table: pd.DataFrame) -> pd.DataFrame:
+    """To read: predicted peak GiB of the fullest device by resolution and N, the most of any cluster."""
     most = table.sort_values("peak_bytes").drop_duplicates(KEYS[1:], keep="last")
-    return _wide(most, ["resolution"], lambda row: f"{row['peak_bytes'] / GIB:.2f}")
-
-
-def _wide(table: pd.DataFrame, first: list[str], write: Any) -> pd.DataFrame:
-    cells = table.assign(cell=[write(row) for row in table.to_dict("records")])
-    wide = cells.pivot(index=[*first, "devices"], columns="method", values="cell").reset_index()
-    columns: tables.Columns = {"cluster": ("cluster", str)} if "cluster" in first else {}
-    columns |= {"resolution": ("px", str), "devices": ("N", str)}
-    return as_text(wide, columns | {method: (label(method), str) for method in _methods(table)})
+    most = most.sort_values(KEYS[1:], key=method_order, ignore_index=True)
+    return readable(most, [], map(gib, most.peak_bytes))
 
 
 def _seconds(row: dict[Any, Any]) -> str:
@@ -113,16 +90,13 @@ def _methods(table: pd.DataFrame) -> list[str]:
 
 def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     """NAME.csv, predictions with published numbers beside them; NAME.md, the predictions."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
     table = predicted(record)
-    joined(record).to_csv(csv, index=False, lineterminator="\n")
-    text = f"**Predicted**, not measured: {record['model']}, {record['steps']} steps. "
+    text = f"**Predicted**, not measured: {subject(record)}. "
     text += "Latency in seconds; in brackets the M that is fastest.\n\n"
-    text += f"{tables.markdown(latency_text(table))}\n"
-    text += "Peak memory of the fullest device in GiB, transformer only:\n\n"
-    md.write_text(f"{text}{tables.markdown(memory_text(table))}")
-    return [csv, md]
+    text += (
+        f"{tables.markdown(latency(table))}\nPeak memory of the fullest device in GiB, transformer only:\n"
+    )
+    return tables.save(joined(record), memory(table), folder, name, before=text)
 
 
 def figure(record: dict[str, Any]) -> Figure:
@@ -135,8 +109,7 @@ def figure(record: dict[str, Any]) -> Figure:
             figsize=(3.3 * len(sizes) + 0.6, 2.75 * (len(clusters) + 1) + 1.2), layout="constrained"
         )
         sheet.suptitle(
-            f"PREDICTED latency and peak memory per device against N: {record['model']}, {record['steps']} steps",
-            fontsize=12,
+            f"PREDICTED latency and peak memory per device against N: {subject(record)}", fontsize=12
         )
         grid = sheet.subplots(len(clusters) + 1, len(sizes), squeeze=False)
         for column, size in enumerate(sizes):
@@ -189,10 +162,10 @@ def _latency(axes: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, methods: list
         axes.plot(
             point["devices"] * _aside(point["method"], methods),
             point["published_s"],
-            **_marker(point["method"], point["role"]),
+            **marker(point["method"], point["role"]),
         )
     for point in theirs[theirs.oom.astype(bool)].to_dict("records"):
-        style = _marker(point["method"], point["role"])
+        style = marker(point["method"], point["role"])
         place = axes.get_xaxis_transform()
         axes.plot(point["devices"] * _aside(point["method"], methods), 0.95, transform=place, **style)
         axes.annotate(
@@ -210,7 +183,7 @@ def _memory(axes: Axes, ours: pd.DataFrame, methods: list[str]) -> None:
     for method in methods:
         line = ours[ours.method == method].groupby("devices").peak_bytes.max()
         axes.plot(line.index, line / GIB, **_line(method))
-        axes.plot(line.index, line / GIB, **{**_marker(method, "prediction"), "markersize": 4, "alpha": 0.9})
+        axes.plot(line.index, line / GIB, **{**marker(method, "prediction"), "markersize": 4, "alpha": 0.9})
 
 
 def _rooms(axes: Axes, clusters: dict[str, Any]) -> None:
@@ -232,36 +205,12 @@ def _line(method: str) -> dict[str, Any]:
     return {"color": COLOUR[method], "linewidth": 1.3, "marker": ".", "markersize": 3}
 
 
-def _marker(method: str, role: str) -> dict[str, Any]:
-    """A published point: the method's marker, filled as `FILLS` says."""
-    colour = COLOUR[method]
-    fill = {"prediction": colour, "doubt": pale(colour, 0.65), "calibration": "white"}[role]
-    size = 8.5 if MARKER[method] == "*" else 5.5
-    return {
-        "marker": MARKER[method], "markersize": size, "markerfacecolor": fill, "markeredgecolor": colour,
-        "markeredgewidth": 0.9, "linestyle": "none", "zorder": 3,
-    }  # fmt: skip
-
-
-def _handles(methods: Iterable[str], theirs: pd.DataFrame) -> list[Line2D]:
+def _handles(methods: Iterable[str], theirs: pd.DataFrame) -> list[Artist]:
     """The legend: methods, then what lines and the fill of a marker mean."""
-    shown = []
+    shown: list[Artist] = []
     for method in methods:
-        look = {**_marker(method, "prediction"), "color": COLOUR[method]}
+        look = {**marker(method, "prediction"), "color": COLOUR[method]}
         look |= {"linestyle": "none"} if method == "serial" else {"linestyle": "-", "linewidth": 1.3}
         shown.append(Line2D([], [], label=label(method), **look))
-    grey: dict[str, Any] = {
-        "marker": "s",
-        "markersize": 5.5,
-        "linestyle": "none",
-        "markeredgecolor": "#444444",
-    }
-    fills: dict[str, Any] = {"prediction": "#444444", "doubt": pale("#444444", 0.65), "calibration": "white"}
     shown.append(Line2D([], [], color="#444444", linewidth=1.3, label="line: predicted, PipeFusion's best M"))
-    shown.append(Line2D([], [], label="serial / N", **IDEAL))
-    shown += [
-        Line2D([], [], markerfacecolor=fills[role], label=text, **grey)
-        for role, text in FILLS.items()
-        if role in set(theirs.role)
-    ]
-    return shown
+    return [*shown, Line2D([], [], label="serial / N", **IDEAL), *fills([*theirs.role])]

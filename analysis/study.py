@@ -29,3 +29,9 @@ def load_study(folder: Path) -> Record:
         return Record(facts, typed(pd.read_parquet(folder / ROWS)))
     except (ValueError, KeyError) as error:
         raise ValueError(f"{folder / ROWS} is not whole ({error})") from None
+
+
+def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as plain Python: None where there is no value."""
+    found = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in found]

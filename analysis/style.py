@@ -20,6 +20,7 @@ from analysis.looks import COLOUR, LABEL, LOOKS, MARKER, ORDER, in_order, label
 __all__ = ["COLOUR", "LABEL", "LOOKS", "MARKER", "ORDER", "in_order", "label"]
 
 
+GREY = "#555555"
 CPU_NOTE = "CPU, ranks nothing"
 
 RC: dict[Any, Any] = {

@@ -61,7 +61,7 @@ CLAIMS = {
 
 
 def claims(record: dict[str, Any], cases: pd.DataFrame, published: Path, devices: int) -> pd.DataFrame:
-    """Table 1 beside what was counted, a row each: the fullest device's bytes over the formula, by case."""
+    """Table 1 beside what was counted, one row per case and quantity: formula, its bytes, the fullest device's."""
     printed = {
         METHODS[row["method"]]: row
         for row in read_rows([published / "table1_costs.csv"]).values()
@@ -71,21 +71,26 @@ def claims(record: dict[str, Any], cases: pd.DataFrame, published: Path, devices
     for case in cases[(cases.status == "ok") & (cases.devices == devices)].to_dict("records"):
         if case["method"] not in printed:
             continue
-        facts = record["models"][case["model"]]
-        a = facts["tokens"][str(case["resolution"])] * facts["hidden"] * case["branches"]
-        a *= facts["param_bytes"] // facts["parameters"]
-        m = case["devices"] if pd.isna(case["patches"]) else case["patches"]
-        units = Units(a, facts["param_bytes"], facts["layers"], case["devices"], m)
+        symbols = units(record["models"][case["model"]], case)
         for what, (column, ours) in CLAIMS.items():
-            text = printed[case["method"]][column]
-            formula = text.rpartition("=")[2]  # `(2/N)A=KV/N` says the same twice
+            cost = printed[case["method"]]
+            formula = cost[column].rpartition("=")[2]  # `(2/N)A=KV/N` says the same twice
             row = {key: case[key] for key in ("model", "resolution", "method", "warmup")}
-            row |= {"what": what, "formula": formula}
-            rows.append(row | {"ratio": case[ours] / FORMULAS[formula](units)})
+            row |= {"what": what, "formula": formula, "overlap": cost["overlap"].rstrip("*")}
+            row |= {"formula_bytes": FORMULAS[formula](symbols), "counted_bytes": case[ours]}
+            rows.append(row | {"ratio": row["counted_bytes"] / row["formula_bytes"]})
     return pd.DataFrame(rows)
 
 
-def claims_text(found: pd.DataFrame) -> pd.DataFrame:
+def units(facts: dict[str, Any], case: dict[Any, Any]) -> Units:
+    """What the symbols stand for in a case; where a method has no M, it is N."""
+    a = facts["tokens"][str(case["resolution"])] * facts["hidden"] * case["branches"]
+    a *= facts["param_bytes"] // facts["parameters"]
+    m = case["devices"] if pd.isna(case["patches"]) else case["patches"]
+    return Units(float(a), facts["param_bytes"], facts["layers"], case["devices"], float(m))
+
+
+def readable(found: pd.DataFrame) -> pd.DataFrame:
     """Counted over printed: of the first model and of all, the least and the most of any case."""
     first, cells = found.model.iloc[0], []
     for what in CLAIMS:

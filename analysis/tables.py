@@ -23,13 +23,16 @@ def markdown(text: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
 
 
-def save(table: pd.DataFrame, text: pd.DataFrame, folder: str | Path, name: str) -> list[Path]:
-    """Write NAME.csv (raw numbers in bytes and seconds) and NAME.md (words)."""
+def save(
+    table: pd.DataFrame, text: pd.DataFrame, folder: str | Path, name: str, before: str = "", after: str = ""
+) -> list[Path]:
+    """Write NAME.csv (raw numbers in bytes and seconds) and NAME.md: words, and what stands before and after them."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     csv, md = folder / f"{name}.csv", folder / f"{name}.md"
     table.drop(columns=HERE, errors="ignore").to_csv(csv, index=False, lineterminator="\n")
-    md.write_text(markdown(text))
+    parts = (before, markdown(text), after)
+    md.write_text("\n".join(f"{part.strip()}\n" for part in parts if part))
     return [csv, md]
 
 

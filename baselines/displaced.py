@@ -18,9 +18,10 @@ from pipefusion.core.shape import DiTShape
 AXIS = "patch"
 
 
-def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int) -> Problem | None:
+def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, heads: str) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    return degrees_fit(shape, parallel, AXIS) or within("method.warmup", warmup, 0, steps, "the steps")
+    fit = degrees_fit(shape, parallel, AXIS, heads)
+    return fit or within("method.warmup", warmup, 0, steps, "the steps")
 
 
 def build_bands(dit: DiT, fabric: Fabric, warmup: int, *, exchange: bool) -> Sampler:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from baselines.displaced import AXIS as AXIS
 from baselines.displaced import build_bands, check_bands
+from pipefusion.core.checks import Settings
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
@@ -21,7 +22,7 @@ from pipefusion.core.shape import DiTShape
 
 
 @dataclass
-class Config:
+class Config(Settings):
     """`warmup` W: synchronous steps at the start."""
 
     name: str = "naive_patch"
@@ -30,7 +31,7 @@ class Config:
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    return check_bands(shape, parallel, steps, cfg.warmup)
+    return check_bands(shape, parallel, steps, cfg.warmup, cfg.heads)
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:

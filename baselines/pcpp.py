@@ -17,6 +17,7 @@ from torch import Tensor
 from baselines.displaced import AXIS as AXIS
 from baselines.displaced import check_bands
 from pipefusion.core.attention import Attend
+from pipefusion.core.checks import Settings
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import attend_to_bands
 from pipefusion.core.dit import DiT, Sampler
@@ -33,7 +34,7 @@ from pipefusion.core.shape import DiTShape
 
 
 @dataclass
-class Config:
+class Config(Settings):
     """`warmup` W: synchronous steps at the start. `fraction` of a neighbouring band's rows that is seen, rounded up."""
 
     name: str = "pcpp"
@@ -45,7 +46,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """Equal bands; W between 0 and S; a fraction."""
     if not 0 < cfg.fraction <= 1:
         return Problem("method.fraction", f"{cfg.fraction} is no part of a band; allowed: above 0, at most 1")
-    return check_bands(shape, parallel, steps, cfg.warmup)
+    return check_bands(shape, parallel, steps, cfg.warmup, cfg.heads)
 
 
 def shared_rows(shape: DiTShape, bands: int, cfg: Config) -> int:
@@ -91,8 +92,10 @@ def partial(run: Run, warmup: int, shared: int) -> AttendFor:
                 fabric.all_gather(whole, mine, axis=AXIS, at=at)
                 for peer, kept in seen.items():
                     kept.copy_(nearest(whole[peer], peer, own))
-                return attend_to_bands(q, k, v, prefix, whole.unbind())
-            out = attend_to_bands(q, k, v, prefix, [kv for _, kv in sorted([*seen.items(), (own, mine)])])
+                return attend_to_bands(run, q, k, v, prefix, whole.unbind())
+            out = attend_to_bands(
+                run, q, k, v, prefix, [kv for _, kv in sorted([*seen.items(), (own, mine)])]
+            )
             if job.step < steps - 1:  # nobody would see what the last step sends
                 works = [fabric.irecv(kept, peer, axis=AXIS, at=at) for peer, kept in seen.items()]
                 works += [

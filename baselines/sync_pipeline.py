@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from baselines.exact import build as build
 from baselines.exact import predict as predict
-from pipefusion.core.checks import degrees_fit, splits
+from pipefusion.core.checks import Settings, degrees_fit, splits
 from pipefusion.core.domain import Natural
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
@@ -20,7 +20,7 @@ AXIS = "pipe"
 
 
 @dataclass
-class Config:
+class Config(Settings):
     """`split` of the layers over the stages: ceil, even, cost, bytes, or how many each has."""
 
     name: str = "sync_pipeline"
@@ -29,4 +29,5 @@ class Config:
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """At least one layer per stage, or as `split` has it."""
-    return degrees_fit(shape, parallel, AXIS) or splits(cfg.split, shape.layers, parallel.pipe)
+    fit = degrees_fit(shape, parallel, AXIS, cfg.heads)
+    return fit or splits(cfg.split, shape.layers, parallel.pipe)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from baselines.exact import build as build
 from baselines.exact import predict as predict
-from pipefusion.core.checks import degrees_fit
+from pipefusion.core.checks import Settings, degrees_fit
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
@@ -19,12 +19,12 @@ AXIS = "ulysses"
 
 
 @dataclass
-class Config:
-    """Nothing to choose."""
+class Config(Settings):
+    """Nothing of its own to choose."""
 
     name: str = "ulysses"
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    return degrees_fit(shape, parallel, AXIS)
+    return degrees_fit(shape, parallel, AXIS, cfg.heads)

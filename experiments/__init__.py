@@ -1,1 +1,1 @@
-"""What is measured: latency, memory, quality, and the training of the small model."""
+"""What is measured: latency, memory, quality; and in `recipes`, how what ships is trained."""

@@ -1,44 +1,41 @@
 """`measure=accounting`: what every device of every model, method, N and size holds and sends, to the byte.
 
 The methods' own code runs on stock diffusers models of full size whose tensors are on `meta`: parameters are counted by
-name and slice, messages in the ledger, and live bytes with every operation. Nothing is summed before it is stored.
+name and slice, messages in the ledger, and live bytes with every operation. With `measure.run=false` the parts are only
+built, and K, V and bytes sent are the closed forms that tests hold equal to the ledger.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import sys
-import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
-from pathlib import Path
 from typing import Any
 
 import diffusers
+import pandas as pd
 import torch
-from rich.progress import track
 
-from baselines import tensor
+from analysis.columns import COUNT, Column
+from analysis.study import Record
 from experiments.check import CHOICES
-from experiments.config import RunConfig, as_dict
-from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, config_names
+from experiments.config import RunConfig
+from experiments.errors import ConfigError, check_known
 from experiments.facts import model_facts
-from experiments.grid import model_config
-from experiments.launch import resolved
-from experiments.methods import METHODS, problem_of
-from experiments.models import Model, open_model
-from experiments.params import Subject
+from experiments.grid import GridConfig, expand
+from experiments.journal import Row
+from experiments.methods import METHODS, parallel_of
+from experiments.models import Model
 from experiments.plan import plan
-from experiments.records import write_csv, write_json
-from experiments.report import RankReport, held_parameters, layers_text
-from experiments.session import Session, empty_inputs
-from pipefusion.core.domain import Devices, Grid, Pixels, Threads, Warmup
+from experiments.report import ParameterKey, RankReport, held_parameters, layers_text
+from experiments.session import Session, empty_inputs, guidance_branches
+from experiments.study import Cell, Study
+from pipefusion.core.dit import DiT
+from pipefusion.core.domain import Devices, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.predict import Prediction
+from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.plan import META
 
 HELD_TO = ("reconciles", "agrees")
 """What a case must be: its devices hold the model exactly, and every byte is the one of the closed forms."""
@@ -48,232 +45,222 @@ NOTE = (
     "Counted on meta tensors by the methods' own code, one image at a time (with classifier-free guidance two "
     "branches). Activations are the peak of all live tensors less parameters, K and V kept between steps, other "
     "buffers, communication buffers, and what is given (tables of positions, noise, prompt). PipeFusion has one patch "
-    "a device. Sent a step: the bytes of a step after the warm-up, each device its own messages."
+    "per device. Sent per step: the bytes of a step after the warm-up, each device its own messages."
 )
 
 
 @dataclass
-class AccountingConfig:
-    """The grid: files of conf/model, methods, N, pixels of a side, W of the methods that have it.
+class AccountingConfig(GridConfig):
+    """The grid; `dtype` null is each model's own. `run`: also what is alive and sent while steps are run.
 
-    `cross` is tensor parallelism's. The tables are of the first W. `workers` null: a process for each core.
+    `workers` null: a process for each core.
     """
 
     name: str = "accounting"
-    models: Grid[str] = field(default_factory=lambda: ["pixart_alpha"])
     methods: Grid[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    resolutions: Grid[Pixels] = field(default_factory=lambda: [1024, 2048, 4096])
-    warmups: Grid[Warmup] = field(default_factory=lambda: [1])
-    cross: str = "split"
-    dtype: str = "bfloat16"
+    patches: list[PatchCounts] = field(default_factory=lambda: ["N"])
+    warmups: list[Warmups] = field(default_factory=lambda: [1])
+    crosses: list[str] = field(default_factory=lambda: ["split"])
+    dtype: str | None = None
+    run: bool = True
     workers: Threads | None = None
 
 
-@dataclass
-class Account:
-    """Everything found of one model at one size: a row a device, a case a method and N, and the model's sizes."""
-
-    model: str
-    resolution: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    cases: list[dict[str, Any]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-def check_accounting(cfg: RunConfig) -> None:
-    """Names that do not exist, numbers that count nothing, a cluster without a meter. Raises ConfigError."""
-    names = {"models": config_names("model"), "methods": METHODS, "dtype": CHOICES["model.dtype"]}
-    names |= {"cross": tensor.CROSS}
-    check_known(cfg, {f"measure.{key}": allowed for key, allowed in names.items()})
-    if cfg.cluster.world != "plan":
-        text = f"{cfg.cluster.name} runs on real tensors; allowed: a cluster of named hardware"
-        raise ConfigError("cluster", text)
-
-
-def accounting(cfg: RunConfig, out: Path) -> str:
-    """Count every combination into `out`/accounting.csv and accounting.json, print the sums; the run's status."""
-    import pandas as pd
-
+def counted(cfg: RunConfig) -> Iterator[RunConfig]:
+    """The runs of the grid, as long as it takes for a step to be like the one before it."""
     options: AccountingConfig = cfg.measure
-    started = time.time()
-    accounts = counted(cfg)
-    facts: dict[str, dict[str, Any]] = {}
-    for account in accounts:
-        tokens = account.facts.pop("tokens", None)
-        one = facts.setdefault(account.model, account.facts | {"tokens": {}})
-        one["tokens"] |= {} if tokens is None else {str(account.resolution): tokens}
-    cases = merged([case for account in accounts for case in account.cases])
-    record = {"note": NOTE, "images": 1, "dtype": options.dtype, "models": facts}
-    record |= {"cases": cases, "seconds": time.time() - started, "config": as_dict(cfg)} | provenance()
-    out.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame([row for account in accounts for row in account.rows]).convert_dtypes()
-    write_csv(out / "accounting.csv", table)
-    write_json(out / "accounting.json", record)
-    show(out)
-    wrong = [case for case in cases if case["status"] == "ok" and not all(case[key] for key in HELD_TO)]
-    for case in wrong:
-        where = f"{case['model']} {case['method']} N={case['devices']} {case['resolutions']} px"
-        failed = ", ".join(key for key in HELD_TO if not case[key])
-        print(f"failed: {where}: not {failed}", file=sys.stderr)
-    return "failed" if wrong else "ok"
+    for one in expand(cfg, options):
+        model = replace(one.model, dtype=options.dtype or one.model.dtype)
+        steps = SETTLED + getattr(one.method, "warmup", 0) if options.run else one.steps
+        yield replace(one, model=model, steps=steps)
 
 
-def counted(cfg: RunConfig) -> list[Account]:
-    """Every model at every size, each in one of several processes; in the order of the configuration."""
-    options: AccountingConfig = cfg.measure
-    pairs = [(name, size) for name in options.models for size in options.resolutions]
-    workers = options.workers or len(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.accounting"])
-    found: dict[tuple[str, int], Account] = {}
-    with ProcessPoolExecutor(workers, context) as pool:
-        done = as_completed([pool.submit(account_of, cfg, *pair) for pair in pairs])
-        for future in track(done, "models", len(pairs), transient=True, disable=not sys.stderr.isatty()):
-            account = future.result()
-            found[account.model, account.resolution] = account
-            if not sys.stderr.isatty():
-                print(f"{len(found)} of {len(pairs)}: {account.model} at {account.resolution} px", flush=True)
-    return [found[pair] for pair in pairs]
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """A row per device: what it holds and sends, and whether all add up to the model and to the closed forms."""
+    cfg, view = cell.cfg, session.view(cell.cfg.model)
+    parts, counts, agrees = count_run(cfg, session) if cfg.measure.run else count_parts(cfg, session)
+    held = [held_parameters(dit) for dit in parts]
+    holders = Counter(key for keys in held for key in keys)
+    whole, case = held_parameters(view), {"agrees": agrees} | totals(held, view)
+    rows = []
+    for rank, (dit, mine, numbers) in enumerate(zip(parts, held, counts, strict=True)):
+        shared = {key: size for key, size in mine.items() if holders[key] > 1}
+        blocks = [bytes_by_part(sizes, view).get("blocks", 0) for sizes in (mine, whole)]
+        row: Row = {
+            "rank": rank,
+            "branches": guidance_branches(cfg, view.shape),
+            "layers": layers_text(dit.layers),
+        }
+        row |= {
+            "layer_count": len(dit.layers),
+            "block_param_bytes": blocks[0],
+            "block_share": blocks[0] / blocks[1],
+        }
+        row |= {"replicated_param_bytes": sum(shared.values()), "param_bytes": sum(mine.values())}
+        row |= {"model_share": row["param_bytes"] / case["model_bytes"]}
+        rows.append(row | {"replicated": ", ".join(bytes_by_part(shared, view))} | numbers | case)
+    return rows
 
 
-def account_of(cfg: RunConfig, name: str, resolution: int) -> Account:
-    """One model at one size under every method and N."""
-    options: AccountingConfig = cfg.measure
-    account = Account(name, resolution)
-    model = open_model(replace(model_config(name), resolution=resolution, dtype=options.dtype))
-    try:
-        counter: Counting | str = Counting(cfg, model)
-        account.facts = sizes_of(model)
-    except ValueError as error:  # a size that the model does not have
-        counter = str(error)
-    for method in options.methods:
-        warmups = options.warmups if METHODS[method].has("warmup") else [None]
-        for warmup, devices in product(warmups, [1] if method == "serial" else options.devices):
-            place = {"model": name, "resolution": resolution, "method": method, "devices": devices}
-            place["warmup"] = warmup
-            if isinstance(counter, str):
-                rows, case = skipped(counter)
-            else:
-                rows, case = counter.case(method, devices, warmup)
-            account.rows += [place | row for row in rows]
-            account.cases.append(place | case)
-    return account
+def count_run(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row], bool]:
+    """The parts, what each holds by kind and sends in a step, and whether every byte is its closed form's."""
+    reports, parallel = plan(cfg, session).reports, parallel_of(cfg)
+    shape, method, settings = session.model(cfg.model).shape, METHODS[cfg.method.name], cfg.method
+    assert cfg.guidance_scale is not None
+    noise, cond = empty_inputs(shape, 1, cfg.guidance_scale)
+    given = sum(tensor.nbytes for tensor in [noise, *cond.tensors])
+    counts, agrees = [], True
+    for report in reports:
+        row = bytes_by_kind(report, given, cfg.steps)
+        earlier = method.predict(shape, parallel, report.rank, cfg.steps - 1, 1, cond.branches, settings)
+        agrees &= row.items() >= forms(report.forecast, earlier).items()
+        counts.append(row)
+    return [report.dit for report in reports], counts, agrees
 
 
-def sizes_of(model: Model) -> dict[str, Any]:
-    """What the tables need of a model, and its parameters in the stock class, which no view has touched."""
-    with torch.device("meta"):
-        stock = getattr(diffusers, model.class_name).from_config(model.config)
-    facts = {key: value for key, value in model_facts(model).items() if key != "resolution"}
-    guidance, text = model.shape.guidance, model.shape.text_tokens
-    more = {"class": model.class_name, "guidance": guidance, "text_tokens": text, "joint": model.shape.joint}
-    return facts | more | {"diffusers_parameters": stock.num_parameters()}
+def count_parts(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row], bool]:
+    """The parts, built and not run, with the closed forms of K, V and of all bytes sent."""
+    parallel, shape = parallel_of(cfg), session.model(cfg.model).shape
+    mesh, branches = parallel.mesh(), guidance_branches(cfg, shape)
+    parts, counts = [session.build(cfg, SilentFabric(mesh, rank, META))[0] for rank in range(mesh.size)], []
+    for rank in range(mesh.size):
+        form = METHODS[cfg.method.name].predict(shape, parallel, rank, cfg.steps, 1, branches, cfg.method)
+        row = {"kv_bytes": form.kv_bytes, "sent_bytes": form.sent_bytes}
+        counts.append(row | {"predicted_param_bytes": form.param_bytes})
+    pairs = zip(parts, counts, strict=True)
+    return (
+        parts,
+        counts,
+        all(sum(held_parameters(dit).values()) == row["predicted_param_bytes"] for dit, row in pairs),
+    )
 
 
-def skipped(reason: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The row, and the case, of a combination that cannot be."""
-    said = {"status": "skipped", "reason": reason}
-    return [{"rank": None, **said}], said
+def bytes_by_kind(report: RankReport, given: int, steps: int) -> dict[str, int]:
+    """What a device holds by kind, which add up to its peak, and what it sends and receives in one step."""
+    assert report.peak_bytes is not None
+    kept = report.ledger.buffer_bytes
+    counts = {"param_bytes": sum(held_parameters(report.dit).values())}
+    counts |= {"kv_bytes": kept["kv"], "buffer_bytes": kept["buffer"], "comm_bytes": kept["comm"]}
+    counts["given_bytes"] = given + sum(tensor.nbytes for tensor in report.dit.model.buffers())
+    counts["activation_bytes"] = report.peak_bytes - sum(counts.values())
+    counts["peak_bytes"] = report.peak_bytes
+    # The last step may send less: what comes after it is not waited for.
+    step = [entry for entry in report.ledger.entries if entry.at.step == steps - 2]
+    counts["step_sent_bytes"] = sum(entry.sent_bytes for entry in step)
+    return counts | {"step_recv_bytes": sum(entry.recv_bytes for entry in step)}
 
 
-class Counting:
-    """One model at one size."""
-
-    def __init__(self, cfg: RunConfig, model: Model):
-        self.model, self.shape, self.session = model, model.shape, Session()
-        self.cfg = resolved(cfg, model)
-        self.subject = Subject(model, "serial", SETTLED)
-        assert self.cfg.guidance_scale is not None
-        noise, self.cond = empty_inputs(self.shape, 1, self.cfg.guidance_scale)
-        self.inputs = [noise, *self.cond.tensors]
-
-    def case(
-        self, method: str, devices: int, warmup: int | None = None
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """One row a device, and whether they add up to the model and agree with the closed forms."""
-        module = METHODS[method]
-        options = module.Config() if warmup is None else module.Config(warmup=warmup)
-        if hasattr(options, "patches"):
-            options.patches = min(devices, self.shape.token_rows)
-        if hasattr(options, "cross"):
-            options.cross = self.cfg.measure.cross
-        cfg = replace(
-            self.cfg, method=options, devices=devices, steps=SETTLED + getattr(options, "warmup", 0)
-        )
-        problem = problem_of(self.shape, cfg)
-        if problem:
-            return skipped(f"{problem.key}={problem.message}")
-        reports = plan(cfg, self.session).reports
-        held = [held_parameters(report.dit) for report in reports]
-        holders = Counter(key for keys in held for key in keys)
-        rows, agrees = [], True
-        for report, mine in zip(reports, held, strict=True):
-            counts = self.bytes_of(report, cfg.steps)
-            branches = self.cond.branches
-            parallel, steps = module.parallel(devices), cfg.steps - 1
-            earlier = module.predict(self.shape, parallel, report.rank, steps, 1, branches, options)
-            agrees &= counts.items() >= forms_of(report.forecast, earlier).items()
-            rows.append(
-                {
-                    "rank": report.rank,
-                    "status": "ok",
-                    "reason": None,
-                    "branches": branches,
-                    "patches": getattr(options, "patches", None),
-                    "layers": layers_text(report.dit.layers),
-                    "layer_count": len(report.dit.layers),
-                    "replicated_param_bytes": sum(size for key, size in mine.items() if holders[key] > 1),
-                    **counts,
-                }
-            )
-        return rows, self.subject.totals(held, holders) | {"agrees": agrees}
-
-    def bytes_of(self, report: RankReport, steps: int) -> dict[str, int]:
-        """What a device holds by kind, which add up to its peak, and what it sends and receives in one step."""
-        assert report.peak_bytes is not None
-        kept = report.ledger.buffer_bytes
-        counts = {"param_bytes": sum(held_parameters(report.dit).values())}
-        counts |= {"kv_bytes": kept["kv"], "buffer_bytes": kept["buffer"], "comm_bytes": kept["comm"]}
-        counts["given_bytes"] = sum(tensor.nbytes for tensor in [*self.inputs, *report.dit.model.buffers()])
-        counts["activation_bytes"] = report.peak_bytes - sum(counts.values())
-        counts["peak_bytes"] = report.peak_bytes
-        # The last step may send less: what comes after it is not waited for.
-        step = [entry for entry in report.ledger.entries if entry.at.step == steps - 2]
-        counts["step_sent_bytes"] = sum(entry.sent_bytes for entry in step)
-        return counts | {"step_recv_bytes": sum(entry.recv_bytes for entry in step)}
-
-
-def forms_of(forecast: Prediction, earlier: Prediction) -> dict[str, int]:
+def forms(forecast: Prediction, earlier: Prediction) -> dict[str, int]:
     """The closed forms of a device's bytes; those of a step are the difference to a run of one step less."""
-    forms = {
+    found = {
         f"{kind}_bytes": getattr(forecast, f"{kind}_bytes") for kind in ("param", "kv", "buffer", "comm")
     }
-    for key in ("sent_bytes", "recv_bytes"):
-        forms[f"step_{key}"] = getattr(forecast, key) - getattr(earlier, key)
-    return forms
+    steps = ("sent_bytes", "recv_bytes")
+    return found | {f"step_{key}": getattr(forecast, key) - getattr(earlier, key) for key in steps}
 
 
-def merged(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cases that differ in nothing but the size, as one with all `resolutions`."""
-    found: dict[str, dict[str, Any]] = {}
-    for case in cases:
-        rest = {key: value for key, value in case.items() if key != "resolution"}
-        one = found.setdefault(json.dumps(rest), rest | {"resolutions": []})
-        one["resolutions"].append(case["resolution"])
-    return list(found.values())
+def totals(held: Sequence[Mapping[ParameterKey, int]], view: DiT) -> Row:
+    """Bytes of all devices, of the copies among them (by part, as JSON), and whether the rest is the model exactly."""
+    holders = Counter(key for keys in held for key in keys)
+    every, whole = {key: size for mine in held for key, size in mine.items()}, held_parameters(view)
+    extra = {key: size * (holders[key] - 1) for key, size in every.items() if holders[key] > 1}
+    once: Counter[str] = Counter()
+    for (name, _), size in every.items():
+        once[name] += size
+    return {
+        "devices_bytes": sum(sum(mine.values()) for mine in held),
+        "copies_bytes": sum(extra.values()),
+        "copied": json.dumps(bytes_by_part(extra, view)),
+        "model_bytes": sum(whole.values()),
+        "reconciles": dict(once) == {name: size for (name, _), size in whole.items()},
+    }
 
 
-def show(out: Path) -> None:
-    """Print how the devices of each model add up, and the fullest device of every method."""
-    # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
-    from analysis import accounting as report
-    from analysis.terminal import make_console, rich_table
-    from experiments.cli import display
+def bytes_by_part(sizes: Mapping[ParameterKey, int], view: DiT) -> dict[str, int]:
+    """Bytes by part of the model, the largest first."""
+    parts: Counter[str] = Counter()
+    for (name, _), size in sizes.items():
+        parts[view.label_of(name)] += size
+    return dict(parts.most_common())
 
-    console = make_console()
-    record, _ = report.load(out)
-    console.print(rich_table(report.sums_text(record), "Parameters over the devices of every method and N"))
-    console.print(f"{report.reconciled(record)}\n[dim]{NOTE}[/dim]", highlight=False)
-    for name in ("accounting.csv", "accounting.json"):
-        console.print(display(out / name), highlight=False, soft_wrap=True)
+
+def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
+    """The sizes of every model, and its parameters in the stock class, which no view has touched."""
+    found: dict[str, Any] = {}
+    for one in {repr(one.model): one.model for one in counted(cfg)}.values():
+        try:
+            model = session.model(one)
+            shape = model.shape
+        except ValueError:  # a size that the model does not have: its rows say so
+            continue
+        sizes = found.setdefault(one.name, model_facts(model) | stock(model) | {"tokens": {}})
+        sizes["tokens"][str(model.resolution)] = shape.tokens
+    return {"images": 1, "dtype": cfg.measure.dtype, "models": found}
+
+
+def stock(model: Model) -> dict[str, Any]:
+    """What tables need of a model besides its sizes."""
+    with torch.device("meta"):
+        parameters = getattr(diffusers, model.class_name).from_config(model.config).num_parameters()
+    shape = model.shape
+    more = {"class": model.class_name, "guidance": shape.guidance, "text_tokens": shape.text_tokens}
+    return more | {"joint": shape.joint, "diffusers_parameters": parameters}
+
+
+def failures(rows: pd.DataFrame) -> list[str]:
+    """The cases that do not add up."""
+    ran = rows[rows.status == "ok"].drop_duplicates("key")
+    return [
+        f"{row['model']} {row['method']} N={row['devices']} {row['height']} px: not {key}"
+        for row in ran.to_dict("records")
+        for key in HELD_TO
+        if not row[key]
+    ]
+
+
+def by_model(record: Record) -> pd.DataFrame:
+    """One row per model: how many cases ran, add up, are the closed forms', and are skipped."""
+    cases = record.rows.drop_duplicates("key")
+    ran = cases.assign(cases=cases.status == "ok", skipped=cases.status == "skipped")
+    counts = ran.groupby("model", sort=False)[["cases", *HELD_TO, "skipped"]].sum().reset_index()
+    parameters = {name: one["parameters"] for name, one in record.facts["models"].items()}
+    return counts.assign(parameters=counts.model.map(parameters))
+
+
+def summary(record: Record) -> str:
+    """How many cases add up."""
+    ran = record.rows[record.rows.status == "ok"].drop_duplicates("key")
+    return (
+        f"In {int(ran.reconciles.sum())} of {len(ran)} cases what the devices hold, less the copies, is diffusers' own "
+        f"count of the model to the byte; in {int(ran.agrees.sum())} every byte is the closed form's."
+    )
+
+
+def check_dtype(cfg: RunConfig, session: Session) -> None:
+    """Raises ConfigError for a dtype that does not exist, and for a cluster without a meter."""
+    if cfg.measure.dtype is not None:
+        check_known(cfg, {"measure.dtype": CHOICES["model.dtype"]})
+    if cfg.measure.run and cfg.cluster.world != "plan":
+        raise ConfigError(
+            "cluster", f"{cfg.cluster.name} runs on real tensors; allowed: a cluster of named hardware"
+        )
+
+
+ACCOUNTING = Study(
+    "accounting",
+    measure,
+    (
+        "model",
+        "parameters",
+        *(Column(name, name.replace("_", " "), kind=COUNT) for name in ("cases", *HELD_TO, "skipped")),
+    ),
+    "Cases (model, size, method, N, W) that ran, add up to the model, and agree with the closed forms",
+    NOTE,
+    grid=counted,
+    facts=facts,
+    failures=failures,
+    shown=by_model,
+    summary=summary,
+    check=check_dtype,
+)

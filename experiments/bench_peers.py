@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from experiments.models import Model
 from experiments.stock_calls import predict
 from pipefusion.core.dit import Conditioning
-from pipefusion.core.sampler import make_scheduler
+from pipefusion.schedulers import make_scheduler
 
 DIFFUSERS = "diffusers"  # on rank 0
 NATIVE_ULYSSES = "diffusers_ulysses"  # its own `enable_parallelism`, on all ranks

@@ -26,7 +26,7 @@ from experiments.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.scaling import check_costs, planned_row
 from experiments.session import Session
 from experiments.study import Cell, Study
-from pipefusion.core.domain import Count, Devices, Grid, Threads, Warmup
+from pipefusion.core.domain import Count, Devices, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.parallel import AXES
 from pipefusion.core.predict import Prediction
 
@@ -46,8 +46,8 @@ class PlanConfig(GridConfig):
     name: str = "plan"
     methods: Grid[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [2, 4, 8])
-    patches: list[Any] = field(default_factory=lambda: [2, 4, 8, 16])
-    warmups: list[Warmup] = field(default_factory=lambda: [1])
+    patches: list[PatchCounts] = field(default_factory=lambda: [2, 4, 8, 16])
+    warmups: list[Warmups] = field(default_factory=lambda: [1])
     splits: list[str] = field(default_factory=lambda: ["even"])
     workers: Threads | None = None
     shown: Count = 10
@@ -66,7 +66,8 @@ def searches(cfg: RunConfig) -> Iterable[RunConfig]:
             for names in [*alone_too, *([exact] if exact else []), *displaced]:
                 n = 1 if names == ["serial"] else devices
                 measure = replace(options, methods=names, devices=[n], resolutions=[])
-                yield replace(cfg, model=model, devices=n, method=METHODS[names[0]].Config(), measure=measure)
+                method = METHODS[names[0]].Config(heads=cfg.method.heads)
+                yield replace(cfg, model=model, devices=n, method=method, measure=measure)
 
 
 def search(cell: Cell, session: Session) -> list[Row]:
@@ -144,9 +145,12 @@ def ranking(record: Record) -> pd.DataFrame:
     """The first products of each size and N, numbered among all of the size, with their speed over serial's."""
     ranked = best(record.rows)
     sizes = ranked.groupby(["height", "width"])
-    serial = ranked[ranked.method == "serial"].set_index(["height", "width"]).predicted_latency_s
-    one = [serial.get(key, math.nan) for key in zip(ranked.height, ranked.width, strict=True)]
-    ranked = ranked.assign(place=sizes.cumcount() + 1, speedup=one / ranked.predicted_latency_s)
+    alone_s = ranked[(ranked.method == "serial") & (ranked.devices == 1)]
+    alone_s = alone_s[["height", "width", "predicted_latency_s"]].rename(
+        columns={"predicted_latency_s": "serial_s"}
+    )
+    ranked = ranked.assign(place=sizes.cumcount() + 1).merge(alone_s, how="left", on=["height", "width"])
+    ranked["speedup"] = ranked.serial_s / ranked.predicted_latency_s
     ranked["px"] = [
         f"{h}" if h == w else f"{h} x {w}" for h, w in zip(ranked.height, ranked.width, strict=True)
     ]

@@ -19,19 +19,22 @@ from experiments.text import quiet
 from pipefusion.pipelines import prompts
 from pipefusion.pipelines.prompts import CLASSES, PIPELINES
 
+KNOWN = [name for name in PIPELINES if name != "QwenImagePipeline"]
+"""Of Qwen-Image, whose pipeline masks padding and rescales guidance, a run does neither."""
+
 INDEX = "model_index.json"
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """model_index.json. Raises ConfigError if it is missing or of a pipeline that is unknown here."""
     path = folder / INDEX
-    allowed = f"allowed: {', '.join([*PIPELINES, 'DiTPipeline'])}"
+    allowed = f"allowed: {', '.join(KNOWN)}"
     try:
         index = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError("model.weights", f"{path} cannot be read ({error}); {allowed}") from None
     name = index.get("_class_name")
-    if name != "DiTPipeline" and name not in PIPELINES:
+    if name not in KNOWN:
         raise ConfigError("model.weights", f"{path} is for {name}; {allowed}")
     return index
 
@@ -40,7 +43,7 @@ def has_encoders(folder: Path) -> bool:
     """Whether `encode` has what it needs: for DiT its index, for others all tokenizers and text encoders."""
     if not (folder / INDEX).exists():
         return False
-    count, _ = PIPELINES.get(read_index(folder)["_class_name"], (0, None))
+    count = PIPELINES[read_index(folder)["_class_name"]].encoders
     ends = ("", "_2", "_3")[:count]
     return all((folder / f"{part}{end}").is_dir() for part in ("tokenizer", "text_encoder") for end in ends)
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from analysis.paper.facts import CONTRADICTION, READING, ROUNDING
+from experiments.published import FOLDER, Row, Rows, Target, published_rows, target_of
 
-if TYPE_CHECKING:
-    from experiments.published import Row, Rows, Target
+
+def targets(folder: Path = FOLDER) -> list[Target]:
+    """Every published row that can be predicted, with its doubts marked."""
+    rows = published_rows(folder)
+    found = [target_of(row_id, row) for row_id, row in rows.items()]
+    return marked([target for target in found if isinstance(target, Target)], rows)
 
 
 def marked(found: Sequence[Target], rows: Rows) -> list[Target]:

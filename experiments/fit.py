@@ -19,12 +19,12 @@ import torch
 from analysis.files import write_text
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, as_dict, from_hydra
+from experiments.doubts import targets
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
-from experiments.launch import resolved
-from experiments.models import Model, open_model, scheduler_of
+from experiments.models import Model, open_model, resolved, scheduler_of
 from experiments.plan import plan
-from experiments.published import Target, overrides_of, targets
+from experiments.published import Target, overrides_of
 from experiments.records import write_json
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
@@ -122,7 +122,7 @@ def step_ops(cfg: RunConfig, model: Model) -> list[Op]:
     scheduler = scheduler_of(model, cfg.scheduler, 1)
     fabric = SilentFabric(Mesh({}), 0, torch.device("meta"))
     noise, cond = empty_inputs(model.shape, 1, cfg.guidance_scale)
-    sampler = assemble(dit, fabric, lambda run: plain)
+    sampler = assemble(dit, fabric, plain)
     with torch.inference_mode(), MetaMode(lambda: meter, watch=found.append):
         sampler(noise, cond, scheduler)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ class Journal:
             stream.write(line)
 
     def read(self) -> dict[str, list[Row]]:
-        """The rows of every cell by key; a line that was cut off by a kill is no cell."""
+        """The rows of every cell by key, the latest of each; a line that was cut off by a kill is no cell."""
         found: dict[str, list[Row]] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
+        for path in sorted(self.folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
                 if line.endswith("\n"):
                     cell = json.loads(line)
@@ -39,10 +38,6 @@ class Journal:
 
     def __len__(self) -> int:
         return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("*.jsonl"))
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def plain(value: Any) -> Any:

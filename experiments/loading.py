@@ -8,38 +8,40 @@ it. What counts is how far its resident memory rises meanwhile, over the bytes o
 from __future__ import annotations
 
 import gc
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from analysis.columns import column, mib
+from analysis.study import Record
 from experiments.check import CHOICES, check_model
-from experiments.config import ModelConfig, RunConfig, as_dict
-from experiments.environment import provenance
+from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_folder, check_known, first_line
-from experiments.methods import METHODS
-from experiments.models import Model, open_model
-from experiments.records import write_csv, write_json
+from experiments.grid import GridConfig
+from experiments.journal import Row
+from experiments.methods import METHODS, parallel_of
+from experiments.models import open_model
 from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
-from experiments.synthetic import identity, mib, write_checkpoint, written
+from experiments.session import Session
+from experiments.study import Cell, Study
+from experiments.synthetic import identity, write_checkpoint, written
 from experiments.weights import check_weights, read_tensors
 from pipefusion.core.domain import Devices, Domain, Grid
 from pipefusion.core.silent import SilentFabric
 from pipefusion.core.weights import DTYPES
+from pipefusion.sim.plan import META
 
-CPU = torch.device("cpu")
+CPU, FOLDER = torch.device("cpu"), "checkpoint"
 NOTE = (
     "Each rank is a process of its own, one after the other, with nothing of the files in the page cache where the "
     "system lets it be dropped. Peak: the most that resident memory rises above where it was before loading. Shard: "
@@ -49,7 +51,7 @@ NOTE = (
 
 
 @dataclass
-class LoadingConfig:
+class LoadingConfig(GridConfig):
     """`folder`: where the random checkpoint is kept, and taken from if it is there; null: it is removed at the end."""
 
     name: str = "loading"
@@ -61,14 +63,14 @@ class LoadingConfig:
     limit: Annotated[float, Domain(0, 1000, above=True)] = 1.15  # peak over shard
 
 
-def check_loading(cfg: RunConfig) -> None:
-    """Names and numbers that measure nothing, a model that is none, a full disk. Raises ConfigError."""
+def check_checkpoint(cfg: RunConfig, session: Session) -> None:
+    """A checkpoint of another model, or a folder that is none. Raises ConfigError."""
     options: LoadingConfig = cfg.measure
-    check_known(cfg, {"measure.methods": METHODS, "measure.stored": CHOICES["model.dtype"]})
+    check_known(cfg, {"measure.stored": CHOICES["model.dtype"]})
     model = check_model(cfg)
-    folder = kept_in(options)
-    if folder is None or cfg.model.weights is not None:
+    if options.folder is None or cfg.model.weights is not None:
         return
+    folder = Path(options.folder).expanduser()
     if not written(folder):
         check_folder(folder, (), "measure.folder")
         return
@@ -79,111 +81,49 @@ def check_loading(cfg: RunConfig) -> None:
         raise ConfigError("measure.folder", text)
 
 
-def loading(cfg: RunConfig, out: Path) -> str:
-    """Measure every rank of every method into `loading.json` and `loading.csv` in `out`; the run's status."""
-    import pandas as pd
-
-    options: LoadingConfig = cfg.measure
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with checkpoint(cfg, out) as folder:
-            facts = facts_of(folder)
-            content = as_dict(cfg)
-            content["model"] |= {"weights": str(folder), "architecture": None}
-            jobs = list(ranks_of(cfg, open_model(ModelConfig(**content["model"]))))
-            rows = [
-                job if job["status"] == "skipped" else job | measured(content, job)
-                for job in track(jobs, "ranks", transient=True, disable=not sys.stderr.isatty())
-            ]
-    except OSError as error:  # no room for the checkpoint
-        print(f"failed: {first_line(error)}", file=sys.stderr)
-        return "failed"
-    record = {"note": NOTE, "checkpoint": facts, "rows": rows, "limit": options.limit}
-    write_csv(out / "loading.csv", pd.DataFrame(rows).convert_dtypes())
-    write_json(out / "loading.json", record | provenance() | {"config": as_dict(cfg)})
-    show(rows, facts, out)
-    wrong = [row for row in rows if row["status"] == "failed"]
-    for row in wrong:
-        print(
-            f"failed: {row['method']} N={row['devices']} rank {row['rank']}: {row['reason']}", file=sys.stderr
-        )
-    return "failed" if wrong else "ok"
-
-
-def ranks_of(cfg: RunConfig, model: Model) -> Iterator[dict[str, Any]]:
-    """The beginning of each row: one a rank, or one that says why there are none. Serial has one device."""
-    for method in cfg.measure.methods:
-        module = METHODS[method]
-        for devices in [1] if method == "serial" else cfg.measure.devices:
-            row = {"method": method, "devices": devices, "rank": None, "status": "ok", "reason": None}
-            problem = module.problem(model.shape, devices, cfg.steps, module.Config())
-            if problem:
-                yield row | {"status": "skipped", "reason": f"{problem.key}={problem.message}"}
-            else:
-                yield from (row | {"rank": rank} for rank in range(devices))
-
-
-def kept_in(options: LoadingConfig) -> Path | None:
-    """The folder of the random checkpoint, if it is to stay."""
-    return None if options.folder is None else Path(options.folder).expanduser()
-
-
-@contextmanager
-def checkpoint(cfg: RunConfig, out: Path) -> Iterator[Path]:
-    """The folder of the weights to load: given, written earlier, or written now."""
+def checkpoint(cfg: RunConfig, study: Path) -> Path:
+    """The folder of the weights to load: given, written earlier, or written now. Raises OSError."""
     options: LoadingConfig = cfg.measure
     if cfg.model.weights is not None:
-        yield check_weights(cfg.model.weights)
-        return
-    with ExitStack() as stack:
-        folder = kept_in(options)
-        if folder is None:  # beside the record, because /tmp may be in memory
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="checkpoint-", dir=out)))
-        if not written(folder):
-            dtype = getattr(torch, options.stored)
-            write_checkpoint(folder, open_model(cfg.model), dtype, options.file_bytes, cfg.model.seed)
-        yield folder
+        return check_weights(cfg.model.weights)
+    # Beside the record, because /tmp may be in memory.
+    folder = study / FOLDER if options.folder is None else Path(options.folder).expanduser()
+    if not written(folder):
+        dtype = getattr(torch, options.stored)
+        write_checkpoint(folder, open_model(cfg.model), dtype, options.file_bytes, cfg.model.seed)
+    return folder
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
-    """What is loaded: number and bytes of its files and tensors."""
-    tensors = read_tensors(folder / "transformer").values()
-    sizes = [prod(tensor.shape) * DTYPES[tensor.dtype].itemsize for tensor in tensors]
-    return {
-        "files": len({tensor.file for tensor in tensors}),
-        "tensors": len(sizes),
-        "bytes": sum(sizes),
-        "largest_tensor_bytes": max(sizes),
-        "dtypes": sorted({tensor.dtype for tensor in tensors}),
-    }
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """A row per rank, each loaded in a new process; `failed` if that ended, or took too much."""
+    folder = checkpoint(cell.cfg, session.folder)
+    stored = replace(cell.cfg.model, weights=str(folder), architecture=None)
+    return [loaded(replace(cell.cfg, model=stored), rank) for rank in range(cell.cfg.devices)]
 
 
-def measured(cfg: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    """What the row of one rank says, from a new process; with status `failed` if that ended, or took too much."""
-    drop_cache(Path(cfg["model"]["weights"]))
+def loaded(cfg: RunConfig, rank: int) -> Row:
+    """The row of one rank."""
+    assert cfg.model.weights is not None
+    drop_cache(Path(cfg.model.weights))
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            row = pool.submit(load_rank, cfg, job["method"], job["devices"], job["rank"]).result()
+            row = pool.submit(load_rank, cfg, rank).result()
     except Exception as error:  # the rank's own, or that its process is gone
-        return {"status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
-    limit = cfg["measure"]["limit"]
-    if row["ratio"] > limit:
+        return {"rank": rank, "status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
+    if row["ratio"] > cfg.measure.limit:
         reason = (
             f"a peak of {mib(row['peak_bytes'])} MiB is {row['ratio']:.3f} of {mib(row['param_bytes'])} MiB"
         )
-        row |= {"status": "failed", "reason": f"{reason}; allowed: {limit}"}
+        row |= {"status": "failed", "reason": f"{reason}; allowed: {cfg.measure.limit}"}
     return row
 
 
-def load_rank(cfg: dict[str, Any], method: str, devices: int, rank: int) -> dict[str, Any]:
-    """Build a rank's part of the model on `meta`, load it, and say what that took."""
-    torch.set_num_threads(cfg["threads"])
-    model = open_model(ModelConfig(**cfg["model"]))
-    module = METHODS[method]
-    method_cfg = module.Config()
-    fabric = SilentFabric(module.parallel(devices).mesh(), rank, torch.device("meta"))
-    dit = model.view()
-    module.build(dit, fabric, method_cfg)
+def load_rank(cfg: RunConfig, rank: int) -> Row:
+    """Build a rank's part of the model on `meta`, load it, and what that took."""
+    torch.set_num_threads(cfg.threads)
+    session = Session()
+    model = session.model(cfg.model)
+    dit, _ = session.build(cfg, SilentFabric(parallel_of(cfg).mesh(), rank, META))
     assert model.folder is not None
     tensors = Counted(model.tensors(), model.folder / "transformer")
     gc.collect()
@@ -197,6 +137,7 @@ def load_rank(cfg: dict[str, Any], method: str, devices: int, rank: int) -> dict
     read = disk_bytes()
     params = sum(parameter.nbytes for parameter in dit.model.parameters())
     return {
+        "rank": rank,
         "layers": layers_text(dit.layers),
         "param_bytes": params,
         "buffer_bytes": sum(buffer.nbytes for buffer in dit.model.buffers()),
@@ -223,38 +164,43 @@ class Counted:
         return tensor
 
 
-def show(rows: list[dict[str, Any]], facts: dict[str, Any], out: Path) -> None:
-    """The table: one line a rank."""
-    # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
-    import pandas as pd
-
-    from analysis.terminal import make_console, rich_table
-    from experiments.cli import display
-
-    columns = {
-        "shard MiB": "param_bytes",
-        "peak MiB": "peak_bytes",
-        "asked MiB": "asked_bytes",
-        "from disk MiB": "disk_bytes",
+def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
+    """What was loaded: number and bytes of its files and tensors."""
+    if not (rows.status == "ok").any():
+        return {"checkpoint": None, "limit": cfg.measure.limit}
+    tensors = read_tensors(checkpoint(cfg, session.folder) / "transformer").values()
+    sizes = [prod(tensor.shape) * DTYPES[tensor.dtype].itemsize for tensor in tensors]
+    found = {
+        "files": len({tensor.file for tensor in tensors}),
+        "tensors": len(sizes),
+        "bytes": sum(sizes),
+        "largest_tensor_bytes": max(sizes),
+        "dtypes": sorted({tensor.dtype for tensor in tensors}),
     }
-    lines = []
-    for row in rows:
-        rank = "" if row["rank"] is None else str(row["rank"])
-        line = {"method": row["method"], "N": str(row["devices"]), "rank": rank}
-        line["layers"] = row.get("layers", "")
-        line |= {title: mib(row.get(key)) for title, key in columns.items()}
-        line["peak / shard"] = f"{row['ratio']:.3f}" if "ratio" in row else ""
-        line["s"] = f"{row['seconds']:.2f}" if "seconds" in row else ""
-        line["status"] = f"skipped: {row['reason']}" if row["status"] == "skipped" else row["status"]
-        lines.append(line)
-    console = make_console()
-    title = f"Loading {mib(facts['bytes'])} MiB in {facts['tensors']} tensors, {facts['files']} files"
-    console.print(rich_table(pd.DataFrame(lines), title))
-    ratios = [row["ratio"] for row in rows if "ratio" in row]
-    if ratios:
-        console.print(
-            f"The most memory any rank took: {max(ratios):.3f} of its shard", style="bold", highlight=False
-        )
-    console.print(f"[dim]{NOTE}[/dim]", highlight=False)
-    for name in ("loading.csv", "loading.json"):
-        console.print(display(out / name), highlight=False, soft_wrap=True)
+    return {"checkpoint": found, "limit": cfg.measure.limit}
+
+
+def summary(record: Record) -> str:
+    """The checkpoint, and the worst of all ranks."""
+    what = record.facts["checkpoint"]
+    if what is None:
+        return "nothing was loaded"
+    loaded = f"{mib(what['bytes'])} MiB in {what['tensors']} tensors, {what['files']} files"
+    return f"{loaded}. The most memory any rank took: {record.rows.ratio.max():.3f} of its shard"
+
+
+LOADING = Study(
+    "loading",
+    measure,
+    (
+        *("method", "devices", "rank", "layers", column("param_bytes", heading="shard"), "peak_bytes"),
+        *("asked_bytes", "disk_bytes", column("ratio", heading="peak / shard"), "seconds", "status"),
+    ),
+    "Loading a checkpoint, rank by rank",
+    NOTE,
+    facts=facts,
+    summary=summary,
+    check=check_checkpoint,
+    alone=True,
+    scratch=(FOLDER,),
+)

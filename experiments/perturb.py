@@ -9,28 +9,26 @@ finding of its own, and is not disturbed any further.
 from __future__ import annotations
 
 import random
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from experiments.check import check_model
-from experiments.config import RunConfig, as_dict
-from experiments.environment import provenance
-from experiments.errors import ConfigError, first_line
+from analysis.study import Record
+from experiments.config import RunConfig
+from experiments.errors import first_line
+from experiments.grid import GridConfig, expand, problem
 from experiments.inputs import random_prompts
-from experiments.methods import METHODS
-from experiments.models import Model, open_model, scheduler_of
-from experiments.records import write_json
+from experiments.journal import Row
+from experiments.methods import METHODS, parallel_of
+from experiments.models import open_model
+from experiments.session import Session
+from experiments.study import Cell, Study
 from pipefusion.core.dit import Conditioning
-from pipefusion.core.domain import Count, Devices, Grid, Natural, Patches, Seed, Steps, Warmup
+from pipefusion.core.domain import Count, Devices, Grid, Natural, PatchCounts, Seed, Steps, Threads, Warmups
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.mesh import Axis
 from pipefusion.core.parallel import Parallel
@@ -42,35 +40,6 @@ from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.world import World
 
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class PerturbCase:
-    """One point of the grid; `patches`, `warmup` and `ring` only for methods that have them.
-
-    `parallel`: the degrees beside the method's own.
-    """
-
-    method: str
-    devices: int
-    patches: int | None = None
-    warmup: int | None = None
-    ring: str | None = None
-    parallel: Parallel = field(default_factory=Parallel, hash=False)
-
-    @property
-    def degrees(self) -> Parallel:
-        """All of them."""
-        return METHODS[self.method].parallel(self.devices, self.parallel)
-
-    @property
-    def name(self) -> str:
-        keys = (("N", self.devices), ("M", self.patches), ("W", self.warmup), ("ring", self.ring))
-        product = [str(self.degrees)] if self.parallel.axes else []
-        own = (f"{key}={value}" for key, value in keys if value is not None)
-        return " ".join([self.method, *product, *own])
-
-
 PRODUCTS = (
     Parallel(cfg=2),
     Parallel(data=2),
@@ -80,108 +49,122 @@ PRODUCTS = (
     Parallel(cfg=2, ulysses=2),
     Parallel(ring=2, ulysses=2),
 )
+Wrap = Callable[[SimFabric], Fabric]
 
 
 @dataclass
-class PerturbConfig:
-    """`only`: the seed of a schedule to replay alone. `kills`: how often a rank is killed and a message lost.
+class PerturbConfig(GridConfig):
+    """The grid; `only`: the seed of a schedule to replay alone. `kills`: how often a rank is killed and a message lost.
 
-    `products`: degrees beside a method's own. Its own axis has one rank and, where there is one, two of them.
+    `products`: degrees beside a method's own. Its own axis has one rank and, where there is one, two of them. Seeds are
+    dealt to the cases in turn: `first`, and every `stride`-th after it.
     """
 
     name: str = "perturb"
     schedules: Count = 2000
     kills: Natural = 100
-    steps: Steps = 4
+    steps: list[Steps] = field(default_factory=lambda: [4])
+    methods: list[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [2, 3, 4])
     products: list[Parallel] = field(default_factory=lambda: list(PRODUCTS))
-    patches: Grid[Patches] = field(default_factory=lambda: [1, 3, 4, 8])
-    warmups: Grid[Warmup] = field(default_factory=lambda: [0, 1, 2])
+    patches: list[PatchCounts] = field(default_factory=lambda: [1, 3, 4, 8])
+    warmups: list[Warmups] = field(default_factory=lambda: [0, 1, 2])
+    rings: list[str] = field(default_factory=lambda: list(RINGS))
     only: Seed | None = None
+    workers: Threads | None = None
+    first: Natural = 0
+    stride: Count = 1
 
 
-def check_perturb(cfg: RunConfig) -> None:
-    """Raises ConfigError for numbers that leave nothing to run."""
+def cases(cfg: RunConfig) -> list[RunConfig]:
+    """Every method alone at every N, and in every product with one rank and with two on its own axis, seeds dealt."""
     options: PerturbConfig = cfg.measure
-    if not grid(options, check_model(cfg)):
-        raise ConfigError(
-            "measure.devices", f"{options.devices} leaves no case; allowed: what a method can run on"
-        )
+    model = open_model(cfg.model)
+    grids = [replace(options, products=[Parallel()], rings=[])]
+    for given in options.products:
+        rings = options.rings if given.ring > 1 else []
+        grids.append(replace(options, products=[given], devices=[given.world, 2 * given.world], rings=rings))
+    base = replace(cfg, guidance_scale=3.0, scheduler="dpmsolver++")
+    able = (one for one in chain(*(runs(base, grid) for grid in grids)) if problem(one, model) is None)
+    found = list({repr(one): one for one in able}.values())
+    dealt = [
+        replace(one, measure=replace(options, first=i, stride=len(found))) for i, one in enumerate(found)
+    ]
+    return dealt if options.only is None else dealt[options.only % len(dealt) :][:1]
 
 
-def grid(cfg: PerturbConfig, model: Model) -> list[PerturbCase]:
-    """Every method at every point it can run."""
-
-    def points(name: str) -> Iterator[PerturbCase]:
-        method = METHODS[name]
-        alone = [(devices, Parallel()) for devices in (cfg.devices if method.axis else [1])]
-        free = [given for given in cfg.products if method.axis is None or getattr(given, method.axis) == 1]
-        several = [(given.world * own, given) for given in free for own in ((1, 2) if method.axis else (1,))]
-        for devices, given in (*alone, *several):
-            for patches in cfg.patches if method.has("patches") else [None]:
-                for warmup in cfg.warmups if method.has("warmup") else [None]:
-                    for ring in RINGS if method.has("ring") and given.ring > 1 else [None]:
-                        yield PerturbCase(name, devices, patches, warmup, ring, given)
-
-    def runs(case: PerturbCase) -> bool:
-        settings = method_config(case)
-        row = METHODS[case.method]
-        return row.problem(model.shape, case.devices, cfg.steps, settings, case.parallel) is None
-
-    return [case for name in METHODS for case in points(name) if runs(case)]
+def runs(cfg: RunConfig, grid: PerturbConfig) -> Iterator[RunConfig]:
+    """The runs of a grid, a picture per rank of `data`."""
+    for one in expand(cfg, grid):
+        yield replace(one, prompt=[f"a tree {number}" for number in range(one.parallel.data)])
 
 
-def method_config(case: PerturbCase) -> Any:
-    keys = {"patches": case.patches, "warmup": case.warmup, "ring": case.ring}
-    return METHODS[case.method].Config(**{key: value for key, value in keys.items() if value is not None})
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """Run the schedules of one case; the row counts what failed, and its reason is the first of these."""
+    cfg, options = cell.cfg, cell.cfg.measure
+    seeds = (
+        [options.only]
+        if options.only is not None
+        else range(options.first, options.schedules, options.stride)
+    )
+    kills = range(options.first, 0 if options.only is not None else options.kills, options.stride)
+    want = undisturbed(cfg, session)
+    if isinstance(want, str):
+        return [outcome(cell, [(options.first, want)], 0, [], 0)]
+    found = [(seed, verdict(cfg, session, Faults(seed=seed), want)) for seed in seeds]
+    failures = [(seed, problem) for seed, problem in found if problem is not None]
+    unnamed = [text for seed in kills for text in disasters(cfg, session, seed)]
+    return [outcome(cell, failures, len(seeds), unnamed, len(kills))]
 
 
-class Subject:
-    """A small model with its inputs, on which cases are run. Latents are [B, C, H, W], an image a rank of `data`."""
-
-    def __init__(self, model: Model, steps: int, seed: int = 0):
-        self.model, self.steps = model, steps
-        shape = model.shape
-        self.template, self.tensors = model.view(), model.tensors()
-        draw = torch.Generator().manual_seed(seed)
-        self.noise = torch.randn(1, *shape.latent_size, generator=draw)
-        self.guided = shape.guidance == "cfg"
-
-    def cond(self, images: int) -> Conditioning:
-        """As many different prompts."""
-        shape, names = self.model.shape, [f"a tree {number}" for number in range(images)]
-        negative = random_prompts([""] * images, shape) if self.guided else None
-        return Conditioning(random_prompts(names, shape), 3.0, negative)
-
-    def latents(
-        self, case: PerturbCase, faults: Faults, wrap: Callable[[SimFabric], Fabric] = lambda fabric: fabric
-    ) -> Tensor:
-        """Sample once. `wrap` may put something between the method and its fabric, to plant a bug."""
-        method, cfg = METHODS[case.method], method_config(case)
-        scheduler = scheduler_of(self.model, "dpmsolver++", self.steps)
-        world = World(case.degrees.mesh(), CPU, TopologyConfig(), faults)
-        noise, cond = self.noise.repeat(case.parallel.data, 1, 1, 1), self.cond(case.parallel.data)
-        samplers = []
-        for fabric in world.fabrics:
-            dit = self.template.clone()
-            samplers.append(method.build(dit, wrap(fabric), cfg))
-            dit.load(self.tensors, CPU)
-
-        def program(fabric: SimFabric) -> Tensor | None:
-            latents = samplers[fabric.rank](noise, cond, scheduler)
-            fabric.close()
-            return latents
-
-        with torch.inference_mode():
-            return world.run(program)[0]
+def outcome(
+    cell: Cell, failures: list[tuple[int, str]], schedules: int, unnamed: list[str], kills: int
+) -> Row:
+    """The row of a case."""
+    row: Row = {
+        "schedules": schedules,
+        "failures": len(failures),
+        "disasters": kills,
+        "not_named": len(unnamed),
+    }
+    if failures:
+        seed, problem = failures[0]
+        replay = f"python run.py experiment=perturb measure.only={seed}"
+        return row | {"status": "failed", "reason": f"seed {seed}: {problem}; again: {replay}"}
+    return row | ({"status": "failed", "reason": unnamed[0]} if unnamed else {})
 
 
-def verdict(subject: Subject, case: PerturbCase, faults: Faults, want: Tensor, **options: Any) -> str | None:
-    """What is wrong with the case under these faults, or None."""
+def latents(cfg: RunConfig, session: Session, faults: Faults, wrap: Wrap | None = None) -> Tensor:
+    """Latents [B, C, H, W] of one simulated run, an image per rank of `data`.
+
+    `wrap` may put something between the method and its fabric, to plant a bug.
+    """
+    model, images = session.model(cfg.model), cfg.parallel.data
+    shape, scheduler = model.shape, session.scheduler(cfg)
+    world = World(parallel_of(cfg).mesh(), CPU, TopologyConfig(), faults)
+    noise = torch.randn(1, *shape.latent_size, generator=torch.Generator().manual_seed(cfg.seed))
+    negative = random_prompts([""] * images, shape) if shape.guidance == "cfg" else None
+    cond = Conditioning(random_prompts(cfg.prompt, shape), 3.0, negative)
+    tensors = session.tensors(cfg.model)
+    samplers = [session.build(cfg, wrap(fabric) if wrap else fabric, tensors)[1] for fabric in world.fabrics]
+
+    def program(fabric: SimFabric) -> Tensor | None:
+        found = samplers[fabric.rank](noise.repeat(images, 1, 1, 1), cond, scheduler)
+        fabric.close()
+        return found
+
+    with torch.inference_mode():
+        return world.run(program)[0]
+
+
+def verdict(
+    cfg: RunConfig, session: Session, faults: Faults, want: Tensor, wrap: Wrap | None = None
+) -> str | None:
+    """What is wrong with a case under these faults, or None."""
     if not bool(torch.isfinite(want).all()):
         return "the latents of the undisturbed run are not finite"
     try:
-        got = subject.latents(case, faults, **options)
+        got = latents(cfg, session, faults, wrap)
     except (SimulationError, RankFailed) as error:
         return str(error)
     if torch.equal(got, want):
@@ -189,103 +172,78 @@ def verdict(subject: Subject, case: PerturbCase, faults: Faults, want: Tensor, *
     return f"latents differ from the undisturbed run by up to {float((got - want).abs().max()):.1e}"
 
 
-def undisturbed(subject: Subject, case: PerturbCase) -> Tensor | str:
+def undisturbed(cfg: RunConfig, session: Session) -> Tensor | str:
     """The latents that every other run is held to, or what is wrong without any fault."""
     try:
-        return subject.latents(case, Faults(seed=None))
+        return latents(cfg, session, Faults(seed=None))
     except Exception as error:  # whatever it is, it is what was looked for
         return f"undisturbed: {type(error).__name__}: {first_line(error)}"
 
 
-def perturb(cfg: RunConfig, out: Path) -> str:
-    """Run all schedules into directory `out`; returns the run's status."""
-    options: PerturbConfig = cfg.measure
-    torch.set_num_threads(1)
-    started = time.time()
-    subject = Subject(open_model(cfg.model), options.steps, cfg.seed)
-    cases = grid(options, subject.model)
-    want: dict[PerturbCase, Tensor | str] = {}
-    seeds = range(options.schedules) if options.only is None else [options.only]
-    failures: list[dict[str, Any]] = []
-    counts: Counter[str] = Counter()
-
-    def found(seed: int | None, case: PerturbCase, problem: str, again: int) -> None:
-        failures.append({"seed": seed, "case": case.name, "problem": problem})
-        replay = f"python run.py experiment=perturb measure.only={again}"
-        said = case.name if seed is None else f"seed {seed}: {case.name}"
-        print(f"{said}: {problem}\n  replay: {replay}", file=sys.stderr)
-
-    for seed in track(seeds, "schedules", transient=True, disable=not sys.stderr.isatty()):
-        case = cases[seed % len(cases)]
-        if case not in want:
-            calm = want[case] = undisturbed(subject, case)
-            if isinstance(calm, str):
-                found(None, case, calm, seed)
-        latents = want[case]
-        if isinstance(latents, str):
-            continue  # nothing to be equal to
-        counts[case.method] += 1
-        problem = verdict(subject, case, Faults(seed=seed), latents)
-        if problem:
-            found(seed, case, problem, seed)
-    sound = [case for case in cases if not isinstance(want.get(case), str)]
-    kills = options.kills if options.only is None and any(case.devices > 1 for case in sound) else 0
-    unnamed = disasters(subject, sound, kills)
-    for text in unnamed:
-        print(text, file=sys.stderr)
-    status = "failed" if failures or unnamed else "ok"
-    record = {
-        "status": status,
-        "schedules": counts.total(),
-        "cases": [asdict(case) for case in cases],
-        "schedules_by_method": dict(counts),
-        "failures": failures,
-        "killed_or_lost": 3 * kills,
-        "not_named": unnamed,
-        "seconds": time.time() - started,
-        **provenance(),
-        "config": as_dict(cfg),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "perturb.json", record)
-    print(f"{counts.total()} schedules of {len(cases)} cases: {len(failures)} failures; ", end="")
-    print(
-        f"{record['killed_or_lost']} ranks killed or messages lost: {len(unnamed)} not named  {out / 'perturb.json'}"
-    )
-    return status
-
-
-def line_of(case: PerturbCase) -> Axis:
+def line(cfg: RunConfig) -> Axis:
     """The ranks that pass messages from one to the next, rank 0 first; it alone where there are none."""
-    axis = "ring" if case.method == "ring" else "pipe"
-    return case.degrees.mesh().axis(axis, 0)
+    return parallel_of(cfg).mesh().axis("ring" if cfg.method.name == "ring" else "pipe", 0)
 
 
-def disasters(subject: Subject, cases: list[PerturbCase], number: int) -> list[str]:
-    """Kill a rank 2 * `number` times, lose `number` messages; what did not end as a failure that names the rank."""
-    draw = random.Random(number)
-    several = [case for case in cases if case.devices > 1]
-    # In which every rank has a message in and one out at every step.
-    piped = [case for case in several if line_of(case).size > 1] or several
+def disasters(cfg: RunConfig, session: Session, seed: int) -> list[str]:
+    """Kill a rank at once; where ranks pass messages in a line kill one later, and lose a message.
+
+    What did not end as a failure that names the rank.
+    """
+    mesh, draw, ranks = parallel_of(cfg).mesh(), random.Random(seed), line(cfg).ranks
+    if mesh.size == 1:
+        return []
+    early, late = draw.randrange(mesh.size), draw.randrange(mesh.size)
+    tried = [(Faults(seed=seed, kill=Kill(early, 0)), f"{mesh.name(early)}: Killed")]
+    if len(ranks) > 1:
+        kill, drop = Kill(late, draw.randrange(1, 2 * cfg.steps)), Drop(0, ranks[1])
+        tried.append((Faults(seed=seed, kill=kill), f"{mesh.name(late)}: Killed"))
+        tried.append((Faults(seed=seed, drop=drop), f"{mesh.name(ranks[1])} waits to receive from rank 0"))
     bad = []
-    for index in range(number):
-        first, second, third = draw.choice(several), draw.choice(piped), draw.choice(piped)
-        early, late = draw.randrange(first.devices), draw.randrange(second.devices)
-        mesh, to = third.degrees.mesh(), (*line_of(third).ranks, 1)[1]
-        for faults, case, named in (
-            (Faults(seed=index, kill=Kill(early, 0)), first, f"{first.degrees.mesh().name(early)}: Killed"),
-            (
-                Faults(seed=index, kill=Kill(late, draw.randrange(1, 2 * subject.steps))),
-                second,
-                f"{second.degrees.mesh().name(late)}: Killed",
-            ),
-            (Faults(seed=index, drop=Drop(0, to)), third, f"{mesh.name(to)} waits to receive from rank 0"),
-        ):
-            try:
-                subject.latents(case, faults)
-                text = "nothing"
-            except (SimulationError, RankFailed) as error:
-                text = str(error)
-            if named not in text:
-                bad.append(f"{case.name}, {faults}: {text}")
+    for faults, named in tried:
+        try:
+            latents(cfg, session, faults)
+            text = "nothing"
+        except (SimulationError, RankFailed) as error:
+            text = str(error)
+        if named not in text:
+            bad.append(f"{faults}: {text}")
     return bad
+
+
+def summary(record: Record) -> str:
+    """How many schedules were tried, and what was found."""
+    rows = record.rows
+    schedules, failures, disasters, unnamed = (
+        int(rows[name].sum()) for name in ("schedules", "failures", "disasters", "not_named")
+    )
+    return (
+        f"{schedules} schedules of {len(rows)} cases: {failures} failures; {disasters} times ranks were killed and "
+        f"messages lost: {unnamed} not named"
+    )
+
+
+def failed(record: Record) -> Any:
+    """The cases that failed, or the first one as a sample."""
+    bad = record.rows[record.rows.status == "failed"]
+    return bad if len(bad) else record.rows.groupby("method", sort=False).head(1)
+
+
+def by_method(cell: Cell) -> str:
+    """Cases of a method share a process."""
+    return f"{cell.cfg.method.name} {cell.cfg.parallel}"
+
+
+PERTURB = Study(
+    "perturb",
+    measure,
+    (
+        *("method", "parallel", "patches", "warmup", "ring_form"),
+        *("schedules", "failures", "disasters", "not_named", "status"),
+    ),
+    "Cases that failed, or one of each method",
+    grid=cases,
+    group=by_method,
+    shown=failed,
+    summary=summary,
+)

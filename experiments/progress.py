@@ -1,10 +1,11 @@
-"""Live lines on the terminal: while ranks run, from the file that rank 0 keeps up to date, and while processes do."""
+"""Live lines on the terminal while ranks or processes run; those of ranks from a file that rank 0 keeps up to date."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Collection, Iterator
-from concurrent.futures import Future, as_completed
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    track,
 )
 
+from analysis.files import write_text
 from experiments.records import read_json
+from pipefusion.core.ledger import Where
+from pipefusion.core.local import LocalFabric
+from pipefusion.sim.fabric import SimFabric
 
 
 @contextmanager
@@ -62,11 +66,24 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
             watcher.join()
 
 
-def await_all(futures: Collection[Future[Any]], title: str, shown: bool) -> None:
-    """Wait for all of them, however they end, with a bar of the time that is left if `shown` and on a terminal."""
-    console = Console(stderr=True)
-    quiet = not (shown and console.is_terminal)
-    for _ in track(
-        as_completed(futures), title, len(futures), console=console, transient=True, disable=quiet
-    ):
-        pass
+def report_progress(run_dir: Path, fabric: LocalFabric | SimFabric, steps: int) -> Callable[[str], None]:
+    """A function that names the phase; the steps within it are what the fabric is told of. Rank 0 alone is shown."""
+    if fabric.rank != 0:
+        return lambda name: None
+    state: dict[str, Any] = {"phase": "", "step": 0, "of": steps}
+    last = 0.0
+
+    def show(**news: Any) -> None:
+        nonlocal last
+        state.update(news)
+        now = time.monotonic()
+        if "phase" in news or now - last > 0.2:
+            last = now
+            write_text(run_dir / ".progress.json", json.dumps(state))
+
+    def count(at: Where) -> None:
+        if state["step"] != at.step + 1:
+            show(step=at.step + 1)
+
+    fabric.watch = count
+    return lambda name: show(phase=name, step=0)

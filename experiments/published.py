@@ -51,15 +51,6 @@ def published_rows(folder: Path = FOLDER) -> Rows:
     return read_rows(folder / f"{name}.csv" for name in FILES)
 
 
-def targets(folder: Path = FOLDER) -> list[Target]:
-    """Every published row that can be predicted, with its doubts marked."""
-    from experiments.doubts import marked
-
-    rows = published_rows(folder)
-    found = [target_of(row_id, row) for row_id, row in rows.items()]
-    return marked([target for target in found if isinstance(target, Target)], rows)
-
-
 def unpredicted(folder: Path = FOLDER) -> dict[str, str]:
     """The other rows: row id -> reason."""
     found = {row_id: target_of(row_id, row) for row_id, row in published_rows(folder).items()}

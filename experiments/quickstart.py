@@ -9,14 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
 from analysis import figures, style, sweep, tables
-from analysis.columns import mib, words
+from analysis.answer import answer
+from analysis.columns import words
 from analysis.terminal import make_console, rich_table
+from experiments.config import from_hydra
+from experiments.models import open_model
 
 NOTE = (
     "CPU timings rank nothing: ranks share the cores of one machine and talk through its memory. "
@@ -42,9 +44,6 @@ class Report(Callback):
 
 def tokens_of(config: DictConfig) -> int:
     """Image tokens of the sweep's model."""
-    from experiments.config import from_hydra
-    from experiments.models import open_model
-
     return open_model(from_hydra(config).model).shape.tokens
 
 
@@ -70,19 +69,3 @@ def report(run_dirs: list[Path], folder: Path, tokens: int, console: Console) ->
     for path in written:
         console.print(str(path), highlight=False, soft_wrap=True)
     return written
-
-
-def answer(devices: pd.DataFrame, tokens: int) -> str:
-    """What one PipeFusion device holds, in one sentence made from the rows of its run."""
-    row = devices.iloc[len(devices) // 2]
-    layers = f"layer {row.layers}" if row.layer_count == 1 else f"layers {row.layers}"
-    shares = ""
-    if not pd.isna(row.model_share):
-        blocks, everything = 100 * row.block_share, 100 * row.model_share
-        shares = f"{blocks:.1f} % of block parameters, {everything:.1f} % of all parameters, and "
-    own = "its one layer" if row.layer_count == 1 else f"its {row.layer_count} layers"
-    kv = f"KV of only {own} for all {tokens} image tokens ({mib(row.kv_bytes)} MiB)"
-    return (
-        f"PipeFusion cuts layers 0-{int(devices.layer_count.sum()) - 1} into {len(devices)} stages: "
-        f"device {row['rank']} of {len(devices)} holds {layers}: {shares}{kv}."
-    )

@@ -10,18 +10,20 @@ import pandas as pd
 
 from analysis.study import Record
 from experiments.config import ClusterConfig, RunConfig
+from experiments.doubts import targets
 from experiments.errors import ConfigError
 from experiments.facts import cluster_facts, model_facts
 from experiments.grid import GridsConfig, cluster_config
 from experiments.journal import Row
+from experiments.models import resolved
 from experiments.plan import Planned, plan
-from experiments.published import Target, targets
+from experiments.published import Target
 from experiments.report import held_parameters
 from experiments.session import Session, guidance_branches
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
 
-PLACE = ["model", "cluster", "resolution", "warmup"]
+PLACE = ["model", "cluster", "height", "width", "warmup"]
 BEST = ["method", "devices", "parallel"]
 
 
@@ -93,7 +95,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
         sizes = models.setdefault(
             one.model.name, model_facts(model) | {"steps": one.steps, "resolutions": []}
         )
-        sizes["branches"] = guidance_branches(one, model.shape)
+        sizes["branches"] = guidance_branches(resolved(one, model), model.shape)
         if model.resolution not in sizes["resolutions"]:
             sizes["resolutions"].append(model.resolution)
     beside = [asdict(target) | {"cluster": name} for name, target in published_beside(rows, clusters)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments.config import ModelConfig, RunConfig, prompts_of
+from experiments.contents import code_sha256
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, open_model, scheduler_of
 from pipefusion.core.dit import Conditioning, DiT, Sampler
@@ -24,11 +26,17 @@ Tensors = Callable[..., Tensor]
 
 @dataclass
 class Session:
-    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`)."""
+    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`).
 
+    `folder` is the study's, for what a cell writes beside its rows; `code` the hash of the code as the study began.
+    """
+
+    folder: Path = field(default_factory=Path)
+    code: str = field(default_factory=code_sha256)
     costs: Costs = field(default_factory=Costs)
     _models: dict[str, Model] = field(default_factory=dict)
     _views: dict[str, DiT] = field(default_factory=dict)
+    _tensors: dict[str, Tensors] = field(default_factory=dict)
 
     def model(self, cfg: ModelConfig) -> Model:
         """The opened model of a configuration. Raises ValueError and OSError."""
@@ -43,6 +51,13 @@ class Session:
         if key not in self._views:
             self._views[key] = self.model(cfg).view()
         return self._views[key].clone()
+
+    def tensors(self, cfg: ModelConfig) -> Tensors:
+        """What parts of the model are filled with; random tensors are drawn once."""
+        key = repr(cfg)
+        if key not in self._tensors:
+            self._tensors[key] = self.model(cfg).tensors()
+        return self._tensors[key]
 
     def scheduler(self, cfg: RunConfig) -> Any:
         """The scheduler of a run, its timesteps set."""
@@ -60,9 +75,19 @@ class Session:
         self, cfg: RunConfig, world: World, tensors: Tensors | None = None
     ) -> tuple[list[DiT], list[Sampler]]:
         """Every simulated rank's; what several ranks hold is there once."""
-        shared = cache(tensors or self.model(cfg.model).tensors())
+        shared = cache(tensors or self.tensors(cfg.model))
         pairs = [self.build(cfg, fabric, shared) for fabric in world.fabrics]
         return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
+
+    def sample(
+        self, cfg: RunConfig, noise: Tensor, cond: Conditioning, tensors: Tensors | None = None
+    ) -> Tensor:
+        """Latents [B, C, H, W] of one simulated run on the CPU. Raises `RankFailed` and `SimulationError`."""
+        world = World(parallel_of(cfg).mesh(), torch.device("cpu"), cfg.cluster.topology)
+        samplers, scheduler = self.build_all(cfg, world, tensors)[1], self.scheduler(cfg)
+        latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
+        assert isinstance(latents, Tensor)
+        return latents
 
     def plan(self, cfg: RunConfig) -> list[PlannedRank]:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""

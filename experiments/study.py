@@ -8,10 +8,11 @@ is made of, and of the code that measures it.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,21 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from analysis.columns import Column, typed, words
+from analysis.columns import Column, column, typed, words
 from analysis.files import replacing
 from analysis.record import SCHEMA
 from analysis.study import RECORD, ROWS, Record, load_study
 from analysis.terminal import make_console, rich_table
-from experiments.agent import RunFailed, status_of
+from experiments.agent import status_of
 from experiments.check import check_model, check_values, checked_shape
 from experiments.config import RunConfig, as_dict, prompts_of
-from experiments.contents import code_sha256, contents_of, sha256_of_json
+from experiments.contents import contents_of, sha256_of_json
 from experiments.environment import provenance
-from experiments.errors import ConfigError, first_line
+from experiments.errors import ConfigError, RunFailed, first_line
 from experiments.grid import GridConfig, GridsConfig, check_grid, expand, place, problem
 from experiments.inputs import text_of
 from experiments.journal import Journal, Row
-from experiments.launch import resolved
-from experiments.models import Model
+from experiments.models import Model, resolved
 from experiments.pool import Bar, run_all, worker_count
 from experiments.records import write_json
 from experiments.session import Session
@@ -58,6 +58,9 @@ class Cell:
     place: Row
     key: str
     skipped: str | None = None
+
+
+Measure = Callable[[Cell, Session], list[Row]]
 
 
 def grid_of_measure(cfg: RunConfig) -> Iterable[RunConfig]:
@@ -107,20 +110,23 @@ class Study:
 
     `grid(cfg)` gives the configurations, those of `measure`'s lists unless another function is given; `measure(cell,
     session)` the rows of one, beginning with the cell's own columns unless they replace these. A row without a status
-    is `ok`. `group(cell)`: cells that share work and are measured by one process, one after the other. `facts(cfg,
-    rows, session)`: what the record says beside the rows. `derived(rows)`: the table with columns that
-    depend on other cells, such as a ratio to serial. `failures(rows)`: a line for each row that ran and is not
-    what it must be. `check(cfg, session)` raises ConfigError. `options`: lists of the grid that decide what a cell
-    measures. `alone`: cells are measured by this process, for those that start ranks or take times.
+    is `ok`. `place(cfg)`: the first columns of a cell's rows. `group(cell)`: cells that share work and are measured by
+    one process, one after the other. `facts(cfg, rows, session)`: what the record says beside the rows, or in place of
+    what it says of itself. `derived(rows)`: the table with columns that depend on other cells, such as a ratio to
+    serial. `failures(rows)`: a line for each row that ran and is not what it must be. `check(cfg, session)` raises
+    ConfigError. `options`: lists of the grid that decide what a cell measures. `alone`: cells are measured by this
+    process, for those that start ranks or take times. `scratch`: folders beside the record that cells share, removed
+    at the end.
     """
 
     name: str
-    measure: Callable[[Cell, Session], list[Row]]
+    measure: Measure
     columns: tuple[str | Column, ...]
     title: str = ""
     note: str = ""
     grid: Callable[[RunConfig], Iterable[RunConfig]] = grid_of_measure
     problem: Callable[[RunConfig, Model], str | None] = problem
+    place: Callable[[RunConfig], Row] = place
     group: Callable[[Cell], Hashable] = model_and_size
     facts: Callable[[RunConfig, pd.DataFrame, Session], dict[str, Any]] = no_facts
     failures: Callable[[pd.DataFrame], list[str]] = no_failures
@@ -130,33 +136,47 @@ class Study:
     check: Callable[[RunConfig, Session], None] = no_check
     options: tuple[str, ...] = ()
     alone: bool = False
+    scratch: tuple[str, ...] = ()
 
 
 def run(study: Study, cfg: RunConfig, out: Path) -> str:
     """Run a study into directory `out` and print its table; the run's status."""
-    started, session, journal = time.time(), Session(), Journal(out / CELLS)
+    started, session, journal = time.time(), Session(out), Journal(out / CELLS)
     cells = cells_of(study, cfg, session)
     had = known(out, journal) if cfg.resume else {}
     todo = [cell for cell in cells if cell.key not in had]
     if len(todo) < len(cells):
         print(f"{len(cells) - len(todo)} of {len(cells)} cells are done already", flush=True)
-    for cell in (cell for cell in todo if cell.skipped is not None):
-        journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
-    groups = grouped(study, [cell for cell in todo if cell.skipped is None])
-    jobs = [(study, group, journal.folder) for group in groups]
-    bar = Bar(lambda: len(journal), len(todo), f"cells of {study.name}", cfg.log.progress)
-    run_all(measure_group, jobs, 1 if study.alone else worker_count(cfg), bar, study.measure.__module__)
+    done = len(journal)
+    bar = Bar(lambda: len(journal) - done, len(todo), f"cells of {study.name}", cfg.log.progress)
+    measure_all(study, todo, cfg, session, bar)
     rows = typed(study.derived(table(cells, had | journal.read())))
     record = write(study, cfg, out, rows, study.facts(cfg, rows, session), time.time() - started)
-    journal.remove()
+    for name in (CELLS, *study.scratch):
+        shutil.rmtree(out / name, ignore_errors=True)
     show(study, record, make_console())
     return verdict(study, rows)
+
+
+def measure_all(
+    study: Study, cells: Sequence[Cell], cfg: RunConfig, session: Session, bar: Bar, gpus: int = 0
+) -> None:
+    """Measure cells, each into the study's journal; with `gpus`, by processes that take turns of these."""
+    journal = Journal(session.folder / CELLS)
+    for cell in (cell for cell in cells if cell.skipped is not None):
+        journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
+    groups = grouped(study, [cell for cell in cells if cell.skipped is None])
+    jobs = [(study.measure, group, session.folder, session.code) for group in groups]
+    workers = 1 if study.alone else worker_count(cfg, gpus)
+    run_all(measure_group, jobs, workers, bar, study.measure.__module__, gpus)
 
 
 def check(study: Study, cfg: RunConfig) -> None:
     """Whatever can be known to be wrong before anything is measured. Raises ConfigError."""
     if isinstance(cfg.measure, GridConfig):
         check_grid(cfg.measure)
+    for index, grid in enumerate(getattr(cfg.measure, "grids", [])):
+        check_grid(grid, f"measure.grids.{index}")
     check_values(cfg)
     session = Session()
     study.check(cfg, session)
@@ -191,8 +211,8 @@ def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:
     for name in ("log", "resume", *PROMPTS):
         del decides[name]
     del decides["model"]["weights"]
-    key = sha256_of_json([SCHEMA, study.name, code_sha256(), decides, prompts_of(cfg), contents])
-    return Cell(cfg, place(cfg), key, reason)
+    key = sha256_of_json([SCHEMA, study.name, session.code, decides, prompts_of(cfg), contents])
+    return Cell(cfg, study.place(cfg), key, reason)
 
 
 def known(out: Path, journal: Journal) -> dict[str, list[Row]]:
@@ -214,25 +234,28 @@ def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
     return sorted(groups.values(), key=lambda group: -sum(cell.cfg.devices**2 for cell in group))
 
 
-def measure_group(study: Study, cells: Sequence[Cell], folder: Path) -> None:
+def measure_group(measure: Measure, cells: Sequence[Cell], out: Path, code: str) -> None:
     """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
-    session, journal = Session(), Journal(folder)
+    session, journal = Session(out, code), Journal(out / CELLS)
     torch.set_num_threads(cells[0].cfg.threads)
     for cell in cells:
-        journal.append(cell.key, rows_of(study, cell, session, folder.parent))
+        journal.append(cell.key, measured_rows(measure, cell, session))
 
 
-def rows_of(study: Study, cell: Cell, session: Session, out: Path) -> list[Row]:
+def measured_rows(measure: Measure, cell: Cell, session: Session) -> list[Row]:
     """The rows of a cell; one that says why, where it did not end well."""
     try:
         with torch.inference_mode():
-            rows = study.measure(cell, session)
+            rows = measure(cell, session)
+        for name in rows[0] if rows else ():
+            column(name)  # the registry has it
     except RunFailed as failure:
         rows = [{"status": failure.status, "reason": failure.reason}]
     except Exception as error:  # the other cells go on, and the record says what happened
         text = f"{type(error).__name__}: {first_line(error)}"
-        (out / "logs").mkdir(exist_ok=True)
-        (out / "logs" / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
+        logs = session.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        (logs / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
         rows = [{"status": status_of(text), "reason": text}]
     return [{"status": "ok", "reason": None} | cell.place | row for row in rows]
 
@@ -254,10 +277,10 @@ def write(
         "note": study.note,
         "columns": [*study.columns],
         "counts": {str(status): int(n) for status, n in rows.status.value_counts().items()},
-        **facts,
         "config": as_dict(cfg),
         **provenance(),
         "seconds": seconds,
+        **facts,
     }
     with replacing(out / ROWS) as temporary:
         rows.to_parquet(temporary, index=False)
@@ -268,6 +291,8 @@ def write(
 def show(study: Study, record: Record, console: Console) -> None:
     """Print the study's table, its summary, how many cells ended how, and where the record is."""
     shown = study.shown(record)
+    names = [one.name if isinstance(one, Column) else one for one in study.columns]
+    shown = shown.reindex(columns=[*shown, *(name for name in names if name not in shown)])
     console.print(rich_table(words(shown, study.columns), study.title))
     for text in (study.summary(record), study.note):
         if text:
@@ -279,8 +304,14 @@ def show(study: Study, record: Record, console: Console) -> None:
 def verdict(study: Study, rows: pd.DataFrame) -> str:
     """`failed` if a cell did or is not what it must be, each in a line on stderr; else `ok`."""
     bad = rows[~rows.status.isin(ENDED)]
-    lines = [f"{row['method']} N={row['devices']}: {row['reason']}" for row in bad.to_dict("records")]
+    lines = [f"{row_name(row)}: {row['reason']}" for row in bad.to_dict("records")]
     lines += study.failures(rows)
     for line in lines:
         print(f"failed: {line}", file=sys.stderr)
     return "failed" if lines else "ok"
+
+
+def row_name(row: Mapping[Hashable, Any]) -> str:
+    """What a row is of, in a few words: `pipefusion N=4 rank 1`."""
+    rank = "" if pd.isna(row.get("rank")) else f" rank {row['rank']}"
+    return f"{row['method']} N={row['devices']}{rank}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipefusion.core.dit import DiT
 from pipefusion.core.shape import DiTShape
-from pipefusion.core.weights import held, reader, stored_dtype
+from pipefusion.core.weights import DTYPES, held, reader, stored_dtype
 from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
 from pipefusion.pipelines.pictures import latent_factor
 
@@ -50,6 +50,9 @@ class Transformer:
         tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
         facts = {"text_tokens": tokens}
         found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
+        if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
+            # Klein: base and distilled differ in their pipeline alone, and only base has branches.
+            return replace(found, guidance="cfg")
         return found
 
     def view(self, shape: DiTShape) -> DiT:
@@ -69,14 +72,27 @@ class Transformer:
 
 def open_transformer(source: nn.Module | str | Path, dtype: torch.dtype | None) -> Transformer:
     """A transformer in memory, in a folder, or of a hub id. No tensor is read yet. Raises ValueError and OSError."""
+    if dtype is not None and dtype not in DTYPES.values():
+        raise ValueError(f"dtype={dtype}; allowed: {', '.join(map(str, DTYPES.values()))}")
     if isinstance(source, nn.Module):
         return of_module(source, dtype)
+    if not isinstance(source, (str, Path)):
+        raise ValueError(f"{type(source).__name__} is no transformer; allowed: a module, a folder, a hub id")
     return of_folder(find_folder(source), dtype)
 
 
 def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
     """A transformer that the caller holds."""
     name, state = known(type(model).__name__), model.state_dict()
+    for key, parameter in model.named_parameters():
+        if parameter.device.type == "meta":
+            raise ValueError(
+                f"{key} of the transformer has no data (meta); allowed: a model that is not offloaded"
+            )
+        if not parameter.is_floating_point():
+            raise ValueError(
+                f"{key} of the transformer is {parameter.dtype}; allowed: a model that is not quantised"
+            )
     tables = {key: tensor for key, tensor in state.items() if key in VIEWS[name].View.tables}
     config = whole_config(type(model), model.config)
     return Transformer(
@@ -111,4 +127,9 @@ def find_folder(source: str | Path) -> Path:
         patterns = ["transformer/*.json", "transformer/*.safetensors", "vae/config.json"]
         folder = Path(snapshot_download(str(source), allow_patterns=patterns))
     inside = folder / "transformer"
-    return inside if inside.is_dir() else folder
+    found = inside if inside.is_dir() else folder
+    if not (found / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{found} holds no config.json; allowed: a transformer's folder, or its pipeline's"
+        )
+    return found

@@ -15,10 +15,13 @@ from pipefusion.core.local import LocalFabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
 from pipefusion.core.problem import Problem
-from pipefusion.core.sampler import SCHEDULERS
 from pipefusion.core.split import Split
 from pipefusion.core.stepping import stepping_fault
 from pipefusion.methods import Attention, Chosen, choose
+from pipefusion.schedulers import SCHEDULERS
+
+SIZES = 16
+"""Tables of as many sizes of pictures and lengths of prompts are kept; the parameters are shared."""
 
 
 def parallelize(
@@ -58,8 +61,9 @@ def parallelize(
         The function to call with noise, see `Denoiser`.
 
     Raises:
-        ValueError: a transformer without a view, a size or degrees that it cannot have, an unknown method or setting.
-        OSError: no such folder, or no safetensors in it.
+        ValueError: a transformer without a view or without plain parameters, a size or degrees that it cannot have, an
+            unknown method or setting.
+        OSError: no such folder, or no configuration or safetensors in it.
 
     Example:
         >>> denoiser = parallelize(pipe.transformer, fabric, height=1024, width=1024, warmup=1)
@@ -108,7 +112,8 @@ class Denoiser:
         Args:
             noise: [B, C, H, W] latents, equal on all ranks; another H and W builds nothing but tables anew.
             conditioning: the prompts' tensors, B rows each, by the names in `denoiser.dit.shape.prompt`; with
-                `negative` ones and a scale above 1 there is classifier-free guidance.
+                `negative` ones and a scale above 1 there is classifier-free guidance. Prompts of different lengths in
+                an MM-DiT: see `Conditioning`.
             scheduler: of diffusers, its timesteps set. It is not changed.
 
         Returns:
@@ -117,14 +122,16 @@ class Denoiser:
         Raises:
             ValueError: sizes, degrees, settings or a scheduler that do not go together.
             FloatingPointError: latents that are not finite.
+            RuntimeError: another rank did not take part, or the process group has ended.
 
         Example:
-            >>> latents = denoiser(torch.randn(1, 4, 128, 128), Conditioning(prompt, 4.5, negative), scheduler)
+            >>> noise = torch.randn(1, 4, 128, 128, generator=torch.Generator().manual_seed(0))
+            >>> latents = denoiser(noise, Conditioning(prompt, 4.5, negative), scheduler)
         """
         shape = self.dit.shape
         if noise.ndim != 4 or noise.shape[1] != shape.in_channels:
             raise ValueError(f"noise {[*noise.shape]}; allowed: [B, {shape.in_channels}, H, W]")
-        require_rows(shape.prompt, conditioning, noise.shape[0])
+        require_prompts(shape.prompt, conditioning, noise.shape[0])
         check_scheduler(scheduler)
         tokens = conditioning.prompt["prompt_embeds"].shape[1] if shape.joint else shape.text_tokens
         key = (noise.shape[2], noise.shape[3], tokens)
@@ -137,9 +144,19 @@ class Denoiser:
         return latents if self.fabric.rank == 0 else None
 
     def prediction(self, steps: int, images: int = 1, branches: int = 1) -> Prediction | None:
-        """Bytes that this rank should hold and send for a batch of images, each with so many guidance branches.
+        """Bytes that this rank should hold and send for a batch of images, of the size that it was built for.
 
-        None for an attention of one's own, of which there is no closed form.
+        Args:
+            steps: S.
+            images: of all ranks.
+            branches: 2 with classifier-free guidance, else 1.
+
+        Returns:
+            `param_bytes`, `kv_bytes`, `buffer_bytes`, `comm_bytes`, `sent_bytes`, `recv_bytes`, and `axis_bytes` sent
+            on each axis; None for an attention of one's own, of which there is no closed form.
+
+        Example:
+            >>> denoiser.prediction(steps=20, branches=2).kv_bytes
         """
         if self._method.predict is None:
             return None
@@ -153,6 +170,8 @@ class Denoiser:
         dit.load(self._transformer.tensors, self.fabric.device)
         if not self._built:
             self._transformer = self._transformer.holding(dit)
+        if len(self._built) == SIZES:
+            self._built.pop(next(iter(self._built)))
         self._built[height, width, dit.shape.text_tokens] = dit, sampler
         return dit, sampler
 
@@ -160,16 +179,22 @@ class Denoiser:
 def require(problem: Problem | None) -> None:
     """Raises ValueError where there is a problem."""
     if problem is not None:
-        raise ValueError(f"{problem.key.rpartition('.')[2]}={problem.message}")
+        message = problem.message.replace("method.", "")  # its settings are arguments here
+        raise ValueError(f"{problem.key.rpartition('.')[2]}={message}")
 
 
-def require_rows(names: Any, conditioning: Conditioning, images: int) -> None:
-    """Raises ValueError for prompts that lack a tensor, or have not one row an image."""
-    for side in (conditioning.prompt, conditioning.negative):
-        for name, _ in names:
-            if side is not None and (name not in side or side[name].shape[0] != images):
+def require_prompts(names: Any, conditioning: Conditioning, images: int) -> None:
+    """Raises ValueError for prompts that lack a tensor, have not one row an image, or are another model's."""
+    sides = [side for side in (conditioning.prompt, conditioning.negative) if side is not None]
+    padded = [("padding", (1,))] if any("padding" in side for side in sides) else []
+    for side in sides:
+        for name, size in (*names, *padded):
+            if name not in side or side[name].shape[0] != images:
                 found = f"{side[name].shape[0]} rows" if name in side else "nothing"
                 raise ValueError(f"conditioning has {found} of {name}; allowed: {images}, one an image")
+            shape, any_length = side[name].shape, name.startswith(("prompt_mask", "padding"))
+            if len(shape) != 1 + len(size) or (size and not any_length and shape[-1] != size[-1]):
+                raise ValueError(f"conditioning has {name} {[*shape]}; allowed: {[images, *size]}")
 
 
 def check_scheduler(scheduler: Any) -> None:

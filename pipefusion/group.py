@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from datetime import timedelta
 
 import torch
@@ -23,17 +24,21 @@ def init(
     Args:
         parallel: the degree of each axis. Their product must be the number of processes.
         device: None takes the GPU of LOCAL_RANK where there is CUDA, else the CPU.
-        timeout: of each communication (None: torch's own).
+        timeout: how long a communication may wait for another rank. None is torch's own (30 minutes of gloo, 10 of
+            nccl); a process group that is there already has the one it was made with.
 
     Returns:
         What `parallelize` shares a transformer over.
 
     Raises:
-        ValueError: there are more or fewer processes than `parallel` has ranks.
+        ValueError: there are more or fewer processes than `parallel` has ranks, or a degree below 1.
 
     Example:
-        >>> fabric = init(Parallel(cfg=2, pipe=4))  # torchrun --nproc-per-node 8
+        >>> fabric = init(Parallel(cfg=2, pipe=2))  # torchrun --nproc-per-node 4
     """
+    for axis, degree in asdict(parallel).items():
+        if degree < 1:
+            raise ValueError(f"{axis}={degree}; allowed: 1 or more")
     world = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
     if world != parallel.world:
         raise ValueError(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pipefusion.core.checks import degrees_fit, one_of, splits, within
+from pipefusion.core.checks import Settings, degrees_fit, one_of, splits, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Natural, Patches, Warmup
@@ -33,7 +33,7 @@ RINGS = ("gather", "rotate")
 
 
 @dataclass
-class Config:
+class Config(Settings):
     """`patches` M (null: one per stage, at most the token rows), `warmup` W synchronous steps.
 
     `split` of the layers over stages: ceil, even, cost, bytes, or how many each has. `text` of MM-DiTs. `ring`: ring
@@ -57,7 +57,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """What keeps this configuration from running, or None."""
     lanes = parallel.lanes
     return (
-        degrees_fit(shape, parallel, AXIS)
+        degrees_fit(shape, parallel, AXIS, cfg.heads)
         or within(
             "method.patches",
             patches_in(shape, parallel.pipe, lanes, cfg),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -38,7 +39,7 @@ def choose(method: str | Attention, settings: Mapping[str, Any]) -> Chosen:
     """A method by its name, or made of an attention. Raises ValueError for unknown names and settings."""
     if isinstance(method, str):
         return named(method, settings)
-    return of_attention(method, **settings)
+    return of_attention(method, settings)
 
 
 def named(name: str, settings: Mapping[str, Any]) -> Chosen:
@@ -47,7 +48,7 @@ def named(name: str, settings: Mapping[str, Any]) -> Chosen:
     allowed = [field.name for field in fields(module.Config) if field.name != "name"]
     for key in settings:
         if key not in allowed:
-            raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed) or 'no settings'}")
+            raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed)}")
     cfg = module.Config(**settings)
 
     def predict(*args: Any) -> Prediction:
@@ -76,19 +77,34 @@ def find(name: str) -> ModuleType:
     return known[name]
 
 
-def of_attention(
-    attention: Attention, *, patches: int = 1, warmup: int | None = None, split: Any = "even"
-) -> Chosen:
-    """A method of one's own, on whatever degrees there are."""
+def of_attention(attention: Attention, settings: Mapping[str, Any]) -> Chosen:
+    """A method of one's own, on whatever degrees there are. Raises ValueError for what is not called as one."""
+    try:
+        inspect.signature(attention).bind("run")
+    except TypeError as error:
+        raise ValueError(
+            f"method {attention!r}: {error}; allowed: a name, or a function attention(run)"
+        ) from None
+    own: dict[str, Any] = {"patches": 1, "warmup": None, "split": "even", "heads": "even"}
+    for key in settings:
+        if key not in own:
+            raise ValueError(f"an attention of one's own has no {key}; allowed: {', '.join(own)}")
+    patches, warmup, split, heads = (own | {**settings}).values()
+
+    def begin(run: Run) -> AttendFor:
+        made = attention(run)
+        if not callable(made):
+            raise TypeError(f"attention(run) returned {made!r}; allowed: a function attend_for(job)")
+        return made
 
     def check(shape: DiTShape, parallel: Parallel, steps: int) -> Problem | None:
         rows = shape.token_rows // (parallel.patch * parallel.lanes)
         return (
-            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch")
+            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", heads)
             or within("patches", patches, 1, rows, "the token rows")
             or within("warmup", warmup or 0, 0, steps, "the steps")
             or splits(split, shape.layers, parallel.pipe)
         )
 
-    build = partial(assemble, attention=attention, patches=patches, split=split, warmup=warmup)
+    build = partial(assemble, attention=begin, patches=patches, split=split, warmup=warmup)
     return Chosen(check, build, None, warmup or 0)

@@ -13,19 +13,19 @@ import pandas as pd
 from analysis import accounting, published, scaling
 from analysis.quality import paired
 from analysis.quality import record as quality_record
-from analysis.record import load_record
 from analysis.rows import Rows, read_rows
 from analysis.staleness import tables as staleness
+from analysis.study import load_study
 
 PREDICTIONS = "records/published/predictions.json"
-SCALING = "records/scaling/scaling.json"
-MODELS = "records/paper/latency/scaling.json"
+SCALING = "records/scaling"
+MODELS = "records/paper/latency"
 ACCOUNTING = "records/accounting"
-PARAMS = "records/params/params.csv"
-QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
+PARAMS = "records/params"
+QUALITY = "records/quality"
 STALENESS = "records/staleness"
-OPTIONAL = "records/paper/latency/*.json"
-READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, QUALITY, PAIRED, STALENESS)
+OPTIONAL = "records/paper/latency/*"
+READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, *paired.FILES, STALENESS)
 RECORDS = ("published/*.csv", *READ)
 """All that is read, below the results folder; what is a pattern may match nothing."""
 
@@ -167,12 +167,12 @@ def read(results: Path) -> Evidence:
         peaks={one["row_id"]: one["peak_bytes"] for one in predictions},
         errors=errors_of(table),
         scaling=pd.DataFrame(scaling.load(results / SCALING)["rows"]),
-        models=pd.DataFrame(load_record(models)["rows"]) if models.exists() else pd.DataFrame(),
+        models=pd.DataFrame(scaling.load(models)["rows"]) if models.exists() else pd.DataFrame(),
         accounts=accounts,
         cases=cases,
         printed=accounting.as_printed(cases, results),
-        params=pd.read_csv(results / PARAMS),
-        quality=quality_record.settings(quality_record.load((results / QUALITY).parent)),
-        paired=paired.load((results / PAIRED).parent),
+        params=load_study(results / PARAMS).rows,
+        quality=quality_record.settings(quality_record.load(results / QUALITY)),
+        paired=paired.load(results / QUALITY),
         stale=staleness.load(results / STALENESS),
     )

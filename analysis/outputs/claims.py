@@ -11,13 +11,14 @@ from analysis.output import Output
 
 
 def claims(results: Path) -> list[Path]:
-    """Every claim with its evidence, numbers, tolerance, verdict and reason."""
+    """What the sources claim, ours beside it, and a verdict that one function makes of the two and a tolerance
+    (published rows; records as named in each row)."""
     rows = table.table(all_claims(results))
     return tables.save(rows, table.table_text(rows), results / "tables", "claims")
 
 
 def claims_summary(results: Path) -> list[Path]:
-    """How many claims have which verdict."""
+    """Claims by kind of evidence and verdict."""
     rows = table.summary(all_claims(results))
     return tables.save(rows, table.summary_text(rows), results / "tables", "claims_summary")
 
@@ -33,19 +34,6 @@ COMMANDS = (
     "python run.py experiment=staleness",
 )
 OUTPUTS = [
-    Output(
-        claims,
-        RECORDS,
-        COMMANDS,
-        "What the sources claim, ours beside it, and a verdict that one function makes of the two and a tolerance "
-        "(published rows; records as named in each row).",
-        "All claims",
-    ),
-    Output(
-        claims_summary,
-        RECORDS,
-        COMMANDS,
-        "Claims by kind of evidence and verdict.",
-        "All claims",
-    ),
+    Output(claims, RECORDS, COMMANDS, "All claims"),
+    Output(claims_summary, RECORDS, COMMANDS, "All claims"),
 ]

@@ -17,13 +17,15 @@ ROWS = "published/*.csv"
 
 
 def published_predictions(results: Path) -> list[Path]:
-    """Every prediction beside its published number."""
+    """Every published latency (published rows) beside what is predicted for its hardware (records/published); a row
+    that the hardware's profile was fitted on says so."""
     table = predictions_of(results)
     return tables.save(table, published.table_text(table), results / "tables", "published_predictions")
 
 
 def published_errors(results: Path) -> list[Path]:
-    """How far off the predictions are, calibration left out."""
+    """Median absolute error of the predictions (records/published) against the published rows, by method and
+    resolution, rows of calibration left out."""
     return published.save_statistics(predictions_of(results), results / "tables", "published_errors")
 
 
@@ -33,14 +35,16 @@ def predictions_of(results: Path) -> pd.DataFrame:
 
 
 def scaling(results: Path) -> list[Path]:
-    """Predicted latency and peak memory against N, with the published points of the same hardware."""
-    record = scalings.load(results / "records/scaling/scaling.json")
+    """Predicted latency and peak memory against N (lines), with published points of the same hardware (markers; hollow
+    where the profile is fitted on them); both from records/scaling."""
+    record = scalings.load(results / "records/scaling")
     written = scalings.save(record, results / "tables", "scaling")
     return written + style.save(scalings.figure(record), results / "figures", "scaling")
 
 
 def timeline(results: Path) -> list[Path]:
-    """Where every millisecond of one predicted run goes."""
+    """One lane a rank of PipeFusion on 8 L40: what it computes, what it waits for, and the bubble; predicted,
+    records/timeline."""
     run, spans = read(results / "records/timeline")
     return style.save(gantt(run, spans), results / "figures", "timeline")
 
@@ -50,16 +54,12 @@ OUTPUTS = [
         published_predictions,
         (PREDICTIONS, ROWS),
         ("python run.py experiment=predict_published",),
-        "Every published latency (published rows) beside what is predicted for its hardware (records/published); a "
-        "row that the hardware's profile was fitted on says so.",
         "Figures and tables of latency",
     ),
     Output(
         published_errors,
         (PREDICTIONS, ROWS),
         ("python run.py experiment=predict_published",),
-        "Median absolute error of the predictions (records/published) against the published rows, by method and "
-        "resolution, rows of calibration left out.",
         "Figures and tables of latency",
     ),
     Output(
@@ -69,16 +69,12 @@ OUTPUTS = [
             "python run.py model=pixart_alpha cluster=l40_pcie devices=8 method.patches=8 model.resolution=2048 "
             "hydra.run.dir=results/runs/timeline",
         ),
-        "One lane a rank of PipeFusion on 8 L40: what it computes, what it waits for, and the bubble; predicted, "
-        "records/timeline.",
         "The figure of PipeFusion's schedule",
     ),
     Output(
         scaling,
-        ("records/scaling/scaling.json",),
+        ("records/scaling",),
         ("python run.py experiment=scaling",),
-        "Predicted latency and peak memory against N (lines), with published points of the same hardware (markers; "
-        "hollow where the profile is fitted on them); both from records/scaling.",
         "The figure of scalability",
         "paper_scalability",
     ),

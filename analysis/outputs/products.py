@@ -17,36 +17,22 @@ SOURCE = "measured by the runs of records/products"
 
 
 def products_methods(results: Path) -> list[Path]:
-    """Every method with every second axis; PipeFusion's once more on their own."""
+    """Four methods on four ranks, each alone and with a second axis: the fullest rank's parameters and K, V, bytes sent
+    per step by axis (of the busiest rank on each; the gather of the latents at the end counts too), and distance to
+    serial; measured by the runs of records/products. PipeFusion has as many patches as stages."""
     table = products.products(results / FOLDER)
-    short = products.products_text(table[table.method == "pipefusion"])
     folder = results / "tables"
-    made = tables.save(table, products.products_text(table), folder, "products_methods")
+    made = tables.save(table, products.readable(table), folder, "products_methods")
     alone = folder / "products_methods_pipefusion.md"
-    alone.write_text(tables.markdown(short))
+    alone.write_text(tables.markdown(products.readable(table[table.method == "pipefusion"])))
     return [*made, alone]
 
 
 def products_mesh(results: Path) -> list[Path]:
-    """Which rank of a product holds what."""
+    """The ranks of a product, drawn from its record: layers, heads and tokens that each one holds and computes;
+    measured by the runs of records/products."""
     figure = mesh.mesh(results / FOLDER, "pipefusion", "cfg 2 x pipe 2", "pipe 2 x ulysses 2")
     return style.save(figure, results / "figures", "products_mesh") if figure else []
 
 
-OUTPUTS = [
-    Output(
-        products_methods,
-        RECORDS,
-        COMMANDS,
-        "Four methods on four ranks, each alone and with a second axis: the fullest rank's parameters and K, V, bytes "
-        "sent per step by axis (of the busiest rank on each; the gather of the latents at the end counts too), and "
-        f"distance to serial; {SOURCE}. PipeFusion has as many patches as stages.",
-    ),
-    Output(
-        products_mesh,
-        DRAWN,
-        COMMANDS,
-        "The ranks of a product, drawn from its record: layers, heads and tokens that each one holds and computes; "
-        f"{SOURCE}.",
-    ),
-]
+OUTPUTS = [Output(products_methods, RECORDS, COMMANDS), Output(products_mesh, DRAWN, COMMANDS)]

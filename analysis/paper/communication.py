@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import tables
-from analysis.paper.panels import GREY, Sheet, commit_of, digits, logarithmic, marker, method_line, predicted
+from analysis.columns import GIB, Column, Shown, column, percent, shares, three, words
+from analysis.paper.panels import commit_of, logarithmic, method_line, predicted
+from analysis.points import marker
 from analysis.rows import read_rows
-from analysis.style import ORDER, RC, label
-from analysis.tables import as_text, percent
+from analysis.sheet import Sheet
+from analysis.style import GREY, ORDER, RC, label
 
-GIB = 2**30
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""
-SOURCE, CLAIMS = "records/paper/latency/scaling.json", "published/claims.csv"
+SOURCE, CLAIMS = "records/paper/latency", "published/claims.csv"
 METRIC = "communication share"
 NAMES = {"PixArt": "pixart_alpha", "PipeFusion": "pipefusion"}
 """A model or method as the claims call it -> its name here. `SP` is the best of several mixtures: none of these."""
@@ -33,7 +34,7 @@ PANELS = {
 }
 
 
-def shares(record: dict[str, Any]) -> pd.DataFrame:
+def losses(record: dict[str, Any]) -> pd.DataFrame:
     """One row a parallel case that fits: what is lost to serial / N, in seconds and as the formula's share of the
     latency; `idle`, what the device that computes longest does not compute of it."""
     table = predicted(record)
@@ -81,38 +82,28 @@ def joined(record: dict[str, Any], published: Path) -> pd.DataFrame:
         "compute_s",
         "idle",
     ]
-    ours = shares(record)[[*kept, "wait_s", "sent_bytes"]].astype({"sent_bytes": "Int64"})
+    ours = losses(record)[[*kept, "wait_s", "sent_bytes"]].astype({"sent_bytes": "Int64"})
     return ours.merge(theirs[[*keys, "published_share", "row_id"]].dropna(), on=keys, how="left")
 
 
 def save(record: dict[str, Any], published: Path, folder: Path, name: str) -> list[Path]:
     """NAME.csv and NAME.md; below the table the published shares of what is none of these methods."""
     table = joined(record, published)
-    columns: tables.Columns = {
-        "model": ("model", str),
-        "cluster": ("cluster", str),
-        "resolution": ("px", str),
-        "method": ("method", label),
-        "devices": ("N", str),
-        "patches": ("M", str),
-        "predicted_latency_s": ("T_N s", digits),
-        "lost_s": ("T_N − T_1/N s", digits),
-        "share": ("formula's share", percent),
-        "idle": ("not computing", percent),
-        "sent_bytes": ("sent GiB", lambda value: f"{value / GIB:.2f}"),
-        "published_share": ("published share", percent),
-        "row_id": ("row", str),
-    }
-    paths = tables.save(table, as_text(table, columns), folder, name)
-    text = f"**Predicted**, not measured; of the fastest M. {MEANING}\n\n{paths[1].read_text()}"
+    columns: Shown = ["model", "cluster", "resolution", "method", "devices", "patches"]
+    columns += [
+        column("predicted_latency_s", heading="T_N", format=three),
+        Column("lost_s", "T_N − T_1/N s", format=three),
+    ]
+    columns += shares(share="formula's share", idle="not computing")
+    columns += [column("sent_bytes", unit="GiB"), *shares(published_share="published share"), "row_id"]
     theirs = claims(published, list(record["clusters"]))
-    for row in theirs[theirs.method.isna()].to_dict("records"):
-        text += (
-            f"\n{row['row_id']} gives {percent(row['published_share'])} for {row['printed_method']}, {row['model']} at "
-            f"{row['resolution']} px on {row['cluster']}: the best mixture of Ulysses and Ring.\n"
-        )
-    paths[1].write_text(text)
-    return paths
+    others = "\n\n".join(
+        f"{row['row_id']} gives {percent(row['published_share'])} for {row['printed_method']}, {row['model']} at "
+        f"{row['resolution']} px on {row['cluster']}: the best mixture of Ulysses and Ring."
+        for row in theirs[theirs.method.isna()].to_dict("records")
+    )
+    before = f"**Predicted**, not measured; of the fastest M. {MEANING}"
+    return tables.save(table, words(table, columns), folder, name, before, others)
 
 
 MEANING = (
@@ -125,7 +116,7 @@ MEANING = (
 def figure(record: dict[str, Any], published: Path) -> Figure:
     """A row a cluster: the formula's share, what the busiest device does not compute, and bytes sent by resolution; of
     the model that the paper gives shares of."""
-    ours, theirs = shares(record), claims(published, list(record["clusters"]))
+    ours, theirs = losses(record), claims(published, list(record["clusters"]))
     model = theirs.model.iloc[0]
     ours = ours[ours.model == model]
     clusters = [name for name in CLUSTERS if name in set(ours.cluster)]

@@ -9,12 +9,10 @@ import pandas as pd
 
 from analysis import tables
 from analysis.accounting import DEVICES
+from analysis.columns import NOTHING, Column, mib, words
 from analysis.paper.facts import METHODS
-from analysis.rows import Row, read_rows
 from analysis.style import label
-from analysis.table1 import CLAIMS, FORMULAS, READING, VERSION
-from analysis.tables import as_text, mib
-from analysis.versus.table1 import units_of
+from analysis.table1 import CLAIMS, READING, claims
 
 MODEL, PIXELS = "pixart_alpha", 1024
 HEADINGS = {
@@ -32,37 +30,22 @@ WHY = (
 
 def table(record: dict[str, Any], cases: pd.DataFrame, published: Path) -> pd.DataFrame:
     """A row a quantity and method (and W, for activations): the formula, its bytes, the counted bytes, their ratio."""
-    chosen = cases[(cases.status == "ok") & (cases.model == MODEL) & (cases.resolution == PIXELS)]
-    chosen = chosen[chosen.devices == DEVICES]
-    printed = {
-        row["method"]: row
-        for row in read_rows([published / "table1_costs.csv"]).values()
-        if row["version"] == VERSION
-    }
-    rows = []
-    for what in CLAIMS:
-        for name, method in METHODS.items():
-            mine = chosen[chosen.method == method].sort_values("warmup", ascending=False)
-            # Another warm-up changes nothing but the activations.
-            mine = mine if what == "activations" else mine.head(1)
-            first = {"quantity": what, "method": method}
-            rows += [first | cost(record, case, printed[name], what) for case in mine.to_dict("records")]
-    return pd.DataFrame(rows).astype({"warmup": "Int64", "counted_bytes": "Int64"})
-
-
-def cost(record: dict[str, Any], case: dict[Any, Any], printed: Row, what: str) -> dict[str, Any]:
-    """One cell of Table 1 in this case; `(2/N)A=KV/N` says the same twice, of which the second is evaluated."""
-    column, ours = CLAIMS[what]
-    formula = printed[column].rpartition("=")[2]
-    evaluated = FORMULAS[formula](units_of(record["models"][MODEL], case))
-    return {
-        "warmup": case["warmup"],
-        "formula": formula,
-        "overlap": printed["overlap"].rstrip("*") if what == "sent a step" else None,
-        "formula_bytes": evaluated,
-        "counted_bytes": case[ours],
-        "ratio": case[ours] / evaluated,
-    }
+    found = claims(record, cases[(cases.model == MODEL) & (cases.resolution == PIXELS)], published, DEVICES)
+    places = [*CLAIMS, *METHODS.values()]
+    found = found.sort_values(
+        ["what", "method", "warmup"],
+        ascending=[True, True, False],
+        key=lambda cells: cells if cells.name == "warmup" else cells.map(places.index),
+    )
+    # Another warm-up changes nothing but the activations.
+    found = found[(found.what == "activations") | ~found.duplicated(["what", "method"])]
+    found["overlap"] = found.overlap.where(found.what == "sent a step")
+    columns = ["what", "method", "warmup", "formula", "overlap", "formula_bytes", "counted_bytes", "ratio"]
+    return (
+        found[columns]
+        .rename(columns={"what": "quantity"})
+        .astype({"warmup": "Int64", "counted_bytes": "Int64"})
+    )
 
 
 def save(found: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -> list[Path]:
@@ -73,25 +56,24 @@ def save(found: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -
     text += f"hs = {facts['hidden']}, L = {facts['layers']}, {facts['parameters']:,} parameters, {facts['dtype']}, "
     text += "both branches). Counted on the fullest device.\n"
     for what, rows in found.groupby("quantity", sort=False):
-        text += f"\n**{HEADINGS[str(what)]}**\n\n{tables.markdown(words(rows))}"
+        text += f"\n**{HEADINGS[str(what)]}**\n\n{tables.markdown(readable(rows))}"
     md.write_text(f"{text}\n{WHY} {READING.split('. ', 1)[1]}\n")
     return [csv, md]
 
 
-def words(rows: pd.DataFrame) -> pd.DataFrame:
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
     """One quantity, a row a method; W where there are several."""
     several = rows.method.duplicated(keep=False)
     names = [
         label(row["method"]) + (f", W={row['warmup']}" if more else "")
         for row, more in zip(rows.to_dict("records"), several, strict=True)
     ]
-    columns: tables.Columns = {
-        "name": ("method", str),
-        "formula": ("Table 1", str),
-        "formula_bytes": ("Table 1, MiB", mib),
-        "counted_bytes": ("counted, MiB", lambda value: mib(value) if value else "none kept"),
-        "ratio": ("counted / Table 1", lambda value: f"{value:.2f}" if value else "–"),
-    }
-    if rows.overlap.notna().any():
-        columns["overlap"] = ("overlaps with computing, as printed", str)
-    return as_text(rows.assign(name=names), columns)
+    columns = [
+        Column("name", "method"),
+        Column("formula", "Table 1"),
+        Column("formula_bytes", "Table 1, MiB", format=mib),
+        Column("counted_bytes", "counted, MiB", format=lambda value: mib(value) if value else "none kept"),
+        Column("ratio", "counted / Table 1", format=lambda value: f"{value:.2f}" if value else NOTHING),
+        Column("overlap", "overlaps with computing, as printed"),
+    ]
+    return words(rows.assign(name=names), columns if rows.overlap.notna().any() else columns[:-1])

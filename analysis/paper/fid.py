@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tables
+from analysis.columns import Column, Shown, column, words
 from analysis.paper.facts import stated
 from analysis.quality.record import (
     INTERVAL,
@@ -26,8 +27,7 @@ from analysis.quality.record import (
     unlike_words,
 )
 from analysis.rows import read_rows
-from analysis.style import in_order, label
-from analysis.tables import as_text
+from analysis.style import in_order
 
 FILE = "quality_fid.csv"
 AGAINST = {"FID": "real", "FID w/ G.T.": "real", "FID w/ Orig.": "serial"}
@@ -123,18 +123,14 @@ def joined(record: dict[str, Any], folder: Path) -> pd.DataFrame:
 
 def save(table: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     """NAME.csv and NAME.md, which says what is what."""
-    columns: tables.Columns = {"side": ("side", str), "model": ("model", str), "resolution": ("px", str)}
-    columns |= {"n": ("pictures n", str), "metric": ("metric", str), "method": ("method", label)}
-    columns |= {"devices": ("N", str), "patches": ("M", str), "warmup": ("W", str), "cell": ("value", str)}
-    columns |= {"remark": ("remark", str), "source": ("row or setting", str)}
     cells = [
         f"{row['value']:.4g}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.4g}, {row['high']:.4g}]")
         for row in table.to_dict("records")
     ]
-    paths = tables.save(table, as_text(table.assign(cell=cells), columns), folder, name)
-    said = f"**{APART}** {about(record)} In brackets: {record.get('interval', INTERVAL)}."
-    paths[1].write_text(f"{paths[1].read_text()}\n{said}\n")
-    return paths
+    columns: Shown = ["side", "model", "resolution", column("n", heading="pictures n"), "metric", *CHOICES]
+    columns += [Column("cell", "value"), "remark", column("source", heading="row or setting")]
+    note = f"**{APART}** {about(record)} In brackets: {record.get('interval', INTERVAL)}."
+    return tables.save(table, words(table.assign(cell=cells), columns), folder, name, after=note)
 
 
 def about(record: dict[str, Any]) -> str:

@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.paper.fid import APART, SET, about
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
+from analysis.paper.panels import commit_of
 from analysis.paper.predictions import named
+from analysis.points import marker
 from analysis.quality.record import INTERVAL, choices
-from analysis.style import RC, label
+from analysis.sheet import Sheet, blank
+from analysis.style import GREY, RC, label
 
 REFERENCE = {"real": "real pictures (G.T.)", "serial": "serial's pictures (Orig.)"}
 FLOOR: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "linestyle": (0, (4, 2))}

@@ -18,32 +18,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import tables
-from analysis.paper.panels import (
-    CASE,
-    GREY,
-    Sheet,
-    blank,
-    commit_of,
-    digits,
-    fills,
-    logarithmic,
-    marker,
-    predicted,
-    published,
-)
+from analysis import scaling, tables
+from analysis.columns import Column, Shown, column, three, words
+from analysis.paper.panels import CASE, commit_of, logarithmic, predicted, published
+from analysis.points import fills, marker
 from analysis.record import load_record
-from analysis.style import COLOUR, RC, label, pale
-from analysis.tables import as_text
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, RC, label, pale
 
-GIB = 2**30
-SOURCE, OWN = "records/paper/latency/scaling.json", "records/published/predictions.json"
+SOURCE, OWN = "records/paper/latency", "records/published/predictions.json"
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 
 
 def load(results: Path) -> dict[str, Any]:
     """The record, and with it the printed latencies of another W, predicted with that: some sources ran W + 1 steps."""
-    record: dict[str, Any] = load_record(results / SOURCE)
+    record: dict[str, Any] = scaling.load(results / SOURCE)
     planned: dict[tuple[Any, ...], set[int | None]] = {}
     for row in record["rows"]:
         planned.setdefault(_kind(row), set()).add(row["warmup"])
@@ -71,26 +60,30 @@ def joined(record: dict[str, Any]) -> pd.DataFrame:
     return table.assign(error=table.predicted_latency_s / table.published_s - 1)
 
 
-def table_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of one model as words."""
-    held = table.status.where(table.status != "ok", table.predicted_latency_s.map(digits))
-    said = table.published_s.map(digits, na_action="ignore").mask(table.oom.fillna(False).astype(bool), "OOM")
-    columns: tables.Columns = {
-        "cluster": ("cluster", str),
-        "resolution": ("px", str),
-        "method": ("method", label),
-        "devices": ("N", str),
-        "patches": ("M", str),
-        "warmup": ("W", str),
-        "held": ("predicted s", str),
-        "speedup": ("× serial", lambda value: f"{value:.2f}"),
-        "peak_bytes": ("peak GiB", lambda value: f"{value / GIB:.2f}"),
-        "said": ("published s", str),
-        "row_id": ("row", str),
-        "error": ("error", lambda value: f"{100 * value:+.1f} %"),
-        "role": ("row is", str),
-    }
-    return as_text(table.assign(held=held, said=said), columns)
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of one model to read."""
+    ours = table.status.where(table.status != "ok", table.predicted_latency_s.map(three))
+    theirs = table.published_s.map(three, na_action="ignore").mask(
+        table.oom.fillna(False).astype(bool), "OOM"
+    )
+    columns: Shown = [
+        "cluster",
+        "resolution",
+        "method",
+        "devices",
+        "patches",
+        "warmup",
+        Column("ours", "predicted s"),
+    ]
+    columns += [
+        "speedup",
+        column("peak_bytes", unit="GiB"),
+        Column("theirs", "published s"),
+        "row_id",
+        "error",
+        "role",
+    ]
+    return words(table.assign(ours=ours, theirs=theirs), columns)
 
 
 def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
@@ -115,7 +108,7 @@ def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     text += "fullest device (transformer only). Published numbers of the same setting stand beside it; a row that "
     text += "the profile is fitted on (calibration) is no test of it.\n"
     for model, part in table.groupby("model", sort=False):
-        text += f"\n**{model}, {part.steps.iloc[0]} steps**\n\n{tables.markdown(table_text(part))}"
+        text += f"\n**{model}, {part.steps.iloc[0]} steps**\n\n{tables.markdown(readable(part))}"
     for row in (
         table[table.status == "skipped"].drop_duplicates(["model", "method", "reason"]).to_dict("records")
     ):
@@ -195,7 +188,7 @@ def panel(
             if row["status"] == "ok":
                 width = row["predicted_latency_s"] - start
                 axes.barh(at, width, left=start, height=0.74, **bar(method))
-                axes.text(1.03, at, digits(row["predicted_latency_s"]) + patches(row), **beside)
+                axes.text(1.03, at, three(row["predicted_latency_s"]) + patches(row), **beside)
             else:
                 said = "predicted: out of memory" if row["status"] == "oom" else "cannot be"
                 axes.text(start * 1.08, at, said, va="center", fontsize=7, color=COLOUR[method])

@@ -14,18 +14,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, digits, predicted
-from analysis.style import COLOUR, ORDER, RC, label, pale
-from analysis.tables import as_text
+from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
+from analysis.paper.panels import commit_of, predicted
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, ORDER, RC, label, pale
 
-GIB = 2**30
-SOURCE = "records/paper/latency/scaling.json"
+SOURCE = "records/paper/latency"
 STACK = {
     "param_bytes": "parameters",
     "kv_bytes": "K, V kept between steps",
     "rest_bytes": "activations, buffers, inputs",
 }
 """What a device's peak is made of -> what the figure calls it."""
+
+HEADINGS = {"peak": "peak", "param": "params", "kv": "K, V", "rest": "rest"}
 
 
 def peaks(record: dict[str, Any]) -> pd.DataFrame:
@@ -47,30 +49,11 @@ def peaks(record: dict[str, Any]) -> pd.DataFrame:
 def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     """NAME.csv and NAME.md."""
     table = peaks(record)
-    written = tables.save(table, peaks_text(table), folder, name)
-    said = "**Predicted**, not measured: GiB on the fullest device, the transformer alone, the most of any cluster.\n\n"
-    written[1].write_text(said + written[1].read_text())
-    return written
-
-
-def gib(value: float) -> str:
-    return f"{value / GIB:.2f}"
-
-
-def peaks_text(table: pd.DataFrame) -> pd.DataFrame:
-    columns: tables.Columns = {
-        "model": ("model", str),
-        "resolution": ("px", str),
-        "method": ("method", label),
-        "devices": ("N", str),
-        "patches": ("M", str),
-        "peak_bytes": ("peak", gib),
-        "param_bytes": ("params", gib),
-        "kv_bytes": ("K, V", gib),
-        "rest_bytes": ("rest", gib),
-        "full": ("does not fit on", lambda names: names.upper() or "–"),
-    }
-    return as_text(table, columns)
+    text = "**Predicted**, not measured: GiB on the fullest device, the transformer alone, the most of any cluster."
+    columns: Shown = ["model", "resolution", "method", "devices", "patches"]
+    columns += [Column(f"{kind}_bytes", heading, format=gib) for kind, heading in HEADINGS.items()]
+    columns.append(Column("full", "does not fit on", format=lambda names: names.upper() or NOTHING))
+    return tables.save(table, words(table, columns), folder, name, text)
 
 
 def figure(record: dict[str, Any]) -> Figure:
@@ -139,7 +122,7 @@ def stacked(axes: Axes, rows: pd.DataFrame, methods: list[str], rooms: dict[str,
                 "fontsize": 7.5,
                 "transform": axes.get_yaxis_transform(),
             }
-            axes.text(1.03, at, digits(row["peak_bytes"] / GIB), **beside)
+            axes.text(1.03, at, three(row["peak_bytes"] / GIB), **beside)
             if row["full"]:
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
                 text = f"does not fit: {row['full'].upper()}"

@@ -17,12 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
+from analysis.columns import Column, Shown, words
 from analysis.paper.facts import METHODS, SP, model_of
 from analysis.paper.memory import SOURCE, named, peaks
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
+from analysis.paper.panels import commit_of
+from analysis.points import marker
 from analysis.rows import read_rows
-from analysis.style import COLOUR, ORDER, RC, pale
-from analysis.tables import as_text
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
 GB = 10**9
 PUBLISHED = "published/memory.csv"
@@ -71,24 +73,16 @@ def save(record: dict[str, Any], path: Path, folder: Path, name: str) -> list[Pa
     columns += ["published_gb", "original_gb", "published_more_gb"]
     columns += ["peak_bytes", "serial_bytes", "predicted_more_gb", "source"]
     whole = dict.fromkeys(["devices", "peak_bytes", "serial_bytes"], "Int64")
-    return tables.save(table[columns].astype(whole), joined_text(table), folder, name)
+    shown: Shown = ["row_id", "model", "resolution", "printed_method", Column("gb", "published GB")]
+    shown += [Column("published_more_gb", "less Original's", format=more)]
+    shown += [Column("predicted_more_gb", "predicted, less serial's GB", format=more)]
+    text = words(table.assign(gb=table.published_gb.astype(object).fillna("OOM")), shown)
+    return tables.save(table[columns].astype(whole), text, folder, name)
 
 
 def more(value: float) -> str:
+    """A difference with its sign."""
     return f"{value:+.2f}".replace("-", "−")
-
-
-def joined_text(table: pd.DataFrame) -> pd.DataFrame:
-    columns: tables.Columns = {
-        "row_id": ("row", str),
-        "model": ("model", str),
-        "resolution": ("px", str),
-        "printed_method": ("method", str),
-        "published_gb": ("published GB", str),
-        "published_more_gb": ("less Original's", more),
-        "predicted_more_gb": ("predicted, less serial's GB", more),
-    }
-    return as_text(table.assign(published_gb=table.published_gb.astype(object).fillna("OOM")), columns)
 
 
 def figure(record: dict[str, Any], path: Path) -> Figure:

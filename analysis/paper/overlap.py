@@ -14,11 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
-from analysis.paper.panels import GREY, Sheet, blank, commit_of, digits, predicted
-from analysis.style import COLOUR, RC, label, pale
-from analysis.tables import as_text, percent
+from analysis.columns import Shown, column, percent, shares, three, words
+from analysis.paper.panels import commit_of, predicted
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, RC, label, pale
 
-SOURCE = "records/paper/overlap/scaling.json"
+SOURCE = "records/paper/overlap"
 KEYS = ["model", "steps", "cluster", "resolution", "method", "devices"]
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 
@@ -42,35 +43,26 @@ def compared(record: dict[str, Any]) -> pd.DataFrame:
     return both.assign(of_bound=both.bound_s / both.latency_s)
 
 
-def table_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as words."""
-    columns: tables.Columns = {
-        "cluster": ("cluster", str),
-        "resolution": ("px", str),
-        "method": ("method", label),
-        "devices": ("N", str),
-        "patches": ("M", str),
-        "synchronous_s": ("all steps synchronous s", digits),
-        "warmup": ("W", str),
-        "latency_s": ("with that W s", digits),
-        "saved": ("saved", percent),
-        "bound_s": ("serial / N s", digits),
-        "of_bound": ("of that bound", percent),
-    }
-    return as_text(table, columns)
+SHOWN: Shown = [
+    *("cluster", "resolution", "method", "devices", "patches"),
+    column("synchronous_s", format=three),
+    "warmup",
+    column("latency_s", heading="with that W", format=three),
+    *shares(saved="saved"),
+    column("bound_s", heading="serial / N", format=three),
+    *shares(of_bound="of that bound"),
+]
 
 
 def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     """NAME.csv and NAME.md."""
     table = compared(record)
-    paths = tables.save(table.drop(columns="serial_s"), table_text(table), folder, name)
     models = ", ".join(
         f"{model}, {steps} steps"
         for model, steps in dict.fromkeys(zip(table.model, table.steps, strict=True))
     )
-    text = f"**Predicted**, not measured: {models}. Seconds of one picture; M is the fastest at that W.\n\n"
-    paths[1].write_text(text + paths[1].read_text())
-    return paths
+    text = f"**Predicted**, not measured: {models}. Seconds of one picture; M is the fastest at that W."
+    return tables.save(table.drop(columns="serial_s"), words(table, SHOWN), folder, name, text)
 
 
 def figure(record: dict[str, Any]) -> Figure:
@@ -117,7 +109,7 @@ def panel(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
                     at + aside, value, height=0.36, **look(COLOUR[method], alone or key == "synchronous_s")
                 )
                 saved = "" if alone or key == "synchronous_s" else f"  −{percent(row['saved'])}"
-                axes.text(1.02, at + aside, digits(value) + saved, **beside)
+                axes.text(1.02, at + aside, three(value) + saved, **beside)
     axes.axvline(rows.bound_s.iloc[0], **PERFECT)
     axes.set_ylim(len(methods) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.paper.panels import GREY, Sheet, blank, marker
 from analysis.paper.predictions import bound_s, named, serial_s
 from analysis.paper.small_model import quality
+from analysis.points import marker
 from analysis.quality import figures as sweeps
 from analysis.quality.record import of_study, settings
-from analysis.style import COLOUR, RC, label
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, RC, label
 
 METHOD, FILE = "pipefusion", "patch_sweep.csv"
 BOUND: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3))}

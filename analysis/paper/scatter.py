@@ -16,9 +16,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis import published
-from analysis.paper.panels import GREY, fills, marker
 from analysis.paper.predictions import named
-from analysis.style import MARKER, ORDER, RC, label
+from analysis.points import fills, marker
+from analysis.style import GREY, MARKER, ORDER, RC, label
 from analysis.tables import percent
 
 BAND = 0.1

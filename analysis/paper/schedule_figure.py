@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 
-from analysis.paper.panels import GREY
 from analysis.paper.schedule import WHOLE, Schedule, filled, fresh_share, seen
-from analysis.style import RC, label, pale
+from analysis.style import GREY, RC, label, pale
 from analysis.tables import percent
 from analysis.timeline import bubble, ideal_bubble
 

@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.paper.panels import GREY, Sheet, blank, marker
 from analysis.paper.predictions import named, serial_s, stated
 from analysis.paper.small_model import quality
+from analysis.points import marker
 from analysis.quality import figures as sweeps
 from analysis.quality.record import of_study, settings
 from analysis.rows import read_rows
-from analysis.style import COLOUR, RC, label
+from analysis.sheet import Sheet, blank
+from analysis.style import COLOUR, GREY, RC, label
 
 METHOD, FILE = "pipefusion", "warmup.csv"
 COMPARED = ["distrifusion", "pipefusion"]

@@ -1,19 +1,17 @@
-"""What the figures of quality share: a logarithmic axis that has a place for 0, and room for legend and caption."""
+"""What the figures of quality share: a logarithmic axis that has a place for 0, and breaks."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-GREY = "#555555"
-LEFT, RIGHT, HEAD, FOOT, BETWEEN = 0.75, 0.25, 0.62, 0.5, (0.75, 0.8)
-"""Inches beside, above, below and between (across, down) the panels: room for ticks, labels and titles."""
+from analysis.style import GREY
+
+SIDES = {"left": 0.75, "right": 0.25, "across": 0.75, "down": 0.8, "head": 0.62, "foot": 0.5, "letters": 16}
+"""Inches beside, between, above and below the panels of a sheet: room for ticks, labels and titles."""
 BREAK: dict[str, Any] = {"markersize": 7, "linestyle": "none", "color": "black", "clip_on": False}
 """Two short strokes across an axis, where it leaves something out."""
 
@@ -55,37 +53,3 @@ def broken(axes: Axes, at: float) -> None:
     """Mark the x axis as broken at a place."""
     where = [at - 0.05, at + 0.05]
     axes.plot(where, [0, 0], transform=axes.get_xaxis_transform(), marker=[(-0.6, -1), (0.6, 1)], **BREAK)
-
-
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of panels of so many inches each. Their places are set by `close`, not by constrained layout: that
-    solver does not give a grid of several rows the same places twice."""
-    size = (LEFT + columns * width + (columns - 1) * BETWEEN[0] + RIGHT, rows * (height + BETWEEN[1]) + HEAD)
-    figure = Figure(figsize=size)
-    return figure, figure.subplots(rows, columns, squeeze=False).tolist()
-
-
-def close(figure: Figure, title: str, handles: list[Artist], words: str) -> None:
-    """Title above the panels; below them the legend and the caption, wrapped, for which the figure grows."""
-    width, height = (float(inches) for inches in figure.get_size_inches())
-    text = textwrap.fill(words, int(width * 16), break_long_words=False)
-    names = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), math.floor(width / (0.068 * names + 0.6))))
-    caption = 0.15 * (text.count("\n") + 1) + 0.12
-    below = caption + 0.19 * math.ceil(len(handles) / columns) + 0.12
-    full = height + below
-    figure.set_size_inches(width, full)
-    figure.suptitle(title, fontsize=12, y=1 - 0.08 / full, va="top")
-    figure.legend(
-        handles=handles, loc="lower center", ncols=columns, columnspacing=1.4,
-        bbox_to_anchor=(0.5, caption / full), borderaxespad=0,
-    )  # fmt: skip
-    figure.text(0.12 / width, 0.07 / full, text, fontsize=8, va="bottom", linespacing=1.3)
-    grid = figure.axes[0].get_gridspec()
-    assert grid is not None
-    panel = (width - LEFT - RIGHT - (grid.ncols - 1) * BETWEEN[0]) / grid.ncols
-    figure.subplots_adjust(
-        left=LEFT / width, right=1 - RIGHT / width, wspace=BETWEEN[0] / panel,
-        bottom=(below + FOOT) / full, top=1 - HEAD / full,
-        hspace=BETWEEN[1] / ((height - HEAD - FOOT - (grid.nrows - 1) * BETWEEN[1]) / grid.nrows),
-    )  # fmt: skip

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.quality.axes import GREY, broken, close, logarithmic, panels
+from analysis.quality.axes import SIDES, broken, logarithmic
 from analysis.quality.record import (
     INTERVAL,
     SETTING,
@@ -29,13 +29,14 @@ from analysis.quality.record import (
     settings,
     task_words,
 )
-from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label
+from analysis.sheet import Sheet
+from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label
 
 DASHES: list[Any] = [(0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3))]
 SHOWN = [("latent_error", "serial"), ("frechet", "serial"), ("frechet", "real")]
 FEW = [("latent_error", "serial"), ("feature_distance", "serial")]
 """The panels, one for each network that measured it; `FEW` of pictures that are too few for a Fréchet distance."""
-SOURCE = "results/records/quality/quality.json"
+SOURCE = "results/records/quality"
 COLUMN = {"steps": "steps S", "guidance_scale": "guidance scale", "scheduler": "scheduler"}
 
 
@@ -83,7 +84,8 @@ def sheet(record: dict[str, Any], sweeps: list[tuple[pd.DataFrame, str, str]], t
     if not shown:
         return None
     with mpl.rc_context({**RC, "axes.titlesize": 9}):
-        figure, grid = panels(len(sweeps), len(shown), 3.0, 1.9)
+        page = Sheet(len(sweeps), len(shown), 3.0, 1.9, **SIDES)
+        figure, grid = page.open()
         handles: dict[str, Artist] = {}
         for axes_row, (rows, x, name) in zip(grid, sweeps, strict=True):
             for axes, measure in zip(axes_row, shown, strict=True):
@@ -92,7 +94,7 @@ def sheet(record: dict[str, Any], sweeps: list[tuple[pd.DataFrame, str, str]], t
                 axes.set_ylabel(f"{measure.looks.name}, {measure.looks.unit or 'no unit'}")
                 axes.set_title(measure.name)
         order = sorted(handles.values(), key=lambda handle: _place(str(handle.get_label())))
-        close(figure, f"{title} (measured)", order, caption(record, every, shown))
+        page.close(figure, f"{title} (measured)", order, caption(record, every, shown))
     return figure
 
 
@@ -199,7 +201,7 @@ def references(
     """Horizontal lines of a panel, each with its name and look: floors, and serial where x has no place for it."""
     below = floors(record)
     dashes = {what: DASHES[at % len(DASHES)] for at, what in enumerate(dict.fromkeys(below.what))}
-    below = below[below.resolution.isin(rows.resolution) & below[measure.key].notna()]
+    below = below[below.px.isin(rows.px) & below[measure.key].notna()]
     for row in below.to_dict("records"):
         yield (
             f"floor: {row['what']}",

@@ -14,21 +14,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from analysis import tables
-from analysis.quality.axes import GREY, close, logarithmic, panels, round_values
+from analysis.columns import Column, Shown, words
+from analysis.quality.axes import SIDES, logarithmic, round_values
 from analysis.quality.figures import SOURCE, distance
 from analysis.quality.record import (
     Measure,
     choices,
     measures,
     model_words,
+    predicted,
     settings,
     task_words,
     usual_task,
 )
-from analysis.quality.tables import NMW, cell, count
-from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label, pale
+from analysis.quality.tables import cell, chosen, count
+from analysis.sheet import Sheet
+from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label, pale
 
-JOIN = ["method", "devices", "patches", "warmup", "steps"]
+JOIN = ["method", "devices", "product", "patches", "warmup", "steps"]
 WORLD = ["cluster", "model", "full_resolution"]
 FRONT: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (5, 2))}
 
@@ -42,9 +45,9 @@ def table(record: dict[str, Any]) -> pd.DataFrame:
     found = rows.assign(error=distance(rows, measure) if measure else float("nan"))
     found.loc[(found.method == "serial") & found.exact, "error"] = 0.0
     found = found.rename(columns={"status": "quality_status", "reason": "quality_reason"})
-    ours = pd.DataFrame(record["latency"]).rename(columns={"resolution": "full_resolution"})
-    ours = ours.reindex(columns=[*WORLD, *JOIN, "predicted_latency_s", "status", "reason"])
-    ours = ours.astype(dict.fromkeys(JOIN[1:], "Int64") | {"predicted_latency_s": float})
+    ours = predicted(record).rename(columns={"resolution": "full_resolution"})
+    ours = ours[[*WORLD, *JOIN, "predicted_latency_s", "status", "reason"]]
+    found = found.drop(columns=[*WORLD, "predicted_latency_s"], errors="ignore")
     ours = ours[ours.steps.isin(rows.steps)]
     parts = []
     for world in ours[WORLD].drop_duplicates().to_dict("records"):
@@ -109,28 +112,23 @@ def _remark(row: dict[Any, Any]) -> str | None:
     return "; ".join(said) or None
 
 
-def text(record: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+def readable(record: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """`table` to read."""
-    cells = rows.assign(on_front=rows.front.map({True: "yes", False: None}))
-    columns: tables.Columns = {"cluster": ("cluster", str), "method": ("method", label)}
-    columns |= NMW | {
-        "predicted_latency_s": ("PREDICTED latency s", "{:.2f}".format),
-        "on_front": ("on the front", str),
-    }
+    cells = rows.assign(front=rows.front.map({True: "yes", False: None}))
+    columns: Shown = ["cluster", "method", *chosen(rows), "predicted_latency_s"]
+    columns.append(Column("front", "on the front"))
     for one in _shown(record):
         cells[one.key] = [cell(one, row) for row in cells.to_dict("records")]
-        columns[one.key] = (f"{one.name}, measured {one.looks.better}", str)
-    return tables.as_text(cells, columns | {"remark": ("remark", str)})
+        columns.append(Column(one.key, f"{one.name}, measured {one.looks.better}"))
+    return words(cells, [*columns, "remark"])
 
 
 def save(record: dict[str, Any], rows: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """NAME.csv and NAME.md, which says what is predicted and what is measured."""
-    paths = tables.save(rows, text(record, rows), folder, name)
-    paths[1].write_text(f"{words(record, rows)}\n\n{paths[1].read_text()}")
-    return paths
+    return tables.save(rows, readable(record, rows), folder, name, before=about(record, rows))
 
 
-def words(record: dict[str, Any], rows: pd.DataFrame) -> str:
+def about(record: dict[str, Any], rows: pd.DataFrame) -> str:
     """What is predicted of which model, and what is measured on which."""
     worlds = rows[WORLD[1:]].drop_duplicates().to_dict("records")
     full = " and ".join(f"{world['model']} at {world['full_resolution']} px" for world in worlds)
@@ -138,7 +136,7 @@ def words(record: dict[str, Any], rows: pd.DataFrame) -> str:
     measure = error_of(record)
     n = "–" if measure is None else count(rows[f"{measure.key}_n"])
     shared = float(every[every.exact].equal_error.max())
-    sizes = ", ".join(f"{size} px" for size in sorted(set(every[every.exact].resolution)))
+    sizes = ", ".join(f"{size} px" for size in sorted(set(every[every.exact].px)))
     how = "" if pd.isna(shared) else f" (measured at {sizes}: relative difference at most {shared:.1e})"
     return (
         f"Latencies are PREDICTED for {full}; errors are MEASURED on the small {model_words(record)}, "
@@ -155,20 +153,21 @@ def figure(record: dict[str, Any]) -> Figure | None:
     worlds = list(rows.groupby(WORLD, sort=False))
     measure = error_of(record)
     with mpl.rc_context({**RC, "axes.grid.axis": "both"}):
-        sheet, (grid,) = panels(1, len(worlds), 4.4, 3.4)
+        page = Sheet(1, len(worlds), 4.4, 3.4, **SIDES)
+        sheet, (grid,) = page.open()
         for axes, (world, part) in zip(grid, worlds, strict=True):
             axes.set_title(f"{world[0]}, {world[2]} px")
             axes.set_xlabel("predicted latency, s")
             _points(axes, in_order(part), logarithmic(axes, list(rows.error.dropna())))
         grid[0].set_ylabel(f"{measure.name if measure else 'error'}, no unit")
         gone = rows[rows.predicted_latency_s.isna() | rows.error.isna()]
-        said = [words(record, rows)]
+        said = [about(record, rows)]
         if len(gone):
             said.append(f"Not drawn, with the reason in the table: {len(gone)} of {len(rows)} points.")
         said.append(f"Source: {SOURCE}, commit {record['git_commit'][:8]}.")
         models = ", ".join(dict.fromkeys(str(world[1]) for world, _ in worlds))
         title = f"MEASURED error of {record['model']['name']} against PREDICTED latency of {models}"
-        close(sheet, title, _handles(rows), " ".join(said))
+        page.close(sheet, title, _handles(rows), " ".join(said))
     return sheet
 
 

@@ -1,15 +1,14 @@
-"""Where an exhibit is from: commands, commit, versions, hardware and every file read, folded away until asked for."""
+"""Where exhibits are from: what records say of themselves, and the machines and commits behind the whole page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import Any
 
-from analysis.report.exhibits import Exhibit
+import pandas as pd
 
 DIGITS = 12
-"""Of a checksum or commit: enough to tell, short enough to read."""
+"""Of a commit: enough to tell, short enough to read."""
 TOLD = {
     "predicted": "kind",
     "cluster": "cluster",
@@ -24,26 +23,34 @@ KINDS = {True: "predicted", False: "measured or counted"}
 Group = tuple[dict[str, str], list[dict[str, Any]]]
 
 
-def made(exhibit: Exhibit) -> str:
-    """``How it was made``; an exhibit of which nothing is known says so."""
-    if not exhibit.commands:
-        return '<p class="note">Nothing is noted about how this was made.</p>\n'
-    groups = "".join(_group(said, records) for said, records in grouped(exhibit.records))
-    return (
-        '<details class="made"><summary>How it was made</summary>\n'
-        f"<pre><code>{escape(chr(10).join(exhibit.commands))}</code></pre>\n{groups}</details>\n"
-    )
-
-
 def grouped(records: Iterable[dict[str, Any]]) -> list[Group]:
-    """Records that say the same of themselves, together, in the order of the first."""
+    """Records that say the same of themselves, by heading, together, in the order of the first."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(tuple(words(record.get(key)) for key in TOLD), []).append(record)
     return [
-        ({key: value for key, value in zip(TOLD, values, strict=True) if value}, members)
+        ({heading: value for heading, value in zip(TOLD.values(), values, strict=True) if value}, members)
         for values, members in groups.items()
     ]
+
+
+def machines(records: Iterable[dict[str, Any]]) -> pd.DataFrame | None:
+    """One row per machine and set of versions: how many records, and their commits; None where no record says."""
+    said = [
+        {
+            "run on": words(record.get("hardware")) or "not said",
+            "versions": words(record.get("versions")) or f"torch {record.get('torch', 'not said')}",
+            "record": record["record"],
+            "commit": short(record["git_commit"]),
+        }
+        for record in records
+        if record.get("git_commit")
+    ]
+    if not said:
+        return None
+    groups = pd.DataFrame(said).drop_duplicates("record").groupby(["run on", "versions"], sort=False)
+    commits = groups.commit.agg(lambda each: ", ".join(dict.fromkeys(each)))
+    return pd.DataFrame({"records": groups.size(), "commits": commits}).reset_index()
 
 
 def words(value: Any) -> str:
@@ -64,17 +71,7 @@ def _pair(key: str, value: str) -> str:
     return f"{key.replace('_', ' ')} {value}"
 
 
-def _group(said: dict[str, str], records: list[dict[str, Any]]) -> str:
-    told = "".join(f"<dt>{TOLD[key]}</dt><dd>{escape(value)}</dd>" for key, value in said.items())
-    paths = "".join(
-        _path(path, digest, record) for record in records for path, digest in record["files"].items()
-    )
-    return f'<dl>{told}<dt>read</dt><dd><ul class="paths" tabindex="0">{paths}</ul></dd></dl>\n'
-
-
-def _path(path: str, digest: str | None, record: dict[str, Any]) -> str:
-    told = [f"sha256 {digest[:DIGITS]}"] if digest else []
-    if path == record.get("record"):
-        told += [words(record.get("created"))]
-    mark = f" <small>{escape(', '.join(filter(None, told)))}</small>" if told else ""
-    return f"<li><code>{escape(path)}</code>{mark}</li>"
+def short(commit: str) -> str:
+    """A commit in as many digits as elsewhere; that its tree was not clean stays said."""
+    digits, dash, rest = commit.partition("-")
+    return f"{digits[:DIGITS]}{dash}{rest}"

@@ -10,12 +10,12 @@ from analysis.report.exhibits import Exhibit
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a line or two below it, and the first parts of the names of its exhibits."""
+    """A heading, a line or two below it, and the beginnings of the names of its exhibits."""
 
     name: str
     title: str
     text: str
-    begins: tuple[str, ...]
+    begins: str
 
 
 SECTIONS = (
@@ -26,78 +26,61 @@ SECTIONS = (
         "cuts the layers, not the picture: a device holds the blocks of its own stage and K, V of those layers only, "
         "for all image tokens, and works on one patch after another. What no stage can do without (AdaLN, embeddings) "
         "is held more than once and counted.",
-        (
-            "quickstart_pipefusion",
-            "params",
-            "quickstart_memory",
-            "quickstart_fullest",
-            "quickstart_devices",
-            "accounting",
-        ),
+        "quickstart_pipefusion params quickstart_memory quickstart_fullest quickstart_devices accounting",
     ),
     Section(
         "verdicts",
         "Claims and verdicts",
         "Every claim of the paper that we found, and what our records say of it. The verdict is computed: confirmed, "
         "not confirmed, undecided where our interval reaches both sides, or not testable here, with the reason.",
-        ("claims_summary", "claims"),
+        "claims_summary claims",
     ),
     Section(
         "sources",
         "Where the sources contradict themselves",
         "Found by computation in the published rows alone.",
-        ("contradictions",),
+        "contradictions",
     ),
     Section(
         "paper",
         "Figures and tables of the paper",
         "Which of ours stands for which of the paper's, wherever on this page it is; then those that are nothing else. "
         "What is predicted says so.",
-        (
-            "paper_table",
-            "paper_latency",
-            "scaling",
-            "paper_published",
-            "paper_memory",
-            "paper_communication",
-            "paper_overlap",
-            "paper_patches",
-            "paper_warmup",
-            "paper",
-        ),
+        "paper_table paper_latency scaling paper_published paper_memory paper_communication "
+        "paper_overlap paper_patches paper_warmup paper",
     ),
     Section(
         "schedule",
         "Who works on which patch of which step",
         "One lane a device.",
-        ("paper_schedule", "schedule", "timeline"),
+        "paper_schedule schedule timeline",
     ),
     Section(
         "pictures",
         "The methods side by side",
         "The same noise and the same prompts by every method on the shipped model. Seconds on a CPU rank nothing.",
-        ("quickstart", "quality_pictures"),
+        "quickstart quality_pictures",
     ),
     Section(
         "staleness",
         "How old K, V are, and what that does",
         "Measured on the shipped small model: the direction in which a setting acts, not its size on a large one.",
-        ("staleness",),
+        "staleness",
     ),
     Section(
         "quality",
         "Quality",
         "Measured on the shipped small model, with the number of pictures and an interval for each. No distance here "
         "is the FID of the paper: the network is named with each.",
-        ("quality",),
+        "quality",
     ),
     Section(
         "published",
         "Every published number and ours",
         "What was measured, predicted or used for calibration, and why the rest cannot be tested here.",
-        ("published_vs_ours", "published"),
+        "published_vs_ours published",
     ),
-    Section("further", "Further measurements", "", ()),
+    Section("further", "Further measurements", "", ""),
 )
 
 
@@ -112,7 +95,10 @@ def placed(exhibits: Sequence[Exhibit]) -> list[tuple[Section, list[Exhibit]]]:
 def home(name: str) -> Section:
     """The section with the longest beginning that fits, or the last."""
     fits = [
-        (len(start), -at) for at, one in enumerate(SECTIONS) for start in one.begins if name.startswith(start)
+        (len(start), -at)
+        for at, one in enumerate(SECTIONS)
+        for start in one.begins.split()
+        if name.startswith(start)
     ]
     return SECTIONS[-max(fits)[1]] if fits else SECTIONS[-1]
 
@@ -121,6 +107,8 @@ def in_order(section: Section, exhibits: list[Exhibit]) -> list[Exhibit]:
     """As the section names them, then as they came."""
 
     def place(exhibit: Exhibit) -> int:
-        return next((at for at, start in enumerate(section.begins) if exhibit.name.startswith(start)), 0)
+        return next(
+            (at for at, start in enumerate(section.begins.split()) if exhibit.name.startswith(start)), 0
+        )
 
     return sorted(exhibits, key=place)

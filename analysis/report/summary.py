@@ -2,63 +2,43 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from analysis.report.table import MARKS
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.columns import percent
+
+VERDICTS = ("confirmed", "not confirmed", "undecided", "not testable")
 
 
-def lines(tables: Path) -> list[str]:
+def lines(tables: Path) -> list[Markup]:
     """Of the claims, of the predictions, of the parameters on a device."""
-    said = [
-        _claims(_rows(tables / "claims.csv")),
-        _predictions(_rows(tables / "published_errors.csv")),
-        _parameters(_rows(tables / "quickstart_pipefusion.csv")),
-    ]
-    return [line for line in said if line]
+    makers = {"claims": _claims, "published_errors": _predictions, "quickstart_pipefusion": _parameters}
+    paths = {tables / f"{name}.csv": make for name, make in makers.items()}
+    return [Markup(make(pd.read_csv(path))) for path, make in paths.items() if path.exists()]
 
 
-def counted(verdicts: list[str]) -> dict[str, int]:
-    """How many verdicts begin with each of the words there are."""
-    return {word: sum(verdict.lower().startswith(word) for verdict in verdicts) for word in MARKS}
-
-
-def _claims(rows: list[dict[str, str]]) -> str:
-    if not rows:
-        return ""
+def _claims(rows: pd.DataFrame) -> str:
     counts = ", ".join(
-        f"**{count} {word}**" for word, count in counted([row["verdict"] for row in rows]).items()
+        f"<strong>{rows.verdict.str.startswith(word).sum()} {word}</strong>" for word in VERDICTS
     )
-    return f"Of {len(rows)} [claims](#verdicts), {counts} here."
+    return f'Of {len(rows)} <a href="#verdicts">claims</a>, {counts} here.'
 
 
-def _predictions(rows: list[dict[str, str]]) -> str:
-    overall = next((row for row in rows if row["statistic"] == "overall"), None)
-    if overall is None:
-        return ""
+def _predictions(rows: pd.DataFrame) -> str:
+    (overall,) = rows[rows.statistic == "overall"].to_dict("records")
     return (
-        f"Predictions are off by **{_percent(overall['error_all'])}** in the median of {overall['rows_all']} "
-        f"[published numbers](#published) ({_percent(overall['error_once'])} of {overall['rows_once']}, each number "
-        "once and none in doubt), rows of calibration left out."
+        f"Predictions are off by <strong>{percent(overall['error_all'])}</strong> in the median of "
+        f"{overall['rows_all']} <a href='#published'>published numbers</a> ({percent(overall['error_once'])} of "
+        f"{overall['rows_once']}, each number once and none in doubt), rows of calibration left out."
     )
 
 
-def _parameters(rows: list[dict[str, str]]) -> str:
-    if not rows:
-        return ""
-    fullest = max(rows, key=lambda row: float(row["model_share"]))
+def _parameters(rows: pd.DataFrame) -> str:
+    fullest = max(rows.to_dict("records"), key=lambda row: float(row["model_share"]))
     return (
-        f"Each of {fullest['devices']} devices of PipeFusion holds at most **{_percent(fullest['block_share'])}** of "
-        f"the blocks and {_percent(fullest['model_share'])} of [the shipped model](#devices), measured."
+        f"Each of {fullest['devices']} devices of PipeFusion holds at most "
+        f"<strong>{percent(fullest['block_share'])}</strong> of the blocks and {percent(fullest['model_share'])} of "
+        '<a href="#devices">the shipped model</a>, measured.'
     )
-
-
-def _percent(share: str) -> str:
-    return f"{100 * float(share):.1f} %"
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

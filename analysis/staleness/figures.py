@@ -19,9 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.staleness.tables import Record, means_by_step, of_setting
-from analysis.style import COLOUR, ORDER, RC, pale
+from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
-GREY = "#555555"
 MAP = "cividis"
 """Light where large, also in grey."""
 CAPTION: dict[str, Any] = {"fontsize": 8, "color": GREY}

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import tables
+from analysis.columns import Column, Shown, digits, shares
 from analysis.record import load_record
 from analysis.style import in_order, label
-from analysis.tables import as_text, markdown, percent
 
 SETTING = ["method", "devices", "patches", "warmup"]
 QUANTITIES = {
@@ -25,6 +24,31 @@ QUANTITIES = {
     "v": "V",
 }
 """What changes from step to step -> what it is called."""
+FRESHNESS: Shown = [
+    *SETTING,
+    *shares(fresh_mean="fresh", fresh_min="least fresh job", fresh_max="freshest job"),
+    Column("stale_age", "age of the rest, steps", format=digits(2)),
+    Column("oldest", "oldest, steps"),
+    *shares(never_first="never written, step 0", never_later="never written, later"),
+    "status",
+]
+ERRORS: Shown = [
+    *SETTING,
+    "attention_error",
+    *shares(worst_step_error="worst step"),
+    Column("worst_step", "which"),
+    "k_error",
+    "v_error",
+    *shares(latent_error="final latents", latent_sd="± sd"),
+    "status",
+]
+REDUNDANCY: Shown = [
+    Column("quantity", "change from step to step of", format=QUANTITIES.__getitem__),
+    *shares(step_1="first", first="first quarter", rest="later", least="least"),
+    Column("least_step", "at step"),
+    *shares(last="last"),
+]
+"""What readers see of each table."""
 AHEAD = 0.25
 """The first steps that the table tells apart from the rest, as a share of all."""
 FRESHNESS_NOTE = """
@@ -156,26 +180,6 @@ def freshness(record: Record) -> pd.DataFrame:
     )
 
 
-def freshness_text(table: pd.DataFrame) -> pd.DataFrame:
-    """`freshness` to read."""
-    columns: tables.Columns = {
-        "method": ("method", label),
-        "devices": ("N", str),
-        "patches": ("M", str),
-        "warmup": ("W", str),
-        "fresh_mean": ("fresh", percent),
-        "fresh_min": ("least fresh job", percent),
-        "fresh_max": ("freshest job", percent),
-        "stale_age": ("age of the rest, steps", lambda age: f"{age:.2f}"),
-        "oldest": ("oldest, steps", str),
-        "never_first": ("never written, step 0", percent),
-        "never_later": ("never written, later", percent),
-        "status": ("status", str),
-    }
-    said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
-    return as_text(table.assign(status=said), columns)
-
-
 def errors(record: Record) -> pd.DataFrame:
     """One row a run on the model: relative errors of attention, K and V (where watched), and of the final latents."""
     found = []
@@ -199,26 +203,6 @@ def errors(record: Record) -> pd.DataFrame:
     return in_order(pd.DataFrame(found).reindex(columns=[*SETTING, *columns]).astype(whole))
 
 
-def errors_text(table: pd.DataFrame) -> pd.DataFrame:
-    """`errors` to read."""
-    columns: tables.Columns = {
-        "method": ("method", label),
-        "devices": ("N", str),
-        "patches": ("M", str),
-        "warmup": ("W", str),
-        "attention_error": ("attention", percent),
-        "worst_step_error": ("worst step", percent),
-        "worst_step": ("which", str),
-        "k_error": ("stale K", percent),
-        "v_error": ("stale V", percent),
-        "latent_error": ("final latents", percent),
-        "latent_sd": ("± sd", percent),
-        "status": ("status", str),
-    }
-    said = table.status.where(table.reason.isna(), table.status + ": " + table.reason.astype(str))
-    return as_text(table.assign(status=said), columns)
-
-
 def redundancy(record: Record) -> pd.DataFrame:
     """One row a quantity: the mean change of the first steps, of the rest, of all, and the largest and least step."""
     found, ahead = [], ahead_of(record)
@@ -234,47 +218,3 @@ def redundancy(record: Record) -> pd.DataFrame:
 def ahead_of(record: Record) -> int:
     """How many changes count as the first."""
     return max(1, round(AHEAD * (record.facts["config"]["steps"] - 1)))
-
-
-def redundancy_text(table: pd.DataFrame) -> pd.DataFrame:
-    """`redundancy` to read."""
-    columns: tables.Columns = {
-        "quantity": ("change from step to step of", lambda key: QUANTITIES[key]),
-        "step_1": ("first", percent),
-        "first": ("first quarter", percent),
-        "rest": ("later", percent),
-        "least": ("least", percent),
-        "least_step": ("at step", str),
-        "last": ("last", percent),
-    }
-    return as_text(table, columns)
-
-
-def save(
-    record: Record, table: pd.DataFrame, text: pd.DataFrame, note: str, folder: Path, name: str
-) -> list[Path]:
-    """NAME.csv and NAME.md with its note."""
-    csv, md = tables.save(table, text, folder, name)
-    md.write_text(f"{markdown(text)}\n{note.strip()}\n")
-    return [csv, md]
-
-
-def save_freshness(record: Record, folder: Path) -> list[Path]:
-    """staleness_freshness.csv and .md."""
-    table, options = freshness(record), record.facts["config"]["measure"]["probe"]
-    note = FRESHNESS_NOTE.format(**options)
-    return save(record, table, freshness_text(table), note, folder, "staleness_freshness")
-
-
-def save_errors(record: Record, folder: Path) -> list[Path]:
-    """staleness_error.csv and .md."""
-    table = errors(record)
-    return save(
-        record, table, errors_text(table), ERROR_NOTE.format(**record.source), folder, "staleness_error"
-    )
-
-
-def save_redundancy(record: Record, folder: Path) -> list[Path]:
-    """staleness_redundancy.csv and .md."""
-    table, note = redundancy(record), REDUNDANCY_NOTE.format(**record.source, ahead=ahead_of(record))
-    return save(record, table, redundancy_text(table), note, folder, "staleness_redundancy")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import published
+from analysis import published, scaling
 from analysis.paper.facts import WARMUP
 from analysis.paper.ratios import Clock, Timed, task_of
 from analysis.record import load_record
@@ -16,7 +16,7 @@ from analysis.rows import Row
 from analysis.versus.beside import Beside, untestable
 
 PREDICTIONS = "records/published/predictions.json"
-SCALING = "records/paper/latency/scaling.json"
+SCALING = "records/paper/latency"
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,12 @@ class Predicted:
 def load(results: Path) -> Predicted:
     """Both records."""
     content = load_record(results / PREDICTIONS)
-    scaling = load_record(results / SCALING)
     joined = published.joined(content["predictions"], results / "published")
     return Predicted(
         joined={str(row.row_id): row for row in joined.itertuples()},
         made={one["row_id"]: one for one in content["predictions"]},
         reasons=content["not_predicted"],
-        grid=pd.DataFrame(scaling["rows"]),
+        grid=pd.DataFrame(scaling.load(results / SCALING)["rows"]),
     )
 
 

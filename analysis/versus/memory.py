@@ -11,8 +11,8 @@ import pandas as pd
 
 from analysis import accounting
 from analysis.paper.facts import HYBRID, METHODS, SP, WARMUP, method_of, model_of
-from analysis.record import load_record
 from analysis.rows import Row, Rows
+from analysis.study import load_study
 from analysis.versus.beside import Beside, untestable
 
 GB, GIB = 1e9, 2.0**30
@@ -21,7 +21,7 @@ UNITS = {"GB": GB, "GiB": GIB}
 ASKED = (2, 4, 8)
 """The N that a source may have meant that names none."""
 OURS = {SP: "ulysses", **METHODS}
-RECORD, FACTS = "records/accounting/accounting.csv", "records/accounting/accounting.json"
+RECORD, FACTS = "records/accounting", "records/accounting"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Account:
 
 def models(results: Path) -> dict[str, dict[str, Any]]:
     """Layers, parameters and sizes by model."""
-    content: dict[str, dict[str, Any]] = load_record(results / FACTS)["models"]
+    content: dict[str, dict[str, Any]] = load_study(results / FACTS).facts["models"]
     return content
 
 

@@ -1,7 +1,7 @@
 """How well pictures fit their prompts: one interface, a scorer that ships and CLIPScore of a CLIP that is given.
 
 The shipped one puts features of EfficientNet-Lite0 and of MiniLM into one space with two small heads, trained on emoji
-(experiments/quality/train_scorer.py). It is no CLIP, and its numbers are never called so.
+(experiments/recipes/train_scorer.py). It is no CLIP, and its numbers are never called so.
 """
 
 from __future__ import annotations

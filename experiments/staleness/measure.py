@@ -211,13 +211,14 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
 def show(out: Path) -> None:
     """Print both tables."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
+    from analysis.columns import words
     from analysis.staleness import tables as report
     from analysis.terminal import make_console, rich_table
-    from experiments.cli import display
+    from experiments.records import display
 
     console, record = make_console(), report.load(out)
-    console.print(rich_table(report.freshness_text(report.freshness(record)), "How fresh the K, V are"))
-    console.print(rich_table(report.errors_text(report.errors(record)), "What staleness does"))
+    console.print(rich_table(words(report.freshness(record), report.FRESHNESS), "How fresh the K, V are"))
+    console.print(rich_table(words(report.errors(record), report.ERRORS), "What staleness does"))
     for path in sorted(out.glob("*.csv")):
         console.print(display(path), highlight=False, soft_wrap=True)
     console.print(display(out / "staleness.json"), highlight=False, soft_wrap=True)

@@ -11,12 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from experiments.config import RunConfig, prompts_of
-from experiments.inputs import draw_noise, encoded
+from experiments.inputs import draw_noise, encoded, spaced
 from experiments.models import Model, open_model, scheduler_of
 from experiments.staleness.settings import Setting
 from experiments.staleness.trajectory import Trajectory, trajectory
 from experiments.staleness.watch import Watcher
-from experiments.training.score import spaced
 from pipefusion.core.dit import Conditioning, DiT
 
 
@@ -49,8 +48,7 @@ def listed_prompts(cfg: RunConfig, model: Model) -> list[str]:
 def subject_of(cfg: RunConfig, pictures: int) -> Subject:
     """The model of a run with `pictures` prompts, evenly spaced over those listed; seeds count from the run's on."""
     model = open_model(cfg.model)
-    prompts = listed_prompts(cfg, model)
-    prompts = [prompts[at] for at in spaced([*range(len(prompts))], pictures)]
+    prompts = spaced(listed_prompts(cfg, model), pictures)
     scale = float(
         model.facts.get("guidance_scale", 1.0) if cfg.guidance_scale is None else cfg.guidance_scale
     )

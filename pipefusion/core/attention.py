@@ -32,10 +32,16 @@ def local(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tenso
     return full(q, k, v)
 
 
-def with_logsumexp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its scores, [b, t, H, d] and [b, t, H, 1] float32, to merge partial results."""
+def with_logsumexp(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Attention and the log-sum-exp of its scores, [b, t, H, d] and [b, t, H, 1] float32, to merge partial results.
+
+    `mask` is a bias [batch, 1, 1, k tokens].
+    """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    out, lse = run_kernel(kernel_of(q.device, q.dtype), q, k, v)
+    kernel = kernel_of(q.device, q.dtype)
+    if mask is not None and kernel == "flash":  # which takes none
+        kernel = "efficient"
+    out, lse = run_kernel(kernel, q, k, v, mask)
     lse = lse[..., : q.shape[2]].float()  # the efficient kernel pads the query length
     return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
 
@@ -51,22 +57,28 @@ def kernel_of(device: torch.device, dtype: torch.dtype) -> str:
     return "flash" if flash else "efficient"
 
 
-def run_kernel(kernel: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def run_kernel(
+    kernel: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Attention [b, H, t, d] by a named kernel, and its log-sum-exp [b, H, t or more].
 
-    Both kernels of CUDA want a head size that is a multiple of 8; zeros behind it change no score.
+    Both kernels of CUDA want a head size that is a multiple of 8; zeros behind it change no score. `efficient` wants a
+    bias of that shape in rows of a multiple of 16.
     """
     size, scale = q.shape[-1], q.shape[-1] ** -0.5
     if kernel == "cpu":
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
         return out, lse
     if size % 8:
         q, k, v = (F.pad(x, (0, -size % 8)) for x in (q, k, v))
     if kernel == "flash":
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
     else:
+        if mask is not None:
+            tokens = mask.shape[-1]
+            mask = F.pad(mask, (0, -tokens % 16)).expand(*q.shape[:3], -1)[..., :tokens]
         out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
-            q, k, v, None, True, scale=scale
+            q, k, v, mask, True, scale=scale
         )
     return out[..., :size], lse
 

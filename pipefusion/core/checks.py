@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import SPLITS, Split
+
+HEADS = ("even", "pad")
+
+
+@dataclass
+class Settings:
+    """What the configuration of every method has.
+
+    `heads` of Ulysses ranks: each has as many (even), or zeros are computed, held and sent in place of those that lack
+    (pad).
+    """
+
+    name: str
+    heads: str = "even"
 
 
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:
@@ -53,10 +68,20 @@ def divides(key: str, count: int, total: int, what: str) -> Problem | None:
     return Problem(key, f"{count} does not divide the {total} {what}; allowed: {', '.join(allowed)}")
 
 
-def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None) -> Problem | None:
+def heads_fit(key: str, ranks: int, total: int, heads: str) -> Problem | None:
+    """Ulysses ranks must divide the heads, unless these are padded."""
+    problem = one_of("method.heads", heads, HEADS)
+    if problem or heads == "pad":
+        return problem
+    problem = divides(key, ranks, total, "attention heads")
+    return problem and replace(problem, message=f"{problem.message}, or any with method.heads=pad")
+
+
+def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str) -> Problem | None:
     """Degrees that a model allows, of a method whose own axis is `own`: only it may cut that axis.
 
-    Heads and MLP columns, then token rows are shared out evenly; a stage has at least one layer where it can.
+    Heads (but for Ulysses ranks that pad them) and MLP columns, then token rows are shared out evenly; a stage has at
+    least one layer where it can.
     """
 
     def key(axis: str) -> str:
@@ -69,7 +94,6 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None) -> Problem
     if parallel.cfg > 1 and shape.guidance != "cfg":
         text = "the model has no guidance branches to share; allowed: 1"
         return Problem("parallel.cfg", f"{parallel.cfg} is too many: {text}")
-    heads = shape.heads // parallel.tensor
     rows = parallel.patch * parallel.lanes
     widest = max(("patch", "ring", "ulysses"), key=lambda axis: getattr(parallel, axis))
     return (
@@ -77,6 +101,6 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None) -> Problem
         or within(key("pipe"), parallel.pipe, 1, shape.layers, "the model's layers")
         or divides(key("tensor"), parallel.tensor, shape.heads, "attention heads")
         or divides(key("tensor"), parallel.tensor, shape.mlp_hidden, "MLP columns")
-        or divides(key("ulysses"), parallel.ulysses, heads, "attention heads")
+        or heads_fit(key("ulysses"), parallel.ulysses, shape.heads // parallel.tensor, heads)
         or divides(key(widest), rows, shape.token_rows, "token rows")
     )

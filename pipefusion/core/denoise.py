@@ -54,11 +54,12 @@ def assemble(
     shard(dit, fabric, whole_cross)
 
     def sampler(noise: Tensor, cond: Conditioning, scheduler: Any) -> Tensor | None:
-        guidance = Guidance(fabric, cond)
+        guidance = Guidance(fabric, cond, dit.shape.patch_size)
         own = guidance.own_images(noise)
         steps = len(scheduler.timesteps)
         jobs = layout.jobs(steps, steps if warmup is None else warmup)
-        run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype)
+        padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
+        run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype, padding)
         stage = Stage(dit, run, own, guidance, scheduler, first_patch)
         attend_for = attention(run)
         for index, job in enumerate(jobs):

@@ -14,11 +14,13 @@ from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import gathered
 
 
-def attend_to_bands(q: Tensor, k: Tensor, v: Tensor, prefix: int, bands: Sequence[Tensor]) -> Tensor:
+def attend_to_bands(
+    run: Run, q: Tensor, k: Tensor, v: Tensor, prefix: int, bands: Sequence[Tensor]
+) -> Tensor:
     """Attention to the own prompt, the first `prefix` tokens of k, v, and to K, V of bands [2, b, t, H, d]."""
     whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, H, d]
     whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
-    return full(q, whole_k, whole_v)
+    return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
 
 def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
@@ -48,7 +50,7 @@ def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
                 fabric.all_gather(buffer, mine, axis="patch", at=at)
             else:
                 buffer[place.index].copy_(mine)
-            out = attend_to_bands(q, k, v, prefix, buffer.unbind())
+            out = attend_to_bands(run, q, k, v, prefix, buffer.unbind())
             if exchange and n > 1 and warmup <= step < steps - 1:  # nobody would see what the last step sends
                 arriving[layer] = fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
             return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,12 +18,15 @@ from pipefusion.core.shape import DiTShape
 class Conditioning:
     """What the model is told of the prompts: tensors by name, one row an image, as `DiTShape.prompt` lists them.
 
-    With a guidance scale above 1 and `negative` tensors of the same names, guidance is classifier-free.
+    With a guidance scale above 1 and `negative` tensors of the same names, guidance is classifier-free; `rescaled`,
+    each token of the guided prediction is scaled to the norm that it has without guidance. An MM-DiT attends to all
+    tokens of a prompt but those that `padding` [B, T] (bool), on both sides or on neither, says are none.
     """
 
     prompt: Mapping[str, Tensor]
     guidance_scale: float = 1.0
     negative: Mapping[str, Tensor] | None = None
+    rescaled: bool = False
 
     @property
     def guided(self) -> bool:
@@ -43,7 +46,7 @@ class Conditioning:
         """The same on another device."""
         prompt = {name: tensor.to(device) for name, tensor in self.prompt.items()}
         negative = {name: tensor.to(device) for name, tensor in (self.negative or {}).items()}
-        return Conditioning(prompt, self.guidance_scale, negative or None)
+        return replace(self, prompt=prompt, negative=negative or None)
 
     def images(self, part: int, parts: int) -> Conditioning:
         """The prompts of one of `parts` equal runs of images. Raises ValueError where they do not divide."""
@@ -57,7 +60,7 @@ class Conditioning:
             {name: tensor.narrow(0, part * size, size) for name, tensor in side.items()}
             for side in (self.prompt, self.negative or {})
         ]
-        return Conditioning(own[0], self.guidance_scale, own[1] or None)
+        return replace(self, prompt=own[0], negative=own[1] or None)
 
     def branch(self, index: int) -> Conditioning:
         """One branch of classifier-free guidance alone: 0 the negative one, as diffusers stacks them, 1 the prompts."""

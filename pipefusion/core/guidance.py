@@ -17,10 +17,11 @@ class Guidance:
     there are no two branches to share, or images that do not divide over the axis `data`.
     """
 
-    def __init__(self, fabric: Fabric, cond: Conditioning):
+    def __init__(self, fabric: Fabric, cond: Conditioning, patch_size: int):
         data, cfg = fabric.axis("data"), fabric.axis("cfg")
         self.fabric, self.data, self.scale = fabric, data, cond.guidance_scale
         self.guided, self.shared = cond.guided, cfg.size > 1
+        self.rescaled, self.patch_size = cond.rescaled, patch_size
         if self.shared and not cond.guided:
             raise ValueError("cfg 2 needs classifier-free guidance: a scale above 1 and a negative prompt")
         cond = cond.images(data.index, data.size)
@@ -57,4 +58,13 @@ class Guidance:
             negative, positive = both
         else:
             negative, positive = prediction.chunk(2)
-        return negative + self.scale * (positive - negative)
+        guided = negative + self.scale * (positive - negative)
+        return rescaled(guided, positive, self.patch_size) if self.rescaled else guided
+
+
+def rescaled(guided: Tensor, positive: Tensor, patch: int) -> Tensor:
+    """The guided prediction [B, C, h, W], each token (patch x patch, all channels) at its norm without guidance."""
+    sizes = (-1, patch)
+    new, old = (x.unflatten(3, sizes).unflatten(2, sizes) for x in (guided, positive))  # [B, C, h, p, w, p]
+    scale, target = (torch.linalg.vector_norm(x, dim=(1, 3, 5), keepdim=True) for x in (new, old))
+    return (new * (target / scale)).flatten(4, 5).flatten(2, 3)

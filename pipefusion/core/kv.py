@@ -61,7 +61,8 @@ def stale(run: Run) -> AttendFor:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             kv.write(layer, slots, k, v, prefix)
-            return full(q, *kv.read(layer))
+            whole_k, whole_v = kv.read(layer)
+            return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
         return attend
 
@@ -88,7 +89,7 @@ def rotating(run: Run) -> AttendFor:
             own_k, own_v = mine
             if prefix:
                 own_k, own_v = (torch.cat([x[:, :prefix], y], dim=1) for x, y in ((k, own_k), (v, own_v)))
-            return round_the_ring(fabric, job.where(layer), q, own_k, own_v, mine, places)
+            return round_the_ring(run, job.where(layer), q, own_k, own_v, mine, places, prefix)
 
         return attend
 

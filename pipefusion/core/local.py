@@ -51,7 +51,14 @@ class LocalWork:
     def wait(self) -> None:
         """Block (on CUDA: make the stream wait) until the tensors may be used."""
         close = self._fabric.timed(self._entry, "wait")
-        self._work.wait()
+        try:
+            self._work.wait()
+        except RuntimeError as error:
+            entry = self._entry
+            raise RuntimeError(
+                f"rank {self._fabric.rank}: {entry.op} on the axis {entry.axis} failed: another rank ended, took "
+                f"longer than the timeout, or did not make the same calls with the same arguments ({error})"
+            ) from error
         close()
         self._tensors = ()
 
@@ -66,7 +73,7 @@ class LocalFabric:
         self, mesh: Mesh, device: torch.device, timeout: timedelta | None = None, skips: bool = True
     ):
         self.mesh, self.device = mesh, device
-        self.rank = dist.get_rank()
+        self.rank, self._world = dist.get_rank(), dist.group.WORLD
         self.ledger = Ledger()
         self.watch: Callable[[Where], None] | None = None  # told what is computed next, for a progress bar
         self.clock: WallClock | CudaClock = CudaClock() if device.type == "cuda" else WallClock()
@@ -100,7 +107,11 @@ class LocalFabric:
         dist.barrier()
 
     def clear(self) -> None:
-        """Start a new image: empty ledger, time zero."""
+        """Start a new image: empty ledger, time zero. Raises RuntimeError if the process group has ended since."""
+        if dist.group.WORLD is not self._world:
+            raise RuntimeError(
+                "the process group of this fabric has ended; allowed: a new init and parallelize"
+            )
         self.ledger.clear()
         self.place = Where()
         self._spans: list[tuple[Entry, Literal["issue", "wait"], Any, Any]] = []

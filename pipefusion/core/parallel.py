@@ -13,8 +13,17 @@ from pipefusion.core.problem import Problem
 class Parallel:
     """A degree per axis; the last axis varies fastest over the ranks.
 
-    What an axis cuts: `data` the images of a request, `cfg` the guidance branches, `pipe` the layers, `patch` the token
-    rows for all layers (displaced), `ring` and `ulysses` the tokens of a job, `tensor` heads and MLP columns.
+    Args:
+        data: images of a request.
+        cfg: branches of classifier-free guidance, 1 or 2.
+        pipe: stages of layers.
+        patch: token rows for all layers, displaced (`distrifusion`, `naive_patch`, `pcpp`).
+        ring, ulysses: tokens of a job.
+        tensor: heads and MLP columns.
+
+    Example:
+        >>> Parallel(cfg=2, pipe=2).world
+        4
     """
 
     data: Devices = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from pipefusion.core import closed_forms as forms
@@ -47,13 +48,9 @@ class Sizes:
 
     @property
     def inner(self) -> int:
-        """One token's part of K (or Q, V) inside the Ulysses exchange, for the whole batch."""
-        return self.projected // self.parallel.ulysses
-
-    @property
-    def projected(self) -> int:
-        """One token's K (or Q, V) as this rank projects it, for the whole batch."""
-        return self.hidden // self.parallel.tensor
+        """One token's part of K (or Q, V) inside the Ulysses exchange, for the whole batch, padded heads included."""
+        heads = ceil(self.shape.heads / (self.parallel.ulysses * self.parallel.tensor))
+        return heads * self.shape.head_dim * self.batch * self.shape.itemsize
 
     @property
     def hidden(self) -> int:
@@ -134,7 +131,10 @@ Traffic = tuple[int, int, int]
 
 
 def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
-    """K, V of this rank's layers, and the prompt's place in front of them: 2 * tokens * hs/(U T) * layers * b."""
+    """K, V of this rank's layers, and the prompt's place in front of them: 2 * tokens * h * d * layers * b elements.
+
+    h = ceil(heads/(U T)) of head size d: hs/(U T) elements a token, unless heads are padded.
+    """
     layers, inner = len(size.layout.layers), size.inner
     if buffer == "none":
         return 0, 0
@@ -205,10 +205,10 @@ def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     if n == 1:
         return 0, 0, 0
     texts = sum(map(size.shape.prefix, size.layout.layers))  # of the layers whose attention has the prompt
-    image = sum(wire_bytes("all_to_all", 4 * job.tokens * size.projected, n) for job in jobs)
+    image = sum(wire_bytes("all_to_all", 4 * job.tokens * n * size.inner, n) for job in jobs)
     sent = layers * image + len(jobs) * wire_bytes("all_gather", texts * size.inner, n)
     # Q, K, V of all n ranks' tokens behind the prompt's, the output, and the prompt's of all heads.
-    room = (4 * max(job.tokens for job in jobs) + size.shape.joint_tokens) * size.projected
+    room = (4 * max(job.tokens for job in jobs) + size.shape.joint_tokens) * n * size.inner
     return sent, sent, room + 3 * size.shape.joint_tokens * size.inner
 
 

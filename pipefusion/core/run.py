@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -21,7 +22,10 @@ AttendFor = Callable[[Job], Attend]
 
 @dataclass(frozen=True)
 class Run:
-    """`batch` is this rank's: its images times its guidance branches."""
+    """`batch` is this rank's: its images times its guidance branches.
+
+    `padding` [batch, T] says which tokens of an MM-DiT's prompts are none (None: all are real).
+    """
 
     fabric: Fabric
     shape: DiTShape
@@ -29,6 +33,7 @@ class Run:
     jobs: Sequence[Job]
     batch: int
     dtype: torch.dtype
+    padding: Tensor | None = None
 
     @property
     def heads(self) -> int:
@@ -37,8 +42,8 @@ class Run:
 
     @property
     def inner_heads(self) -> int:
-        """Heads inside the Ulysses exchange."""
-        return self.heads // self.fabric.axis("ulysses").size
+        """Heads inside the Ulysses exchange, padded ones included."""
+        return ceil(self.heads / self.fabric.axis("ulysses").size)
 
     @property
     def steps(self) -> int:
@@ -49,6 +54,14 @@ class Run:
     def most_tokens(self) -> int:
         """This rank's tokens of the largest job."""
         return max(job.tokens for job in self.jobs)
+
+    def mask(self, prefix: int, keys: int) -> Tensor | None:
+        """Bias [batch, 1, 1, keys] that leaves padding out of attention to `keys`, of which the prompt's come first."""
+        if self.padding is None or not prefix:
+            return None
+        bias = torch.zeros(self.batch, prefix, dtype=self.dtype, device=self.padding.device)
+        bias.masked_fill_(self.padding, float("-inf"))
+        return F.pad(bias, (0, keys - prefix))[:, None, None]
 
     def scratch(self, kind: Kind, *shape: int) -> Scratch:
         """A buffer with room for a tensor of `shape`, for any job."""

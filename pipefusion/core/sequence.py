@@ -8,27 +8,31 @@ which every rank has whole.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full, merge, with_logsumexp
-from pipefusion.core.fabric import Fabric, Work
+from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
 from pipefusion.core.ledger import Where
 from pipefusion.core.run import AttendFor, Run
 
 
-def plain(job: Job) -> Attend:
+def plain(run: Run) -> AttendFor:
     """Attention of a job to its own tokens."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-        return full(q, k, v)
+        return full(q, k, v, run.mask(prefix, k.shape[1]))
 
-    return attend
+    return lambda job: attend
 
 
-def head_groups(x: Tensor, n: int) -> Tensor:
-    """The heads of each of n ranks, [b, t, H, d] -> [n, t, b, h, d], without a copy."""
-    return x.unflatten(2, (n, -1)).permute(2, 1, 0, 3, 4)
+def head_groups(x: Tensor, n: int, h: int) -> Tensor:
+    """The heads of each of n ranks, [b, t, H, d] -> [n, t, b, h, d]; behind the last of H there are zeros."""
+    padding = n * h - x.shape[2]
+    if padding:
+        x = F.pad(x, (0, 0, 0, padding))
+    return x.unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
 
 
 def merged(groups: Tensor) -> Tensor:
@@ -41,7 +45,8 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
 
     Two all-to-alls per layer (Q, K, V in one call, then the output); an MM-DiT's prompt comes back by an all-gather.
     Tokens come before the batch on the wire, and Q, K, V of a token lie together. What arrives behind the prompt is
-    thus one sequence already, and what attention makes of it can be sent as it is: one copy on either side.
+    thus one sequence already, and what attention makes of it can be sent as it is: one copy on either side. Heads that
+    n does not divide are padded with zeros, whose output is cut off again.
     """
     fabric, place = run.fabric, run.fabric.axis("ulysses")
     n = place.size
@@ -61,18 +66,20 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
             at, qkv = job.where(layer), (q, k, v)
             whole = inside.view(prefix + n * t, 3, b, h, d)
             for i, x in enumerate(qkv if prefix else ()):
-                whole[:prefix, i].copy_(head_groups(x[:, :prefix], n)[place.index])
-            mine = torch.stack([head_groups(x[:, prefix:], n) for x in qkv], dim=2)  # [n, t, 3, b, h, d]
+                whole[:prefix, i].copy_(head_groups(x[:, :prefix], n, h)[place.index])
+            mine = torch.stack([head_groups(x[:, prefix:], n, h) for x in qkv], dim=2)  # [n, t, 3, b, h, d]
             fabric.all_to_all(whole[prefix:].unflatten(0, (n, t)), mine, axis="ulysses", at=at)
             del mine
-            out = attend_inside(layer, *whole.movedim(2, 0).unbind(2), prefix)  # [b, T + n t, h, d]
+            inner_q, inner_k, inner_v = whole.movedim(2, 0).unbind(2)  # [b, T + n t, h, d] each
+            out = attend_inside(layer, inner_q, inner_k, inner_v, prefix)
             out = out.movedim(1, 0).contiguous()  # a copy only where the kernel leaves another order
             fabric.all_to_all(returned, out[prefix:].unflatten(0, (n, t)), axis="ulysses", at=at)
             if not prefix:
-                return merged(returned).flatten(2, 3)  # [b, t, H, d]
+                return merged(returned).flatten(2, 3)[:, :, : run.heads]  # [b, t, H, d]
             texts = prompt.view(n, prefix, b, h, d)
             fabric.all_gather(texts, out[:prefix], axis="ulysses", at=at)
-            return torch.cat([merged(texts), merged(returned)], dim=1).flatten(2, 3)  # [b, T + t, H, d]
+            both = torch.cat([merged(texts), merged(returned)], dim=1)
+            return both.flatten(2, 3)[:, :, : run.heads]  # [b, T + t, H, d]
 
         return attend
 
@@ -107,9 +114,9 @@ def gathered(run: Run, inner: AttendFor) -> AttendFor:
 
 def ring(run: Run) -> AttendFor:
     """Ring attention over the fresh K, V of a job: a kernel, with nothing inside it."""
-    fabric, n = run.fabric, run.fabric.axis("ring").size
+    n = run.fabric.axis("ring").size
     if n == 1:
-        return plain
+        return plain(run)
     size = (run.batch, run.fabric.axis("ulysses").size * run.most_tokens, run.inner_heads, run.shape.head_dim)
     spare = [run.scratch("comm", 2, *size) for _ in range(2)]
 
@@ -117,7 +124,7 @@ def ring(run: Run) -> AttendFor:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
             places = [memory.view(*mine.shape) for memory in spare]
-            return round_the_ring(fabric, job.where(layer), q, k, v, mine, places)
+            return round_the_ring(run, job.where(layer), q, k, v, mine, places, prefix)
 
         return attend
 
@@ -125,23 +132,24 @@ def ring(run: Run) -> AttendFor:
 
 
 def round_the_ring(
-    fabric: Fabric, at: Where, q: Tensor, k: Tensor, v: Tensor, mine: Tensor, spare: list[Tensor]
+    run: Run, at: Where, q: Tensor, k: Tensor, v: Tensor, mine: Tensor, spare: list[Tensor], prefix: int
 ) -> Tensor:
     """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, t, h, d] (K, then V).
 
-    n - 1 hops, each under the attention to the block before it; partial results are merged by online softmax.
+    The first `prefix` tokens of k, v are the prompt's. n - 1 hops, each under the attention to the block before it;
+    partial results are merged by online softmax.
     """
-    place, current = fabric.axis("ring"), mine
+    fabric, place, current = run.fabric, run.fabric.axis("ring"), mine
     n = place.size
     after, before = (place.index + 1) % n, (place.index - 1) % n
-    block_k, block_v = k, v
+    block_k, block_v, mask = k, v, run.mask(prefix, k.shape[1])
     parts: list[tuple[Tensor, Tensor]] = []
     for hop in range(n):
         works: list[Work] = []
         if hop < n - 1:
             works.append(fabric.irecv(spare[hop % 2], before, axis="ring", at=at))
             works.append(fabric.isend(current, after, axis="ring", at=at))
-        parts.append(with_logsumexp(q, block_k, block_v))
+        parts.append(with_logsumexp(q, block_k, block_v, None if hop else mask))
         if hop:
             parts = [merge(*parts[0], *parts[1])]
         for work in works:

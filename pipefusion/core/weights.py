@@ -41,7 +41,10 @@ def weight_files(folder: Path) -> dict[str, Path]:
 def stored_dtype(folder: Path) -> torch.dtype:
     """What the first tensor of a folder is stored in. Raises FileNotFoundError, and KeyError for another dtype."""
     name, file = next(iter(weight_files(folder).items()))
-    return DTYPES[Window().describe(file, name)[1]]
+    kind = Window().describe(file, name)[1]
+    if kind not in DTYPES:
+        raise KeyError(f"{file} has {name} of dtype {kind}; allowed: {', '.join(DTYPES)}")
+    return DTYPES[kind]
 
 
 class Window:
@@ -125,6 +128,8 @@ def held(state: Mapping[str, Tensor]) -> Callable[..., Tensor]:
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> Tensor:
+        if name not in state:
+            raise KeyError(f"the transformer has no parameter {name}; allowed: plain ones, adapters fused")
         tensor = state[name]
         if shard is not None:
             dim, sections = shard

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 PATCHED = "AutoencoderKLFlux2"
 """FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 VIDEO = "AutoencoderKLQwenImage"
 """Qwen-Image's, where a picture is a video of one frame; each channel has a mean and a deviation."""
@@ -27,21 +26,17 @@ def latent_factor(config: Mapping[str, Any]) -> int:
 
 
 @torch.no_grad()
-def decode(vae: Any, latents: Tensor) -> list[Image]:
-    """Latents [B, C, H, W] as B pictures, one after the other, so that memory does not grow with B.
+def decode(vae: Any, latents: Tensor, output_type: str = "pil") -> Any:
+    """Latents [B, C, H, W] as B pictures, of `OUTPUT_TYPES` but the last; decoded one after the other, to save memory.
 
     Raises FloatingPointError for what no picture could show.
     """
     from diffusers.image_processor import VaeImageProcessor
 
-    postprocess = VaeImageProcessor().postprocess
-    found = []
-    for latent in latents.to(vae.device).split(1):
-        pixels = decode_one(vae, latent)
-        if not bool(pixels.isfinite().all()):
-            raise FloatingPointError("a picture has NaN or infinite values")
-        found += postprocess(pixels, output_type="pil")
-    return found
+    pixels = torch.cat([decode_one(vae, latent) for latent in latents.to(vae.device).split(1)])
+    if not bool(pixels.isfinite().all()):
+        raise FloatingPointError("a picture has NaN or infinite values")
+    return VaeImageProcessor().postprocess(pixels, output_type=output_type)
 
 
 def decode_one(vae: Any, latent: Tensor) -> Tensor:

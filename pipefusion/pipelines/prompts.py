@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CLASSES = 1000
@@ -36,6 +37,12 @@ def flux2(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
     return unmasked(embeds)
 
 
+def qwen(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
+    """As many tokens as the text has, at most 512: a language model's last hidden state behind its instructions."""
+    embeds, _ = pipe.encode_prompt([text], device=device, max_sequence_length=512)
+    return unmasked(embeds)
+
+
 def hunyuan(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
     """77 tokens of BERT, and 256 of mT5."""
     found: dict[str, Tensor] = {}
@@ -62,61 +69,88 @@ def classes(pipe: Any, prompts: Sequence[str]) -> Tensor:
     return torch.tensor([numbers[each] if each in numbers else pipe.labels[each] for each in prompts])
 
 
-Encode = Callable[[Any, str, torch.device], dict[str, Tensor]]
-PIPELINES: dict[str, tuple[int, Encode]] = {
-    "PixArtAlphaPipeline": (1, pixart),
-    "PixArtSigmaPipeline": (1, pixart),
-    "StableDiffusion3Pipeline": (3, sd3),
-    "FluxPipeline": (2, flux),
-    "Flux2Pipeline": (1, flux2),
-    "Flux2KleinPipeline": (1, flux2),
-    "HunyuanDiTPipeline": (2, hunyuan),
+class Family(NamedTuple):
+    """A pipeline's transformer, how many text encoders it has, and what they give for one text (None: classes)."""
+
+    transformer: str
+    encoders: int
+    encode: Callable[[Any, str, torch.device], dict[str, Tensor]] | None
+
+
+PIPELINES = {
+    "PixArtAlphaPipeline": Family("PixArtTransformer2DModel", 1, pixart),
+    "PixArtSigmaPipeline": Family("PixArtTransformer2DModel", 1, pixart),
+    "StableDiffusion3Pipeline": Family("SD3Transformer2DModel", 3, sd3),
+    "FluxPipeline": Family("FluxTransformer2DModel", 2, flux),
+    "Flux2Pipeline": Family("Flux2Transformer2DModel", 1, flux2),
+    "Flux2KleinPipeline": Family("Flux2Transformer2DModel", 1, flux2),
+    "QwenImagePipeline": Family("QwenImageTransformer2DModel", 1, qwen),
+    "HunyuanDiTPipeline": Family("HunyuanDiT2DModel", 2, hunyuan),
+    "DiTPipeline": Family("DiTTransformer2DModel", 0, None),
 }
-"""Pipeline -> how many text encoders it has, and what they give for one text. DiTPipeline has none."""
 
 
 @torch.no_grad()
 def encode(
-    pipe: Any, prompts: Sequence[str], negative: str | None, device: torch.device
+    pipe: Any, prompts: Sequence[str], negative: str | Sequence[str] | None, device: torch.device
 ) -> dict[str, Tensor]:
     """Prompts through the text encoders of a diffusers pipeline, of which nothing else is used.
 
     Each text is encoded on its own: its tensors depend on no other, and memory does not grow with their number.
 
     Args:
-        pipe: one of `PIPELINES`, or a DiTPipeline.
+        pipe: one of `PIPELINES`.
         prompts: B prompts; for DiT names of classes, or numbers.
-        negative: the negative prompt, also B times in the result; None where there is no guidance.
+        negative: one negative prompt, or B; None where there is no guidance.
         device: where the encoders are.
 
     Returns:
         float32 on the CPU, each also as `negative_*` if asked for: `prompt_embeds` [B, T, D] and `prompt_mask` [B, T]
         (1 at tokens to attend to, 0 at padding); SD3 and Flux: `pooled_prompt_embeds` [B, D']; HunyuanDiT:
-        `prompt_embeds_2`, `prompt_mask_2`; DiT: `class_labels` [B] int64 and nothing else.
+        `prompt_embeds_2`, `prompt_mask_2`; DiT: `class_labels` [B] int64 and nothing else. Where texts have different
+        numbers of tokens, `padding` [B, T] bool says which are none.
 
     Raises ValueError for an unknown pipeline or class name.
     """
-    name = known(pipe)
-    if name == "DiTPipeline":
+    encode_one = PIPELINES[known(pipe)].encode
+    if encode_one is None:
         return labelled(classes(pipe, prompts), negative is not None)
-    _, encode_one = PIPELINES[name]
-    texts = [*prompts] if negative is None else [*prompts, negative]
+    against = [negative] * len(prompts) if isinstance(negative, str) else [*(negative or [])]
     rows = {
         text: {key: tensor.to("cpu", torch.float32) for key, tensor in encode_one(pipe, text, device).items()}
-        for text in dict.fromkeys(texts)
+        for text in dict.fromkeys([*prompts, *against])
     }
-    found = {key: torch.cat([rows[prompt][key] for prompt in prompts]) for key in rows[texts[0]]}
-    if negative is not None:
-        found |= {f"negative_{key}": torch.cat([row] * len(prompts)) for key, row in rows[negative].items()}
+    lengths = {row["prompt_embeds"].shape[1] for row in rows.values()}
+    if len(lengths) > 1:
+        rows = {text: padded(row, max(lengths)) for text, row in rows.items()}
+    keys = next(iter(rows.values()))
+    found = {key: torch.cat([rows[prompt][key] for prompt in prompts]) for key in keys}
+    if against:
+        found |= {f"negative_{key}": torch.cat([rows[text][key] for text in against]) for key in keys}
     return found
+
+
+def padded(row: dict[str, Tensor], length: int) -> dict[str, Tensor]:
+    """A text's `prompt_embeds` [1, T, D] and `prompt_mask` with zeros behind, and which of the tokens these are."""
+    missing = length - row["prompt_embeds"].shape[1]
+    mask = F.pad(row["prompt_mask"], (0, missing))
+    embeds = F.pad(row["prompt_embeds"], (0, 0, 0, missing))
+    return row | {"prompt_embeds": embeds, "prompt_mask": mask, "padding": mask == 0}
 
 
 def known(pipe: Any) -> str:
     """The name of the pipeline's class. Raises ValueError for one that is not known here."""
     name = type(pipe).__name__
-    if name != "DiTPipeline" and name not in PIPELINES:
-        raise ValueError(f"{name} is not supported; allowed: {', '.join([*PIPELINES, 'DiTPipeline'])}")
+    if name not in PIPELINES:
+        raise ValueError(f"{name} is not supported; allowed: {', '.join(PIPELINES)}")
     return name
+
+
+def require_family(pipe: Any, transformer: str) -> None:
+    """Raises ValueError for a pipeline that is not known, or is of another transformer."""
+    name = known(pipe)
+    if PIPELINES[name].transformer != transformer:
+        raise ValueError(f"{name} has a {PIPELINES[name].transformer}, and the denoiser is a {transformer}")
 
 
 def labelled(labels: Tensor, guided: bool) -> dict[str, Tensor]:

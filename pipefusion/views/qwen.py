@@ -78,13 +78,7 @@ def stock_rope(theta: int, axes: tuple[int, ...]) -> QwenEmbedRope:
 
 
 class View(StockView):
-    """Qwen-Image opened up. Two things are simpler here than in its pipeline:
-
-    - All tokens of a prompt are real. The stock model masks padding out of its joint attention, and `attend` takes no
-      mask; the pipeline drops the mask as well where there is no padding.
-    - Guidance is plain. The pipeline also scales the guided prediction of each token back to the norm that it has
-      without guidance.
-    """
+    """Qwen-Image opened up. Its pipeline masks padding and rescales what is guided: `Conditioning` says both."""
 
     stock = QwenImageTransformer2DModel
     embed_parts = ("img_in", "txt_norm", "txt_in")

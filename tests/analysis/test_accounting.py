@@ -11,6 +11,7 @@ import pytest
 
 from analysis import accounting, table1
 from analysis.__main__ import main
+from tests.analysis.synthetic import write_study
 
 LAYERS, BLOCK, SHARED, TOKENS, HIDDEN, BRANCHES, GIB = (
     8,
@@ -52,7 +53,7 @@ def row_of(method: str, devices: int, warmup: int | None, size: int) -> dict[str
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A model on 1, 4 and 8 devices under three methods; ring cannot do 8, serial only 1."""
-    rows, cases = [], []
+    rows: list[dict[str, Any]] = []
     grid: list[tuple[str, int, int | None]] = [("serial", 1, None), ("ring", 4, None), ("ring", 8, None)]
     grid += [("pipefusion", n, warmup) for warmup in (1, 0) for n in (4, 8)]
     for size in TOKENS:
@@ -65,23 +66,20 @@ def results(tmp_path: Path) -> Path:
                 "warmup": warmup,
             }
             if (method, devices) == ("ring", 8):
-                said = {"status": "skipped", "reason": "devices=8 is too many"}
-                rows.append(place | said)
-                cases.append(place | said)
+                rows.append(place | {"status": "skipped", "reason": "devices=8 is too many"})
                 continue
             found = [row_of(method, devices, warmup, size) for _ in range(devices)]
-            rows += [
-                place | {"rank": rank, "status": "ok", "layers": "0-7"} | row
-                for rank, row in enumerate(found)
-            ]
             held = sum(row["param_bytes"] for row in found)
             sums = {"devices_bytes": held, "copies_bytes": held - WHOLE, "model_bytes": WHOLE}
             sums |= {
-                "copies_by_part": {"AdaLN": held - WHOLE},
+                "copied": json.dumps({"AdaLN": held - WHOLE}),
                 "reconciles": method != "serial",
                 "agrees": True,
             }
-            cases.append(place | {"status": "ok"} | sums)
+            rows += [
+                place | {"rank": rank, "status": "ok", "layers": "0-7"} | row | sums
+                for rank, row in enumerate(found)
+            ]
     facts: dict[str, Any] = {
         "parameters": WHOLE // 2,
         "diffusers_parameters": WHOLE // 2,
@@ -89,12 +87,10 @@ def results(tmp_path: Path) -> Path:
         "layers": LAYERS,
     }
     facts |= {"hidden": HIDDEN, "class": "MadeUp", "tokens": {str(size): p for size, p in TOKENS.items()}}
-    merged = [case | {"resolutions": [*TOKENS]} for case in cases[: len(grid)]]
-    record = {"note": "A note.", "dtype": "bfloat16", "models": {"made_up": facts}, "cases": merged}
-    folder = tmp_path / "records" / "accounting"
-    folder.mkdir(parents=True)
-    (folder / "accounting.json").write_text(json.dumps(record))
-    pd.DataFrame(rows).convert_dtypes().to_csv(folder / "accounting.csv", index=False)
+    keys = ("resolution", "method", "devices", "warmup")
+    rows = [row | {"key": " ".join(str(row[key]) for key in keys)} for row in rows]
+    record = {"note": "A note.", "dtype": "bfloat16", "models": {"made_up": facts}, "rows": rows}
+    write_study(tmp_path / "records" / "accounting", record, "accounting")
     write_whole(tmp_path / accounting.WHOLE)
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "table1_costs.csv").write_text(TABLE1)
@@ -103,8 +99,6 @@ def results(tmp_path: Path) -> Path:
 
 def write_whole(folder: Path) -> None:
     """The record of tensor parallelism as Table 1 counts it, on 8 devices: two all-reduces a layer."""
-    folder.mkdir(parents=True)
-    (folder / "accounting.json").write_text(json.dumps({"cases": []}))
     place = {"model": "made_up", "method": "tensor", "devices": 8, "warmup": None, "rank": 0, "status": "ok"}
     rows = []
     for size, tokens in TOKENS.items():
@@ -112,9 +106,10 @@ def write_whole(folder: Path) -> None:
         rows.append(
             place
             | row_of("tensor", 8, None, size)
-            | {"resolution": size, "step_sent_bytes": sent, "reason": None}
+            | {"resolution": size, "step_sent_bytes": sent, "reason": None, "key": str(size)}
+            | dict.fromkeys(accounting.TOTALS)
         )
-    pd.DataFrame(rows).convert_dtypes().to_csv(folder / "accounting.csv", index=False)
+    write_study(folder, {"rows": rows}, "accounting")
 
 
 def test_each_method_at_eight_devices_or_the_most_that_it_can_do(results: Path) -> None:
@@ -125,7 +120,7 @@ def test_each_method_at_eight_devices_or_the_most_that_it_can_do(results: Path) 
         ("ring", 4),
         ("pipefusion", 8),
     }
-    words = accounting.memory_text(cases, "made_up").set_index("method")
+    words = accounting.memory(cases, "made_up").set_index("method")
     assert words.loc["PipeFusion", "params GiB"] == "1.00"
     assert words.loc["Ring", "KV GiB, 1024 px"] == "0"
     kv = 2 * TOKENS[2048] * HIDDEN * BRANCHES * 2 / GIB
@@ -136,11 +131,11 @@ def test_sums_are_said_and_what_does_not_add_up_is_not_hidden(results: Path) -> 
     record, _ = accounting.load(results / "records/accounting")
     assert accounting.reconciled(record).startswith("In 10 of 12 cases")
     assert "in 12 of 12 parameters" in accounting.reconciled(record)
-    row = accounting.sums_text(record).iloc[0]
+    row = accounting.sums(record).iloc[0]
     assert row["cases that add up"] == "10 of 12"
     assert row["parameters in diffusers"] == f"{WHOLE // 2:,}"
     assert (row["PipeFusion N"], row["- copies"], row["copied"]) == ("8", f"{7 * SHARED:,}", "AdaLN")
-    assert accounting.skipped_text(record).to_dict("records") == [
+    assert accounting.skipped(record).to_dict("records") == [
         {"model": "made_up", "methods": "Ring", "px": "1024, 2048", "reason": "devices=8 is too many"}
     ]
     assert [*accounting.copies(record, "made_up")] == ["PipeFusion: AdaLN 7.00 MiB"]
@@ -150,7 +145,7 @@ def test_table_1_is_held_against_the_bytes(results: Path) -> None:
     record, table = accounting.load(results / "records/accounting")
     cases = accounting.as_printed(accounting.fullest(table), results)
     found = table1.claims(record, cases, results / "published", 8)
-    words = table1.claims_text(found)
+    words = table1.readable(found)
     ratios = {(row["method"], row["what"]): row["all models"] for row in words.to_dict("records")}
     assert ratios["PipeFusion, W=1", "sent a step"] == "0.50"
     assert ratios["PipeFusion, W=1", "parameters"] == "1.00"

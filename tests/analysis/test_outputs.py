@@ -29,7 +29,6 @@ def test_every_output_says_what_it_is() -> None:
     names = [output.name for output in OUTPUTS]
     assert len(set(names)) == len(names)
     for output in OUTPUTS:
-        assert output.make.__doc__, output.name
         assert output.caption.endswith("."), output.name
         assert output.commands, output.name
         assert all(command.startswith("python run.py ") for command in output.commands), output.name
@@ -49,7 +48,7 @@ def nothing(results: Path) -> list[Path]:
 
 
 def row(*records: str) -> Output:
-    return Output(nothing, records, ("python run.py",), "Nothing.")
+    return Output(nothing, records, ("python run.py",))
 
 
 def write(path: Path, text: str = "") -> None:

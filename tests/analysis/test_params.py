@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 
 from analysis import params, style
 from analysis.__main__ import main
+from tests.analysis.synthetic import write_study
 
 LAYERS, REST, KV = 8, 20, 64
+KVS = ["KV MiB, DistriFusion", "KV MiB, PipeFusion"]
 
 
 @pytest.fixture
@@ -20,13 +22,18 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "records" / "params"
     folder.mkdir(parents=True)
     whole = LAYERS * 10 + REST
-    rows, cases = [], []
+    rows: list[dict[str, Any]] = []
     for method in ("ring", "distrifusion", "pipefusion"):
         for devices in (1, 2, 4):
-            place = {"model": "made_up", "method": method, "devices": devices}
+            place = {
+                "model": "made_up",
+                "resolution": 64,
+                "method": method,
+                "devices": devices,
+                "warmup": None,
+            }
             if (method, devices) == ("ring", 4):
                 rows.append(place | {"status": "skipped", "reason": "devices=4 is too many"})
-                cases.append(place | {"status": "skipped", "reason": "devices=4 is too many"})
                 continue
             count = LAYERS // devices if method == "pipefusion" else LAYERS
             for rank in range(devices):
@@ -50,16 +57,16 @@ def results(tmp_path: Path) -> Path:
                     }
                 )
             sums = {"devices_bytes": devices * held, "copies_bytes": devices * held - whole}
-            sums |= {"model_bytes": whole, "copies_by_part": {"AdaLN": (devices - 1) * REST}}
-            cases.append(place | {"status": "ok", "reconciles": method != "ring"} | sums)
+            sums |= {"model_bytes": whole, "copied": json.dumps({"AdaLN": (devices - 1) * REST})}
+            sums |= {"reconciles": method != "ring", "agrees": True}
+            rows[-devices:] = [row | sums for row in rows[-devices:]]
     record = {
         "note": "A note.",
         "models": {"made_up": {"layers": LAYERS, "parameters": whole // 2, "dtype": "float16", "tokens": 4}},
-        "cases": cases,
+        "rows": [row | {"key": f"{row['method']} {row['devices']}"} for row in rows],
         "literal": {"model": "made_up", "devices": 2},
     }
-    (folder / "params.json").write_text(json.dumps(record))
-    pd.DataFrame(rows).to_csv(folder / "params.csv", index=False)
+    write_study(folder, record, "params")
     return tmp_path
 
 
@@ -71,13 +78,13 @@ def test_the_literal_case_is_one_row_a_device(results: Path) -> None:
 
 def test_the_fullest_device_of_each_method_and_a_gap_where_it_was_skipped(results: Path) -> None:
     record, table = params.load(results / "records/params")
-    rows = params.fullest(record, table, [2, 4]).set_index("devices")
-    assert rows.loc[2, ["share ring", "share distrifusion", "share pipefusion"]].tolist() == [1.0, 1.0, 0.6]
-    assert rows.loc[4, "share pipefusion"] == 0.4
-    assert rows.loc[4, "kv pipefusion"] == KV * 2
-    assert "kv ring" not in rows
-    words = params.fullest_text(params.fullest(record, table, [2, 4]))
-    assert words["Ring"].tolist() == ["100.0 %", "–"]
+    rows = params.fullest(record, table, [2, 4])
+    on = rows.set_index(["devices", "method"])
+    assert on.loc[2].model_share[["ring", "distrifusion", "pipefusion"]].tolist() == [1.0, 1.0, 0.6]
+    assert on.loc[(4, "pipefusion"), "model_share"] == 0.4 and on.loc[(4, "pipefusion"), "kv_bytes"] == KV * 2
+    text = params.readable(rows)
+    assert text["Ring"].tolist() == ["100.0 %", "–"]
+    assert list(text) == ["model", "N", "Ring", "DistriFusion", "PipeFusion", *KVS]
 
 
 def test_sums_are_said_and_what_does_not_add_up_is_not_hidden(results: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis import scaling, style
+from analysis import points, scaling, style
 from analysis.__main__ import main
+from tests.analysis.synthetic import write_study
 
 GIB = 2**30
 
@@ -37,8 +37,7 @@ def said(row_id: str, method: str, devices: int, seconds: float | None, **more: 
 def record() -> dict[str, Any]:
     return {
         "predicted": True,
-        "model": "made_up",
-        "steps": 4,
+        "models": {"made_up": {"steps": 4}},
         "clusters": {"c": {"device": "d", "room_bytes": 2 * GIB, "calibrated_on": ["p:1"]}},
         "rows": [
             row("serial", 1, 8.0),
@@ -62,7 +61,7 @@ def record() -> dict[str, Any]:
 @pytest.fixture
 def results(tmp_path: Path, record: dict[str, Any]) -> Path:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "scaling.json").write_text(json.dumps(record))
+    write_study(tmp_path / "run", record)
     assert main(["keep", str(tmp_path / "run"), "scaling"], tmp_path) == 0
     return tmp_path
 
@@ -70,19 +69,19 @@ def results(tmp_path: Path, record: dict[str, Any]) -> Path:
 def test_only_the_fastest_setting_of_each_n_is_shown(record: dict[str, Any]) -> None:
     table = scaling.predicted(record)
     assert table.method.tolist() == ["serial", "ring", "ring", "pipefusion", "pipefusion"]
-    words = scaling.latency_text(table).set_index("N")
+    words = scaling.latency(table).set_index("N")
     assert words["PipeFusion"].tolist() == ["–", "4.00 (8)", "2.00 (4)"]
     assert words["Ring"].tolist() == ["–", "5.00", "oom"]
-    assert scaling.memory_text(table).set_index("N").loc["4", ["Ring", "PipeFusion"]].tolist() == [
-        "0.25",
-        "0.12",
+    assert scaling.memory(table).set_index("N").loc["4", ["Ring", "PipeFusion"]].tolist() == [
+        "0.250",
+        "0.125",
     ]
 
 
 def test_what_a_profile_was_fitted_on_is_marked_and_a_repetition_is_shown_once(
     record: dict[str, Any],
 ) -> None:
-    table = scaling.published(record).set_index("row_id")
+    table = points.published(record).set_index("row_id")
     assert table.role.to_dict() == {
         "p:1": "calibration",
         "p:4": "doubt",
@@ -92,7 +91,7 @@ def test_what_a_profile_was_fitted_on_is_marked_and_a_repetition_is_shown_once(
     }
     record["published"] = [one for one in record["published"] if one["row_id"] != "p:1"]
     record["clusters"]["c"]["calibrated_on"] = ["p:1"]
-    assert scaling.published(record).set_index("row_id").loc["p:2", "role"] == "calibration"
+    assert points.published(record).set_index("row_id").loc["p:2", "role"] == "calibration"
 
 
 def test_every_prediction_stands_beside_all_its_published_numbers(record: dict[str, Any]) -> None:
@@ -152,7 +151,7 @@ def test_a_record_whose_rows_name_their_model_gives_the_same_words_and_figure(
 
 def test_the_committed_record_gives_the_committed_tables_and_figures(tmp_path: Path) -> None:
     results = Path(__file__).resolve().parents[2] / "results"
-    content = scaling.load(results / "records" / "scaling" / "scaling.json")
+    content = scaling.load(results / "records" / "scaling")
     made = {"tables": scaling.save(content, tmp_path, "scaling")}
     made["figures"] = style.save(scaling.figure(content), tmp_path, "scaling")
     for folder, paths in made.items():
@@ -163,10 +162,7 @@ def test_the_committed_record_gives_the_committed_tables_and_figures(tmp_path: P
 def test_a_record_may_be_kept_in_a_folder_of_records(tmp_path: Path, record: dict[str, Any]) -> None:
     for name in ("latency", "overlap"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "scaling.json").write_text(json.dumps(record | {"model": name}))
+        write_study(tmp_path / name, record | {"models": {name: {"steps": 4}}})
         assert main(["keep", str(tmp_path / name), f"paper/{name}"], tmp_path) == 0
-    kept = sorted((tmp_path / "records" / "paper").rglob("scaling.json"))
-    assert [(path.parent.name, scaling.load(path)["model"]) for path in kept] == [
-        ("latency", "latency"),
-        ("overlap", "overlap"),
-    ]
+        kept = scaling.load(tmp_path / "records" / "paper" / name)
+        assert [*kept["models"]] == [name] and len(kept["rows"]) == len(record["rows"])

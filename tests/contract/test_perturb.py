@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.config import ModelConfig
-from experiments.methods import METHODS
-from experiments.models import open_model
-from experiments.perturb import PRODUCTS, PerturbCase, PerturbConfig, Subject, disasters, grid, verdict
+from analysis.study import load_study
+from experiments.config import RunConfig
+from experiments.grid import model_config
+from experiments.methods import METHODS, parallel_of
+from experiments.perturb import PERTURB, PRODUCTS, PerturbConfig, cases, disasters, latents, measure, verdict
+from experiments.session import Session
+from experiments.study import cells_of
 from pipefusion.core.fabric import Work
 from pipefusion.core.ledger import Kind
 from pipefusion.core.parallel import Parallel
@@ -27,106 +28,124 @@ from pipefusion.sim.faults import Faults, Kill
 from tests.cases import TINY
 from tests.experiments.runs import command
 
-SMALL = PerturbConfig(steps=3, devices=[2, 3], patches=[3, 4], warmups=[0, 1], products=[])
+SMALL = PerturbConfig(steps=[3], devices=[2, 3], patches=[3, 4], warmups=[0, 1], products=[])
 WITH_PRODUCTS = replace(SMALL, devices=[2], products=list(PRODUCTS))
+MODEL = replace(model_config("pixart_tiny"), name="tiny", architecture=TINY | {"num_layers": 3})
+
+
+def config(options: PerturbConfig = SMALL) -> RunConfig:
+    return RunConfig(model=MODEL, method=METHODS["serial"].Config(), measure=options)
+
+
+def case(method: str, devices: int, parallel: Parallel | None = None, **settings: Any) -> RunConfig:
+    """One run of a method, three steps."""
+    given = parallel or Parallel()
+    prompts = [f"a tree {number}" for number in range(given.data)]
+    own = METHODS[method].Config(**settings)
+    one = replace(config(), method=own, devices=devices, parallel=given, prompt=prompts, steps=3)
+    return replace(one, scheduler="dpmsolver++", guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
+def session() -> Session:
     torch.set_num_threads(1)
-    return Subject(open_model(ModelConfig(name="tiny", architecture=TINY | {"num_layers": 3})), SMALL.steps)
+    return Session()
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_no_order_of_events_changes_the_result(subject, name):
-    cases = [case for case in grid(SMALL, subject.model) if case.method == name]
-    assert cases
+def test_no_order_of_events_changes_the_result(session, name):
+    found = cases(config(replace(SMALL, methods=[name])))
+    assert found
     for index in range(12):
-        case = cases[index % len(cases)]
-        want = subject.latents(case, Faults())
-        assert verdict(subject, case, Faults(seed=index), want) is None
+        one = found[index % len(found)]
+        assert verdict(one, session, Faults(seed=index), latents(one, session, Faults())) is None
 
 
-def products(subject: Subject) -> list[PerturbCase]:
-    return [case for case in grid(WITH_PRODUCTS, subject.model) if case.parallel.axes]
+def products() -> list[RunConfig]:
+    return [one for one in cases(config(WITH_PRODUCTS)) if one.parallel.axes]
 
 
-def test_products_are_in_the_grid(subject):
+def test_products_are_in_the_grid():
     """Each with one rank on the method's own axis and with two; a ring around a stale buffer in both its forms."""
-    cases = products(subject)
-    assert {case.method for case in cases} == set(METHODS)
-    own = {
-        (case.devices, case.ring) for case in cases if case.method == "pipefusion" and case.parallel.ring > 1
-    }
+    found = products()
+    assert {one.method.name for one in found} == set(METHODS)
+    piped = [one for one in found if one.method.name == "pipefusion" and one.parallel.ring > 1]
+    own = {(one.devices, one.method.ring) for one in piped}
     assert own == {(devices, ring) for devices in (2, 4, 8) for ring in ("gather", "rotate")}
-    assert len({case.name for case in cases}) == len(cases)
+
+
+def test_seeds_are_dealt_and_one_can_be_replayed_alone():
+    found = cases(config())
+    dealt = [range(one.measure.first, 50, one.measure.stride) for one in found]
+    assert sorted(seed for seeds in dealt for seed in seeds) == [*range(50)]
+    (alone,) = cases(config(replace(SMALL, only=len(found) + 2)))
+    assert alone.method == found[2].method and alone.devices == found[2].devices
 
 
 HANDFUL = [
-    PerturbCase("pipefusion", 4, 3, 1, parallel=Parallel(cfg=2)),
-    PerturbCase("pipefusion", 4, 4, 0, parallel=Parallel(data=2)),
-    PerturbCase("pipefusion", 4, 3, 1, parallel=Parallel(ulysses=2)),
-    PerturbCase("pipefusion", 4, 3, 0, "rotate", parallel=Parallel(ring=2)),
-    PerturbCase("distrifusion", 4, None, 1, parallel=Parallel(ulysses=2)),
-    PerturbCase("pcpp", 4, None, 1, parallel=Parallel(ring=2)),
-    PerturbCase("ring", 4, parallel=Parallel(ulysses=2)),
-    PerturbCase("sync_pipeline", 4, parallel=Parallel(tensor=2)),
+    case("pipefusion", 4, Parallel(cfg=2), patches=3),
+    case("pipefusion", 4, Parallel(data=2), patches=4, warmup=0),
+    case("pipefusion", 4, Parallel(ulysses=2), patches=3),
+    case("pipefusion", 4, Parallel(ring=2), patches=3, warmup=0, ring="rotate"),
+    case("distrifusion", 4, Parallel(ulysses=2)),
+    case("pcpp", 4, Parallel(ring=2)),
+    case("ring", 4, Parallel(ulysses=2)),
+    case("sync_pipeline", 4, Parallel(tensor=2)),
 ]
 
 
-@pytest.mark.parametrize("case", HANDFUL, ids=lambda case: case.name)
-def test_no_order_of_events_changes_the_result_of_a_product(subject, case):
-    want = subject.latents(case, Faults())
+@pytest.mark.parametrize("one", HANDFUL, ids=lambda one: f"{one.method.name} {parallel_of(one)}")
+def test_no_order_of_events_changes_the_result_of_a_product(session, one):
+    want = latents(one, session, Faults())
     for seed in range(3):
-        assert verdict(subject, case, Faults(seed=seed), want) is None
+        assert verdict(one, session, Faults(seed=seed), want) is None
 
 
 @pytest.mark.slow
-def test_five_hundred_schedules_of_products(subject):
-    want, cases = {}, products(subject)
-    for seed in range(500):
-        case = cases[seed % len(cases)]
-        if case not in want:
-            want[case] = subject.latents(case, Faults())
-        assert verdict(subject, case, Faults(seed=seed), want[case]) is None, f"seed {seed}: {case.name}"
+def test_five_hundred_schedules_of_products():
+    cfg = config(replace(WITH_PRODUCTS, devices=[2], schedules=500, kills=0))
+    session = Session()
+    for cell in cells_of(PERTURB, cfg, session):
+        (row,) = measure(cell, session)
+        assert row["failures"] == 0, row["reason"]
 
 
-def test_a_killed_rank_of_a_product_is_named_with_its_place(subject):
-    case = PerturbCase("pipefusion", 6, 3, 1, parallel=Parallel(cfg=2))
+def test_a_killed_rank_of_a_product_is_named_with_its_place(session):
     with pytest.raises(RankFailed, match=r"^rank 5 \(cfg 1, pipe 2\): Killed"):
-        subject.latents(case, Faults(kill=Kill(5, 3)))
+        latents(case("pipefusion", 6, Parallel(cfg=2), patches=3), session, Faults(kill=Kill(5, 3)))
 
 
-def test_an_undisturbed_run_that_is_not_finite_is_no_reference(subject):
-    case = grid(PerturbConfig(steps=2), subject.model)[0]
-    want = subject.latents(case, Faults(seed=None))
-    assert verdict(subject, case, Faults(seed=1), want) is None
-    assert "not finite" in str(verdict(subject, case, Faults(seed=1), want * torch.inf))
+def test_an_undisturbed_run_that_is_not_finite_is_no_reference(session):
+    one = case("serial", 1)
+    want = latents(one, session, Faults(seed=None))
+    assert verdict(one, session, Faults(seed=1), want) is None
+    assert "not finite" in str(verdict(one, session, Faults(seed=1), want * torch.inf))
 
 
-def test_a_schedule_repeats_from_its_seed(subject):
+def test_a_schedule_repeats_from_its_seed(session):
     """Not only the result: every wait is the same to the last bit, and another seed's are not."""
 
     def waits(seed: int) -> list[float]:
         fabrics: list[SimFabric] = []
         keep = lambda fabric: fabrics.append(fabric) or fabric  # noqa: E731
-        subject.latents(PerturbCase("pipefusion", 3, 4, 1), Faults(seed=seed), keep)
+        latents(case("pipefusion", 3, patches=4), session, Faults(seed=seed), keep)
         return [entry.wait_s for fabric in fabrics for entry in fabric.ledger.entries]
 
     assert waits(5) == waits(5)
     assert waits(5) != waits(6)
 
 
-def test_killed_ranks_and_lost_messages_are_named(subject):
-    cases = [case for case in grid(SMALL, subject.model) if case.method != "serial"]
-    assert disasters(subject, cases, 10) == []
-    assert disasters(subject, HANDFUL, 5) == []
+def test_killed_ranks_and_lost_messages_are_named(session):
+    for index, one in enumerate([*cases(config())[1:], *HANDFUL]):
+        assert disasters(one, session, index) == []
 
 
-def test_a_disaster_that_nobody_notices_is_reported(subject, monkeypatch):
-    deaf = Subject.latents
-    monkeypatch.setattr(Subject, "latents", lambda self, case, faults: deaf(self, case, Faults()))
-    found = disasters(subject, [HANDFUL[0]], 1)
+def test_a_disaster_that_nobody_notices_is_reported(session, monkeypatch):
+    deaf = latents
+    monkeypatch.setattr(
+        "experiments.perturb.latents", lambda cfg, session, faults: deaf(cfg, session, Faults())
+    )
+    found = disasters(HANDFUL[0], session, 0)
     assert len(found) == 3 and all(text.endswith(": nothing") for text in found)
     assert "Drop(source=0, to=1, number=0)" in found[2]
 
@@ -217,32 +236,30 @@ class SkipsAGather(Faulty):
         return self._fabric.all_gather(out, tensor, **where)
 
 
-PLANTED: list[tuple[type[Faulty], PerturbCase, str]] = [
+PLANTED: list[tuple[type[Faulty], RunConfig, str]] = [
     (
         ForgetsToWaitForReceives,
-        PerturbCase("pipefusion", 3, 4, 1),
+        case("pipefusion", 3, patches=4),
         "missing wait|not finite|differ|overwritten",
     ),
-    (ForgetsToWaitForReceives, PerturbCase("ring", 3), "missing wait|not finite|overwritten"),
-    (ForgetsToWaitForGathers, PerturbCase("distrifusion", 3, None, 1), "missing wait|not finite|differ"),
-    (ForgetsToWaitForReceives, PerturbCase("pcpp", 3, None, 1), "missing wait|not finite|differ"),
-    (SwapsReceives, PerturbCase("pipefusion", 2, 4, 1), "mismatched order"),
-    (AliasesKV, PerturbCase("pipefusion", 2, 4, 1), "differ"),
-    (ReceivesIntoOneBuffer, PerturbCase("pipefusion", 3, 4, 1), "not finite|differ|overwritten"),
-    (SendsWhatItGoesOnWriting, PerturbCase("ring", 2), "overwritten buffer"),
-    (SkipsAGather, PerturbCase("distrifusion", 3, None, 1), "mismatched|deadlock"),
+    (ForgetsToWaitForReceives, case("ring", 3), "missing wait|not finite|overwritten"),
+    (ForgetsToWaitForGathers, case("distrifusion", 3), "missing wait|not finite|differ"),
+    (ForgetsToWaitForReceives, case("pcpp", 3), "missing wait|not finite|differ"),
+    (SwapsReceives, case("pipefusion", 2, patches=4), "mismatched order"),
+    (AliasesKV, case("pipefusion", 2, patches=4), "differ"),
+    (ReceivesIntoOneBuffer, case("pipefusion", 3, patches=4), "not finite|differ|overwritten"),
+    (SendsWhatItGoesOnWriting, case("ring", 2), "overwritten buffer"),
+    (SkipsAGather, case("distrifusion", 3), "mismatched|deadlock"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("bug", "case", "found_as"), PLANTED, ids=lambda value: getattr(value, "__name__", None)
+    ("bug", "one", "found_as"), PLANTED, ids=lambda value: getattr(value, "__name__", None)
 )
-def test_planted_bugs_are_found_under_every_schedule(
-    subject, bug: Callable, case: PerturbCase, found_as: str
-):
-    want = subject.latents(case, Faults())
+def test_planted_bugs_are_found_under_every_schedule(session, bug: Callable, one: RunConfig, found_as: str):
+    want = latents(one, session, Faults())
     for seed in range(5):
-        problem = verdict(subject, case, Faults(seed=seed), want, wrap=bug)
+        problem = verdict(one, session, Faults(seed=seed), want, wrap=bug)
         assert problem is not None, f"seed {seed}"
         assert re.search(found_as, problem), problem
 
@@ -271,17 +288,25 @@ def test_a_method_that_fails_undisturbed_is_the_first_finding(
 ) -> None:
     """Recorded once for each of its cases, and the others are tried as ever."""
     monkeypatch.setitem(METHODS, "ring", replace(METHODS["ring"], build=build))
-    few = ["schedules=12", "kills=1", "steps=2", "devices=[2]", "patches=[2]", "warmups=[1]", "products=[]"]
-    chosen = ["experiment=perturb", "model=pixart_tiny", *(f"measure.{key}" for key in few)]
+    few = ["schedules=12", "kills=1", "steps=[2]", "devices=[2]", "patches=[2]", "warmups=[1]", "products=[]"]
+    chosen = [
+        "experiment=perturb",
+        "model=pixart_tiny",
+        "measure.workers=1",
+        *(f"measure.{key}" for key in few),
+    ]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 1
-    record = json.loads((tmp_path / "perturb.json").read_text())
-    (failure,) = record["failures"]
-    assert failure["seed"] is None and failure["case"] == "ring N=2"
-    assert failure["problem"].startswith(f"undisturbed: {said}")
-    assert record["status"] == "failed" and record["not_named"] == []
-    cases = [case["method"] for case in record["cases"]]
-    tried = [cases[seed % len(cases)] for seed in range(12)]
-    assert record["schedules_by_method"] == Counter(name for name in tried if name != "ring")
-    assert record["schedules"] == 12 - tried.count("ring") > 0
+    rows = load_study(tmp_path).rows.set_index("method")
+    failed = rows.loc["ring"]
+    assert failed.status == "failed" and f"undisturbed: {said}" in failed.reason and failed.schedules == 0
+    others = rows.drop("ring")
+    assert {*others.status} == {"ok"} and others.schedules.sum() == 12 - len(
+        range(failed_at(rows), 12, len(rows))
+    )
     error = capsys.readouterr().err
     assert error.count("undisturbed: ") == 1 and "measure.only=" in error and "Traceback" not in error
+
+
+def failed_at(rows: Any) -> int:
+    """The place of ring among the cases."""
+    return [*rows.index].index("ring")

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from math import ceil
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import pipefusion.core.denoise as denoise
 import pipefusion.core.layout as layout
+import pipefusion.core.sequence as sequence
 import pipefusion.method as method_of_pipefusion
 from experiments.methods import METHODS
 from pipefusion.core.attention import Attend, full
@@ -22,6 +25,7 @@ from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.predict import Sizes
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
 from pipefusion.core.split import split_rows
@@ -57,7 +61,16 @@ def product(name: str, degrees: str, model: str = "pixart", **method: Any) -> Ca
 
 def label(case: Case) -> str:
     method = [f"{key}={value}" for key, value in case.method.items()]
-    return " ".join([case.name, str(case.parallel), *method, *([case.model] * (case.model != "pixart"))])
+    heads = [f"H={case.architecture['num_attention_heads']}"] if case.architecture else []
+    return " ".join(
+        [case.name, str(case.parallel), *method, *heads, *([case.model] * (case.model != "pixart"))]
+    )
+
+
+def padded(name: str, degrees: str, heads: int = 12, **method: Any) -> Case:
+    """A product whose Ulysses ranks do not divide so many heads (of each tensor rank)."""
+    changes = {"num_attention_heads": heads, "attention_head_dim": 48 // heads} if heads != 12 else {}
+    return product(name, degrees, heads="pad", **method).but(architecture=changes)
 
 
 EXACT_PRODUCTS = [
@@ -132,15 +145,53 @@ GUIDED_PRODUCTS = [
     for family in FAMILIES
     if model_of(Case("serial", model=family)).shape.guidance == "cfg"
 ]
-PRODUCTS = [*EXACT_PRODUCTS, *BANDED_PRODUCTS, *PIPED_PRODUCTS, *FAMILY_PRODUCTS, *GUIDED_PRODUCTS]
+PADDED_PRODUCTS = [
+    padded("serial", "data 2 ulysses 2", 3),
+    padded("sync_pipeline", "pipe 2 ulysses 4", 6),  # 2, 2, 2 heads, and a rank with none
+    padded("tensor", "ulysses 4 tensor 2"),
+    padded("ulysses", "ulysses 2", 3),
+    padded("ulysses", "cfg 2 ulysses 4", 6),
+    padded("ulysses", "ulysses 4", 2),  # two ranks with none
+    padded("ring", "ring 2 ulysses 2", 3),
+    padded("naive_patch", "cfg 2 patch 2 ulysses 2", 3, W=1),
+    padded("pcpp", "patch 3 ulysses 2", 3, W=1),
+    padded("distrifusion", "patch 2 ulysses 2", 3, W=1),
+    padded("distrifusion", "patch 3 ring 2 ulysses 2", 3, W=0),
+    padded("pipefusion", "cfg 2 pipe 2 ulysses 4", 6, M=3),
+    padded("pipefusion", "ulysses 4 tensor 2", M=3),
+    padded("pipefusion", "pipe 2 ring 2 ulysses 2", 3, M=3),
+    padded("pipefusion", "pipe 2 ring 2 ulysses 2", 3, M=3, ring="rotate"),
+    padded("pipefusion", "ulysses 4", 2, M=3, W=0),
+    padded("pipefusion", "pipe 2", M=3),  # nothing to pad
+] + [
+    product(name, degrees, family, heads="pad", **method).but(size=(10, 10))  # 12 heads: 3, 3, 3, 3, 0
+    for family in (*FAMILIES, REFINED)
+    for name, degrees, method in (
+        ("pipefusion", "pipe 2 ulysses 5", {"M": 2}),
+        ("distrifusion", "patch 2 ulysses 5", {"W": 1}),
+        ("ring", "ring 2 ulysses 5", {}),
+    )
+]
+PRODUCTS = [
+    *EXACT_PRODUCTS,
+    *BANDED_PRODUCTS,
+    *PIPED_PRODUCTS,
+    *FAMILY_PRODUCTS,
+    *GUIDED_PRODUCTS,
+    *PADDED_PRODUCTS,
+]
+
+
+Items = tuple[tuple[str, Any], ...]
 
 
 @cache
-def alone(name: str, model: str, bands: int, method: tuple[tuple[str, Any], ...]) -> Tensor:
+def alone(
+    name: str, model: str, architecture: Items, size: tuple[int, int] | None, bands: int, method: Items
+) -> Tensor:
     """Latents of one rank, or of one a band."""
-    parallel = Parallel(patch=bands)
-    case = Case(name, dict(method), STEPS, guidance=4.5, images=2, model=model, parallel=parallel)
-    latents = simulate(case)[0].latents
+    case = Case(name, dict(method), STEPS, guidance=4.5, images=2, model=model, size=size)
+    latents = simulate(case.but(architecture=dict(architecture), parallel=Parallel(patch=bands)))[0].latents
     assert latents is not None
     return latents
 
@@ -151,11 +202,12 @@ def wanted(case: Case) -> Tensor:
     Units of more than one token row move the borders of an uneven M. Then the loops of `tests/reference.py` say it.
     """
     row, parallel, rows = METHODS[case.name], case.parallel, model_of(case).shape.token_rows
+    model = (case.model, tuple(sorted(case.architecture.items())), case.size)
     if row.never_stale(case.steps, case.method):
-        return alone("serial", case.model, 1, ())
+        return alone("serial", *model, 1, ())
     patches = case.method.get("patches", 1)
     if split_rows(rows, patches, parallel.lanes) == split_rows(rows, patches):
-        return alone(case.name, case.model, parallel.patch, tuple(sorted(case.method.items())))
+        return alone(case.name, *model, parallel.patch, tuple(sorted(case.method.items())))
     warmup = case.method.get("warmup", 1)
     assert case.model == "pixart"
     return reference(case, patches, warmup, case.name, unit=parallel.lanes)
@@ -176,12 +228,16 @@ def sends_and_holds_what_is_predicted(results: list[Result]) -> None:
 
 
 def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
-    """2 * p/R * hs/(U T) * own layers * images/data * branches/cfg elements, R only for a buffer that goes round."""
+    """2 * p/R * h * d * own layers * images/data * branches/cfg elements, R only for a buffer that goes round.
+
+    h = ceil(heads/(U T)) heads of d: hs/(U T) elements a token, unless heads are padded.
+    """
     shape, parallel = model_of(case).shape, case.parallel
-    parts = parallel.ulysses * parallel.tensor * parallel.data * parallel.cfg
+    parts = parallel.data * parallel.cfg
     parts *= parallel.ring if case.method.get("ring") == "rotate" else 1
     branches = 2 if shape.guidance == "cfg" else 1
-    layer = 2 * shape.tokens * shape.hidden * case.images * branches * shape.itemsize
+    heads = ceil(shape.heads / (parallel.ulysses * parallel.tensor))
+    layer = 2 * shape.tokens * heads * shape.head_dim * case.images * branches * shape.itemsize
     assert layer % parts == 0
     for result in results:
         want = 0 if METHODS[case.name].exact else layer // parts * len(result.layers)
@@ -220,6 +276,8 @@ PEAKS = [
     product("distrifusion", "patch 2 ulysses 2", W=1),
     product("pcpp", "cfg 2 patch 2", W=1),
     product("ring", "ring 2 tensor 2", "flux_tiny"),
+    padded("pipefusion", "ulysses 2", 3, M=3),
+    product("ring", "ulysses 5", "flux_tiny", heads="pad").but(size=(10, 10)),
 ]
 
 
@@ -252,6 +310,8 @@ LOCAL = [
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
     product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
     product("distrifusion", "data 2 patch 2 tensor 2", W=1),
+    padded("ulysses", "ulysses 4", 6),
+    padded("pipefusion", "pipe 2 ring 2 ulysses 2", 3, M=3, ring="rotate"),
 ]
 
 
@@ -332,6 +392,13 @@ def plant_unequal_shares(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(layout, "split_rows", lambda rows, parts, unit=1: split_rows(rows, parts))
 
 
+def plant_padding_in_front(patch: pytest.MonkeyPatch) -> None:
+    def in_front(x: Tensor, n: int, h: int) -> Tensor:
+        return F.pad(x, (0, 0, n * h - x.shape[2], 0)).unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
+
+    patch.setattr(sequence, "head_groups", in_front)
+
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTED: list[tuple[Plant, Case, type[Exception], str]] = [
     (
@@ -354,6 +421,7 @@ PLANTED: list[tuple[Plant, Case, type[Exception], str]] = [
         "<= 1e-05",
     ),
     (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3), AssertionError, "<= 1e-05"),
+    (plant_padding_in_front, padded("ulysses", "ulysses 2", 3), AssertionError, "<= 1e-05"),
     (
         plant_unequal_shares,
         product("pipefusion", "pipe 2 ulysses 2", M=5),
@@ -374,3 +442,14 @@ def test_planted_bugs_are_found(
     plant(monkeypatch)
     with pytest.raises(error, match=found_as):
         computes(case, simulate(case), want)
+
+
+@pytest.mark.parametrize(
+    "case", [padded("ulysses", "ulysses 2", 3), padded("pipefusion", "ulysses 2", 3, M=3)]
+)
+def test_padding_that_is_not_counted_is_found(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = simulate(case)
+    sends_and_holds_what_is_predicted(results)
+    monkeypatch.setattr(Sizes, "inner", property(lambda size: size.hidden // size.parallel.ulysses))
+    with pytest.raises(AssertionError, match="rank 0"):
+        sends_and_holds_what_is_predicted(simulate(case))

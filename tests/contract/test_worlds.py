@@ -11,8 +11,8 @@ import torch
 from experiments.methods import METHODS
 from pipefusion.core.dit import Conditioning, Tokens, parameter_parts
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.shape import BlockShape, DiTShape
+from pipefusion.schedulers import make_scheduler
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from diffusers import PixArtTransformer2DModel
 
+from analysis.study import load_study
 from experiments import cli
-from experiments.accounting import SETTLED, Counting, account_of, check_accounting, merged
+from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
 from experiments.compose import plan
 from experiments.config import RunConfig, as_dict, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.models import open_model, scheduler_of
-from experiments.plan import plan
-from experiments.rank import predicted_peaks
+from experiments.models import open_model, resolved, scheduler_of
+from experiments.params import PARAMS
+from experiments.peaks import predicted_peaks
+from experiments.plan import plan as plan_run
+from experiments.report import held_parameters
 from experiments.session import Session, empty_inputs
+from experiments.study import cells_of, check
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
 from tests.experiments.runs import command
@@ -37,108 +40,113 @@ def config(*overrides: str) -> RunConfig:
     return from_hydra(plan([*TINY, *overrides]).jobs[0])
 
 
+def counted(*overrides: str) -> pd.DataFrame:
+    """The rows of a grid, measured in this process."""
+    cfg, session = config(*overrides), Session()
+    study = PARAMS if cfg.measure.name == "params" else ACCOUNTING
+    cells = cells_of(study, cfg, session)
+    with torch.inference_mode():
+        return pd.DataFrame(
+            [
+                {"key": cell.key} | cell.place | row
+                for cell in cells
+                for row in ([{"status": "skipped"}] if cell.skipped else measure(cell, session))
+            ]
+        )
+
+
 @pytest.mark.parametrize("name", ["pixart_tiny", "flux_tiny", "hunyuan_tiny"])
 def test_every_case_adds_up_to_the_model_and_to_the_closed_forms(name: str) -> None:
-    account = account_of(config(), name, 64)
-    assert account.facts["diffusers_parameters"] == account.facts["parameters"]
-    assert {case["method"] for case in account.cases} == {*METHODS}
-    assert all(case["reconciles"] and case["agrees"] for case in account.cases)
-    for case in account.cases:
-        mine = [
-            row
-            for row in account.rows
-            if all(row[key] == case[key] for key in ("method", "devices", "warmup"))
-        ]
-        assert [row["rank"] for row in mine] == list(range(case["devices"]))
-        assert sum(row["param_bytes"] for row in mine) - case["copies_bytes"] == case["model_bytes"]
-        assert case["model_bytes"] == 2 * account.facts["diffusers_parameters"]
-        assert sum(case["copies_by_part"].values()) == case["copies_bytes"]
-    for row in account.rows:
-        assert sum(row[part] for part in PARTS) == row["peak_bytes"]
-        assert row["activation_bytes"] > 0
+    rows = counted(f"measure.models=[{name}]")
+    assert {*rows.method} == {*METHODS} and rows.reconciles.all() and rows.agrees.all()
+    for _, mine in rows.groupby("key"):
+        case = mine.iloc[0]
+        assert [*mine["rank"]] == [*range(case.devices)]
+        assert mine.param_bytes.sum() - case.copies_bytes == case.model_bytes
+        assert sum(json.loads(case.copied).values()) == case.copies_bytes
+    assert {*rows.model_bytes} == {2 * open_model(model_config(name)).view().model.num_parameters()}
+    assert (rows[PARTS].sum(axis=1) == rows.peak_bytes).all() and (rows.activation_bytes > 0).all()
 
 
 @pytest.mark.parametrize("method", [*METHODS])
 def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(method: str) -> None:
-    cfg = config()
-    model = open_model(replace(model_config("pixart_tiny"), dtype="bfloat16"))
-    devices = 1 if method == "serial" else 2
-    counting = Counting(cfg, model)
-    rows, _ = counting.case(method, devices)
-    module = METHODS[method]
+    module, devices = METHODS[method], 1 if method == "serial" else 2
     settings = module.Config(**({"patches": devices} if method == "pipefusion" else {}))
-    longer = replace(counting.cfg, method=settings, devices=devices, steps=9)
+    steps = SETTLED + getattr(settings, "warmup", 0)
+    model_cfg = replace(model_config("pixart_tiny"), dtype="bfloat16")
+    model, session = open_model(model_cfg), Session()
+    cfg = replace(
+        config(), model=model_cfg, method=settings, devices=devices, steps=steps, guidance_scale=4.5
+    )
+    cfg = resolved(cfg, model)
+    longer = replace(cfg, steps=9)
     noise, cond = empty_inputs(model.shape, 1, 4.5)
     peaks = predicted_peaks(model, as_dict(longer), noise, cond)
-    for row, report in zip(rows, plan(longer, Session()).reports, strict=True):
+    _, rows, _ = count_run(cfg, session)
+    for row, report in zip(rows, plan_run(longer, session).reports, strict=True):
         for kind in ("sent_bytes", "recv_bytes"):
             for step in range(getattr(settings, "warmup", 0), 8):
                 entries = [entry for entry in report.ledger.entries if entry.at.step == step]
                 assert row[f"step_{kind}"] == sum(getattr(entry, kind) for entry in entries)
-        fabric = SilentFabric(module.parallel(devices).mesh(), row["rank"], torch.device("meta"))
+        fabric = SilentFabric(module.parallel(devices).mesh(), report.rank, torch.device("meta"))
         dit, scheduler = model.view(), scheduler_of(model, longer.scheduler, longer.steps)
         sampler = module.build(dit, fabric, settings)
         with torch.inference_mode():
             alone = sampling_peak(sampler, dit.model, scheduler, noise, cond)
-        steps = SETTLED + getattr(
-            settings, "warmup", 0
-        )  # of the counted run; a step has a timestep and a flag
+        # A step has a timestep and a flag.
         assert row["peak_bytes"] + 9 * (longer.steps - steps) == report.peak_bytes == alone
-        assert row["peak_bytes"] == peaks[row["rank"]]
+        assert row["peak_bytes"] == peaks[report.rank]
 
 
 def test_without_a_synchronous_step_pipefusion_never_has_the_whole_image_at_once() -> None:
-    account = account_of(config("measure.methods=[pipefusion]"), "pixart_tiny", 256)
-    one, none = (
-        max(row["activation_bytes"] for row in account.rows if (row["devices"], row["warmup"]) == (4, warmup))
-        for warmup in (1, 0)
-    )
+    grid = ["measure.methods=[pipefusion]", "measure.resolutions=[256]", "measure.devices=[4]"]
+    rows = counted("measure.models=[pixart_tiny]", *grid, "measure.warmups=[0,1]")
+    none, one = rows.groupby("warmup").activation_bytes.max()
     assert none < one / 2
 
 
-def test_a_size_that_the_model_does_not_have_is_a_row_with_the_reason() -> None:
-    account = account_of(config("measure.methods=[serial,ring]"), "sd3_tiny", 4096)
-    assert account.facts == {}
-    assert [(row["method"], row["devices"]) for row in account.rows] == [
+def test_sizes_and_devices_that_a_model_does_not_have_are_skipped() -> None:
+    grid = ["measure.models=[sd3_tiny]", "measure.methods=[serial,ring]", "measure.resolutions=[4096]"]
+    cells = cells_of(ACCOUNTING, config(*grid), Session())
+    assert [(cell.place["method"], cell.place["devices"]) for cell in cells] == [
         ("serial", 1), ("ring", 1), ("ring", 2), ("ring", 4),
     ]  # fmt: skip
-    assert all(row["status"] == "skipped" and "positions end at" in row["reason"] for row in account.rows)
+    assert all("positions end at" in str(cell.skipped) for cell in cells)
+    (cell,) = cells_of(
+        ACCOUNTING, config("measure.methods=[ulysses]", "measure.devices=[3]", *MODEL), Session()
+    )
+    assert str(cell.skipped).startswith("devices=3 does not divide the 4 attention heads")
 
 
-def test_devices_that_do_not_divide_the_heads_are_skipped() -> None:
-    account = account_of(config("measure.methods=[ulysses]", "measure.devices=[3]"), "pixart_tiny", 64)
-    assert account.rows == [
-        {"model": "pixart_tiny", "resolution": 64, "method": "ulysses", "devices": 3, "warmup": None}
-        | {"rank": None, "status": "skipped", "reason": account.cases[0]["reason"]}
-    ]
-    assert account.rows[0]["reason"].startswith("devices=3 does not divide the 4 attention heads")
+MODEL = ["measure.models=[pixart_tiny]"]
 
 
-def test_cases_that_differ_in_size_only_are_one() -> None:
-    cases: list[dict[str, Any]] = [
-        {"a": 1, "resolution": 64},
-        {"a": 1, "resolution": 128},
-        {"a": 2, "resolution": 64},
-    ]
-    assert merged(cases) == [{"a": 1, "resolutions": [64, 128]}, {"a": 2, "resolutions": [64]}]
+def test_products_of_degrees_add_up_too() -> None:
+    products = "measure.products=[{cfg: 2},{ulysses: 2},{tensor: 2},{cfg: 2, ring: 2}]"
+    rows = counted(*MODEL, "measure.methods=[pipefusion]", "measure.devices=[8]", products)
+    assert {*rows.parallel} == {
+        "cfg 2 x pipe 4",
+        "pipe 4 x ulysses 2",
+        "pipe 4 x tensor 2",
+        "cfg 2 x pipe 2 x ring 2",
+    }
+    assert rows.reconciles.all() and rows.agrees.all() and len(rows) == 64
 
 
-def test_the_experiment_records_the_same_rows_again_and_says_that_they_add_up(
+def test_the_experiment_records_its_rows_and_says_that_they_add_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, *TINY, f"hydra.run.dir={tmp_path}") == 0
-    text = " ".join(capsys.readouterr().out.split())
-    table = pd.read_csv(tmp_path / "accounting.csv")
-    again = [row for name in ("pixart_tiny", "flux_tiny") for row in account_of(config(), name, 64).rows]
-    assert table.equals(pd.read_csv(StringIO(pd.DataFrame(again).convert_dtypes().to_csv(index=False))))
-    record = json.loads((tmp_path / "accounting.json").read_text())
-    assert {"command", "git_commit", "versions", "created", "seconds", "note", "dtype"} <= record.keys()
-    cases = record["cases"]
-    assert len(table) == sum(case["devices"] if case["status"] == "ok" else 1 for case in cases)
-    assert {tuple(case["resolutions"]) for case in cases} == {(64,)}
-    assert {case["method"] for case in cases} == set(METHODS)
-    says = f"In {len(cases)} of {len(cases)} cases what the devices hold, less the copies, is diffusers' own count"
-    assert says in text
+    assert (
+        command(
+            monkeypatch, *TINY, *MODEL, "measure.methods=[serial,pipefusion]", f"hydra.run.dir={tmp_path}"
+        )
+        == 0
+    )
+    record = load_study(tmp_path)
+    facts = record.facts["models"]["pixart_tiny"]
+    assert facts["diffusers_parameters"] == facts["parameters"] and facts["tokens"] == {"64": 256}
+    assert len(record.rows) == 1 + 2 * (1 + 2 + 4)
+    assert "In 7 of 7 cases what the devices hold" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -154,5 +162,87 @@ def test_the_experiment_records_the_same_rows_again_and_says_that_they_add_up(
 )
 def test_what_is_refused(wrong: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check_accounting(config(wrong))
+        check(ACCOUNTING, config(wrong))
     assert str(error.value).startswith(words)
+
+
+def test_48_layers_on_4_devices_are_12_each() -> None:
+    rows = counted(
+        "experiment=params_per_device", "measure.models=[dit_48]", "measure.methods=[pipefusion]", *ONE
+    )
+    assert [*rows.layers] == ["0-11", "12-23", "24-35", "36-47"]
+    assert [*rows.block_share] == [0.25] * 4 and rows.model_share.between(0.25, 0.27).all()
+    assert {*rows.replicated} == {"AdaLN, caption projection"} and rows.reconciles.all()
+
+
+ONE = ["measure.resolutions=[]", "measure.devices=[4]"]
+
+
+def test_parts_that_are_built_and_not_run_are_those_of_a_run() -> None:
+    methods = ",".join(METHODS)
+    grid = [
+        f"measure.methods=[{methods}]",
+        "measure.warmups=[1]",
+        "measure.dtype=float32",
+        "measure.patches=[N]",
+    ]
+    run, built = (
+        counted(f"experiment={name}", *grid, *MODEL) for name in ("accounting", "params_per_device")
+    )
+    same = [
+        "method",
+        "devices",
+        "rank",
+        "layers",
+        "param_bytes",
+        "kv_bytes",
+        "replicated",
+        "copied",
+        "reconciles",
+    ]
+    assert run[same].equals(built[same]) and built.agrees.all()
+
+
+@pytest.mark.parametrize(("stages", "reconciles"), [([(0, 2), (2, 4)], True), ([(0, 2), (3, 4)], False)])
+def test_a_lost_layer_does_not_add_up(stages: list[tuple[int, int]], reconciles: bool) -> None:
+    model = open_model(model_config("pixart_tiny"))
+    held = []
+    for index, layers in enumerate(stages):
+        dit = model.view()
+        dit.keep(range(*layers), embed=index == 0, unembed=index == 1)
+        held.append(held_parameters(dit))
+    assert totals(held, model.view())["reconciles"] is reconciles
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("measure.literal.devices=17", "measure.literal.devices=17 is not measured; allowed: 1, 2"),
+        ("measure.literal.model=emoji", "measure.literal.model=emoji is not measured; allowed: emoji64, "),
+    ],
+)
+def test_the_printed_case_is_one_of_the_grid(wrong: str, words: str) -> None:
+    cli.set_up()
+    with pytest.raises(ConfigError) as error:
+        check(PARAMS, from_hydra(plan(["experiment=params_per_device", wrong]).jobs[0]))
+    assert str(error.value).startswith(words)
+
+
+# transformer/config.json of PixArt-alpha/PixArt-XL-2-1024-MS, less what only other kinds of transformer look at.
+PIXART_XL = {
+    "activation_fn": "gelu-approximate", "attention_bias": True, "attention_head_dim": 72, "caption_channels": 4096,
+    "cross_attention_dim": 1152, "dropout": 0.0, "in_channels": 4, "norm_elementwise_affine": False, "norm_eps": 1e-06,
+    "norm_type": "ada_norm_single", "num_attention_heads": 16, "num_embeds_ada_norm": 1000, "num_layers": 28,
+    "out_channels": 8, "patch_size": 2, "sample_size": 128, "upcast_attention": False,
+}  # fmt: skip
+
+
+def test_pixart_alpha_is_the_published_model() -> None:
+    model = open_model(model_config("pixart_alpha"))
+    with torch.device("meta"):
+        published = PixArtTransformer2DModel(**PIXART_XL)
+    ours = {name: tuple(p.shape) for name, p in model.view().model.named_parameters()}
+    assert ours == {name: tuple(p.shape) for name, p in published.named_parameters()}
+    assert model.view().model.num_parameters() == 611_349_152
+    assert (model.resolution, model.shape.tokens, model.dtype) == (1024, 4096, torch.float16)
+    assert {key: model.config[key] for key in PIXART_XL} == PIXART_XL

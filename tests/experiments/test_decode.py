@@ -21,7 +21,6 @@ from experiments.pictures import write_images
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.pipelines.timesteps import timestep_arguments
 from tests.experiments.tiny_pipelines import FAMILIES, stock
-from tests.experiments.tiny_transformers import WIDTH
 
 CPU = torch.device("cpu")
 PROMPTS = ["Red apple", "a green dragon, a very green dragon"]
@@ -55,8 +54,6 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     options: dict[str, Any] = {"prompt": PROMPTS, "height": height, "width": width}
     if family == "dit":
         options = {"class_labels": [1, 2]}
-    if family == "qwen":
-        options |= {"prompt": None, "prompt_embeds": torch.ones(2, 5, WIDTH)}
     if family.startswith("pixart") or family == "hunyuan":
         options["use_resolution_binning"] = False
     generator = torch.Generator().manual_seed(0)

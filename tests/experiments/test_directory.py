@@ -139,15 +139,16 @@ def test_a_measure_writes_what_it_says_and_takes_its_directory_as_runs_do(
     arguments = ["experiment=params_per_device", "measure.models=[pixart_tiny]", "hydra.run.dir=here"]
     arguments += ["measure.literal.model=pixart_tiny", "log.wandb.mode=disabled"]
     assert command(monkeypatch, *arguments) == 0
-    names = set(MEASURES["params"].writes)
+    names = {"record.json", "rows.parquet"}
+    assert names < set(MEASURES["params"].writes)
     assert content(tmp_path / "here") == names | {MANIFEST}
     assert set(json.loads((tmp_path / "here" / MANIFEST).read_text())["files"]) == names
-    shutil.move(tmp_path / "here" / "params.csv", tmp_path / "params.csv")
+    shutil.move(tmp_path / "here" / "rows.parquet", tmp_path / "rows.parquet")
     (tmp_path / "here" / MANIFEST).unlink()
-    (tmp_path / "here" / "params.json").write_text("{}")
+    (tmp_path / "here" / "record.json").write_text("{}")
     capsys.readouterr()
     assert command(monkeypatch, *arguments) == 2
-    assert "holds params.json, which no run" in capsys.readouterr().err
+    assert "holds record.json, which no run" in capsys.readouterr().err
     arguments[2] = "hydra.run.dir=there"
     with held(tmp_path / "there"):
         assert command(monkeypatch, *arguments) == 2

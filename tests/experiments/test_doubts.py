@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.doubts import bound_s
-from experiments.published import Row, Target, targets
+from experiments.doubts import bound_s, targets
+from experiments.published import Row, Target
 from tests.experiments.published_rows import ROW, target
 
 FLAGGED = {

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from analysis.study import load_study
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import model_config
-from experiments.loading import Counted, check_loading, ranks_of
+from experiments.loading import LOADING, Counted
 from experiments.models import open_model
 from experiments.resident import resident_bytes
+from experiments.study import check
 from experiments.synthetic import identity, write_checkpoint
 from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files
@@ -87,19 +87,6 @@ def loading_config(*overrides: str) -> RunConfig:
     return from_hydra(plan([*SMALL, *overrides]).jobs[0])
 
 
-def test_ranks_and_what_cannot_be() -> None:
-    cfg = loading_config("measure.methods=[serial,ulysses,pipefusion]", "measure.devices=[2,3]")
-    found = [(row["method"], row["devices"], row["rank"]) for row in ranks_of(cfg, open_model(cfg.model))]
-    assert found == [
-        ("serial", 1, 0),
-        *(("ulysses", 2, rank) for rank in range(2)),
-        ("ulysses", 3, None),
-        *(("pipefusion", devices, rank) for devices in (2, 3) for rank in range(devices)),
-    ]
-    reasons = [row["reason"] for row in ranks_of(cfg, open_model(cfg.model)) if row["status"] == "skipped"]
-    assert len(reasons) == 1 and reasons[0].startswith("devices=3 does not divide the 8 attention heads")
-
-
 @pytest.mark.slow
 def test_every_rank_is_measured_and_the_limit_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -110,7 +97,8 @@ def test_every_rank_is_measured_and_the_limit_kept(
     assert command(monkeypatch, *run, *methods) == 0
     text = capsys.readouterr().out
     assert "Loading " in text and "The most memory any rank took: 1." in text
-    rows = pd.read_csv(out / "loading.csv")
+    record = load_study(out)
+    rows, facts = record.rows, record.facts
     assert list(zip(rows.method, rows["rank"], rows.layers, strict=True)) == [
         ("tensor", rank, "0-3") for rank in range(2)
     ]
@@ -118,22 +106,20 @@ def test_every_rank_is_measured_and_the_limit_kept(
     assert rows.param_bytes.between(40e6, 60e6).all()
     assert rows.ratio.between(0.95, 1.4).all()
     assert (rows.asked_bytes == 2 * rows.param_bytes).all()  # read as float32, held as bfloat16
-    record = json.loads((out / "loading.json").read_text())
-    assert record["checkpoint"]["bytes"] == sum(
+    assert facts["checkpoint"]["bytes"] == sum(
         tensor.nbytes
         for file in (folder / "transformer").glob("*.safetensors")
         for tensor in load_file(file).values()
     )
-    assert record["checkpoint"]["files"] > 5 and record["checkpoint"]["dtypes"] == ["F32"]
-    assert record["rows"][0]["param_bytes"] == rows.param_bytes[0]
-    assert record["command"] and record["versions"] and record["config"]["measure"]["limit"] == 1.4
+    assert facts["checkpoint"]["files"] > 5 and facts["checkpoint"]["dtypes"] == ["F32"]
+    assert facts["command"] and facts["versions"] and facts["config"]["measure"]["limit"] == 1.4
 
     written = (folder / "transformer" / "config.json").stat().st_mtime_ns
     assert command(monkeypatch, *run, "measure.methods=[serial]", "measure.limit=0.5") == 1
     assert (folder / "transformer" / "config.json").stat().st_mtime_ns == written  # taken from there
     error = capsys.readouterr().err
     assert "failed: serial N=1 rank 0: a peak of " in error and error.strip().endswith("; allowed: 0.5")
-    assert pd.read_csv(out / "loading.csv").status.tolist() == ["failed"]
+    assert load_study(out).rows.status.tolist() == ["failed"]
 
 
 def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
@@ -150,11 +136,7 @@ def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
     assert capsys.readouterr().err.splitlines() == [
         f"failed: pipefusion N=2 rank {rank}: RuntimeError: no process" for rank in range(2)
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "loading.csv",
-        "loading.json",
-        "manifest.json",
-    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"record.json", "rows.parquet", "manifest.json"}
 
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,9 +144,10 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         free = 1000
 
     monkeypatch.setattr("experiments.synthetic.disk_usage", lambda folder: Full)
-    assert command(monkeypatch, "experiment=loading", "model=pixart_tiny", f"hydra.run.dir={tmp_path}") == 1
-    assert capsys.readouterr().err.startswith(f"failed: {tmp_path}/checkpoint-")
-    assert not list(tmp_path.iterdir())
+    tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[serial]", "log.wandb.mode=disabled"]
+    assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 1
+    assert f"failed: serial N=1: OSError: {tmp_path}/checkpoint has 0.0 MiB free" in capsys.readouterr().err
+    assert load_study(tmp_path).facts["checkpoint"] is None
 
 
 @pytest.mark.parametrize(
@@ -187,12 +170,12 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 )
 def test_what_is_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check_loading(loading_config(*overrides))
+        check(LOADING, loading_config(*overrides))
     assert str(error.value).startswith(says)
 
 
 def test_a_folder_with_another_model_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, open_model(model_config("pixart_tiny")), torch.float32, 1 << 20, 0)
     with pytest.raises(ConfigError, match=rf"measure.folder={tmp_path} has weights of another architecture"):
-        check_loading(loading_config(f"measure.folder={tmp_path}"))
-    check_loading(loading_config(f"measure.folder={tmp_path / 'empty'}"))
+        check(LOADING, loading_config(f"measure.folder={tmp_path}"))
+    check(LOADING, loading_config(f"measure.folder={tmp_path / 'empty'}"))

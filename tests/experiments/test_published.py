@@ -10,11 +10,12 @@ import pytest
 from experiments.check import check_method, check_model, check_values
 from experiments.compose import plan
 from experiments.config import from_hydra
+from experiments.doubts import targets
 from experiments.fit import config_of
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model
-from experiments.published import FOLDER, Row, Target, overrides_of, target_of, targets, unpredicted
+from experiments.published import FOLDER, Row, Target, overrides_of, target_of, unpredicted
 from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
 from tests.experiments.published_rows import ROW, target

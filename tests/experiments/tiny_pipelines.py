@@ -64,8 +64,6 @@ def stock(folder: Path) -> Any:
         options["tokenizer"] = None
     if name == "HunyuanDiTPipeline":
         options["requires_safety_checker"] = False
-    if name == "QwenImagePipeline":
-        options |= {"tokenizer": None, "text_encoder": None}
     pipe = getattr(diffusers, name).from_pretrained(folder, **options)
     if name == "Flux2Pipeline":
         pipe.register_modules(tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"))
@@ -125,8 +123,18 @@ def flux2_klein(folder: Path) -> dict[str, Any]:
 
 
 def qwen(folder: Path) -> dict[str, Any]:
-    """Without its language model: what it makes of prompts cannot be used, see the view."""
-    return {"vae": qwen_vae()}
+    byte_tokenizer(folder / "tokenizer", "Qwen2Tokenizer", "")
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    text = {**LANGUAGE, "num_hidden_layers": 2, "rope_parameters": rope}
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": WIDTH}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, bos_token_id=0, eos_token_id=0
+    )
+    return {
+        "tokenizer": ("transformers", "Qwen2Tokenizer"),
+        "text_encoder": transformers.Qwen2_5_VLForConditionalGeneration(config),
+        "vae": qwen_vae(),
+    }
 
 
 def hunyuan(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A tiny random transformer of every family, one or two layers, of the widths that `tiny_pipelines` has."""
+"""A tiny random transformer of every family, two layers, of the widths that `tiny_pipelines` has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 16  # of T5, BERT and the language models
 def pixart_transformer() -> Any:
     return diffusers.PixArtTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH,
-        in_channels=CHANNELS, out_channels=2 * CHANNELS, num_layers=1, sample_size=8,
+        in_channels=CHANNELS, out_channels=2 * CHANNELS, num_layers=2, sample_size=8,
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def klein_transformer() -> Any:
 def qwen_transformer() -> Any:
     return diffusers.QwenImageTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, axes_dims_rope=(4, 2, 2), joint_attention_dim=WIDTH,
-        in_channels=4 * CHANNELS, out_channels=CHANNELS, num_layers=1,
+        in_channels=4 * CHANNELS, out_channels=CHANNELS, num_layers=2,
     )  # fmt: skip
 
 
@@ -61,5 +61,5 @@ def hunyuan_transformer() -> Any:
 def dit_transformer() -> Any:
     return diffusers.DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=CHANNELS, out_channels=2 * CHANNELS,
-        num_layers=1, sample_size=8, norm_type="ada_norm_zero",
+        num_layers=2, sample_size=8, norm_type="ada_norm_zero",
     )  # fmt: skip

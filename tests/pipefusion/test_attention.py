@@ -75,3 +75,13 @@ def test_a_head_size_that_is_no_multiple_of_8_is_padded_exactly(monkeypatch, ker
     for got, want in zip(run_kernel(kernel, q, k, v), run_kernel("cpu", q, k, v), strict=True):
         torch.testing.assert_close(got, want)
     assert given == [16]
+
+
+def test_a_masked_key_is_none() -> None:
+    q, k, v = torch.randn(3, 2, 6, 4, 8)
+    kept = torch.tensor([True, False, True, True, False, True])
+    mask = torch.zeros(2, 1, 1, 6).masked_fill(~kept, float("-inf"))
+    want = with_logsumexp(q, k[:, kept], v[:, kept])
+    for found, expected in zip(with_logsumexp(q, k, v, mask), want, strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(full(q, k, v, mask), want[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,16 +12,14 @@ from typing import Any
 
 import diffusers
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from PIL import Image
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from experiments.methods import METHODS
-from pipefusion import Parallel, generate, init, parallelize
+from pipefusion import Parallel, init, parallelize
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
@@ -62,11 +59,6 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def difference(image: Any, expected: np.ndarray) -> float:
-    """The largest of two pictures' values in 0..1."""
-    return float(np.abs(np.asarray(image, dtype=float) / 255 - expected).max())
-
-
 def test_the_import_needs_nothing_of_the_lab() -> None:
     code = f"""
 import sys
@@ -85,24 +77,6 @@ for name in ("pipefusion", "serial", "distrifusion", "ulysses"):
 
 def test_methods_are_found_by_the_names_of_the_table() -> None:
     assert all(find(name).Config is method.Config for name, method in METHODS.items())
-
-
-@pytest.mark.parametrize("family", ["pixart_sigma", "sd3_shifted", "flux", "flux2_klein", "hunyuan", "dit"])
-def test_pictures_are_those_of_the_pipeline(family: str, fabric: LocalFabric, pipe_of: Any) -> None:
-    pipe = pipe_of(family)
-    scale = 1.0 if family == "flux2_klein" else 2.0
-    options: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": scale}
-    negative = {} if family in ("flux", "flux2_klein", "dit") else {"negative_prompt": "blurry"}
-    asked: dict[str, Any] = {"prompt": "red apple", "height": SIDE, "width": SIDE}
-    if family == "dit":
-        asked = {"class_labels": pipe.get_label_ids(["golden retriever"])}
-    if family in ("pixart_sigma", "hunyuan"):
-        asked["use_resolution_binning"] = False
-    expected = pipe(**asked, **options, **negative, output_type="np", generator=seeded()).images[0]
-    denoiser = parallelize(pipe.transformer, fabric, height=SIDE, width=SIDE, patches=2, warmup=STEPS)
-    prompt = "golden retriever" if family == "dit" else "red apple"
-    images = generate(pipe, denoiser, prompt=prompt, **options, **negative, generator=seeded())
-    assert images is not None and difference(images[0], expected) <= 1.01 / 255
 
 
 def inputs(batch: int, height: int, width: int) -> tuple[Tensor, Conditioning, Any]:
@@ -199,93 +173,6 @@ def test_an_attention_of_ones_own(fabric: LocalFabric, pipe_of: Any) -> None:
     assert torch.equal(latents, named(noise, cond, scheduler))
     assert not torch.allclose(latents, stock_latents(model, noise, cond, STEPS), atol=1e-4)  # it is stale
     assert ours.prediction(STEPS) is None
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"method": "pipefusoin"}, "method 'pipefusoin' is unknown; allowed: pipefusion, .*ulysses"),
-        ({"method": "exact"}, "method 'exact' is unknown"),
-        ({"method": "ulysses", "warmup": 1}, "ulysses has no warmup; allowed: no settings"),
-        ({"patches": 5}, "patches=5 is outside 1..4"),
-        ({"split": [1]}, r"split=\[1\] does not cut 2 layers"),
-        ({"height": 60}, "60 x 64 pixels; allowed: multiples of 16"),
-        ({"height": 72}, "latents of 9 x 8; allowed: multiples of 2"),
-    ],
-)
-def test_what_cannot_be_built(
-    settings: dict[str, Any], message: str, fabric: LocalFabric, pipe_of: Any
-) -> None:
-    model = pipe_of("sd3_shifted").transformer
-    with pytest.raises(ValueError, match=message):
-        parallelize(model, fabric, **{"height": SIDE, "width": SIDE, **settings})
-
-
-def test_what_cannot_be_called(fabric: LocalFabric, pipe_of: Any) -> None:
-    pipe = pipe_of("sd3_shifted")
-    denoiser = parallelize(pipe.transformer, fabric, height=SIDE, width=SIDE, warmup=STEPS + 1)
-    noise, cond, scheduler = inputs(1, 8, 8)
-    new = diffusers.FlowMatchEulerDiscreteScheduler()
-    noisy = diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
-    noisy.set_timesteps(STEPS)
-    for arguments, message in [
-        ((noise[0], cond, scheduler), r"noise \[4, 8, 8\]; allowed: \[B, 4, H, W\]"),
-        ((noise.expand(2, -1, -1, -1), cond, scheduler), "has 1 rows of prompt_embeds; allowed: 2"),
-        ((noise, Conditioning({"prompt_embeds": torch.ones(1, 5, 16)}), scheduler), "nothing of prompt_mask"),
-        ((noise, cond, new), "has no timesteps"),
-        ((noise, cond, noisy), "draws noise in its steps"),
-        ((noise, cond, diffusers.EulerDiscreteScheduler()), "EulerDiscreteScheduler is not supported"),
-        ((noise, cond, scheduler), "warmup=4 is outside 0..3"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            denoiser(*arguments)
-    with pytest.raises(ValueError, match=r"prompt 'cat' is no class; allowed: 0..999, or one of 1001 names"):
-        generate(pipe_of("dit"), denoiser, prompt="cat", generator=seeded())
-    with pytest.raises(ValueError, match="DiTPipeline has no negative prompt here"):
-        generate(pipe_of("dit"), denoiser, prompt="dog", negative_prompt="cat", generator=seeded())
-    with pytest.raises(ValueError, match="QwenImagePipeline is not supported; allowed: PixArtAlphaPipeline"):
-        generate(pipe_of("qwen"), denoiser, prompt="red apple", generator=seeded())
-    with pytest.raises(ValueError, match="UNet2DModel has no view; there are PixArt"):
-        parallelize(diffusers.UNet2DModel(block_out_channels=(32, 32, 32, 32)), fabric, height=64, width=64)
-    with pytest.raises(ValueError, match="pipe 2 is 2 ranks, and there are 1 processes"):
-        init(Parallel(pipe=2))
-
-
-@pytest.mark.slow
-def test_the_script_in_the_readme(tmp_path: Path) -> None:
-    """Four ranks under torchrun draw the pipeline's picture: with nothing stale, and with an exact method."""
-    page = (ROOT / "README.md").read_text()
-    script = page.partition("## As a library")[2].partition("```python\n")[2].partition("```")[0]
-    assert 0 < len(script.strip().splitlines()) <= 15
-    folder = save_tiny("pixart_sigma", tmp_path / "tiny", with_transformer=True)
-    torch.manual_seed(0)
-    config = stock(folder).transformer.config
-    two = diffusers.PixArtTransformer2DModel.from_config({**config, "num_layers": 2})  # a layer a stage
-    two.save_pretrained(folder / "transformer")
-    runs = []
-    for name, how in {"stale": f"warmup={STEPS}", "exact": 'method="sync_pipeline"'}.items():
-        text = script.replace("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", str(folder))
-        for old, new in {
-            "1024": str(SIDE), "warmup=1": how, "bfloat16": "float32",
-            "num_inference_steps=20": f"num_inference_steps={STEPS}",
-            "lighthouse.png": str(tmp_path / f"{name}.png"), "a lighthouse in the fog": "red apple",
-        }.items():  # fmt: skip
-            assert old in text, old
-            text = text.replace(old, new)
-        runs.append(text)
-    path = tmp_path / "script.py"
-    path.write_text("\n".join(runs))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", str(path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
-    pipe = stock(folder)
-    expected = pipe(
-        "red apple", height=SIDE, width=SIDE, use_resolution_binning=False, num_inference_steps=STEPS,
-        output_type="np", generator=seeded(),
-    ).images[0]  # fmt: skip
-    for name in ("stale", "exact"):
-        assert difference(Image.open(tmp_path / f"{name}.png"), expected) <= 1.01 / 255
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -26,15 +26,13 @@ NUMBERS = """| method | seconds | share |
 
 
 def curve(results: Path) -> list[Path]:
-    """A line."""
+    """A line & <no> tag."""
     figure = Figure(figsize=(9, 4))
     figure.subplots().plot([1, 3, 2])
     return style.save(figure, results / "figures", "curve")
 
 
-OUTPUT = Output(
-    curve, ("records/one/run.json",), ("python run.py experiment=one",), "A line & <no> tag.", "Fig. 3"
-)
+OUTPUT = Output(curve, ("records/one/run.json",), ("python run.py experiment=one",), "Fig. 3")
 
 
 def write(results: Path, rows: int = 40) -> Path:

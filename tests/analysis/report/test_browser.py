@@ -99,6 +99,26 @@ def test_a_header_sorts_numbers_both_ways_and_empty_cells_come_last(
     assert chrome.execute_script(COLUMN, "#numbers", "method")[0] == "Ring"
 
 
+def test_numbers_are_told_from_words(chrome: Any, pages: dict[str, Path]) -> None:
+    browsers.opened(chrome, pages["made up"])
+    cells = {
+        "12.8 % (150)": 12.8,
+        "611,349,152": 611349152,
+        "2.9e-07": 2.9e-7,
+        "−1.5": -1.5,
+        "1.48×": 1.48,
+        "± 0.5 s": 0.5,
+        "0.08 [0.07, 0.09]": 0.08,
+    }
+    cells |= dict.fromkeys(("0-11", "8xL40", "–", "", "ok", "latency.csv:2"))  # type: ignore[arg-type]
+    cells |= {"0.7 × against 1.16 ×, which is said of a hybrid": None}  # type: ignore[dict-item]
+    assert chrome.execute_script("return arguments[0].map(number)", [*cells]) == [*cells.values()]
+    assert chrome.execute_script("return [number('∞') === Infinity, number('−∞') === -Infinity]") == [
+        True,
+        True,
+    ]
+
+
 def test_every_numeric_column_of_the_committed_page_sorts(chrome: Any, pages: dict[str, Path]) -> None:
     browsers.opened(chrome, pages["committed"])
     wrong = chrome.execute_script(

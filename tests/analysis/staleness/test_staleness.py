@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from analysis.__main__ import main
+from analysis.columns import words
 from analysis.staleness import figures, tables
 
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
@@ -111,8 +112,8 @@ def test_freshness_is_a_share_after_the_warm_up_and_a_skipped_setting_says_so(re
     assert (cold["fresh_mean"], cold["never_first"], cold["never_later"]) == (0.5, 0.5, 0.0)
     assert [piped[f"fresh_{which}"] for which in ("min", "mean", "max")] == [0.5, 0.75, 1.0]
     assert pd.isna(naive["fresh_mean"]) and naive["status"] == "skipped"
-    words = tables.freshness_text(table)
-    assert words["status"].tolist()[1] == "skipped: devices=3 is wrong" and words["fresh"].tolist()[1] == "–"
+    text = words(table, tables.FRESHNESS)
+    assert text["status"].tolist()[1] == "skipped: devices=3 is wrong" and text["fresh"].tolist()[1] == "–"
 
 
 def test_shares_count_by_rows() -> None:

@@ -1,0 +1,89 @@
+"""Prompts -> pictures with nothing but a diffusers model and scheduler, and the contact sheets made of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from PIL import Image, ImageDraw
+from rich.progress import track
+from torch import Tensor, nn
+
+from analysis.files import replacing
+
+
+def default_scheduler() -> DPMSolverMultistepScheduler:
+    """The scheduler that is shipped: DPM-Solver++ (2M) on flow matching."""
+    return DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0
+    )
+
+
+def draw_noise(count: int, resolution: int, seed: int) -> Tensor:
+    """Starting noise [count, 3, r, r]; picture k depends on seed + k alone, whatever the batch."""
+    draw = [torch.Generator().manual_seed(seed + k) for k in range(count)]
+    return torch.stack([torch.randn(3, resolution, resolution, generator=generator) for generator in draw])
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    scheduler: Any,
+    noise: Tensor,
+    embeds: Tensor,
+    mask: Tensor,
+    steps: int,
+    guidance: float,
+    batch: int = 32,
+    progress: bool = False,
+) -> Tensor:
+    """Pictures [n, 3, r, r] float32 in 0..1.
+
+    noise [n, 3, r, r]; embeds [n + 1, T, D] and mask [n + 1, T] of the prompts and of the empty one, which runs beside
+    them when guidance > 1.
+    """
+    done = []
+    parameter = next(model.parameters())
+    starts = range(0, len(noise), batch)
+    for first in track(starts, "sampling", disable=not progress):
+        x = noise[first : first + batch].to(parameter.device)
+        text, keep = (whole[first : first + len(x)].to(parameter) for whole in (embeds, mask))
+        if guidance > 1:
+            text = torch.cat([embeds[-1:].to(text).expand_as(text), text])
+            keep = torch.cat([mask[-1:].to(keep).expand_as(keep), keep])
+        scheduler.set_timesteps(steps)
+        for t in scheduler.timesteps:
+            twice = torch.cat([x, x]) if guidance > 1 else x
+            velocity = model(
+                hidden_states=twice.to(parameter.dtype),
+                encoder_hidden_states=text,
+                encoder_attention_mask=keep,
+                timestep=t.to(x.device, torch.float32).expand(len(twice)),
+            ).sample.float()
+            if guidance > 1:
+                without, with_text = velocity.chunk(2)
+                velocity = without + guidance * (with_text - without)
+            x = scheduler.step(velocity, t, x).prev_sample
+        done.append((x / 2 + 0.5).clamp(0, 1).cpu())
+    return torch.cat(done)
+
+
+def save_sheet(
+    rows: Sequence[tuple[str, Tensor, Tensor]], path: Path, side: int = 96, columns: int = 8
+) -> None:
+    """A sheet of (caption, sample, real picture), the pictures [3, r, r] in 0..1; the sample is on the left."""
+    wide, high = 2 * side + 8, side + 22
+    sheet = Image.new("RGB", (columns * wide, -(-len(rows) // columns) * high), "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, (caption, *pair) in enumerate(rows):
+        x, y = k % columns * wide + 4, k // columns * high + 2
+        for place, picture in enumerate(pair):
+            pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            image = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(image, (x + place * side, y))
+        draw.text((x, y + side + 3), caption[: side // 3], fill="black")
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)

@@ -1,0 +1,182 @@
+"""`measure=score`: does a prompt bring back its own picture? Nearest real picture by network features and by pixels."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor
+
+from analysis.files import replacing_folder
+from experiments.check import CHOICES, check_cuda
+from experiments.config import RunConfig
+from experiments.device import device_type
+from experiments.emoji import DATA_DIR, check_packages, load_listed, resize, stored_packages
+from experiments.errors import ConfigError, check_known
+from experiments.features import features, similarity
+from experiments.inputs import spaced
+from experiments.recipes.cards import render, write_model_card
+from experiments.recipes.folder import FACTS_FILE, PROMPTS_FILE, WEIGHTS_FILE
+from experiments.recipes.sampling import draw_noise, sample, save_sheet
+from experiments.records import write_json
+from experiments.text import encode_prompts
+from pipefusion.core.domain import Cores, Count, Guidance, Natural, Seed, Steps
+
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+SHEETS = {"train": "sheet.png", "held_out": "held_out.png", "unseen": "unseen.png"}
+FEW = 256
+"""Right pictures are easier to find among fewer: scores of models of different size are compared among this many."""
+
+
+@dataclass
+class ScoreConfig:
+    """One scoring run of a model folder (transformer/, scheduler/)."""
+
+    name: str = "score"
+    weights: str = "results/models/emoji64"
+    seed: Seed = 1000
+    steps: Steps = 20
+    guidance_scale: Guidance = 0.0  # 0: the model's own default, from its pipefusion_lab.json
+    scheduler: str = ""  # empty: the one that is shipped; else a diffusers flow-matching scheduler class
+    limit: Natural = 0  # prompts of a role to sample, evenly spaced; 0: all. The real pictures are always all
+    batch: Count = 32
+    threads: Cores = 0
+    dtype: str = "float32"
+    device: str = "auto"
+    sheet_prompts: Count = 32
+    publish: bool = False  # put score, sheets and this guidance into the model folder, write its card again
+    data_dir: str = DATA_DIR
+
+
+def check_score(cfg: RunConfig) -> None:
+    """A folder without a trained model, a scheduler that does not exist. Raises ConfigError."""
+    options: ScoreConfig = cfg.measure
+    folder = Path(options.weights)
+    for part in (FACTS_FILE, PROMPTS_FILE, WEIGHTS_FILE, SCHEDULER_FILE):
+        if not (folder / part).is_file():
+            text = f"{folder} has no {part}; allowed: a folder that training exported"
+            raise ConfigError("measure.weights", text)
+    check_known(cfg, {"measure.dtype": CHOICES["model.dtype"], "measure.device": CHOICES["cluster.device"]})
+    check_cuda(cfg, "measure.device")
+    kind: Any = getattr(diffusers, options.scheduler or "SchedulerMixin", None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        text = f"{options.scheduler!r} is no scheduler of diffusers; allowed: one for flow matching"
+        raise ConfigError("measure.scheduler", f"{text}, as FlowMatchEulerDiscreteScheduler")
+    facts = json.loads((folder / FACTS_FILE).read_text())
+    check_packages(stored_packages(facts["data"]), options.data_dir, "measure.data_dir")
+
+
+def score(run: RunConfig, out: Path) -> str:
+    """Sample every prompt with plain diffusers, find the nearest real pictures; writes score.json and sheets."""
+    cfg: ScoreConfig = run.measure
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    folder = Path(cfg.weights)
+    facts, listed, stored = (
+        json.loads((folder / name).read_text()) for name in (FACTS_FILE, PROMPTS_FILE, SCHEDULER_FILE)
+    )
+    items, pictures = load_listed(stored_packages(facts["data"]), cfg.data_dir, listed)
+    guidance = cfg.guidance_scale or float(facts["guidance_scale"])
+    kind = getattr(diffusers, cfg.scheduler or stored["_class_name"])
+    scheduler = kind.from_config(stored) if kind.__name__ == stored["_class_name"] else kind()
+    model = PixArtTransformer2DModel.from_pretrained(
+        folder / "transformer",
+        torch_dtype=getattr(torch, cfg.dtype),
+        use_safetensors=True,
+        low_cpu_mem_usage=False,
+    ).to(device_type(cfg.device))
+    roles = {role: [k for k, item in enumerate(items) if item.role == role] for role in SHEETS}
+    prompts = {role: spaced(whole, cfg.limit or len(whole)) for role, whole in roles.items()}
+    asked = sorted(set().union(*prompts.values()))
+    texts = [
+        encode_prompts(captions, facts["text_encoder"], facts["text_tokens"])
+        for captions in ([items[k].caption for k in asked], [""])
+    ]
+    embeds, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
+    noise = draw_noise(len(asked), facts["resolution"], cfg.seed)
+    made = sample(model, scheduler, noise, embeds, mask, cfg.steps, guidance, cfg.batch, progress=True)
+    real = resize(pictures, facts["resolution"])
+    known = features(real)
+    closer = {"features": similarity(features(made), known), "pixels": closeness(made, real)}
+    ways = {"features": "cosine, EfficientNet-Lite0 (ImageNet), 1280-d", "pixels": "Euclidean, RGB"}
+    result: dict[str, Any] = {
+        "weights": cfg.weights,
+        "steps": cfg.steps,
+        "guidance_scale": guidance,
+        "scheduler": kind.__name__,
+        "seed": cfg.seed,
+        "dtype": cfg.dtype,
+        "few": FEW,
+        "distances": ways,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for role, chosen in prompts.items():
+        sheet = out / SHEETS[role]
+        sheet.unlink(missing_ok=True)  # of an earlier score
+        if not chosen:
+            result[role] = "none"
+            continue
+        pool = roles["train"] if role == "train" else [*range(len(items))]
+        named = "training" if role == "train" else "all prompts"
+        rows = [asked.index(k) for k in chosen]
+        answers = torch.tensor([pool.index(k) for k in chosen])
+        found = {way: ranks(closer[way][rows][:, pool], answers) for way in ways}
+        result[role] = {"prompts": len(chosen), "among": f"the {len(pool)} real pictures of {named}"} | found
+        shown = spaced(chosen, cfg.sheet_prompts)
+        save_sheet([(items[k].caption, made[asked.index(k)], real[k]) for k in shown], sheet)
+    result["real_neighbours"] = neighbours(known[roles["train"]])
+    write_json(out / "score.json", result)
+    if cfg.publish:
+        with replacing_folder(folder) as fresh:
+            shutil.copytree(folder, fresh, dirs_exist_ok=True)
+            for path in (out / name for name in ("score.json", *SHEETS.values())):
+                if path.exists():
+                    shutil.copy(path, fresh)
+            write_json(fresh / FACTS_FILE, facts | {"guidance_scale": guidance})
+            write_model_card(fresh)
+    print(render("score.md", score=result))
+    return "ok"
+
+
+def place(closer: Tensor, answers: Tensor) -> Tensor:
+    """Rank of the right column of each row [n] (1: the nearest; ties against); closer [n, m], larger is nearer."""
+    return (closer >= closer.gather(1, answers[:, None])).sum(1)
+
+
+def shares(places: Tensor, name: str) -> dict[str, float]:
+    """How often the right one is the nearest, and among the five nearest."""
+    return {f"{name}{k}": round(float((places <= k).float().mean()), 4) for k in (1, 5)}
+
+
+def ranks(closer: Tensor, answers: Tensor) -> dict[str, float]:
+    """Top-1 and top-5 share and the median rank of the right column; closer [n, m], answers [n].
+
+    With m > FEW also the top-1 share expected among the right one and FEW - 1 of the others, drawn at random.
+    """
+    places = place(closer, answers)
+    found = shares(places, "top")
+    others = closer.shape[1] - 1
+    if others >= FEW:
+        # None of the place - 1 nearer ones is drawn.
+        draws = math.comb(others, FEW - 1)
+        odds = [math.comb(others - nearer, FEW - 1) / draws for nearer in (places - 1).tolist()]
+        found["top1_of_few"] = round(sum(odds) / len(odds), 4)
+    return found | {"median_rank": float(places.float().median())}
+
+
+def closeness(made: Tensor, real: Tensor) -> Tensor:
+    """Minus the Euclidean distance of pictures: [n, 3, r, r], [m, 3, r, r] -> [n, m]."""
+    return -torch.cdist(made.flatten(1), real.flatten(1))
+
+
+def neighbours(real: Tensor) -> dict[str, float]:
+    """How alike real pictures are by their features [n, d]: the median similarity of one to its nearest other."""
+    apart = similarity(real, real).fill_diagonal_(-1)
+    return {"median_cosine_to_nearest_other": round(float(apart.max(1).values.median()), 4)}

@@ -1,1 +1,0 @@
-"""Training, export and scoring of the small text-conditioned DiT."""
