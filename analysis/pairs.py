@@ -65,9 +65,9 @@ RECORDS = [
         "predicted_s",
     ),
     Kind(
-        "quality.json",
-        "metrics",
-        ["key", "metric", "against", "network"],
+        "quality",
+        "",
+        ["setting", "what", "metric", "against", "network"],
         [column("value", format="{:.4g}".format), column("n", heading="pictures")],
     ),
 ]

@@ -1,7 +1,7 @@
 """`measure=bench`: ratios between methods, taken in turn on the same ranks in one run.
 
-Every round times every case once, so that a drift of the machine's speed touches all of them; a ratio is the median
-over rounds of serial's time in that round over the case's. Every repeat is kept in bench.json.
+Every round times every case of a group once, so that a drift of the machine's speed touches all of them; a ratio is
+the median over rounds of one time in that round over another. Every repeat is kept in bench.json.
 """
 
 from __future__ import annotations
@@ -10,53 +10,33 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from diffusers import PixArtTransformer2DModel
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from experiments.agent import prepare, start_ranks
+from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
+from experiments.bench_rank import BenchCase, bench_rank
 from experiments.check import check_model, check_values
-from experiments.config import RunConfig, as_dict
+from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, RunFailed, check_known
+from experiments.errors import ConfigError, RunFailed, check_known, config_names
+from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.models import Model
 from experiments.progress import live
 from experiments.records import write_json
-from pipefusion.core.dit import Conditioning
-from pipefusion.core.domain import Count, Grid, Patches, Steps, Warmup
-from pipefusion.core.local import LocalFabric
+from pipefusion.core.domain import Count, Grid
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.silent import SilentFabric
-from pipefusion.schedulers import make_scheduler
+from pipefusion.core.parallel import Parallel
 
-CPU = torch.device("cpu")
-DEVICES = 2
-DIFFUSERS = "diffusers"  # the stock model in a plain loop, on rank 0
-
-
-@dataclass
-class BenchCase:
-    """One row: `method` is a name of the table or "diffusers", the rest its own keys."""
-
-    method: str
-    steps: Steps = 20
-    patches: Patches | None = None
-    warmup: Warmup | None = None
-
-    @property
-    def name(self) -> str:
-        keys = (("M", self.patches), ("W", self.warmup), ("S", self.steps))
-        return " ".join([self.method, *(f"{key}={value}" for key, value in keys if value is not None)])
+RANKS = 2  # whose start is timed, and the cores that a bound supposes
 
 
 @dataclass
@@ -69,51 +49,86 @@ class BenchConfig:
     headline: str = "pipefusion M=4 W=1 S=50"
 
 
+def groups(cfg: RunConfig) -> list[list[BenchCase]]:
+    """The cases that are timed in turn: those of one model, as many ranks, as many rounds."""
+    found: dict[Any, list[BenchCase]] = {}
+    for case in cfg.measure.cases:
+        found.setdefault((case.model, case.ranks, case.rounds), []).append(case)
+    return list(found.values())
+
+
+def base_of(case: BenchCase) -> BenchCase:
+    """Serial on the same task."""
+    return replace(case, method="serial", patches=None, warmup=None, parallel=Parallel())
+
+
+def peer_of(case: BenchCase) -> BenchCase | None:
+    """diffusers on the same task, on one rank beside serial and on all beside exact sequence parallelism."""
+    name = {"serial": DIFFUSERS, "ulysses": NATIVE_ULYSSES, "ring": NATIVE_ULYSSES}.get(case.method)
+    return replace(case, method=name) if name and case.parallel.world == 1 else None
+
+
+def model_of(case: BenchCase, cfg: RunConfig) -> ModelConfig:
+    """The model that a case runs."""
+    return cfg.model if case.model is None else model_config(case.model)
+
+
 def check_bench(cfg: RunConfig) -> None:
     """Cases that cannot run or have no serial to be compared with, a model that is none. Raises ConfigError."""
     options: BenchConfig = cfg.measure
     check_values(cfg)
-    model = check_model(cfg)
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number")
-    if {*dict(model.shape.prompt)} != {"prompt_embeds", "prompt_mask"}:
-        raise ConfigError(
-            "model", f"{cfg.model.name} takes more or less than masked text; allowed: as pixart_alpha"
-        )
     names = [case.name for case in options.cases]
     for index, case in enumerate(options.cases):
         key = f"measure.cases.{index}"
-        check_known(cfg, {f"{key}.method": [*METHODS, DIFFUSERS]})
-        if case.method == DIFFUSERS:
-            if model.class_name != "PixArtTransformer2DModel":
-                raise ConfigError(
-                    f"{key}.method", f"{DIFFUSERS} runs PixArt alone; allowed: {', '.join(METHODS)}"
-                )
-        else:
-            devices = 1 if case.method == "serial" else DEVICES
-            problem = METHODS[case.method].problem(model.shape, devices, case.steps, settings(case))
-            if problem:
-                raise ConfigError(f"{key}: {problem.key}", problem.message)
-        if f"serial S={case.steps}" not in names:
-            text = f"{case.steps} has no serial case to be compared with; allowed: the steps of one"
-            raise ConfigError(f"{key}.steps", text)
+        check_known(cfg, {f"{key}.method": [*METHODS, *PEERS]})
+        if case.model is not None:
+            check_known(cfg, {f"{key}.model": config_names("model")})
+        check_case(key, case, check_model(replace(cfg, model=model_of(case, cfg))))
+        if names.count(case.name) > 1:
+            raise ConfigError(key, f"{case.name!r} is there twice; allowed: once")
+    for group in groups(cfg):
+        there = {case.name for case in group}
+        for case in group:
+            if base_of(case).name not in there:
+                key = f"measure.cases.{names.index(case.name)}.steps"
+                text = f"{case.steps} has no serial case to be compared with; allowed: the steps of one"
+                raise ConfigError(key, f"{text} with the same model, guidance, ranks and rounds")
     if options.headline not in names:
         raise ConfigError("measure.headline", f"{options.headline!r} is no case; allowed: {', '.join(names)}")
 
 
-def settings(case: BenchCase) -> Any:
-    """The configuration of a case's method."""
-    keys = {"patches": case.patches, "warmup": case.warmup}
-    return METHODS[case.method].Config(**{key: value for key, value in keys.items() if value is not None})
+def check_case(key: str, case: BenchCase, model: Model) -> None:
+    """One case on its model. Raises ConfigError."""
+    if "prompt_embeds" not in dict(model.shape.prompt):
+        raise ConfigError("model", f"{model.class_name} has no text; allowed: a model that is prompted")
+    if case.method in PEERS:
+        if case.guidance_scale > 1 or case.parallel.world > 1:
+            raise ConfigError(
+                f"{key}.method", f"{case.method} takes no guidance and no degrees; allowed: neither"
+            )
+        if case.method == NATIVE_ULYSSES and not shareable(model):
+            text = f"{case.method} is not there for {model.class_name}; allowed: {DIFFUSERS}, {', '.join(METHODS)}"
+            raise ConfigError(f"{key}.method", text)
+        return
+    problem = METHODS[case.method].problem(
+        model.shape, case.devices, case.steps, case.settings, case.parallel
+    )
+    if problem:
+        raise ConfigError(f"{key}: {problem.key}", problem.message)
 
 
-def bound(case: BenchCase, devices: int) -> float | None:
+def bound(case: BenchCase) -> float | None:
     """The largest speed-up that fill, drain and warm-up leave to PipeFusion (paper, section 3.1); None for others.
 
     In units of a whole step on one device: W synchronous steps take 1 each, and the other (S-W)*M jobs plus N-1 for
-    filling take 1/(M*N) each.
+    filling take 1/(M*N) each. There is none where ranks share cores.
     """
+    devices = case.ranks
     if case.method != "pipefusion" or case.patches is None or case.warmup is None:
+        return None
+    if case.parallel.world > 1 or devices > RANKS:
         return None
     jobs = (case.steps - case.warmup) * case.patches + devices - 1
     return case.steps / (case.warmup + jobs / (case.patches * devices))
@@ -123,66 +138,89 @@ def bench(cfg: RunConfig, out: Path) -> str:
     """Run the benchmark into directory `out` and print it; returns the run's status."""
     out.mkdir(parents=True, exist_ok=True)
     prepare()
+    seconds: dict[str, list[float]] = {}
     try:
         startups = [startup_seconds(cfg, out) for _ in range(3)]
         with live(out, "bench") if cfg.log.progress else nullcontext():
-            start_ranks(bench_rank, out, cfg, Mesh({"ranks": DEVICES}))
+            for group in groups(cfg):
+                seconds |= timed(cfg, group, out)
     except RunFailed as failure:
         print(f"{failure.status}: {failure.reason}", file=sys.stderr)
         return failure.status
     finally:
         (out / ".progress.json").unlink(missing_ok=True)
-    seconds = json.loads((out / "seconds.json").read_text())
-    (out / "seconds.json").unlink()
     rows = [row_of(case, seconds) for case in cfg.measure.cases]
-    record = {"rows": rows, "startup_s": startups, "devices": DEVICES, "threads": cfg.threads}
+    record = {"rows": rows, "startup_s": startups, "threads": cfg.threads}
     write_json(out / "bench.json", record | provenance() | {"config": as_dict(cfg)})
-    show(rows, startups, Console() if sys.stdout.isatty() else Console(width=100))
+    show(rows, startups, Console() if sys.stdout.isatty() else Console(width=120))
     print(out / "bench.json")
     headline = next(row for row in rows if row["case"] == cfg.measure.headline)
-    print(f"pipefusion N={DEVICES}: {headline['ratio']:.2f}x serial")
+    print(f"pipefusion N={headline['ranks']}: {headline['ratio']:.2f}x serial")
     return "ok"
 
 
+def timed(cfg: RunConfig, group: Sequence[BenchCase], out: Path) -> dict[str, list[float]]:
+    """The seconds of a group's cases, round by round, on ranks of their own. Raises RunFailed."""
+    first = group[0]
+    measure = replace(cfg.measure, cases=[*group], rounds=first.rounds or cfg.measure.rounds)
+    task = replace(cfg, model=model_of(first, cfg), measure=measure)
+    start_ranks(bench_rank, out, task, Mesh({"ranks": first.ranks}))
+    path = out / "seconds.json"
+    seconds: dict[str, list[float]] = json.loads(path.read_text())
+    path.unlink()
+    return seconds
+
+
 def row_of(case: BenchCase, seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """A case with every repeat, its ratio to serial with as many steps, and its bound if it has one."""
-    times, serial = seconds[case.name], seconds[f"serial S={case.steps}"]
+    """A case with every repeat, its ratio to serial, its time over diffusers' and its bound where there are such."""
+    times, peer = seconds[case.name], peer_of(case)
+    theirs = seconds.get(peer.name) if peer else None
+    over = None if theirs is None else statistics.median(a / b for a, b in zip(times, theirs, strict=True))
     return {
         "case": case.name,
         **asdict(case),
+        "rounds": len(times),
+        "parallel": str(case.parallel),
         "seconds": times,
-        "ratio": statistics.median(base / time for base, time in zip(serial, times, strict=True)),
-        "bound": bound(case, DEVICES),
+        "ratio": statistics.median(a / b for a, b in zip(seconds[base_of(case).name], times, strict=True)),
+        "over_diffusers": over,
+        "bound": bound(case),
     }
 
 
 def show(rows: list[dict[str, Any]], startups: list[float], console: Console) -> None:
     """The table: median and spread of each case, ratio to serial, share of its bound."""
-    title = f"{DEVICES} ranks, a process and a thread each, rounds in turn. CPU timings rank no GPU."
+    title = "A process and a thread a rank, rounds in turn. CPU timings rank no GPU."
     table = Table(title=title, title_justify="left")
-    for column in ("case", "median s", "min - max s", "x serial", "bound", "of bound"):
+    for column in (
+        "case",
+        "median s",
+        "min - max s",
+        "x serial",
+        "/ diffusers",
+        "bound",
+        "of bound",
+    ):
         table.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
     for row in rows:
-        times, limit = row["seconds"], row["bound"]
+        times, limit, over = row["seconds"], row["bound"], row["over_diffusers"]
         table.add_row(
             row["case"],
             f"{statistics.median(times):.2f}",
             f"{min(times):.2f} - {max(times):.2f}",
             f"{row['ratio']:.3f}",
+            f"{over:.3f}" if over else "",
             f"{limit:.3f}" if limit else "",
             f"{row['ratio'] / limit:.1%}" if limit else "",
         )
     console.print(table)
-    for row in rows:
-        if row["method"] == DIFFUSERS:
-            console.print(f"serial through the view takes {row['ratio']:.3f}x the time of plain diffusers")
-    console.print(f"start of {DEVICES} ranks: " + ", ".join(f"{value:.2f} s" for value in startups))
+    console.print(f"start of {RANKS} ranks: " + ", ".join(f"{value:.2f} s" for value in startups))
 
 
 def startup_seconds(cfg: RunConfig, out: Path) -> float:
     """Seconds from asking for ranks to all of them being ready."""
     start = time.time()
-    start_ranks(ready_rank, out, cfg, Mesh({"ranks": DEVICES}))
+    start_ranks(ready_rank, out, cfg, Mesh({"ranks": RANKS}))
     path = out / "ready.json"
     ready = float(json.loads(path.read_text()))
     path.unlink()
@@ -196,88 +234,3 @@ def ready_rank(run_dir: str, cfg: RunConfig) -> None:
     if dist.get_rank() == 0:
         (Path(run_dir) / "ready.json").write_text(json.dumps(time.time()))
     dist.destroy_process_group()
-
-
-def bench_rank(run_dir: str, cfg: RunConfig) -> None:
-    """All cases on this rank, in turn; rank 0 writes the seconds of every round."""
-    torch.set_num_threads(cfg.threads)
-    dist.init_process_group("gloo")
-    model = open_model(cfg.model)
-    generator = torch.Generator().manual_seed(cfg.seed)
-    shape = model.shape
-    noise = torch.randn(1, *shape.latent_size, generator=generator)
-    embeds = torch.randn(1, *dict(shape.prompt)["prompt_embeds"], generator=generator)
-    cond = Conditioning({"prompt_embeds": embeds, "prompt_mask": torch.ones(1, shape.text_tokens)})
-    cases = cfg.measure.cases
-    seconds: dict[str, list[float]] = {case.name: [] for case in cases}
-    with torch.inference_mode():
-        for case in cases:  # first use of every path, not timed
-            prepare_case(replace(case, steps=2), model, noise, cond)()
-        runs = [prepare_case(case, model, noise, cond) for case in cases]
-        rounds = cfg.measure.rounds
-        for index in range(rounds):
-            for case, run in zip(cases, runs, strict=True):
-                if dist.get_rank() == 0:
-                    tell(Path(run_dir), f"round {index + 1} of {rounds}, {case.name}")
-                dist.barrier()
-                start = time.perf_counter()
-                run()
-                dist.barrier()
-                seconds[case.name].append(time.perf_counter() - start)
-    if dist.get_rank() == 0:
-        (Path(run_dir) / "seconds.json").write_text(json.dumps(seconds))
-    dist.destroy_process_group()
-
-
-def tell(run_dir: Path, phase: str) -> None:
-    """What the live line shows."""
-    temporary = run_dir / ".progress.json.tmp"
-    temporary.write_text(json.dumps({"phase": phase, "step": 0, "of": 1}))
-    temporary.replace(run_dir / ".progress.json")
-
-
-def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditioning) -> Callable[[], Any]:
-    """A function that samples one image on this rank; nothing to do on rank 1 for what uses one device."""
-    chosen = choose_scheduler(model, "shipped")
-    assert isinstance(chosen, tuple)
-    alone = case.method in ("serial", DIFFUSERS)
-    if alone and dist.get_rank() > 0:
-        return lambda: None
-    if case.method == DIFFUSERS:
-        return plain_diffusers(case, model, noise, cond, chosen)
-    method = METHODS[case.method]
-    mesh = method.parallel(1 if alone else DEVICES).mesh()
-    fabric = SilentFabric(mesh, 0, CPU) if alone else LocalFabric(mesh, CPU)
-    dit = model.view()
-    sampler, scheduler = method.build(dit, fabric, settings(case)), make_scheduler(*chosen, case.steps)
-    dit.load(model.tensors(), CPU)
-
-    def run() -> None:
-        fabric.clear()
-        sampler(noise, cond, scheduler)
-
-    return run
-
-
-def plain_diffusers(
-    case: BenchCase, model: Model, noise: Tensor, cond: Conditioning, chosen: tuple[str, dict[str, Any]]
-) -> Callable[[], Any]:
-    """The stock model in the loop that its own pipeline runs."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(model.seed)
-        network = PixArtTransformer2DModel.from_config(model.config).eval()
-
-    def run() -> Tensor:
-        scheduler, latent = make_scheduler(*chosen, case.steps), noise
-        for timestep in scheduler.timesteps:
-            prediction = network(
-                latent,
-                encoder_hidden_states=cond.prompt["prompt_embeds"],
-                encoder_attention_mask=cond.prompt["prompt_mask"],
-                timestep=timestep.expand(len(latent)),
-                return_dict=False,
-            )[0]
-            latent = scheduler.step(prediction, timestep, latent, return_dict=False)[0]
-        return latent
-
-    return run

@@ -115,14 +115,6 @@ def checked_shape(model: Model) -> DiTShape:
         raise ConfigError(key, f"{sides[key]} is too much: {first_line(error)}; allowed: less") from None
 
 
-def check_square(cfg: RunConfig) -> None:
-    """For measures that tell pictures apart by one side. Raises ConfigError."""
-    model = open_model(cfg.model)
-    if model.resolution is None:
-        text = f"{model.height} is not model.width={model.width}: {cfg.measure.name} is of square pictures"
-        raise ConfigError("model.height", f"{text}; allowed: {model.width}, or model.resolution instead")
-
-
 def check_own_text(model: Model, prompts: list[str]) -> None:
     """Whether the weights came with their encoders, or know the class that is asked for. Raises ConfigError."""
     if model.folder is None:

@@ -151,8 +151,7 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def resize(pictures: Tensor, resolution: int) -> Tensor:
-    """Pictures [n, 3, h, w] averaged down over areas to [n, 3, resolution, resolution]."""
-    if pictures.shape[-1] == resolution:
-        return pictures
-    return F.interpolate(pictures, size=resolution, mode="area")
+def resize(pictures: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Pictures [n, 3, h, w] averaged down over areas to a height and width, or to a square of `size`."""
+    size = (size, size) if isinstance(size, int) else size
+    return pictures if pictures.shape[2:] == size else F.interpolate(pictures, size=size, mode="area")

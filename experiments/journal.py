@@ -27,9 +27,9 @@ class Journal:
             stream.write(line)
 
     def read(self) -> dict[str, list[Row]]:
-        """The rows of every cell by key; a line that was cut off by a kill is no cell."""
+        """The rows of every cell by key, the latest of each; a line that was cut off by a kill is no cell."""
         found: dict[str, list[Row]] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
+        for path in sorted(self.folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
                 if line.endswith("\n"):
                     cell = json.loads(line)

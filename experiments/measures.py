@@ -92,8 +92,7 @@ MEASURES: dict[str, Measure] = {
     "plan": study("choose", "PLAN", "PlanConfig"),
     "predict": other("predict", "predict", "PredictConfig", "predictions.json"),
     "quality": other(
-        "quality.measure", "quality", "QualityConfig",
-        "quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real",
+        "quality.measure", "quality", "QualityConfig", *STUDY_FILES, "images", "pictures", "looks", "texts",
     ),
     "scaling": study("scaling", "SCALING", "ScalingConfig"),
     "staleness": other(

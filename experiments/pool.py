@@ -31,27 +31,35 @@ LINE_S = 30.0
 """Between two looks, and between two lines where there is no terminal."""
 
 
-def worker_count(cfg: RunConfig) -> int:
-    """Processes at a time on the CPU: `measure.workers`, or one for each `threads` cores."""
+def worker_count(cfg: RunConfig, gpus: int = 0) -> int:
+    """Processes at a time: `measure.workers`, or one for each of the GPUs, or for each `threads` cores."""
     given = getattr(cfg.measure, "workers", None)
-    return given or max(1, len(os.sched_getaffinity(0)) // cfg.threads)
+    return given or gpus or max(1, len(os.sched_getaffinity(0)) // cfg.threads)
 
 
 def run_all(
-    do: Callable[..., None], jobs: Sequence[tuple[Any, ...]], workers: int, bar: Bar, module: str
-) -> None:
+    do: Callable[..., None], jobs: Sequence[tuple[Any, ...]], workers: int, bar: Bar, module: str, gpus: int = 0,
+    apart: bool = False,
+) -> None:  # fmt: skip
     """`do(*job)` for every job, in processes that have `module` imported; a job that is alone in this process.
+
+    With `gpus` each process has one of them: CUDA is not for this one, nor for what is forked. `apart`: no job is done
+    in this process, whose memory it would stay in.
 
     A job whose process is killed is left undone; whatever else it raises is raised here.
     """
-    if workers == 1 or len(jobs) == 1:
+    if not gpus and not apart and (workers == 1 or len(jobs) <= 1):
         with bar.polled():
             for job in jobs:
                 do(*job)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
-    with bar.polled(), ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+    context: Any = multiprocessing.get_context("spawn" if gpus else "forkserver")
+    begin: dict[str, Any] = (
+        {"initializer": take_gpu, "initargs": (context.Value("i", 0), gpus)} if gpus else {}
+    )
+    if not gpus:
+        context.set_forkserver_preload([module])
+    with bar.polled(), ProcessPoolExecutor(max(1, min(workers, len(jobs))), context, **begin) as pool:
         futures = [pool.submit(do, *job) for job in jobs]
         try:
             for future in futures:
@@ -60,6 +68,13 @@ def run_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def take_gpu(turn: Any, gpus: int) -> None:
+    """Make the next GPU this process's own, as `LOCAL_RANK` does for a rank."""
+    with turn.get_lock():
+        os.environ["LOCAL_RANK"] = str(turn.value % gpus)
+        turn.value += 1
 
 
 @dataclass

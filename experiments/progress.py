@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, as_completed
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    track,
 )
 
 from analysis.files import write_text
@@ -66,16 +64,6 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
         finally:
             over.set()
             watcher.join()
-
-
-def await_all(futures: Collection[Future[Any]], title: str, shown: bool) -> None:
-    """Wait for all of them, however they end, with a bar of the time that is left if `shown` and on a terminal."""
-    console = Console(stderr=True)
-    quiet = not (shown and console.is_terminal)
-    for _ in track(
-        as_completed(futures), title, len(futures), console=console, transient=True, disable=quiet
-    ):
-        pass
 
 
 def report_progress(run_dir: Path, fabric: LocalFabric | SimFabric, steps: int) -> Callable[[str], None]:

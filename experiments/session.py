@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.config import ModelConfig, RunConfig, prompts_of
+from experiments.contents import code_sha256
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, open_model, scheduler_of
 from pipefusion.core.dit import Conditioning, DiT, Sampler
@@ -27,10 +28,11 @@ Tensors = Callable[..., Tensor]
 class Session:
     """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`).
 
-    `folder` is the study's, for what a cell writes beside its rows.
+    `folder` is the study's, for what a cell writes beside its rows; `code` the hash of the code as the study began.
     """
 
     folder: Path = field(default_factory=Path)
+    code: str = field(default_factory=code_sha256)
     costs: Costs = field(default_factory=Costs)
     _models: dict[str, Model] = field(default_factory=dict)
     _views: dict[str, DiT] = field(default_factory=dict)

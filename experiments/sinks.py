@@ -54,8 +54,8 @@ def run_told(cfg: RunConfig, run_dir: Path, record: dict[str, Any]) -> Told:
 def study_told(cfg: RunConfig, folder: Path) -> Told:
     """A measure of many runs: its rows, every CSV of its directory and every list of rows in its JSON are tables.
 
-    Rows of (`key`, `metric`, `against`, `network`, `value`), as quality has them, are numbers too, and images/KEY/ are
-    pictures.
+    Rows of (`setting`, `metric`, `against`, `network`, `value`), as quality has them, are numbers too, and
+    images/SETTING/ are pictures.
     """
     import pandas as pd
 
@@ -67,19 +67,21 @@ def study_told(cfg: RunConfig, folder: Path) -> Told:
         for name, rows in record.items() if isinstance(record, dict) else ():
             if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
                 told.tables[f"{path.stem}/{name}"] = pd.json_normalize(rows)
-                told.numbers |= numbers(rows)
-                told.pictures |= {row["key"]: pictures(folder, row["key"]) for row in rows if "key" in row}
+    table = told.tables.get("rows")
+    if table is not None and "setting" in table:
+        told.tables["rows"], told.numbers = table.drop(columns="values"), numbers(table)
+        told.pictures = {name: pictures(folder, name) for name in table.setting.dropna().unique()}
     return told
 
 
-def numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
+def numbers(table: pd.DataFrame) -> dict[str, float]:
     """The values of metrics by what they are called and what they are of."""
-    found = {}
-    for row in rows:
-        if {"key", "metric", "value"} <= row.keys() and isinstance(row["value"], int | float):
-            parts = [row["metric"], row.get("against"), row.get("network")]
-            found[f"{' '.join(part for part in parts if part)}/{row['key']}"] = float(row["value"])
-    return found
+    found = table[table.metric.notna() & table.value.notna()]
+    columns = found[["metric", "against", "network", "what", "setting", "value"]]
+    return {
+        "/".join([" ".join(part for part in parts if isinstance(part, str)), setting]): value
+        for *parts, setting, value in columns.itertuples(index=False, name=None)
+    }
 
 
 def pictures(folder: Path, key: str) -> list[Path]:

@@ -29,7 +29,7 @@ from analysis.terminal import make_console, rich_table
 from experiments.agent import status_of
 from experiments.check import check_model, check_values, checked_shape
 from experiments.config import RunConfig, as_dict, prompts_of
-from experiments.contents import code_sha256, contents_of, sha256_of_json
+from experiments.contents import contents_of, sha256_of_json
 from experiments.environment import provenance
 from experiments.errors import ConfigError, RunFailed, first_line
 from experiments.grid import GridConfig, GridsConfig, check_grid, expand, place, problem
@@ -110,12 +110,13 @@ class Study:
 
     `grid(cfg)` gives the configurations, those of `measure`'s lists unless another function is given; `measure(cell,
     session)` the rows of one, beginning with the cell's own columns unless they replace these. A row without a status
-    is `ok`. `group(cell)`: cells that share work and are measured by one process, one after the other. `facts(cfg,
-    rows, session)`: what the record says beside the rows. `derived(rows)`: the table with columns that
-    depend on other cells, such as a ratio to serial. `failures(rows)`: a line for each row that ran and is not
-    what it must be. `check(cfg, session)` raises ConfigError. `options`: lists of the grid that decide what a cell
-    measures. `alone`: cells are measured by this process, for those that start ranks or take times.
-    `scratch`: folders beside the record that cells share, removed at the end.
+    is `ok`. `place(cfg)`: the first columns of a cell's rows. `group(cell)`: cells that share work and are measured by
+    one process, one after the other. `facts(cfg, rows, session)`: what the record says beside the rows, or in place of
+    what it says of itself. `derived(rows)`: the table with columns that depend on other cells, such as a ratio to
+    serial. `failures(rows)`: a line for each row that ran and is not what it must be. `check(cfg, session)` raises
+    ConfigError. `options`: lists of the grid that decide what a cell measures. `alone`: cells are measured by this
+    process, for those that start ranks or take times. `scratch`: folders beside the record that cells share, removed
+    at the end.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Study:
     note: str = ""
     grid: Callable[[RunConfig], Iterable[RunConfig]] = grid_of_measure
     problem: Callable[[RunConfig, Model], str | None] = problem
+    place: Callable[[RunConfig], Row] = place
     group: Callable[[Cell], Hashable] = model_and_size
     facts: Callable[[RunConfig, pd.DataFrame, Session], dict[str, Any]] = no_facts
     failures: Callable[[pd.DataFrame], list[str]] = no_failures
@@ -145,12 +147,9 @@ def run(study: Study, cfg: RunConfig, out: Path) -> str:
     todo = [cell for cell in cells if cell.key not in had]
     if len(todo) < len(cells):
         print(f"{len(cells) - len(todo)} of {len(cells)} cells are done already", flush=True)
-    for cell in (cell for cell in todo if cell.skipped is not None):
-        journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
-    groups = grouped(study, [cell for cell in todo if cell.skipped is None])
-    jobs = [(study.measure, group, journal.folder) for group in groups]
-    bar = Bar(lambda: len(journal), len(todo), f"cells of {study.name}", cfg.log.progress)
-    run_all(measure_group, jobs, 1 if study.alone else worker_count(cfg), bar, study.measure.__module__)
+    done = len(journal)
+    bar = Bar(lambda: len(journal) - done, len(todo), f"cells of {study.name}", cfg.log.progress)
+    measure_all(study, todo, cfg, session, bar)
     rows = typed(study.derived(table(cells, had | journal.read())))
     record = write(study, cfg, out, rows, study.facts(cfg, rows, session), time.time() - started)
     for name in (CELLS, *study.scratch):
@@ -159,10 +158,25 @@ def run(study: Study, cfg: RunConfig, out: Path) -> str:
     return verdict(study, rows)
 
 
+def measure_all(
+    study: Study, cells: Sequence[Cell], cfg: RunConfig, session: Session, bar: Bar, gpus: int = 0
+) -> None:
+    """Measure cells, each into the study's journal; with `gpus`, by processes that take turns of these."""
+    journal = Journal(session.folder / CELLS)
+    for cell in (cell for cell in cells if cell.skipped is not None):
+        journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
+    groups = grouped(study, [cell for cell in cells if cell.skipped is None])
+    jobs = [(study.measure, group, session.folder, session.code) for group in groups]
+    workers = 1 if study.alone else worker_count(cfg, gpus)
+    run_all(measure_group, jobs, workers, bar, study.measure.__module__, gpus)
+
+
 def check(study: Study, cfg: RunConfig) -> None:
     """Whatever can be known to be wrong before anything is measured. Raises ConfigError."""
     if isinstance(cfg.measure, GridConfig):
         check_grid(cfg.measure)
+    for index, grid in enumerate(getattr(cfg.measure, "grids", [])):
+        check_grid(grid, f"measure.grids.{index}")
     check_values(cfg)
     session = Session()
     study.check(cfg, session)
@@ -197,8 +211,8 @@ def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:
     for name in ("log", "resume", *PROMPTS):
         del decides[name]
     del decides["model"]["weights"]
-    key = sha256_of_json([SCHEMA, study.name, code_sha256(), decides, prompts_of(cfg), contents])
-    return Cell(cfg, place(cfg), key, reason)
+    key = sha256_of_json([SCHEMA, study.name, session.code, decides, prompts_of(cfg), contents])
+    return Cell(cfg, study.place(cfg), key, reason)
 
 
 def known(out: Path, journal: Journal) -> dict[str, list[Row]]:
@@ -220,9 +234,9 @@ def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
     return sorted(groups.values(), key=lambda group: -sum(cell.cfg.devices**2 for cell in group))
 
 
-def measure_group(measure: Measure, cells: Sequence[Cell], folder: Path) -> None:
+def measure_group(measure: Measure, cells: Sequence[Cell], out: Path, code: str) -> None:
     """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
-    session, journal = Session(folder.parent), Journal(folder)
+    session, journal = Session(out, code), Journal(out / CELLS)
     torch.set_num_threads(cells[0].cfg.threads)
     for cell in cells:
         journal.append(cell.key, measured_rows(measure, cell, session))
@@ -263,10 +277,10 @@ def write(
         "note": study.note,
         "columns": [*study.columns],
         "counts": {str(status): int(n) for status, n in rows.status.value_counts().items()},
-        **facts,
         "config": as_dict(cfg),
         **provenance(),
         "seconds": seconds,
+        **facts,
     }
     with replacing(out / ROWS) as temporary:
         rows.to_parquet(temporary, index=False)

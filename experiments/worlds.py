@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pandas as pd
 
@@ -21,7 +20,7 @@ from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.session import Session
 from experiments.study import Cell, Study
-from pipefusion.core.domain import Count
+from pipefusion.core.domain import Count, PatchCounts
 
 WORLDS = ("local", "sim", "plan")
 
@@ -33,7 +32,7 @@ class WorldsConfig(GridConfig):
     name: str = "worlds"
     rounds: Count = 3
     methods: list[str] = field(default_factory=lambda: list(METHODS))
-    patches: list[Any] = field(default_factory=lambda: [4])
+    patches: list[PatchCounts] = field(default_factory=lambda: [4])
     plan: str = "cpu"
 
 

@@ -22,10 +22,10 @@ SCALING = "records/scaling"
 MODELS = "records/paper/latency"
 ACCOUNTING = "records/accounting"
 PARAMS = "records/params"
-QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
+QUALITY = "records/quality"
 STALENESS = "records/staleness"
 OPTIONAL = "records/paper/latency/*"
-READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, QUALITY, PAIRED, STALENESS)
+READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, *paired.FILES, STALENESS)
 RECORDS = ("published/*.csv", *READ)
 """All that is read, below the results folder; what is a pattern may match nothing."""
 
@@ -172,7 +172,7 @@ def read(results: Path) -> Evidence:
         cases=cases,
         printed=accounting.as_printed(cases, results),
         params=load_study(results / PARAMS).rows,
-        quality=quality_record.settings(quality_record.load((results / QUALITY).parent)),
-        paired=paired.load((results / PAIRED).parent),
+        quality=quality_record.settings(quality_record.load(results / QUALITY)),
+        paired=paired.load(results / QUALITY),
         stale=staleness.load(results / STALENESS),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.claim import Claim, Comparison, exactly, of_cases, weakest
-from analysis.claims.evidence import PAIRED, QUALITY, STALENESS, Evidence
+from analysis.claims.evidence import QUALITY, STALENESS, Evidence
 from analysis.quality.paired import ratio, together
 from analysis.staleness.tables import SETTING, mean_of, of_setting, steady
 
@@ -45,7 +45,7 @@ def setting(evidence: Evidence, method: str, **wanted: int) -> pd.Series:
     table = evidence.quality
     usual = evidence.quality[evidence.quality.method == "serial"].iloc[0]
     keep = (table.method == method) & (table.status == "ok")
-    for key in ("steps", "guidance_scale", "scheduler", "resolution"):
+    for key in ("steps", "guidance_scale", "scheduler", "px"):
         keep &= table[key] == usual[key]
     for key, value in wanted.items():
         keep &= table[key] == value
@@ -135,7 +135,7 @@ def nearer(evidence: Evidence) -> Claim:
         "DistriFusion's distance over PipeFusion's: FID to the original in print, error of the latents here"
     )
     note = f"N = 4 as printed. {what}. {SMALL}"
-    return Claim("nearer", statement, (theirs, mine), "measured", (PAIRED,), test, note)
+    return Claim("nearer", statement, (theirs, mine), "measured", (QUALITY,), test, note)
 
 
 def worse_with_devices(evidence: Evidence) -> Claim:
@@ -148,7 +148,7 @@ def worse_with_devices(evidence: Evidence) -> Claim:
     common = together(evidence.paired, [row.key for row in steps], ERROR)
     each = ", ".join(f"{100 * common[row.key].mean():.2g} %" for row in steps)
     note = f"Error of the latents on N = 2, 4, 8: {each}; the rise with least to spare is tested. {SMALL}"
-    return Claim("distrifusion-devices", statement, (more, fewer), "measured", (PAIRED,), test, note)
+    return Claim("distrifusion-devices", statement, (more, fewer), "measured", (QUALITY,), test, note)
 
 
 def worse_with_patches(evidence: Evidence) -> Claim:
@@ -167,7 +167,7 @@ def worse_with_patches(evidence: Evidence) -> Claim:
     )
     statement = "PipeFusion's pictures get worse from M = 4 to M = 8."
     note = f"FID to real pictures in print, error of the latents here. {SMALL}"
-    return Claim("pipefusion-patches", statement, (more, fewer), "measured", (PAIRED,), test, note)
+    return Claim("pipefusion-patches", statement, (more, fewer), "measured", (QUALITY,), test, note)
 
 
 def against_real(evidence: Evidence, worse: str, better: str) -> Claim:
@@ -197,7 +197,7 @@ def warmup_helps(evidence: Evidence, warmup: int) -> Claim:
     statement = f"{steps} PipeFusion nearer to one GPU's pictures."
     note = f"Error of the latents at W = 0 over that at W = {warmup}. {SMALL}"
     return Claim(
-        f"warmup-{warmup}", statement, ("method section: warm-up",), "measured", (PAIRED,), test, note
+        f"warmup-{warmup}", statement, ("method section: warm-up",), "measured", (QUALITY,), test, note
     )
 
 

@@ -22,8 +22,7 @@ from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import load_run
 
-SCHEDULE, QUALITY = "records/paper/schedule", "records/quality/quality.json"
-PAIRED = f"records/quality/{paired.FILE}"
+SCHEDULE, QUALITY = "records/paper/schedule", "records/quality"
 FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"
 PREDICT, SAMPLE = "python run.py experiment=predict_published", "python run.py experiment=quality"
 
@@ -49,7 +48,10 @@ def paper_patches(results: Path) -> list[Path]:
     """Latency of PipeFusion against M on 2 and 8 L20: published (stars, published/patch_sweep.csv), predicted (lines,
     records/published) and the bound of the schedule; at the right the error of the shipped model against M, measured
     (records/quality)."""
-    table, record = predictions.load(results), paired.of_studies(results / "records/quality", "patches")
+    table, record = (
+        predictions.load(results),
+        paired.of_studies(quality_record.load(results / QUALITY), "patches"),
+    )
     sheet = patches.figure(table, record, f"results/{predictions.SOURCE}")
     return style.save(sheet, results / "figures", "paper_patches")
 
@@ -57,7 +59,10 @@ def paper_patches(results: Path) -> list[Path]:
 def paper_warmup(results: Path) -> list[Path]:
     """Latency of PipeFusion against synchronous steps: published (stars, published/warmup.csv) and predicted (lines,
     records/published); at the right the error of the shipped model against W, measured (records/quality)."""
-    table, record = predictions.load(results), paired.of_studies(results / "records/quality", "warmup")
+    table, record = (
+        predictions.load(results),
+        paired.of_studies(quality_record.load(results / QUALITY), "warmup"),
+    )
     sheet = warmup.figure(table, results / "published", record, f"results/{predictions.SOURCE}")
     return style.save(sheet, results / "figures", "paper_warmup")
 
@@ -65,7 +70,7 @@ def paper_warmup(results: Path) -> list[Path]:
 def paper_fid(results: Path) -> list[Path]:
     """FID as published (published/quality_fid.csv) beside the Fréchet distances of the shipped model, measured
     (records/quality): neither the same metric nor the same model."""
-    record = quality_record.load(results / "records/quality")
+    record = quality_record.load(results / QUALITY)
     table = fid.joined(record, results / "published")
     written = fid.save(table, record, results / "tables", "paper_fid")
     return written + style.save(fid_figure.figure(table, record), results / "figures", "paper_fid")
@@ -94,17 +99,17 @@ OUTPUTS = [
     ),
     Output(
         paper_patches,
-        (predictions.SOURCE, predictions.ROWS, QUALITY, PAIRED),
+        (predictions.SOURCE, predictions.ROWS, *paired.FILES),
         (PREDICT, SAMPLE),
         "The figure of latency against M",
     ),
     Output(
         paper_warmup,
-        (predictions.SOURCE, predictions.ROWS, QUALITY, PAIRED),
+        (predictions.SOURCE, predictions.ROWS, *paired.FILES),
         (PREDICT, SAMPLE),
         "The table and figure of warm-up",
     ),
-    Output(paper_fid, (FID_ROWS, QUALITY), (SAMPLE,), "The tables of FID"),
+    Output(paper_fid, (FID_ROWS, *paired.FILES), (SAMPLE,), "The tables of FID"),
     Output(
         paper_table1,
         ("records/accounting", accounting.WHOLE, TABLE1),

@@ -13,7 +13,6 @@ from analysis.quality import record as measured
 from analysis.quality import tables as qualities
 
 FOLDER = "records/quality"
-RECORD, PAIRED = f"{FOLDER}/quality.json", f"{FOLDER}/paired.parquet"
 COMMANDS = ("python run.py experiment=quality",)
 SOURCE = "measured on the shipped model, records/quality"
 
@@ -31,7 +30,7 @@ def quality_sweeps(results: Path) -> list[Path]:
     """The same over W, M, N, S, guidance and scheduler, a setting a row; measured on the shipped model,
     records/quality."""
     record = measured.load(results / FOLDER)
-    table = qualities.sweeps(record, results / FOLDER)
+    table = qualities.sweeps(record)
     text = qualities.readable_sweeps(record, table)
     return qualities.save(record, table, text, results / "tables", "quality_sweeps")
 
@@ -40,7 +39,7 @@ def quality_pictures(results: Path) -> list[Path]:
     """The same prompts and noise by every method and W; measured on the shipped model, records/quality."""
     folder = results / FOLDER
     record = measured.load(folder)
-    record = paired.on_common(record, paired.load(folder), grid.shown(record).key)
+    record = paired.on_common(record, paired.values(record), grid.shown(record).key)
     figure = grid.figure(record, folder)
     return style.save(figure, results / "figures", "quality_pictures") if figure else []
 
@@ -48,48 +47,44 @@ def quality_pictures(results: Path) -> list[Path]:
 def quality_warmup(results: Path) -> list[Path]:
     """Error of the latent and distances between pictures against the synchronous steps W; measured on the shipped
     model, records/quality."""
-    figure = sweeps.warmup(paired.of_studies(results / FOLDER, "warmup"))
+    figure = sweeps.warmup(paired.of_studies(measured.load(results / FOLDER), "warmup"))
     return style.save(figure, results / "figures", "quality_warmup") if figure else []
 
 
 def quality_patches(results: Path) -> list[Path]:
     """Error of the latent and distances between pictures against the patches M; measured on the shipped model,
     records/quality."""
-    figure = sweeps.patches(paired.of_studies(results / FOLDER, "patches", "devices"))
+    figure = sweeps.patches(paired.of_studies(measured.load(results / FOLDER), "patches", "devices"))
     return style.save(figure, results / "figures", "quality_patches") if figure else []
 
 
 def quality_steps(results: Path) -> list[Path]:
     """Error of the latent and distances between pictures against S, guidance and scheduler; measured on the shipped
     model, records/quality."""
-    figure = sweeps.steps(paired.of_studies(results / FOLDER, "steps", "guidance", "scheduler"))
+    figure = sweeps.steps(
+        paired.of_studies(measured.load(results / FOLDER), "steps", "guidance", "scheduler")
+    )
     return style.save(figure, results / "figures", "quality_steps") if figure else []
 
 
 def quality_pareto(results: Path) -> list[Path]:
     """Error of the small model (measured) against latency of a large one (predicted), and which settings nothing beats;
     both from records/quality."""
-    folder = results / FOLDER
-    record = measured.load(folder)
-    if not record["latency"]:
+    record = measured.load(results / FOLDER)
+    if measured.predicted(record).empty:
         return []
-    record = paired.on_common(record, paired.load(folder), pareto.compared(record).key)
+    record = paired.on_common(record, paired.values(record), pareto.compared(record).key)
     written = pareto.save(record, pareto.table(record), results / "tables", "quality_pareto")
     figure = pareto.figure(record)
     return written + (style.save(figure, results / "figures", "quality_pareto") if figure else [])
 
 
 OUTPUTS = [
-    Output(quality_main, (RECORD,), COMMANDS, "Table 2"),
-    Output(quality_sweeps, (RECORD, PAIRED), COMMANDS, "Tables 2 and 3"),
-    Output(
-        quality_pictures,
-        (RECORD, PAIRED, "records/quality/grid*.json", "records/quality/images/**/*.png"),
-        COMMANDS,
-        "The figure of pictures",
-    ),
-    Output(quality_warmup, (RECORD, PAIRED), COMMANDS, "Table 3"),
-    Output(quality_patches, (RECORD, PAIRED), COMMANDS),
-    Output(quality_steps, (RECORD, PAIRED), COMMANDS),
-    Output(quality_pareto, (RECORD, PAIRED), COMMANDS),
+    Output(quality_main, paired.FILES, COMMANDS, "Table 2"),
+    Output(quality_sweeps, paired.FILES, COMMANDS, "Tables 2 and 3"),
+    Output(quality_pictures, ("records/quality",), COMMANDS, "The figure of pictures"),
+    Output(quality_warmup, paired.FILES, COMMANDS, "Table 3"),
+    Output(quality_patches, paired.FILES, COMMANDS),
+    Output(quality_steps, paired.FILES, COMMANDS),
+    Output(quality_pareto, paired.FILES, COMMANDS),
 ]

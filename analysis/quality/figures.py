@@ -36,7 +36,7 @@ DASHES: list[Any] = [(0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3))]
 SHOWN = [("latent_error", "serial"), ("frechet", "serial"), ("frechet", "real")]
 FEW = [("latent_error", "serial"), ("feature_distance", "serial")]
 """The panels, one for each network that measured it; `FEW` of pictures that are too few for a Fréchet distance."""
-SOURCE = "results/records/quality/quality.json"
+SOURCE = "results/records/quality"
 COLUMN = {"steps": "steps S", "guidance_scale": "guidance scale", "scheduler": "scheduler"}
 
 
@@ -201,7 +201,7 @@ def references(
     """Horizontal lines of a panel, each with its name and look: floors, and serial where x has no place for it."""
     below = floors(record)
     dashes = {what: DASHES[at % len(DASHES)] for at, what in enumerate(dict.fromkeys(below.what))}
-    below = below[below.resolution.isin(rows.resolution) & below[measure.key].notna()]
+    below = below[below.px.isin(rows.px) & below[measure.key].notna()]
     for row in below.to_dict("records"):
         yield (
             f"floor: {row['what']}",

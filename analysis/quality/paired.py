@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.quality.record import load as load_record
+from analysis.quality.record import measured
 
-FILE = "paired.parquet"
+FILES = ("records/quality/record.json", "records/quality/rows.parquet")
+"""The record, below the results folder."""
 RESAMPLES, SEED = 2000, 0
 COVERED = 0.95
 ENDS = (1 - COVERED) / 2, (1 + COVERED) / 2
@@ -32,18 +34,29 @@ class Ratio:
     n: int
 
 
+def values(record: dict[str, Any]) -> pd.DataFrame:
+    """A row for each (`key` of the setting, `picture`), a column for each paired metric."""
+    rows = measured(record)
+    rows = rows[rows["values"].notna()]
+    frames = [
+        pd.DataFrame({row["metric"]: row["values"]}).assign(key=row["key"]) for row in rows.to_dict("records")
+    ]
+    if not frames:
+        return pd.DataFrame(columns=INDEX).set_index(INDEX)
+    parts = [one.assign(picture=range(len(one))).set_index(INDEX).stack() for one in frames]
+    return pd.concat(parts).unstack(sort=False)
+
+
 def load(folder: str | Path) -> pd.DataFrame:
-    """Values by (`key` of the setting, `picture`); without a row where there is no file."""
-    path = Path(folder) / FILE
-    table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=[*INDEX, "prompt"])
-    return table.drop(columns="prompt").set_index(INDEX)
+    """`values` of the record in a folder."""
+    return values(load_record(folder))
 
 
-def of_studies(folder: str | Path, *studies: str) -> dict[str, Any]:
-    """The record in a folder, its paired metrics over the pictures that all settings of some sweeps have."""
-    record = load_record(folder)
-    keys = [one["key"] for one in record["settings"] if set(studies) & set(one["study"])]
-    return on_common(record, load(folder), keys)
+def of_studies(record: dict[str, Any], *studies: str) -> dict[str, Any]:
+    """The record, its paired metrics over the pictures that all settings of some sweeps have."""
+    rows = measured(record)
+    keys = rows[[bool({*studies} & {*asked}) for asked in rows.studies]].key
+    return on_common(record, values(record), keys)
 
 
 def ratio(table: pd.DataFrame, one: str, other: str, measure: str) -> Ratio:
@@ -73,20 +86,15 @@ def on_common(record: dict[str, Any], table: pd.DataFrame, keys: Iterable[str]) 
 
     Means over other pictures differ by these as well. What has no row in the table stays as it is.
     """
-    known = set(table.index.get_level_values("key"))
-    wanted = sorted(set(keys) & known)
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    rows = record["rows"].copy()
+    known = sorted(set(keys) & set(table.index.get_level_values("key")))
     for measure in table.columns:
-        values = together(table, wanted, measure)
-        if len(values):
+        common = together(table, known, measure)
+        if len(common):
             # Order statistics: between two infinite neighbours there is nothing to interpolate.
-            ends = np.quantile(resampled(values.to_numpy()), ENDS, axis=0, method="nearest")
-            for at, key in enumerate(wanted):
-                numbers = {
-                    "value": float(values[key].mean()),
-                    "low": float(ends[0, at]),
-                    "high": float(ends[1, at]),
-                }
-                found[key, measure] = numbers | {"n": len(values), "n_reference": len(values)}
-    rows = [row | found.get((row["key"], row["metric"]), {}) for row in record["metrics"]]
-    return record | {"metrics": rows}
+            low, high = np.quantile(resampled(common.to_numpy()), ENDS, axis=0, method="nearest")
+            for at, key in enumerate(known):
+                own = rows.what.isna() & (rows.key == key) & (rows.metric == measure)
+                numbers = [common[key].mean(), low[at], high[at], len(common), len(common)]
+                rows.loc[own, ["value", "low", "high", "n", "n_reference"]] = numbers
+    return record | {"rows": rows}

@@ -18,20 +18,20 @@ from analysis.columns import Column, Shown, words
 from analysis.quality.axes import SIDES, logarithmic, round_values
 from analysis.quality.figures import SOURCE, distance
 from analysis.quality.record import (
-    SYMBOLS,
     Measure,
     choices,
     measures,
     model_words,
+    predicted,
     settings,
     task_words,
     usual_task,
 )
-from analysis.quality.tables import cell, count
+from analysis.quality.tables import cell, chosen, count
 from analysis.sheet import Sheet
 from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label, pale
 
-JOIN = ["method", "devices", "patches", "warmup", "steps"]
+JOIN = ["method", "devices", "product", "patches", "warmup", "steps"]
 WORLD = ["cluster", "model", "full_resolution"]
 FRONT: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (5, 2))}
 
@@ -45,9 +45,9 @@ def table(record: dict[str, Any]) -> pd.DataFrame:
     found = rows.assign(error=distance(rows, measure) if measure else float("nan"))
     found.loc[(found.method == "serial") & found.exact, "error"] = 0.0
     found = found.rename(columns={"status": "quality_status", "reason": "quality_reason"})
-    ours = pd.DataFrame(record["latency"]).rename(columns={"resolution": "full_resolution"})
-    ours = ours.reindex(columns=[*WORLD, *JOIN, "predicted_latency_s", "status", "reason"])
-    ours = ours.astype(dict.fromkeys(JOIN[1:], "Int64") | {"predicted_latency_s": float})
+    ours = predicted(record).rename(columns={"resolution": "full_resolution"})
+    ours = ours[[*WORLD, *JOIN, "predicted_latency_s", "status", "reason"]]
+    found = found.drop(columns=[*WORLD, "predicted_latency_s"], errors="ignore")
     ours = ours[ours.steps.isin(rows.steps)]
     parts = []
     for world in ours[WORLD].drop_duplicates().to_dict("records"):
@@ -115,7 +115,7 @@ def _remark(row: dict[Any, Any]) -> str | None:
 def readable(record: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """`table` to read."""
     cells = rows.assign(front=rows.front.map({True: "yes", False: None}))
-    columns: Shown = ["cluster", "method", *SYMBOLS, "predicted_latency_s"]
+    columns: Shown = ["cluster", "method", *chosen(rows), "predicted_latency_s"]
     columns.append(Column("front", "on the front"))
     for one in _shown(record):
         cells[one.key] = [cell(one, row) for row in cells.to_dict("records")]
@@ -136,7 +136,7 @@ def about(record: dict[str, Any], rows: pd.DataFrame) -> str:
     measure = error_of(record)
     n = "–" if measure is None else count(rows[f"{measure.key}_n"])
     shared = float(every[every.exact].equal_error.max())
-    sizes = ", ".join(f"{size} px" for size in sorted(set(every[every.exact].resolution)))
+    sizes = ", ".join(f"{size} px" for size in sorted(set(every[every.exact].px)))
     how = "" if pd.isna(shared) else f" (measured at {sizes}: relative difference at most {shared:.1e})"
     return (
         f"Latencies are PREDICTED for {full}; errors are MEASURED on the small {model_words(record)}, "

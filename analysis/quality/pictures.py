@@ -26,7 +26,6 @@ from analysis.quality.record import (
     task_words,
     usual_task,
 )
-from analysis.record import load_record
 from analysis.style import COLOUR, GREY, RC, in_order, label
 
 WARMUPS = (0, 1, 2, 4)
@@ -37,7 +36,7 @@ CAPTIONED = ("latent_error", "psnr_db")
 def figure(record: dict[str, Any], folder: Path, amplify: int = 4) -> Figure | None:
     """Serial above, then each displaced method by W: the picture, and `amplify` times its difference to serial's."""
     rows = shown(record)
-    prompts = _prompts(folder)[:COLUMNS]
+    prompts = record["texts"][:COLUMNS]
     if rows.empty or not prompts:
         return None
     captioned = [one for one in measures(record) if one.metric in CAPTIONED]
@@ -83,11 +82,6 @@ def pictures(folder: Path, key: str, count: int) -> list[np.ndarray]:
     """The first pictures of a setting, each [H, W, 3] in 0..1; none when one is not there."""
     paths = [folder / "images" / key / f"{at}.png" for at in range(count)]
     return [imread(path)[..., :3] for path in paths] if all(path.exists() for path in paths) else []
-
-
-def _prompts(folder: Path) -> list[str]:
-    path = folder / "grid.json"
-    return [] if not path.exists() else list(load_record(path)["prompts"])
 
 
 def _frame(sheet: Sheet, prompts: list[str], amplify: int, scale: Normalize) -> None:

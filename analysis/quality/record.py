@@ -1,9 +1,7 @@
-"""The record of quality as frames: settings, what was measured on their pictures, and the floors beside them.
+"""The record of quality as frames: settings with what was measured on their pictures, and the floors beside them.
 
-A record is JSON: `settings` (method, N, M, W, S, guidance and so on, with `study`, the sweeps a setting belongs to,
-and `sampled_as`, the setting whose pictures these are), `metrics` (one row a setting, metric, reference and network,
-with an interval and n), `floors` (the same metrics between pictures that ought not to differ) and `latency`
-(predicted seconds). Beside it lie `paired.parquet` (a row a setting and picture) and `images/KEY/`.
+`record["rows"]` has a row for each setting and metric, with an interval, n, and the value of each picture where the
+metric is one of pairs. A floor's rows have a name (`what`); the rows of predicted latencies are of other clusters.
 """
 
 from __future__ import annotations
@@ -17,14 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.record import load_record
+from analysis.study import load_study
 from analysis.style import label
 
-TASK = ["steps", "guidance_scale", "scheduler", "resolution", "dtype"]
+TASK = ["steps", "guidance_scale", "scheduler", "px", "dtype"]
 """What two settings must share to be compared: the same question asked of serial."""
-SETTING = ["method", "devices", "patches", "warmup", *TASK]
+SETTING = ["method", "devices", "product", "patches", "warmup", *TASK]
 SYMBOLS = {"devices": "N", "patches": "M", "warmup": "W"}
-WHOLE = ["devices", "patches", "warmup", "steps", "resolution", "pictures", "equal_n"]
 PARTS = ["low", "high", "n", "n_reference"]
 INTERVAL = "low to high, as recorded"
 
@@ -63,6 +60,7 @@ METRICS = {
     "ssim": Metric("SSIM", digits(".4f"), "↑", paired=True),
     "feature_distance": Metric("feature distance", digits("#.3g"), "↓", paired=True),
 }
+REFERENCES = ["real", "serial"]
 
 
 @dataclass(frozen=True)
@@ -103,104 +101,131 @@ class Measure:
         """Whether it says how far from serial's something is, so that of serial's own pictures it says nothing."""
         return self.against == "serial" or self.metric == "frechet_excess"
 
-
-def measure_of(row: dict[str, Any]) -> Measure:
-    """Of a row of `metrics` or `floors`."""
-    return Measure(row["metric"], row["against"], row["network"])
-
-
-def number(row: dict[str, Any], part: str = "value") -> float:
-    """A number of a row, NaN where there is none. JSON has no infinity, which a PSNR of equal pictures is."""
-    if row.get(part) is not None:
-        return float(row[part])
-    equal = row["metric"] == "psnr_db" and str(row.get("note")).startswith("equal")
-    return math.inf if equal and part == "value" else math.nan
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """As `METRICS` has them, then real before serial."""
+        metrics = list(METRICS)
+        at = metrics.index(self.metric) if self.metric in METRICS else len(metrics)
+        to = REFERENCES.index(self.against) if self.against in REFERENCES else len(REFERENCES)
+        return at, self.metric, to, self.network or ""
 
 
 def load(folder: str | Path) -> dict[str, Any]:
-    """The record. Raises OSError."""
-    record: dict[str, Any] = load_record(Path(folder) / "quality.json")
-    return record
+    """The record, its table as `rows`. Raises OSError, and ValueError when it is broken."""
+    study = load_study(Path(folder))
+    return study.facts | {"rows": readable(study.rows)}
+
+
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table with `px`, with settings told apart by name (`key`), and with the `measure` of each row."""
+    same = rows.height == rows.width
+    px = rows.height.astype(str).where(same, rows.height.astype(str) + " x " + rows.width.astype(str))
+    of = [
+        None if pd.isna(metric) else Measure(*(None if pd.isna(part) else part for part in (metric, *rest)))
+        for metric, *rest in zip(rows.metric, rows.against, rows.network, strict=True)
+    ]
+    named = rows.drop(columns="key").rename(columns={"setting": "key"})
+    return named.assign(px=px, measure=pd.Series(of, index=rows.index, dtype=object))
+
+
+def measured(record: dict[str, Any]) -> pd.DataFrame:
+    """The rows of settings."""
+    rows = record["rows"]
+    return rows[rows.what.isna() & rows.key.notna()]
+
+
+def predicted(record: dict[str, Any]) -> pd.DataFrame:
+    """The rows of predicted latencies."""
+    return record["rows"][record["rows"].key.isna()]
+
+
+def known(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a number."""
+    return rows[rows.metric.notna() & rows.value.notna()]
 
 
 def measures(record: dict[str, Any]) -> list[Measure]:
-    """Every measure that has a value anywhere, in one order: as `METRICS`, then real before serial."""
-    rows = [*record["metrics"], *record["floors"]]
-    found = {measure_of(row) for row in rows if not math.isnan(number(row))}
-    metrics, references = list(METRICS), ["real", "serial"]
-
-    def place(measure: Measure) -> tuple[Any, ...]:
-        at = metrics.index(measure.metric) if measure.metric in metrics else len(metrics)
-        to = references.index(measure.against) if measure.against in references else len(references)
-        return at, measure.metric, to, measure.network or ""
-
-    return sorted(found, key=place)
+    """Every measure that has a value anywhere, in one order."""
+    return sorted(set(known(record["rows"]).measure), key=lambda one: one.place)
 
 
 def settings(record: dict[str, Any]) -> pd.DataFrame:
     """One row a setting with its measures: `KEY`, `KEY_low`, `KEY_high`, `KEY_n` and `KEY_n_reference` of each.
 
-    A setting that was not sampled itself has what was measured on the pictures it shares, where the record does not
-    repeat that under its own key. `exact` says that those are serial's own.
+    A setting that was not sampled itself has what was measured on the pictures it shares, where that was not measured
+    on its own number of them. `exact` says that those are serial's own.
     """
-    table = pd.DataFrame(record["settings"])
-    table = table.astype(dict.fromkeys(WHOLE, "Int64") | {"equal_error": float, "guidance_scale": float})
+    rows = measured(record)
+    table = rows.drop_duplicates("key").reset_index(drop=True)
+    own = [
+        "metric",
+        "against",
+        "network",
+        "preprocessing",
+        "value",
+        *PARTS,
+        "note",
+        "values",
+        "measure",
+        "what",
+    ]
+    table = table.drop(columns=own).rename(columns={"studies": "study"})
     method_of = dict(zip(table.key, table.method, strict=True))
     table["exact"] = (table.sampled_as.map(method_of) == "serial") & (table.status == "ok")
-    found = {(row["key"], measure_of(row)): row for row in record["metrics"]}
-    for measure in measures(record):
-        rows = [
-            found.get((key, measure)) or (found.get((shared, measure)) if status == "ok" else None)
-            for key, shared, status in zip(table.key, table.sampled_as, table.status, strict=True)
-        ]
-        table = table.join(_columns(measure, rows, table.index))
-    return table
+    own = with_measures(table, rows, ["key"], measures(record))
+    shared = own.set_index("key").reindex(own.sampled_as).set_axis(own.index)
+    for one in measures(record):
+        columns = [one.key, *(f"{one.key}_{part}" for part in PARTS)]
+        own[columns] = own[columns].where(own[one.key].notna() | (own.status != "ok"), shared[columns])
+    return own
 
 
 def floors(record: dict[str, Any]) -> pd.DataFrame:
-    """One row for what is compared, its resolution and n, with the same columns of measures as `settings`.
+    """One row for what is compared, its size and n, with the same columns of measures as `settings`.
 
     `remark` is what the record notes of it. Without those that are at another n than any setting (`unlike`).
     """
-    out = unlike(record)
-    rows = [row for row in record["floors"] if row not in out]
-    names = list(dict.fromkeys((row["what"], row["resolution"], row["n"]) for row in rows))
-    table = pd.DataFrame(names, columns=["what", "resolution", "n"]).astype({"resolution": "Int64"})
-    found = {(row["what"], row["resolution"], row["n"], measure_of(row)): row for row in rows}
-    for measure in measures(record):
-        table = table.join(_columns(measure, [found.get((*name, measure)) for name in names], table.index))
-    said = {
-        name: [one for one in rows if (one["what"], one["resolution"], one["n"]) == name] for name in names
-    }
-    notes = [dict.fromkeys(one["note"] for one in said[name] if one.get("note")) for name in names]
-    return table.drop(columns="n").assign(remark=pd.Series(["; ".join(each) or None for each in notes]))
+    rows = record["rows"]
+    rows = rows[rows.what.notna()].drop(index=unlike(record).index)
+    by = ["what", "px", "n"]
+    table = rows.drop_duplicates(by)[[*by, "resolution"]].reset_index(drop=True)
+    notes = {name: "; ".join(dict.fromkeys(part.note.dropna())) or None for name, part in rows.groupby(by)}
+    remarks = [notes[name] for name in table[by].itertuples(index=False, name=None)]
+    table = with_measures(table, rows, by, measures(record)).drop(columns="n")
+    return table.assign(remark=pd.Series(remarks, dtype=object))
 
 
-def unlike(record: dict[str, Any]) -> list[dict[str, Any]]:
+def with_measures(
+    table: pd.DataFrame, rows: pd.DataFrame, by: list[str], shown: list[Measure]
+) -> pd.DataFrame:
+    """The table with the values, intervals and n that its rows have of each measure."""
+    for one in shown:
+        part = rows[rows.measure == one].drop_duplicates(by).set_index(by)
+        part = part[["value", *PARTS]] if "n" not in by else part.assign(n=part.index.get_level_values("n"))
+        names = {"value": one.key, **{part: f"{one.key}_{part}" for part in PARTS}}
+        table = table.join(part[[*names]].rename(columns=names), on=by)
+    return table
+
+
+def unlike(record: dict[str, Any]) -> pd.DataFrame:
     """The floors that cannot stand beside any setting: their value depends on n, and theirs is another."""
-    known = {(measure_of(row), row["n"], row["n_reference"]) for row in record["metrics"]}
-    return [
-        row
-        for row in record["floors"]
-        if measure_of(row).looks.falls and (measure_of(row), row["n"], row["n_reference"]) not in known
+    rows, by = record["rows"], ["measure", "n", "n_reference"]
+    beside = set(measured(record)[by].dropna().itertuples(index=False, name=None))
+    below = rows[rows.what.notna() & rows.metric.notna()]
+    alone = [
+        one.looks.falls and (one, n, against) not in beside
+        for one, n, against in below[by].itertuples(index=False, name=None)
     ]
+    return below[pd.Series(alone, index=below.index, dtype=bool)]
 
 
 def unlike_words(record: dict[str, Any]) -> str:
     """Which floors are not beside the settings, in a sentence each; empty when all are."""
     return " ".join(
-        f"No floor of {measure_of(row).name}: of {row['what']} it is known at n = {row['n']} against "
+        f"No floor of {row['measure'].name}: of {row['what']} it is known at n = {row['n']} against "
         f"{row['n_reference']} only, and falls as n grows."
-        for row in unlike(record)
+        for row in unlike(record).to_dict("records")
     )
-
-
-def _columns(measure: Measure, rows: list[dict[str, Any] | None], index: pd.Index) -> pd.DataFrame:
-    cells = {measure.key: [number(row) if row else math.nan for row in rows]}
-    for part in PARTS:
-        cells[f"{measure.key}_{part}"] = [number(row, part) if row else math.nan for row in rows]
-    counts = [f"{measure.key}_{part}" for part in PARTS if part.startswith("n")]
-    return pd.DataFrame(cells, index=index).astype(dict.fromkeys(counts, "Int64"))
 
 
 def of_study(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
@@ -222,10 +247,10 @@ def same_task(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def choices(row: dict[Any, Any], form: str = "{}={}", between: str = " ") -> str:
-    """N, M and W of a setting, as far as it has them."""
-    return between.join(
-        form.format(symbol, row[key]) for key, symbol in SYMBOLS.items() if not pd.isna(row[key])
-    )
+    """N, M and W of a setting, as far as it has them, and the degrees beside the method's own."""
+    words = [form.format(symbol, row[key]) for key, symbol in SYMBOLS.items() if not pd.isna(row[key])]
+    product = row.get("product")
+    return between.join([*words, *([product] if isinstance(product, str) else [])])
 
 
 def setting_name(row: dict[Any, Any]) -> str:
@@ -235,9 +260,9 @@ def setting_name(row: dict[Any, Any]) -> str:
 
 
 def task_words(rows: pd.DataFrame) -> str:
-    """What all settings share: resolution, dtype, S, guidance and scheduler, as far as they do."""
+    """What all settings share: size, dtype, S, guidance and scheduler, as far as they do."""
     forms = {
-        "resolution": "{} px",
+        "px": "{} px",
         "dtype": "{}",
         "steps": "S = {}",
         "guidance_scale": "guidance {:g}",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import tables
@@ -21,11 +21,10 @@ from analysis.quality.record import (
     TASK,
     Measure,
     floors,
-    load,
-    measure_of,
+    known,
+    measured,
     measures,
     model_words,
-    number,
     of_study,
     setting_name,
     settings,
@@ -35,7 +34,7 @@ from analysis.quality.record import (
 )
 from analysis.style import ORDER, in_order, label
 
-__all__ = ["cell", "load", "main", "notes", "readable_main", "readable_sweeps", "save", "sweeps"]
+__all__ = ["cell", "chosen", "main", "notes", "readable_main", "readable_sweeps", "save", "sweeps"]
 TAIL = 0.95
 LEADING = [
     "study",
@@ -65,23 +64,23 @@ def main(record: dict[str, Any]) -> pd.DataFrame:
 
 def readable_main(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """`main` to read; a floor has its name where a method stands."""
-    here = set(table[table.what.isna()].resolution.dropna())
+    here = set(table[table.what.isna()].px.dropna())
     names = [
         label(row["method"]) if pd.isna(row["what"]) else _floor_name(row, here)
         for row in table.to_dict("records")
     ]
     task = [key for key in TASK if table[table.what.isna()][key].nunique() > 1]
-    columns: Shown = [Column("name", "method"), *SYMBOLS, *task]
+    columns: Shown = [Column("name", "method"), *chosen(table), *task]
     return _readable(table.assign(name=names), columns, measures(record))
 
 
-def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
+def sweeps(record: dict[str, Any]) -> pd.DataFrame:
     """One row a sweep and setting: paired metrics, Fréchet distances, and the latent error of the worst pictures.
 
     Paired metrics are of the pictures that all settings of a sweep have. `latent_error_tail` is what 95 % of these
-    stay below, from paired.parquet where there is one.
+    stay below.
     """
-    every, pairs = settings(record).explode("study"), paired.load(folder)
+    every, pairs = settings(record).explode("study"), paired.values(record)
     parts = []
     for place, study in enumerate(dict.fromkeys(every.study.dropna())):
         keys = list(every[every.study == study].key)
@@ -106,7 +105,7 @@ def readable_sweeps(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame
     heading = f"latent error, {100 * TAIL:.0f} % of pictures below"
     tail = [Column("latent_error_tail", heading, format=METRICS["latent_error"].write)]
     last = tail if table.latent_error_tail.notna().any() else []
-    return _readable(table, ["study", "method", *SYMBOLS, *task], _swept(record), last)
+    return _readable(table, ["study", "method", *chosen(table), *task], _swept(record), last)
 
 
 def tails(pairs: pd.DataFrame, keys: list[str]) -> dict[str, float]:
@@ -136,25 +135,25 @@ def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
     shown = [measure for measure in measures(record) if measure.key in table]
     lines += [_about(record, rows, measure) for measure in shown]
     lines += [f"- not measured: {name}: {why}" for name, why in _unmeasured(record).items()]
-    lines += [f"- {unlike_words(record)}"] if unlike(record) else []
+    lines += [f"- {unlike_words(record)}"] if len(unlike(record)) else []
     return "\n".join([lines[0], "", *lines[1:]])
 
 
 def _about(record: dict[str, Any], rows: pd.DataFrame, measure: Measure) -> str:
-    ours = [row for row in record["metrics"] if measure_of(row) == measure and row["key"] in set(rows.key)]
-    ours = [row for row in ours if math.isfinite(number(row))]
-    said = {row["preprocessing"] for row in ours} | {row.get("note") for row in ours}
+    ours = known(measured(record))
+    ours = ours[(ours.measure == measure) & ours.key.isin(rows.key) & np.isfinite(ours.value)]
+    said = {*ours.preprocessing.dropna(), *ours.note.dropna()}
     counts = [f"n = {count(rows[f'{measure.key}_n'])}"]
     if rows[f"{measure.key}_n_reference"].notna().any():
         counts.append(f"{count(rows[f'{measure.key}_n_reference'])} reference pictures")
-    return f"- {measure.name}: {'; '.join([*sorted(text for text in said if text), ', '.join(counts)])}"
+    return f"- {measure.name}: {'; '.join([*sorted(said), ', '.join(counts)])}"
 
 
 def _unmeasured(record: dict[str, Any]) -> dict[str, str]:
     """Measures without any value -> why, as far as the record says."""
-    known = set(measures(record))
-    rows = [row for row in record["metrics"] if measure_of(row) not in known]
-    return {measure_of(row).name: row.get("note") or "no value in the record" for row in rows}
+    rows, there = measured(record), set(measures(record))
+    rows = rows[rows.metric.notna() & ~rows.measure.isin(there)].to_dict("records")
+    return {row["measure"].name: row["note"] or "no value in the record" for row in rows}
 
 
 def _columns(shown: list[Measure]) -> list[str]:
@@ -166,7 +165,7 @@ def _swept(record: dict[str, Any]) -> list[Measure]:
 
 
 def _floor_name(row: dict[Any, Any], here: set[Any]) -> str:
-    where = "" if row["resolution"] in here else f", {row['resolution']} px"
+    where = "" if row["px"] in here else f", {row['px']} px"
     return f"*floor: {row['what']}{where}*"
 
 
@@ -204,13 +203,12 @@ def count(values: pd.Series) -> str | None:
 
 def _remarks(record: dict[str, Any], table: pd.DataFrame) -> list[str | None]:
     """Why there are no numbers, or whose pictures they are and how well that was checked, or what is missing."""
-    names = {one["key"]: setting_name(one) for one in record["settings"]}
-    tried = {one["key"]: one.get("equal_to") for one in record["settings"]}
-    known = set(measures(record))
+    rows, there = measured(record), set(measures(record))
+    names = {one["key"]: setting_name(one) for one in rows.drop_duplicates("key").to_dict("records")}
+    empty = rows[rows.value.isna() & rows.note.notna() & rows.measure.isin(there)]
     said: dict[str, list[str]] = {}
-    for row in record["metrics"]:
-        if math.isnan(number(row)) and row.get("note") and measure_of(row) in known:
-            said.setdefault(row["key"], []).append(f"{measure_of(row).name}: {row['note']}")
+    for row in empty.to_dict("records"):
+        said.setdefault(row["key"], []).append(f"{row['measure'].name}: {row['note']}")
     remarks: list[str | None] = []
     for row in table.to_dict("records"):
         words = list(said.get(str(row.get("key")), []))
@@ -219,8 +217,8 @@ def _remarks(record: dict[str, Any], table: pd.DataFrame) -> list[str | None]:
         elif isinstance(row["sampled_as"], str) and row["sampled_as"] != row["key"]:
             words.insert(0, f"pictures of {names.get(row['sampled_as'], row['sampled_as'])}: {_equal(row)}")
         elif not pd.isna(row["equal_error"]):
-            other = tried.get(row["key"])
-            words.insert(0, f"sampled itself, since against {names.get(other, other)}: {_equal(row)}")
+            other = names.get(row["equal_to"], row["equal_to"])
+            words.insert(0, f"sampled itself, since against {other}: {_equal(row)}")
         remarks.append("; ".join(words) or None)
     return remarks
 
@@ -230,3 +228,8 @@ def _equal(row: dict[Any, Any]) -> str:
         return "difference not measured"
     much = f"largest relative difference {row['equal_error']:.1e}" if row["equal_error"] else "no difference"
     return f"{much} on {row['equal_n']} pictures"
+
+
+def chosen(table: pd.DataFrame) -> list[str]:
+    """N, M and W, and the degrees beside the method's own where there are any."""
+    return [*SYMBOLS, *(["product"] if table["product"].notna().any() else [])]

@@ -160,6 +160,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
         lost = deviation.guidance == "lost" and step >= warmup
         scale = 1.0 if lost else cond.guidance_scale
         text = dit.text(cond if cond.guided else replace(cond, guidance_scale=scale))
+        cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         buffers.begin_step()
         for patches in [range(len(bands))] if step < warmup else [range(m, m + 1) for m in range(len(bands))]:
@@ -167,7 +168,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
             rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
             part = shape.band_latent(rows)
             tokens = dit.embed(torch.cat([latent[:, :, part]] * cond.branches), rows, text)
-            given, skips = Given(text, modulation, dit.positions(rows)), KeptSkips(shape)
+            given, skips = Given(text, modulation, dit.positions(rows), cross), KeptSkips(shape)
             attend = buffers.attend_for(rows, patch)
             for layer in range(shape.layers):
                 tokens = stream.enter(layer, patches.start, tokens)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,16 @@ class Failed(Exception):
 
 class NotPossible(Exception):
     """A check that cannot be made on this machine, and why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is checked, of what, on how many devices, and what does it in a directory of its own."""
+
+    what: str
+    of: str
+    devices: int
+    run: Callable[[RunConfig, Path], Found]
 
 
 @dataclass

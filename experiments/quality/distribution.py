@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from experiments.difference import require_finite
 from experiments.quality.networks import Network
 
-FRECHET, EXCESS, KERNEL, CLASSES = "frechet_distance", "frechet_excess", "kernel_distance", "class_score"
-PUBLISHED = {FRECHET: "FID", EXCESS: "excess FID", KERNEL: "KID", CLASSES: "IS"}
 LARGEST_SUBSET = 1000  # of KID, as published
 
 
@@ -29,21 +27,14 @@ class Estimate:
     metric: str
     network: str
     preprocessing: str
-    n: int
-    n_reference: int
     value: float
     low: float
     high: float
-    note: str = ""
+    n: int
+    n_reference: int | None = None
+    note: str | None = None
     # [b] values of resamples, where the difference of two estimates may be wanted; about their own mean, not `value`.
     spread: Tensor | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def title(self) -> str:
-        """What the number may be called: the published name for the published network only."""
-        if self.network == "inception":
-            return PUBLISHED[self.metric]
-        return f"{self.metric.replace('_', ' ')} ({self.network})"
 
 
 class Given(nn.Module):
@@ -77,8 +68,8 @@ def frechet_distance(
     spread = frechet_resampled(made.double(), real.double(), seed, resamples)
     low, high = centred(value, spread)
     low = max(low, min(0.0, value))  # no distance is less than 0, but for rounding
-    found = estimate(FRECHET, network, made, len(real), value, low, high, rank_note(made, real))
-    return replace(found, spread=spread)
+    found = Estimate("frechet", network.name, network.preprocessing, value, low, high, len(made), len(real))
+    return replace(found, note=rank_note(made, real), spread=spread)
 
 
 def frechet_excess(made: Estimate, serial: Estimate) -> Estimate:
@@ -95,13 +86,13 @@ def frechet_excess(made: Estimate, serial: Estimate) -> Estimate:
     value = made.value - serial.value
     low, high = centred(value, made.spread - serial.spread)
     note = "; ".join(filter(None, ["over serial's, pairs resampled together", made.note]))
-    return replace(made, metric=EXCESS, value=value, low=low, high=high, note=note, spread=None)
+    return replace(made, metric="frechet_excess", value=value, low=low, high=high, note=note, spread=None)
 
 
-def rank_note(made: Tensor, real: Tensor) -> str:
+def rank_note(made: Tensor, real: Tensor) -> str | None:
     """Which covariances have directions that no picture went in."""
     flat = [f"{who} n = {len(x)}" for who, x in (("made", made), ("reference", real)) if len(x) <= x.shape[1]]
-    return f"covariance of rank n - 1 < d = {made.shape[1]}: {', '.join(flat)}" if flat else ""
+    return f"covariance of rank n - 1 < d = {made.shape[1]}: {', '.join(flat)}" if flat else None
 
 
 def kernel_distance(
@@ -126,8 +117,8 @@ def kernel_distance(
         torch.manual_seed(seed)
         value, deviation = (float(x) for x in metric.compute())
     half = 1.96 * deviation
-    note = f"{subsets} subsets of {size}"
-    return estimate(KERNEL, network, made, len(real), value, value - half, value + half, note)
+    both, given = (value - half, value + half), (network.name, network.preprocessing)
+    return Estimate("kid", *given, value, *both, len(made), len(real), f"{subsets} subsets of {size}")
 
 
 def class_score(logits: Tensor, network: Network, seed: int = 0, resamples: int = 200) -> Estimate:
@@ -151,8 +142,8 @@ def class_score(logits: Tensor, network: Network, seed: int = 0, resamples: int 
     for weights in resampled(len(p), seed, resamples):
         mean = weights @ p
         spread.append((weights @ entropies - torch.special.xlogy(mean, mean).sum()).exp())
-    low, high = centred(value, torch.stack(spread))
-    return estimate(CLASSES, network, logits, 0, value, low, high, "")
+    ends = centred(value, torch.stack(spread))
+    return Estimate("inception_score", network.name, network.preprocessing, value, *ends, len(logits))
 
 
 def floor(
@@ -217,21 +208,6 @@ def centred(value: float, spread: Tensor) -> tuple[float, float]:
     """95 % of resampled values [b] about their mean, laid about the value."""
     low, high = (spread - spread.mean()).quantile(torch.tensor([0.025, 0.975], dtype=spread.dtype))
     return value + float(low), value + float(high)
-
-
-def estimate(
-    metric: str,
-    network: Network,
-    made: Tensor,
-    n_reference: int,
-    value: float,
-    low: float,
-    high: float,
-    note: str,
-) -> Estimate:
-    return Estimate(
-        metric, network.name, network.preprocessing, len(made), n_reference, value, low, high, note
-    )
 
 
 def check(made: Tensor, real: Tensor, at_least: int = 2) -> None:

@@ -7,177 +7,227 @@ was killed.
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from analysis.files import replacing
-from experiments.check import check_square
-from experiments.config import RunConfig, as_dict
-from experiments.environment import provenance
-from experiments.errors import ConfigError
-from experiments.grid import cluster_config
-from experiments.models import Model, open_model, resolved
-from experiments.quality.equal import measure_equality
-from experiments.quality.jobs import Job
-from experiments.quality.latency import latency_rows
+import pandas as pd
+
+from analysis.study import Record
+from experiments.check import check_gpus
+from experiments.config import LatencyConfig, RunConfig
+from experiments.contents import weights_sha256
+from experiments.environment import hardware
+from experiments.errors import ConfigError, RunFailed
+from experiments.grid import check_grid, cluster_config, problem
+from experiments.journal import Row
+from experiments.models import Model
+from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of
+from experiments.quality.look import look_all, real_features
+from experiments.quality.metrics import compare, paired_rows, real_floor, seeds_floor, seen_rows
 from experiments.quality.networks import open_network
-from experiments.quality.pools import samplers, sampling_gpu, workers_of
-from experiments.quality.record import finite, model_facts, setting_row, write_images
-from experiments.quality.results import control_rows, results
-from experiments.quality.sample import job_of, sample_all
-from experiments.quality.settings import Planned, Setting, StudyConfig, check_settings, settings_of, why_not
-from experiments.quality.subjects import Prompts, prompts_for, real_of
+from experiments.quality.sample import (
+    SAMPLE,
+    exactly,
+    pictures_of,
+    require,
+    sample_all,
+    source_of,
+)  # fmt: skip
+from experiments.quality.settings import (
+    SettingConfig,
+    in_float32,
+    serial_of,
+    setting_name,
+    setting_place,
+    stand_in,
+)  # fmt: skip
+from experiments.quality.store import Pictures, batches, gpu_of, there, write_images
+from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
-from experiments.records import write_json
-from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
+from experiments.scaling import planned_row
+from experiments.session import Session
+from experiments.study import Cell, Study, cells_of, check, model_and_size, run
 
-OTHER_SEEDS = 10**6
-"""Between the first seed of the pictures and that of the ones from other noise."""
-
-
-@dataclass
-class QualityConfig:
-    """`studies` of settings, `pictures` of each (picture k: prompt k, seed `seed` + k), and what looks at them."""
-
-    name: str = "quality"
-    studies: Grid[StudyConfig] = field(default_factory=list)
-    pictures: Annotated[int, Domain(2, 1 << 20)] = 2000
-    batch: Count = 50
-    workers: Threads | None = None  # processes at a time; null: one a core, to sample on GPUs one a GPU
-    network: str = "efficientnet_lite0"  # or inception, inception:FILE
-    clip: str | None = None  # folder or hub id of a CLIP; null: the shipped emoji scorer
-    real: str | None = None  # folder of real pictures; null: what the model was trained on
-    data_dir: str = "~/.cache/pipefusion-lab"
-    # Fewer pictures than this have no distances of distributions: they would be all bias.
-    fewest: Annotated[int, Domain(4, 1 << 20)] = 200
-    resamples: Annotated[int, Domain(2, 1 << 20)] = 50  # of the intervals of Frechet distances
-    # On which settings are compared, in simulation, that may stand in for each other; 0: every setting is sampled.
-    equal_pictures: Natural = 2
-    float32_pictures: Natural = 48  # serial again in float32, to see what the dtype alone does; 0: not
-    other_seeds: bool = False  # serial again from other noise: what a change of seed does to a distance
-    shown: Natural = 8  # pictures of a setting that are kept as PNG
-    clusters: list[str] = field(default_factory=list)  # named hardware: its latencies are predicted beside
-    latency_model: str = "pixart_alpha"
-    latency_resolution: Pixels = 1024
+WRITES = ("images", "pictures", "looks", "texts")
+"""Folders of the run directory, beside what every study writes."""
 
 
-def check_quality(cfg: RunConfig) -> None:
+def quality(cfg: RunConfig, out: Path) -> str:
+    """Sample, look, compare; the run's status."""
+    prepare(cfg, Session(out))
+    return run(QUALITY, cfg, out)
+
+
+def prepare(cfg: RunConfig, session: Session) -> None:
+    """Everything that several settings are measured on: pictures, and what networks see in them."""
+    options: QualityConfig = cfg.measure
+    cells = [one.cfg for one in cells_of(QUALITY, cfg, session) if one.skipped is None]
+    cells = [one for one in cells if isinstance(one.measure, SettingConfig)]
+    settings = [one for one in cells if one.measure.what is None]
+    own, count = cells[0].measure, options.equal_pictures
+    if count:
+        claims = [side for one in settings if stand_in(one) != one for side in (one, stand_in(one))]
+        sample_all([(in_float32(one), count) for one in claims], exactly(own.sample, count), cfg, session)
+    drawn = [(one.measure, *source(one, session)[:2]) for one in settings]
+    drawn += [(one.measure, other, one.measure.pictures) for one in cells if (other := control_of(one))]
+    sample_all([(one, n) for _, one, n in drawn], own.sample, cfg, session)
+    seen: list[Path] = []
+    for own, one, n in drawn:
+        first = pictures_of(one, own.sample, n, session, min(options.shown, n))
+        if own.what is None and there(first) == len(first):
+            write_images(session.folder / "images" / setting_name(one), Pictures(first), options.shown)
+        if own.seen:
+            seen += pictures_of(one, own.sample, n, session, own.pictures)
+    look_all([path for path in seen if path.exists()], own.eyes, cfg)
+
+
+def source(cfg: RunConfig, session: Session) -> tuple[RunConfig, int, float | None]:
+    """The setting whose pictures a setting has, how many are drawn of it, and the difference that was measured."""
+    own: SettingConfig = cfg.measure
+    found, error = source_of(cfg, own.sample, own.equal_pictures, session)
+    return found, own.pictures if found == cfg != stand_in(cfg) else own.drawn, error
+
+
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """The rows of a setting or a floor, one for each metric; or the one of a latency."""
+    own = cell.cfg.measure
+    if isinstance(own, LatencyConfig):
+        return [planned_row(cell.cfg, session)]
+    return setting_rows(cell.cfg, session) if own.what is None else floor_rows(cell.cfg, session)
+
+
+def setting_rows(cfg: RunConfig, session: Session) -> list[Row]:
+    """A row for each metric, with whose pictures these are; one without, where too few have none."""
+    own: SettingConfig = cfg.measure
+    found, drawn, error = source(cfg, session)
+    mine = stored(found, drawn, own, session)
+    serial = None
+    if cfg != serial_of(cfg):
+        with suppress(RunFailed):  # then it is compared with real pictures only
+            serial = stored(serial_of(cfg), own.compared, own, session)
+    rows: list[Row] = []
+    if own.seen:
+        rows += seen_rows(own, mine, serial, real_features(cfg, session), cfg.prompt)
+    if serial is not None:
+        rows += paired_rows(compare(mine, serial, own.pictures))
+    facts = {
+        "sampled_as": setting_name(found),
+        "equal_to": None if error is None else setting_name(stand_in(cfg)),
+        "equal_error": error,
+        "equal_n": None if error is None else own.equal_pictures,
+        "seconds": mine.seconds(own.pictures),
+    }
+    return [facts | row for row in rows or [{}]]
+
+
+def floor_rows(cfg: RunConfig, session: Session) -> list[Row]:
+    """The distances of pictures that ought not to differ."""
+    own, other = cfg.measure, control_of(cfg)
+    if other is None:
+        return real_floor(own, real_features(cfg, session))
+    mine, theirs = stored(cfg, own.drawn, own, session), stored(other, own.pictures, own, session)
+    if own.what == DTYPE:
+        return paired_rows(compare(mine, theirs, own.pictures))
+    return seeds_floor(own, mine, theirs)
+
+
+def stored(cfg: RunConfig, drawn: int, own: SettingConfig, session: Session) -> Pictures:
+    """The pictures of a setting. Raises RunFailed where these are not there."""
+    files = pictures_of(cfg, own.sample, drawn, session, own.pictures)
+    require(files, session)
+    return Pictures(files)
+
+
+def work(cell: Cell) -> Hashable:
+    """Settings that may have their pictures from one are measured by one process; floors and predictions by another."""
+    if isinstance(cell.cfg.measure, LatencyConfig):
+        return model_and_size(cell)
+    return repr(replace(stand_in(cell.cfg), prompt="", measure=cell.cfg.measure.what))
+
+
+def why_not(cfg: RunConfig, model: Model) -> str | None:
+    """What keeps a method from a setting, batch by batch, or from this machine."""
+    if isinstance(cfg.measure, LatencyConfig):
+        return problem(cfg, model)
+    own: SettingConfig = cfg.measure
+    runs = {len(one.prompt): one for one in batches(cfg, own.sample, own.drawn)}
+    reasons = [problem(one, model) for one in runs.values()]
+    gpus = check_gpus(cfg)
+    return next((one for one in [*reasons, None if gpus is None else str(gpus)] if one), None)
+
+
+def check_settings(cfg: RunConfig, session: Session) -> None:
     """Raises ConfigError for whatever can be known to be wrong before anything is sampled."""
     options: QualityConfig = cfg.measure
     if cfg.cluster.world == "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    check_square(cfg)
-    cfg = resolved(cfg, open_model(cfg.model))
-    check_settings(cfg)
-    model = open_model(cfg.model)
+    grids = {f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)}
+    for key, grid in grids.items():
+        check_grid(grid, key)
+    for key, grid in {"measure": options, **grids}.items():
+        for name in ("models", "clusters"):
+            if getattr(grid, name):
+                text = f"{getattr(grid, name)} are several; allowed: [], pictures are of one model on one cluster"
+                raise ConfigError(f"{key}.{name}", text)
+    model = session.model(cfg.model)
     prompts_for(cfg, model)
-    real_of(cfg, model)
+    open_real(options.real, options.data_dir, model)
     open_network(options.network)
     open_scorer(options.clip)
-    for name in options.clusters:
+    for name in options.latency_clusters:
         if cluster_config(name).world != "plan":
-            raise ConfigError("measure.clusters", f"{name} has no costs; allowed: clusters of named hardware")
+            text = f"{name} has no costs; allowed: clusters of named hardware"
+            raise ConfigError("measure.latency_clusters", text)
 
 
-def quality(cfg: RunConfig, out: Path) -> str:
-    """Sample, look, compare; writes quality.json, paired.parquet and images/ into `out`; returns the run's status."""
-    model = open_model(cfg.model)
-    cfg, options = resolved(cfg, model), cfg.measure
-    prompts, real = prompts_for(cfg, model), real_of(cfg, model)
-    planned = settings_of(cfg)
-    for one in planned:
-        why = why_not(one.setting, cfg)
-        one.ended = None if why is None else ("skipped", why)
-    able = [one for one in planned if one.ended is None]
-    with samplers(cfg) as pool:
-        measure_equality(able, cfg, model, prompts, out, pool)
-    jobs = jobs_of(able, cfg, model, prompts, out)
-    controls = control_jobs(jobs, cfg, model, prompts, out)
-    failures = sample_all([*jobs.values(), *controls.values()], cfg)
-    for one in able:
-        one.ended = failures.get(jobs[one.source])
-    done = {setting: job for setting, job in jobs.items() if job not in failures}
-    good = [one for one in able if one.ended is None]
-    with workers_of(cfg) as pool:
-        metrics, floors, paired = results(good, done, cfg, prompts, real, pool, out)
-    for kind, job in controls.items():
-        if job not in failures and job.setting in done:
-            floors += control_rows(kind, done[job.setting], job, cfg, prompts)
-    record = {
-        **provenance(sampling_gpu(cfg)),
-        "config": as_dict(cfg),
-        "model": model_facts(model, cfg),
+def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
+    """Model, prompts (picture k has prompt k, round and round) and real pictures; the GPU that sampled."""
+    options, model = cfg.measure, session.model(cfg.model)
+    prompts, real = prompts_for(cfg, model), open_real(options.real, options.data_dir, model)
+    most = int(rows.pictures.max())
+    return {
+        "model": {
+            "name": cfg.model.name,
+            "weights_sha256": weights_sha256(model.folder),
+            "parameters": sum(p.numel() for p in model.view().model.parameters()),
+        },
         "interval": "95 % intervals",
         "prompts": {role or "given": prompts.roles.count(role) for role in sorted(set(prompts.roles))},
+        "texts": list(prompts.texts[:most]),
         "real": {"what": real.what, "pictures": len(real)},
-        "settings": [setting_row(one, done, cfg.model.dtype) for one in planned],
-        "metrics": metrics,
-        "floors": floors,
-        "latency": latency_rows(planned, cfg) if options.clusters else [],
+        "hardware": hardware(gpu_of(session.folder / SAMPLE.name)),
     }
-    with replacing(out / "paired.parquet") as temporary:
-        paired.to_parquet(temporary, index=False)
-    write_images(out, [*done.values()], options.shown)
-    write_json(out / "quality.json", finite(record))
-    show(out)
-    return told(planned)
 
 
-def told(planned: list[Planned]) -> str:
-    """Say how settings ended that did not end well; the status of the run."""
-    status = "ok"
-    for one in planned:
-        if one.ended is not None:
-            how, reason = one.ended
-            status = status if how == "skipped" else "failed"
-            stream = sys.stdout if how == "skipped" else sys.stderr
-            print(f"{how}: {one.setting.key}: {reason}", file=stream, flush=True)
-    return status
+def main_rows(record: Record) -> pd.DataFrame:
+    """The main metrics of the main study, and what of it did not end well."""
+    rows = record.rows[[studies is not None and "main" in studies for studies in record.rows.studies]]
+    return rows[rows.metric.isin(["frechet", "latent_error", "psnr_db"]) | (rows.status != "ok")]
 
 
-def jobs_of(
-    able: list[Planned], cfg: RunConfig, model: Model, prompts: Prompts, out: Path
-) -> dict[Setting, Job]:
-    """What has to be sampled: each source with the most pictures that anything made from it wants."""
-    wanted: dict[Setting, int] = {}
-    for one in able:
-        wanted[one.source] = max(wanted.get(one.source, 0), one.pictures)
-    return {setting: job_of(setting, count, cfg, model, prompts, out) for setting, count in wanted.items()}
+QUALITY = Study(
+    "quality",
+    measure,
+    (
+        *("method", "parallel", "patches", "warmup", "metric", "against"),
+        *("value", "low", "high", "n", "sampled_as", "status"),
+    ),
+    "Quality of the main study",
+    grid=all_cells,
+    problem=why_not,
+    place=setting_place,
+    group=work,
+    facts=facts,
+    shown=main_rows,
+    check=check_settings,
+)
 
 
-def control_jobs(
-    jobs: dict[Setting, Job], cfg: RunConfig, model: Model, prompts: Prompts, out: Path
-) -> dict[str, Job]:
-    """Serial once more where the floors need it: in float32, and from other seeds."""
-    found, options = {}, cfg.measure
-    assert cfg.guidance_scale is not None and cfg.model.resolution is not None
-    own = Setting("serial", 1, None, None, cfg.steps, cfg.guidance_scale, cfg.scheduler, cfg.model.resolution)
-    if options.float32_pictures and cfg.model.dtype != "float32" and own in jobs:
-        exact = replace(cfg, model=replace(cfg.model, dtype="float32"))
-        found["float32"] = job_of(own, options.float32_pictures, exact, model, prompts, out)
-    serial = [job for job in jobs.values() if job.setting.method == "serial"]
-    largest = max(serial, key=lambda job: job.pictures, default=None)
-    if options.other_seeds and largest is not None and largest.pictures >= options.fewest:
-        other = replace(cfg, seed=cfg.seed + OTHER_SEEDS)
-        found["seeds"] = job_of(largest.setting, largest.pictures, other, model, prompts, out)
-    return found
-
-
-def show(out: Path) -> None:
-    """Print the main columns of the record's table; all of it and the floors are in `quality_main` of analysis."""
-    # Here and not above: matplotlib and pandas' tables are for those who print them.
-    from analysis.quality import tables as report
-    from analysis.terminal import make_console, rich_table
-
-    console, record = make_console(), report.load(out)
-    text = report.readable_main(record, report.main(record))
-    told, short = ("Fréchet", "FID", "latent", "PSNR"), ("method", "N", "M", "W", "n")
-    text = text[[name for name in text.columns if name.startswith(told) or name in short]]
-    text = text[~text.method.str.startswith("*")]  # floors: too long a name for a terminal
-    text = text.rename(columns=lambda name: name.partition(" (")[0].rstrip(" ↓↑").replace(" distance", ""))
-    console.print(rich_table(text, f"Quality, features of {record['config']['measure']['network']}"))
-    console.print(str(out / "quality.json"), highlight=False)
+def check_quality(cfg: RunConfig) -> None:
+    """Raises ConfigError for whatever can be known to be wrong before anything is sampled."""
+    check(QUALITY, cfg)

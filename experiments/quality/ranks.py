@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,62 +17,31 @@ from experiments.inputs import make_inputs, read_inputs, write_inputs
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model, scheduler_of
 from experiments.pictures import pixels_of
-from experiments.quality.store import Store
-from experiments.quality.texts import stored
+from experiments.quality.store import write_pictures
+from experiments.quality.texts import stored, texts_path
 from experiments.rank import in_group, open_fabric, patient_barrier
+from experiments.session import Session
 
-Todo = Sequence[tuple[range, RunConfig]]
 
-
-def sample_on_ranks(
-    store: Store, todo: Todo, texts: Path | None, done: Callable[[int], None]
-) -> tuple[str, str] | None:
-    """Sample these batches, prompts from `texts` if there is such a file; status and reason if that failed.
-
-    Raises KeyboardInterrupt.
-    """
-    first = todo[0][1]
-    folder = open_model(first.model).folder
+def sample_on_ranks(todo: Mapping[Path, RunConfig], session: Session) -> None:
+    """Sample the batches of one setting, each into its file. Raises RunFailed, and KeyboardInterrupt."""
+    if not todo:
+        return
+    first = next(iter(todo.values()))
+    model = session.model(first.model)
+    texts, folder = texts_path(session.folder, first, model), model.folder
     if folder is not None:  # a hub id is looked up once, not by every rank
         first = replace(first, model=replace(first.model, weights=str(folder)))
-    with tempfile.TemporaryDirectory() as scratch, watched(store, todo, done):
+    with tempfile.TemporaryDirectory() as scratch:
         try:
-            start_ranks(
-                partial(sample_rank, store, todo, texts), Path(scratch), first, parallel_of(first).mesh()
-            )
+            start_ranks(partial(sample_rank, todo, texts), Path(scratch), first, parallel_of(first).mesh())
         except RunFailed as failure:
             if failure.status == "interrupted":
                 raise KeyboardInterrupt from None
-            return failure.status, failure.reason
-    return None
+            raise
 
 
-@contextmanager
-def watched(store: Store, todo: Todo, done: Callable[[int], None]) -> Iterator[None]:
-    """Tell of each batch that appears in the store until the block ends."""
-    over, left = threading.Event(), [numbers for numbers, _ in todo]
-
-    def look() -> None:
-        for numbers in [*left]:
-            if store.has(numbers):
-                left.remove(numbers)
-                done(len(numbers))
-
-    def poll() -> None:
-        while not over.wait(0.5):
-            look()
-
-    watcher = threading.Thread(target=poll, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        look()
-
-
-def sample_rank(store: Store, todo: Todo, texts: Path | None, run_dir: str, run: RunConfig) -> None:
+def sample_rank(todo: Mapping[Path, RunConfig], texts: Path | None, run_dir: str, run: RunConfig) -> None:
     """What each rank runs: its part of the model once, then batch after batch; rank 0 encodes, decodes and writes."""
 
     def program(device: Any) -> None:
@@ -87,7 +54,7 @@ def sample_rank(store: Store, todo: Todo, texts: Path | None, run_dir: str, run:
         path, encode = Path(run_dir) / "inputs.safetensors", stored(texts) if texts else None
         wait_for_all = patient_barrier()
         assert run.guidance_scale is not None
-        for numbers, asked in todo:
+        for file, asked in todo.items():
             start = time.perf_counter()
             one = replace(run, prompt=asked.prompt, seed=asked.seed)
             if fabric.rank == 0:
@@ -100,7 +67,7 @@ def sample_rank(store: Store, todo: Todo, texts: Path | None, run_dir: str, run:
                 assert latents is not None
                 latents = latents.cpu()
                 pictures = pixels_of(latents, one, model, device)
-                store.write(numbers, latents, pictures, time.perf_counter() - start)
+                write_pictures(file, latents, pictures, asked.prompt, start, device)
         wait_for_all()
 
     in_group(run, program)

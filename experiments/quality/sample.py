@@ -1,110 +1,56 @@
-"""Pictures by the thousand: each depends on its prompt, its seed and the setting alone.
+"""Sampling: the pictures of settings that are not there yet, and which settings need none of their own.
 
-In `cluster=sim` the logical ranks of a setting share a process, and as many processes as there are cores sample
-batches side by side. In `cluster=local` the ranks of a setting are processes of their own (`ranks.py`).
+In `cluster=sim` the logical ranks of a batch share a process, and processes sample side by side. In `cluster=local`
+the ranks of a setting are processes of their own, which stay up for all of its batches (`ranks.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.agent import status_of
 from experiments.config import RunConfig
 from experiments.device import choose_device
+from experiments.difference import largest_difference
+from experiments.errors import RunFailed, first_line
 from experiments.inputs import as_inputs, make_inputs
-from experiments.models import Model, open_model
+from experiments.journal import Journal, Row
+from experiments.models import Model
 from experiments.pictures import pixels_of
-from experiments.quality.jobs import Failures, Job
-from experiments.quality.pools import samplers
+from experiments.pool import Bar
 from experiments.quality.ranks import sample_on_ranks
-from experiments.quality.settings import Setting
-from experiments.quality.store import store_of
-from experiments.quality.subjects import Prompts
+from experiments.quality.settings import SampleConfig, in_float32, stand_in
+from experiments.quality.store import batches, there, write_pictures
 from experiments.quality.texts import encode_all, stored, texts_path
+from experiments.session import Session
 from experiments.simulate import sample_once
+from experiments.study import CELLS, Cell, Study, cell_of, measure_all
+
+EQUAL = 1e-4
+"""Largest difference, over the largest latent, that the order of sums makes in some tens of steps of float32."""
 
 
-def job_of(setting: Setting, count: int, cfg: RunConfig, model: Model, prompts: Prompts, out: Path) -> Job:
-    """One setting's pictures, kept apart by dtype and seed."""
-    folder = out / "pictures" / f"{cfg.model.dtype}_seed{cfg.seed}"
-    store = store_of(folder, setting, cfg, prompts.texts, model)
-    texts = texts_path(out, cfg, model)
-    return Job(setting, store, count, prompts.texts, cfg.model.dtype, cfg.seed, texts)
+def path_of(cfg: RunConfig, session: Session) -> Path:
+    """The file of one batch, after the key of its cell."""
+    return session.folder / SAMPLE.name / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
 
 
-def sample_all(jobs: Sequence[Job], cfg: RunConfig) -> Failures:
-    """Sample what is missing, with a bar of remaining time. A setting that fails is given up, the others go on."""
-    failures = encode_all([job for job in jobs if job.missing], cfg)
-    jobs = [job for job in jobs if job not in failures]
-    wanted = sum(job.pictures * job.setting.steps for job in jobs)
-    missing = sum(len(numbers) * job.setting.steps for job in jobs for numbers in job.missing)
-    left = TimeRemainingColumn(elapsed_when_finished=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (cfg.log.progress and console.is_terminal)) as bar:
-        # A picture costs about as much as it has steps.
-        task = bar.add_task("steps of pictures", total=wanted, completed=wanted - missing)
-
-        def done(setting: Setting, pictures: int) -> None:
-            bar.update(task, advance=pictures * setting.steps, description=setting.key)
-
-        sample = in_processes if cfg.cluster.world == "sim" else on_ranks
-        return failures | sample(jobs, cfg, done)
-
-
-def in_processes(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:
-    """Every missing batch, over a pool of processes."""
-    failures: Failures = {}
-    with samplers(cfg) as pool:
-        futures: dict[Future[None], tuple[Job, range]] = {
-            pool.submit(sample_batch, job, cfg, numbers): (job, numbers)
-            for job in jobs
-            for numbers in job.missing
-        }
-        for future in as_completed(futures):
-            job, numbers = futures[future]
-            try:
-                future.result()
-            except BrokenProcessPool:
-                failures.setdefault(job, ("failed", "a process that sampled was killed"))
-            except Exception as error:
-                text = f"{type(error).__name__}: {error}".splitlines()[0]
-                failures.setdefault(job, (status_of(text), text))
-            else:
-                done(job.setting, len(numbers))
-    return failures
-
-
-def on_ranks(jobs: Sequence[Job], cfg: RunConfig, done: Callable[[Setting, int], None]) -> Failures:
-    """Setting after setting on ranks of its own."""
-    failures: Failures = {}
-    for job in jobs:
-        todo = [(numbers, job.configure(cfg, numbers)) for numbers in job.missing]
-        if todo:
-            failure = sample_on_ranks(job.store, todo, job.texts, partial(done, job.setting))
-            if failure is not None:
-                failures[job] = failure
-    return failures
-
-
-def sample_batch(job: Job, cfg: RunConfig, numbers: range) -> None:
-    """One batch with all its ranks in this process."""
-    torch.set_num_threads(cfg.threads)
-    start, run = time.perf_counter(), job.configure(cfg, numbers)
-    model = open_model(run.model)
-    latents = sample_in_process(run, model, job.texts)
-    pictures = pixels_of(latents, run, model, choose_device(run.cluster.device))
-    job.store.write(numbers, latents, pictures, time.perf_counter() - start)
+def sample(cell: Cell, session: Session) -> list[Row]:
+    """Sample a batch, its ranks in this process. No rows."""
+    cfg, start = cell.cfg, time.perf_counter()
+    model, device = session.model(cfg.model), choose_device(cfg.cluster.device)
+    latents = sample_in_process(cfg, model, texts_path(session.folder, cfg, model))
+    pictures = None if cfg.measure.exact else pixels_of(latents, cfg, model, device)
+    write_pictures(path_of(cfg, session), latents, pictures, cfg.prompt, start, device)
+    return []
 
 
 def sample_in_process(run: RunConfig, model: Model, texts: Path | None) -> Tensor:
@@ -114,3 +60,83 @@ def sample_in_process(run: RunConfig, model: Model, texts: Path | None) -> Tenso
         inputs = make_inputs(run, model, stored(texts) if texts else None)
         noise, cond = as_inputs(inputs, run.guidance_scale)
         return sample_once(run, model, noise, cond)
+
+
+SAMPLE = Study("pictures", sample, ())
+
+
+def pictures_of(
+    cfg: RunConfig, own: SampleConfig, drawn: int, session: Session, count: int | None = None
+) -> tuple[Path, ...]:
+    """The files of the first `count` (None: all) of the `drawn` pictures of a setting, which may not be there."""
+    return tuple(path_of(one, session) for one in batches(cfg, own, drawn, count))
+
+
+def sample_all(
+    wanted: Iterable[tuple[RunConfig, int]], own: SampleConfig, cfg: RunConfig, session: Session
+) -> None:
+    """Sample so many pictures of each setting, as far as they are missing; what fails is a line in the journal."""
+    settings = [
+        {path: one for one in batches(setting, own, count) if not (path := path_of(one, session)).exists()}
+        for setting, count in wanted
+    ]
+    todo = {path: one for runs in settings for path, one in runs.items()}
+    bar = Bar(partial(there, [*todo]), len(todo), "batches of pictures", cfg.log.progress)
+    gpus = torch.cuda.device_count() if own.device == "cuda" else 0
+    try:
+        encode_all([*todo.values()], cfg, session, gpus)
+    except Exception as error:  # whatever a foreign folder, or too little memory, has to say
+        text = f"the prompts were not encoded: {type(error).__name__}: {first_line(error)}"
+        give_up(todo, RunFailed(status_of(text), text), session)
+        return
+    if own.exact or cfg.cluster.world == "sim":
+        measure_all(SAMPLE, [cell_of(SAMPLE, one, session) for one in todo.values()], cfg, session, bar, gpus)
+        return
+    with bar.polled():
+        for runs in settings:
+            left = {path: one for path, one in runs.items() if not path.exists()}
+            try:
+                sample_on_ranks(left, session)
+            except RunFailed as failure:
+                give_up(left, failure, session)
+
+
+def give_up(paths: Iterable[Path], failure: RunFailed, session: Session) -> None:
+    """Write down why batches are not there."""
+    for path in paths:
+        row = {"status": failure.status, "reason": failure.reason}
+        Journal(session.folder / CELLS).append(path.stem, [row])
+
+
+def require(paths: Iterable[Path], session: Session) -> None:
+    """Raises RunFailed with the reason why a file that a cell makes is not there."""
+    for path in paths:
+        if not path.exists():
+            rows = Journal(session.folder / CELLS).read().get(path.stem)
+            if not rows:
+                raise RunFailed("failed", "the process that was at its pictures was killed")
+            raise RunFailed(rows[0]["status"], rows[0]["reason"])
+
+
+def source_of(
+    cfg: RunConfig, own: SampleConfig, count: int, session: Session
+) -> tuple[RunConfig, float | None]:
+    """The setting whose pictures these are: its stand-in where both are measured to be the same; and their difference.
+
+    The largest difference of the latents of `count` pictures, over the largest latent, in float32. One that could not
+    be compared has nothing to stand in for it.
+    """
+    other = stand_in(cfg)
+    if not count or other == cfg:
+        return cfg, None
+    both = [pictures_of(in_float32(one), exactly(own, count), count, session)[0] for one in (cfg, other)]
+    if not all(path.exists() for path in both):
+        return cfg, None
+    ours, theirs = (load_file(path)["latents"] for path in both)
+    error = largest_difference(ours, theirs)
+    return (other if error <= EQUAL else cfg), error
+
+
+def exactly(own: SampleConfig, count: int) -> SampleConfig:
+    """How the few pictures are sampled that settings are compared on."""
+    return replace(own, exact=True, batch=count)

@@ -1,91 +1,105 @@
-"""Where sampled pictures are kept: one small file a batch, whole or absent, stamped with what it was made from.
+"""Where sampled pictures are kept: a file for each batch, whole or absent, named by a hash of what it is made of.
 
-A file counts only with the right stamp. So a run that was killed goes on where it was, and one whose weights, prompts
-or settings have changed samples again instead of mixing.
+So a study that was killed goes on where it was, and one whose weights, prompts or settings have changed samples again.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from analysis.files import replacing
 from experiments.config import RunConfig
-from experiments.contents import contents_of, sha256_of_json
-from experiments.device import device_type
-from experiments.inputs import text_of
-from experiments.models import Model
-from experiments.quality.settings import Setting
+from experiments.quality.settings import SampleConfig
 
 
 @dataclass(frozen=True)
-class Store:
-    """The pictures of one setting, in `folder`, `batch` to a file."""
+class Pictures:
+    """The files of a setting's batches, in order; all but the last have the same number of pictures."""
 
-    folder: Path
-    stamp: str
-    batch: int
+    files: tuple[Path, ...]
 
-    def batches(self, pictures: int) -> list[range]:
-        """Picture numbers, file by file. The borders are fixed: what a picture is computed beside never changes."""
-        return [range(first, min(first + self.batch, pictures)) for first in range(0, pictures, self.batch)]
+    def read(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `count`, batch by batch: latents [b, C, h, w] float32 and pictures [b, 3, H, W] float32 in 0..1."""
+        for path in self.files:
+            if count > 0:
+                found = load_file(path)
+                latents, images = found["latents"][:count], found["pictures"][:count]
+                count -= len(latents)
+                yield latents.float(), images.float() / 255
 
-    def path(self, numbers: range) -> Path:
-        return self.folder / f"{numbers.start:06d}.safetensors"
-
-    def has(self, numbers: range) -> bool:
-        """Whether these pictures are there, made from just this."""
-        path = self.path(numbers)
-        if not path.is_file():
-            return False
-        with safe_open(path, framework="pt") as file:
-            found = file.metadata() or {}
-        return found.get("stamp") == self.stamp and int(found["pictures"]) >= len(numbers)
-
-    def write(self, numbers: range, latents: Tensor, pictures: Tensor, seconds: float) -> None:
-        """`latents` [b, C, h, w] are kept as float16, `pictures` [b, 3, H, W] are uint8."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {"stamp": self.stamp, "pictures": str(len(numbers)), "seconds": f"{seconds:.3f}"}
-        with replacing(self.path(numbers)) as temporary:
-            save_file({"latents": latents.half(), "pictures": pictures.contiguous()}, temporary, facts)
-
-    def read(self, pictures: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batch by batch: latents [b, C, h, w] float32 and pictures [b, 3, H, W] float32 in 0..1.
-
-        Raises FileNotFoundError if there are not so many.
-        """
-        for numbers in self.batches(pictures):
-            with safe_open(self.path(numbers), framework="pt") as file:
-                latents, images = (file.get_tensor(name)[: len(numbers)] for name in ("latents", "pictures"))
-            yield latents.float(), images.float() / 255
-
-    def seconds(self, pictures: int) -> float:
-        """CPU or GPU time that sampling took, over all files."""
+    def seconds(self, count: int) -> float:
+        """CPU or GPU time that sampling the first `count` took, with those beside them in a file."""
         total = 0.0
-        for numbers in self.batches(pictures):
-            with safe_open(self.path(numbers), framework="pt") as file:
-                total += float(file.metadata()["seconds"])
+        for path in self.files:
+            if count > 0:
+                with safe_open(path, framework="pt") as file:
+                    total += float(file.metadata()["seconds"])
+                    count -= len(json.loads(file.metadata()["prompts"]))
         return total
 
 
-def store_of(root: Path, setting: Setting, cfg: RunConfig, prompts: Sequence[str], model: Model) -> Store:
-    """The store of a setting below `root`."""
-    made_from = {
-        "setting": asdict(setting),
-        "contents": contents_of(model, text_of(cfg, model)),
-        "architecture": None if model.folder else [cfg.model.architecture, cfg.model.seed],
-        "dtype": cfg.model.dtype,
-        "device": device_type(cfg.cluster.device),
-        "text": cfg.model.text,
-        "tiled": cfg.model.tiled,
-        "prompts": list(prompts),
-        "negative_prompt": cfg.negative_prompt,
-        "seed": cfg.seed,
-        "batch": cfg.measure.batch,
-    }
-    return Store(root / setting.key, sha256_of_json(made_from), cfg.measure.batch)
+def there(paths: Sequence[Path]) -> int:
+    """How many of these files are there."""
+    return sum(path.exists() for path in paths)
+
+
+def batches(cfg: RunConfig, own: SampleConfig, drawn: int, count: int | None = None) -> list[RunConfig]:
+    """The runs that make the first `count` (None: all) of the `drawn` pictures of a setting, and those beside them.
+
+    `cfg` has their prompts and the first seed. The borders are fixed: what a picture is computed beside never changes.
+    """
+    size = min(own.batch, drawn)
+    places = [range(first, min(first + size, drawn)) for first in range(0, drawn, size)]
+    places = places[: len(places) if count is None else -(-count // size)]
+    return [
+        replace(cfg, prompt=[cfg.prompt[k] for k in each], seed=[cfg.seed + k for k in each], measure=own)
+        for each in places
+    ]
+
+
+def write_pictures(
+    path: Path,
+    latents: Tensor,
+    pictures: Tensor | None,
+    prompts: list[str],
+    start: float,
+    device: torch.device,
+) -> None:
+    """`latents` [b, C, h, w] are kept as float16 beside `pictures` [b, 3, H, W] uint8, and as they are without.
+
+    `start`: when sampling began, of `time.perf_counter`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    facts = {"prompts": json.dumps(prompts), "seconds": f"{time.perf_counter() - start:.3f}", "gpu": gpu}
+    both = {"latents": latents} if pictures is None else {"latents": latents.half(), "pictures": pictures}
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in both.items()}, temporary, facts)
+
+
+def gpu_of(folder: Path) -> str | None:
+    """The GPU that a folder's pictures were sampled on; None for a CPU, and for no pictures."""
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            return file.metadata()["gpu"] or None
+    return None
+
+
+def write_images(folder: Path, pictures: Pictures, shown: int) -> None:
+    """K.png of the first `shown` pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [image for _, some in pictures.read(shown) for image in some]
+    for k, image in enumerate(images):
+        with replacing(folder / f"{k}.png") as temporary:
+            pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)

@@ -69,27 +69,27 @@ class Real:
     captions: list[str] | None = None
 
     @property
-    def stamp(self) -> str:
-        """What tells these pictures from others."""
+    def digest(self) -> str:
+        """Tells these pictures from others."""
         drawn = None if self.pictures is None else sha256(self.pictures.numpy().tobytes()).hexdigest()
         return sha256_of_json([self.what, [sha256_of(path) for path in self.files], drawn, self.captions])
 
     def __len__(self) -> int:
         return len(self.files) if self.pictures is None else len(self.pictures)
 
-    def read(self, resolution: int, batch: int) -> Iterator[Tensor]:
-        """Pictures [b, 3, r, r] in 0..1, averaged down over areas (our own data) or cut square and resized (files)."""
+    def read(self, size: tuple[int, int], batch: int) -> Iterator[Tensor]:
+        """Pictures [b, 3, *size] in 0..1, averaged over areas (our own data) or cut to shape and resized (files)."""
         if self.pictures is not None:
-            yield from resize(self.pictures, resolution).split(batch)
+            yield from resize(self.pictures, size).split(batch)
             return
         for first in range(0, len(self.files), batch):
-            yield torch.stack([read_square(path, resolution) for path in self.files[first : first + batch]])
+            yield torch.stack([read_fitted(path, size) for path in self.files[first : first + batch]])
 
 
-def real_of(cfg: RunConfig, model: Model) -> Real:
+def open_real(given: str | None, data_dir: str, model: Model) -> Real:
     """The folder `measure.real`, or what the model was trained on. Raises ConfigError if there is neither."""
-    if cfg.measure.real is not None:
-        folder = Path(cfg.measure.real).expanduser()
+    if given is not None:
+        folder = Path(given).expanduser()
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if len(files) < 8:  # halves of four, for the floor
             text = f"{folder} has {len(files)} pictures; allowed: a folder of 8 or more ({', '.join(sorted(SUFFIXES))})"
@@ -101,7 +101,6 @@ def real_of(cfg: RunConfig, model: Model) -> Real:
         raise ConfigError("measure.real", text)
     listed = json.loads((facts.parent / "prompts.json").read_text())
     wanted = {role: listed[role] if role in ROLES else [] for role in ("train", "held_out", "unseen")}
-    data_dir = cfg.measure.data_dir
     packages = stored_packages(json.loads(facts.read_text())["data"])
     check_packages(packages, data_dir, "measure.data_dir")
     items, pictures = load_listed(packages, data_dir, wanted)
@@ -110,8 +109,9 @@ def real_of(cfg: RunConfig, model: Model) -> Real:
     )
 
 
-def read_square(path: Path, resolution: int) -> Tensor:
-    """One file as [3, r, r] in 0..1: on white, the largest square in the middle, resized with Lanczos."""
+def read_fitted(path: Path, size: tuple[int, int]) -> Tensor:
+    """One file as [3, height, width] in 0..1: on white, the largest part of that shape in the middle, with Lanczos."""
+    height, width = size
     with Image.open(path) as image:
         flat = on_white(ImageOps.exif_transpose(image))
-    return to_tensor(ImageOps.fit(flat, (resolution, resolution), Image.Resampling.LANCZOS))
+    return to_tensor(ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS))

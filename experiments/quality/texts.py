@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,14 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analysis.files import replacing
-from experiments.agent import status_of
 from experiments.config import RunConfig
 from experiments.contents import sha256_of_json, text_contents
 from experiments.device import choose_device
 from experiments.inputs import Encode, text_of
 from experiments.models import Model, open_model
-from experiments.quality.jobs import Failures, Job
-from experiments.quality.pools import samplers
+from experiments.pool import Bar, run_all
+from experiments.session import Session
 
 NEGATIVE = "negative_"
 
@@ -30,25 +28,23 @@ def texts_path(out: Path, cfg: RunConfig, model: Model) -> Path | None:
     return out / "texts" / f"{cfg.model.dtype}.safetensors" if text_of(cfg, model) == "own" else None
 
 
-def encode_all(jobs: Iterable[Job], cfg: RunConfig) -> Failures:
-    """Encode the prompts that jobs need and their files do not have, in a process that ends and frees its memory."""
-    wanted: dict[Path, list[Job]] = {}
-    for job in jobs:
-        if job.texts is not None:
-            wanted.setdefault(job.texts, []).append(job)
-    failures: Failures = {}
+def encode_all(runs: Sequence[RunConfig], cfg: RunConfig, session: Session, gpus: int = 0) -> None:
+    """Encode the prompts that runs need and their files do not have, in a process that ends and frees its memory.
+
+    Raises what the encoders raise, and RuntimeError if that process was killed.
+    """
+    wanted: dict[Path, list[RunConfig]] = {}
+    for run in runs:
+        path = texts_path(session.folder, run, session.model(run.model))
+        if path is not None:
+            wanted.setdefault(path, []).append(run)
     for path, group in wanted.items():
-        prompts = [*dict.fromkeys(text for job in group for text in job.used_prompts)]
-        run = replace(cfg, model=replace(cfg.model, dtype=group[0].dtype))
-        if has(path, run, prompts):
-            continue
-        try:
-            with samplers(cfg) as pool:
-                pool.submit(encode_to, path, run, prompts).result()
-        except Exception as error:  # whatever a foreign folder, or too little memory, has to say
-            text = f"the prompts were not encoded: {type(error).__name__}: {error}".splitlines()[0]
-            failures |= dict.fromkeys(group, (status_of(text), text))
-    return failures
+        prompts = [*dict.fromkeys(text for run in group for text in run.prompt)]
+        if not has(path, group[0], prompts):
+            bar = Bar(path.exists, 1, "prompts encoded", cfg.log.progress)
+            run_all(encode_to, [(path, group[0], prompts)], 1, bar, __name__, gpus, apart=True)
+            if not has(path, group[0], prompts):
+                raise RuntimeError("the process was killed")
 
 
 def encode_to(path: Path, cfg: RunConfig, prompts: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ it attends to, or the method is not what it says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from experiments.staleness.settings import Setting, simulate
 from experiments.staleness.traced import Marked, Place, TracedView
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, DiT, Given, Tokens
+from pipefusion.core.dit import KV, Conditioning, DiT, Given, Tokens
 
 NEVER, ABSENT = -1, -2
 """In place of the step of K, V: never written, and not attended to."""
@@ -70,6 +70,9 @@ class HollowView(TracedView):
 
     def text(self, cond: Conditioning) -> None:
         return None
+
+    def cross(self, text: None) -> Mapping[int, KV]:
+        return {}
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Marked:
         return Marked(self.steps[float(timestep)], None)

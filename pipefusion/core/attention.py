@@ -22,9 +22,8 @@ class Attend(Protocol):
 def full(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of q to all of k, v. `mask` is a bias [batch, 1 or heads, 1 or q tokens, k tokens]."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    kernel = kernel_of(q.device, q.dtype)
-    if mask is None and kernel != "cpu":
-        return run_kernel(kernel, q, k, v)[0].transpose(1, 2)
+    if mask is None:
+        return run_kernel(kernel_of(q.device, q.dtype), q, k, v)[0].transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
@@ -87,5 +86,5 @@ def run_kernel(
 def merge(out: Tensor, lse: Tensor, new_out: Tensor, new_lse: Tensor) -> tuple[Tensor, Tensor]:
     """Online softmax: attention over the union of two disjoint sets of keys, from the two partial results."""
     # sigmoid(new - old) is the new part's share of the softmax mass; it cannot overflow.
-    out = out - torch.sigmoid(new_lse - lse) * (out - new_out)
+    out = torch.lerp(out.float(), new_out.float(), torch.sigmoid(new_lse - lse))
     return out, lse - F.logsigmoid(lse - new_lse)

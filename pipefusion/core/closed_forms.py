@@ -43,10 +43,13 @@ def latent_bytes(shape: DiTShape, images: int) -> int:
 
 
 def layer_flops(shape: DiTShape, layer: int = 0) -> float:
-    """Multiply-adds times two of one block on one whole image and its prompt."""
-    block, p, text = shape.blocks[layer], shape.tokens, shape.text_tokens
-    attended = (p + shape.prefix(layer)) ** 2 + shape.cross * p * text
-    return 2 * (block.image_macs * p + block.text_macs * text) + 4 * shape.hidden * attended
+    """Multiply-adds times two of one block on one whole image and, in an MM-DiT, its prompt.
+
+    K, V of a cross-attention's prompt are projected once an image, not in a step.
+    """
+    block, p = shape.blocks[layer], shape.tokens
+    attended = (p + shape.prefix(layer)) ** 2 + shape.cross * p * shape.text_tokens
+    return 2 * (block.image_macs * p + block.text_macs * shape.joint_tokens) + 4 * shape.hidden * attended
 
 
 def stages(shape: DiTShape, devices: int, how: Split) -> list[range]:

@@ -84,6 +84,8 @@ class Stage:
         self.timesteps = timesteps_on(fabric.device, scheduler)
         self.finite = Finite(run.steps, fabric.device)
         self.text = dit.text(guidance.cond)
+        self.cross = dit.cross(self.text)
+        fabric.ledger.hold("buffer", sum(x.nbytes for kv in self.cross.values() for x in kv))
         self.positions = {rows: dit.positions(rows) for rows in dict.fromkeys(job.rows for job in run.jobs)}
         self.arriving = Messages(shape, layout, layout.stage, first_patch)
         self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
@@ -122,7 +124,7 @@ class Stage:
 
     def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
         """The tokens behind this stage's blocks."""
-        given = Given(self.text, self.modulation, self.positions[job.rows])
+        given = Given(self.text, self.modulation, self.positions[job.rows], self.cross)
         tokens = run_blocks(self.dit, tokens, given, attend_for(job), self.skips)
         self.skips.end()
         return tokens

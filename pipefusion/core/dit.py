@@ -82,12 +82,18 @@ class Tokens(NamedTuple):
     text: Tensor | None = None
 
 
+KV = tuple[Tensor, Tensor]
+"""K and V, [b, tokens, heads, head_dim] each."""
+
+
 class Given(NamedTuple):
     """What the blocks are told besides tokens, each as the view made it: the same for all layers of a job."""
 
     text: Any
     modulation: Any
     positions: Any
+    cross: Mapping[int, KV]
+    """By layer, what its cross-attention attends to; empty in a model without."""
 
 
 Shard = tuple[int, tuple[tuple[int, int], ...]]
@@ -160,6 +166,10 @@ class DiT(Protocol):
 
     def text(self, cond: Conditioning) -> Any:
         """What the model makes of the prompt; the same for all steps and patches of an image."""
+        ...
+
+    def cross(self, text: Any) -> Mapping[int, KV]:
+        """K, V of the prompt for the cross-attention of each layer held; the same for all steps and patches."""
         ...
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Any:

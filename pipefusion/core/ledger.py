@@ -111,6 +111,10 @@ class Ledger:
         for kind in self.buffer_bytes:
             self.buffer_bytes[kind] = 0
 
+    def hold(self, kind: Kind, nbytes: int) -> None:
+        """Count bytes that are held for the image, and were not asked of the fabric."""
+        self.buffer_bytes[kind] += nbytes
+
     def move(self, source: Kind, to: Kind, nbytes: int) -> None:
         """Recount bytes of a buffer under another kind."""
         self.buffer_bytes[source] -= nbytes

@@ -118,7 +118,7 @@ def predict(
             shape, layout.layers, layout.first, layout.last, parallel.tensor, whole_cross
         ),
         kv_bytes=kv,
-        buffer_bytes=latents + place + kept,
+        buffer_bytes=latents + place + kept + cross_kv(size, whole_cross),
         comm_bytes=comm,
         sent_bytes=sum(sent.values()),
         recv_bytes=sum(received.values()),
@@ -142,6 +142,12 @@ def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
         return 2 * size.layout.tokens * size.parallel.ulysses * inner * layers, 0
     places = 0 if buffer == "displaced" else sum(map(size.shape.prefix, size.layout.layers))
     return 2 * size.shape.tokens * inner * layers, 2 * places * inner
+
+
+def cross_kv(size: Sizes, whole_cross: bool) -> int:
+    """K, V of the prompt for the cross-attentions of this rank's layers: 2 * tokens * hs/T * layers * b."""
+    token = size.hidden // (1 if whole_cross else size.parallel.tensor)
+    return 2 * size.shape.cross * size.shape.text_tokens * token * len(size.layout.layers)
 
 
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
@@ -201,8 +207,9 @@ def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     texts = sum(map(size.shape.prefix, size.layout.layers))  # of the layers whose attention has the prompt
     image = sum(wire_bytes("all_to_all", 4 * job.tokens * n * size.inner, n) for job in jobs)
     sent = layers * image + len(jobs) * wire_bytes("all_gather", texts * size.inner, n)
+    # Q, K, V of all n ranks' tokens behind the prompt's, the output, and the prompt's of all heads.
     room = (4 * max(job.tokens for job in jobs) + size.shape.joint_tokens) * n * size.inner
-    return sent, sent, room
+    return sent, sent, room + 3 * size.shape.joint_tokens * size.inner
 
 
 def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:

@@ -28,18 +28,25 @@ def plain(run: Run) -> AttendFor:
 
 
 def head_groups(x: Tensor, n: int, h: int) -> Tensor:
-    """The heads of each of n ranks, [b, t, H, d] -> [n, b, t, h, d]; behind the last of H there are zeros."""
+    """The heads of each of n ranks, [b, t, H, d] -> [n, t, b, h, d]; behind the last of H there are zeros."""
     padding = n * h - x.shape[2]
     if padding:
         x = F.pad(x, (0, 0, 0, padding))
-    return x.unflatten(2, (n, h)).movedim(2, 0)
+    return x.unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
+
+
+def merged(groups: Tensor) -> Tensor:
+    """The heads of all ranks side by side, [n, t, b, h, d] -> [b, t, n, h, d], without a copy."""
+    return groups.permute(2, 1, 0, 3, 4)
 
 
 def ulysses(run: Run, inner: AttendFor) -> AttendFor:
     """DeepSpeed-Ulysses: inside, a rank has 1/n of the heads for the tokens of all n ranks, in the order of the ranks.
 
     Two all-to-alls per layer (Q, K, V in one call, then the output); an MM-DiT's prompt comes back by an all-gather.
-    Heads that n does not divide are padded with zeros, whose output is cut off again.
+    Tokens come before the batch on the wire, and Q, K, V of a token lie together. What arrives behind the prompt is
+    thus one sequence already, and what attention makes of it can be sent as it is: one copy on either side. Heads that
+    n does not divide are padded with zeros, whose output is cut off again.
     """
     fabric, place = run.fabric, run.fabric.axis("ulysses")
     n = place.size
@@ -47,36 +54,32 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
         return inner
     b, h, d = run.batch, run.inner_heads, run.shape.head_dim
     text = run.shape.joint_tokens
-    sent = run.scratch("comm", n, 3, b, run.most_tokens, h, d)
-    back = run.scratch("comm", n, b, run.most_tokens, h, d)
-    prompt = run.scratch("comm", n, b, text, h, d)
-
-    def merged(groups: Tensor) -> Tensor:
-        """The heads of all ranks in one, [n, b, t, h, d] -> [b, t, H, d]."""
-        return groups.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, : run.heads]
+    inside = run.scratch("comm", text + n * run.most_tokens, 3, b, h, d)
+    back = run.scratch("comm", n, run.most_tokens, b, h, d)
+    prompt = run.scratch("comm", n, text, b, h, d)
 
     def attend_for(job: Job) -> Attend:
         t, attend_inside = job.tokens, inner(job)
-        arrived, returned = sent.view(n, 3, b, t, h, d), back.view(n, b, t, h, d)
+        returned = back.view(n, t, b, h, d)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            at = job.where(layer)
-            groups = [head_groups(x, n, h) for x in (q, k, v)]  # [n, b, T + t, h, d] each
-            mine = torch.stack([x[:, :, prefix:] for x in groups], dim=1)
-            fabric.all_to_all(arrived, mine, axis="ulysses", at=at)  # [n, 3, b, t, h, d]
-            whole = [
-                torch.cat([x[place.index, :, :prefix], *arrived[:, i]], dim=1) for i, x in enumerate(groups)
-            ]  # [b, T + n t, h, d] each
-            del groups  # copies, where heads are padded
-            out = attend_inside(layer, whole[0], whole[1], whole[2], prefix)
-            # Always a copy, whatever order of memory the kernel leaves: peaks are predicted to the byte.
-            bands = torch.stack(out[:, prefix:].split(t, dim=1))  # [n, b, t, h, d]
-            fabric.all_to_all(returned, bands, axis="ulysses", at=at)
+            at, qkv = job.where(layer), (q, k, v)
+            whole = inside.view(prefix + n * t, 3, b, h, d)
+            for i, x in enumerate(qkv if prefix else ()):
+                whole[:prefix, i].copy_(head_groups(x[:, :prefix], n, h)[place.index])
+            mine = torch.stack([head_groups(x[:, prefix:], n, h) for x in qkv], dim=2)  # [n, t, 3, b, h, d]
+            fabric.all_to_all(whole[prefix:].unflatten(0, (n, t)), mine, axis="ulysses", at=at)
+            del mine
+            inner_q, inner_k, inner_v = whole.movedim(2, 0).unbind(2)  # [b, T + n t, h, d] each
+            out = attend_inside(layer, inner_q, inner_k, inner_v, prefix)
+            out = out.movedim(1, 0).contiguous()  # a copy only where the kernel leaves another order
+            fabric.all_to_all(returned, out[prefix:].unflatten(0, (n, t)), axis="ulysses", at=at)
             if not prefix:
-                return merged(returned)  # [b, t, H, d]
-            texts = prompt.view(n, b, prefix, h, d)
-            fabric.all_gather(texts, torch.cat([out[:, :prefix]]), axis="ulysses", at=at)
-            return merged(torch.cat([texts, returned], dim=2))  # [b, T + t, H, d]
+                return merged(returned).flatten(2, 3)[:, :, : run.heads]  # [b, t, H, d]
+            texts = prompt.view(n, prefix, b, h, d)
+            fabric.all_gather(texts, out[:prefix], axis="ulysses", at=at)
+            both = torch.cat([merged(texts), merged(returned)], dim=1)
+            return both.flatten(2, 3)[:, :, : run.heads]  # [b, T + t, H, d]
 
         return attend
 

@@ -19,7 +19,7 @@ class BlockShape:
     image_macs: int
     """For each image token."""
     text_macs: int
-    """For each prompt token."""
+    """For each prompt token: in each step of an MM-DiT, once an image for a cross-attention."""
     image_reduces: int
     """All-reduces of the image tokens under tensor parallelism."""
     text_reduces: int = 0

@@ -6,7 +6,7 @@ code and runs every time, and collectives of modules that a method has put into 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, DiT, Given, Shard, TensorPlan, Tokens
+from pipefusion.core.dit import KV, Conditioning, DiT, Given, Shard, TensorPlan, Tokens
 from pipefusion.core.ledger import Where
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.cost import Segment
@@ -129,6 +129,9 @@ class MemoView:
     def text(self, cond: Conditioning) -> Any:
         key = ("text", self._ends, cond.branches, key_of(tuple(cond.tensors)))
         return self._once(key, lambda: self.view.text(cond))
+
+    def cross(self, text: Any) -> Mapping[int, KV]:
+        return self.view.cross(text)  # once an image
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> AtStep:
         key = ("modulation", self._ends, batch)

@@ -11,10 +11,10 @@ from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import Rotary, SelfOrCross, Site
+from pipefusion.views.sites import Rotary, SelfOrCross, Site, prompt_kv
 from pipefusion.views.stock import (
     StockView,
     cross_attention_plan,
@@ -159,6 +159,9 @@ class View(StockView):
             sizes = torch.tensor([told], device=self.device, dtype=self.dtype)
         return Text(torch.where(there, hidden, self.model.text_embedding_padding), second, sizes)
 
+    def cross(self, text: Text) -> Mapping[int, KV]:
+        return {layer: prompt_kv(self.block_module(layer).attn2, text.hidden) for layer in self.layers}
+
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
         times = timestep.to(self.dtype).expand(batch)
         sizes = style = None
@@ -176,7 +179,7 @@ class View(StockView):
         hidden = self.model.blocks[layer](
             tokens.image,
             temb=given.modulation,
-            encoder_hidden_states=given.text.hidden,
+            encoder_hidden_states=given.cross[layer],
             image_rotary_emb=Site(attend, given.positions),
             skip=skip,
         )

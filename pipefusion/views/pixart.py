@@ -10,10 +10,10 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import SelfOrCross, Site
+from pipefusion.views.sites import SelfOrCross, Site, prompt_kv
 from pipefusion.views.stock import (
     StockView,
     cross_attention_plan,
@@ -123,6 +123,9 @@ class View(StockView):
             )
         return Text(self.model.caption_projection(embeds), bias.unsqueeze(1), size)
 
+    def cross(self, text: Text) -> Mapping[int, KV]:
+        return {layer: prompt_kv(self.block_module(layer).attn2, text.hidden) for layer in self.layers}
+
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Modulation:
         extra = None
         if text.size:
@@ -140,7 +143,7 @@ class View(StockView):
     ) -> Tokens:
         hidden = self.model.transformer_blocks[layer](
             tokens.image,
-            encoder_hidden_states=given.text.hidden,
+            encoder_hidden_states=given.cross[layer],
             encoder_attention_mask=given.text.bias,
             timestep=given.modulation.blocks,
             cross_attention_kwargs={"image_rotary_emb": Site(attend)},

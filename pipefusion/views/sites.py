@@ -13,6 +13,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full, local
+from pipefusion.core.dit import KV
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines [tokens, head_dim], float32."""
@@ -47,8 +48,13 @@ def turned(x: Tensor, rotary: Rotary | None) -> Tensor:
     return x if rotary is None else apply_rotary_emb(x, rotary, sequence_dim=1)
 
 
+def prompt_kv(attn: Any, prompt: Tensor) -> KV:
+    """K and V of the prompt [b, T, cross] as the stock processors compute them in a cross-attention."""
+    return normed(attn.norm_k, heads(attn, attn.to_k(prompt))), heads(attn, attn.to_v(prompt))
+
+
 class SelfOrCross:
-    """Self-attention through `attend`, cross-attention as the stock processors compute it."""
+    """Self-attention through `attend`, cross-attention to K, V of the prompt that are handed to it ready-made."""
 
     def __init__(self, layer: int):
         self.layer = layer
@@ -57,19 +63,18 @@ class SelfOrCross:
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states: KV | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Site = STOCK,
     ) -> Tensor:
-        site, crosses = image_rotary_emb, encoder_hidden_states is not None
-        source = encoder_hidden_states if crosses else hidden_states
+        site = image_rotary_emb
         q = turned(normed(attn.norm_q, heads(attn, attn.to_q(hidden_states))), site.rotary)  # [b, t, H, d]
-        k = normed(attn.norm_k, heads(attn, attn.to_k(source)))  # [b, s, H, d]
-        v = heads(attn, attn.to_v(source))  # [b, s, H, d]
-        if crosses:
-            bias = None if attention_mask is None else attention_mask.unsqueeze(1)  # [b, 1, 1, s]
-            out = full(q, k, v, bias)  # [b, t, H, d]
+        if encoder_hidden_states is not None:
+            bias = None if attention_mask is None else attention_mask.unsqueeze(1)  # [b, 1, 1, T]
+            out = full(q, *encoder_hidden_states, bias)  # [b, t, H, d]
         else:
+            k = normed(attn.norm_k, heads(attn, attn.to_k(hidden_states)))  # [b, t, H, d]
+            v = heads(attn, attn.to_v(hidden_states))
             out = site.attend(self.layer, q, turned(k, site.rotary), v)  # [b, t, H, d]
         return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
 

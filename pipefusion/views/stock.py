@@ -10,7 +10,7 @@ import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import Tensor, nn
 
-from pipefusion.core.dit import DiT, Shard, TensorPlan, clone_modules
+from pipefusion.core.dit import KV, DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
 
@@ -60,6 +60,9 @@ class StockView:
 
     def positions(self, rows: Band) -> Any:
         return None
+
+    def cross(self, text: Any) -> Mapping[int, KV]:
+        return {}
 
     def clone(self) -> Self:
         twin = copy.copy(self)

@@ -394,7 +394,7 @@ def plant_unequal_shares(patch: pytest.MonkeyPatch) -> None:
 
 def plant_padding_in_front(patch: pytest.MonkeyPatch) -> None:
     def in_front(x: Tensor, n: int, h: int) -> Tensor:
-        return F.pad(x, (0, 0, n * h - x.shape[2], 0)).unflatten(2, (n, h)).movedim(2, 0)
+        return F.pad(x, (0, 0, n * h - x.shape[2], 0)).unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
 
     patch.setattr(sequence, "head_groups", in_front)
 

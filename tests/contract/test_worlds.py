@@ -104,6 +104,9 @@ class OneSecond:
     def text(self, cond):
         return None
 
+    def cross(self, text):
+        return {}
+
     def modulation(self, timestep, text, batch):
         return None
 

@@ -155,7 +155,7 @@ def test_the_experiment_records_its_rows_and_says_that_they_add_up(
         ("measure.models=[flux_deev]", "measure.models='flux_deev' is unknown, nearest: flux_dev"),
         ("measure.methods=[magic]", "measure.methods='magic' is unknown"),
         ("measure.devices=[0]", "measure.devices.0=0 is too small"),
-        ("measure.warmups=[-1]", "measure.warmups=-1 is no number"),
+        ("measure.warmups=[-1]", "measure.warmups.0=-1 is too small"),
         ("measure.dtype=int8", "measure.dtype='int8' is unknown"),
         ("cluster=local", "cluster=local runs on real tensors"),
     ],

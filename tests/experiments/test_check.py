@@ -119,8 +119,6 @@ BAD = [
     (["model=sd3_medium", "model.width=4096"], "model.width=4096 is too much: 256 token columns are too many"),
     (["model=sd3_medium", "model.height=4096"], "model.height=4096 is too much: 256 token rows are too many"),
     (["model=dit_tiny", "model.height=96"], "model.height=96 is not model.width=192: DiTTransformer2DModel draws sq"),
-    (["experiment=quality_coco", "model.width=512"], "model.height=1024 is not model.width=512: quality is of square"),
-    (["experiment=scaling", "model.width=512"], "model.height=1024 is not model.width=512: scaling is of square"),
     ([TINY, "model.architecture=null"], "model.weights=null needs model.architecture"),
     ([TINY, "model.architecture={layers: 3}"], "model.architecture="),
     ([TINY, "model.weights=/nowhere/model"], "model.weights=/nowhere/model does not exist; allowed: a folder"),

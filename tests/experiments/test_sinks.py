@@ -11,6 +11,7 @@ import pytest
 import wandb
 from PIL import Image
 
+from analysis.columns import typed
 from experiments import sinks
 from experiments.config import RunConfig
 from experiments.measures import MEASURES
@@ -34,11 +35,12 @@ def study(tmp_path: Path) -> Path:
         (tmp_path / "images" / key).mkdir(parents=True)
         for k in (0, 2, 10):
             Image.new("RGB", (4, 4), (k, 0, 0)).save(tmp_path / "images" / key / f"{k}.png")
-    rows = [{"key": "a", **FRECHET}, {"key": "b", **FRECHET, "value": None}]
+    rows = [{"setting": "a", **FRECHET, "values": [1.0]}, {"setting": "b", **FRECHET, "value": None}]
+    typed(pd.DataFrame(rows).assign(what=None)).to_parquet(tmp_path / "rows.parquet")
     settings = [{"key": "a", "study": ["main"], "at": {"W": 1}}, {"key": "b", "study": None, "at": None}]
-    record = {"created": "today", "metrics": rows, "settings": settings, "latency": []}
-    (tmp_path / "quality.json").write_text(json.dumps(record))
-    (tmp_path / "grid.json").write_text(json.dumps({"prompts": ["green apple"]}))
+    (tmp_path / "record.json").write_text(
+        json.dumps({"created": "today", "settings": settings, "latency": []})
+    )
     pd.DataFrame({"step": [0, 1], "error": [0.5, 0.25]}).to_csv(tmp_path / "steps.csv", index=False)
     return tmp_path
 
@@ -72,8 +74,8 @@ def test_offline_keeps_the_ranks_under_the_run(run_dir: Path, monkeypatch: pytes
 def test_a_study_is_told_by_its_tables_numbers_and_pictures(study: Path) -> None:
     told = sinks.study_told(config("model=emoji64"), study)
     assert told.numbers == {"frechet_distance real lite0/a": 2.5}
-    assert sorted(told.tables) == ["quality/metrics", "quality/settings", "steps"]
-    assert list(told.tables["quality/settings"]["at.W"]) == [1, pytest.approx(float("nan"), nan_ok=True)]
+    assert sorted(told.tables) == ["record/settings", "rows", "steps"]
+    assert list(told.tables["record/settings"]["at.W"]) == [1, pytest.approx(float("nan"), nan_ok=True)]
     assert [path.name for path in told.pictures["a"]] == ["0.png", "2.png", "10.png"]
     assert told.pictures["b"] == [] and "old" not in told.pictures
 
@@ -86,11 +88,11 @@ def test_offline_keeps_a_study(
     sinks.log(cfg, study, lambda: sinks.study_told(cfg, study))
     assert capsys.readouterr().err == ""
     (files,) = study.glob("wandb/offline-run-*/files")
-    metrics = json.loads(next(files.glob("media/table/quality/metrics*.json")).read_text())
+    metrics = json.loads(next(files.glob("media/table/rows*.json")).read_text())
     place = metrics["columns"].index("value")
     first, second = [row[place] for row in metrics["data"]]
     assert first == 2.5 and pd.isna(second)
-    assert list(files.glob("media/table/quality/settings*.json"))
+    assert list(files.glob("media/table/record/settings*.json"))
     assert len(list(files.glob("media/images/a*.png"))) == 3
 
 

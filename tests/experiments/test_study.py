@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import random
@@ -18,6 +19,7 @@ from experiments.grid import GridConfig, model_config
 from experiments.journal import Journal
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
+from experiments.pool import take_gpu
 from experiments.session import Session
 from experiments.study import Cell, Study, cells_of, check, run
 
@@ -94,11 +96,10 @@ def test_what_decides_a_result_is_in_the_key(change):
     assert not cells & {cell.key for cell in cells_of(COUNTED, replace(config(), **change), Session())}
 
 
-def test_the_key_knows_the_code_and_not_the_processes(monkeypatch):
+def test_the_key_knows_the_code_and_not_the_processes():
     cells = [cell.key for cell in cells_of(COUNTED, config(), Session())]
     assert cells == [cell.key for cell in cells_of(COUNTED, config(workers=7), Session())]
-    monkeypatch.setattr("experiments.study.code_sha256", lambda: "other")
-    assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session())}
+    assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session(code="other"))}
 
 
 def test_a_cell_that_fails_is_a_row_and_is_measured_again(tmp_path, capsys):
@@ -126,7 +127,7 @@ def test_a_size_that_the_model_does_not_have_is_skipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"methods": ["x"]}, {"patches": ["x"]}, {"warmups": [-1]}, {"models": ["x"]}]
+    "wrong", [{"methods": ["x"]}, {"patches": ["x"]}, {"warmups": ["x"]}, {"models": ["x"]}]
 )
 def test_a_grid_names_what_is_wrong(wrong):
     with pytest.raises(ConfigError, match=rf"measure.{next(iter(wrong))}=.*allowed: "):
@@ -149,3 +150,22 @@ def test_every_study_can_be_sent_to_a_process():
         if row.study:
             measure = load(row.study).measure
             assert pickle.loads(pickle.dumps(measure)) == measure
+
+
+def test_processes_take_turns_of_the_gpus(monkeypatch):
+    turn, ranks = multiprocessing.get_context("spawn").Value("i", 0), []
+    monkeypatch.setenv("LOCAL_RANK", "")
+    for _ in range(3):
+        take_gpu(turn, 2)
+        ranks.append(os.environ["LOCAL_RANK"])
+    assert ranks == ["0", "1", "0"]
+
+
+def test_the_journal_that_was_written_last_counts(tmp_path):
+    journal = Journal(tmp_path / "cells")
+    for name, reason, age in (("a", "again", 0), ("b", "before", 100)):
+        journal.append("key", [{"status": "ok", "reason": reason}])
+        (path,) = (one for one in journal.folder.iterdir() if one.stem not in "ab")
+        os.utime(path, (1000 - age, 1000 - age))
+        path.rename(journal.folder / f"{name}.jsonl")
+    assert journal.read()["key"][0]["reason"] == "again"

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.grid import model_config
 from experiments.models import open_model
-from experiments.params import model_config
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction, predict
 

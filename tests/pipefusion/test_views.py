@@ -70,7 +70,7 @@ def enter(view: DiT, noise: Tensor, cond: Conditioning, rows: range) -> tuple[To
     text, latent = view.text(cond), torch.cat([noise] * cond.branches)
     modulation = view.modulation(TIME, text, latent.shape[0])
     band = latent[:, :, view.shape.band_latent(rows)]
-    return view.embed(band, rows, text), Given(text, modulation, view.positions(rows))
+    return view.embed(band, rows, text), Given(text, modulation, view.positions(rows), view.cross(text))
 
 
 @torch.inference_mode()

@@ -87,7 +87,8 @@ def test_a_layer_costs_its_closed_form(family, key, layer, beside):
         meter = planned(case.but(architecture={key: layers}), 1)[0].meter
         totals.append(meter.matmul_flops + meter.attention_flops)
     shape = model_of(case).shape
-    want = 3 * (layer_flops(shape, layer) + 2 * beside(shape.hidden))
+    once = 2 * shape.cross * shape.blocks[layer].text_macs * shape.text_tokens
+    want = 3 * (layer_flops(shape, layer) + 2 * beside(shape.hidden)) + once
     assert totals[1] - totals[0] == pytest.approx(want, rel=1e-12)
 
 

@@ -11,10 +11,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
+from analysis.columns import typed
+from analysis.quality.record import readable
+
 STEPS, PICTURES, PROMPTS = 20, 2000, ["green apple", "pickup truck", "owl", "slightly smiling face"]
 EXACT = ["sync_pipeline", "tensor", "ulysses", "ring"]
 DISPLACED = {"naive_patch": 0.4, "distrifusion": 0.08, "pipefusion": 0.06}
 NETWORK = "efficientnet_lite0"
+METRIC = (
+    "metric",
+    "against",
+    "network",
+    "preprocessing",
+    "value",
+    "low",
+    "high",
+    "n",
+    "n_reference",
+    "note",
+    "values",
+)
 
 
 def setting(method: str, *study: str, **more: Any) -> dict[str, Any]:
@@ -23,7 +39,7 @@ def setting(method: str, *study: str, **more: Any) -> dict[str, Any]:
         "study": list(study), "method": method, "devices": 1 if method == "serial" else 4,
         "patches": 4 if method == "pipefusion" else None, "warmup": 1 if method in DISPLACED else None,
         "steps": STEPS, "guidance_scale": 2.0, "scheduler": "shipped", "resolution": 64, "dtype": "bfloat16",
-        "pictures": PICTURES, "equal_error": None, "equal_n": None, "status": "ok", "reason": None, "seconds": 9.0,
+        "pictures": PICTURES, "equal_to": None, "equal_error": None, "equal_n": None, "status": "ok", "reason": None,
     } | more  # fmt: skip
     names = {"devices": "N", "patches": "M", "warmup": "W", "steps": "S", "guidance_scale": "g"}
     parts = [f"{symbol}{row[name]:g}" for name, symbol in names.items() if row[name] is not None]
@@ -72,7 +88,7 @@ def error_of(row: dict[str, Any]) -> float:
 
 
 def metric(key: str, name: str, value: Any, against: str | None, **more: Any) -> dict[str, Any]:
-    """A row of `metrics` with an interval of a tenth around a finite value."""
+    """A row of a setting with an interval of a tenth around a finite value."""
     wide = isinstance(value, float) and math.isfinite(value)
     return {
         "key": key, "metric": name, "against": against, "network": None, "preprocessing": None, "value": value,
@@ -98,7 +114,8 @@ def metrics(row: dict[str, Any]) -> list[dict[str, Any]]:
     rows.append(metric(key, "frechet", None, "real", network="inception", note=note))
     if not serial:
         rows.append(metric(key, "frechet", 0.5 + 60 * error**1.5, "serial", **features))
-        rows.append(metric(key, "latent_error", error, "serial", n=512))
+        values = [error * (1 + at / 100) for at in range(101)]
+        rows.append(metric(key, "latent_error", error, "serial", n=512) | {"values": values})
         rows.append(metric(key, "psnr_db", -20 * math.log10(error / 2), "serial", n=512))
         rows.append(metric(key, "ssim", 1 - error / 3, "serial", n=512))
         rows.append(metric(key, "feature_distance", error * 2, "serial", n=512, network=NETWORK))
@@ -109,7 +126,7 @@ def of_equal(key: str) -> list[dict[str, Any]]:
     """What comes of comparing serial's pictures with themselves: no difference, but for rounding."""
     return [
         metric(key, "latent_error", 0.0, "serial", n=512),
-        metric(key, "psnr_db", "inf", "serial", n=512, note="equal pictures"),
+        metric(key, "psnr_db", math.inf, "serial", n=512, note="equal pictures"),
         metric(key, "frechet", 3e-9, "serial", network=NETWORK),
     ]
 
@@ -153,48 +170,68 @@ def latency(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def record() -> dict[str, Any]:
-    """The whole of quality.json. PipeFusion with W = 6 has pictures whose every pixel is serial's: infinite PSNR."""
+def content() -> dict[str, Any]:
+    """Settings, metrics, floors and latencies apart. PipeFusion with W = 6 has serial's pictures: infinite PSNR."""
     rows = settings()
-    sampled = [row for row in rows if row["status"] == "ok" and row["sampled_as"] == row["key"]]
-    found = [one for row in sampled for one in metrics(row)]
+    found = [one for row in rows if own(row) for one in metrics(row)]
     shared = [row for row in rows if row["sampled_as"] != row["key"] and "main" in row["study"]]
     found += [one for row in shared for one in of_equal(row["key"])]
     for one in found:
         if one["metric"] == "psnr_db" and "pipefusion_N4_M4_W6" in one["key"]:
-            one |= {"value": "inf", "low": "inf", "high": "inf"}
-        if one["metric"] == "psnr_db" and "distrifusion_N4_W6" in one["key"]:
-            one |= {"value": None, "low": None, "high": None, "note": "equal"}
+            one |= {"value": math.inf, "low": math.inf, "high": math.inf}
     return {
         "created": "2026-01-01T00:00:00+00:00", "command": "run.py", "git_commit": "0123456789abcdef", "versions": {},
-        "hardware": {}, "config": {},
+        "hardware": {}, "config": {}, "texts": PROMPTS,
         "model": {"name": "emoji64", "weights_sha256": "abcdef0123456789", "parameters": 7_560_000},
         "prompts": {"train": 1700, "held_out": 211}, "settings": rows, "metrics": found, "floors": floors(),
         "latency": latency(rows),
     }  # fmt: skip
 
 
-def write(folder: Path, content: dict[str, Any] | None = None) -> Path:
-    """quality.json, paired.parquet, grid.json and images below a folder."""
-    content = content or record()
-    folder.mkdir(parents=True)
-    (folder / "quality.json").write_text(json.dumps(content))
-    (folder / "grid.json").write_text(json.dumps({"prompts": PROMPTS}))
-    rng, pairs = np.random.default_rng(0), []
-    yy, xx = np.mgrid[0:64, 0:64] / 63
+def own(row: dict[str, Any]) -> bool:
+    """Whether a setting was sampled itself."""
+    return bool(row["status"] == "ok" and row["sampled_as"] == row["key"])
+
+
+def table(content: dict[str, Any]) -> pd.DataFrame:
+    """The rows of such a record as the study writes them."""
+    rows, columns = (
+        [],
+        {"what": None, "product": None, "cluster": "sim", "predicted_latency_s": None, "equal_to": None},
+    )
     for row in content["settings"]:
-        if row["status"] != "ok" or row["sampled_as"] != row["key"]:
-            continue
+        at = columns | {key: value for key, value in row.items() if key not in ("key", "study")}
+        at |= {"setting": row["key"], "studies": row["study"]}
+        found = [one for one in content["metrics"] if one["key"] == row["key"]]
+        rows += [at | one for one in found or [dict.fromkeys(METRIC)]]
+    serial = next(row for row in content["settings"] if row["method"] == "serial")
+    for floor in content["floors"]:
+        at = {key: value for key, value in serial.items() if key not in ("key", "study")}
+        rows.append(columns | at | floor | {"setting": serial["key"], "studies": []})
+    rows += [columns | dict.fromkeys(METRIC) | one for one in content["latency"]]
+    sized = [row | {"key": "0", "height": row["resolution"], "width": row["resolution"]} for row in rows]
+    return typed(pd.DataFrame(sized))
+
+
+def record(content: dict[str, Any]) -> dict[str, Any]:
+    """The same as analysis reads it."""
+    return content | {"rows": readable(table(content))}
+
+
+def write(folder: Path, given: dict[str, Any] | None = None) -> Path:
+    """record.json, rows.parquet and images below a folder."""
+    given = given or content()
+    folder.mkdir(parents=True)
+    lists = ("settings", "metrics", "floors", "latency")
+    (folder / "record.json").write_text(json.dumps({key: given[key] for key in given if key not in lists}))
+    table(given).to_parquet(folder / "rows.parquet", index=False)
+    rng = np.random.default_rng(0)
+    yy, xx = np.mgrid[0:64, 0:64] / 63
+    for row in filter(own, given["settings"]):
         error = 0.0 if row["method"] == "serial" else error_of(row)
         (folder / "images" / row["key"]).mkdir(parents=True)
         for at in range(len(PROMPTS)):
             picture = np.stack([xx, yy, np.full_like(xx, at / len(PROMPTS))], axis=-1)
             picture = np.clip(picture + error * rng.standard_normal(picture.shape), 0, 1)
             imsave(folder / "images" / row["key"] / f"{at}.png", picture)
-        if row["method"] != "serial":
-            pairs += [
-                {"key": row["key"], "picture": at, "prompt": PROMPTS[at % 4], "latent_error": error * (1 + at / 100)}
-                for at in range(101)
-            ]  # fmt: skip
-    pd.DataFrame(pairs).to_parquet(folder / "paired.parquet", index=False)
     return folder

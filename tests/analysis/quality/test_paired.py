@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -60,27 +59,28 @@ def test_without_a_common_picture_there_is_no_ratio() -> None:
 
 
 def test_a_record_over_common_pictures_leaves_everything_else_as_it_is() -> None:
-    rows = [
-        {"key": "one", "metric": "latent_error", "value": 0.4, "low": 0.1, "high": 0.9, "n": 4},
-        {"key": "many", "metric": "latent_error", "value": 9.0, "low": 8.0, "high": 10.0, "n": 2000},
-        {"key": "many", "metric": "frechet", "value": 3.0, "low": 2.0, "high": 4.0, "n": 2000},
-        {"key": "else", "metric": "latent_error", "value": 7.0, "low": 6.0, "high": 8.0, "n": 2000},
-    ]
+    rows = pd.DataFrame(
+        [
+            ["one", "latent_error", 0.4, 0.1, 0.9, 4],
+            ["many", "latent_error", 9.0, 8.0, 10.0, 2000],
+            ["many", "frechet", 3.0, 2.0, 4.0, 2000],
+            ["else", "latent_error", 7.0, 6.0, 8.0, 2000],
+        ],
+        columns=["key", "metric", "value", "low", "high", "n"],
+    ).assign(what=None, n_reference=None)
     made = table(one=HARD, many=[*HARD, *[20.0] * 9], **{"else": [7.0] * 9})
-    found = paired.on_common({"metrics": rows, "settings": []}, made, ["one", "many", "unknown"])["metrics"]
-    assert found[2:] == rows[2:]
-    for row in found[:2]:
-        assert (row["n"], row["n_reference"], row["value"]) == (4, 4, pytest.approx(np.mean(HARD)))
-        assert 0.1 <= row["low"] < row["value"] < row["high"] <= 0.8
-    equal = paired.on_common({"metrics": rows, "settings": []}, table(one=[math.inf] * 3), ["one"])[
-        "metrics"
-    ][0]
-    assert (equal["value"], equal["low"], equal["high"]) == (math.inf,) * 3
+    found = paired.on_common({"rows": rows}, made, ["one", "many", "unknown"])["rows"]
+    pd.testing.assert_frame_equal(found[2:], rows[2:], check_dtype=False)
+    for row in found[:2].itertuples():
+        assert (row.n, row.n_reference, row.value) == (4, 4, pytest.approx(np.mean(HARD)))
+        assert 0.1 <= row.low < row.value < row.high <= 0.8
+    equal = paired.on_common({"rows": rows}, table(one=[math.inf] * 3), ["one"])["rows"].iloc[0]
+    assert (equal.value, equal.low, equal.high) == (math.inf,) * 3
 
 
-def test_a_folder_without_pairs_has_none(tmp_path: Path) -> None:
-    assert paired.load(tmp_path).empty
-    pd.DataFrame({"key": ["a"], "picture": [0], "prompt": ["a cat"], "ssim": [0.5]}).to_parquet(
-        tmp_path / paired.FILE
-    )
-    assert paired.load(tmp_path).loc[("a", 0), "ssim"] == 0.5
+def test_the_values_of_pictures_are_those_of_settings_and_not_of_floors() -> None:
+    content = {"key": ["a", "b", "a"], "metric": ["ssim"] * 3, "what": [None, None, "floor"]}
+    rows = pd.DataFrame(content).assign(values=[[0.5, 0.25], None, [0.75]])
+    found = paired.values({"rows": rows})
+    assert [*found.index] == [("a", 0), ("a", 1)] and [*found.ssim] == [0.5, 0.25]
+    assert paired.values({"rows": rows[1:2]}).empty

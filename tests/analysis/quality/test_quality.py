@@ -17,6 +17,7 @@ from analysis.outputs import OUTPUTS
 from analysis.quality import figures, paired, pareto, pictures, tables
 from analysis.quality import record as measured
 from tests.analysis.quality import synthetic as made_up
+from tests.analysis.quality.synthetic import record as read
 
 LATENT, PSNR = "latent error to serial ↓", "mean PSNR to serial, dB ↑"
 TO_REAL = "Fréchet distance to real (efficientnet_lite0) ↓"
@@ -25,15 +26,17 @@ TO_SERIAL = "Fréchet distance to serial (efficientnet_lite0) ↓"
 
 @pytest.fixture
 def record() -> dict[str, Any]:
-    return made_up.record()
+    return made_up.content()
 
 
 def main_text(record: dict[str, Any]) -> pd.DataFrame:
-    return tables.readable_main(record, tables.main(record)).set_index("method")
+    found = read(record)
+    return tables.readable_main(found, tables.main(found)).set_index("method")
 
 
-def sweeps(record: dict[str, Any], folder: Path) -> pd.DataFrame:
-    return tables.readable_sweeps(record, tables.sweeps(record, folder))
+def sweeps(record: dict[str, Any]) -> pd.DataFrame:
+    found = read(record)
+    return tables.readable_sweeps(found, tables.sweeps(found))
 
 
 def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def of(record: dict[str, Any], method: str, **choice: Any) -> dict[str, Any]:
 
 
 def test_values_intervals_and_n_land_in_the_row_of_their_method(record: dict[str, Any]) -> None:
-    table = tables.main(record)
+    table = tables.main(read(record))
     assert table.method.dropna().tolist() == style.ORDER
     ours = table.set_index("method").loc["pipefusion"]
     planted = made_up.error_of(of(record, "pipefusion", warmup=1))
@@ -66,9 +69,9 @@ def test_a_method_with_serials_pictures_says_so_with_the_measured_difference(rec
     assert main_text(record).loc["Ulysses", "remark"].endswith("difference not measured")
 
 
-def test_what_failed_or_is_not_there_is_a_row_with_its_reason(record: dict[str, Any], tmp_path: Path) -> None:
+def test_what_failed_or_is_not_there_is_a_row_with_its_reason(record: dict[str, Any]) -> None:
     assert main_text(record).loc["Ring", "remark"] == "skipped: 4 does not divide 18 token rows"
-    rows = sweeps(record, tmp_path)
+    rows = sweeps(record)
     failed = rows[(rows.study == "patches") & (rows.M == "16")].iloc[0]
     assert (failed[LATENT], failed.n, failed.remark) == ("–", "–", "failed: rank 2 was killed by SIGKILL")
     record["settings"] = [row for row in record["settings"] if row["method"] != "tensor"]
@@ -76,8 +79,10 @@ def test_what_failed_or_is_not_there_is_a_row_with_its_reason(record: dict[str, 
 
 
 def test_a_metric_without_a_value_says_why(record: dict[str, Any]) -> None:
-    table = tables.main(record)
-    assert "- not measured: FID to real (inception): its weights are not here" in tables.notes(record, table)
+    table = tables.main(read(record))
+    assert "- not measured: FID to real (inception): its weights are not here" in tables.notes(
+        read(record), table
+    )
     key = of(record, "distrifusion", warmup=1)["key"]
     for row in record["metrics"]:
         if row["key"] == key and row["metric"] == "ssim":
@@ -102,32 +107,29 @@ def test_a_floor_at_another_n_stands_beside_nothing_whose_value_depends_on_n(rec
     """A Fréchet distance falls with n: real against real at 955 is no floor of values at 2000 against 1911."""
     real = "*floor: real pictures against other real pictures*"
     assert main_text(record).loc[real, TO_REAL] == "–"
-    notes = tables.notes(record, tables.main(record))
+    notes = tables.notes(read(record), tables.main(read(record)))
     assert "real pictures against other real pictures it is known at n = 955 against 956 only" in notes
     alike = record["floors"][0]
     alike |= {"n": made_up.PICTURES, "n_reference": 1911}
     assert "8.000 [7.600, 8.400]" in list(main_text(record).loc[real, TO_REAL])
-    assert "No floor" not in tables.notes(record, tables.main(record))
+    assert "No floor" not in tables.notes(read(record), tables.main(read(record)))
 
 
-def test_settings_of_a_sweep_are_compared_on_the_pictures_that_all_have(tmp_path: Path) -> None:
-    folder = made_up.write(tmp_path / "quality")
-    record = measured.load(folder)
-    keys = [
-        row["key"] for row in record["settings"] if "warmup" in row["study"] and row["method"] == "pipefusion"
-    ]
-    many, few = keys[0], keys[1]
-    rows = [{"key": many, "picture": at, "latent_error": 0.1 if at < 4 else 5.0} for at in range(40)]
-    rows += [{"key": few, "picture": at, "latent_error": 0.2} for at in range(4)]
-    pd.DataFrame(rows).assign(prompt="a cat").to_parquet(folder / "paired.parquet")
-    found = measured.settings(paired.of_studies(folder, "warmup")).set_index("key")
-    assert found.loc[many, "latent_error_serial"] == pytest.approx(0.1)
-    assert found.loc[[many, few], "latent_error_serial_n"].to_list() == [4, 4]
-    swept = tables.sweeps(record, folder)
-    swept = swept[swept.study == "warmup"].set_index("key")
-    assert (
-        swept.loc[many, "latent_error_serial"] == swept.loc[many, "latent_error_tail"] == pytest.approx(0.1)
-    )
+def test_settings_of_a_sweep_are_compared_on_the_pictures_that_all_have(record: dict[str, Any]) -> None:
+    swept = [row for row in record["settings"] if "warmup" in row["study"] and row["method"] == "pipefusion"]
+    many, few = (row["key"] for row in swept[:2])
+    for row in record["metrics"]:
+        row.pop("values", None)
+        if row["metric"] == "latent_error" and row["key"] in (many, few):
+            row["values"] = [0.2] * 4 if row["key"] == few else [0.1] * 4 + [5.0] * 36
+    found = read(record)
+    common = measured.settings(paired.of_studies(found, "warmup")).set_index("key")
+    assert common.loc[many, "latent_error_serial"] == pytest.approx(0.1)
+    assert common.loc[[many, few], "latent_error_serial_n"].to_list() == [4, 4]
+    table = tables.sweeps(found)
+    table = table[table.study == "warmup"].set_index("key")
+    assert table.loc[many, "latent_error_serial"] == pytest.approx(0.1)
+    assert table.loc[many, "latent_error_tail"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -145,37 +147,33 @@ def test_only_the_network_of_a_name_may_carry_it(metric: str, network: str, name
     assert measured.Measure(metric, against, network).name == name
 
 
-def test_an_infinite_psnr_is_shown_as_one_however_it_is_stored(
-    record: dict[str, Any], tmp_path: Path
-) -> None:
-    table = tables.sweeps(record, tmp_path)
+def test_an_infinite_psnr_is_shown_as_one(record: dict[str, Any]) -> None:
+    table = tables.sweeps(read(record))
     rows = table[(table.study == "warmup") & (table.warmup == 6)].set_index("method")
-    assert rows.loc[["distrifusion", "pipefusion"], "psnr_db_serial"].tolist() == [math.inf, math.inf]
-    text = sweeps(record, tmp_path)
+    assert rows.loc["pipefusion", "psnr_db_serial"] == math.inf
+    text = sweeps(record)
     text = text[(text.study == "warmup") & (text.W == "6")].set_index("method")
-    assert text.loc["DistriFusion", PSNR] == "∞"
     assert text.loc["PipeFusion", PSNR] == "∞ [∞, ∞]"
 
 
-def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(
-    record: dict[str, Any], tmp_path: Path
-) -> None:
-    table = tables.sweeps(record, tmp_path)
+def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(record: dict[str, Any]) -> None:
+    table = tables.sweeps(read(record))
     expected = sum(study != "main" for row in record["settings"] for study in row["study"])
     assert len(table) == expected
-    text = sweeps(record, tmp_path)
+    text = sweeps(record)
     assert set(text[text.remark == "–"].n) == {"2000"}
     assert text[text.study == "scheduler"].scheduler.unique().tolist() == ["euler", "shipped"]
 
 
-def test_the_worst_pictures_are_told_from_the_pairs(record: dict[str, Any], tmp_path: Path) -> None:
-    folder = made_up.write(tmp_path / "quality", record)
-    table = tables.sweeps(record, folder)
+def test_the_worst_pictures_are_told_from_the_pairs(record: dict[str, Any]) -> None:
+    table = tables.sweeps(read(record))
     row = table[(table.study == "warmup") & (table.method == "naive_patch") & (table.warmup == 0)].iloc[0]
     planted = made_up.error_of(of(record, "naive_patch", warmup=0))
     assert row.latent_error_tail == pytest.approx(planted * 1.95)
-    assert "latent error, 95 % of pictures below" in sweeps(record, folder)
-    assert tables.sweeps(record, tmp_path).latent_error_tail.isna().all()
+    assert "latent error, 95 % of pictures below" in sweeps(record)
+    for row in record["metrics"]:
+        row.pop("values", None)
+    assert tables.sweeps(read(record)).latent_error_tail.isna().all()
 
 
 def test_a_setting_whose_stand_in_differs_too_much_says_so(record: dict[str, Any]) -> None:
@@ -201,7 +199,7 @@ def test_the_front_of_planted_points() -> None:
 
 
 def test_the_front_is_what_nothing_in_the_record_beats(record: dict[str, Any]) -> None:
-    table = pareto.table(record)
+    table = pareto.table(read(record))
     assert set(table.cluster) == {"l40_pcie", "a100_nvlink"}
     for _, part in table.dropna(subset=["predicted_latency_s", "error"]).groupby("cluster"):
         points = part[["predicted_latency_s", "error"]].to_numpy()
@@ -214,7 +212,7 @@ def test_the_front_is_what_nothing_in_the_record_beats(record: dict[str, Any]) -
 
 def test_what_has_only_a_latency_or_only_an_error_stays_in_the_table(record: dict[str, Any]) -> None:
     record["latency"] = [row for row in record["latency"] if row["method"] != "ulysses"]
-    table = pareto.table(record)
+    table = pareto.table(read(record))
     here = table[table.remark.notna() & (table.cluster == "a100_nvlink")]
     said = dict(zip(zip(here.method, here.devices, strict=True), here.remark, strict=True))
     assert said["ulysses", 4] == "no latency predicted"
@@ -228,19 +226,19 @@ def test_exact_methods_of_another_resolution_are_compared_too(record: dict[str, 
     for row in record["settings"]:
         if row["method"] in made_up.EXACT:
             row["resolution"] = 32
-    table = pareto.table(record)
+    table = pareto.table(read(record))
     assert (table[table.method == "tensor"].error == 0).all()
-    assert len(table) == len(pareto.table(made_up.record()))
-    assert set(pictures.shown(record).query("status == 'ok'").resolution) == {64}
+    assert len(table) == len(pareto.table(read(made_up.content())))
+    assert set(pictures.shown(read(record)).query("status == 'ok'").px) == {"64"}
 
 
 def test_other_steps_are_not_on_the_front(record: dict[str, Any]) -> None:
     record["latency"].append(record["latency"][0] | {"steps": 10, "predicted_latency_s": 0.01})
-    assert pareto.table(record).predicted_latency_s.min() > 0.1
+    assert pareto.table(read(record)).predicted_latency_s.min() > 0.1
 
 
 def test_the_pareto_figure_says_what_is_predicted_and_what_is_measured(record: dict[str, Any]) -> None:
-    sheet = pareto.figure(record)
+    sheet = pareto.figure(read(record))
     assert sheet is not None
     assert len(sheet.axes) == 2 and "PREDICTED" in sheet.get_suptitle()
     words = " ".join(sheet.texts[-1].get_text().split())
@@ -249,7 +247,7 @@ def test_the_pareto_figure_says_what_is_predicted_and_what_is_measured(record: d
 
 
 def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]) -> None:
-    sheet = figures.warmup(record)
+    sheet = figures.warmup(read(record))
     assert sheet is not None
     error, *_, real = sheet.axes
     assert [axes.get_title("left") for axes in (error, real)] == [LATENT[:-2], TO_REAL[:-2]]
@@ -264,7 +262,7 @@ def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]
 
 
 def test_what_could_not_be_drawn_is_in_the_caption(record: dict[str, Any]) -> None:
-    sheet = figures.patches(record)
+    sheet = figures.patches(read(record))
     assert sheet is not None
     words = " ".join(sheet.texts[-1].get_text().split())
     assert "Not drawn: PipeFusion N=4 M=16 W=1 (failed: rank 2 was killed by SIGKILL)" in words
@@ -272,23 +270,23 @@ def test_what_could_not_be_drawn_is_in_the_caption(record: dict[str, Any]) -> No
 
 
 def test_steps_guidance_and_scheduler_are_small_multiples(record: dict[str, Any]) -> None:
-    sheet = figures.steps(record)
+    sheet = figures.steps(read(record))
     assert sheet is not None
     assert [axes.get_xlabel() for axes in sheet.axes[::3]] == ["steps S", "guidance scale", "scheduler"]
     record["metrics"] = [row for row in record["metrics"] if row["metric"] != "frechet"]
-    few = figures.steps(record)
+    few = figures.steps(read(record))
     assert few is not None and len(few.axes) == 6
     assert few.axes[1].get_title("left") == "feature distance to serial (efficientnet_lite0)"
     record["metrics"] = []
-    assert figures.steps(record) is None
+    assert figures.steps(read(record)) is None
 
 
 def test_pictures_by_method_and_w_with_serial_above(record: dict[str, Any], tmp_path: Path) -> None:
     folder = made_up.write(tmp_path / "quality", record)
-    rows = pictures.shown(record)
+    rows = pictures.shown(read(record))
     assert rows.method.tolist()[:2] == ["serial", "ring"]
     assert [int(w) for w in rows[rows.method == "pipefusion"].warmup] == list(pictures.WARMUPS)
-    sheet = pictures.figure(record, folder)
+    sheet = pictures.figure(read(record), folder)
     assert sheet is not None
     words = [text.get_text() for text in sheet.texts]
     assert "skipped: 4 does not divide 18 token rows" in words and "“owl”" in words

@@ -5,19 +5,19 @@ It is the way of `experiment=quality_coco`, with small parts in place of PixArt,
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.quality.paired import values
+from analysis.quality.record import load
+from analysis.study import load_study
 from experiments.errors import ConfigError
 from experiments.models import open_model
-from experiments.quality.measure import QualityConfig
-from experiments.quality.subjects import prompts_for, real_of
+from experiments.quality.subjects import open_real, prompts_for
+from tests.experiments.quality.pictures import save_pictures
 from tests.experiments.quality.tiny_clip import save_tiny_clip
 from tests.experiments.runs import command, config
 from tests.experiments.tiny_pipelines import save_tiny
@@ -31,18 +31,14 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny("pixart_alpha", folder / "weights", with_transformer=True)
     save_tiny_clip(folder / "clip")
     (folder / "captions.txt").write_text("\n".join(CAPTIONS))
-    (folder / "real").mkdir()
-    draw = np.random.default_rng(0)
-    for k in range(9):
-        pixels = draw.integers(0, 255, (40 + k, 60, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "real" / f"{k}.jpg")
+    save_pictures(folder / "real")
     return folder
 
 
 def arguments(parts: Path, out: Path, *more: str) -> list[str]:
-    study = "{study: main, method: [serial, distrifusion], devices: [2]}"
-    piped = "{study: main, method: [pipefusion], devices: [1], patches: [2]}"  # it has one layer
-    wider = "{study: devices, method: [distrifusion], devices: [2, 3]}"  # 3 bands of 32 rows are not equal
+    study = "{study: main, methods: [serial, distrifusion], devices: [2]}"
+    piped = "{study: main, methods: [pipefusion], devices: [1], patches: [2]}"  # it has one layer
+    wider = "{study: devices, methods: [distrifusion], devices: [2, 3]}"  # 3 bands of 32 rows are not equal
     return [
         "experiment=quality_coco",
         f"model.weights={parts / 'weights'}",
@@ -75,68 +71,69 @@ def measured(parts: Path) -> Path:
     return out
 
 
-def test_every_setting_is_a_row_with_its_numbers_or_its_reason(measured: Path) -> None:
-    record = json.loads((measured / "quality.json").read_text())
-    settings = {row["key"]: row for row in record["settings"]}
-    assert {row["status"] for row in settings.values()} == {"ok", "skipped"}
-    skipped = settings["distrifusion_N3_W1_S3_g4.5_shipped_64px"]
-    assert skipped["status"] == "skipped"
-    assert "devices=3" in skipped["reason"]
-    pipe = settings["pipefusion_N1_M2_W1_S3_g4.5_shipped_64px"]
-    found = {(row["key"], row["metric"], row["against"]) for row in record["metrics"]}
-    for key in (pipe["key"], "distrifusion_N2_W1_S3_g4.5_shipped_64px"):
+PIPE = "pipefusion_N1_M2_W1_S3_g4.5_shipped_64px"
+BANDS = "distrifusion_N2_W1_S3_g4.5_shipped_64px"
+SERIAL = "serial_N1_S3_g4.5_shipped_64px"
+
+
+def test_every_setting_has_rows_with_its_numbers_or_its_reason(measured: Path) -> None:
+    record = load_study(measured)
+    rows = record.rows[record.rows.what.isna()]
+    assert dict(rows.drop_duplicates("setting").status.value_counts()) == {"ok": 3, "skipped": 1}
+    (skipped,) = rows[rows.status == "skipped"].to_dict("records")
+    assert (
+        skipped["setting"] == "distrifusion_N3_W1_S3_g4.5_shipped_64px" and "devices=3" in skipped["reason"]
+    )
+    values = {
+        (row.setting, row.metric, row.against): row.value for row in rows.itertuples() if row.status == "ok"
+    }
+    for key in (PIPE, BANDS):
         for metric, against in [
             ("frechet", "real"), ("frechet", "serial"), ("frechet_excess", "real"), ("kid", "real"),
             ("inception_score", None), ("text_score", "prompt"), ("latent_error", "serial"), ("psnr_db", "serial"),
         ]:  # fmt: skip
-            assert (key, metric, against) in found
-    serial = "serial_N1_S3_g4.5_shipped_64px"
-    values = {(row["key"], row["metric"], row["against"]): row["value"] for row in record["metrics"]}
-    for key in (pipe["key"], "distrifusion_N2_W1_S3_g4.5_shipped_64px"):
+            assert (key, metric, against) in values
         for metric in ("frechet", "kid"):
             assert values[key, metric, "serial"] < values[key, metric, "real"]
-        excess = values[key, "frechet", "real"] - values[serial, "frechet", "real"]
+        excess = values[key, "frechet", "real"] - values[SERIAL, "frechet", "real"]
         assert values[key, "frechet_excess", "real"] == pytest.approx(excess, rel=1e-9)
-    assert (serial, "frechet", "real") in found
-    assert not [
-        row for row in found if row[0] == serial and (row[2] == "serial" or row[1] == "frechet_excess")
-    ]
-    assert all(row["n"] == 6 and row["low"] <= row["value"] <= row["high"] for row in record["metrics"])
-    assert [row["what"] for row in record["floors"]] == ["real pictures against other real pictures"] * 2
-    assert record["real"] == {"what": "9 pictures of real", "pictures": 9}
+    of_serial = {row[1:] for row in values if row[0] == SERIAL}
+    assert ("frechet", "real") in of_serial
+    assert not [row for row in of_serial if row[1] == "serial" or row[0] == "frechet_excess"]
+    ran = rows[rows.status == "ok"]
+    assert (ran.n == 6).all() and (ran.low <= ran.value).all() and (ran.value <= ran.high).all()
+    floors = record.rows[record.rows.what.notna()]
+    assert [*floors.what] == ["real pictures against other real pictures"] * 2
+    assert record.facts["real"] == {"what": "9 pictures of real", "pictures": 9}
+    names = {*ran[ran.metric == "text_score"].network}
+    assert len(names) == 1 and names.pop().startswith("CLIPScore (")  # called what it is
 
 
-def test_the_text_scorer_is_called_what_it_is(measured: Path) -> None:
-    record = json.loads((measured / "quality.json").read_text())
-    names = {row["network"] for row in record["metrics"] if row["metric"] == "text_score"}
-    assert len(names) == 1
-    assert names.pop().startswith("CLIPScore (")
-
-
-def test_every_picture_has_its_row_and_a_few_are_kept(measured: Path) -> None:
-    paired = pd.read_parquet(measured / "paired.parquet")
-    assert paired.groupby("key").size().to_dict() == {
-        "pipefusion_N1_M2_W1_S3_g4.5_shipped_64px": 6,
-        "distrifusion_N2_W1_S3_g4.5_shipped_64px": 6,
-    }
-    assert paired.latent_error.gt(0).all()
-    assert paired.prompt[0] == paired.prompt[5]  # five captions, six pictures
-    grid = json.loads((measured / "grid.json").read_text())["prompts"]
+def test_every_picture_has_its_value_and_a_few_are_kept(measured: Path) -> None:
+    record = load(measured)
+    found = values(record)
+    assert found.groupby("key").size().to_dict() == {PIPE: 6, BANDS: 6}
+    assert found.latent_error.gt(0).all()
+    assert {*record["texts"]} == {*CAPTIONS}
     kept = sorted((measured / "images").glob("*/0.png"))
-    assert len(kept) == 3
+    assert [path.parent.name for path in kept] == [BANDS, PIPE, SERIAL]
     assert Image.open(kept[0]).size == (64, 64)
-    assert set(grid) <= set(CAPTIONS)
 
 
 def test_a_second_run_makes_no_picture_again(
-    parts: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Path, measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert [path.name for path in (measured / "texts").iterdir()] == ["float32.safetensors"]
-    before = {path: path.stat().st_mtime_ns for path in measured.rglob("[pt]*/**/*.safetensors")}
-    first = json.loads((measured / "quality.json").read_text())["metrics"]
+    before = {path: path.stat().st_mtime_ns for path in measured.rglob("*.safetensors")}
+    first = load_study(measured).rows
     assert command(monkeypatch, *arguments(parts, measured)) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in measured.rglob("[pt]*/**/*.safetensors")}
-    assert json.loads((measured / "quality.json").read_text())["metrics"] == first
+    assert "5 of 5 cells are done already" in capsys.readouterr().out
+    (
+        measured / "rows.parquet"
+    ).unlink()  # as where it was killed: the numbers again, from the pictures that are there
+    assert command(monkeypatch, *arguments(parts, measured)) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in measured.rglob("*.safetensors")}
+    pd.testing.assert_frame_equal(load_study(measured).rows, first)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +145,7 @@ def test_a_second_run_makes_no_picture_again(
         ("prompt_file=null", "prompt_file=null, and the model's weights came with no prompts.json"),
         ("cluster=l40_pcie", "cluster=l40_pcie samples no pictures"),
         ("seed=[1,2]", "seed=[1, 2] is a list"),
-        ("measure.clusters=[sim]", "measure.clusters=sim has no costs"),
+        ("measure.latency_clusters=[sim]", "measure.latency_clusters=sim has no costs"),
         ("measure.pictures=1", "measure.pictures=1 is too small"),
     ],
 )
@@ -168,18 +165,6 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_when_nothing_can_run_every_setting_is_a_row(
-    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = "measure.studies=[{study: main, method: [ring], devices: [5]}]"
-    given = [text for text in arguments(parts, tmp_path) if not text.startswith("measure.studies")]
-    monkeypatch.setattr("experiments.quality.measure.why_not", lambda setting, cfg: "method: not today")
-    assert command(monkeypatch, *given, study) == 0
-    record = json.loads((tmp_path / "quality.json").read_text())
-    assert [row["status"] for row in record["settings"]] == ["skipped", "skipped"]
-    assert record["metrics"] == record["floors"] == []
-
-
 def test_prompts_come_in_an_order_of_which_every_beginning_is_fair(parts: Path) -> None:
     cfg = config(f"prompt_file={parts / 'captions.txt'}")
     first = prompts_for(cfg, open_model(cfg.model))
@@ -189,6 +174,10 @@ def test_prompts_come_in_an_order_of_which_every_beginning_is_fair(parts: Path) 
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    cfg = replace(config(), measure=QualityConfig(real=str(tmp_path)))
     with pytest.raises(ConfigError, match="has 0 pictures"):
-        real_of(cfg, open_model(cfg.model))
+        open_real(str(tmp_path), "", open_model(config().model))
+
+
+def test_real_pictures_are_cut_to_the_shape_of_the_model(parts: Path) -> None:
+    real = open_real(str(parts / "real"), "", open_model(config().model))
+    assert [some.shape for some in real.read((32, 48), 5)] == [(5, 3, 32, 48), (4, 3, 32, 48)]

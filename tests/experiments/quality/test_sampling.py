@@ -2,150 +2,146 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from experiments.device import device_type
+from experiments.config import RunConfig
+from experiments.errors import RunFailed
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.quality.equal import measure_equality
-from experiments.quality.measure import QualityConfig
-from experiments.quality.pools import take_gpu, workers_of
+from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import (
-    Job,
-    in_processes,
-    job_of,
+    exactly,
+    pictures_of,
+    require,
     sample_all,
-    sample_batch,
     sample_in_process,
+    source_of,
 )
-from experiments.quality.settings import Planned, Setting, StudyConfig
-from experiments.quality.subjects import Prompts
+from experiments.quality.settings import SampleConfig, in_float32, serial_of, stand_in
+from experiments.quality.store import Pictures, batches
+from experiments.session import Session
+from pipefusion.core.parallel import Parallel
 from tests.experiments.runs import config
 
-SERIAL = Setting("serial", 1, None, None, 2, 2.0, "shipped", 32)
-PIPE = Setting("pipefusion", 2, 4, 0, 2, 2.0, "shipped", 32)
-TEXTS = ("red apple", "green dragon", "a tree")
+OWN = SampleConfig(batch=2)
+TEXTS = ["red apple", "green dragon", "a tree", "red apple", "green dragon", "a tree"]
 
 
 @pytest.fixture
-def cfg():
-    cfg = config("guidance_scale=2", "model.resolution=32", "cluster=sim", "log.progress=false", "seed=5")
-    cfg.measure = QualityConfig(studies=[StudyConfig(method=["serial"])], pictures=5, batch=2, workers=1)
-    return cfg
+def cfg() -> RunConfig:
+    given = ("guidance_scale=2", "model.resolution=32", "cluster=sim", "log.progress=false", "seed=5")
+    one = replace(config(*given), prompt=TEXTS, measure=QualityConfig(batch=2, workers=1))
+    return with_method(one, "pipefusion", 2, patches=4, warmup=0)
 
 
-def on(cfg, device: str):
-    return replace(cfg, cluster=replace(cfg.cluster, device=device))
+def with_method(cfg: RunConfig, method: str, devices: int, **own: object) -> RunConfig:
+    return replace(cfg, method=METHODS[method].Config(**own), devices=devices)
 
 
-def job(cfg, setting: Setting, pictures: int, out: Path) -> Job:
-    return job_of(setting, pictures, cfg, open_model(cfg.model), Prompts(TEXTS, ("",) * 3), out)
+def latents(paths: tuple[Path, ...], count: int) -> torch.Tensor:
+    return torch.cat([some for some, _ in Pictures(paths).read(count)])
 
 
-def pictures(one: Job) -> torch.Tensor:
-    return torch.cat([latents for latents, _ in one.store.read(one.pictures)])
-
-
-def test_a_picture_is_a_run_with_its_seed_and_prompt(cfg, tmp_path: Path) -> None:
-    five = job(cfg, PIPE, 5, tmp_path)
-    for numbers in five.missing:
-        sample_batch(five, cfg, numbers)
-    assert [len(numbers) for numbers in five.store.batches(5)] == [2, 2, 1]
-    run = five.configure(cfg, range(3, 4))
-    assert (run.prompt, run.seed) == (["red apple"], [8])
-    alone = job(replace(cfg, seed=8), PIPE, 1, tmp_path / "alone")
-    sample_batch(alone, replace(cfg, seed=8), range(1))  # prompt 0 and seed 8: the same picture
-    torch.testing.assert_close(pictures(alone)[0], pictures(five)[3], rtol=2e-3, atol=2e-3)
-    latents, images = next(five.store.read(2))
-    shown = ((latents.clamp(-1, 1) + 1) / 2 * 255).round() / 255
+def test_a_picture_is_a_run_with_its_seed_and_prompt(cfg: RunConfig, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    sample_all([(cfg, 5)], OWN, cfg, session)
+    paths = pictures_of(cfg, OWN, 5, session)
+    runs = batches(cfg, OWN, 5)
+    assert [(run.prompt, run.seed) for run in runs][1:] == [
+        (["a tree", "red apple"], [7, 8]),
+        (["green dragon"], [9]),
+    ]
+    alone = replace(cfg, prompt=TEXTS[3:], seed=8)
+    sample_all([(alone, 1)], OWN, cfg, session)
+    one = latents(pictures_of(alone, OWN, 1, session), 1)
+    torch.testing.assert_close(one[0], latents(paths, 5)[3], rtol=2e-3, atol=2e-3)
+    some, images = next(Pictures(paths).read(2))
+    shown = ((some.clamp(-1, 1) + 1) / 2 * 255).round() / 255
     torch.testing.assert_close(images, shown, rtol=0, atol=2.1 / 255)  # latents are kept in float16
+    assert Pictures(paths).seconds(5) > Pictures(paths).seconds(2) > 0
 
 
-def test_a_killed_run_goes_on_and_nothing_is_made_twice(cfg, tmp_path: Path) -> None:
-    one = job(cfg, SERIAL, 5, tmp_path)
-    sample_batch(one, cfg, range(2, 4))
-    made = one.store.path(range(2, 4)).stat().st_mtime_ns
-    assert [numbers.start for numbers in one.missing] == [0, 4]
-    time.sleep(0.01)
-    assert sample_all([one], cfg) == {}
-    assert one.missing == []
-    assert one.store.path(range(2, 4)).stat().st_mtime_ns == made
-    assert not list(tmp_path.rglob("*.tmp"))
-    more = replace(one, pictures=6)  # the last file was not full: it alone is made again
-    assert [numbers.start for numbers in more.missing] == [4]
+def test_a_killed_run_goes_on_and_nothing_is_made_twice(cfg: RunConfig, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    sample_all([(cfg, 5)], OWN, cfg, session)
+    first, middle, last = pictures_of(cfg, OWN, 5, session)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (first, last)}
+    made = middle.read_bytes()
+    middle.unlink()
+    sample_all([(cfg, 5)], OWN, cfg, session)
+    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (first, last)}
+    assert len(middle.read_bytes()) == len(made) and not [*tmp_path.rglob("*.tmp")]
+    again = latents((middle,), 2)
+    middle.write_bytes(made)
+    assert torch.equal(again, latents((middle,), 2))
+    more = pictures_of(cfg, OWN, 6, session)  # the last file was not full: it alone is made again
+    assert more[:2] == (first, middle) and not more[2].exists()
+    assert pictures_of(cfg, OWN, 5, session, 3) == (first, middle)
 
 
-def test_other_weights_prompts_or_seeds_are_other_pictures(cfg, tmp_path: Path) -> None:
-    one = job(cfg, SERIAL, 2, tmp_path)
-    sample_batch(one, cfg, range(2))
-    assert job(cfg, SERIAL, 2, tmp_path).missing == []
-    here = device_type("auto")
-    assert job(on(cfg, here), SERIAL, 2, tmp_path).missing == []
-    assert job(on(cfg, "cpu" if here == "cuda" else "cuda"), SERIAL, 2, tmp_path).missing
-    assert job(replace(cfg, seed=6), SERIAL, 2, tmp_path).missing
-    assert job(replace(cfg, model=replace(cfg.model, text="minilm")), SERIAL, 2, tmp_path).missing
-    assert job(replace(cfg, negative_prompt="blurry"), SERIAL, 2, tmp_path).missing
-    assert job(replace(cfg, model=replace(cfg.model, seed=1)), SERIAL, 2, tmp_path).missing
+def test_other_weights_prompts_or_seeds_are_other_pictures(cfg: RunConfig, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    (path,) = pictures_of(cfg, OWN, 2, session)
+    changed = [
+        replace(cfg, seed=6),
+        replace(cfg, negative_prompt="blurry"),
+        replace(cfg, prompt=TEXTS[1:]),
+        replace(cfg, model=replace(cfg.model, text="minilm")),
+        replace(cfg, model=replace(cfg.model, seed=1)),
+        replace(cfg, devices=4),
+    ]
+    others = {pictures_of(one, OWN, 2, session) for one in changed}
+    others |= {pictures_of(cfg, replace(OWN, device="cuda"), 2, session)}
+    assert len(others) == 7 and (path,) not in others
+    assert pictures_of(replace(cfg, resume=False), OWN, 2, session) == (path,)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("method", METHODS)
-def test_pictures_of_a_gpu_are_those_of_a_cpu(cfg, method: str) -> None:
-    setting = replace(SERIAL, method=method, devices=2, patches=2 if method == "pipefusion" else None)
+def test_pictures_of_a_gpu_are_those_of_a_cpu(cfg: RunConfig, method: str) -> None:
+    own = {"patches": 2} if METHODS[method].has("patches") else {}
+    run = with_method(replace(cfg, prompt=TEXTS[:1], seed=5), method, 1 if method == "serial" else 2, **own)
     made = []
     for device in ("cpu", "cuda"):
-        run = setting.configure(on(cfg, device))
-        run = replace(run, model=replace(run.model, dtype="float32"), seed=5)
-        made.append(sample_in_process(run, open_model(run.model), None))
+        one = in_float32(replace(run, cluster=replace(cfg.cluster, device=device)))
+        made.append(sample_in_process(one, open_model(one.model), None))
     torch.testing.assert_close(made[0], made[1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg, tmp_path: Path) -> None:
-    bad = job(cfg, replace(SERIAL, scheduler="nonsense"), 3, tmp_path)
-    good = job(cfg, SERIAL, 2, tmp_path)
-    done: list[tuple[Setting, int]] = []
-    failures = in_processes([bad, good], cfg, lambda setting, count: done.append((setting, count)))
-    assert list(failures) == [bad]
-    assert failures[bad][0] == "failed"
-    assert "nonsense" in failures[bad][1]
-    assert done == [(SERIAL, 2)]
+def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg: RunConfig, tmp_path: Path) -> None:
+    session, bad = Session(tmp_path), replace(cfg, scheduler="nonsense")
+    sample_all([(bad, 3), (cfg, 2)], OWN, cfg, session)
+    require(pictures_of(cfg, OWN, 2, session), session)
+    with pytest.raises(RunFailed, match="nonsense") as caught:
+        require(pictures_of(bad, OWN, 3, session), session)
+    assert caught.value.status == "failed"
 
 
-def test_samplers_take_turns_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    turn, ranks = multiprocessing.get_context("spawn").Value("i", 0), []
-    monkeypatch.setenv("LOCAL_RANK", "")
-    for _ in range(3):
-        take_gpu(turn, 2)
-        ranks.append(os.environ["LOCAL_RANK"])
-    assert ranks == ["0", "1", "0"]
+def test_a_stand_in_is_used_where_a_measurement_agrees(
+    cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(tmp_path)
+    ring, stale = with_method(cfg, "ring", 2), with_method(cfg, "distrifusion", 2, warmup=0)
+    bad = replace(ring, scheduler="nonsense")
+    claims = [side for one in (cfg, ring, bad) for side in (one, stand_in(one))]
+    sample_all([(in_float32(one), 2) for one in claims], exactly(OWN, 2), cfg, session)
+    found, error = source_of(cfg, OWN, 2, session)
+    assert found == replace(cfg, devices=1) and error == 0.0
+    found, error = source_of(ring, OWN, 2, session)
+    assert found == serial_of(ring) and error is not None and error < 1e-5
+    assert source_of(bad, OWN, 2, session) == (bad, None)  # what fails in the comparison is sampled itself
+    assert source_of(stale, OWN, 2, session) == (stale, None)
+    assert source_of(ring, OWN, 0, session) == (ring, None)
+    monkeypatch.setattr("experiments.quality.sample.EQUAL", error / 2)
+    assert source_of(ring, OWN, 2, session) == (ring, error)
 
 
-def test_equality_is_measured_once(cfg, tmp_path: Path) -> None:
-    two = replace(PIPE, devices=2)
-    claims = [Planned(two), Planned(replace(SERIAL, method="ring", devices=2)), Planned(SERIAL)]
-    model, prompts = open_model(cfg.model), Prompts(TEXTS, ("",) * 3)
-    with workers_of(cfg) as pool:
-        measure_equality(claims, cfg, model, prompts, tmp_path, pool)
-    assert claims[0].equality is not None and claims[0].equality.error == 0.0
-    assert claims[1].equality is not None and 0 <= claims[1].equality.error < 1e-5
-    assert claims[2].equality is None
-    assert claims[1].source == SERIAL
-    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    with workers_of(cfg) as pool:
-        measure_equality(claims[:1], cfg, model, prompts, tmp_path, pool)
-    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-
-
-def test_what_fails_in_the_comparison_is_sampled_itself(cfg, tmp_path: Path) -> None:
-    bad = Planned(replace(SERIAL, method="ring", devices=2, scheduler="nonsense"))
-    with workers_of(cfg) as pool:
-        measure_equality([bad], cfg, open_model(cfg.model), Prompts(TEXTS, ("",) * 3), tmp_path, pool)
-    assert bad.equality is None
-    assert bad.source == bad.setting
+def test_a_product_has_the_pictures_of_its_method(cfg: RunConfig, tmp_path: Path) -> None:
+    session, product = Session(tmp_path), replace(cfg, devices=4, parallel=Parallel(cfg=2))
+    sample_all([(in_float32(one), 2) for one in (product, stand_in(product))], exactly(OWN, 2), cfg, session)
+    found, error = source_of(product, OWN, 2, session)
+    assert found == stand_in(cfg) and error is not None and error < 1e-5

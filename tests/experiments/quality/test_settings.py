@@ -1,90 +1,144 @@
 """Grids become settings; what may stand in for what; what is wrong is one line."""
 
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_domains
-from experiments.quality.measure import QualityConfig
-from experiments.quality.settings import (
-    Equality,
-    Planned,
-    Setting,
-    StudyConfig,
-    check_settings,
-    settings_of,
-    why_not,
-)
+from experiments.methods import METHODS
+from experiments.quality.cells import DTYPE, SEEDS, QualityConfig, StudyConfig, all_cells, settings_of
+from experiments.quality.measure import QUALITY, check_quality
+from experiments.quality.settings import serial_of, setting_name, stand_in
+from experiments.session import Session
+from experiments.study import cells_of
+from pipefusion.core.parallel import Parallel
+from tests.experiments.quality.pictures import save_pictures
 from tests.experiments.runs import config
 
 
-def quality(*studies: StudyConfig, pictures: int = 6):
+@pytest.fixture
+def base(tmp_path: Path) -> RunConfig:
+    """A run with captions and real pictures."""
+    (tmp_path / "captions.txt").write_text("red apple\ngreen dragon\na tree")
     cfg = config("steps=4", "guidance_scale=2", "model.resolution=32", "cluster=sim")
-    cfg.measure = QualityConfig(studies=list(studies), pictures=pictures)
-    return cfg
+    measure = QualityConfig(pictures=6, patches=[2], real=str(save_pictures(tmp_path / "real")))
+    return replace(cfg, prompt_file=str(tmp_path / "captions.txt"), measure=measure)
 
 
-PIPE = Setting("pipefusion", 4, 2, 1, 4, 2.0, "shipped", 32)
+def of(base: RunConfig, *studies: StudyConfig, **options: object) -> RunConfig:
+    return replace(base, measure=replace(base.measure, studies=[*studies], **options))
 
 
-def test_a_grid_is_every_combination_and_serial_beside_each() -> None:
-    study = StudyConfig(
-        "warmup", ["pipefusion", "ulysses"], devices=[2, 4], patches=[2], warmup=[0, "S"], steps=[4, 8]
-    )
-    planned = settings_of(quality(study))
-    named = {p.setting.key: p for p in planned}
-    assert "pipefusion_N4_M2_W8_S8_g2_shipped_32px" in named
-    assert "pipefusion_N4_M2_W4_S4_g2_shipped_32px" in named
-    assert "ulysses_N2_S4_g2_shipped_32px" in named  # no M, no W: once for both warm-ups
-    assert len(planned) == 2 * 2 * 2 + 2 * 2 + 2
-    assert named["serial_N1_S4_g2_shipped_32px"].studies == []
-    assert named["ulysses_N2_S4_g2_shipped_32px"].studies == ["warmup"]
+def named(cfg: RunConfig) -> dict[str, RunConfig]:
+    return {setting_name(one): one for one in settings_of(cfg)}
 
 
-def test_the_most_pictures_that_any_study_wants() -> None:
-    many = StudyConfig("main", ["pipefusion"], patches=[2], pictures=20)
-    few = StudyConfig("patches", ["pipefusion"], patches=[2, 4])
-    planned = {p.setting: p for p in settings_of(quality(few, many))}
-    assert planned[PIPE].pictures == 20
-    assert planned[PIPE].studies == ["patches", "main"]
-    assert planned[PIPE.serial].pictures == 20
+def run(
+    base: RunConfig, method: str, devices: int, parallel: Parallel | None = None, **own: object
+) -> RunConfig:
+    settings = METHODS[method].Config(**own)
+    return replace(base, method=settings, devices=devices, parallel=parallel or Parallel())
 
 
-def test_what_is_never_stale_has_serial_for_a_stand_in_and_needs_a_measurement() -> None:
-    one_patch = Setting("pipefusion", 4, 1, 0, 4, 2.0, "shipped", 32)
-    all_steps = Setting("distrifusion", 4, None, 4, 4, 2.0, "shipped", 32)
-    assert one_patch.stand_in == all_steps.stand_in == PIPE.serial
-    assert PIPE.stand_in == Setting("pipefusion", 1, 2, 1, 4, 2.0, "shipped", 32)
-    stale = Setting("distrifusion", 4, None, 1, 4, 2.0, "shipped", 32)
-    assert stale.stand_in == stale
-    assert Planned(PIPE).source == PIPE
-    assert Planned(PIPE, equality=Equality(0.0, 2)).source == PIPE.stand_in
-    assert Planned(PIPE, equality=Equality(1e-3, 2)).source == PIPE
+def test_a_grid_is_every_combination_and_serial_beside_each(base: RunConfig) -> None:
+    lists = {"devices": [2, 4], "warmups": [0, "S"], "steps": [4, 8]}
+    settings = named(of(base, StudyConfig(study="warmup", methods=["pipefusion", "ulysses"], **lists)))
+    assert "pipefusion_N4_M2_W8_S8_g2_shipped_32px" in settings
+    assert "pipefusion_N4_M2_W4_S4_g2_shipped_32px" in settings
+    assert len(settings) == 2 * 2 * 2 + 2 * 2 + 2  # Ulysses has no M, no W: once for both warm-ups
+    assert settings["serial_N1_S4_g2_shipped_32px"].measure.studies == []
+    assert settings["ulysses_N2_S4_g2_shipped_32px"].measure.studies == ["warmup"]
+
+
+def test_sizes_and_products_are_told_apart(base: RunConfig) -> None:
+    wide = replace(base, model=replace(base.model, resolution=None, height=32, width=64))
+    (name, _) = named(of(wide, StudyConfig(methods=["pipefusion"], devices=[8], products=[Parallel(cfg=2)])))
+    assert name == "pipefusion_N8_cfg2_M2_W1_S4_g2_shipped_32x64px"
+
+
+def test_the_most_pictures_that_any_study_wants(base: RunConfig) -> None:
+    many = StudyConfig(study="main", methods=["pipefusion"], pictures=20)
+    few = StudyConfig(study="patches", methods=["pipefusion"], patches=[2, 4], warmups=[1, "S"])
+    settings = named(of(base, few, many))
+    pipe = settings["pipefusion_N4_M2_W1_S4_g2_shipped_32px"].measure
+    assert (pipe.pictures, pipe.drawn, pipe.studies) == (20, 20, ["patches", "main"])
+    exact = settings["pipefusion_N4_M2_W4_S4_g2_shipped_32px"]
+    assert (exact.measure.pictures, exact.measure.drawn, exact.measure.compared) == (6, 20, 20)
+    assert exact.prompt[:3] == exact.prompt[3:6] and len(exact.prompt) == 20
+
+
+def test_what_is_never_stale_has_serial_for_a_stand_in(base: RunConfig) -> None:
+    serial = run(base, "serial", 1)
+    exact = [
+        run(base, "pipefusion", 4, patches=1, warmup=0),
+        run(base, "distrifusion", 4, warmup=4),
+        run(base, "ring", 8, Parallel(cfg=2)),
+        run(base, "serial", 2, Parallel(cfg=2)),
+    ]
+    assert all(stand_in(one) == serial_of(one) == serial for one in exact)
+
+
+def test_a_displaced_product_has_its_method_with_all_other_degrees_1(base: RunConfig) -> None:
+    own = {"patches": 2, "warmup": 1}
+    pipe = run(base, "pipefusion", 8, Parallel(cfg=2, ulysses=2), split="ceil", **own)
+    assert stand_in(pipe) == run(base, "pipefusion", 1, **own)
+    assert stand_in(run(base, "pipefusion", 4)) == run(base, "pipefusion", 1, patches=4)
+    bands = run(base, "distrifusion", 8, Parallel(ring=2))
+    assert stand_in(bands) == run(base, "distrifusion", 4) == stand_in(stand_in(bands))
+
+
+def test_floors_are_of_serial_in_float32_and_from_other_seeds(base: RunConfig) -> None:
+    cfg = replace(base, model=replace(base.model, dtype="bfloat16"))
+    cfg = of(cfg, StudyConfig(methods=["ring"], steps=[2, 4]), fewest=6, other_seeds=True, float32_pictures=4)
+    floors = [one for one in all_cells(cfg) if one.measure.what]
+    assert [(one.measure.pictures, one.method.name) for one in floors] == [
+        (6, "serial"),
+        (4, "serial"),
+        (6, "serial"),
+    ]
+    assert [one.measure.what for one in floors][1:] == [DTYPE, SEEDS] and floors[1].steps == 4
+
+
+def test_latencies_are_of_the_same_methods_once_for_all_schedulers(base: RunConfig) -> None:
+    study = StudyConfig(methods=["pipefusion"], schedulers=["shipped", "ddim"], guidance_scales=[1.0, 2.0])
+    cells = cells_of(QUALITY, of(base, study, latency_clusters=["l40_pcie"]), Session())
+    rows = [one.place for one in cells if one.place["cluster"] == "l40_pcie"]
+    assert [(row["method"], row["resolution"], row["guidance_scale"]) for row in rows] == [
+        ("pipefusion", 1024, 4.5), ("serial", 1024, 4.5),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("study", "line"),
     [
-        (StudyConfig(method=["pipefuson"]), "measure.studies.0.method='pipefuson' is unknown, nearest: pipefusion"),
-        (StudyConfig(method=[]), "measure.studies.0.method=[] leaves nothing"),
-        (StudyConfig(method=["pipefusion"], warmup=["all"]), "measure.studies.0.warmup='all' is no number of steps"),
-        (StudyConfig(method=["serial"], scheduler=["euler"]), "scheduler='euler' is unknown"),
-        (StudyConfig(method=["serial"], resolution=[33]), "model.resolution=33 is not a multiple of 4"),
+        (StudyConfig(methods=["pipefuson"]), "measure.studies.0.methods='pipefuson' is unknown, nearest: pipefusion"),
+        (StudyConfig(warmups=["all"]), "measure.studies.0.warmups='all' is no number"),
+        (StudyConfig(steps=[0]), "measure.studies.0.steps.0=0 is too small"),
+        (StudyConfig(schedulers=["euler"]), "measure.studies.0.schedulers='euler' is unknown"),
+        (StudyConfig(models=["sd3_tiny"]), "measure.studies.0.models=['sd3_tiny'] are several"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_one_line(study: StudyConfig, line: str) -> None:
+def test_what_is_wrong_is_one_line(base: RunConfig, study: StudyConfig, line: str) -> None:
     def check(cfg: RunConfig) -> None:
         check_domains(cfg)
-        check_settings(cfg)
+        check_quality(cfg, Session())
 
     with pytest.raises(ConfigError) as caught:
-        check(quality(study))
-    assert str(caught.value).startswith(line)
-    assert "\n" not in str(caught.value)
+        check(of(base, study))
+    assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
 
 
-def test_what_a_method_cannot_do_is_a_reason() -> None:
-    cfg = quality(StudyConfig(method=["serial"]))
-    assert "method.patches=16 is outside 1..8" in str(
-        why_not(Setting("pipefusion", 2, 16, 1, 4, 2.0, "shipped", 32), cfg)
+def test_what_a_method_cannot_do_is_a_reason(base: RunConfig) -> None:
+    study = StudyConfig(
+        methods=["pipefusion"], devices=[2], patches=[2, 16], products=[Parallel(), Parallel(data=2)]
     )
-    assert why_not(PIPE, cfg) is None
+    cells = {
+        one.place["setting"]: one.skipped for one in cells_of(QUALITY, of(base, study, batch=3), Session())
+    }
+    assert "method.patches=16 is outside 1..8" in str(cells["pipefusion_N2_M16_W1_S4_g2_shipped_32px"])
+    assert cells["pipefusion_N2_M2_W1_S4_g2_shipped_32px"] is None
+    assert "2 does not divide the 3 pictures" in str(cells["pipefusion_N2_data2_M2_W1_S4_g2_shipped_32px"])

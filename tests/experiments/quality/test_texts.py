@@ -9,19 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.errors import RunFailed
 from experiments.inputs import make_inputs
 from experiments.models import open_model
-from experiments.quality.jobs import Job
-from experiments.quality.measure import QualityConfig
-from experiments.quality.sample import job_of, sample_all
-from experiments.quality.settings import Setting
-from experiments.quality.subjects import Prompts
-from experiments.quality.texts import encode_all, encode_to, has, stored
+from experiments.quality.cells import QualityConfig
+from experiments.quality.sample import pictures_of, require, sample_all
+from experiments.quality.settings import SampleConfig
+from experiments.quality.texts import encode_all, encode_to, has, stored, texts_path
+from experiments.session import Session
 from tests.experiments.runs import config
 from tests.experiments.tiny_pipelines import save_tiny
 
 TEXTS = ("red apple", "green dragon", "a tree")
-SERIAL = Setting("serial", 1, None, None, 2, 2.0, "shipped", 64)
 
 
 @pytest.fixture(scope="module")
@@ -57,33 +56,27 @@ def test_what_is_read_is_what_would_be_encoded(weights: Path, tmp_path: Path, dt
             assert torch.equal(there[name], rounded), name
 
 
-def job(cfg, pictures: int, out: Path) -> Job:
-    return job_of(SERIAL, pictures, cfg, open_model(cfg.model), Prompts(TEXTS, ("",) * 3), out)
-
-
 def test_what_a_file_has(weights: Path, tmp_path: Path) -> None:
-    cfg, path = of(weights), tmp_path / "texts.safetensors"
-    assert not has(path, cfg, TEXTS)
+    cfg, session = replace(of(weights), prompt=[*TEXTS[:2]]), Session(tmp_path)
+    path = texts_path(tmp_path, cfg, session.model(cfg.model))
+    assert path == tmp_path / "texts" / "float32.safetensors" and not has(path, cfg, TEXTS)
     encode_to(path, cfg, TEXTS[:2])
     assert has(path, cfg, TEXTS[:1])
     assert not has(path, cfg, TEXTS)
     assert not has(path, replace(cfg, negative_prompt="sharp"), TEXTS[:1])
     made = path.stat().st_mtime_ns
-    assert encode_all([replace(job(cfg, 2, tmp_path), texts=path)], cfg) == {}
+    encode_all([cfg], cfg, session)
     assert path.stat().st_mtime_ns == made  # what is there is not encoded again
+    random = replace(cfg, model=replace(cfg.model, text="random"))
+    assert texts_path(tmp_path, random, session.model(random.model)) is None
 
 
 def test_without_encoders_every_setting_has_that_reason(weights: Path, tmp_path: Path) -> None:
     shutil.copytree(weights, tmp_path / "weights")
-    cfg = of(tmp_path / "weights")
-    one = job(cfg, 2, tmp_path)
+    cfg, own = replace(of(tmp_path / "weights"), prompt=[*TEXTS]), SampleConfig(batch=2)
+    session = Session(tmp_path / "out")
     shutil.rmtree(tmp_path / "weights" / "text_encoder")
-    status, reason = sample_all([one], cfg)[one]
-    assert status == "failed"
-    assert reason.startswith("the prompts were not encoded: ")
-
-
-def test_other_encoders_have_no_file(weights: Path, tmp_path: Path) -> None:
-    cfg = of(weights)
-    assert job(cfg, 2, tmp_path).texts == tmp_path / "texts" / "float32.safetensors"
-    assert job(replace(cfg, model=replace(cfg.model, text="random")), 2, tmp_path).texts is None
+    sample_all([(cfg, 2)], own, cfg, session)
+    with pytest.raises(RunFailed, match="the prompts were not encoded: ") as caught:
+        require(pictures_of(cfg, own, 2, session), session)
+    assert caught.value.status == "failed"

@@ -105,7 +105,7 @@ def test_attention_that_is_no_plain_mean_is_an_error():
     shape = model().shape
     view = HollowView(model().view(), torch.arange(STEPS), 0, Setting("serial"), [])
     rows, tokens = range(8), Tokens(torch.zeros(2, 64, shape.hidden))
-    given = Given(None, Marked(1, None), Marked(rows, None))
+    given = Given(None, Marked(1, None), Marked(rows, None), {})
     view.block(0, tokens, given, lambda layer, q, k, v, prefix=0: v.mean(1, keepdim=True).expand_as(q))
     assert view.seen[0].ages[0] == 64
     with pytest.raises(ValueError, match="not the mean"):

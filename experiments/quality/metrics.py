@@ -1,0 +1,133 @@
+"""From stored pictures to numbers: metrics of settings, and floors, which are of pictures that ought not to differ.
+
+Settings that have their pictures from one setting are measured by one process, which computes what they share once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from experiments.features import similarity
+from experiments.journal import Row
+from experiments.quality.distribution import (
+    Estimate,
+    class_score,
+    floor,
+    frechet_distance,
+    frechet_excess,
+    kernel_distance,
+)
+from experiments.quality.look import look
+from experiments.quality.networks import open_network
+from experiments.quality.paired import feature_distance, latent_error, mean_interval, psnr, ssim
+from experiments.quality.settings import Eyes, SettingConfig
+from experiments.quality.store import Pictures
+from experiments.quality.text_score import open_scorer
+
+PAIRED: dict[str, str | None] = {
+    "latent_error": None,
+    "psnr_db": None,
+    "ssim": None,
+    "feature_distance": "efficientnet_lite0",
+}
+"""Metrics of a picture against serial's, and the network of those that have one."""
+
+
+def seen_rows(
+    own: SettingConfig, mine: Pictures, serial: Pictures | None, real: Path, texts: list[str]
+) -> list[Row]:
+    """Class score, distances to real pictures and to as many of serial's (None: they are serial's), text fit."""
+    n, eyes, network = own.pictures, own.eyes, open_network(own.eyes.network)
+    seen = look(mine, n, eyes)
+    rows = [estimate_row(class_score(seen.logits, network), None)]
+    for against, reference in (("real", real), ("serial", serial)):
+        if reference is not None:
+            rows.append(estimate_row(frechet(mine, reference, n, eyes, own.resamples), against))
+            rows.append(estimate_row(kernel(mine, reference, n, eyes), against))
+    if serial is not None and serial != mine:
+        both = (frechet(one, real, n, eyes, own.resamples) for one in (mine, serial))
+        rows.append(estimate_row(frechet_excess(*both), "real"))
+    rows.append(mean_row("text_score", "prompt", open_scorer(eyes.clip).name, seen.scores))
+    if own.captions is not None:
+        right = torch.tensor([own.captions.index(text) for text in texts[:n]])
+        nearest = similarity(seen.features, features_of(real, n, eyes)).argmax(1)
+        more = {"preprocessing": network.preprocessing, "n_reference": len(own.captions)}
+        rows.append(mean_row("nearest_top1", "real", network.name, (nearest == right).double()) | more)
+    return rows
+
+
+def paired_rows(values: dict[str, Tensor]) -> list[Row]:
+    """Mean and interval of each paired metric, with the value of each picture."""
+    rows = []
+    for metric, network in PAIRED.items():
+        found = values[metric]
+        equal = int(found.isinf().sum())
+        row = mean_row(metric, "serial", network, found) | {
+            "n_reference": len(found),
+            "values": found.tolist(),
+        }
+        rows.append(row | {"note": f"{equal} of {len(found)} pictures equal" if equal else None})
+    return rows
+
+
+def real_floor(own: SettingConfig, real: Path) -> list[Row]:
+    """Real pictures against other real ones, at the number of pictures of a setting."""
+    network, found = open_network(own.eyes.network), load_file(real)["features"]
+    distances = (partial(frechet_distance, resamples=own.resamples), kernel_distance)
+    each = (floor(partial(one, network=network), found, own.pictures) for one in distances)
+    return [estimate_row(one, "real") for one in each]
+
+
+def seeds_floor(own: SettingConfig, serial: Pictures, other: Pictures) -> list[Row]:
+    """Serial against serial from other noise."""
+    given = (other, serial, own.pictures, own.eyes)
+    return [estimate_row(one, "serial") for one in (frechet(*given, own.resamples), kernel(*given))]
+
+
+@lru_cache(maxsize=4)
+def compare(mine: Pictures, serial: Pictures, count: int) -> dict[str, Tensor]:
+    """The paired metrics of the first `count` pictures, each [n]."""
+    found: dict[str, list[Tensor]] = {name: [] for name in PAIRED}
+    for (ours, made), (theirs, wanted) in zip(mine.read(count), serial.read(count), strict=True):
+        found["latent_error"].append(latent_error(ours, theirs))
+        found["psnr_db"].append(psnr(made, wanted))
+        found["ssim"].append(ssim(made, wanted))
+        found["feature_distance"].append(feature_distance(made, wanted))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@lru_cache(maxsize=8)
+def frechet(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes, resamples: int) -> Estimate:
+    """Frechet distance of the first `count` pictures to as many of a setting's, or to all real ones."""
+    made, real = (features_of(one, count, eyes) for one in (mine, reference))
+    return frechet_distance(made, real, open_network(eyes.network), resamples=resamples)
+
+
+@lru_cache(maxsize=8)
+def kernel(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes) -> Estimate:
+    """Kernel distance of the same."""
+    made, real = (features_of(one, count, eyes) for one in (mine, reference))
+    return kernel_distance(made, real, open_network(eyes.network))
+
+
+def features_of(source: Pictures | Path, count: int, eyes: Eyes) -> Tensor:
+    """Features [n, d] of the first `count` pictures, or of all real ones whose file it is."""
+    return (
+        look(source, count, eyes).features if isinstance(source, Pictures) else load_file(source)["features"]
+    )
+
+
+def estimate_row(estimate: Estimate, against: str | None) -> Row:
+    """An estimate as columns."""
+    found = {name: value for name, value in vars(estimate).items() if name != "spread"}
+    return found | {"against": against, "note": estimate.note or None}
+
+
+def mean_row(metric: str, against: str, network: str | None, values: Tensor) -> Row:
+    """A mean over pictures as the same columns."""
+    return {"metric": metric, "against": against, "network": network, **vars(mean_interval(values))}
