@@ -8,7 +8,7 @@ import os
 import torch
 
 from experiments.check_command import CHOICES as CHOICES
-from experiments.check_command import check_given
+from experiments.check_command import check_request
 from experiments.components import class_label, has_encoders, read_index
 from experiments.config import RunConfig, prompts_of
 from experiments.device import device_type
@@ -29,7 +29,7 @@ def check_run(cfg: RunConfig) -> ConfigError | None:
 
 def check_values(cfg: RunConfig) -> None:
     """Values that are wrong for every model. Raises ConfigError."""
-    check_given(cfg)
+    check_request(cfg)
     kind = METHODS.get(cfg.method.name)
     if kind is None or not isinstance(cfg.method, kind.Config):
         raise ConfigError(
@@ -149,11 +149,11 @@ def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
     """What keeps this combination from running; in a sweep a reason to skip it."""
     problem = problem_of(model.shape, cfg)
     return (
-        ConfigError(problem.key, problem.message) if problem else check_request(cfg, model) or check_gpus(cfg)
+        ConfigError(problem.key, problem.message) if problem else check_shares(cfg, model) or check_gpus(cfg)
     )
 
 
-def check_request(cfg: RunConfig, model: Model) -> ConfigError | None:
+def check_shares(cfg: RunConfig, model: Model) -> ConfigError | None:
     """Whether there are images and guidance branches for the ranks that share them."""
     images, scale = len(prompts_of(cfg)), resolved(cfg, model).guidance_scale
     if images % cfg.parallel.data:

@@ -23,7 +23,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """The variables by which a process knows that it is one of several ranks."""
 
 
-def check_given(cfg: RunConfig) -> None:
+def check_request(cfg: RunConfig) -> None:
     """Names, prompts, seeds and the cluster's size. Raises ConfigError."""
     check_known(cfg, CHOICES)
     if cfg.prompt_file is not None:

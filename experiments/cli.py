@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import compose, measures, server
-from experiments.check_command import check_output, check_given, check_torchrun
+from experiments.check_command import check_output, check_request, check_torchrun
 from experiments.compose import Plan
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import CONF, ConfigError, config_names, first_line, refuse
@@ -160,7 +160,7 @@ def check_early(asked: Namespace) -> None:
     if not isinstance(cfg.measure, LatencyConfig):
         return
     if not compose.is_sweep(first, asked.multirun):
-        check_given(cfg)
+        check_request(cfg)
     if cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first):
         load("experiments.agent.prepare")()
 
