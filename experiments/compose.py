@@ -143,7 +143,8 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
     if not isinstance(cause, OmegaConfBaseException):
         return ConfigError("", " ".join(str(error).split()))
     full, given = str(cause.full_key), [text.partition("=")[::2] for text in overrides]
-    key, value = next((one for one in given if f"{full}.".startswith(f"{one[0]}.")), (full, "its value"))
+    above = [one for one in given if f"{full}.".startswith(f"{one[0]}.")]
+    key, value = max(above, key=lambda one: len(one[0]), default=(full, "its value"))
     if isinstance(cause, AttributeError | KeyError) and isinstance(cause.parent_node, DictConfig):
         keys = sorted(map(str, cause.parent_node))
         text = f"{value} is for an unknown key{nearest(str(cause.key), keys)}; allowed: {', '.join(keys)}"
