@@ -50,7 +50,7 @@ def peer(
     name: str, model: Model, noise: Tensor, cond: Conditioning, chosen: tuple[str, dict[str, Any]], steps: int
 ) -> Callable[[], Tensor]:
     """A function that samples one image in the loop that the model's own pipeline runs."""
-    network = stock(model)
+    network: Any = stock(model)
     if name == NATIVE_ULYSSES:
         ranks = torch.distributed.get_world_size()
         with cpu_for_accelerator(ranks):

@@ -161,8 +161,11 @@ def latencies(cfg: RunConfig, settings: list[RunConfig]) -> Iterator[RunConfig]:
         return
     model = replace(model_config(options.latency_model), resolution=options.latency_resolution)
     whole = open_model(model)
-    usual = {"model": model, "guidance_scale": None, "scheduler": "shipped", "prompt": "a picture", "seed": 0}
+    usual = [
+        replace(one, model=model, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
+        for one in settings
+    ]
     for name in options.latency_clusters:
-        there = usual | {"cluster": cluster_config(name), "measure": LatencyConfig()}
-        runs = [resolved(replace(one, **there), whole) for one in settings]
+        there = [replace(one, cluster=cluster_config(name), measure=LatencyConfig()) for one in usual]
+        runs = [resolved(one, whole) for one in there]
         yield from {repr(one): one for one in runs}.values()

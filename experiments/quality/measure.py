@@ -21,7 +21,7 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.contents import weights_sha256
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
-from experiments.grid import check_grid, cluster_config, problem
+from experiments.grid import GridConfig, check_grid, cluster_config, problem
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of
@@ -166,7 +166,9 @@ def check_settings(cfg: RunConfig, session: Session) -> None:
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    grids = {f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)}
+    grids: dict[str, GridConfig] = {
+        f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)
+    }
     for key, grid in grids.items():
         check_grid(grid, key)
     for key, grid in {"measure": options, **grids}.items():
