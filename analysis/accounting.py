@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import table1, tables
+from analysis.evidence.published import read
 from analysis.record import load_record
 from analysis.style import ORDER, in_order, label
 from analysis.tables import as_text, mib
@@ -211,7 +212,8 @@ def save(record: dict[str, Any], table: pd.DataFrame, results: Path, name: str) 
     text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
     text += f"## Parameters\n\n{tables.markdown(sums_text(record))}\n"
     text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
-    text += f"{tables.markdown(table1.claims_text(table1.claims(record, printed, results / 'published', DEVICES)))}\n"
+    ratios = table1.claims(record, printed, read(results / "published"), DEVICES)
+    text += f"{tables.markdown(table1.claims_text(ratios))}\n"
     text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
     text += "that the method can do.\n\n"
     for model, facts in record["models"].items():

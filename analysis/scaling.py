@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis import tables
-from analysis.published import role_of
+from analysis.evidence.predictions import role_of
 from analysis.record import load_record
 from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
 from analysis.tables import as_text

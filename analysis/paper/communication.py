@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import tables
+from analysis.evidence.published import read
 from analysis.paper.panels import GREY, Sheet, commit_of, digits, logarithmic, marker, method_line, predicted
-from analysis.rows import read_rows
 from analysis.style import ORDER, RC, label
 from analysis.tables import as_text, percent
 
@@ -47,7 +47,7 @@ def shares(record: dict[str, Any]) -> pd.DataFrame:
 def claims(published: Path, clusters: list[str]) -> pd.DataFrame:
     """The published shares, each with the cluster of its hardware; `method` is missing where it is none of ours."""
     found = []
-    for row_id, row in read_rows([published]).items():
+    for row_id, row in read(published).items():
         machine = f"{row['hardware']} {row['interconnect']}".lower()
         names = [name for name in clusters if all(part in machine for part in name.split("_"))]
         if row["metric"] == METRIC and names:

@@ -9,12 +9,10 @@ import pandas as pd
 
 from analysis import tables
 from analysis.accounting import DEVICES
-from analysis.paper.facts import METHODS
-from analysis.rows import Row, read_rows
+from analysis.evidence.published import METHODS, TABLE1, Published, read
 from analysis.style import label
-from analysis.table1 import CLAIMS, FORMULAS, READING, VERSION
+from analysis.table1 import CLAIMS, FORMULAS, READING, VERSION, units_of
 from analysis.tables import as_text, mib
-from analysis.versus.table1 import units_of
 
 MODEL, PIXELS = "pixart_alpha", 1024
 HEADINGS = {
@@ -35,9 +33,7 @@ def table(record: dict[str, Any], cases: pd.DataFrame, published: Path) -> pd.Da
     chosen = cases[(cases.status == "ok") & (cases.model == MODEL) & (cases.resolution == PIXELS)]
     chosen = chosen[chosen.devices == DEVICES]
     printed = {
-        row["method"]: row
-        for row in read_rows([published / "table1_costs.csv"]).values()
-        if row["version"] == VERSION
+        row["method"]: row for row in read(published / f"{TABLE1}.csv").values() if row["version"] == VERSION
     }
     rows = []
     for what in CLAIMS:
@@ -50,7 +46,7 @@ def table(record: dict[str, Any], cases: pd.DataFrame, published: Path) -> pd.Da
     return pd.DataFrame(rows).astype({"warmup": "Int64", "counted_bytes": "Int64"})
 
 
-def cost(record: dict[str, Any], case: dict[Any, Any], printed: Row, what: str) -> dict[str, Any]:
+def cost(record: dict[str, Any], case: dict[Any, Any], printed: Published, what: str) -> dict[str, Any]:
     """One cell of Table 1 in this case; `(2/N)A=KV/N` says the same twice, of which the second is evaluated."""
     column, ours = CLAIMS[what]
     formula = printed[column].rpartition("=")[2]

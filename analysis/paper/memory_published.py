@@ -17,10 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
-from analysis.paper.facts import METHODS, SP, model_of
+from analysis.evidence.published import METHODS, SP, read
 from analysis.paper.memory import SOURCE, named, peaks
 from analysis.paper.panels import GREY, Sheet, blank, commit_of, marker
-from analysis.rows import read_rows
 from analysis.style import COLOUR, ORDER, RC, pale
 from analysis.tables import as_text
 
@@ -37,13 +36,13 @@ def published(path: Path) -> pd.DataFrame:
         {
             "row_id": row_id,
             "source": row["source"],
-            "model": model_of(row),
-            "resolution": int(row["resolution"]),
+            "model": row.model,
+            "resolution": row.px,
             "method": OURS[row["method"]],
             "printed_method": row["method"],
             "published_gb": None if row["value"] == "OOM" else float(row["value"]),
         }
-        for row_id, row in read_rows([path]).items()
+        for row_id, row in read(path).items()
         if row["metric"].endswith("memory") and row["method"] in OURS
     ]
     table = pd.DataFrame(rows).astype({"published_gb": float})

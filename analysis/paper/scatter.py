@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis import published
+from analysis.evidence import predictions as published
+from analysis.evidence.published import named
 from analysis.paper.panels import GREY, fills, marker
-from analysis.paper.predictions import named
 from analysis.style import MARKER, ORDER, RC, label
 from analysis.tables import percent
 
