@@ -15,8 +15,8 @@ import pandas as pd
 from analysis import table1
 from analysis.accounting import DEVICES
 from analysis.evidence import memory, text
+from analysis.evidence.bounds import base_of
 from analysis.evidence.claim import Claim, Comparison
-from analysis.evidence.contradictions import base_of
 from analysis.evidence.published import HYBRID, METHODS, SP, TABLE1, Published
 from analysis.evidence.records import ACCOUNTING, MODEL, PREDICTIONS, Evidence
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from analysis import table1
 from analysis.accounting import WHOLE
 from analysis.evidence.claim import FLOAT, Claim, Comparison, exactly, of_cases, weakest
 from analysis.evidence.published import METHODS, TABLE1
-from analysis.evidence.quality import steady_jobs
+from analysis.evidence.quality import measured, steady_jobs
 from analysis.evidence.records import ACCOUNTING, MODEL, PARAMS, SCALING, STALENESS, Evidence
 from analysis.style import label
 
@@ -51,12 +52,6 @@ def claims(evidence: Evidence) -> Iterator[Claim]:
     yield fresh(evidence)
 
 
-def measured(
-    name: str, statement: str, sources: tuple[str, ...], record: str, test: Comparison, note: str
-) -> Claim:
-    return Claim(name, statement, sources, "measured", (record,), test, note)
-
-
 def ratios(evidence: Evidence) -> dict[int, pd.DataFrame]:
     """N -> counted over printed, of every case on N > 1."""
     numbers = sorted(int(n) for n in evidence.printed.devices.unique() if n > 1)
@@ -66,9 +61,8 @@ def ratios(evidence: Evidence) -> dict[int, pd.DataFrame]:
 def printed(evidence: Evidence, *methods: str, version: str = LATEST) -> tuple[str, ...]:
     """The rows of Table 1 about methods, or about all."""
     rows = evidence.pick(TABLE1, version=version)
-    return tuple(
-        one for name in methods or ("",) for one in rows if not name or evidence.rows[one].method == name
-    )
+    of = {one: evidence.rows[one].method for one in rows}
+    return tuple(one for name in methods or ("",) for one in rows if name in ("", of[one]))
 
 
 def formula(evidence: Evidence, counted: pd.DataFrame, method: str, what: str) -> Claim:
@@ -94,8 +88,9 @@ def formula(evidence: Evidence, counted: pd.DataFrame, method: str, what: str) -
         WHOLE if method == "tensor" else ACCOUNTING,
         f"table1-{method}-{what.split()[0].strip(',').lower()}",
     )
-    note, blocked = ". ".join(filter(None, (sizes, note))), "" if kept else KEPT
-    return Claim(name, statement, printed(evidence, method), "measured", (record,), test, note, blocked)
+    note = ". ".join(filter(None, (sizes, note)))
+    made = measured(name, statement, printed(evidence, method), record, test, note)
+    return made if kept else replace(made, blocked=KEPT)
 
 
 def activations(evidence: Evidence, part: pd.DataFrame) -> Claim:
@@ -164,11 +159,9 @@ def kv(evidence: Evidence, method: str) -> pd.DataFrame:
 def same_kv(evidence: Evidence) -> Claim:
     """More devices do not help DistriFusion's buffers."""
     test = of_cases(row.max() == row.min() for _, row in kv(evidence, "distrifusion").iterrows())
-    statement, note = (
-        "DistriFusion's K, V on a device do not shrink with N.",
-        "A case is a model and size, over all N",
-    )
-    return measured("kv-distrifusion", statement, printed(evidence, "distrifusion"), ACCOUNTING, test, note)
+    sources, note = printed(evidence, "distrifusion"), "A case is a model and size, over all N"
+    statement = "DistriFusion's K, V on a device do not shrink with N."
+    return measured("kv-distrifusion", statement, sources, ACCOUNTING, test, note)
 
 
 def nth_of_kv(evidence: Evidence) -> Claim:
@@ -177,41 +170,30 @@ def nth_of_kv(evidence: Evidence) -> Claim:
     layers = {model: facts["layers"] for model, facts in evidence.accounts["models"].items()}
     even = {(model, px, n): one for (model, px, n), one in share.items() if n > 1 and layers[model] % n == 0}
     test = of_cases(abs(one * n - 1) < FLOAT for (_, _, n), one in even.items())
-    sources, note = (
-        printed(evidence, "pipefusion", "distrifusion"),
-        "Every model and size at the N that divide the layers",
-    )
-    return measured(
-        "kv-nth", "PipeFusion's K, V on a device are 1/N of DistriFusion's.", sources, ACCOUNTING, test, note
-    )
+    sources = printed(evidence, "pipefusion", "distrifusion")
+    statement = "PipeFusion's K, V on a device are 1/N of DistriFusion's."
+    note = "Every model and size at the N that divide the layers"
+    return measured("kv-nth", statement, sources, ACCOUNTING, test, note)
 
 
 def any_patches(evidence: Evidence) -> Claim:
     """M is a choice of time, not of memory of K, V."""
     table = evidence.scaling[(evidence.scaling.method == "pipefusion") & (evidence.scaling.status == "ok")]
-    groups = [
-        part for _, part in table.groupby(["cluster", "resolution", "devices"]) if part.patches.nunique() > 1
-    ]
-    test = of_cases(part.kv_bytes.nunique() == 1 for part in groups)
+    groups = table.groupby(["cluster", "resolution", "devices"])
+    test = of_cases(part.kv_bytes.nunique() == 1 for _, part in groups if part.patches.nunique() > 1)
     statement = "PipeFusion's K, V on a device do not depend on M."
     note = f"A case is a hardware, size and N of {MODEL}, over all M that ran"
-    return Claim(
-        "kv-any-patches", statement, printed(evidence, "pipefusion"), "computed", (SCALING,), test, note
-    )
+    made = measured("kv-any-patches", statement, printed(evidence, "pipefusion"), SCALING, test, note)
+    return replace(made, kind="computed")
 
 
 def fresh(evidence: Evidence) -> Claim:
     """The column of Table 1 that says who attends to stale K, V."""
-    said, known, cases = (
-        evidence.pick(TABLE1, version=table1.VERSION),
-        set(evidence.stale.freshness.method),
-        [],
-    )
+    said, cases = evidence.pick(TABLE1, version=table1.VERSION), []
     for row in map(evidence.rows.__getitem__, said):
-        if row.method in known:
-            stale = any(
-                bool((part.age_0 < part.tokens).any()) for _, part in steady_jobs(evidence, row.method)
-            )
+        parts = [part for _, part in steady_jobs(evidence, row.method)]
+        if parts:
+            stale = any(bool((part.age_0 < part.tokens).any()) for part in parts)
             cases.append(stale == row["attn_KV"].startswith("stale"))
     statement = (
         "Of the five methods DistriFusion and PipeFusion attend to stale K, V, the others to fresh ones only."

@@ -93,10 +93,8 @@ def compared(
 
 def ratio(evidence: Evidence, over: str, under: str, equal: bool = False) -> Comparison:
     """Seconds of one row over another's; no value of ours where a profile was fitted on one of them."""
-    ours, (one, other) = (
-        (evidence.predicted(over), evidence.predicted(under)),
-        (evidence.rows[over], evidence.rows[under]),
-    )
+    ours = evidence.predicted(over), evidence.predicted(under)
+    one, other = evidence.rows[over], evidence.rows[under]
     value, published = ours[0] / ours[1] if ours[0] and ours[1] else None, one.value / other.value
     error = evidence.error(one.px or 0, one.method, other.method)
     return about(value, published, error, "×") if equal else faster(value, published, error)
@@ -126,8 +124,8 @@ def one_gpu(evidence: Evidence, source: str, px: int) -> str:
     found = evidence.pick("latency", source=source, resolution=px, n_devices=1)
     table, many = evidence.predictions, bars(evidence, source, px)["PipeFusion"]
     same = (
-        (table.cluster == table.cluster[many]) & (table.model == table.model[many]) & (table.resolution == px)
-    )
+        table[["cluster", "model", "resolution"]] == table.loc[many, ["cluster", "model", "resolution"]]
+    ).all(axis=1)
     return found[0] if found else str(table[same & (table.devices == 1)].index[0])
 
 
@@ -140,9 +138,8 @@ def fastest(evidence: Evidence, place: str, source: str, px: int) -> Claim:
     known = {method: test for method, test in tests.items() if test.value is not None}
     best = min(known, key=lambda method: known[method].published or 0.0)
     each = ", ".join(f"{label(method)} {test.value:.2f}" for method, test in known.items())
-    note = f"Predicted seconds over PipeFusion's: {each}" + (
-        f" ({' and '.join(out)}: published OOM)" if out else ""
-    )
+    note = f"Predicted seconds over PipeFusion's: {each}"
+    note += f" ({' and '.join(out)}: published OOM)" if out else ""
     published, task = known[best].published or 0.0, f"on {place}, PixArt, {px} px"
     if published >= 1:
         statement = f"PipeFusion is the fastest of the five methods {task}; {label(best)} is second."
@@ -175,25 +172,18 @@ def point(evidence: Evidence, method: str, devices: int, px: int) -> str:
 
 def over_network(evidence: Evidence, method: str) -> Claim:
     """From one node of eight to two nodes: slower for everything that exchanges in every layer, but for Ulysses."""
-    rows = [
-        [
-            evidence.pick("scalability", source=NETWORK, resolution=px, n_devices=n, method=method)
-            for n in (16, 8)
-        ]
-        for px in SIZES
-    ]
-    ids = [(far[0], near[0]) for far, near in rows if far and near]
+    points = {n: evidence.pick("scalability", source=NETWORK, n_devices=n, method=method) for n in (16, 8)}
+    near = {evidence.rows[row_id].px: row_id for row_id in points[8]}
+    ids = [(far, near[px]) for far in points[16] if (px := evidence.rows[far].px) in near]
     tests = [ratio(evidence, *pair) for pair in ids]
     slower = all((test.published or 0.0) > 1 for test in tests)
-    usable = [
-        replace(test, relation="more" if slower else "less") for test in tests if test.value is not None
-    ]
+    relation = "more" if slower else "less"
+    usable = [replace(test, relation=relation) for test in tests if test.value is not None]
     sizes, change = ", ".join(str(evidence.rows[far].px) for far, _ in ids), "slower" if slower else "faster"
     where = f"on 16 L40 over Ethernet than on 8 in one node (PixArt, {sizes} px)"
     ratios = ", ".join(f"{test.value:.3g} (published {test.published:.3g})" for test in usable)
     note = f"Latency on 16 over that on 8: {ratios}"
     left = "Sizes on whose rows the profile was fitted are left out" if len(usable) < len(ids) else ""
     name, statement = METHODS[method], f"{label(METHODS[method])} is {change} {where}."
-    return predicted(
-        f"network-{name}", statement, [one for pair in ids for one in pair], weakest(usable), note, left
-    )
+    sources = [row_id for pair in ids for row_id in pair]
+    return predicted(f"network-{name}", statement, sources, weakest(usable), note, left)

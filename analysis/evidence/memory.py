@@ -18,6 +18,7 @@ FIGURE = "memory_pixart_sd3_flux"
 OLD = "legacy/scripts/plots/memory.py"
 ON_DISK = {"PixArt": 4, "SD3-medium": 4, "Flux.1-dev": 2}
 """Bytes an element in the files, by model: float32 or half precision."""
+BARS = ("serial", "tensor", "distrifusion", "pipefusion", SP)
 SEQUENCE = ("ulysses", "ring")
 LARGE = 4096
 
@@ -65,9 +66,8 @@ def on_disk(evidence: Evidence, model: str) -> Claim:
     count = evidence.accounts["models"][MODELS[model]]["diffusers_parameters"]
     test = within(ON_DISK[model] * count / GB, evidence.value(row_id), UNIT, "GB")
     statement = f"The transformer of {model} is {evidence.value(row_id):g} GB on disk."
-    return computed(
-        f"disk-{MODELS[model]}", statement, (row_id,), test, f"{ON_DISK[model]} bytes a parameter"
-    )
+    note = f"{ON_DISK[model]} bytes a parameter"
+    return computed(f"disk-{MODELS[model]}", statement, (row_id,), test, note)
 
 
 def counted(evidence: Evidence, px: int, method: str, model: str = MODEL) -> float:
@@ -79,15 +79,9 @@ def counted(evidence: Evidence, px: int, method: str, model: str = MODEL) -> flo
 
 def bars(evidence: Evidence, px: int, model: str = "PixArt") -> dict[str, str]:
     """Method here, or `SP` -> its bar."""
-    rows = {
-        evidence.rows[one].method: one
-        for one in evidence.pick("memory", source=FIGURE, model=model, resolution=px)
-    }
-    return {
-        method: rows[method]
-        for method in ("serial", "tensor", "distrifusion", "pipefusion", SP)
-        if method in rows
-    }
+    ids = evidence.pick("memory", source=FIGURE, model=model, resolution=px)
+    rows = {evidence.rows[row_id].method: row_id for row_id in ids}
+    return {method: rows[method] for method in BARS if method in rows}
 
 
 def share_of_sp(evidence: Evidence, px: int) -> Claim:
@@ -99,19 +93,14 @@ def share_of_sp(evidence: Evidence, px: int) -> Claim:
     mine, sp = (counted(evidence, px, method, model) for method in ("pipefusion", SP))
     test = within(100 * (mine + encoders) / (sp + encoders), said, UNIT, "%")
     statement = f"PipeFusion needs {said:g} % of sequence parallelism's memory on 8 L40 ({name}, {px} px)."
-    even, peak = (
-        evidence.accounts["models"][model]["param_bytes"] / GB / 8,
-        evidence.value(rows["pipefusion"]),
-    )
+    even = evidence.accounts["models"][model]["param_bytes"] / GB / 8
+    peak = evidence.value(rows["pipefusion"])
     note = f"With the published {encoders:g} GB of text encoders on every device; {100 * mine / sp:.3g} % without them"
     if peak < encoders + even:
-        note += (
-            f". The published {peak:g} GB are less than the encoders and an even {even:.3g} GB of parameters: "
-            "not every device held both"
-        )
-    return computed(
-        f"flux-memory-{px}", statement, (row_id, encoders_id, rows["pipefusion"], rows[SP]), test, note
-    )
+        note += f". The published {peak:g} GB are less than the encoders and an even {even:.3g} GB of parameters: "
+        note += "not every device held both"
+    sources = (row_id, encoders_id, rows["pipefusion"], rows[SP])
+    return computed(f"flux-memory-{px}", statement, sources, test, note)
 
 
 def beside(evidence: Evidence, source: str, px: int) -> tuple[str, float]:
@@ -135,10 +124,8 @@ def little_saved(evidence: Evidence) -> Claim:
     px = 1024
     rows, (one_id, encoder) = bars(evidence, px), beside(evidence, FIGURE, px)
     sides = ("pipefusion", SP)
-    (said, base), (mine, sp) = (
-        [of(method) for method in sides]
-        for of in (lambda m: evidence.value(rows[m]), lambda m: counted(evidence, px, m) + encoder)
-    )
+    said, base = (evidence.value(rows[method]) for method in sides)
+    mine, sp = (counted(evidence, px, method) + encoder for method in sides)
     test = within(mine / sp, said / base, UNIT, "×")
     peaks = f"{test.published:.2f} of its peak"
     statement = f"On PixArt PipeFusion saves next to nothing over sequence parallelism: {peaks} ({px} px)."
@@ -216,9 +203,8 @@ def out_of_memory(evidence: Evidence, source: str) -> Claim:
     twice = "K, V held twice, as published peaks look, are not in it"
     note = f"Peak of the transformer as predicted, and {rest:.3g} GB beside it. {twice}"
     sources = (row_id, *map(str, again), one_id)
-    return Claim(
-        f"oom-{slug.lower()}", statement, sources, "predicted", (PREDICTIONS, ACCOUNTING), test, note
-    )
+    records = (PREDICTIONS, ACCOUNTING)
+    return Claim(f"oom-{slug.lower()}", statement, sources, "predicted", records, test, note)
 
 
 def out_at_8192(evidence: Evidence, method: str) -> Claim:
@@ -229,6 +215,5 @@ def out_at_8192(evidence: Evidence, method: str) -> Claim:
     test = beyond(peak_of_size(evidence, px, 8, ours) + rest, room)
     statement = f"{label(ours)} runs out of memory on A100, {room:g} GB each (PixArt, {px} px)."
     line = "Peak continued from the largest sizes counted, on 8 GPUs (the source names no N)"
-    return computed(
-        f"oom-8192-{ours}", statement, (row_id, one_id), test, f"{line}, and {rest:.3g} GB beside it"
-    )
+    note = f"{line}, and {rest:.3g} GB beside it"
+    return computed(f"oom-8192-{ours}", statement, (row_id, one_id), test, note)

@@ -51,17 +51,14 @@ def claims(evidence: Evidence) -> Iterator[Claim]:
     yield Claim("fids", statement, ids, "published", (), Comparison(None, None), "", blocked)
 
 
+Sources = tuple[str, ...]
+
+
 def measured(
-    name: str,
-    statement: str,
-    sources: tuple[str, ...],
-    record: str,
-    test: Comparison,
-    *notes: str,
-    blocked: str = "",
+    name: str, statement: str, sources: Sources, record: str, test: Comparison, *notes: str
 ) -> Claim:
     """A claim about pictures, or about what was attended to."""
-    return Claim(name, statement, sources, "measured", (record,), test, ". ".join(notes), blocked)
+    return Claim(name, statement, sources, "measured", (record,), test, ". ".join(notes))
 
 
 def setting(evidence: Evidence, method: str, **wanted: int) -> pd.Series:
@@ -91,10 +88,8 @@ def further(one: pd.Series, other: pd.Series, published: float | None) -> Compar
     """
     first, second = excess(one), excess(other)
     if first is None or second is None:
-        value, low, high = (
-            float(one[REAL + a] / other[REAL + b])
-            for a, b in (("", ""), ("_low", "_high"), ("_high", "_low"))
-        )
+        ends = ("", ""), ("_low", "_high"), ("_high", "_low")
+        value, low, high = (float(one[REAL + a] / other[REAL + b]) for a, b in ends)
     else:
         value = 1 + (first[0] - second[0]) / other[REAL]
         low = value - hypot(first[0] - first[1], second[2] - second[0]) / other[REAL]
@@ -143,11 +138,10 @@ def any_devices(evidence: Evidence) -> Claim:
 
 def nearer(evidence: Evidence) -> Claim:
     """The same N, and M = N."""
-    theirs, mine = ids = tuple(
-        fid(evidence, "FID w/ Orig.", PRINTED[name], 4) for name in ("distrifusion", "pipefusion")
-    )
-    one, other = (setting(evidence, name, **USUAL[name]) for name in ("distrifusion", "pipefusion"))
-    test = larger(evidence, one, other, over(evidence, theirs, mine))
+    names = ("distrifusion", "pipefusion")
+    ids = tuple(fid(evidence, "FID w/ Orig.", PRINTED[name], 4) for name in names)
+    one, other = (setting(evidence, name, **USUAL[name]) for name in names)
+    test = larger(evidence, one, other, over(evidence, *ids))
     statement = "PipeFusion's pictures are nearer to one GPU's than DistriFusion's on as many devices."
     what = (
         "DistriFusion's distance over PipeFusion's: FID to the original in print, error of the latents here"
@@ -157,9 +151,9 @@ def nearer(evidence: Evidence) -> Claim:
 
 def worse_with_devices(evidence: Evidence) -> Claim:
     """DistriFusion's patches are its devices."""
-    more, fewer = ids = tuple(fid(evidence, "FID w/ Orig.", "DistriFusion", n) for n in (8, 4))
+    ids = tuple(fid(evidence, "FID w/ Orig.", "DistriFusion", n) for n in (8, 4))
     steps = [setting(evidence, "distrifusion", devices=n, warmup=1) for n in (2, 4, 8)]
-    test = weakest(larger(evidence, b, a, over(evidence, more, fewer)) for a, b in pairwise(steps))
+    test = weakest(larger(evidence, b, a, over(evidence, *ids)) for a, b in pairwise(steps))
     statement = "DistriFusion's pictures get further from one GPU's with more devices."
     common = together(evidence.paired, [row.key for row in steps], ERROR)
     each = ", ".join(f"{100 * common[row.key].mean():.2g} %" for row in steps)
@@ -169,9 +163,9 @@ def worse_with_devices(evidence: Evidence) -> Claim:
 
 def worse_with_patches(evidence: Evidence) -> Claim:
     """More patches, staler K, V."""
-    more, fewer = ids = tuple(old_fid(evidence, 8, m) for m in (8, 4))
+    ids = tuple(old_fid(evidence, 8, m) for m in (8, 4))
     one, other = (setting(evidence, "pipefusion", patches=m, warmup=1) for m in (8, 4))
-    test = larger(evidence, one, other, over(evidence, more, fewer))
+    test = larger(evidence, one, other, over(evidence, *ids))
     statement = "PipeFusion's pictures get worse from M = 4 to M = 8."
     note = "FID to real pictures in print, error of the latents here"
     return measured("pipefusion-patches", statement, ids, PAIRED, test, note, SMALL)
@@ -179,11 +173,9 @@ def worse_with_patches(evidence: Evidence) -> Claim:
 
 def against_real(evidence: Evidence, worse: str, better: str) -> Claim:
     """Distance to real pictures, where both methods are as far as random pictures make it."""
-    ids = tuple(
-        fid(evidence, "FID w/ G.T.", PRINTED[method], (USUAL[method] and 4) or 1)
-        for method in (worse, better)
-    )
-    one, other = (setting(evidence, method, **USUAL[method]) for method in (worse, better))
+    both = worse, better
+    ids = tuple(fid(evidence, "FID w/ G.T.", PRINTED[name], 1 if name == "serial" else 4) for name in both)
+    one, other = (setting(evidence, name, **USUAL[name]) for name in both)
     test = further(one, other, over(evidence, *ids))
     what = "one GPU's" if better == "serial" else f"{PRINTED[better]}'s"
     statement = f"{PRINTED[worse]}'s pictures are further from real ones than {what}."
@@ -198,22 +190,18 @@ def warmup_helps(evidence: Evidence, warmup: int) -> Claim:
     steps = "One synchronous step brings" if warmup == 1 else f"{warmup} synchronous steps bring"
     statement, sources = f"{steps} PipeFusion nearer to one GPU's pictures.", ("method section: warm-up",)
     note = f"Error of the latents at W = 0 over that at W = {warmup}"
-    return measured(
-        f"warmup-{warmup}", statement, sources, PAIRED, larger(evidence, without, with_), note, SMALL
-    )
+    test = larger(evidence, without, with_)
+    return measured(f"warmup-{warmup}", statement, sources, PAIRED, test, note, SMALL)
 
 
 def alike(evidence: Evidence) -> Claim:
     """The premise of every displaced method."""
     hidden = evidence.stale.redundancy[evidence.stale.redundancy.quantity == "hidden"]
     test = Comparison(100 * mean_of(hidden.change, hidden.rows), None, unit="%")
-    statement, sources = (
-        "What the blocks see hardly changes from step to step.",
-        ("introduction: input temporal redundancy",),
-    )
+    statement = "What the blocks see hardly changes from step to step."
+    sources, note = ("introduction: input temporal redundancy",), "Mean relative change of the blocks' inputs"
     blocked = "The source gives no number, and no model would change as much as unrelated inputs do, by √2"
-    note = "Mean relative change of the blocks' inputs"
-    return measured("redundancy", statement, sources, STALENESS, test, note, SMALL, blocked=blocked)
+    return replace(measured("redundancy", statement, sources, STALENESS, test, note, SMALL), blocked=blocked)
 
 
 def settings(table: pd.DataFrame, method: str) -> list[dict[str, Any]]:
@@ -226,10 +214,8 @@ def steady_jobs(evidence: Evidence, method: str) -> Iterator[tuple[int, pd.DataF
     """Number of patches, and the ages of what was attended to after the warm-up, of every setting of a method."""
     table = evidence.stale.freshness
     for row in settings(table, method):
-        yield (
-            int(row["devices"] if pd.isna(row["patches"]) else row["patches"]),
-            steady(of_setting(table, row), row),
-        )
+        patches = row["devices"] if pd.isna(row["patches"]) else row["patches"]
+        yield int(patches), steady(of_setting(table, row), row)
 
 
 def fresher(evidence: Evidence) -> Claim:
@@ -239,10 +225,8 @@ def fresher(evidence: Evidence) -> Claim:
         for method in ("pipefusion", "distrifusion")
     )
     forms = [exactly(mine[m], (m + 1) / (2 * m)) for m in mine] + [exactly(theirs[n], 1 / n) for n in theirs]
-    test = weakest(
-        Comparison(mine[m] / theirs[m], None, unit="×", relation="more", bound=1.0)
-        for m in sorted({*mine} & {*theirs})
-    )
+    over = [mine[m] / theirs[m] for m in sorted({*mine} & {*theirs})]
+    test = weakest(Comparison(one, None, unit="×", relation="more", bound=1.0) for one in over)
     statement = "PipeFusion attends to more fresh K, V than DistriFusion cut into as many patches."
     exact = sum(abs((form.value or 0) - (form.published or 0)) < 1e-9 for form in forms)
     closed = f"{exact} of {len(forms)} mean shares are exactly (M + 1)/2M and 1/N"

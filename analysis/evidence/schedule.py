@@ -40,9 +40,10 @@ def claims(evidence: Evidence) -> Iterator[Claim]:
     yield slope(evidence, hybrid=True)
 
 
-def sweep(
-    evidence: Evidence, devices: int, px: int, least: int = 0
-) -> tuple[dict[int, str], Seconds, Seconds]:
+Sweep = tuple[dict[int, str], Seconds, Seconds]
+
+
+def sweep(evidence: Evidence, devices: int, px: int, least: int = 0) -> Sweep:
     """By M, from a least one on: the rows, their published seconds, and ours."""
     ids = evidence.pick("patch_sweep", n_devices=devices, resolution=px)
     rows = {int(evidence.predictions.patches[row_id]): row_id for row_id in ids}
@@ -90,10 +91,8 @@ def less_sensitive(evidence: Evidence, devices: int) -> Claim:
     """Large images hide the cost of many patches."""
     (small, *of_small), (large, *of_large) = (sweep(evidence, devices, px, devices) for px in (1024, 4096))
     said, mine = (apart(one) - apart(other) for one, other in zip(of_small, of_large, strict=True))
-    (low, high), (least, most) = (
-        spread_between(apart(ours), evidence.error(px, *TWO))
-        for ours, px in ((of_small[1], 1024), (of_large[1], 4096))
-    )
+    low, high = spread_between(apart(of_small[1]), evidence.error(1024, *TWO))
+    least, most = spread_between(apart(of_large[1]), evidence.error(4096, *TWO))
     test = Comparison(mine, said, 0.0, "points", "more", 0.0, low - most, high - least)
     statement = f"Latency depends more on M at 1024 px than at 4096 px (M >= N = {devices}, L20, PixArt)."
     note = "Spread over M at 1024 px less that at 4096 px"
@@ -108,11 +107,8 @@ def spread_between(percent: float, error: float) -> tuple[float, float]:
 
 def table3(evidence: Evidence, hybrid: bool) -> tuple[list[str], list[float], list[float]]:
     """The rows of the table over W, with or without guidance groups, their seconds, and what is predicted for them."""
-    ids = [
-        one
-        for one in evidence.pick("warmup", source=TABLE)
-        if (evidence.rows[one].method == HYBRID) == hybrid
-    ]
+    ids = evidence.pick("warmup", source=TABLE)
+    ids = [row_id for row_id in ids if (evidence.rows[row_id].method == HYBRID) == hybrid]
     ours = [seconds for one in ids if (seconds := evidence.predicted(one)) is not None]
     return ids, [evidence.value(row_id) for row_id in ids], ours
 
@@ -125,10 +121,9 @@ def linear(evidence: Evidence) -> Claim:
     statement = (
         "Latency grows linearly with W: every synchronous step costs the same (8 L40, PixArt, 1024 px)."
     )
+    note = "The second increment over the first"
     blocked = "The cost model charges every synchronous step alike: it could not say otherwise"
-    return predicted(
-        "warmup-linear", statement, ids, test, "The second increment over the first", blocked=blocked
-    )
+    return predicted("warmup-linear", statement, ids, test, note, blocked=blocked)
 
 
 def slope(evidence: Evidence, hybrid: bool = False) -> Claim:
@@ -136,14 +131,10 @@ def slope(evidence: Evidence, hybrid: bool = False) -> Claim:
     ids, said, mine = table3(evidence, hybrid)
     row, rises = evidence.rows[ids[0]], len(ids) - 1
     step, px = (said[-1] - said[0]) / rises, row.px or 0
-    if len(mine) < len(ids):
-        test, note = Comparison(None, step, unit="s"), ""
-    else:
-        error = evidence.error(px, HYBRID if hybrid else "pipefusion")
-        test, note = (
-            difference((mine[-1] - mine[0]) / rises, step, mine[-1] / rises, error),
-            "Interval: the error of a latency",
-        )
+    test, note = Comparison(None, step, unit="s"), ""
+    if len(mine) == len(ids):
+        error, note = evidence.error(px, row.method), "Interval: the error of a latency"
+        test = difference((mine[-1] - mine[0]) / rises, step, mine[-1] / rises, error)
     if hybrid:
         statement = f"With groups of guidance a synchronous step costs {step:.2g} s (8 L40, PixArt, 1024 px)."
         blocked = "" if note else "Not measured: not all of these rows have a prediction in the record"
@@ -164,9 +155,8 @@ def one_step(evidence: Evidence, px: int) -> Claim:
     if more and less:
         test = difference(more - less, said, more, evidence.error(px, "pipefusion"))
     statement = f"W = 1 takes {said:.3g} s more than W = 0 (8 L20, PixArt, {px} px)."
-    return predicted(
-        f"warmup-l20-{px}", statement, ids, test, "A difference of two latencies, with the error of one"
-    )
+    note = "A difference of two latencies, with the error of one"
+    return predicted(f"warmup-l20-{px}", statement, ids, test, note)
 
 
 def difference(value: float, published: float, latency: float, error: float) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from analysis import tables
 from analysis.evidence.beside import Line
 from analysis.evidence.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, VERDICTS, Claim, amount
 from analysis.evidence.contradictions import KINDS as FOUND
-from analysis.evidence.published import cited, named
+from analysis.evidence.published import Published, cited, named
 from analysis.tables import as_text, percent
 
 ALL = "all"
@@ -92,9 +93,8 @@ def summary(found: list[Claim]) -> pd.DataFrame:
 def summary_text(rows: pd.DataFrame) -> pd.DataFrame:
     """The same to read, with what each kind of evidence is."""
     names = [f"{kind}: {KINDS[kind]}" if kind in KINDS else kind for kind in rows.evidence]
-    return as_text(
-        rows.assign(evidence=names), {name: (name, str) for name in ("evidence", *VERDICTS, "claims")}
-    )
+    columns: tables.Columns = {name: (name, str) for name in ("evidence", *VERDICTS, "claims")}
+    return as_text(rows.assign(evidence=names), columns)
 
 
 def contradictions(found: list[Claim]) -> pd.DataFrame:
@@ -123,18 +123,16 @@ def save_contradictions(found: pd.DataFrame, folder: Path, name: str) -> list[Pa
     wide = pd.crosstab(found.kind, found.verdict).reindex(index=FOUND, fill_value=0).reset_index()
     counts: tables.Columns = {"kind": ("kind", str)}
     counts |= {verdict: (verdict, lambda count: str(count or "–")) for verdict in PRINTED if verdict in wide}
-    headings = {"expected": "from the rest", "size": "off by"}
+    headings = {"expected": "from the rest"}
     columns = ("kind", "what", "printed", "expected", "size", "how", "rows")
-    words = {
-        column: (headings.get(column, column), percent if column == "size" else str) for column in columns
-    }
+    words: tables.Columns = {column: (headings.get(column, column), str) for column in columns}
+    words["size"] = ("off by", percent)
     parts = [tables.markdown(as_text(wide, counts))]
     for verdict, meaning in PRINTED.items():
         part = found[found.verdict == verdict]
         if len(part):
-            parts.append(
-                f"**{verdict}** ({len(part)}): {meaning}.\n\n{tables.markdown(as_text(part, words))}"
-            )
+            table = tables.markdown(as_text(part, words))
+            parts.append(f"**{verdict}** ({len(part)}): {meaning}.\n\n{table}")
     return save(found, "\n".join(parts), folder, name)
 
 
@@ -143,27 +141,23 @@ def beside(lines: list[Line]) -> pd.DataFrame:
     return pd.DataFrame(line(*each) for each in lines)
 
 
-def line(row: object, column: str, claim: Claim) -> dict[str, object]:
+def line(row: Published, column: str, claim: Claim) -> dict[str, object]:
     """One line: what is printed, what is ours, and what there is to know."""
-    test = claim.test
-    said = {key: row[key] for key in SAID}  # type: ignore[index]
+    said = {key: row[key] for key in SAID}
     if column:
-        said |= {"model": "any", "metric": column, "setting": row["version"]}  # type: ignore[index]
+        said |= {"model": "any", "metric": column, "setting": row["version"]}
+    value, printed = claim.test.value, claim.test.published
     ours = claim.expected or None
-    if test.value is not None:
-        ours = "OOM" if test.value == float("inf") else f"{test.value:.6g}"
-    finite = (
-        test.value is not None
-        and test.published is not None
-        and float("inf") not in (test.value, test.published)
-    )
+    if value is not None:
+        ours = "OOM" if value == inf else f"{value:.6g}"
+    compared = value is not None and printed is not None and inf not in (value, printed)
     return {
         "row": claim.sources[0],
         **said,
-        "published": row[column or "value"],  # type: ignore[index]
+        "published": row[column or "value"],
         "ours": None if claim.blocked else ours,
         "kind": NOT_TESTABLE if claim.blocked else claim.kind,
-        "error": test.value / test.published - 1 if finite else None,  # type: ignore[operator]
+        "error": value / printed - 1 if compared and value and printed else None,
         "reason": claim.blocked or claim.note or claim.reason,
         "record": "" if claim.blocked else " ".join(claim.records),
     }

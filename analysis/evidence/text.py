@@ -7,11 +7,11 @@ of Ulysses and Ring (USP): where our seconds of that are missing, the others bou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, product
 
 from analysis.evidence.claim import APART, Claim, Comparison, around, half_digit
-from analysis.evidence.published import HYBRID, ROUNDING, SP, USP, Published, Rows
+from analysis.evidence.published import HYBRID, PRODUCT, ROUNDING, SP, USP, Published, Rows
 from analysis.evidence.records import MODEL, MODELS, PREDICTIONS, Evidence
 from analysis.style import label
 
@@ -101,24 +101,17 @@ def predicted(evidence: Evidence, row: Published) -> Claim:
         return Timed(seconds, method) if seconds else None
 
     mine, others = timed(row, clock)
-    missing = USP in chain(*sides(row)) and USP not in {one.method for one in (*mine, *others)}
-    products = row.method == HYBRID or USP in {one.method for one in others}
-    records = tuple(dict.fromkeys([PREDICTIONS if row.model == MODEL or row.method == HYBRID else MODELS]))
-    records = (*records, PREDICTIONS) if products and PREDICTIONS not in records else records
+    known = {one.method for one in (*mine, *others)} or {row.method}
+    records = [MODELS] if row.model != MODEL and known - {*PRODUCT} else []
+    records += [PREDICTIONS] if row.model == MODEL or known & {*PRODUCT} else []
     notes = [f"The figure is more than {n} times one GPU on {n} GPUs"] if said_x(row) > n else []
-    test = Comparison(None, row.value, unit="×" if row["unit"] == "x" else row["unit"])
-    blocked = ""
+    test, blocked = Comparison(None, row.value, unit="×" if row["unit"] == "x" else row["unit"]), ""
+    missing = USP in chain(*sides(row)) and USP not in known
     if mine and others:
         best, first = fastest(mine), fastest(others)
+        value, relation = ratio(row, best.seconds, first.seconds), "at most" if missing else "equal"
         low, high = low_high(evidence, row, mine, others)
-        test = replace(
-            test,
-            value=ratio(row, best.seconds, first.seconds),
-            tolerance=APART * row.value,
-            relation="at most" if missing else "equal",
-            low=low,
-            high=high,
-        )
+        test = Comparison(value, row.value, APART * row.value, test.unit, relation, low=low, high=high)
         notes.append(in_words(row, best, first))
         if missing:
             notes.append(f"The best in print may be {USP}, which the record does not have")
@@ -130,7 +123,7 @@ def predicted(evidence: Evidence, row: Published) -> Claim:
         lacking = sides(row)[1 if mine else 0]
         blocked = f"Not measured: the records have no seconds of {' or '.join(map(label, lacking))} there"
     note, ids = ". ".join(notes), (row.row_id,)
-    return Claim(row.row_id, statement_of(row), ids, "predicted", records, test, note, blocked)
+    return Claim(row.row_id, statement_of(row), ids, "predicted", tuple(records), test, note, blocked)
 
 
 def said_x(row: Published) -> float:
@@ -159,9 +152,10 @@ def in_words(row: Published, mine: Timed, other: Timed) -> str:
     return f"({cost}) / {mine.seconds:.4g} s" if row["unit"] == "%" else cost
 
 
-def low_high(
-    evidence: Evidence, row: Published, mine: list[Timed], others: list[Timed]
-) -> tuple[float, float]:
+Side = list[Timed]
+
+
+def low_high(evidence: Evidence, row: Published, mine: Side, others: Side) -> tuple[float, float]:
     """The ends between which the fastest of both sides may have a ratio.
 
     One device's seconds are what the model is fitted on; any other's may be off.
@@ -188,9 +182,8 @@ def published(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
             yield of_text(row, what, bubble(row).test.value, how)
             continue
         task, (names, rivals) = of_task(row, found), sides(row)
-        known = [
-            (fastest(m), fastest(o)) for m, o in (timed(row, clock) for clock in clocks(task)) if m and o
-        ]
+        each = [timed(row, clock) for clock in clocks(task)]
+        known = [(fastest(mine), fastest(others)) for mine, others in each if mine and others]
         methods = {one.method for one in task}
         if not known:
             missing = row["setting"].removeprefix("vs ") if methods & set(names) else row["method"]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis.evidence import bounds, labels, tables, text
 from analysis.evidence import contradictions as against
-from analysis.evidence import labels, tables, text
+from analysis.evidence.bounds import BOUND, LINEAR, UNCUT, refuted
 from analysis.evidence.claim import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Claim
-from analysis.evidence.contradictions import BOUND, LINEAR, UNCUT, refuted
 from analysis.evidence.published import Published, Row, latencies
 from analysis.evidence.records import Evidence
 from tests.analysis.evidence.planted import row as line
@@ -31,7 +31,7 @@ def read(*each: Row) -> list[Published]:
 
 
 def below(kind: str, *each: Row) -> list[Claim]:
-    return [one for one in refuted(against.bounds(read(*each), LAYERS)) if one.id == kind]
+    return [one for one in refuted(bounds.latencies(read(*each), LAYERS)) if one.id == kind]
 
 
 def sizes(found: Iterable[Claim]) -> list[float | None]:
@@ -63,7 +63,7 @@ def test_more_than_n_times_one_device_is_found() -> None:
     assert [each.sources for each in found] == [("latency.csv:3",)]
     claim = row("cfg=2,pp=4", 8, 8.5, metric="speedup", setting="vs 1 GPU", unit="x")
     lines = rows(claim, claim | {"value": "8.01"}, file="claims")
-    assert sizes(refuted(against.text_bounds([], lines))) == [0.0625]
+    assert sizes(refuted(bounds.of_text([], lines))) == [0.0625]
 
 
 @pytest.mark.parametrize(("steps", "verdict"), [(1, CONFIRMED), (2, NOT_CONFIRMED), (0, NOT_CONFIRMED)])
@@ -74,7 +74,7 @@ def test_the_number_of_synchronous_steps_is_found(steps: int, verdict: str) -> N
         each.append(
             row("PipeFusion", 8, one * (steps + (20 - steps) / 7) / 20, resolution=size, setting="W=1")
         )
-    (found,) = against.synchronous_steps(read(*each), LAYERS)
+    (found,) = bounds.synchronous_steps(read(*each), LAYERS)
     assert (found.verdict, found.expected) == (verdict, f"w={steps}, median error 0.0 %")
 
 
@@ -116,7 +116,7 @@ def test_two_numbers_of_one_setting_are_found_and_other_settings_are_not() -> No
     one, other = row("TP", 8, 10), row("TP", 8, 12, source="figure 2")
 
     def found(**more: str) -> int:
-        return len(list(against.two_numbers(read(one, other | more))))
+        return len(list(refuted(against.two_numbers(read(one, other | more)))))
 
     assert found() == 1
     assert (
@@ -207,7 +207,7 @@ def test_too_little_memory_is_found() -> None:
             row("", 8, 10, metric="text encoders on disk", **disk),
             file="memory",
         )
-        return [claim.expected for claim in refuted(against.too_little(each))]
+        return [claim.expected for claim in refuted(bounds.too_little(each))]
 
     assert found(36, 11) == ["at least 13 GB"]
     assert found(36, 13) == found(20, 11) == []  # held as half of what is on disk
