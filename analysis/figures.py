@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import fidelity, frame, tables
+from analysis import fidelity, frame, sweep, tables
 from analysis.style import COLOUR, CPU_NOTE, RC, in_order, label, pale
 
 GREY = "#555555"
@@ -53,7 +53,7 @@ def picture_grid(*folders: str | Path, amplify: int = 8) -> Figure | None:
 
 def memory_per_device(*folders: str | Path) -> Figure | None:
     """Stacked bars, one a rank, grouped by method: parameters below, KV above, in MiB."""
-    runs, held = in_order(frame.runs(*folders)), tables.devices(*folders)
+    runs, held = in_order(frame.runs(*folders)), sweep.devices(*folders)
     if held.empty:
         return None
     with mpl.rc_context(RC):

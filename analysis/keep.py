@@ -13,11 +13,11 @@ from analysis.record import holder, load_record
 
 KEPT = ["run.json", "config.yaml", "ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet"]
 KEPT += ["inputs.safetensors", "latents.safetensors", "images"]
-WHOLE = ["bench.json", "params.json", "predictions.json", "scaling.json", "perturb.json", "worlds.json"]
+WHOLE = ["bench.json", "params.json", "predictions.json", "record.json", "perturb.json", "worlds.json"]
 WHOLE += ["text_variants.json", "loading.json", "measured.json", "accounting.json", "quality.json"]
 WHOLE += ["staleness.json", "gpu_check.json"]
 """A record of many runs at once; the folder that holds one is the run."""
-KEPT += [*WHOLE, "accounting.csv", "loading.csv", "params.csv", "paired.parquet", "grid.json"]
+KEPT += [*WHOLE, "rows.parquet", "accounting.csv", "loading.csv", "params.csv", "paired.parquet", "grid.json"]
 KEPT += ["gpu_check.md", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"]
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frame, tables
+from analysis import frame, sweep, tables
 from analysis.record import load_record, load_run
+from analysis.study import RECORD, load_study
 
 NOTHING = "–"
 
@@ -22,8 +23,8 @@ NOTHING = "–"
 class Kind:
     """Records that can be compared: what a row is joined on (column -> heading), and what is shown of it.
 
-    `part` is the list of rows in `file`; `seconds` the column whose ratio is told; `measured` says that these seconds
-    are of the machine the record was made on.
+    `part` is the list of rows in `file`; without it `file` is the name of a study. `seconds` is the column whose ratio
+    is shown; `measured` says that these seconds are of the machine the record was made on.
     """
 
     file: str
@@ -60,8 +61,8 @@ RUNS = Kind(
 PREDICTED: tables.Columns = {"peak_bytes": ("peak\nMiB", tables.mib), "status": ("status", str)}
 RECORDS = [
     Kind(
-        "scaling.json",
-        "rows",
+        "scaling",
+        "",
         {"cluster": "cluster", "resolution": "px", **SETTING},
         {"predicted_latency_s": ("predicted\ns", _digits(3)), **PREDICTED},
         "predicted_latency_s",
@@ -124,8 +125,7 @@ def kind_of(a: Path, b: Path) -> Kind:
         if not folder.is_dir():
             raise ValueError(f"compare: {folder} is not a folder")
     held = [
-        [kind for kind in RECORDS if (folder / kind.file).exists()]
-        or ([RUNS] if any(frame.run_dirs(folder)) else [])
+        [kind for kind in RECORDS if holds(folder, kind)] or ([RUNS] if any(frame.run_dirs(folder)) else [])
         for folder in (a, b)
     ]
     both = [kind for kind in held[0] if kind in held[1]]
@@ -136,9 +136,16 @@ def kind_of(a: Path, b: Path) -> Kind:
     return both[0]
 
 
+def holds(folder: Path, kind: Kind) -> bool:
+    """Whether a folder has a record of a kind."""
+    if kind.part:
+        return (folder / kind.file).exists()
+    return (folder / RECORD).exists() and load_record(folder / RECORD)["study"] == kind.file
+
+
 def _runs(folder: Path) -> pd.DataFrame:
     runs = frame.runs(folder)[[*RUNS.keys, "path"]]
-    counted = tables.methods(folder)[["path", *RUNS.values]]
+    counted = sweep.methods(folder)[["path", *RUNS.values]]
     side = counted.merge(runs, on="path", how="left")
     records = [load_run(Path(path)) for path in side.path]
     side["machine"] = [_machine(record) for record in records]
@@ -147,8 +154,12 @@ def _runs(folder: Path) -> pd.DataFrame:
 
 
 def _record(folder: Path, kind: Kind) -> pd.DataFrame:
-    record = load_record(folder / kind.file)
-    side = pd.DataFrame(record[kind.part]).reindex(columns=[*kind.keys, *kind.values])
+    if kind.part:
+        record = load_record(folder / kind.file)
+        rows = pd.DataFrame(record[kind.part])
+    else:
+        record, rows = vars(load_study(folder)).values()
+    side = rows.reindex(columns=[*kind.keys, *kind.values])
     return side.assign(machine=_machine(record) if kind.measured else "", commit=_commit(record))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frame, tables
+from analysis import frame, sweep, tables
 from analysis.style import label
 
 AXES = ("data", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
@@ -22,7 +22,7 @@ def products(*folders: str | Path) -> pd.DataFrame:
     """
     held = frame.ranks(*folders)
     runs = frame.runs(*folders)[["path", "degrees", "steps"]]
-    table = tables.methods(*folders).drop(columns="product").merge(runs, on="path")
+    table = sweep.methods(*folders).drop(columns="product").merge(runs, on="path")
     table["degrees"] = table.degrees.where(table.degrees.notna() | (table.status != "ok"), "1 device")
     columns = {f"sent_{axis}_bytes": f"sent_{axis}_bytes_per_step" for axis in AXES}
     sent = held.reindex(columns=["path", *columns]).groupby("path").max().rename(columns=columns)

@@ -1,9 +1,9 @@
 """Predicted latency and memory against N over one record of `experiment=scaling`, beside published numbers.
 
-A record is JSON: `rows` (`cluster`, `method`, `devices`, `resolution`, `patches`, `status`, `predicted_latency_s`,
+A record has `rows` (`cluster`, `method`, `devices`, `resolution`, `patches`, `status`, `predicted_latency_s`,
 `peak_bytes`, `fastest`: of all M the one that counts), `clusters` (name -> `device`, `room_bytes`, `calibrated_on`)
-and `published` (rows of the same hardware, as in the record of published numbers). What is made here is of one `model`
-and one W; records of several models name it in each row, and `models` has their sizes.
+and `published` (rows of the same hardware, as in the record of published numbers), and `models`. What is made here is
+of one model and one W.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis import tables
 from analysis.evidence.predictions import role_of
-from analysis.record import load_record
+from analysis.study import load_study, plain_rows
 from analysis.style import COLOUR, MARKER, ORDER, RC, label, pale
 from analysis.tables import as_text
 
@@ -38,10 +38,15 @@ FILLS = {
 """What a published point is to the line beside it -> what the legend says of its marker."""
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """The record."""
-    content: dict[str, Any] = load_record(Path(path))
-    return content
+def load(folder: Path) -> dict[str, Any]:
+    """The record, its rows as a list."""
+    record = load_study(folder)
+    return record.facts | {"rows": plain_rows(record.rows)}
+
+
+def subject(record: dict[str, Any]) -> str:
+    """The models of a record and their steps: `pixart_alpha, 20 steps`."""
+    return "; ".join(f"{name}, {facts['steps']} steps" for name, facts in record["models"].items())
 
 
 def predicted(record: dict[str, Any]) -> pd.DataFrame:
@@ -117,7 +122,7 @@ def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
     csv, md = folder / f"{name}.csv", folder / f"{name}.md"
     table = predicted(record)
     joined(record).to_csv(csv, index=False, lineterminator="\n")
-    text = f"**Predicted**, not measured: {record['model']}, {record['steps']} steps. "
+    text = f"**Predicted**, not measured: {subject(record)}. "
     text += "Latency in seconds; in brackets the M that is fastest.\n\n"
     text += f"{tables.markdown(latency_text(table))}\n"
     text += "Peak memory of the fullest device in GiB, transformer only:\n\n"
@@ -135,7 +140,7 @@ def figure(record: dict[str, Any]) -> Figure:
             figsize=(3.3 * len(sizes) + 0.6, 2.75 * (len(clusters) + 1) + 1.2), layout="constrained"
         )
         sheet.suptitle(
-            f"PREDICTED latency and peak memory per device against N: {record['model']}, {record['steps']} steps",
+            f"PREDICTED latency and peak memory per device against N: {subject(record)}",
             fontsize=12,
         )
         grid = sheet.subplots(len(clusters) + 1, len(sizes), squeeze=False)

@@ -27,13 +27,16 @@ from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
+from experiments.facts import model_facts
+from experiments.grid import model_config
 from experiments.launch import resolved
 from experiments.methods import METHODS, problem_of
 from experiments.models import Model, open_model
-from experiments.params import Subject, facts_of, model_config
-from experiments.plan import Planner, empty_inputs
+from experiments.params import Subject
+from experiments.plan import plan
 from experiments.records import write_csv, write_json
 from experiments.report import RankReport, held_parameters, layers_text
+from experiments.session import Session, empty_inputs
 from pipefusion.core.domain import Devices, Grid, Pixels, Threads, Warmup
 from pipefusion.core.predict import Prediction
 
@@ -162,7 +165,7 @@ def sizes_of(model: Model) -> dict[str, Any]:
     """What the tables need of a model, and its parameters in the stock class, which no view has touched."""
     with torch.device("meta"):
         stock = getattr(diffusers, model.class_name).from_config(model.config)
-    facts = {key: value for key, value in facts_of(model).items() if key != "resolution"}
+    facts = {key: value for key, value in model_facts(model).items() if key != "resolution"}
     guidance, text = model.shape.guidance, model.shape.text_tokens
     more = {"class": model.class_name, "guidance": guidance, "text_tokens": text, "joint": model.shape.joint}
     return facts | more | {"diffusers_parameters": stock.num_parameters()}
@@ -178,7 +181,7 @@ class Counting:
     """One model at one size."""
 
     def __init__(self, cfg: RunConfig, model: Model):
-        self.model, self.shape, self.planner = model, model.shape, Planner()
+        self.model, self.shape, self.session = model, model.shape, Session()
         self.cfg = resolved(cfg, model)
         self.subject = Subject(model, "serial", SETTLED)
         assert self.cfg.guidance_scale is not None
@@ -201,7 +204,7 @@ class Counting:
         problem = problem_of(self.shape, cfg)
         if problem:
             return skipped(f"{problem.key}={problem.message}")
-        reports = self.planner.plan(cfg, self.model).reports
+        reports = plan(cfg, self.session).reports
         held = [held_parameters(report.dit) for report in reports]
         holders = Counter(key for keys in held for key in keys)
         rows, agrees = [], True
@@ -265,8 +268,8 @@ def show(out: Path) -> None:
     """Print how the devices of each model add up, and the fullest device of every method."""
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     from analysis import accounting as report
+    from analysis.terminal import make_console, rich_table
     from experiments.cli import display
-    from experiments.quickstart import make_console, rich_table
 
     console = make_console()
     record, _ = report.load(out)

@@ -23,9 +23,10 @@ from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.launch import resolved
 from experiments.models import Model, open_model, scheduler_of
-from experiments.plan import Planner, empty_inputs
+from experiments.plan import plan
 from experiments.published import Target, overrides_of, targets
 from experiments.records import write_json
+from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
 from pipefusion.core.domain import Number, outside
 from pipefusion.core.mesh import Mesh
@@ -201,8 +202,8 @@ def efficiencies(matmul: float, attention: float) -> dict[str, float]:
 
 def fit_link(link: LinkFit, target: Target) -> float:
     """The value of the key with which the row is predicted exactly, by bisection."""
-    cfg, model = config_of(target)
-    planner = Planner()
+    cfg, _ = config_of(target)
+    session = Session()
     low, high = link.low, link.high
     config = getattr(cfg.cluster.topology, link.place)
     published = target.published_s
@@ -210,7 +211,7 @@ def fit_link(link: LinkFit, target: Target) -> float:
 
     def slow(value: float) -> bool:
         setattr(config, link.key, value)
-        latency = planner.plan(cfg, model).latency_s
+        latency = plan(cfg, session).latency_s
         assert latency is not None
         return latency > published
 

@@ -101,7 +101,7 @@ def run_world(
     elif cfg.cluster.world == "plan":
         from experiments.plan import write_plan
 
-        write_plan(cfg, model, run_dir)
+        write_plan(cfg, run_dir)
     else:
         if model.folder is not None:  # a hub id is looked up once, not by every rank
             config = config | {"model": config["model"] | {"weights": str(model.folder)}}

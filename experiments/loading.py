@@ -228,8 +228,8 @@ def show(rows: list[dict[str, Any]], facts: dict[str, Any], out: Path) -> None:
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     import pandas as pd
 
+    from analysis.terminal import make_console, rich_table
     from experiments.cli import display
-    from experiments.quickstart import make_console, rich_table
 
     columns = {
         "shard MiB": "param_bytes",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from experiments import records
 from experiments.accounting import AccountingConfig, accounting, check_accounting
 from experiments.bench import BenchConfig, bench, check_bench
 from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
-from experiments.choose import PlanConfig, check_plan, choose
+from experiments.choose import PLAN, PlanConfig
 from experiments.config import LatencyConfig, RunConfig
 from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
 from experiments.fit import FitConfig, check_fit, fit
@@ -25,8 +26,11 @@ from experiments.perturb import PerturbConfig, check_perturb, perturb
 from experiments.predict import PredictConfig, check_predict, predict
 from experiments.quality.measure import QualityConfig, check_quality, quality
 from experiments.quality.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
-from experiments.scaling import ScalingConfig, check_scaling, scaling
+from experiments.scaling import SCALING, ScalingConfig
 from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
+from experiments.study import FILES, Study
+from experiments.study import check as check_study
+from experiments.study import run as run_study
 from experiments.text_variants import TextVariantsConfig, check_text_variants, text_variants
 from experiments.training.check import check_score, check_train
 from experiments.training.loop import TrainConfig, train
@@ -46,6 +50,7 @@ class Measure:
     check: Callable[[RunConfig], None] | None = None
     writes: tuple[str, ...] = ()
     told: bool = True
+    study: Study | None = None
 
 
 def run_train(cfg: RunConfig, out: Path) -> str:
@@ -58,6 +63,11 @@ def run_score(cfg: RunConfig, out: Path) -> str:
     """Score the small model."""
     score(cfg.measure, out)
     return "ok"
+
+
+def of(study: Study, config: type) -> Measure:
+    """The row of a study."""
+    return Measure(config, partial(run_study, study), partial(check_study, study), FILES, study=study)
 
 
 MEASURES: dict[str, Measure] = {
@@ -80,7 +90,7 @@ MEASURES: dict[str, Measure] = {
     "loading": Measure(LoadingConfig, loading, check_loading, ("loading.json", "loading.csv")),
     "params": Measure(ParamsConfig, params, check_params, ("params.json", "params.csv")),
     "perturb": Measure(PerturbConfig, perturb, check_perturb, ("perturb.json",)),
-    "plan": Measure(PlanConfig, choose, check_plan, ("plan.json", "plan.csv")),
+    "plan": of(PLAN, PlanConfig),
     "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
     "quality": Measure(
         QualityConfig,
@@ -88,7 +98,7 @@ MEASURES: dict[str, Measure] = {
         check_quality,
         ("quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real"),
     ),
-    "scaling": Measure(ScalingConfig, scaling, check_scaling, ("scaling.json",)),
+    "scaling": of(SCALING, ScalingConfig),
     "staleness": Measure(
         StalenessConfig,
         staleness,

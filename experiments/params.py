@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import CONF, ModelConfig, RunConfig, as_dict
+from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
+from experiments.facts import model_facts
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.records import write_csv, write_json
@@ -76,7 +77,7 @@ def params(cfg: RunConfig, out: Path) -> str:
     facts: dict[str, dict[str, Any]] = {}
     for name in options.models:
         model = open_model(model_config(name))
-        facts[name] = facts_of(model)
+        facts[name] = model_facts(model)
         for method in options.methods:
             subject = Subject(model, method, cfg.steps)
             for devices in range(1, options.most_devices + 1):
@@ -95,31 +96,6 @@ def params(cfg: RunConfig, out: Path) -> str:
         where = f"{case['model']} {case['method']} N={case['devices']}"
         print(f"failed: {where}: the devices do not hold the model exactly", file=sys.stderr)
     return "failed" if wrong else "ok"
-
-
-def model_config(name: str) -> ModelConfig:
-    """The model of `conf/model/NAME.yaml`."""
-    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
-    assert isinstance(content, DictConfig)
-    content.pop("defaults", None)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), content))
-    assert isinstance(config, ModelConfig)
-    return config
-
-
-def facts_of(model: Model) -> dict[str, Any]:
-    """Sizes of a model, and its parameters as diffusers itself counts them."""
-    view, shape = model.view(), model.shape
-    return {
-        "parameters": sum(p.numel() for p in view.model.parameters()),
-        "param_bytes": sum(p.nbytes for p in view.model.parameters()),
-        "layers": shape.layers,
-        "hidden": shape.hidden,
-        "heads": shape.heads,
-        "tokens": shape.tokens,
-        "resolution": model.resolution,
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
 
 
 class Subject:
@@ -215,8 +191,9 @@ def show(out: Path, options: ParamsConfig) -> None:
     # Here and not above: the configuration is imported by every command, matplotlib by those that need it.
     from analysis import params as report
     from analysis.style import label
+    from analysis.terminal import make_console, rich_table
     from experiments.cli import display
-    from experiments.quickstart import answer, make_console, rich_table
+    from experiments.quickstart import answer
 
     console = make_console()
     record, table = report.load(out)

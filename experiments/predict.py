@@ -11,14 +11,16 @@ from typing import Any
 from rich.progress import track
 
 from analysis.evidence import predictions as report
-from experiments.config import CONF, ClusterConfig, RunConfig
+from experiments.config import CONF, RunConfig
 from experiments.environment import provenance
 from experiments.errors import ConfigError
+from experiments.facts import calibration_rows
 from experiments.fit import config_of
 from experiments.methods import problem_of
-from experiments.plan import Planned, Planner
+from experiments.plan import Planned, plan
 from experiments.published import Target, targets, unpredicted
 from experiments.records import write_json
+from experiments.session import Session
 
 
 @dataclass
@@ -42,7 +44,7 @@ def check_predict(cfg: RunConfig) -> None:
 
 def predict(cfg: RunConfig, out: Path) -> str:
     """Predict all rows into `out`/predictions.json and print the table; returns the run's status."""
-    planner, predictions, known = Planner(), [], {}
+    session, predictions, known = Session(), [], {}
     rows = [target for target in targets() if target.row_id.startswith(cfg.measure.only)]
     started = time.time()
     for target in track(rows, "rows", transient=True, disable=not sys.stderr.isatty()):
@@ -58,7 +60,7 @@ def predict(cfg: RunConfig, out: Path) -> str:
         )
         key = (*setting, target.split, tuple(target.patches))  # several sources print the same run
         if key not in known:
-            known[key] = prediction(target, planner)
+            known[key] = prediction(target, session)
         predictions.append(asdict(target) | known[key])
     others = {row: reason for row, reason in unpredicted().items() if row.startswith(cfg.measure.only)}
     record = {
@@ -75,7 +77,7 @@ def predict(cfg: RunConfig, out: Path) -> str:
     return "ok"
 
 
-def prediction(target: Target, planner: Planner) -> dict[str, Any]:
+def prediction(target: Target, session: Session) -> dict[str, Any]:
     """Seconds, or the bytes missing, of a row's run; with several candidates for M or degrees, the fastest's."""
     tried: list[tuple[Target, int | None, Planned]] = []
     candidates: list[int | None] = [*target.patches] or [None]
@@ -87,7 +89,7 @@ def prediction(target: Target, planner: Planner) -> dict[str, Any]:
             run = replace(cfg, method=method)
             problem = problem_of(model.shape, run)
             if problem is None:
-                tried.append((one, patches, planner.plan(run, model)))
+                tried.append((one, patches, plan(run, session)))
             elif len(candidates) == 1 and not target.products:
                 reason = f"{problem.key}: {problem.message}"
                 failed = {"status": "failed", "predicted_s": None, "missing_bytes": 0, "reason": reason}
@@ -120,10 +122,3 @@ def candidate(target: Target, one: Target, patches: int | None) -> str:
 def fitted_on(cfg: RunConfig) -> dict[str, list[str]]:
     """The published rows that the run's device and links were fitted on."""
     return {"calibrated_on": calibration_rows(cfg.cluster)}
-
-
-def calibration_rows(cluster: ClusterConfig) -> list[str]:
-    """Of the device and of every link of a cluster."""
-    topology = cluster.topology
-    parts = [cluster.hardware, topology.port, topology.root, topology.card]
-    return [row for part in parts if part is not None for row in part.calibrated_on]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from experiments.config import RunConfig, prompts_of
 from experiments.methods import METHODS, parallel_of, problem_of, to_all
 from experiments.models import Model
-from experiments.plan import Planner, branches_of
+from experiments.session import Session, guidance_branches
 from pipefusion.core.ledger import wire_bytes
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
@@ -52,7 +52,7 @@ def expanded(point: RunConfig, model: Model) -> Iterator[RunConfig]:
     and these are `serial`'s, which is exact.
     """
     method, images = METHODS[point.method.name], len(prompts_of(point))
-    axes = {"data": images > 1, "cfg": branches_of(point, model.shape) == 2}
+    axes = {"data": images > 1, "cfg": guidance_branches(point, model.shape) == 2}
     found = [axis for axis in (*SHARED, method.axis) if axis and axes.get(axis, True)]
     for given in products(tuple(dict.fromkeys(found)), point.devices):
         own = method.axis in given.axes
@@ -66,10 +66,10 @@ def expanded(point: RunConfig, model: Model) -> Iterator[RunConfig]:
             yield one
 
 
-def alone(cfg: RunConfig, model: Model, planner: Planner) -> Alone:
+def alone(cfg: RunConfig, session: Session) -> Alone:
     """What the bounds are made of: the model on one device of the cluster, planned once."""
     serial = replace(cfg, method=METHODS["serial"].Config(), devices=1, parallel=Parallel())
-    meter, hardware = planner.ranks(serial, model)[0].meter, cfg.cluster.hardware
+    meter, hardware = session.plan(serial)[0].meter, cfg.cluster.hardware
     assert hardware is not None
     ops = meter.ops / cfg.steps
     return Alone(meter.busy_s / cfg.steps, ops * hardware.kernel_s, ops * hardware.launch_s)
@@ -77,7 +77,7 @@ def alone(cfg: RunConfig, model: Model, planner: Planner) -> Alone:
 
 def stages(cfg: RunConfig, shape: DiTShape) -> list[tuple[int, Prediction]]:
     """The first rank of each stage and its closed forms: those of all ranks of the stage."""
-    parallel, branches = parallel_of(cfg), branches_of(cfg, shape)
+    parallel, branches = parallel_of(cfg), guidance_branches(cfg, shape)
     inner = parallel.patch * parallel.lanes * parallel.tensor
     predict, images = METHODS[cfg.method.name].predict, len(prompts_of(cfg))
     ranks = [stage * inner for stage in range(parallel.pipe)]
@@ -103,7 +103,7 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
     w = min(getattr(settings, "warmup", steps), steps)
     layers = len(shape.blocks) / p
     calls = collectives(cfg, shape)
-    images = len(prompts_of(cfg)) * branches_of(cfg, shape) / (parallel.data * parallel.cfg)
+    images = len(prompts_of(cfg)) * guidance_branches(cfg, shape) / (parallel.data * parallel.cfg)
     hidden = shape.tokens * shape.hidden * shape.itemsize * images / parallel.patch / parallel.lanes
 
     def job_s(patches: int) -> float:

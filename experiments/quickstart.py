@@ -6,7 +6,6 @@ from the run directories alone.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
-from analysis import figures, style, tables
+from analysis import figures, style, sweep, tables
+from analysis.columns import mib, words
+from analysis.terminal import make_console, rich_table
 
 NOTE = (
     "CPU timings rank nothing: ranks share the cores of one machine and talk through its memory. "
@@ -40,11 +40,6 @@ class Report(Callback):
             report(done, Path(self.folder or config.hydra.sweep.dir), tokens_of(config), make_console())
 
 
-def make_console() -> Console:
-    """The terminal; where there is none, lines long enough that no table is folded."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
 def tokens_of(config: DictConfig) -> int:
     """Image tokens of the sweep's model."""
     from experiments.config import from_hydra
@@ -55,16 +50,17 @@ def tokens_of(config: DictConfig) -> int:
 
 def report(run_dirs: list[Path], folder: Path, tokens: int, console: Console) -> list[Path]:
     """Print and write everything about these runs; returns the paths written, which are printed last."""
-    methods, devices = tables.methods(*run_dirs), tables.devices(*run_dirs)
-    console.print(rich_table(tables.methods_text(methods), "Every method: the fullest rank of each"))
-    written = tables.save(methods, tables.methods_text(methods), folder, "methods")
+    methods, devices = sweep.methods(*run_dirs), sweep.devices(*run_dirs)
+    text = words(methods, sweep.METHODS_SHOWN)
+    console.print(rich_table(text, "Every method: the fullest rank of each"))
+    written = tables.save(methods, text, folder, "methods")
     if not devices.empty:
         piped = devices[devices.method == "pipefusion"]
         if not piped.empty:
-            text = tables.devices_text(piped).drop(columns="method")
+            text = words(piped, sweep.DEVICES_SHOWN[1:])
             console.print(rich_table(text, "PipeFusion: what each device holds, sends and waits for"))
             console.print(answer(piped, tokens), style="bold", highlight=False)
-        written += tables.save(devices, tables.devices_text(devices), folder, "devices")
+        written += tables.save(devices, words(devices, sweep.DEVICES_SHOWN), folder, "devices")
     for name, figure in [
         ("pictures", figures.picture_grid(*run_dirs)),
         ("memory", figures.memory_per_device(*run_dirs)),
@@ -76,17 +72,6 @@ def report(run_dirs: list[Path], folder: Path, tokens: int, console: Console) ->
     return written
 
 
-def rich_table(text: pd.DataFrame, title: str) -> Table:
-    """A table of words for the terminal; the first column to the left, numbers to the right, reasons folded."""
-    table = Table(title=title, title_justify="left")
-    for at, heading in enumerate(text.columns):
-        words = at == 0 or heading == "status"
-        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "status")
-    for row in text.to_numpy().tolist():
-        table.add_row(*row)
-    return table
-
-
 def answer(devices: pd.DataFrame, tokens: int) -> str:
     """What one PipeFusion device holds, in one sentence made from the rows of its run."""
     row = devices.iloc[len(devices) // 2]
@@ -96,7 +81,7 @@ def answer(devices: pd.DataFrame, tokens: int) -> str:
         blocks, everything = 100 * row.block_share, 100 * row.model_share
         shares = f"{blocks:.1f} % of block parameters, {everything:.1f} % of all parameters, and "
     own = "its one layer" if row.layer_count == 1 else f"its {row.layer_count} layers"
-    kv = f"KV of only {own} for all {tokens} image tokens ({row.kv_bytes / tables.MIB:.2f} MiB)"
+    kv = f"KV of only {own} for all {tokens} image tokens ({mib(row.kv_bytes)} MiB)"
     return (
         f"PipeFusion cuts layers 0-{int(devices.layer_count.sum()) - 1} into {len(devices)} stages: "
         f"device {row['rank']} of {len(devices)} holds {layers}: {shares}{kv}."

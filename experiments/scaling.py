@@ -1,198 +1,147 @@
-"""`measure=scaling`: predicted latency and peak memory against N, on several clusters, beside what was published.
-
-The grid is that of `measure=plan`, planned for each of `measure.models` on each of `measure.clusters`; `cluster`
-itself is not looked at, and `model` only where `measure.models` is empty.
-"""
+"""`measure=scaling`: predicted latency and peak memory of a grid on named hardware, beside what was published."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from experiments.check import check_square
-from experiments.choose import PlanConfig, best, check_plan, planned_rows, points, resolutions_of
-from experiments.compose import compose_one
-from experiments.config import ClusterConfig, RunConfig, as_dict, from_hydra
-from experiments.environment import provenance
-from experiments.errors import ConfigError, config_names, nearest
+from analysis.study import Record
+from experiments.config import ClusterConfig, RunConfig
+from experiments.errors import ConfigError
+from experiments.facts import cluster_facts, model_facts
+from experiments.grid import GridsConfig, cluster_config
+from experiments.journal import Row
 from experiments.launch import resolved
-from experiments.models import open_model
-from experiments.params import facts_of, model_config
-from experiments.plan import empty_inputs
-from experiments.predict import calibration_rows
+from experiments.plan import Planned, plan
 from experiments.published import Target, targets
-from experiments.records import write_json
-from pipefusion.core.domain import Grid, Guidance, Pixels, Steps, Warmups
+from experiments.report import held_parameters
+from experiments.session import Session, guidance_branches
+from experiments.study import Cell, Study
+from pipefusion.core.domain import Threads
 
-ALL_STEPS = "S"
-OWN = {"model.resolution": "resolutions", "steps": "steps", "guidance_scale": "guidance_scale"}
-"""A key of a run -> the key of `ModelGrid` that it comes from."""
-
-
-@dataclass
-class ModelGrid:
-    """A file of conf/model, and what differs from the other models; null is the value for all."""
-
-    model: str = ""
-    steps: Steps | None = None
-    resolutions: Grid[Pixels] | None = None
-    guidance_scale: Guidance | None = None
+PLACE = ["model", "cluster", "height", "width", "warmup"]
+BEST = ["method", "devices", "parallel"]
 
 
 @dataclass
-class ScalingConfig(PlanConfig):
-    """The grid of a plan, the clusters to plan it on, and the models; none is the run's own.
-
-    In `warmups`, `S` is as many as there are steps.
-    """
+class ScalingConfig(GridsConfig):
+    """The grid. Without `clusters` it is planned on `cluster`; `workers` null: a process for each core."""
 
     name: str = "scaling"
-    clusters: Grid[str] = field(default_factory=list)
-    models: list[ModelGrid] = field(default_factory=list)
-    warmups: Grid[Warmups] = field(default_factory=lambda: [1])
+    workers: Threads | None = None
 
 
-def check_scaling(cfg: RunConfig) -> None:
-    """Raises ConfigError for a model or cluster that does not exist, and for what `check_plan` refuses."""
-    options: ScalingConfig = cfg.measure
-    for warmup in options.warmups:
-        if warmup != ALL_STEPS and not isinstance(warmup, int):
-            raise ConfigError(
-                "measure.warmups", f"{warmup!r} is no number of steps; allowed: 0 or more, {ALL_STEPS}"
-            )
-    check_names([grid.model for grid in options.models])
-    for index, one in enumerate(each_model(cfg)):
-        check_square(one)
-        try:
-            for name in options.clusters:
-                check_plan(on(one, name))
-        except ConfigError as error:
-            if not options.models or error.key not in OWN:
-                raise
-            raise ConfigError(f"measure.models.{index}.{OWN[error.key]}", error.message) from None
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """The one row of a run."""
+    return [planned_row(cell.cfg, session)]
 
 
-def check_names(names: list[str]) -> None:
-    """Raises ConfigError for a model that does not exist, or is there twice: rows are told apart by it."""
-    known = config_names("model")
-    for index, name in enumerate(names):
-        key = f"measure.models.{index}.model"
-        if name not in known:
-            raise ConfigError(key, f"{name!r} is unknown{nearest(name, known)}; allowed: {', '.join(known)}")
-        if name in names[:index]:
-            raise ConfigError(key, f"{name} is there already; allowed: each model once")
+def planned_row(cfg: RunConfig, session: Session) -> Row:
+    """Predicted seconds and bytes of a run: the most of any device, each on its own; `oom` if one does not hold it."""
+    planned = plan(cfg, session)
+    return {"status": "ok" if planned.latency_s else "oom", "reason": planned.reason} | most(planned)
 
 
-def each_model(cfg: RunConfig) -> Iterator[RunConfig]:
-    """The configuration of every model that is planned, `S` among its warm-ups replaced by its steps."""
-    options: ScalingConfig = cfg.measure
-    for grid in options.models or [ModelGrid()]:
-        steps = cfg.steps if grid.steps is None else grid.steps
-        warmups = dict.fromkeys(steps if warmup == ALL_STEPS else warmup for warmup in options.warmups)
-        resolutions = options.resolutions if grid.resolutions is None else grid.resolutions
-        scale = cfg.guidance_scale if grid.guidance_scale is None else grid.guidance_scale
-        measure = replace(options, warmups=[*warmups], resolutions=resolutions)
-        model = model_config(grid.model) if grid.model else cfg.model
-        yield replace(cfg, model=model, steps=steps, guidance_scale=scale, measure=measure)
+def most(planned: Planned) -> Row:
+    """Seconds and bytes of the busiest and the fullest device, and what the busiest one waits."""
 
+    def seconds(key: str) -> float | None:
+        values = [report.repeats[-1][key] for report in planned.reports]
+        return max(value for value in values if value is not None) if planned.latency_s else None
 
-def on(cfg: RunConfig, cluster: str) -> RunConfig:
-    """The configuration on another cluster."""
-    return replace(cfg, cluster=from_hydra(compose_one([f"cluster={cluster}"])).cluster)
-
-
-def scaling(cfg: RunConfig, out: Path) -> str:
-    """Plan the grid on every cluster into `out`/scaling.json; returns the run's status."""
-    started = time.time()
-    models = list(each_model(cfg))
-    each = [on(one, name) for one in models for name in cfg.measure.clusters]
-    rows = fastest_marked(planned_rows([point for one in each for point in points(one)], cfg.measure.workers))
-    alone = {"model": models[0].model.name, "steps": models[0].steps} if len(models) == 1 else {}
-    record = {
-        "predicted": True,
-        **alone,
-        "models": {one.model.name: model_facts(one) for one in models},
-        "clusters": {one.cluster.name: facts(one.cluster) for one in each},
-        "rows": rows,
-        "published": [asdict(target) | {"cluster": name} for name, target in beside(each)],
-        "config": as_dict(cfg),
-        **provenance(),
-        "seconds": time.time() - started,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "scaling.json", record)
-    print(f"{len(rows)} points predicted in {record['seconds']:.1f} s")
-    print(out / "scaling.json")
-    return "ok"
-
-
-def fastest_marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows in order, and in each whether it is the fastest setting (M) of its method, N and W that fits."""
-    keys = ["model", "cluster", "resolution", "method", "devices", "warmup", "patches", "split"]
-    table = pd.DataFrame(rows).sort_values(keys, ignore_index=True)
-    table["fastest"] = False
-    for _, part in table.groupby(["model", "cluster", "resolution", "warmup"], dropna=False):
-        table.loc[best(part).index, "fastest"] = True
-    plain = table.astype(object).where(table.notna(), None).to_dict("records")
-    whole = [str(key) for key in table if key in ("patches", "warmup") or str(key).endswith("_bytes")]
-    return [
-        {str(key): int(v) if key in whole and v is not None else v for key, v in row.items()} for row in plain
-    ]
-
-
-def facts(cluster: ClusterConfig) -> dict[str, Any]:
-    """What a reader of the predictions asks about a cluster."""
-    hardware = cluster.hardware
-    assert hardware is not None
+    busiest = max(planned.reports, key=lambda report: report.repeats[-1]["compute_s"] or 0.0)
+    ledgers = [report.ledger for report in planned.reports]
     return {
-        "device": hardware.name,
-        "room_bytes": hardware.memory_bytes - hardware.reserved_bytes,
-        "devices_per_node": cluster.topology.devices_per_node,
-        "calibrated_on": calibration_rows(cluster),
+        "predicted_latency_s": planned.latency_s,
+        "compute_s": seconds("compute_s"),
+        "wait_s": seconds("wait_s"),
+        "busiest_wait_s": busiest.repeats[-1]["wait_s"],
+        "peak_bytes": planned.peak_bytes,
+        "param_bytes": max(sum(held_parameters(report.dit).values()) for report in planned.reports),
+        "kv_bytes": max(ledger.buffer_bytes["kv"] for ledger in ledgers),
+        "sent_bytes": max(ledger.sent_bytes for ledger in ledgers),
+        "missing_bytes": planned.missing_bytes,
     }
 
 
-def model_facts(cfg: RunConfig) -> dict[str, Any]:
-    """What a reader of the predictions asks about a model; `branches` is 2 with guidance, which doubles the batch."""
-    model = open_model(cfg.model)
-    scale = resolved(cfg, model).guidance_scale
-    assert scale is not None
-    branches = empty_inputs(model.shape, 1, scale)[1].branches
-    sizes = {key: value for key, value in facts_of(model).items() if key not in ("resolution", "tokens")}
-    sizes |= {"steps": cfg.steps, "guidance_scale": scale, "branches": branches}
-    return sizes | {"resolutions": [size or model.resolution for size in resolutions_of(cfg)]}
+def fastest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, and in each whether it is the fastest setting (M, split) of its method, product and W that fits."""
+    ran = rows[rows.status.isin(["ok", "oom"])].sort_values(["predicted_latency_s", "peak_bytes"])
+    first = ran.drop_duplicates([*PLACE, *BEST]).index
+    return rows.assign(fastest=rows.index.isin(first))
 
 
-def beside(each: list[RunConfig]) -> Iterator[tuple[str, Target]]:
-    """The published rows of the same model, hardware and settings, each with the cluster it stands beside."""
+def check_costs(cfg: RunConfig, session: Session) -> None:
+    """Raises ConfigError for a cluster without costs."""
+    grids = cfg.measure.each() if isinstance(cfg.measure, GridsConfig) else [cfg.measure]
+    for grid in grids:
+        for cluster in [cluster_config(name) for name in grid.clusters] or [cfg.cluster]:
+            if cluster.world != "plan":
+                text = f"{cluster.name} has no costs; allowed: a cluster of named hardware"
+                raise ConfigError("measure.clusters" if grid.clusters else "cluster", text)
+
+
+def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
+    """Clusters and models as a reader of the predictions asks about them, and the published rows beside them."""
+    cells = list(SCALING.grid(cfg))
+    clusters = {one.cluster.name: one.cluster for one in cells}
+    models: dict[str, Any] = {}
+    for one in cells:
+        model = session.model(one.model)
+        sizes = models.setdefault(
+            one.model.name, model_facts(model) | {"steps": one.steps, "resolutions": []}
+        )
+        sizes["branches"] = guidance_branches(resolved(one, model), model.shape)
+        if model.resolution not in sizes["resolutions"]:
+            sizes["resolutions"].append(model.resolution)
+    beside = [asdict(target) | {"cluster": name} for name, target in published_beside(rows, clusters)]
+    return {
+        "predicted": True,
+        "models": models,
+        "clusters": {name: cluster_facts(cluster) for name, cluster in clusters.items()},
+        "published": beside,
+    }
+
+
+def published_beside(rows: pd.DataFrame, clusters: dict[str, ClusterConfig]) -> Iterator[tuple[str, Target]]:
+    """The published rows of the same model, hardware and settings as some row, each with the cluster it is beside."""
     for target in targets():
-        for one in each:
-            if is_like(target, one) and same_hardware(target, one.cluster):
-                yield one.cluster.name, target
-
-
-def is_like(target: Target, cfg: RunConfig) -> bool:
-    """Whether a published row is of the grid, as far as the model and the method go."""
-    options: ScalingConfig = cfg.measure
-    return (
-        target.model == cfg.model.name
-        and target.steps == cfg.steps
-        and target.method in options.methods
-        and not target.parallel
-        and (target.method == "serial" or target.devices in options.devices)
-        and target.resolution in [size or open_model(cfg.model).resolution for size in resolutions_of(cfg)]
-        and (target.warmup is None or target.warmup in options.warmups)
-        and (target.split is None or target.split in options.splits)
-        and target.patches in ([], [*options.patches])
-    )
+        same = (rows.model == target.model) & (rows.method == target.method) & (rows.steps == target.steps)
+        same &= (rows.resolution == target.resolution) & (rows.devices == target.devices)
+        for key in ("warmup", "split"):
+            if getattr(target, key) is not None:
+                same &= rows[key] == getattr(target, key)
+        for name, part in rows[same].groupby("cluster", sort=False):
+            searched = sorted(part.patches.dropna().unique())
+            like = target.patches in ([], searched) and not target.parallel
+            if like and same_hardware(target, clusters[str(name)]):
+                yield str(name), target
 
 
 def same_hardware(target: Target, cluster: ClusterConfig) -> bool:
     """A cluster is called after its device, link and network; within a node the network makes no difference."""
     inside = target.devices <= cluster.topology.devices_per_node
     return target.cluster == cluster.name or (inside and cluster.name.startswith(f"{target.cluster}_"))
+
+
+def leaders(record: Record) -> pd.DataFrame:
+    """The fastest setting of each method, product and W."""
+    return record.rows[record.rows.fastest]
+
+
+SCALING = Study(
+    "scaling",
+    measure,
+    (
+        *("cluster", "model", "resolution", "method", "parallel", "patches", "warmup"),
+        *("predicted_latency_s", "wait_s", "peak_bytes", "status"),
+    ),
+    "Predicted, the fastest setting of each method and product",
+    derived=fastest,
+    facts=facts,
+    shown=leaders,
+    check=check_costs,
+)

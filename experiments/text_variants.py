@@ -22,10 +22,10 @@ from experiments.config import RunConfig, as_dict
 from experiments.difference import norm_of_difference
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
+from experiments.grid import model_config
 from experiments.inputs import draw_noise, random_prompts
 from experiments.methods import METHODS
 from experiments.models import Model, louder, open_model
-from experiments.params import model_config
 from experiments.records import write_json
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
@@ -157,7 +157,7 @@ def show(out: Path) -> None:
     """Print both tables."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis import text_variants as report
-    from experiments.quickstart import make_console, rich_table
+    from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out / "text_variants.json")
     console.print(rich_table(report.results_text(record), "Latents, relative to serial's and to each other"))

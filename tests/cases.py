@@ -15,9 +15,9 @@ from torch import Tensor
 from experiments import models
 from experiments.config import ModelConfig
 from experiments.difference import largest_difference
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
-from experiments.params import model_config
 from pipefusion.core.dit import Conditioning, DiT, parameter_parts
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak

@@ -19,13 +19,13 @@ from analysis.record import load_record
 from analysis.staleness import tables as staleness
 
 PREDICTIONS = "records/published/predictions.json"
-SCALING = "records/scaling/scaling.json"
-MODELS = "records/paper/latency/scaling.json"
+SCALING = "records/scaling"
+MODELS = "records/paper/latency"
 ACCOUNTING = "records/accounting"
 PARAMS = "records/params/params.csv"
 QUALITY, PAIRED = "records/quality/quality.json", "records/quality/paired.parquet"
 STALENESS = "records/staleness"
-OPTIONAL = "records/paper/latency/*.json"
+OPTIONAL = "records/paper/latency/*"
 READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, QUALITY, PAIRED, STALENESS)
 RECORDS = ("published/*.csv", *READ)
 """All that is read, below the results folder; what is a pattern may match nothing."""
@@ -77,7 +77,7 @@ class Evidence:
     @cached_property
     def models(self) -> pd.DataFrame:
         path = self.results / MODELS
-        return pd.DataFrame(load_record(path)["rows"]) if path.exists() else pd.DataFrame()
+        return pd.DataFrame(scaling.load(path)["rows"]) if path.exists() else pd.DataFrame()
 
     @cached_property
     def scaling(self) -> pd.DataFrame:

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
-from analysis import loading as loads
+import pandas as pd
+
 from analysis import tables
+from analysis.columns import column, words
+from analysis.looks import in_order
 from analysis.output import Output
+from analysis.record import load_record
 
 
 def bench_cpu(results: Path) -> list[Path]:
-    """Ratios to serial on two CPU cores, with PipeFusion's bound."""
-    table = tables.bench(results / "records/bench/bench.json")
-    return tables.save(table, tables.bench_text(table), results / "tables", "bench_cpu")
+    """Ratios to serial on two CPU cores, with PipeFusion's bound; seconds are medians and extremes of the repeats."""
+    rows = pd.DataFrame(load_record(results / "records/bench/bench.json")["rows"])
+    times = rows.pop("seconds")
+    rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
+    rows["share_of_bound"] = rows.ratio / rows.bound
+    shown = ["case", "median_s", "min_s", "max_s", "ratio", "bound", "share_of_bound"]
+    return tables.save(rows, words(rows, shown), results / "tables", "bench_cpu")
 
 
 def worlds(results: Path) -> list[Path]:
     """Wall clock, virtual and planned time of the same runs on two CPU cores."""
-    table = tables.worlds(results / "records/worlds/worlds.json")
-    return tables.save(table, tables.worlds_text(table), results / "tables", "worlds")
+    rows = pd.DataFrame(load_record(results / "records/worlds/worlds.json")["rows"])
+    times = rows.pop("seconds")
+    for world in ("local", "sim", "plan"):
+        rows[f"{world}_s"] = [median(one[world]) for one in times]
+    rows, shown = in_order(rows), ["method", "local_s", "sim_s", "plan_s", "sim_ratio", "plan_ratio"]
+    return tables.save(rows, words(rows, shown), results / "tables", "worlds")
 
 
 def loading(results: Path) -> list[Path]:
     """What a rank needs in memory to load its part of a checkpoint."""
-    table = loads.fullest(results / "records/loading")
-    return tables.save(table, loads.fullest_text(table), results / "tables", "loading")
+    rows = pd.read_csv(results / "records/loading/loading.csv")
+    groups = rows[rows.status == "ok"].groupby(["method", "devices"], as_index=False)
+    # The largest shard, peak and ratio of the ranks, each on its own, and their median seconds.
+    most = groups.agg({"param_bytes": "max", "peak_bytes": "max", "ratio": "max", "seconds": "median"})
+    shown = ["method", column("devices", heading="ranks"), column("param_bytes", heading="shard")]
+    shown += [column("peak_bytes"), column("ratio", heading="peak / shard")]
+    shown += [column("seconds", heading="median")]
+    return tables.save(in_order(most), words(in_order(most), shown), results / "tables", "loading")
 
 
 OUTPUTS = [

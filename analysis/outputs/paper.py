@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from analysis import style
+from analysis import scaling, style
 from analysis.output import Output
 from analysis.paper import communication, latency, memory, memory_published, overlap
-from analysis.record import load_record
 
 DPI = 120
 """Sheets of many panels are wide enough at fewer points an inch."""
@@ -26,7 +24,7 @@ def paper_latency(results: Path) -> list[Path]:
 
 def paper_memory(results: Path) -> list[Path]:
     """What the fullest device of each method holds, and that against the published peaks."""
-    record, published = read(results / memory.SOURCE), results / memory_published.PUBLISHED
+    record, published = scaling.load(results / memory.SOURCE), results / memory_published.PUBLISHED
     written = memory.save(record, results / "tables", "paper_memory")
     written += memory_published.save(record, published, results / "tables", "paper_memory_published")
     written += style.save(memory.figure(record), results / "figures", "paper_memory", DPI)
@@ -36,7 +34,7 @@ def paper_memory(results: Path) -> list[Path]:
 
 def paper_communication(results: Path) -> list[Path]:
     """The share of communication by the paper's formula, what no device computes meanwhile, and bytes sent."""
-    record, claims = read(results / communication.SOURCE), results / communication.CLAIMS
+    record, claims = scaling.load(results / communication.SOURCE), results / communication.CLAIMS
     written = communication.save(record, claims, results / "tables", "paper_communication")
     sheet = communication.figure(record, claims)
     return written + style.save(sheet, results / "figures", "paper_communication", DPI)
@@ -44,17 +42,13 @@ def paper_communication(results: Path) -> list[Path]:
 
 def paper_overlap(results: Path) -> list[Path]:
     """The same methods with every step synchronous, and with W = 1."""
-    record = read(results / overlap.SOURCE)
+    record = scaling.load(results / overlap.SOURCE)
     written = overlap.save(record, results / "tables", "paper_overlap")
     return written + style.save(overlap.figure(record), results / "figures", "paper_overlap", DPI)
 
 
-def read(path: Path) -> dict[str, Any]:
-    record: dict[str, Any] = load_record(path)
-    return record
-
-
 PLANNED = "python run.py experiment=paper/latency"
+
 OUTPUTS = [
     Output(
         paper_latency,

@@ -35,7 +35,7 @@ def predictions_of(results: Path) -> pd.DataFrame:
 
 def scaling(results: Path) -> list[Path]:
     """Predicted latency and peak memory against N, with the published points of the same hardware."""
-    record = scalings.load(results / "records/scaling/scaling.json")
+    record = scalings.load(results / "records/scaling")
     written = scalings.save(record, results / "tables", "scaling")
     return written + style.save(scalings.figure(record), results / "figures", "scaling")
 
@@ -76,7 +76,7 @@ OUTPUTS = [
     ),
     Output(
         scaling,
-        ("records/scaling/scaling.json",),
+        ("records/scaling",),
         ("python run.py experiment=scaling",),
         "Predicted latency and peak memory against N (lines), with published points of the same hardware (markers; "
         "hollow where the profile is fitted on them); both from records/scaling.",

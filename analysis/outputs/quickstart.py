@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import figures, style, tables
+from analysis import figures, style, sweep, tables
+from analysis.columns import words
 from analysis.output import Output
 
 COMMANDS = ("python run.py experiment=quickstart",)
@@ -19,26 +20,26 @@ SOURCE = "measured by the runs of records/quickstart"
 
 def quickstart_methods(results: Path) -> list[Path]:
     """All methods side by side: latency, the fullest rank, distance to serial."""
-    table = tables.methods(results / "records/quickstart")
-    return tables.save(table, tables.methods_text(table), results / "tables", "quickstart_methods")
+    table = sweep.methods(results / "records/quickstart")
+    return tables.save(table, words(table, sweep.METHODS_SHOWN), results / "tables", "quickstart_methods")
 
 
 def quickstart_devices(results: Path) -> list[Path]:
     """What every rank of every method held, sent and waited for."""
-    table = tables.devices(results / "records/quickstart")
-    return tables.save(table, tables.devices_text(table), results / "tables", "quickstart_devices")
+    table = sweep.devices(results / "records/quickstart")
+    return tables.save(table, words(table, sweep.DEVICES_SHOWN), results / "tables", "quickstart_devices")
 
 
 def quickstart_pipefusion(results: Path) -> list[Path]:
     """The same, PipeFusion only."""
-    table = tables.devices(results / "records/quickstart", method="pipefusion")
-    return tables.save(table, tables.devices_text(table), results / "tables", "quickstart_pipefusion")
+    table = sweep.devices(results / "records/quickstart", method="pipefusion")
+    return tables.save(table, words(table, sweep.DEVICES_SHOWN), results / "tables", "quickstart_pipefusion")
 
 
 def quickstart_fullest(results: Path) -> list[Path]:
     """The most that any rank of each method holds, sends and waits."""
-    table = tables.fullest(tables.devices(results / "records/quickstart"))
-    return tables.save(table, tables.fullest_text(table), results / "tables", "quickstart_fullest")
+    table = sweep.fullest(sweep.devices(results / "records/quickstart"))
+    return tables.save(table, words(table, sweep.FULLEST_SHOWN), results / "tables", "quickstart_fullest")
 
 
 def quickstart_pictures(results: Path) -> list[Path]:

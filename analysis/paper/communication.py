@@ -22,7 +22,7 @@ from analysis.tables import as_text, percent
 GIB = 2**30
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""
-SOURCE, CLAIMS = "records/paper/latency/scaling.json", "published/claims.csv"
+SOURCE, CLAIMS = "records/paper/latency", "published/claims.csv"
 METRIC = "communication share"
 NAMES = {"PixArt": "pixart_alpha", "PipeFusion": "pipefusion"}
 """A model or method as the claims call it -> its name here. `SP` is the best of several mixtures: none of these."""

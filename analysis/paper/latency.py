@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import tables
+from analysis import scaling, tables
 from analysis.paper.panels import (
     CASE,
     GREY,
@@ -37,13 +37,13 @@ from analysis.style import COLOUR, RC, label, pale
 from analysis.tables import as_text
 
 GIB = 2**30
-SOURCE, OWN = "records/paper/latency/scaling.json", "records/published/predictions.json"
+SOURCE, OWN = "records/paper/latency", "records/published/predictions.json"
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 
 
 def load(results: Path) -> dict[str, Any]:
     """The record, and with it the printed latencies of another W, predicted with that: some sources ran W + 1 steps."""
-    record: dict[str, Any] = load_record(results / SOURCE)
+    record: dict[str, Any] = scaling.load(results / SOURCE)
     planned: dict[tuple[Any, ...], set[int | None]] = {}
     for row in record["rows"]:
         planned.setdefault(_kind(row), set()).add(row["warmup"])

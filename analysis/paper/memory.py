@@ -19,7 +19,7 @@ from analysis.style import COLOUR, ORDER, RC, label, pale
 from analysis.tables import as_text
 
 GIB = 2**30
-SOURCE = "records/paper/latency/scaling.json"
+SOURCE = "records/paper/latency"
 STACK = {
     "param_bytes": "parameters",
     "kv_bytes": "K, V kept between steps",

@@ -18,7 +18,7 @@ from analysis.paper.panels import GREY, Sheet, blank, commit_of, digits, predict
 from analysis.style import COLOUR, RC, label, pale
 from analysis.tables import as_text, percent
 
-SOURCE = "records/paper/overlap/scaling.json"
+SOURCE = "records/paper/overlap"
 KEYS = ["model", "steps", "cluster", "resolution", "method", "devices"]
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 

@@ -27,14 +27,12 @@ CASE = ["model", "cluster", "resolution", "method", "devices"]
 def predicted(record: dict[str, Any]) -> pd.DataFrame:
     """One row a case and W: the fastest M that fits, or the leanest where none does; `serial_s` beside it."""
     rows = pd.DataFrame(record["rows"])
-    if "model" not in rows:  # a record of one model says it once
-        rows = rows.assign(model=record["model"], steps=record["steps"])
     rows = rows.astype({"predicted_latency_s": float, "warmup": "Int64", "patches": "Int64"})
     ranked = rows.sort_values(["predicted_latency_s", "peak_bytes", "patches"], na_position="last")
     best = ranked.drop_duplicates([*CASE, "warmup"]).drop(columns="fastest", errors="ignore")
     serial = best[best.method == "serial"].set_index(CASE[:3]).predicted_latency_s.rename("serial_s")
     orders = {
-        "model": list(record.get("models") or dict.fromkeys(rows.model)),
+        "model": list(record["models"]),
         "cluster": list(record["clusters"]),
         "method": ORDER,
     }

@@ -186,8 +186,8 @@ def show(judgement: Judgement, bundle: Bundle, out: Path) -> None:
     """The table, and the answer: on stderr where it is no."""
     import pandas as pd
 
+    from analysis.terminal import make_console, rich_table
     from experiments.cli import display
-    from experiments.quickstart import make_console, rich_table
 
     console = make_console()
     first = {"hypothesis": "PipeFusion", "error of the bundle": f"{max(judgement.errors):.1e}"}

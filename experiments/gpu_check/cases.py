@@ -11,11 +11,11 @@ from torch import Tensor
 
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
 from experiments.errors import config_names
+from experiments.grid import model_config
 from experiments.inputs import make_inputs
 from experiments.launch import resolved
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.params import model_config
 from experiments.rank import as_inputs
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning

@@ -17,6 +17,7 @@ from experiments.check import check_square
 from experiments.config import RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError
+from experiments.grid import cluster_config
 from experiments.launch import resolved
 from experiments.models import Model, open_model
 from experiments.quality.equal import measure_equality
@@ -30,7 +31,6 @@ from experiments.quality.settings import Planned, Setting, StudyConfig, check_se
 from experiments.quality.subjects import Prompts, prompts_for, real_of
 from experiments.quality.text_score import open_scorer
 from experiments.records import write_json
-from experiments.scaling import on
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 
 OTHER_SEEDS = 10**6
@@ -79,7 +79,7 @@ def check_quality(cfg: RunConfig) -> None:
     open_network(options.network)
     open_scorer(options.clip)
     for name in options.clusters:
-        if on(cfg, name).cluster.world != "plan":
+        if cluster_config(name).world != "plan":
             raise ConfigError("measure.clusters", f"{name} has no costs; allowed: clusters of named hardware")
 
 
@@ -171,7 +171,7 @@ def show(out: Path) -> None:
     """Print the main columns of the record's table; all of it and the floors are in `quality_main` of analysis."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis.quality import tables as report
-    from experiments.quickstart import make_console, rich_table
+    from analysis.terminal import make_console, rich_table
 
     console, record = make_console(), report.load(out)
     text = report.main_text(record, report.main(record))

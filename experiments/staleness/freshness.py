@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import open_model, scheduler_of
-from experiments.params import model_config
 from experiments.staleness.probe import Seen, probe
 from experiments.staleness.settings import Setting, settings_of
 from pipefusion.core.domain import Devices, Domain, Grid, Patches, Warmup

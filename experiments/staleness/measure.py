@@ -212,8 +212,8 @@ def show(out: Path) -> None:
     """Print both tables."""
     # Here and not above: matplotlib and pandas' tables are for those who print them.
     from analysis.staleness import tables as report
+    from analysis.terminal import make_console, rich_table
     from experiments.cli import display
-    from experiments.quickstart import make_console, rich_table
 
     console, record = make_console(), report.load(out)
     console.print(rich_table(report.freshness_text(report.freshness(record)), "How fresh the K, V are"))

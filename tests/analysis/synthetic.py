@@ -11,6 +11,8 @@ import pandas as pd
 from matplotlib.image import imsave
 from safetensors.numpy import save_file
 
+from analysis.columns import typed
+
 LAYERS, HIDDEN_BYTES = 12, 196_608
 BLOCK, REST = 1_800_000, 2_400_000
 PROMPTS = ["a red apple", "grinning face"]
@@ -129,3 +131,11 @@ def write_sweep(folder: Path) -> Path:
     write_run(folder, "distrifusion", noise=0.05)
     write_run(folder, "pipefusion", noise=0.02)
     return folder
+
+
+def write_study(folder: Path, record: dict[str, Any], study: str = "scaling") -> None:
+    """A made-up record, its `rows` a list, as a study writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {key: value for key, value in record.items() if key != "rows"}
+    (folder / "record.json").write_text(json.dumps(facts | {"study": study}))
+    typed(pd.DataFrame(record["rows"])).to_parquet(folder / "rows.parquet")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from analysis.columns import typed
 from analysis.compare import compare
 from analysis.pairs import joined
 from tests.analysis.synthetic import write_run
@@ -113,7 +114,10 @@ def scaling(folder: Path, seconds: list[float | None]) -> Path:
         common | {"devices": 2**at, "predicted_latency_s": value, "peak_bytes": 2**20, "status": "ok"}
         for at, value in enumerate(seconds)
     ]
-    (folder / "scaling.json").write_text(json.dumps({"rows": rows, "git_commit": "c" * 40}))
+    (folder / "record.json").write_text(
+        json.dumps({"study": "scaling", "predicted": True, "git_commit": "c" * 40})
+    )
+    typed(pd.DataFrame(rows)).to_parquet(folder / "rows.parquet")
     return folder
 
 
@@ -130,7 +134,7 @@ def test_of_records_with_many_rows_those_that_differ_are_shown(tmp_path: Path) -
 
 def test_what_cannot_be_compared_says_so(sweeps: tuple[Path, Path], tmp_path: Path) -> None:
     record = scaling(tmp_path / "scaling", [1.0])
-    with pytest.raises(ValueError, match=r"holds run\.json, .* holds scaling\.json; allowed"):
+    with pytest.raises(ValueError, match=r"holds run\.json, .* holds scaling; allowed"):
         joined(sweeps[0], record)
     with pytest.raises(ValueError, match="is not a folder"):
         joined(sweeps[0], tmp_path / "none")

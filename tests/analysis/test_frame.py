@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from analysis import frame, tables
+from analysis import frame, sweep
+from analysis.columns import words
 from analysis.keep import keep
 from pipefusion.core.parallel import Parallel
 from tests.analysis.synthetic import write_run, write_sweep
@@ -112,7 +113,7 @@ def test_a_product_is_more_than_the_axis_of_the_method(tmp_path: Path) -> None:
     runs = frame.runs(tmp_path)
     assert runs["product"].fillna("").tolist() == ["", "cfg 2 x pipe 2", "cfg 2", "", "pipe 2", ""]
     assert runs.degrees.fillna("").tolist() == ["pipe 4", "cfg 2 x pipe 2", "cfg 2", "", "pipe 2", ""]
-    text = tables.methods_text(tables.methods(tmp_path))
+    text = words(sweep.methods(tmp_path), sweep.METHODS_SHOWN)
     assert sorted(text.ranks) == ["4", "4", "4", "cfg 2", "cfg 2 x pipe 2", "pipe 2"]
 
 

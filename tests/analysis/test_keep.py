@@ -56,7 +56,7 @@ def test_a_record_is_not_made_of_itself(source: str, results: Path, tmp_path: Pa
 def test_what_is_no_record_is_not_replaced(results: Path, tmp_path: Path) -> None:
     runs = str(tmp_path / "runs" / "quickstart")
     (results / "records" / "paper" / "scaling").mkdir(parents=True)
-    (results / "records" / "paper" / "scaling" / "scaling.json").write_text("{}")
+    (results / "records" / "paper" / "scaling" / "record.json").write_text("{}")
     (results / "records" / "other" / "notes.md").write_text("by hand")
     before = content(tmp_path)
     assert main(["keep", runs, "paper"], results) == 2  # a folder of records

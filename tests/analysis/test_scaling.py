@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from analysis import scaling, style
 from analysis.__main__ import main
+from tests.analysis.synthetic import write_study
 
 GIB = 2**30
 
@@ -37,8 +37,7 @@ def said(row_id: str, method: str, devices: int, seconds: float | None, **more: 
 def record() -> dict[str, Any]:
     return {
         "predicted": True,
-        "model": "made_up",
-        "steps": 4,
+        "models": {"made_up": {"steps": 4}},
         "clusters": {"c": {"device": "d", "room_bytes": 2 * GIB, "calibrated_on": ["p:1"]}},
         "rows": [
             row("serial", 1, 8.0),
@@ -62,7 +61,7 @@ def record() -> dict[str, Any]:
 @pytest.fixture
 def results(tmp_path: Path, record: dict[str, Any]) -> Path:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "scaling.json").write_text(json.dumps(record))
+    write_study(tmp_path / "run", record)
     assert main(["keep", str(tmp_path / "run"), "scaling"], tmp_path) == 0
     return tmp_path
 
@@ -152,7 +151,7 @@ def test_a_record_whose_rows_name_their_model_gives_the_same_words_and_figure(
 
 def test_the_committed_record_gives_the_committed_tables_and_figures(tmp_path: Path) -> None:
     results = Path(__file__).resolve().parents[2] / "results"
-    content = scaling.load(results / "records" / "scaling" / "scaling.json")
+    content = scaling.load(results / "records" / "scaling")
     made = {"tables": scaling.save(content, tmp_path, "scaling")}
     made["figures"] = style.save(scaling.figure(content), tmp_path, "scaling")
     for folder, paths in made.items():
@@ -163,10 +162,7 @@ def test_the_committed_record_gives_the_committed_tables_and_figures(tmp_path: P
 def test_a_record_may_be_kept_in_a_folder_of_records(tmp_path: Path, record: dict[str, Any]) -> None:
     for name in ("latency", "overlap"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "scaling.json").write_text(json.dumps(record | {"model": name}))
+        write_study(tmp_path / name, record | {"models": {name: {"steps": 4}}})
         assert main(["keep", str(tmp_path / name), f"paper/{name}"], tmp_path) == 0
-    kept = sorted((tmp_path / "records" / "paper").rglob("scaling.json"))
-    assert [(path.parent.name, scaling.load(path)["model"]) for path in kept] == [
-        ("latency", "latency"),
-        ("overlap", "overlap"),
-    ]
+        kept = scaling.load(tmp_path / "records" / "paper" / name)
+        assert [*kept["models"]] == [name] and len(kept["rows"]) == len(record["rows"])

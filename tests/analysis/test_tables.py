@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import fidelity, tables
+from analysis import fidelity, sweep, tables
+from analysis.columns import words
 from tests.analysis.synthetic import BLOCK, HIDDEN_BYTES, LAYERS, REST, write_run, write_sweep
 
 
 def test_ratio_and_distance_are_to_the_serial_run(tmp_path: Path) -> None:
-    table = tables.methods(write_sweep(tmp_path)).set_index("method")
+    table = sweep.methods(write_sweep(tmp_path)).set_index("method")
     assert table.loc["pipefusion", "latency_ratio"] == pytest.approx(2.1 / 4.2)
     assert table.loc["serial", "relative_error"] == 0
     assert table.loc["serial", "psnr_db"] == math.inf
@@ -23,25 +24,25 @@ def test_another_task_is_not_compared(tmp_path: Path) -> None:
     serial = write_run(tmp_path, "serial", devices=1)
     (serial / "run.json").write_text((serial / "run.json").read_text().replace('"seed": 0', '"seed": 1'))
     write_run(tmp_path, "pipefusion")
-    table = tables.methods(tmp_path).set_index("method")
+    table = sweep.methods(tmp_path).set_index("method")
     assert math.isnan(table.loc["pipefusion", "latency_ratio"])
-    assert tables.methods_text(tables.methods(tmp_path)).iloc[1]["/ serial"] == "–"
+    assert words(sweep.methods(tmp_path), sweep.METHODS_SHOWN).iloc[1]["/ serial"] == "–"
 
 
 def test_shares_are_of_what_serial_holds(tmp_path: Path) -> None:
-    table = tables.devices(write_sweep(tmp_path), method="pipefusion")
+    table = sweep.devices(write_sweep(tmp_path), method="pipefusion")
     assert table.block_share.tolist() == [0.25] * 4
     assert table.model_share.tolist() == pytest.approx([(3 * BLOCK + REST) / (LAYERS * BLOCK + REST)] * 4)
 
 
 def test_the_fullest_rank_of_each_method(tmp_path: Path) -> None:
-    table = tables.fullest(tables.devices(write_sweep(tmp_path))).set_index("method")
+    table = sweep.fullest(sweep.devices(write_sweep(tmp_path))).set_index("method")
     assert len(table) == 6
     assert table.loc["distrifusion", "kv_bytes"] == 2 * HIDDEN_BYTES * LAYERS
 
 
 def test_methods_come_in_their_order_and_a_missing_value_is_a_dash(tmp_path: Path) -> None:
-    text = tables.methods_text(tables.methods(write_sweep(tmp_path)))
+    text = words(sweep.methods(write_sweep(tmp_path)), sweep.METHODS_SHOWN)
     assert text.method.tolist()[:3] == ["Serial", "Sync pipeline", "Tensor parallel"]
     ring = text[text.method == "Ring"].iloc[0]
     assert ring["params MiB"] == ring["latency s"] == "–"
@@ -49,7 +50,7 @@ def test_methods_come_in_their_order_and_a_missing_value_is_a_dash(tmp_path: Pat
 
 
 def test_markdown_has_a_row_a_run(tmp_path: Path) -> None:
-    lines = tables.markdown(tables.methods_text(tables.methods(write_sweep(tmp_path)))).splitlines()
+    lines = tables.markdown(words(sweep.methods(write_sweep(tmp_path)), sweep.METHODS_SHOWN)).splitlines()
     assert len(lines) == 2 + 8
     assert len({line.count("|") for line in lines}) == 1
 

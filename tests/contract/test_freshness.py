@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import open_model, scheduler_of
-from experiments.params import model_config
 from experiments.staleness.freshness import freshness_rows
 from experiments.staleness.probe import probe
 from experiments.staleness.settings import settings_of

@@ -17,11 +17,12 @@ from experiments.accounting import SETTLED, Counting, account_of, check_accounti
 from experiments.compose import plan
 from experiments.config import RunConfig, as_dict, from_hydra
 from experiments.errors import ConfigError
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import open_model, scheduler_of
-from experiments.params import model_config
-from experiments.plan import Planner, empty_inputs
+from experiments.plan import plan as plan_run
 from experiments.rank import predicted_peaks
+from experiments.session import Session, empty_inputs
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
 from tests.experiments.runs import command
@@ -69,7 +70,7 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
     longer = replace(counting.cfg, method=settings, devices=devices, steps=9)
     noise, cond = empty_inputs(model.shape, 1, 4.5)
     peaks = predicted_peaks(model, as_dict(longer), noise, cond)
-    for row, report in zip(rows, Planner().plan(longer, model).reports, strict=True):
+    for row, report in zip(rows, plan_run(longer, Session()).reports, strict=True):
         for kind in ("sent_bytes", "recv_bytes"):
             for step in range(getattr(settings, "warmup", 0), 8):
                 entries = [entry for entry in report.ledger.entries if entry.at.step == step]

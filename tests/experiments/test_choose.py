@@ -1,22 +1,21 @@
-"""`measure=plan`: the grid, its ranking and what it refuses."""
+"""`measure=plan`: the search among products, its ranking and what it refuses."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from experiments.choose import best, check_plan, points, product_row, rivals_of, row_of, search, verdict
-from experiments.launch import resolved
-from experiments.models import open_model
-from experiments.plan import Planner
+from analysis.study import Record, load_study
+from experiments.choose import PLAN, best, product_row, search, searches, verdict
+from experiments.grid import expand, problem
 from experiments.products import expanded, products
-from experiments.records import read_json
+from experiments.scaling import planned_row
+from experiments.session import Session
+from experiments.study import cells_of, check
 from pipefusion.core.parallel import AXES
-from tests.experiments.runs import command, config
+from tests.experiments.runs import command
 
-PLAN = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
+MODEL = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
 
 
 def plan_config(*overrides: str):
@@ -25,45 +24,42 @@ def plan_config(*overrides: str):
     from experiments.config import from_hydra
 
     cli.set_up()
-    return from_hydra(plan([*PLAN, *overrides]).jobs[0])
+    return from_hydra(plan([*MODEL, *overrides]).jobs[0])
 
 
-def test_the_grid_has_every_setting_once():
+def test_rivals_of_each_size_and_n_are_one_cell():
     cfg = plan_config(
-        "measure.methods=[serial,ring,pipefusion]",
+        "measure.methods=[serial,ring,tensor,pipefusion]",
         "measure.devices=[2,4]",
-        "measure.patches=[2,8]",
         "measure.resolutions=[32,64]",
     )
-    found = [
-        (p.method.name, p.devices, getattr(p.method, "patches", None), p.model.resolution)
-        for p in points(cfg)
+    found = [(p.measure.methods, p.devices, p.model.resolution) for p in searches(cfg)]
+    one = [
+        (["serial"], 1),
+        (["ring", "tensor"], 2),
+        (["pipefusion"], 2),
+        (["ring", "tensor"], 4),
+        (["pipefusion"], 4),
     ]
-    assert len(found) == len(set(found)) == 2 * (1 + 2 + 2 * 2)
+    assert found == [(*each, size) for size in (32, 64) for each in one]
 
 
 def test_a_plan_ranks_what_fits(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    keys = [
-        "measure.methods=[serial,ring,pipefusion]",
-        "measure.resolutions=[32]",
-        "steps=3",
-        "measure.devices=[2,3]",
-        "measure.patches=[2]",
-        "measure.workers=1",
-    ]
-    assert command(monkeypatch, *PLAN, *keys, "hydra.run.dir=here") == 0
-    table = pd.read_csv(tmp_path / "here" / "plan.csv")
+    keys = ["measure.methods=[serial,ring,pipefusion]", "measure.resolutions=[32]", "steps=3"]
+    keys += ["measure.devices=[2,3]", "measure.patches=[2]", "measure.workers=1", f"hydra.run.dir={tmp_path}"]
+    assert command(monkeypatch, *MODEL, *keys) == 0
+    table = load_study(tmp_path).rows
     skipped = table[table.status == "skipped"]
     assert list(skipped.method) == ["ring"] and "does not divide" in skipped.reason.iloc[0]
     assert (table[list(AXES)].prod(axis=1) == table.devices).all()
     assert set(table[table.devices == 2].parallel) == {"cfg 2", "ring 2", "pipe 2"}
-    assert dict(zip(table.parallel, table.exact, strict=True))["pipe 2"] == False  # noqa: E712
-    assert read_json(tmp_path / "here" / "plan.json")["predicted"] is True
+    assert not dict(zip(table.parallel, table.exact, strict=True))["pipe 2"]
     text = capsys.readouterr().out
-    assert "fastest: " in text and "1 skipped" in text and "pruned: not planned" in text
+    assert "fastest " in text and "1 skipped" in text and "pruned: not planned" in text
     ranked = best(table)
     assert list(ranked.predicted_latency_s) == sorted(ranked.predicted_latency_s)
+    assert command(monkeypatch, *MODEL, *keys) == 0
+    assert "cells are done already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("devices", "count"), [(1, 1), (8, 20), (12, 40)])
@@ -81,16 +77,13 @@ FOUR = ["steps=3", "measure.devices=[4]", "measure.patches=[2]", "measure.resolu
 def searched():
     """Every product of four devices on the small model: the rows of the search, and all of them planned."""
     cfg = plan_config(*FOUR, "measure.methods=[tensor,ulysses,ring,sync_pipeline,distrifusion,pipefusion]")
-    own = sorted(points(cfg), key=rivals_of)
-    model, planner = open_model(replace(cfg.model, resolution=32)), Planner()
-    rows, planned = [], []
-    for group in (
-        [one for one in own if rivals_of(one) == kind] for kind in dict.fromkeys(map(rivals_of, own))
-    ):
-        rows += search(group)
-        given = [resolved(one, model) for one in group]
-        every = [*given, *(other for one in given for other in expanded(one, model))]
-        planned += [row_of(one, model, planner) | product_row(one, model) for one in every]
+    session, rows, planned = Session(), [], []
+    for cell in cells_of(PLAN, cfg, session):
+        rows += [cell.place | row for row in search(cell, session)]
+        model = session.model(cell.cfg.model)
+        own = list(expand(cell.cfg, cell.cfg.measure))
+        for one in [*own, *(other for each in own for other in expanded(each, model))]:
+            planned += [product_row(one) | planned_row(one, session)] if problem(one, model) is None else []
     return pd.DataFrame(rows), pd.DataFrame(planned)
 
 
@@ -124,8 +117,10 @@ def test_an_exact_product_is_planned_once_whatever_it_is_called(searched):
 
 def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatch):
     cfg = plan_config(*FOUR, "measure.methods=[pipefusion]", "cluster.hardware.memory_bytes=1")
-    monkeypatch.setattr(Planner, "plan", lambda *_: pytest.fail("planned"))
-    rows = pd.DataFrame(search(list(points(cfg))))
+    monkeypatch.setattr("experiments.choose.planned_row", lambda *_: pytest.fail("planned"))
+    session = Session()
+    (cell,) = cells_of(PLAN, cfg, session)
+    rows = pd.DataFrame(search(cell, session))
     assert set(rows.status) == {"oom"} and rows.reason.str.contains("parameters and K, V alone").all()
     room = cfg.cluster.hardware.memory_bytes - cfg.cluster.hardware.reserved_bytes
     assert (rows.missing_bytes == rows.param_bytes + rows.kv_bytes - room).all()
@@ -133,14 +128,23 @@ def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatc
 
 def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
     keys = ["measure.methods=[serial]", "measure.workers=1", "model.height=96", "model.width=64"]
-    assert command(monkeypatch, *PLAN, *keys, f"hydra.run.dir={tmp_path}") == 0
-    (row,) = pd.read_csv(tmp_path / "plan.csv").to_dict("records")
+    assert command(monkeypatch, *MODEL, *keys, f"hydra.run.dir={tmp_path}") == 0
+    (row,) = load_study(tmp_path).rows.to_dict("records")
     assert (row["height"], row["width"], row["status"]) == (96, 64, "ok")
-    assert "pixart_tiny at 96 x 64 px on l40_pcie, predicted" in capsys.readouterr().out
+    assert "96 x 64 px: fastest serial" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_comes_last_and_is_never_the_fastest():
-    row = {"patches": None, "warmup": None, "split": None, "devices": 2, "wait_s": 0.0}
+    row = {
+        "patches": None,
+        "warmup": None,
+        "split": None,
+        "devices": 2,
+        "wait_s": 0.0,
+        "height": 8,
+        "width": 8,
+    }
+    row |= {"parallel": "ring 2"} | dict.fromkeys(AXES, 1)
     table = pd.DataFrame(
         [
             row | {"method": "a", "status": "oom", "predicted_latency_s": None, "peak_bytes": 1 << 40},
@@ -150,8 +154,9 @@ def test_what_does_not_fit_comes_last_and_is_never_the_fastest():
         ]
     )
     assert list(best(table).method) == ["b", "c", "a"]
-    assert verdict(table) == "fastest: b N=2, 2.00 s; leanest: c N=2, 1.00 GiB a device, 3.00 s"
-    assert verdict(table[table.method == "a"]) == "nothing fits"
+    said = "8 x 8 px: fastest b N=2 (ring 2), 2.00 s; leanest c N=2 (ring 2), 1.00 GiB per device, 3.00 s"
+    assert verdict(Record({}, table)).startswith(said)
+    assert verdict(Record({}, table[table.method == "a"])).startswith("8 x 8 px: nothing fits")
 
 
 @pytest.mark.parametrize(
@@ -159,18 +164,15 @@ def test_what_does_not_fit_comes_last_and_is_never_the_fastest():
     [
         (["cluster=local"], "cluster=local has no costs"),
         (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
-        (["measure.patches=[]"], "measure.patches=[] leaves nothing"),
-        (["measure.resolutions=[33]"], "model.resolution=33 is not a multiple"),
-        (["measure.resolutions=[64]", "model.height=96"], "model.height=96 contradicts model.resolution=64"),
+        (
+            ["measure.resolutions=[33]"],
+            "measure=plan leaves no cell that can run: model.resolution=33 is",
+        ),
     ],
 )
 def test_what_is_refused(overrides, says):
     from experiments.errors import ConfigError
 
     with pytest.raises(ConfigError) as error:
-        check_plan(plan_config(*overrides))
-    assert str(error.value).startswith(says)
-
-
-def test_config_of_a_plain_run_is_untouched():
-    assert config().measure.name == "latency"
+        check(PLAN, plan_config(*overrides))
+    assert str(error.value).startswith(says) and "allowed: " in str(error.value)

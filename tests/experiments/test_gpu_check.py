@@ -19,9 +19,9 @@ from experiments.gpu_check.cases import TOLERANCES, Failed, Found, NotPossible, 
 from experiments.gpu_check.checks import FIRST, Check, checks
 from experiments.gpu_check.judge import FAILED, NOT_POSSIBLE, PASSED, TooLong, in_ranks, judge, time_limit
 from experiments.gpu_check.page import NO_PROOF, page
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.params import model_config
 from experiments.records import read_json
 from pipefusion.families import VIEWS
 from tests.experiments import fake_checks

@@ -17,9 +17,9 @@ from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
+from experiments.grid import model_config
 from experiments.loading import Counted, check_loading, ranks_of
 from experiments.models import open_model
-from experiments.params import model_config
 from experiments.resident import resident_bytes
 from experiments.synthetic import identity, write_checkpoint
 from experiments.weights import ARCHITECTURES, check_weights

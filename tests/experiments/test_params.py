@@ -12,9 +12,10 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 from analysis.__main__ import main
+from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.params import Subject, model_config
+from experiments.params import Subject
 from pipefusion.core.dit import DiT
 from tests.experiments.runs import command
 

@@ -11,11 +11,11 @@ from experiments.check import check_method, check_model, check_values
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.fit import config_of
+from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model
-from experiments.params import model_config
-from experiments.plan import empty_inputs
 from experiments.published import FOLDER, Target, overrides_of, target_of, targets, unpredicted
+from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
 from tests.analysis.evidence.planted import Row, published
 from tests.experiments.runs import config  # registers the schemas

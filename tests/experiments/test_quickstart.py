@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis import frame, tables
+from analysis import frame, sweep
 from experiments import cli
 from experiments.compose import plan
 from experiments.methods import METHODS
@@ -88,5 +88,5 @@ def test_all_runs_failed_is_still_a_report(tmp_path: Path) -> None:
 def test_the_sentence_follows_the_numbers(tmp_path: Path, devices: int, words: str) -> None:
     write_run(tmp_path, "serial", devices=1)
     write_run(tmp_path, "pipefusion", devices=devices)
-    rows = tables.devices(tmp_path, method="pipefusion")
+    rows = sweep.devices(tmp_path, method="pipefusion")
     assert words in answer(rows, 256)

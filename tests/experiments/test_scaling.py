@@ -1,23 +1,23 @@
-"""`measure=scaling`: the grid on several clusters, the fastest M of each, and which published rows stand beside."""
+"""`measure=scaling`: predictions of a grid, the fastest M of each product, and which published rows stand beside."""
 
 from __future__ import annotations
 
-import json
-
+import pandas as pd
 import pytest
 
+from analysis.study import load_study
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.errors import ConfigError
+from experiments.grid import cluster_config
 from experiments.published import targets
-from experiments.scaling import beside, check_scaling, each_model, fastest_marked, on, same_hardware
+from experiments.scaling import SCALING, fastest, published_beside, same_hardware
+from experiments.study import check
 from tests.experiments.runs import command
 
 TINY = [
     "measure=scaling",
-    "log.wandb.mode=disabled",
-    "model=pixart_tiny",
     "measure.clusters=[a100_nvlink,l40_pcie_ethernet]",
     "measure.methods=[serial,ulysses,pipefusion]",
     "measure.devices=[2,3]",
@@ -27,168 +27,121 @@ TINY = [
 ]
 
 
-def scaling_config(*overrides: str):
+def study_config(*overrides: str):
     cli.set_up()
-    return from_hydra(plan([*TINY, *overrides]).jobs[0])
+    given = {override.split("=")[0] for override in overrides}
+    tiny = [text for text in TINY if text.split("=")[0] not in given]
+    return from_hydra(plan(["model=pixart_tiny", *tiny, *overrides]).jobs[0])
 
 
 def test_a_tiny_grid_on_two_clusters(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, *TINY, "hydra.run.dir=here") == 0
-    record = json.loads((tmp_path / "here" / "scaling.json").read_text())
-    assert record["predicted"] is True and list(record["clusters"]) == ["a100_nvlink", "l40_pcie_ethernet"]
-    rows = record["rows"]
-    assert len(rows) == 2 * (1 + 2 + 2 * 2)
-    ran = [row for row in rows if row["status"] == "ok"]
-    assert all(row["predicted_latency_s"] > 0 and row["peak_bytes"] > 0 for row in ran)
-    serial = {row["cluster"]: row["predicted_latency_s"] for row in ran if row["method"] == "serial"}
-    assert serial["a100_nvlink"] != serial["l40_pcie_ethernet"]
-    skipped = [(row["method"], row["devices"]) for row in rows if row["status"] == "skipped"]
-    assert skipped == 2 * [("ulysses", 3)]
-    piped = [
-        row
-        for row in ran
-        if row["method"] == "pipefusion" and row["cluster"] == "a100_nvlink" and row["devices"] == 2
-    ]
-    assert [row["patches"] for row in piped] == [2, 4]
-    fastest = min(piped, key=lambda row: row["predicted_latency_s"])
-    assert [row["fastest"] for row in piped] == [row is fastest for row in piped]
-
-
-def test_what_was_skipped_is_never_the_fastest_and_bytes_stay_whole():
-    row = {"model": "m", "steps": 4, "cluster": "c", "resolution": 64, "method": "pipefusion", "devices": 2}
-    row |= {"warmup": 1, "split": "ceil"}
-    row |= {"kv_bytes": 1, "sent_bytes": 1, "missing_bytes": 0}
-    rows = fastest_marked(
-        [
-            row | {"patches": 4, "status": "skipped", "predicted_latency_s": None, "peak_bytes": None},
-            row
-            | {"patches": 2, "status": "ok", "predicted_latency_s": 2.0, "peak_bytes": (1 << 60) // 256 + 1},
-        ]
+    assert (
+        command(
+            monkeypatch, *TINY, "model=pixart_tiny", "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}"
+        )
+        == 0
     )
-    assert [(each["patches"], each["fastest"]) for each in rows] == [(2, True), (4, False)]
-    assert rows[0]["peak_bytes"] == (1 << 60) // 256 + 1 and rows[1]["predicted_latency_s"] is None
+    record = load_study(tmp_path)
+    assert record.facts["predicted"] and list(record.facts["clusters"]) == [
+        "a100_nvlink",
+        "l40_pcie_ethernet",
+    ]
+    assert record.facts["models"]["pixart_tiny"]["steps"] == 3
+    rows = record.rows
+    assert len(rows) == 2 * (1 + 2 + 2 * 2)
+    ran = rows[rows.status == "ok"]
+    assert (ran.predicted_latency_s > 0).all() and (ran.peak_bytes > 0).all()
+    assert ran[ran.method == "serial"].predicted_latency_s.nunique() == 2
+    skipped = rows[rows.status == "skipped"]
+    assert [*skipped.method] == 2 * ["ulysses"] and [*skipped.devices] == [3, 3]
+    piped = ran[(ran.method == "pipefusion") & (ran.cluster == "a100_nvlink") & (ran.devices == 2)]
+    assert [*piped.patches] == [2, 4]
+    assert [*piped.fastest] == [*(piped.predicted_latency_s == piped.predicted_latency_s.min())]
+
+
+def test_products_and_pictures_that_are_not_square(tmp_path, monkeypatch):
+    grid = ["measure.clusters=[a100_nvlink]", "measure.methods=[pipefusion]", "measure.devices=[4]"]
+    grid += ["measure.products=[{},{cfg: 2},{ulysses: 3}]", "model.height=96", "model.width=64"]
+    keys = [text for text in TINY if text.split("=")[0] not in {one.split("=")[0] for one in grid}]
+    where = ["model=pixart_tiny", "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}"]
+    assert command(monkeypatch, *keys, *grid, *where) == 0
+    rows = load_study(tmp_path).rows
+    assert [*rows.drop_duplicates("parallel").parallel] == ["pipe 4", "cfg 2 x pipe 2", "ulysses 3"]
+    assert [*rows.drop_duplicates("parallel").status] == ["ok", "ok", "skipped"]
+    assert {*rows.height} == {96} and {*rows.width} == {64} and rows.resolution.isna().all()
+
+
+def test_what_was_skipped_is_never_the_fastest():
+    row = {"model": "m", "cluster": "c", "height": 64, "width": 64, "warmup": 1, "steps": 4}
+    row |= {"method": "pipefusion", "devices": 2, "parallel": "pipe 2"}
+    skipped = row | {"patches": 4, "status": "skipped", "predicted_latency_s": None, "peak_bytes": None}
+    ran = row | {"patches": 2, "status": "ok", "predicted_latency_s": 2.0, "peak_bytes": (1 << 60) // 256 + 1}
+    assert [*fastest(pd.DataFrame([skipped, ran])).fastest] == [False, True]
 
 
 def test_published_rows_of_the_same_hardware_and_settings_only():
-    cfg = scaling_config(
-        "experiment=scaling", "model=pixart_alpha", "steps=20", "measure.patches=[2,4,8,16,32]",
-        "measure.methods=[serial,ulysses,pipefusion]", "measure.resolutions=[1024]", "measure.devices=[2,4,8,16]",
-    )  # fmt: skip
-    found = list(beside([on(cfg, name) for name in cfg.measure.clusters]))
-    assert {name for name, _ in found} == {"a100_nvlink", "l40_pcie_ethernet"}
-    assert {target.resolution for _, target in found} == {1024}
-    assert {target.warmup for _, target in found} == {None, 1}
-    assert {target.devices for name, target in found if name == "l40_pcie_ethernet"} == {1, 2, 4, 8, 16}
+    clusters = {name: cluster_config(name) for name in ("l40_pcie_ethernet", "a100_nvlink")}
+    common = {"model": "pixart_alpha", "resolution": 1024, "steps": 20}
+    rows = [common | {"cluster": name, "method": "serial", "devices": 1} for name in clusters]
+    rows += [
+        common | {"cluster": name, "method": method, "devices": n, "warmup": 1, "split": "ceil", "patches": m}
+        for name in clusters
+        for method, n in (("ulysses", 8), ("ulysses", 16), ("pipefusion", 8))
+        for m in (2, 4, 8, 16, 32)
+    ]
+    found = list(published_beside(pd.DataFrame(rows), clusters))
+    assert {name for name, _ in found} == {*clusters}
+    assert {target.resolution for _, target in found} == {1024} and {
+        target.warmup for _, target in found
+    } <= {None, 1}
+    assert {target.devices for name, target in found if name == "l40_pcie_ethernet"} == {1, 8, 16}
+    assert not any(target.parallel for _, target in found)
 
 
 def test_a_network_makes_no_difference_within_a_node():
-    cfg = scaling_config()
     rows = {target.row_id: target for target in targets()}
     within, across = rows["scalability.csv:11"], rows["scalability.csv:12"]  # Ulysses on 8 and on 16 L40
     assert (within.cluster, within.devices) == ("l40_pcie", 8)
     assert (across.cluster, across.devices) == ("l40_pcie_ethernet", 16)
-    ethernet, infiniband, other = (
-        on(cfg, name).cluster for name in ("l40_pcie_ethernet", "l40_pcie_infiniband", "a100_nvlink")
-    )
-    assert [same_hardware(within, cluster) for cluster in (ethernet, infiniband, other)] == [
-        True,
-        True,
-        False,
-    ]
-    assert [same_hardware(across, cluster) for cluster in (ethernet, infiniband, other)] == [
-        True,
-        False,
-        False,
-    ]
+    clusters = [cluster_config(name) for name in ("l40_pcie_ethernet", "l40_pcie_infiniband", "a100_nvlink")]
+    assert [same_hardware(within, cluster) for cluster in clusters] == [True, True, False]
+    assert [same_hardware(across, cluster) for cluster in clusters] == [True, False, False]
 
 
-SEVERAL = "measure.models=[{model: pixart_tiny}, {model: flux_tiny, steps: 2, resolutions: [192]}]"
+SEVERAL = "measure.grids=[{models: [pixart_tiny]}, {models: [flux_tiny], steps: [2], resolutions: [192]}]"
 
 
 def test_several_models_in_one_record(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     grid = ["measure.clusters=[a100_nvlink]", "measure.methods=[serial,pipefusion]", "measure.devices=[2]"]
-    assert command(monkeypatch, *TINY, *grid, SEVERAL, "measure.warmups=[1,S]", "hydra.run.dir=here") == 0
-    record = json.loads((tmp_path / "here" / "scaling.json").read_text())
-    assert "model" not in record and "steps" not in record
+    where = ["model=pixart_tiny", "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}"]
+    keys = [text for text in TINY if text.split("=")[0] not in {one.split("=")[0] for one in grid}]
+    assert command(monkeypatch, *keys, *grid, SEVERAL, "measure.warmups=[1,S]", *where) == 0
+    record = load_study(tmp_path)
     facts = {
-        name: (one["steps"], one["branches"], one["resolutions"]) for name, one in record["models"].items()
+        name: (one["steps"], one["branches"], one["resolutions"])
+        for name, one in record.facts["models"].items()
     }
     assert facts == {"pixart_tiny": (3, 2, [32]), "flux_tiny": (2, 1, [192])}
-    assert all(one["parameters"] > 0 for one in record["models"].values())
     for name, steps in (("pixart_tiny", 3), ("flux_tiny", 2)):
-        rows = [row for row in record["rows"] if row["model"] == name]
-        assert {row["steps"] for row in rows} == {steps}
-        serial, *piped = sorted(rows, key=lambda row: (row["devices"], row["warmup"], row["patches"]))
-        assert (serial["method"], serial["fastest"]) == ("serial", True)
-        assert [(row["warmup"], row["patches"]) for row in piped] == [(1, 2), (1, 4), (steps, 2), (steps, 4)]
-        for same in (piped[:2], piped[2:]):  # of each W one M is the fastest
-            fastest = min(same, key=lambda row: row["predicted_latency_s"])
-            assert [row["fastest"] for row in same] == [row is fastest for row in same]
-        assert serial["param_bytes"] > piped[0]["param_bytes"]
-        assert piped[0]["busiest_wait_s"] <= piped[0]["wait_s"]
-
-
-def test_what_a_model_does_not_say_is_as_for_all():
-    cfg = scaling_config(SEVERAL, "measure.resolutions=[64]", "measure.warmups=[S,1,2]", "guidance_scale=3")
-    pixart, flux = each_model(cfg)
-    assert (pixart.model.name, pixart.steps, pixart.guidance_scale) == ("pixart_tiny", 3, 3.0)
-    assert (pixart.measure.resolutions, pixart.measure.warmups) == ([64], [3, 1, 2])
-    assert (flux.model.name, flux.steps, flux.guidance_scale) == ("flux_tiny", 2, 3.0)
-    assert (flux.measure.resolutions, flux.measure.warmups) == ([192], [2, 1])  # S and 2 are one
-    [alone] = each_model(scaling_config())
-    assert (alone.model.name, alone.steps, alone.measure.warmups) == ("pixart_tiny", 3, [1])
-
-
-def test_published_rows_stand_beside_their_own_model():
-    models = "measure.models=[{model: flux_dev, steps: 28}, {model: sd3_medium, steps: 20}]"
-    cfg = scaling_config(models, "measure.clusters=[h100_nvlink,l40_pcie]", "measure.devices=[2]")
-    found = list(beside([on(one, name) for one in each_model(cfg) for name in cfg.measure.clusters]))
-    assert {(name, target.model, target.method, target.devices) for name, target in found} == {
-        ("h100_nvlink", "flux_dev", "serial", 1),
-        ("h100_nvlink", "flux_dev", "ulysses", 2),
-        ("l40_pcie", "flux_dev", "serial", 1),
-        ("l40_pcie", "sd3_medium", "serial", 1),
-    }
+        rows = record.rows[record.rows.model == name]
+        assert {*rows.steps} == {steps}
+        serial, piped = rows[rows.method == "serial"], rows[rows.method == "pipefusion"]
+        assert [*serial.fastest] == [True]
+        assert {*zip(piped.warmup, piped.patches, strict=True)} == {(1, 2), (1, 4), (steps, 2), (steps, 4)}
+        assert [*piped.groupby("warmup").fastest.sum()] == [1, 1]  # of each W one M is the fastest
+        assert serial.param_bytes.item() > piped.param_bytes.max()
+        assert (piped.busiest_wait_s <= piped.wait_s).all()
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("override", "says"),
     [
-        (
-            ["measure.models=[{model: pixart}]"],
-            "measure.models.0.model='pixart' is unknown, nearest: pixart_",
-        ),
-        (["measure.models=[{steps: 2}]"], "measure.models.0.model='' is unknown"),
-        (
-            ["measure.models=[{model: pixart_tiny}, {model: pixart_tiny, steps: 2}]"],
-            "measure.models.1.model=pixart_tiny is there already",
-        ),
-        (
-            ["measure.models=[{model: pixart_tiny}, {model: flux_tiny, steps: 0}]"],
-            "measure.models.1.steps=0 is too",
-        ),
-        (
-            ["measure.models=[{model: pixart_tiny, resolutions: [32, 33]}]"],
-            "measure.models.0.resolutions=33 is not",
-        ),
-        (
-            ["measure.models=[{model: pixart_tiny, guidance_scale: -1}]"],
-            "measure.models.0.guidance_scale=-1.0 is too",
-        ),
-        (["steps=0"], "steps=0 is too small"),
-        (["measure.warmups=[1, s]"], "measure.warmups='s' is no number of steps; allowed: 0 or more, S"),
-        (["measure.warmups=[-1]"], "measure.warmups.0=-1 is too small"),
-        (["measure.warmups=[true]"], "measure.warmups.0=True is no whole number"),
-        (["measure.warmups=[]"], "measure.warmups=[] leaves nothing"),
-        (["measure.clusters=[]"], "measure.clusters=[] leaves nothing"),
-        (["measure.clusters=[abacus]"], "cluster=abacus is unknown"),
-        (["measure.clusters=[local]"], "cluster=local has no costs"),
-        (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
+        ("measure.clusters=[local]", "measure.clusters=local has no costs"),
+        ("measure.models=[magic]", "measure.models='magic' is unknown"),
+        ("measure.warmups=[x]", "measure.warmups='x' is no number"),
     ],
 )
-def test_what_is_refused(overrides, says):
+def test_what_is_refused(override, says):
     with pytest.raises(ConfigError) as error:
-        check_scaling(scaling_config(*overrides))
-    assert str(error.value).startswith(says)
+        check(SCALING, study_config(override))
+    assert str(error.value).startswith(says) and "allowed: " in str(error.value)

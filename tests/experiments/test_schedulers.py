@@ -9,8 +9,8 @@ import diffusers
 import pytest
 import torch
 
+from experiments.grid import model_config
 from experiments.models import choose_scheduler, open_model, scheduler_of, timesteps_of
-from experiments.params import model_config
 from experiments.schedulers import converted, whole
 from pipefusion.core.problem import Problem
 from pipefusion.core.sampler import make_scheduler

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from experiments.grid import model_config
 from experiments.inputs import draw_noise, random_prompts
 from experiments.models import Model, louder, open_model, scheduler_of
-from experiments.params import model_config
 from experiments.staleness.probe import Seen, probe
 from experiments.staleness.settings import Setting
 from experiments.staleness.trajectory import Trajectory, trajectory

@@ -1,0 +1,260 @@
+"""Columns of records and tables: name, heading, unit, kind and format of each, written down once.
+
+Records hold bytes, seconds and shares; `unit` is what a reader sees. `words` makes a table to read of any frame whose
+columns are in `COLUMNS`, and `typed` gives a frame of records the kinds of its columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.looks import label
+
+NOTHING = "–"
+"""A cell without a value: never a zero."""
+MIB, GIB = 2**20, 2**30
+AXES = ("data", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
+"""Mesh axes, outermost first: the order of the ranks."""
+TEXT, COUNT, NUMBER, FLAG, LIST = "str", "Int64", "float64", "boolean", "object"
+"""Kinds of columns, as pandas calls them; counts and flags may be missing."""
+
+
+def digits(places: int) -> Callable[[float], str]:
+    """The format with so many digits behind the point."""
+    return lambda value: "∞" if value == float("inf") else f"{value:.{places}f}"
+
+
+def mib(value: float) -> str:
+    """Bytes in MiB, whole ones from 100 on."""
+    return f"{value / MIB:.2f}" if value < 100 * MIB else f"{value / MIB:.0f}"
+
+
+def gib(value: float) -> str:
+    """Bytes in GiB, three digits behind the point below 1; nothing is 0."""
+    return f"{value / GIB:.{2 if value >= GIB else 3}f}" if value else "0"
+
+
+def percent(share: float) -> str:
+    """As everywhere in text: 12.3 %."""
+    return f"{100 * share:.1f} %"
+
+
+def signed_percent(share: float) -> str:
+    """A relative error: +12.3 %."""
+    return f"{100 * share:+.1f} %"
+
+
+def small(value: float) -> str:
+    """A distance: two digits."""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def three(value: float) -> str:
+    """Three digits, or two below 1."""
+    return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+
+
+def flag(value: bool) -> str:
+    """Yes or no."""
+    return "yes" if value else "no"
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "s": digits(2),
+    "dB": digits(1),
+    "MiB": mib,
+    "MiB/step": mib,
+    "GiB": gib,
+    "%": percent,
+    "bytes": "{:,}".format,
+}
+"""Unit -> how a value of it is written."""
+KIND_FORMATS: dict[str, Callable[[Any], str]] = {COUNT: "{:.0f}".format, NUMBER: "{:g}".format, FLAG: flag}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of records or tables. Without a `format` its unit decides, then its kind."""
+
+    name: str
+    heading: str
+    unit: str = ""
+    kind: str = TEXT
+    format: Callable[[Any], str] | None = None
+
+    @property
+    def title(self) -> str:
+        """The heading with the unit; a percentage has it in every cell."""
+        return self.heading if self.unit in ("", "%") else f"{self.heading} {self.unit}"
+
+    def write(self, value: Any) -> str:
+        """A cell."""
+        if pd.api.types.is_scalar(value) and pd.isna(value):
+            return NOTHING
+        return (self.format or FORMATS.get(self.unit) or KIND_FORMATS.get(self.kind, str))(value)
+
+
+def _texts(**headings: str) -> list[Column]:
+    return [Column(name, heading) for name, heading in headings.items()]
+
+
+def _counts(**headings: str) -> list[Column]:
+    return [Column(name, heading, kind=COUNT) for name, heading in headings.items()]
+
+
+def _flags(**headings: str) -> list[Column]:
+    return [Column(name, heading, kind=FLAG) for name, heading in headings.items()]
+
+
+def _sizes(unit: str = "MiB", **headings: str) -> list[Column]:
+    return [Column(f"{name}_bytes", heading, unit, COUNT) for name, heading in headings.items()]
+
+
+def _seconds(**headings: str) -> list[Column]:
+    return [Column(name, heading, "s", NUMBER) for name, heading in headings.items()]
+
+
+def _shares(**headings: str) -> list[Column]:
+    return [Column(name, heading, "%", NUMBER) for name, heading in headings.items()]
+
+
+def _ratios(**headings: str) -> list[Column]:
+    return [Column(name, heading, kind=NUMBER, format=digits(3)) for name, heading in headings.items()]
+
+
+def _errors(**headings: str) -> list[Column]:
+    return [Column(name, heading, kind=NUMBER, format=small) for name, heading in headings.items()]
+
+
+_ALL = [
+    # What ran.
+    Column("method", "method", format=label),
+    *_texts(
+        model="model",
+        cluster="cluster",
+        world="world",
+        split="split",
+        ring_form="ring",
+        cross="cross",
+        text="text",
+        scheduler="scheduler",
+    ),
+    *_texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
+    *_texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
+    *_texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
+    *_texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
+    *_counts(
+        devices="N",
+        place="#",
+        height="height px",
+        width="width px",
+        patches="M",
+        warmup="W",
+        steps="S",
+        resolution="px",
+        seed="seed",
+        images="images",
+    ),
+    *_counts(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
+    *(Column(name, name, kind=COUNT) for name in AXES),
+    *_flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
+    Column("guidance_scale", "guidance", kind=NUMBER),
+    # Parts of a model.
+    *_texts(layers="layers", replicated="on every device"),
+    *_counts(layer_count="layers", tokens="tokens"),
+    Column("parameters", "parameters", kind=COUNT, format="{:,}".format),
+    *_shares(model_share="of the model", block_share="of the blocks"),
+    # Bytes held.
+    *_sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
+    *_sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
+    *_sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
+    *_sizes(before="before", devices="all devices", copies="copies", model="model"),
+    *_sizes(cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"),
+    # Bytes sent.
+    *_sizes(sent="sent", recv="received", image="image", exact="exact", first_patch="first patch"),
+    *_sizes("MiB/step", step_sent="sent", step_recv="received"),
+    Column("sent_bytes_per_step", "sent", "MiB/step", NUMBER),
+    *_sizes(**{f"sent_{axis}": f"sent by {axis}" for axis in AXES}),
+    # Closed forms of the same.
+    *_sizes(predicted_param="predicted params", predicted_kv="predicted KV", predicted_sent="predicted sent"),
+    *_sizes(predicted_buffer="predicted buffers", predicted_comm="predicted messages"),
+    *_sizes(predicted_recv="predicted received", predicted_peak="predicted peak"),
+    *_sizes(**{f"predicted_sent_{axis}": f"predicted sent by {axis}" for axis in AXES}),
+    # Time.
+    *_seconds(latency_s="latency", spread_s="spread", median_s="median", min_s="min", max_s="max"),
+    *_seconds(compute_s="computed", wait_s="waited", busiest_wait_s="busiest waited", idle_s="idle"),
+    *_seconds(issue_s="issued", startup_s="start-up", total_s="total", seconds="took", serial_s="serial"),
+    *_seconds(local_s="wall clock", sim_s="virtual", plan_s="planned", bound_s="bound"),
+    Column("predicted_latency_s", "PREDICTED latency", "s", NUMBER),
+    Column("predicted_s", "predicted", "s", NUMBER),
+    Column("published_s", "published", "s", NUMBER),
+    Column("latency_ratio", "/ serial", kind=NUMBER, format=digits(2)),
+    Column("speedup", "× serial", kind=NUMBER, format=digits(2)),
+    *_ratios(ratio="× serial", bound="bound", sim_ratio="virtual / wall", plan_ratio="planned / wall"),
+    Column("share_of_bound", "of bound", "%", NUMBER),
+    *(
+        Column(name, name.removesuffix("_flops"), "FLOP", NUMBER)
+        for name in ("matmul_flops", "attention_flops")
+    ),
+    # Distances.
+    *_errors(relative_error="latents vs serial", equal_error="largest difference", rms_error="RMS error"),
+    *_errors(rms_serial="RMS of serial"),
+    Column("psnr_db", "mean PSNR", "dB", NUMBER),
+    Column("ssim", "SSIM", kind=NUMBER, format=digits(4)),
+    *_counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
+    *(
+        Column(name, name, kind=NUMBER)
+        for name in ("value", "low", "high", "feature_distance", "latent_error")
+    ),
+    # Staleness: where and when.
+    *_counts(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
+    *_counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
+    *(Column(f"age_{age}", f"{age} steps old", kind=COUNT) for age in range(8)),
+    *_shares(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),
+    *_shares(unexplained="unexplained"),
+    *_texts(quantity="quantity"),
+    *_flags(watched="watched"),
+]
+COLUMNS = {column.name: column for column in _ALL}
+"""Every column that records and tables share, by name. A table's own are `Column`s beside it."""
+
+
+def column(name: str, **changes: Any) -> Column:
+    """The column of this name, with these fields changed. Raises KeyError naming one that is not in the table."""
+    if name not in COLUMNS:
+        raise KeyError(f"column {name!r} is not in analysis/columns.py")
+    return replace(COLUMNS[name], **changes)
+
+
+def words(frame: pd.DataFrame, columns: Iterable[str | Column]) -> pd.DataFrame:
+    """A table to read: these columns as text under their titles.
+
+    A `Column` stands for one that is a table's own. Behind a status stands the reason, where the frame has one.
+    Raises KeyError naming a column that is neither in the table nor a `Column`, or that the frame has not.
+    """
+    cells = {}
+    for one in columns:
+        shown = one if isinstance(one, Column) else column(one)
+        cells[shown.title] = [shown.write(value) for value in frame[shown.name]]
+        if shown.name == "status" and "reason" in frame:
+            pairs = zip(cells[shown.title], frame.reason, strict=True)
+            cells[shown.title] = [status if pd.isna(why) else f"{status}: {why}" for status, why in pairs]
+    return pd.DataFrame(cells)
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the kind of each of its columns: counts stay whole where some are missing.
+
+    Raises KeyError naming a column that is not in the table.
+    """
+    kinds = {str(name): column(str(name)).kind for name in frame}
+    texts = {name: frame[name].map(_text) for name, kind in kinds.items() if kind == TEXT}
+    return frame.assign(**texts).astype(kinds)
+
+
+def _text(value: Any) -> Any:
+    return None if pd.isna(value) else str(value)

@@ -1,0 +1,37 @@
+"""The record of a study: what record.json says, and one table of the rows of all its cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.columns import typed
+from analysis.record import load_record
+
+RECORD, ROWS = "record.json", "rows.parquet"
+
+
+@dataclass(frozen=True)
+class Record:
+    """`facts` is the content of record.json, `rows` the table of rows.parquet, its columns of the registry's kinds."""
+
+    facts: dict[str, Any]
+    rows: pd.DataFrame
+
+
+def load_study(folder: Path) -> Record:
+    """The record in a study's directory. Raises OSError, and ValueError when it is broken or newer."""
+    facts = load_record(folder / RECORD)
+    try:
+        return Record(facts, typed(pd.read_parquet(folder / ROWS)))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{folder / ROWS} is not whole ({error})") from None
+
+
+def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as plain Python: None where there is no value."""
+    found = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in found]

@@ -1,0 +1,25 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+
+def make_console() -> Console:
+    """The terminal; where there is none, lines long enough that no table is folded."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def rich_table(text: pd.DataFrame, title: str) -> Table:
+    """A table of words for the terminal; the first column to the left, numbers to the right, reasons folded."""
+    table = Table(title=title, title_justify="left")
+    for at, heading in enumerate(text.columns):
+        left = at == 0 or heading == "status"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "status")
+    for row in text.to_numpy().tolist():
+        table.add_row(*row)
+    return table

@@ -1,0 +1,42 @@
+"""What a reader of a record asks about its models and clusters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.config import ClusterConfig
+from experiments.models import Model
+
+
+def model_facts(model: Model) -> dict[str, Any]:
+    """Sizes of a model, and its parameters as diffusers itself counts them."""
+    parameters, shape = list(model.view().model.parameters()), model.shape
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "param_bytes": sum(p.nbytes for p in parameters),
+        "layers": shape.layers,
+        "hidden": shape.hidden,
+        "heads": shape.heads,
+        "tokens": shape.tokens,
+        "resolution": model.resolution,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def cluster_facts(cluster: ClusterConfig) -> dict[str, Any]:
+    """The device, its room for tensors, and the published rows that the profile was fitted on."""
+    hardware = cluster.hardware
+    assert hardware is not None
+    return {
+        "device": hardware.name,
+        "room_bytes": hardware.memory_bytes - hardware.reserved_bytes,
+        "devices_per_node": cluster.topology.devices_per_node,
+        "calibrated_on": calibration_rows(cluster),
+    }
+
+
+def calibration_rows(cluster: ClusterConfig) -> list[str]:
+    """The published rows that the device and the links of a cluster were fitted on."""
+    topology = cluster.topology
+    parts = [cluster.hardware, topology.port, topology.root, topology.card]
+    return [row for part in parts if part is not None for row in part.calibrated_on]

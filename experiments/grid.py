@@ -1,0 +1,193 @@
+"""Grids: every combination of lists of values as whole run configurations, and the columns that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from baselines.tensor import CROSS
+from experiments.check import CHOICES, check_request
+from experiments.compose import compose_one
+from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
+from experiments.errors import ConfigError, check_known, config_names
+from experiments.methods import METHODS, problem_of
+from experiments.models import Model
+from pipefusion.core.domain import Devices, Guidance, Pixels, Steps, Warmups
+from pipefusion.core.parallel import Parallel, degrees
+from pipefusion.core.split import SPLITS
+from pipefusion.method import RINGS, TEXTS
+
+ALL_STEPS, STAGES = "S", "N"
+"""W as many as there are steps, M as many as there are stages."""
+SETTINGS = {
+    "patches": "patches",
+    "warmups": "warmup",
+    "splits": "split",
+    "rings": "ring",
+    "texts": "text",
+    "crosses": "cross",
+}
+"""Lists of a grid, and the key of the methods that have it."""
+
+
+@dataclass
+class GridConfig:
+    """Lists of values, of which every combination is a cell. An empty list is the run's own value.
+
+    `models` and `clusters` are files of conf/; `resolutions` pixels of a square's side; `products` degrees beside the
+    method's own axis. The lists after them are tried where a method has the key. W `S` is as many as there are steps, M
+    `N` as many as there are stages.
+    """
+
+    models: list[str] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+    resolutions: list[Pixels] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    devices: list[Devices] = field(default_factory=list)
+    products: list[Parallel] = field(default_factory=list)
+    steps: list[Steps] = field(default_factory=list)
+    guidance_scales: list[Guidance] = field(default_factory=list)
+    schedulers: list[str] = field(default_factory=list)
+    patches: list[Any] = field(default_factory=list)
+    warmups: list[Warmups] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    rings: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    crosses: list[str] = field(default_factory=list)
+
+
+@dataclass
+class GridsConfig(GridConfig):
+    """A grid, or several: each of `grids` is the grid with what it gives itself in place of the same lists."""
+
+    grids: list[GridConfig] = field(default_factory=list)
+
+    def each(self) -> list[GridConfig]:
+        """The grids, whole."""
+        lists = {one.name: getattr(self, one.name) for one in fields(GridConfig)}
+        own = [{name: values for name, values in vars(grid).items() if values} for grid in self.grids]
+        return [GridConfig(**lists | given) for given in own or [{}]]
+
+
+def expand(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
+    """Every combination of a grid's lists, each run once: what a method has no key for makes no difference to it."""
+    found: set[str] = set()
+    models = [model_config(name) for name in grid.models] or [cfg.model]
+    clusters = [cluster_config(name) for name in grid.clusters] or [cfg.cluster]
+    methods = [METHODS[name].Config() for name in grid.methods] or [cfg.method]
+    outer = product(
+        clusters,
+        models,
+        grid.resolutions or [None],
+        methods,
+        grid.devices or [cfg.devices],
+        grid.products or [cfg.parallel],
+        grid.steps or [cfg.steps],
+        grid.guidance_scales or [cfg.guidance_scale],
+        grid.schedulers or [cfg.scheduler],
+    )
+    for cluster, model, side, method, devices, given, steps, scale, scheduler in outer:
+        sized = model if side is None else replace(model, resolution=side, height=None, width=None)
+        one = replace(cfg, cluster=cluster, model=sized, method=method, steps=steps)
+        one = replace(one, parallel=given, guidance_scale=scale, scheduler=scheduler)
+        # No axis is serial's own: `devices` is meant for the methods beside it.
+        one = replace(one, devices=given.world if METHODS[method.name].axis is None else devices)
+        for run in variants(one, grid):
+            if repr(run) not in found:
+                found.add(repr(run))
+                yield run
+
+
+def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
+    """A run with every combination of the settings that its method has."""
+    method = METHODS[cfg.method.name]
+    lists = {
+        key: getattr(grid, name) for name, key in SETTINGS.items() if getattr(grid, name) and method.has(key)
+    }
+    for values in product(*lists.values()):
+        given = dict(zip(lists, values, strict=True))
+        if given.get("warmup") == ALL_STEPS:
+            given["warmup"] = cfg.steps
+        if given.get("patches") == STAGES:
+            found = degrees(method.axis, cfg.parallel, cfg.devices)
+            given["patches"] = found.pipe if isinstance(found, Parallel) else cfg.devices
+        yield replace(cfg, method=replace(cfg.method, **given))
+
+
+def place(cfg: RunConfig) -> dict[str, Any]:
+    """The first columns of every row of a cell; `cfg` as `launch.resolved` gives it."""
+    found, own = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices), cfg.method
+    return {
+        "cluster": cfg.cluster.name,
+        "model": cfg.model.name,
+        "resolution": cfg.model.resolution,
+        "height": cfg.model.resolution or cfg.model.height,
+        "width": cfg.model.resolution or cfg.model.width,
+        "method": own.name,
+        "devices": cfg.devices,
+        "parallel": str(found) if isinstance(found, Parallel) else str(cfg.parallel),
+        "steps": cfg.steps,
+        "guidance_scale": cfg.guidance_scale,
+        "scheduler": cfg.scheduler,
+        **{"ring_form" if key == "ring" else key: getattr(own, key, None) for key in SETTINGS.values()},
+    }
+
+
+def problem(cfg: RunConfig, model: Model) -> str | None:
+    """Why a cell cannot run, as `KEY=VALUE ...; allowed: ...`: the one rule for what is skipped."""
+    found = problem_of(model.shape, cfg)
+    if found is not None:
+        return f"{found.key}={found.message}"
+    request, node = check_request(cfg, model), cfg.cluster.topology.devices_per_node
+    if request is not None:
+        return str(request)
+    if cfg.cluster.world != "local" and cfg.cluster.topology.card is None and cfg.devices > node:
+        return (
+            f"devices={cfg.devices} is more than the one node of {cfg.cluster.name} has; allowed: 1..{node}"
+        )
+    return None
+
+
+def check_grid(grid: GridConfig, key: str = "measure") -> None:
+    """Raises ConfigError for names that do not exist, and for M and W that are no numbers."""
+    allowed = {
+        "models": config_names("model"),
+        "clusters": config_names("cluster"),
+        "methods": METHODS,
+        "schedulers": CHOICES["scheduler"],
+        "splits": SPLITS,
+        "rings": RINGS,
+        "texts": TEXTS,
+        "crosses": CROSS,
+    }
+    try:
+        check_known(grid, allowed)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error.key}", error.message) from None
+    for name, word, least in (("patches", STAGES, 1), ("warmups", ALL_STEPS, 0)):
+        for value in getattr(grid, name):
+            if value != word and not (isinstance(value, int) and value >= least):
+                raise ConfigError(
+                    f"{key}.{name}", f"{value!r} is no number; allowed: {least} or more, {word}"
+                )
+
+
+def model_config(name: str) -> ModelConfig:
+    """The model of `conf/model/NAME.yaml`."""
+    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    assert isinstance(content, DictConfig)
+    content.pop("defaults", None)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), content))
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+@cache
+def cluster_config(name: str) -> ClusterConfig:
+    """The cluster of `conf/cluster/NAME.yaml`."""
+    return from_hydra(compose_one([f"cluster={name}"])).cluster

@@ -1,0 +1,105 @@
+"""Processes side by side, with one bar of what is done and the time left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from experiments.config import RunConfig
+
+POLL_S = 0.5
+LINE_S = 30.0
+"""Between two looks, and between two lines where there is no terminal."""
+
+
+def worker_count(cfg: RunConfig) -> int:
+    """Processes at a time on the CPU: `measure.workers`, or one for each `threads` cores."""
+    given = getattr(cfg.measure, "workers", None)
+    return given or max(1, len(os.sched_getaffinity(0)) // cfg.threads)
+
+
+def run_all(
+    do: Callable[..., None], jobs: Sequence[tuple[Any, ...]], workers: int, bar: Bar, module: str
+) -> None:
+    """`do(*job)` for every job, in processes that have `module` imported; a job that is alone in this process.
+
+    A job whose process is killed is left undone; whatever else it raises is raised here.
+    """
+    if workers == 1 or len(jobs) == 1:
+        with bar.polled():
+            for job in jobs:
+                do(*job)
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    with bar.polled(), ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+        futures = [pool.submit(do, *job) for job in jobs]
+        try:
+            for future in futures:
+                with suppress(BrokenProcessPool):
+                    future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@dataclass
+class Bar:
+    """How many of `total` are done and the time left: a bar on a terminal, elsewhere a line now and then, on stderr."""
+
+    done: Callable[[], int]
+    total: int
+    title: str
+    shown: bool = True
+
+    @contextmanager
+    def polled(self) -> Iterator[None]:
+        """Show it until the block ends."""
+        console, over = Console(stderr=True), threading.Event()
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        quiet = not (self.shown and console.is_terminal)
+        with Progress(
+            TextColumn(self.title), *columns, console=console, transient=True, disable=quiet
+        ) as bar:
+            task, told, begun = bar.add_task(self.title, total=self.total), time.monotonic(), time.monotonic()
+
+            def poll() -> None:
+                nonlocal told
+                while not over.wait(POLL_S):
+                    done = self.done()
+                    bar.update(task, completed=done)
+                    if quiet and self.shown and done and time.monotonic() - told > LINE_S:
+                        told = time.monotonic()
+                        left = (told - begun) / done * (self.total - done)
+                        print(
+                            f"{done} of {self.total} {self.title}, about {left:.0f} s left",
+                            file=sys.stderr,
+                            flush=True,
+                        )
+
+            watcher = threading.Thread(target=poll, daemon=True)
+            watcher.start()
+            try:
+                yield
+            finally:
+                over.set()
+                watcher.join()

@@ -1,0 +1,102 @@
+"""What the cells of a study share in one process: models opened once, views on `meta`, the costs of planned blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.config import ModelConfig, RunConfig, prompts_of
+from experiments.methods import METHODS, parallel_of
+from experiments.models import Model, open_model, scheduler_of
+from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.fabric import Fabric
+from pipefusion.core.shape import DiTShape
+from pipefusion.sim.plan import META, Costs, PlannedRank, plan_ranks
+from pipefusion.sim.world import World
+
+Tensors = Callable[..., Tensor]
+
+
+@dataclass
+class Session:
+    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`)."""
+
+    costs: Costs = field(default_factory=Costs)
+    _models: dict[str, Model] = field(default_factory=dict)
+    _views: dict[str, DiT] = field(default_factory=dict)
+
+    def model(self, cfg: ModelConfig) -> Model:
+        """The opened model of a configuration. Raises ValueError and OSError."""
+        key = repr(cfg)
+        if key not in self._models:
+            self._models[key] = open_model(cfg)
+        return self._models[key]
+
+    def view(self, cfg: ModelConfig) -> DiT:
+        """A view of the whole model on `meta`, the caller's own."""
+        key = repr(cfg)
+        if key not in self._views:
+            self._views[key] = self.model(cfg).view()
+        return self._views[key].clone()
+
+    def scheduler(self, cfg: RunConfig) -> Any:
+        """The scheduler of a run, its timesteps set."""
+        return scheduler_of(self.model(cfg.model), cfg.scheduler, cfg.steps)
+
+    def build(self, cfg: RunConfig, fabric: Fabric, tensors: Tensors | None = None) -> tuple[DiT, Sampler]:
+        """One rank's part of the model and its sampler; without `tensors` the part stays on `meta`."""
+        dit = self.view(cfg.model)
+        sampler = METHODS[cfg.method.name].build(dit, fabric, cfg.method)
+        if tensors is not None:
+            dit.load(tensors, fabric.device)
+        return dit, sampler
+
+    def build_all(
+        self, cfg: RunConfig, world: World, tensors: Tensors | None = None
+    ) -> tuple[list[DiT], list[Sampler]]:
+        """Every simulated rank's; what several ranks hold is there once."""
+        shared = cache(tensors or self.model(cfg.model).tensors())
+        pairs = [self.build(cfg, fabric, shared) for fabric in world.fabrics]
+        return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
+
+    def plan(self, cfg: RunConfig) -> list[PlannedRank]:
+        """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
+        hardware, shape = cfg.cluster.hardware, self.model(cfg.model).shape
+        assert hardware is not None and cfg.guidance_scale is not None
+        noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
+        return plan_ranks(
+            lambda dit, fabric: METHODS[cfg.method.name].build(dit, fabric, cfg.method),
+            self.view(cfg.model),
+            parallel_of(cfg).mesh(),
+            self.scheduler(cfg),
+            noise,
+            cond,
+            hardware,
+            cfg.cluster.topology,
+            self.costs,
+        )
+
+
+def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:
+    """Noise and conditioning on `meta`."""
+
+    def prompt() -> dict[str, Tensor]:
+        types = {"class_labels": torch.int64}
+        return {
+            name: torch.empty(images, *size, dtype=types.get(name), device=META)
+            for name, size in shape.prompt
+        }
+
+    guided = shape.guidance == "cfg" and guidance_scale > 1
+    noise = torch.empty(images, *shape.latent_size, device=META)
+    return noise, Conditioning(prompt(), guidance_scale, prompt() if guided else None)
+
+
+def guidance_branches(cfg: RunConfig, shape: DiTShape) -> int:
+    """Guidance branches of a run: 2, or 1 without guidance."""
+    return 2 if shape.guidance == "cfg" and cfg.guidance_scale is not None and cfg.guidance_scale > 1 else 1

@@ -1,0 +1,150 @@
+"""The engine of studies: what is measured again and what is not, what becomes of cells that do not end well."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.study import load_study
+from experiments.config import LogConfig, RunConfig, WandbConfig
+from experiments.errors import ConfigError
+from experiments.grid import GridConfig, model_config
+from experiments.journal import Journal
+from experiments.measures import MEASURES
+from experiments.methods import METHODS
+from experiments.session import Session
+from experiments.study import Cell, Study, cells_of, check, run
+
+
+@dataclass
+class Options(GridConfig):
+    """A measure's own keys."""
+
+    name: str = "counted"
+    workers: int | None = 1
+    matters: int = 0
+
+
+CALLS: list[str] = []
+
+
+def count(cell: Cell, session: Session) -> list[dict[str, Any]]:
+    """A row per rank; what ends badly is chosen by M."""
+    CALLS.append(cell.key)
+    patches = cell.place["patches"]
+    if patches == 3:
+        raise FloatingPointError("latents are NaN\nmore")
+    if patches == 5:
+        os._exit(9)
+    return [{"rank": rank, "kv_bytes": 10 * rank} for rank in range(cell.cfg.devices)]
+
+
+COUNTED = Study("counted", count, ("method", "devices", "rank", "patches", "kv_bytes", "status"), "Counted")
+
+
+def config(**grid: Any) -> RunConfig:
+    lists = {"methods": ["serial", "pipefusion"], "devices": [2, 4], "patches": [1, 2]} | grid
+    log = LogConfig(WandbConfig(mode="disabled"), progress=False)
+    model = model_config("pixart_tiny")
+    return RunConfig(
+        model=model, method=METHODS["serial"].Config(), measure=Options(**lists), log=log, steps=4
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_calls():
+    CALLS.clear()
+
+
+def test_serial_is_once_and_a_row_is_told_apart_by_its_first_columns(tmp_path):
+    assert run(COUNTED, config(), tmp_path) == "ok"
+    record = load_study(tmp_path)
+    assert len(CALLS) == 1 + 2 * 2
+    assert [*record.rows.groupby(["method", "devices", "patches"], dropna=False).size()] == [2, 2, 4, 4, 1]
+    assert record.rows.kv_bytes.dtype == "Int64" and not (tmp_path / "cells").exists()
+    assert record.facts["counts"] == {"ok": 13} and record.facts["config"]["steps"] == 4
+
+
+def test_the_same_again_measures_nothing_and_a_wider_grid_what_is_new(tmp_path):
+    run(COUNTED, config(), tmp_path)
+    first = load_study(tmp_path).rows
+    CALLS.clear()
+    run(COUNTED, config(), tmp_path)
+    assert not CALLS
+    pd.testing.assert_frame_equal(load_study(tmp_path).rows, first)
+    run(COUNTED, config(patches=[1, 2, 4]), tmp_path)
+    assert len(CALLS) == 2
+    CALLS.clear()
+    run(COUNTED, replace(config(), resume=False), tmp_path)
+    assert len(CALLS) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 5}, {"prompt": "a tree"}, {"seed": 1}, {"measure": Options(["pixart_tiny"], matters=1)}],
+)
+def test_what_decides_a_result_is_in_the_key(change):
+    cells = {cell.key for cell in cells_of(COUNTED, config(), Session())}
+    assert not cells & {cell.key for cell in cells_of(COUNTED, replace(config(), **change), Session())}
+
+
+def test_the_key_knows_the_code_and_not_the_processes(monkeypatch):
+    cells = [cell.key for cell in cells_of(COUNTED, config(), Session())]
+    assert cells == [cell.key for cell in cells_of(COUNTED, config(workers=7), Session())]
+    monkeypatch.setattr("experiments.study.code_sha256", lambda: "other")
+    assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session())}
+
+
+def test_a_cell_that_fails_is_a_row_and_is_measured_again(tmp_path, capsys):
+    assert run(COUNTED, config(patches=[2, 3]), tmp_path) == "failed"
+    rows = load_study(tmp_path).rows
+    assert {*rows[rows.status == "failed"].reason} == {"FloatingPointError: latents are NaN"}
+    assert "failed: pipefusion N=2" in capsys.readouterr().err
+    assert "Traceback" in next((tmp_path / "logs").iterdir()).read_text()
+    CALLS.clear()
+    run(COUNTED, config(patches=[2, 3]), tmp_path)
+    assert len(CALLS) == 2
+
+
+def test_what_cannot_be_is_skipped_with_the_reason(tmp_path):
+    assert run(COUNTED, config(methods=["serial", "ulysses"], devices=[2, 3]), tmp_path) == "ok"
+    (skipped,) = load_study(tmp_path).rows.query("status == 'skipped'").to_dict("records")
+    assert (skipped["method"], skipped["devices"]) == ("ulysses", 3) and "allowed: " in skipped["reason"]
+    with pytest.raises(ConfigError, match=r"leaves no cell that can run: .*allowed: "):
+        check(COUNTED, config(methods=["ulysses"], devices=[3]))
+
+
+def test_a_size_that_the_model_does_not_have_is_skipped(tmp_path):
+    assert run(COUNTED, config(methods=["serial"], resolutions=[32, 33]), tmp_path) == "ok"
+    assert [*load_study(tmp_path).rows.status] == ["ok", "skipped"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"methods": ["x"]}, {"patches": ["x"]}, {"warmups": [-1]}, {"models": ["x"]}]
+)
+def test_a_grid_names_what_is_wrong(wrong):
+    with pytest.raises(ConfigError, match=rf"measure.{next(iter(wrong))}=.*allowed: "):
+        check(COUNTED, config(**wrong))
+
+
+def test_a_journal_that_was_cut_off_anywhere_has_whole_cells_only(tmp_path):
+    journal = Journal(tmp_path / "cells")
+    for key in "abc":
+        journal.append(key, [{"status": "ok", "reason": key}])
+    (path,) = journal.folder.iterdir()
+    whole, draw = path.read_bytes(), random.Random(0)
+    for cut in sorted(draw.sample(range(len(whole)), 20)):
+        path.write_bytes(whole[:cut])
+        assert [*journal.read()] == [*"abc"[: whole[:cut].count(b"\n")]]
+
+
+def test_every_study_can_be_sent_to_a_process():
+    for measure in MEASURES.values():
+        if measure.study is not None:
+            assert pickle.loads(pickle.dumps(measure.study)) == measure.study
