@@ -166,16 +166,15 @@ def same_kv(evidence: Evidence) -> Claim:
 
 def nth_of_kv(evidence: Evidence) -> Claim:
     """PipeFusion's are an Nth of DistriFusion's where N divides the layers."""
-    share = (
-        (kv(evidence, "pipefusion") / kv(evidence, "distrifusion"))
-        .stack()
-        .dropna()
-        .rename("share")
-        .reset_index()
+    share = kv(evidence, "pipefusion") / kv(evidence, "distrifusion")
+    layers = share.index.get_level_values("model").map(
+        lambda model: evidence.accounts["models"][model]["layers"]
     )
-    layers = share.model.map({model: facts["layers"] for model, facts in evidence.accounts["models"].items()})
-    even = share[(share.devices > 1) & (layers % share.devices == 0)]
-    test = of_cases(abs(even.share * even.devices - 1) < FLOAT)
+    test = of_cases(
+        abs(one * int(n) - 1) < FLOAT
+        for n in share.columns
+        for one in share[n][(layers % int(n) == 0) & (int(n) > 1)].dropna()
+    )
     sources = printed(evidence, "pipefusion", "distrifusion")
     statement = "PipeFusion's K, V on a device are 1/N of DistriFusion's."
     note = "Every model and size at the N that divide the layers"

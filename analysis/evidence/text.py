@@ -97,7 +97,12 @@ def predicted(evidence: Evidence, row: Published) -> Claim:
     cluster, px, n = f"{row.gpu}_{row.link}".lower(), row.px, row.devices or 1
 
     def clock(method: str, devices: int) -> Timed | None:
-        seconds = evidence.seconds(row.model, cluster, px, devices, method)
+        own = method == HYBRID  # of which the row itself states the degrees
+        seconds = (
+            evidence.predicted(row.row_id)
+            if own
+            else evidence.seconds(row.model, cluster, px, devices, method)
+        )
         return Timed(seconds, method) if seconds else None
 
     mine, others = timed(row, clock)
