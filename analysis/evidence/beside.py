@@ -71,21 +71,21 @@ def latency(evidence: Evidence, row: Published) -> Claim:
     """A published latency beside ours. Raises KeyError for a row with neither a prediction nor a reason."""
     if row.row_id not in evidence.made:
         return nothing(row, evidence.record["not_predicted"][row.row_id])
-    made, one = evidence.made[row.row_id], evidence.predictions.loc[row.row_id]
-    if one.status not in ("ok", "oom"):
-        return nothing(row, f"the prediction failed: {made.get('reason') or one.status}")
+    made, one = evidence.made[row.row_id], evidence.prediction(row.row_id)
+    if one["status"] not in ("ok", "oom"):
+        return nothing(row, f"the prediction failed: {made.get('reason') or one['status']}")
     fitted = {"prediction": "", "calibration": "the cluster is fitted on this row"}
     remarks = [
-        f"on {one.cluster}",
+        f"on {one['cluster']}",
         *made["notes"],
-        fitted.get(one.role, "the same number as one that the cluster is fitted on"),
-        f"repeats {one.duplicate_of}" if isinstance(one.duplicate_of, str) else "",
-        memory_said(one.published_oom, one.predicted_oom),
-        f"source in doubt: {one.doubt}" if one.doubt else "",
-        f"another number in {one.contradicted_by}" if one.contradicted_by else "",
+        fitted.get(one["role"], "the same number as one that the cluster is fitted on"),
+        f"repeats {one['duplicate_of']}" if isinstance(one["duplicate_of"], str) else "",
+        memory_said(one["published_oom"], one["predicted_oom"]),
+        f"source in doubt: {one['doubt']}" if one["doubt"] else "",
+        f"another number in {one['contradicted_by']}" if one["contradicted_by"] else "",
     ]
-    ours = inf if one.predicted_oom else float(one.predicted_s)
-    kind = "predicted" if one.role == "prediction" else "calibration"
+    ours = inf if one["predicted_oom"] else float(one["predicted_s"])
+    kind = "predicted" if one["role"] == "prediction" else "calibration"
     return beside(row, kind, ours, "; ".join(filter(None, remarks)), PREDICTIONS)
 
 

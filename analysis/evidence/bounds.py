@@ -128,13 +128,13 @@ def synchronous_steps(found: Sequence[Published], layers: Layers) -> Iterator[Cl
             tried = range(named + BEYOND + 1)
             errors = {w: [step_error(one, w, found, layers) for one in points] for w in tried}
             off = {w: median(map(abs, each)) for w, each in errors.items()}
-            best = min(off, key=lambda w: off[w])
+            likely = min(off, key=lambda w: off[w])
             listed = [f"{w}: {', '.join(f'{100 * each:+.0f} %' for each in errors[w])}" for w in errors]
             what = f"PipeFusion on {n} {gpu}, W={named}, {'/'.join(map(str, sizes))} px ({version})"
             printed = f"W={named}: {', '.join(one.said for one in points)}"
             how = f"t1 (w + (S - w) ceil(L/N)/L) / S over published, by w: {'; '.join(listed)}"
-            expected = f"w={best}, median error {percent(off[best])}"
-            test = Comparison(best, named, unit="steps")
+            expected = f"w={likely}, median error {percent(off[likely])}"
+            test = Comparison(likely, named, unit="steps")
             yield replace(said(CONVENTION, what, points, test, how, printed, expected), size=off[named])
 
 

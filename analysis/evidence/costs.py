@@ -166,10 +166,15 @@ def same_kv(evidence: Evidence) -> Claim:
 
 def nth_of_kv(evidence: Evidence) -> Claim:
     """PipeFusion's are an Nth of DistriFusion's where N divides the layers."""
-    share = (kv(evidence, "pipefusion") / kv(evidence, "distrifusion")).stack().dropna()
-    layers = {model: facts["layers"] for model, facts in evidence.accounts["models"].items()}
-    even = {(model, px, n): one for (model, px, n), one in share.items() if n > 1 and layers[model] % n == 0}
-    test = of_cases(abs(one * n - 1) < FLOAT for (_, _, n), one in even.items())
+    share = kv(evidence, "pipefusion") / kv(evidence, "distrifusion")
+    layers = share.index.get_level_values("model").map(
+        lambda model: evidence.accounts["models"][model]["layers"]
+    )
+    test = of_cases(
+        abs(one * int(n) - 1) < FLOAT
+        for n in share.columns
+        for one in share[n][(layers % int(n) == 0) & (int(n) > 1)].dropna()
+    )
     sources = printed(evidence, "pipefusion", "distrifusion")
     statement = "PipeFusion's K, V on a device are 1/N of DistriFusion's."
     note = "Every model and size at the N that divide the layers"

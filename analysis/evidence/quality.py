@@ -114,8 +114,8 @@ def fid(evidence: Evidence, metric: str, method: str, devices: int) -> str:
 
 def old_fid(evidence: Evidence, devices: int, patches: int) -> str:
     """PipeFusion's row of the older figure."""
-    wanted = {"n_devices": devices, "setting": f"M={patches}"}
-    return evidence.one("quality_fid", source=OLD, metric="FID", method="PipeFusion", **wanted)
+    of_figure = {"source": OLD, "metric": "FID", "method": "PipeFusion"}
+    return evidence.one("quality_fid", **of_figure, n_devices=devices, setting=f"M={patches}")
 
 
 def over(evidence: Evidence, one: str, other: str) -> float:

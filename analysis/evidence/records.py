@@ -133,6 +133,10 @@ class Evidence:
         (found,) = self.pick(file, **wanted)
         return found
 
+    def prediction(self, row_id: str) -> dict[str, Any]:
+        """All that is known of the prediction of a published row."""
+        return {str(key): value for key, value in self.predictions.loc[row_id].to_dict().items()}
+
     def predicted(self, row_id: str) -> float | None:
         """Predicted seconds of a published row; None where there are none, or its own cluster was fitted on it.
 
@@ -140,9 +144,9 @@ class Evidence:
         """
         if row_id not in self.predictions.index:
             return None
-        row = self.predictions.loc[row_id]
-        counts = (row.role == "prediction" or row.devices == 1) and pd.notna(row.predicted_s)
-        return float(row.predicted_s) if counts else None
+        row = self.prediction(row_id)
+        counts = (row["role"] == "prediction" or row["devices"] == 1) and pd.notna(row["predicted_s"])
+        return float(row["predicted_s"]) if counts else None
 
     def seconds(self, model: str, cluster: str, px: int, devices: int, method: str) -> float | None:
         """Predicted seconds of a setting with W = 1, its fastest M; None where there is none, or only a fitted one."""

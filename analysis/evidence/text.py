@@ -97,7 +97,12 @@ def predicted(evidence: Evidence, row: Published) -> Claim:
     cluster, px, n = f"{row.gpu}_{row.link}".lower(), row.px, row.devices or 1
 
     def clock(method: str, devices: int) -> Timed | None:
-        seconds = evidence.seconds(row.model, cluster, px, devices, method)
+        own = method == HYBRID  # of which the row itself states the degrees
+        seconds = (
+            evidence.predicted(row.row_id)
+            if own
+            else evidence.seconds(row.model, cluster, px, devices, method)
+        )
         return Timed(seconds, method) if seconds else None
 
     mine, others = timed(row, clock)
@@ -192,8 +197,10 @@ def published(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
             why = f"{USP} was in the figure, its seconds are inferred from this very ratio; without it: "
             yield of_text(row, what, None, why + in_words(row, *known[0]))
         else:
-            each = [(ratio(row, one.seconds, other.seconds), one, other) for one, other in known]
-            value, one, other = min(each, key=lambda pair: abs(pair[0] / row.value - 1))
+            values = [ratio(row, one.seconds, other.seconds) for one, other in known]
+            value, (one, other) = min(
+                zip(values, known, strict=True), key=lambda pair: abs(pair[0] / row.value - 1)
+            )
             yield of_text(row, what, value, in_words(row, one, other), (other.origin, one.origin))
 
 
@@ -218,12 +225,14 @@ def clocks(task: list[Published]) -> Iterator[Clock]:
     """Published seconds as a claim may have taken them: every choice where figures differ."""
     options: dict[tuple[str, int], list[Timed]] = {}
     for one in task:
-        options.setdefault((one.method, one.devices or 1), []).append(
-            Timed(one.value, one.method, one.row_id)
-        )
+        known = options.setdefault((one.method, one.devices or 1), [])
+        known.append(Timed(one.value, one.method, one.row_id))
     for choice in product(*options.values()):
-        chosen = dict(zip(options, choice, strict=True))
-        yield lambda method, devices, chosen=chosen: chosen.get((method, devices))
+        yield clock_of(dict(zip(options, choice, strict=True)))
+
+
+def clock_of(chosen: dict[tuple[str, int], Timed]) -> Clock:
+    return lambda method, devices: chosen.get((method, devices))
 
 
 def shares(rows: Rows) -> Iterator[Claim]:

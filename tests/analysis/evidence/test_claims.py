@@ -83,20 +83,6 @@ def test_no_prediction_is_evidence_for_the_row_it_was_fitted_on(
     assert any("fitted" in claim.reason and claim.verdict == NOT_TESTABLE for claim in claims)
 
 
-def test_another_prediction_is_another_verdict(claims: list[Claim], evidence: Evidence) -> None:
-    table = evidence.predictions
-    rows = (table.method == "pipefusion") & (table.cluster == "l40_pcie") & table.published_s.notna()
-    seconds = table.predicted_s.mask(rows, table.published_s)
-    before = by_id(claims)
-    after = by_id(all_claims(changed(evidence, predictions=table.assign(predicted_s=seconds))))
-    for name in ("claims.csv:16", "claims.csv:18", "speedup-l40", "fastest-l40-4096"):
-        assert before[name].verdict == NOT_CONFIRMED, name
-    assert after["speedup-l40"].verdict == CONFIRMED
-    assert after["fastest-l40-4096"].verdict != NOT_CONFIRMED
-    assert after["claims.csv:16"].verdict != NOT_CONFIRMED
-    assert after["claims.csv:2"].statement == before["claims.csv:2"].statement
-
-
 PRODUCTS = [*(f"claims.csv:{line}" for line in (5, 6, 7, 10, 11)), "network-hybrid", "warmup-hybrid"]
 
 

@@ -33,6 +33,13 @@ def as_published(evidence: Evidence) -> Evidence:
     return sure(evidence, predictions=table.assign(predicted_s=table.published_s.fillna(table.predicted_s)))
 
 
+def usp_fastest(evidence: Evidence) -> Evidence:
+    """As published, where sources agree: in the text the best of the others is USP."""
+    table = as_published(evidence).predictions
+    more = table.method.map({"ring": 2.0, "ulysses": 2.0, "tensor": 2.0}).fillna(1.0)
+    return sure(evidence, predictions=table.assign(predicted_s=more * table.predicted_s))
+
+
 def upside_down(evidence: Evidence) -> Evidence:
     """What was published as slow is predicted to be fast, and PipeFusion and tensor parallelism as slower by far."""
     table = evidence.predictions
@@ -62,18 +69,15 @@ def as_the_text_says(evidence: Evidence, power: float = 1.0) -> Evidence:
     """Of other models: every ratio of seconds is the one that claims.csv has, or its inverse."""
     models, predictions = evidence.models.copy(), evidence.predictions.copy()
     for row in (evidence.rows[row_id] for row_id in evidence.pick("claims", metric="speedup")):
-        here = (models.model == row.model) & (models.cluster == "l40_pcie") & (models.resolution == row.px)
-        seconds, alone = models.predicted_latency_s, row["setting"] == "vs 1 GPU"
-        mine = seconds[
-            here & (models.method == ("serial" if row.method == HYBRID else "pipefusion")) & models.fastest
-        ]
-        if row.model != MODEL and len(mine):
-            factor = row.value**power
-            if row.row_id in predictions.index:
-                predictions.loc[row.row_id, "predicted_s"] = mine.min() * (1 / factor if alone else factor)
+        alone, px, factor = row["setting"] == "vs 1 GPU", row.px or 0, row.value**power
+        base = ("serial", 1) if row.method == HYBRID else ("pipefusion", 8)
+        mine = evidence.seconds(row.model, "l40_pcie", px, base[1], base[0])
+        if mine and row.row_id in predictions.index:
+            predictions.loc[row.row_id, "predicted_s"] = mine * (1 / factor if alone else factor)
+        if mine and row.model != MODEL and row.method != HYBRID:
+            here = (models.model == row.model) & (models.cluster == "l40_pcie") & (models.resolution == px)
             others = here & (models.method != "pipefusion") & ((models.method == "serial") == alone)
-            if row.method != HYBRID:
-                models.loc[others, "predicted_latency_s"] = mine.min() * factor
+            models.loc[others, "predicted_latency_s"] = mine * factor
     return sure(evidence, models=models, predictions=predictions)
 
 
@@ -174,6 +178,7 @@ def other_staleness(evidence: Evidence) -> Evidence:
 OPPOSITES: list[tuple[Callable[[Evidence], Evidence], tuple[Any, ...]]] = [
     (as_published, (text, latency, schedule)),
     (upside_down, (text, latency, schedule)),
+    (usp_fastest, (text,)),
     (swift, (text,)),
     (flat, (schedule,)),
     (as_the_text_says, (text,)),
