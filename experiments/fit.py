@@ -19,12 +19,11 @@ import torch
 from analysis.files import write_text
 from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, as_dict, from_hydra
-from experiments.doubts import targets
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.models import Model, open_model, resolved, scheduler_of
 from experiments.plan import plan
-from experiments.published import Target, overrides_of
+from experiments.published import Target, overrides_of, targets
 from experiments.records import write_json
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble

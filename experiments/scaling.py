@@ -10,14 +10,13 @@ import pandas as pd
 
 from analysis.study import Record
 from experiments.config import ClusterConfig, RunConfig
-from experiments.doubts import targets
 from experiments.errors import ConfigError
 from experiments.facts import cluster_facts, model_facts
 from experiments.grid import GridsConfig, cluster_config
 from experiments.journal import Row
 from experiments.models import resolved
 from experiments.plan import Planned, plan
-from experiments.published import Target
+from experiments.published import Target, targets
 from experiments.report import held_parameters
 from experiments.session import Session, guidance_branches
 from experiments.study import Cell, Study

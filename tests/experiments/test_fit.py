@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.doubts import targets
 from experiments.fit import alone, fit_device, numbers_of, write_values
+from experiments.published import targets
 from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig
 

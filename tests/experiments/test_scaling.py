@@ -9,9 +9,9 @@ from analysis.study import load_study
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import from_hydra
-from experiments.doubts import targets
 from experiments.errors import ConfigError
 from experiments.grid import cluster_config
+from experiments.published import targets
 from experiments.scaling import SCALING, fastest, published_beside, same_hardware
 from experiments.study import check
 from tests.experiments.runs import command

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from analysis import report
-from analysis.claims.claim import VERDICTS
+from analysis.evidence.claim import VERDICTS
 from analysis.report import exhibits, files, origin, page, sections, summary
 from tests.analysis.report import sample
 
