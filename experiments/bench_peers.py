@@ -9,7 +9,7 @@ from unittest import mock
 
 import diffusers
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.models import Model
 from experiments.stock_calls import predict
@@ -26,11 +26,11 @@ def shareable(model: Model) -> bool:
     return getattr(getattr(diffusers, model.class_name), "_cp_plan", None) is not None
 
 
-def stock(model: Model) -> nn.Module:
+def stock(model: Model) -> Any:
     """The stock model with its random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.seed)
-        network: nn.Module = getattr(diffusers, model.class_name).from_config(model.config)
+        network = getattr(diffusers, model.class_name).from_config(model.config)
     return network.eval()
 
 

@@ -89,10 +89,10 @@ def test_flops_of_serial_are_the_closed_form():
     pixels = shape.patch_size**2
     ends = 2 * p * hs * pixels * (shape.in_channels + shape.out_channels)
     time = 2 * (256 * hs + hs * hs + 6 * hs * hs)
-    captions = (
-        2 * text * (TINY["caption_channels"] * hs + hs * hs + shape.layers * 2 * hs * hs)
-    )  # once, K, V too
-    assert meter.matmul_flops == steps * (shape.layers * linear + ends + time) + captions
+    once = (
+        TINY["caption_channels"] * hs + hs * hs + shape.layers * 2 * hs * hs
+    )  # captions; K, V of each layer
+    assert meter.matmul_flops == steps * (shape.layers * linear + ends + time) + 2 * text * once
 
 
 def stepped(operations: list[tuple[float, ...]], launch_s: float, host: float, device: float):
