@@ -119,6 +119,7 @@ def test_every_measure_is_told_of_but_the_one_that_tells_itself(
             study="",
             run=f"{__name__}.do_nothing",
             check=f"{__name__}.do_nothing",
+            writes=(),
             told=told,
         ),
     )
