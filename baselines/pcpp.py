@@ -60,9 +60,10 @@ def neighbours(bands: int, index: int) -> list[int]:
 
 
 def attends(shape: DiTShape, parallel: Parallel, cfg: Config, rows: range) -> range:
-    """The own band, and the nearest rows of those next to it."""
-    reach = shared_rows(shape, parallel.patch, cfg)
-    return range(max(rows.start - reach, 0), min(rows.stop + reach, shape.token_rows))
+    """The band that the rows are of, and the nearest rows of those next to it."""
+    reach, size = shared_rows(shape, parallel.patch, cfg), shape.token_rows // parallel.patch
+    start = rows.start // size * size
+    return range(max(start - reach, 0), min(start + size + reach, shape.token_rows))
 
 
 def partial(run: Run, warmup: int, shared: int) -> AttendFor:

@@ -29,7 +29,8 @@ from experiments.recipes.score import ScoreConfig, check_score, score
 from experiments.recipes.train import TrainConfig, check_train, train
 from experiments.recipes.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
 from experiments.scaling import SCALING, ScalingConfig
-from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
+from experiments.staleness.cells import StalenessConfig
+from experiments.staleness.measure import STALENESS
 from experiments.study import FILES, Study
 from experiments.study import check as check_study
 from experiments.study import run as run_study
@@ -86,12 +87,7 @@ MEASURES: dict[str, Measure] = {
         ("quality.json", "paired.parquet", "grid.json", "images", "pictures", "equal", "texts", "real"),
     ),
     "scaling": of(SCALING, ScalingConfig),
-    "staleness": Measure(
-        StalenessConfig,
-        staleness,
-        check_staleness,
-        ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"),
-    ),
+    "staleness": of(STALENESS, StalenessConfig),
     "text_variants": of(TEXT_VARIANTS, TextVariantsConfig),
     "train": Measure(
         TrainConfig,

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from analysis.columns import Column, column, typed, words
 from analysis.files import replacing
@@ -96,8 +96,8 @@ def all_rows(record: Record) -> pd.DataFrame:
     return record.rows
 
 
-def no_summary(record: Record) -> str:
-    """No sentence below the table."""
+def no_summary(record: Record) -> RenderableType:
+    """Nothing below the table."""
     return ""
 
 
@@ -109,10 +109,10 @@ def no_check(cfg: RunConfig, session: Session) -> None:
 class Study:
     """A grid, what is measured in a cell, and how the rows are read.
 
-    `grid(cfg)` gives the configurations, those of `measure`'s lists unless another function is given; `measure(cell,
-    session)` the rows of one, beginning with the cell's own columns unless they replace these. A row without a status
-    is `ok`. `group(cell)`: cells that share work and are measured by one process, one after the other. `facts(cfg,
-    rows, session)`: what the record says beside the rows. `derived(rows)`: the table with columns that
+    `grid(cfg)` gives the configurations, those of `measure`'s lists unless another function is given; `place(cfg)` the
+    columns of a cell; `measure(cell, session)` its rows, which begin with these unless they replace them. A row without
+    a status is `ok`. `group(cell)`: cells that share work and are measured by one process, one after the other.
+    `facts(cfg, rows, session)`: what the record says beside the rows. `derived(rows)`: the table with columns that
     depend on other cells, such as a ratio to serial. `failures(rows)`: a line for each row that ran and is not
     what it must be. `check(cfg, session)` raises ConfigError. `options`: lists of the grid that decide what a cell
     measures. `alone`: cells are measured by this process, for those that start ranks or take times.
@@ -125,13 +125,14 @@ class Study:
     title: str = ""
     note: str = ""
     grid: Callable[[RunConfig], Iterable[RunConfig]] = grid_of_measure
+    place: Callable[[RunConfig], Row] = place
     problem: Callable[[RunConfig, Model], str | None] = problem
     group: Callable[[Cell], Hashable] = model_and_size
     facts: Callable[[RunConfig, pd.DataFrame, Session], dict[str, Any]] = no_facts
     failures: Callable[[pd.DataFrame], list[str]] = no_failures
     derived: Callable[[pd.DataFrame], pd.DataFrame] = unchanged
     shown: Callable[[Record], pd.DataFrame] = all_rows
-    summary: Callable[[Record], str] = no_summary
+    summary: Callable[[Record], RenderableType] = no_summary
     check: Callable[[RunConfig, Session], None] = no_check
     options: tuple[str, ...] = ()
     alone: bool = False
@@ -199,7 +200,7 @@ def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:
         del decides[name]
     del decides["model"]["weights"]
     key = sha256_of_json([SCHEMA, study.name, code_sha256(), decides, prompts_of(cfg), contents])
-    return Cell(cfg, place(cfg), key, reason)
+    return Cell(cfg, study.place(cfg), key, reason)
 
 
 def known(out: Path, journal: Journal) -> dict[str, list[Row]]:
@@ -262,7 +263,7 @@ def write(
         "schema": SCHEMA,
         "study": study.name,
         "note": study.note,
-        "columns": [*study.columns],
+        "columns": names(study),
         "counts": {str(status): int(n) for status, n in rows.status.value_counts().items()},
         **facts,
         "config": as_dict(cfg),
@@ -275,11 +276,15 @@ def write(
     return Record(record, rows)
 
 
+def names(study: Study) -> list[str]:
+    """The columns of its table."""
+    return [one.name if isinstance(one, Column) else one for one in study.columns]
+
+
 def show(study: Study, record: Record, console: Console) -> None:
     """Print the study's table, its summary, how many cells ended how, and where the record is."""
     shown = study.shown(record)
-    names = [one.name if isinstance(one, Column) else one for one in study.columns]
-    shown = shown.reindex(columns=[*shown, *(name for name in names if name not in shown)])
+    shown = shown.reindex(columns=[*shown, *(name for name in names(study) if name not in shown)])
     console.print(rich_table(words(shown, study.columns), study.title))
     for text in (study.summary(record), study.note):
         if text:

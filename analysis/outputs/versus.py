@@ -33,7 +33,7 @@ OUTPUTS = [
             "records/paper/latency",
             "records/accounting",
             accounting.WHOLE,
-            "records/staleness/freshness.csv",
+            "records/staleness",
         ),
         (
             "python run.py experiment=predict_published",

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.staleness import tables
 from analysis.versus.beside import Beside, untestable
 
-RECORD = "records/staleness/freshness.csv"
+RECORD = "records/staleness"
 
 
 def load(results: Path) -> pd.DataFrame:
     """One row a method: N, and over all steps but the synchronous ones the share of K, V that is of the step itself."""
-    table = pd.read_csv(results / RECORD)
+    table = tables.load(results / RECORD).freshness
     table = table[(table.devices > 1) & (table.step >= table.warmup.fillna(0))]
     sums = table.groupby("method")[["age_0", "tokens"]].sum()
     return sums.assign(fresh=sums.age_0 / sums.tokens)
