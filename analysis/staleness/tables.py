@@ -5,7 +5,7 @@ Shares and errors are averaged over token rows: each job counts by the rows that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,9 @@ def more(rows: pd.DataFrame) -> list[str]:
     return [name for name in MORE if rows[name].nunique() > 1] if rows.duplicated(SETTING).any() else []
 
 
-def headed(shown: Shown, names: Iterable[str]) -> Shown:
+def headed(shown: Shown, names: Iterable[Hashable]) -> Shown:
     """The columns to read, with those of `MORE` among the names behind the setting's."""
-    return [*SETTING, *(name for name in names if name in MORE), *shown[len(SETTING) :]]
+    return [*SETTING, *(name for name in MORE if name in [*names]), *shown[len(SETTING) :]]
 
 
 def mean_of(values: pd.Series, rows: pd.Series) -> float:

@@ -140,7 +140,7 @@ def errors(record: Record) -> pd.DataFrame:
 
 def freshness(record: Record) -> Table:
     """How fresh the K, V of each probed setting are."""
-    found = tables.freshness(tables.parts(record), ["parallel"])
+    found = tables.freshness(tables.parts(record), ["parallel"]).drop(columns="reason")
     return rich_table(words(found, ["parallel", *tables.FRESHNESS]), "How fresh the K, V are")
 
 

@@ -74,7 +74,8 @@ class HollowView(TracedView):
         super().__init__(inner, timesteps, rank)
         self.cfg, self.seen = cfg, seen
         self.heads = self.shape.heads // parallel_of(cfg).tensor
-        self._job, self._last = -1, (-1, range(0))
+        self._job = -1
+        self._last: tuple[int, Band] = (-1, range(0))
 
     def load(self, tensors: Callable[..., Tensor], device: torch.device) -> None:
         """Nothing is computed, and nothing needed for it."""

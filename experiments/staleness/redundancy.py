@@ -37,7 +37,9 @@ class Changes:
         for quantity, now in parts.items():
             before = self._before.get((quantity, place.layer))
             self._before[quantity, place.layer] = now
-            for band in self.bands if before is not None else ():
+            if before is None:
+                continue
+            for band in self.bands:
                 part = self.shape.band_tokens(band)
                 change = relative(before[:, part], now[:, part])
                 self._add(quantity, place.step, place.layer, band, change)

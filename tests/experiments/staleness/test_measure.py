@@ -70,15 +70,17 @@ def test_tables_have_a_row_for_everything_that_was_measured(record):
     assert record.map.groupby("method").size().to_dict() == dict.fromkeys(DISPLACED, 64)
 
 
-def test_products_are_told_apart_and_share_serial(tmp_path, capsys):
+def test_products_are_cells_like_others(tmp_path):
     lists = ["measure.methods=[pipefusion]", "measure.probe.methods=[pipefusion]", "measure.swept=[]"]
     cfg = config(*lists, "measure.probe.devices=[4]", "measure.probe.patches=[2]")
     given = [Parallel(), Parallel(cfg=2), Parallel(ulysses=2)]
     cfg.measure = replace(cfg.measure, products=given, probe=replace(cfg.measure.probe, products=given))
     assert run_study(STALENESS, cfg, tmp_path) == "ok"
-    runs = load(tmp_path).runs
-    assert runs.parallel.tolist() == ["1 device", "cfg 2", "ulysses 2"] and (runs.status == "ok").all()
-    assert "pipe 2 x ulysses 2" in capsys.readouterr().out
+    record = load(tmp_path)
+    assert record.runs.parallel.tolist() == ["1 device", "cfg 2", "ulysses 2"]
+    probes = record.probes.drop_duplicates("parallel").parallel.tolist()
+    assert probes == ["pipe 4", "cfg 2 x pipe 2", "pipe 2 x ulysses 2"]
+    assert (record.runs.status == "ok").all() and (record.probes.status == "ok").all()
 
 
 def test_the_map_adds_up_to_the_error_of_the_latent():
