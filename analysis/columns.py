@@ -200,10 +200,10 @@ _ALL = [
     # Staleness: where and when.
     *counts(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
     *counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
-    *(Column(f"age_{age}", f"{age} steps old", kind=COUNT) for age in range(8)),
+    Column("ages", "tokens by age", kind=LIST),
     *shares(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),
     *shares(unexplained="unexplained"),
-    *texts(quantity="quantity"),
+    *texts(quantity="quantity", table="table"),
     *flags(watched="watched"),
 ]
 COLUMNS = {column.name: column for column in _ALL}

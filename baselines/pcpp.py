@@ -23,6 +23,7 @@ from pipefusion.core.displaced import attend_to_bands
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Domain, Warmup
 from pipefusion.core.fabric import Fabric, Work
+from pipefusion.core.grid import Band, rows_in
 from pipefusion.core.layout import Job
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
@@ -59,10 +60,11 @@ def neighbours(bands: int, index: int) -> list[int]:
     return [peer for peer in (index - 1, index + 1) if 0 <= peer < bands]
 
 
-def attends(shape: DiTShape, parallel: Parallel, cfg: Config, rows: range) -> range:
-    """The own band, and the nearest rows of those next to it."""
-    reach = shared_rows(shape, parallel.patch, cfg)
-    return range(max(rows.start - reach, 0), min(rows.stop + reach, shape.token_rows))
+def attends(shape: DiTShape, parallel: Parallel, cfg: Config, rows: Band) -> range:
+    """The band that the rows are of, and the nearest rows of those next to it."""
+    reach, size = shared_rows(shape, parallel.patch, cfg), shape.token_rows // parallel.patch
+    start = rows_in(rows)[0] // size * size
+    return range(max(start - reach, 0), min(start + size + reach, shape.token_rows))
 
 
 def partial(run: Run, warmup: int, shared: int) -> AttendFor:

@@ -95,10 +95,7 @@ MEASURES: dict[str, Measure] = {
         "quality.measure", "quality", "QualityConfig", *STUDY_FILES, "images", "pictures", "looks", "texts",
     ),
     "scaling": study("scaling", "SCALING", "ScalingConfig"),
-    "staleness": other(
-        "staleness.measure", "staleness", "StalenessConfig",
-        "staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv",
-    ),
+    "staleness": study("staleness.measure", "STALENESS", "StalenessConfig"),
     "text_variants": study("text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
     "train": other(
         "recipes.train", "train", "TrainConfig",

@@ -15,16 +15,17 @@ from baselines import distrifusion, naive_patch, pcpp, ring, serial, sync_pipeli
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from pipefusion.core.dit import Sampler
+from pipefusion.core.grid import Band
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.predict import Prediction
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
-Attends = Callable[[DiTShape, Parallel, Any, range], Sequence[int]]
+Attends = Callable[[DiTShape, Parallel, Any, Band], Sequence[int]]
 """attends(shape, parallel, cfg, rows): token rows whose K, V a job on `rows` attends to after the warm-up."""
 
 
-def to_all(shape: DiTShape, parallel: Parallel, cfg: Any, rows: range) -> Sequence[int]:
+def to_all(shape: DiTShape, parallel: Parallel, cfg: Any, rows: Band) -> Sequence[int]:
     """The whole image."""
     return range(shape.token_rows)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.answer import answer
 from analysis.study import Record
 from experiments.accounting import ACCOUNTING, AccountingConfig, facts
+from experiments.accounting import summary as how_many_add_up
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.session import Session
@@ -62,7 +63,7 @@ def summary(record: Record) -> str:
     """The answer of each device, and how many cases add up."""
     (tokens,) = record.facts["models"][record.facts["literal"]["model"]]["tokens"].values()
     rows = literal(record)
-    return "\n".join([*([answer(rows, tokens)] if len(rows) else []), ACCOUNTING.summary(record)])
+    return "\n".join([*([answer(rows, tokens)] if len(rows) else []), how_many_add_up(record)])
 
 
 def params_facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from pipefusion.core.shape import DiTShape
 from pipefusion.sim.plan import META, Costs, PlannedRank, plan_ranks
 from pipefusion.sim.world import World
 
+T = TypeVar("T")
 Tensors = Callable[..., Tensor]
+Wrap = Callable[[DiT, Fabric], Any]
+"""What a rank's view is built as instead: a view around it."""
 
 
 @dataclass
@@ -37,6 +40,14 @@ class Session:
     _models: dict[str, Model] = field(default_factory=dict)
     _views: dict[str, DiT] = field(default_factory=dict)
     _tensors: dict[str, Tensors] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What the cells of a study share, made by the first that asks for it."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
     def model(self, cfg: ModelConfig) -> Model:
         """The opened model of a configuration. Raises ValueError and OSError."""
@@ -63,28 +74,37 @@ class Session:
         """The scheduler of a run, its timesteps set."""
         return scheduler_of(self.model(cfg.model), cfg.scheduler, cfg.steps)
 
-    def build(self, cfg: RunConfig, fabric: Fabric, tensors: Tensors | None = None) -> tuple[DiT, Sampler]:
+    def build(
+        self, cfg: RunConfig, fabric: Fabric, tensors: Tensors | None = None, wrap: Wrap | None = None
+    ) -> tuple[DiT, Sampler]:
         """One rank's part of the model and its sampler; without `tensors` the part stays on `meta`."""
         dit = self.view(cfg.model)
+        if wrap is not None:
+            dit = wrap(dit, fabric)
         sampler = METHODS[cfg.method.name].build(dit, fabric, cfg.method)
         if tensors is not None:
             dit.load(tensors, fabric.device)
         return dit, sampler
 
     def build_all(
-        self, cfg: RunConfig, world: World, tensors: Tensors | None = None
+        self, cfg: RunConfig, world: World, tensors: Tensors | None = None, wrap: Wrap | None = None
     ) -> tuple[list[DiT], list[Sampler]]:
         """Every simulated rank's; what several ranks hold is there once."""
         shared = cache(tensors or self.tensors(cfg.model))
-        pairs = [self.build(cfg, fabric, shared) for fabric in world.fabrics]
+        pairs = [self.build(cfg, fabric, shared, wrap) for fabric in world.fabrics]
         return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
 
     def sample(
-        self, cfg: RunConfig, noise: Tensor, cond: Conditioning, tensors: Tensors | None = None
+        self,
+        cfg: RunConfig,
+        noise: Tensor,
+        cond: Conditioning,
+        tensors: Tensors | None = None,
+        wrap: Wrap | None = None,
     ) -> Tensor:
         """Latents [B, C, H, W] of one simulated run on the CPU. Raises `RankFailed` and `SimulationError`."""
         world = World(parallel_of(cfg).mesh(), torch.device("cpu"), cfg.cluster.topology)
-        samplers, scheduler = self.build_all(cfg, world, tensors)[1], self.scheduler(cfg)
+        samplers, scheduler = self.build_all(cfg, world, tensors, wrap)[1], self.scheduler(cfg)
         latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
         assert isinstance(latents, Tensor)
         return latents

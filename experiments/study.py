@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from analysis.columns import Column, column, typed, words
 from analysis.files import replacing
@@ -95,8 +95,8 @@ def all_rows(record: Record) -> pd.DataFrame:
     return record.rows
 
 
-def no_summary(record: Record) -> str:
-    """No sentence below the table."""
+def no_summary(record: Record) -> RenderableType:
+    """Nothing below the table."""
     return ""
 
 
@@ -132,7 +132,7 @@ class Study:
     failures: Callable[[pd.DataFrame], list[str]] = no_failures
     derived: Callable[[pd.DataFrame], pd.DataFrame] = unchanged
     shown: Callable[[Record], pd.DataFrame] = all_rows
-    summary: Callable[[Record], str] = no_summary
+    summary: Callable[[Record], RenderableType] = no_summary
     check: Callable[[RunConfig, Session], None] = no_check
     options: tuple[str, ...] = ()
     alone: bool = False
@@ -275,7 +275,7 @@ def write(
         "schema": SCHEMA,
         "study": study.name,
         "note": study.note,
-        "columns": [*study.columns],
+        "columns": names(study),
         "counts": {str(status): int(n) for status, n in rows.status.value_counts().items()},
         "config": as_dict(cfg),
         **provenance(),
@@ -288,11 +288,15 @@ def write(
     return Record(record, rows)
 
 
+def names(study: Study) -> list[str]:
+    """The columns of its table."""
+    return [one.name if isinstance(one, Column) else one for one in study.columns]
+
+
 def show(study: Study, record: Record, console: Console) -> None:
     """Print the study's table, its summary, how many cells ended how, and where the record is."""
     shown = study.shown(record)
-    names = [one.name if isinstance(one, Column) else one for one in study.columns]
-    shown = shown.reindex(columns=[*shown, *(name for name in names if name not in shown)])
+    shown = shown.reindex(columns=[*shown, *(name for name in names(study) if name not in shown)])
     console.print(rich_table(words(shown, study.columns), study.title))
     for text in (study.summary(record), study.note):
         if text:

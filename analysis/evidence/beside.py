@@ -23,7 +23,7 @@ from analysis.evidence.records import ACCOUNTING, MODEL, PREDICTIONS, Evidence
 ASKED = (2, 4, 8)
 """The N that a source may have meant that names none."""
 OURS = {"Original": "serial", SP: "ulysses", **METHODS}
-FRESHNESS = "records/staleness/freshness.csv"
+FRESHNESS = "records/staleness"
 PICTURES = (
     "needs the model's trained weights, COCO's pictures and captions, and Inception's weights: none is here"
 )
@@ -180,7 +180,7 @@ def cell(evidence: Evidence, row: Published, column: str, counted: pd.DataFrame,
 
 def freshness(evidence: Evidence) -> pd.Series:
     """By method: over all steps but the synchronous ones the share of K, V that is of the step itself."""
-    table = pd.read_csv(evidence.results / FRESHNESS)
+    table = evidence.stale.freshness
     table = table[(table.devices > 1) & (table.step >= table.warmup.fillna(0))]
     sums = table.groupby("method")[["age_0", "tokens"]].sum()
     return sums.age_0 / sums.tokens

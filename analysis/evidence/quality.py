@@ -206,7 +206,7 @@ def alike(evidence: Evidence) -> Claim:
 
 def settings(table: pd.DataFrame, method: str) -> list[dict[str, Any]]:
     """Every choice of N, M and W of a method that a table is about."""
-    found = table[table.method == method][SETTING].drop_duplicates().to_dict("records")
+    found = table[table.method == method][["key", *SETTING]].drop_duplicates().to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in found]
 
 

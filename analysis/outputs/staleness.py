@@ -11,8 +11,7 @@ from analysis.staleness import figures as stale_figures
 from analysis.staleness import lanes as lanes
 from analysis.staleness import tables as stale
 
-PARTS = ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv")
-RECORDS = tuple(f"records/staleness/{part}" for part in PARTS)
+RECORDS = ("records/staleness",)
 COMMANDS = ("python run.py experiment=staleness",)
 SOURCE = "measured on the shipped model, records/staleness"
 
@@ -21,13 +20,9 @@ def staleness_freshness(results: Path) -> list[Path]:
     """Which share of the K, V attended to is fresh, and how many steps old the rest is; measured on the shipped model,
     records/staleness."""
     record = stale.load(results / "records/staleness")
-    table, note = (
-        stale.freshness(record),
-        stale.FRESHNESS_NOTE.format(**record.facts["config"]["measure"]["probe"]),
-    )
-    return tables.save(
-        table, words(table, stale.FRESHNESS), results / "tables", "staleness_freshness", after=note
-    )
+    table, note = stale.freshness(record), stale.FRESHNESS_NOTE.format(**record.probed)
+    text = words(table, stale.headed(stale.FRESHNESS, table))
+    return tables.save(table, text, results / "tables", "staleness_freshness", after=note)
 
 
 def staleness_redundancy(results: Path) -> list[Path]:
@@ -48,7 +43,8 @@ def staleness_error(results: Path) -> list[Path]:
     records/staleness."""
     record = stale.load(results / "records/staleness")
     table, note = stale.errors(record), stale.ERROR_NOTE.format(**record.source)
-    return tables.save(table, words(table, stale.ERRORS), results / "tables", "staleness_error", after=note)
+    text = words(table, stale.headed(stale.ERRORS, table))
+    return tables.save(table, text, results / "tables", "staleness_error", after=note)
 
 
 def staleness_heatmap(results: Path) -> list[Path]:

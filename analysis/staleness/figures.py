@@ -5,7 +5,7 @@ No function holds a number that is a result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -43,10 +43,15 @@ def place(method: str) -> int:
     return ORDER.index(method) if method in ORDER else len(ORDER)
 
 
-def watched(record: Record) -> list[dict[str, Any]]:
-    """The runs whose attention was watched, in the order of methods."""
-    runs = [run for run in record.facts["runs"] if run["watched"] and run["status"] == "ok"]
-    return sorted(runs, key=lambda run: place(run["method"]))
+def ran(record: Record) -> list[dict[Any, Any]]:
+    """The runs that were made, in the order of methods and of W."""
+    runs = record.runs[record.runs.status == "ok"].to_dict("records")
+    return sorted(runs, key=lambda run: (place(run["method"]), steps_ahead(run)))
+
+
+def steps_ahead(run: Mapping[Any, Any]) -> int:
+    """W, 0 where there is none."""
+    return 0 if pd.isna(run["warmup"]) else int(run["warmup"])
 
 
 def by_layer_and_step(table: pd.DataFrame, value: str, layers: int, steps: int) -> np.ndarray:
@@ -61,17 +66,16 @@ def by_layer_and_step(table: pd.DataFrame, value: str, layers: int, steps: int) 
 
 def heatmap(record: Record) -> Figure:
     """Layer against step: above how much hidden states, K and V change, below what stale K, V make of attention."""
-    facts = record.facts
-    layers, steps = facts["layers"], facts["config"]["steps"]
+    layers, steps = record.facts["layers"], record.source["steps"]
     changes = record.redundancy
     above = {
         words: by_layer_and_step(changes[changes.quantity == quantity], "change", layers, steps)
         for quantity, words in {"hidden": "hidden states", "k": "K", "v": "V"}.items()
     }
     below = {}
-    for run in watched(record):
+    for run in (run for run in ran(record) if run["watched"]):
         grid = by_layer_and_step(of_setting(record.error, run), "attention_error", layers, steps)
-        grid[:, : run["warmup"] or 0] = np.nan  # synchronous: nothing is stale
+        grid[:, : steps_ahead(run)] = np.nan  # synchronous: nothing is stale
         below[record.name(run)] = grid
     with mpl.rc_context({**RC, "axes.grid": False}):
         sheet = Figure(figsize=(9.6, 6.2), layout="constrained")
@@ -135,7 +139,7 @@ def whole(axes: Axes) -> None:
 
 def error_map(record: Record) -> Figure:
     """A panel a method: where in the picture the final latent differs from serial's; lines between patches."""
-    runs = watched(record)
+    runs = [run for run in ran(record) if run["watched"]]
     rows, columns = record.facts["token_rows"], record.facts["token_cols"]
     grids = []
     for run in runs:
@@ -172,7 +176,7 @@ def error_map(record: Record) -> Figure:
     return sheet
 
 
-def patches_of(record: Record, run: dict[str, Any]) -> list[tuple[int, int]]:
+def patches_of(record: Record, run: Mapping[Any, Any]) -> list[tuple[int, int]]:
     """First and last + 1 token row of each patch, as the displaced steps of a run computed them."""
     seen = of_setting(record.error, run)
     last = seen[seen.step == seen.step.max()]
@@ -182,36 +186,30 @@ def patches_of(record: Record, run: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 LINES: dict[int, Any] = {0: (0, (1, 1.2)), 1: "-", 2: (0, (5, 1.6)), 4: (0, (6, 1.5, 1, 1.5))}
-"""W -> how its line is drawn."""
-
-
-def line_of(run: dict[str, Any]) -> Any:
-    """The line style of a run's W; solid for what `LINES` does not have."""
-    return LINES.get(run["warmup"] or 0, "-")
+"""W -> how its line is drawn; solid for others."""
 
 
 def steps(record: Record) -> Figure:
     """A panel a method, a line a W: the relative error of the latent after each step, a mean over pictures."""
-    runs = [run for run in record.facts["runs"] if run["status"] == "ok"]
-    runs.sort(key=lambda run: (place(run["method"]), run["warmup"] or 0))
-    methods = list(dict.fromkeys(run["method"] for run in runs))
+    panels: dict[str, list[dict[Any, Any]]] = {}
+    for run in ran(record):
+        panels.setdefault(record.name(run | {"warmup": None}), []).append(run)
     shown: list[float] = []
     with mpl.rc_context({**RC, "axes.grid.axis": "both"}):
-        sheet = Figure(figsize=(0.9 + 3.0 * len(methods), 4.0), layout="constrained")
-        row = sheet.subplots(1, max(len(methods), 1), squeeze=False, sharex=True, sharey=True)[0]
-        for run in runs:
-            axes = row[methods.index(run["method"])]
-            errors = of_setting(record.steps, run)
-            table = errors[errors.step >= (run["warmup"] or 0)].groupby("step").relative_error
-            mean, low, high = table.mean(), table.quantile(0.1), table.quantile(0.9)
-            colour, only = COLOUR.get(run["method"], GREY), run["watched"]
-            axes.plot(mean.index, mean, color=colour, linestyle=line_of(run), linewidth=1.8)
-            if only:
-                axes.fill_between(mean.index, low, high, color=pale(colour, 0.75), linewidth=0, zorder=0)
-            shown += [*mean, *(high if only else [])]
-        for axes, method in zip(row, methods, strict=False):
-            first = next(run for run in runs if run["method"] == method)
-            axes.set_title(record.name(first | {"warmup": None}), fontsize=9)
+        sheet = Figure(figsize=(0.9 + 3.0 * len(panels), 4.0), layout="constrained")
+        row = sheet.subplots(1, max(len(panels), 1), squeeze=False, sharex=True, sharey=True)[0]
+        for axes, (title, runs) in zip(row, panels.items(), strict=False):
+            for run in runs:
+                errors = of_setting(record.steps, run)
+                table = errors[errors.step >= steps_ahead(run)].groupby("step").relative_error
+                mean, low, high = table.mean(), table.quantile(0.1), table.quantile(0.9)
+                colour = COLOUR.get(run["method"], GREY)
+                line = LINES.get(steps_ahead(run), "-")
+                axes.plot(mean.index, mean, color=colour, linestyle=line, linewidth=1.8)
+                if run["watched"]:
+                    axes.fill_between(mean.index, low, high, color=pale(colour, 0.75), linewidth=0, zorder=0)
+                shown += [*mean, *(high if run["watched"] else [])]
+            axes.set_title(title, fontsize=9)
             axes.set_yscale("log")
             axes.set_xlabel("step (0 starts from noise)")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -219,8 +217,11 @@ def steps(record: Record) -> Figure:
         if shown:
             row[0].set_ylim(min(value for value in shown if value > 0) * 0.7, max(shown) * 1.4)
         row[0].set_ylabel("error of the latent after the step\n‖x − serial‖ / ‖serial‖")
-        lines = {run["warmup"]: line_of(run) for run in sorted(runs, key=lambda run: run["warmup"] or 0)}
-        handles = [Line2D([], [], color=GREY, ls=line, lw=1.8, label=f"W = {w}") for w, line in lines.items()]
+        warmups = sorted(
+            {run["warmup"] for runs in panels.values() for run in runs if not pd.isna(run["warmup"])}
+        )
+        look: dict[str, Any] = {"color": GREY, "lw": 1.8}
+        handles = [Line2D([], [], ls=LINES.get(w, "-"), label=f"W = {w}", **look) for w in warmups]
         sheet.legend(
             handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8, handlelength=3.2
         )

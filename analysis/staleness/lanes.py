@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -12,31 +13,30 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.staleness.figures import CAPTION, GREY, place
-from analysis.staleness.tables import Record, mean_of, of_setting
+from analysis.staleness.tables import Record, mean_of, more, of_setting
 from analysis.style import COLOUR, RC, label, pale
 
 
 def fresh_share(record: Record) -> Figure:
     """A lane a method, a column a W: what of a job's K, V is fresh, one step old, older, never written."""
-    probes = [probe for probe in record.facts["probes"] if probe["status"] == "ok"]
-    most = max(probe["devices"] for probe in probes)
-    probes = [probe for probe in probes if probe["devices"] == (1 if probe["method"] == "serial" else most)]
-    probes.sort(key=lambda probe: (place(probe["method"]), probe["patches"] or 0))
-    lanes = list(dict.fromkeys((probe["method"], probe["patches"]) for probe in probes))
-    columns = sorted({probe["warmup"] for probe in probes if probe["warmup"] is not None}, reverse=True) or [
-        None
-    ]
-    options = record.facts["config"]["measure"]["probe"]
+    table = record.probes[record.probes.status == "ok"]
+    most = table.devices.max()
+    probes = table[(table.devices == most) | (table.method == "serial")].to_dict("records")
+    probes.sort(
+        key=lambda probe: (place(probe["method"]), 0 if pd.isna(probe["patches"]) else probe["patches"])
+    )
+    lanes = list(dict.fromkeys(lane_name(record, probe) for probe in probes))
+    columns = sorted(table.warmup.dropna().unique(), reverse=True) or [None]
+    probed = record.probed
     with mpl.rc_context({**RC, "axes.grid": False}):
         sheet = Figure(figsize=(1.8 + 4.0 * len(columns), 1.5 + 0.58 * len(lanes)), layout="constrained")
         grid = sheet.subplots(len(lanes), len(columns), sharex=True, sharey=True, squeeze=False)
         for probe in probes:
-            row = lanes.index((probe["method"], probe["patches"]))
+            row = lanes.index(lane_name(record, probe))
             for column, warmup in enumerate(columns):
-                if probe["warmup"] in (None, warmup):
+                if pd.isna(probe["warmup"]) or probe["warmup"] == warmup:
                     lane(grid[row][column], of_setting(record.freshness, probe), probe["method"])
-        for row, (method, patches) in enumerate(lanes):
-            words = label(method) + (f"\nM = {patches}" if patches else "")
+        for row, words in enumerate(lanes):
             grid[row][0].set_ylabel(words, rotation=0, ha="right", va="center", labelpad=26)
         for column, warmup in enumerate(columns):
             grid[0][column].set_title(f"W = {warmup}" + (", from empty buffers" if warmup == 0 else ""))
@@ -44,12 +44,18 @@ def fresh_share(record: Record) -> Figure:
         sheet.suptitle("How fresh the K, V are that each job attends to", fontsize=11, x=0.01, ha="left")
         sheet.legend(handles=legend_of_ages(), loc="outside upper right", ncols=4, fontsize=8)
         sheet.supylabel("share of the image tokens attended to", fontsize=8.5, color=GREY)
-        words = f"N = {most} (serial 1), S = {options['steps']}, the sizes of {options['model']}. "
+        words = f"N = {most} (serial 1), S = {probed['steps']}, the sizes of {probed['model']}. "
         words += "A bar is a job: a step, or one patch of a step, in the order of time.\n"
         words += "Measured with each method's own attention; mean over ranks and layers. "
         words += "Exact methods have no W: the same in both columns."
         sheet.supxlabel(words, **CAPTION)
     return sheet
+
+
+def lane_name(record: Record, probe: Mapping[Any, Any]) -> str:
+    """The method, M where it has its own, and what else tells it from other lanes."""
+    own = [] if pd.isna(probe["patches"]) else [f"M = {probe['patches']}"]
+    return "\n".join([label(probe["method"]), *own, *(str(probe[name]) for name in more(record.probes))])
 
 
 def lane(axes: Axes, seen: pd.DataFrame, method: str) -> None:

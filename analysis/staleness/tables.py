@@ -5,6 +5,7 @@ Shares and errors are averaged over token rows: each job counts by the rows that
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.columns import Column, Shown, digits, shares
-from analysis.record import load_record
-from analysis.style import in_order, label
+from analysis import study
+from analysis.columns import Column, Shown, column, digits, shares
+from analysis.looks import in_order, label
 
 SETTING = ["method", "devices", "patches", "warmup"]
+MORE = ["parallel", "split", "ring_form", "text"]
+"""Columns that may tell settings apart where these do not."""
 QUANTITIES = {
     "latent": "latents, the model's input",
     "hidden": "hidden states, the blocks' inputs",
@@ -72,9 +75,11 @@ REDUNDANCY_NOTE = """
 
 @dataclass(frozen=True)
 class Record:
-    """`facts` is staleness.json; a table a kind of measurement."""
+    """`facts` of the runs on the model, and a table a kind of rows: `probes` and `runs` have one for each setting."""
 
     facts: dict[str, Any]
+    probes: pd.DataFrame
+    runs: pd.DataFrame
     freshness: pd.DataFrame
     redundancy: pd.DataFrame
     error: pd.DataFrame
@@ -84,40 +89,57 @@ class Record:
     @property
     def source(self) -> dict[str, Any]:
         """What captions and notes say of the runs."""
-        config = self.facts["config"]
         return {
             "model": self.facts["model"],
-            "steps": config["steps"],
+            "steps": len(self.facts["timesteps"]),
             "pictures": len(self.facts["prompts"]),
             "guidance": self.facts["guidance_scale"],
         }
 
-    def name(self, setting: dict[str, Any] | pd.Series) -> str:
-        """A setting as figures call it: `PipeFusion, M = 4, W = 1`; N where it makes a difference."""
-        words = [label(setting["method"])]
-        n, m, w = (setting[key] for key in SETTING[1:])
+    @property
+    def probed(self) -> dict[str, Any]:
+        """Steps and model of the probes."""
+        return dict(self.probes.iloc[0][["steps", "model"]])
+
+    def name(self, run: Mapping[Any, Any]) -> str:
+        """A run as figures call it: `PipeFusion, M = 4, W = 1`; N where it makes a difference."""
+        words, (n, m, w) = [label(run["method"])], (run[key] for key in SETTING[1:])
         words += [f"N = {n}"] if pd.isna(m) and n > 1 else []
         words += [f"M = {m}"] if not pd.isna(m) else []
+        words += [str(run[key]) for key in more(self.runs)]
         return ", ".join(words + ([f"W = {w}"] if not pd.isna(w) else []))
 
 
 def load(folder: str | Path) -> Record:
-    """The record of a run directory; `rows` is how many token rows a row of a table is about. Raises OSError."""
-    folder = Path(folder)
-    facts: dict[str, Any] = load_record(folder / "staleness.json")
-    whole = dict.fromkeys([*SETTING[1:], "layer"], "Int64")
+    """The record of a run directory. Raises OSError, and ValueError when it is broken or newer."""
+    return parts(study.load_study(Path(folder)))
 
-    def table(name: str) -> pd.DataFrame:
-        try:
-            found = pd.read_csv(folder / f"{name}.csv")
-        except pd.errors.EmptyDataError:  # nothing could be measured
-            return pd.DataFrame(columns=SETTING)
-        if "row_stop" in found:
-            found["rows"] = found.row_stop - found.row_start
-        return found.astype({key: kind for key, kind in whole.items() if key in found})
 
+def parts(record: study.Record) -> Record:
+    """The rows by table; ages become columns, `age_0` those that are fresh."""
+    rows = record.rows
     names = ("freshness", "redundancy", "error", "steps", "map")
-    return Record(facts, **{name: table(name) for name in names})
+    tables = {name: plain(rows[(rows.table == name) & (rows.status == "ok")]) for name in names}
+    seen = tables["freshness"]
+    ages = [[*ages] for ages in seen.get("ages", [])]
+    tables["freshness"] = seen.join(pd.DataFrame(ages, seen.index).add_prefix("age_"))
+    return Record(record.facts, *(rows[rows.table == name] for name in ("probe", "run")), **tables)
+
+
+def plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, whole numbers as numpy's where none is missing."""
+    whole = {name: "int64" for name in rows.select_dtypes("Int64") if rows[name].notna().all()}
+    return rows.astype(whole)
+
+
+def more(rows: pd.DataFrame) -> list[str]:
+    """The columns that tell settings apart besides `SETTING`, where these do not."""
+    return [name for name in MORE if rows[name].nunique() > 1] if rows.duplicated(SETTING).any() else []
+
+
+def headed(shown: Shown, names: Iterable[Hashable]) -> Shown:
+    """The columns to read, with those of `MORE` among the names behind the setting's."""
+    return [*SETTING, *(name for name in MORE if name in [*names]), *shown[len(SETTING) :]]
 
 
 def mean_of(values: pd.Series, rows: pd.Series) -> float:
@@ -126,7 +148,7 @@ def mean_of(values: pd.Series, rows: pd.Series) -> float:
     return float(np.average(values[there], weights=rows[there])) if there.any() else float("nan")
 
 
-def steady(table: pd.DataFrame, setting: dict[str, Any]) -> pd.DataFrame:
+def steady(table: pd.DataFrame, setting: Mapping[Any, Any]) -> pd.DataFrame:
     """The rows of steps after a setting's warm-up; with W = 0 not the first step, whose buffers are empty."""
     warmup = setting["warmup"]
     return table[table.step >= (0 if pd.isna(warmup) else max(warmup, 1))]
@@ -138,27 +160,23 @@ def means_by_step(table: pd.DataFrame, value: str) -> pd.Series:
     return pd.Series(found, dtype=float)
 
 
-def of_setting(table: pd.DataFrame, setting: dict[str, Any]) -> pd.DataFrame:
+def of_setting(table: pd.DataFrame, setting: Mapping[Any, Any]) -> pd.DataFrame:
     """The rows of one setting."""
-    keep = pd.Series(True, index=table.index)
-    for key in SETTING:
-        keep &= table[key].isna() if pd.isna(setting[key]) else table[key].eq(setting[key]).fillna(False)
-    return table[keep.astype(bool)]
+    return table[table.key == setting["key"]]
 
 
-def freshness(record: Record) -> pd.DataFrame:
+def freshness(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
     """One row a probed setting: shares of what is attended to that are fresh, and the ages of the rest in steps.
 
     `fresh_mean`, `fresh_min`, `fresh_max`: shares over the jobs; `stale_age`: the mean age of what is not fresh;
-    `oldest`: the largest age; `never_first`: the share never written in step 0.
+    `oldest`: the largest age; `never_first`: the share never written in step 0. `names`: of `MORE`.
     """
     found = []
-    ages = [column for column in record.freshness if str(column).startswith("age_")]
-    for probed in record.facts["probes"]:
-        row: dict[str, Any] = dict(probed)
-        if probed["status"] == "ok":
-            seen = of_setting(record.freshness, probed)
-            later, first = steady(seen, probed), seen[seen.step == 0]
+    ages = [name for name in record.freshness if str(name).startswith("age_")]
+    for row in record.probes.to_dict("records"):
+        seen = of_setting(record.freshness, row)
+        if not seen.empty:
+            later, first = steady(seen, row), seen[seen.step == 0]
             share = later.age_0 / later.tokens
             counts = later[ages].mul(later.rows, axis=0).sum().to_numpy()
             old = [age for age in range(1, len(ages)) if counts[age]]
@@ -173,48 +191,50 @@ def freshness(record: Record) -> pd.DataFrame:
             row["never_first"] = mean_of(first.never / first.tokens, first.rows)
             row["never_later"] = mean_of(later.never / later.tokens, later.rows)
         found.append(row)
-    columns = ["fresh_mean", "fresh_min", "fresh_max", "stale_age", "oldest", "never_first", "never_later"]
-    whole = dict.fromkeys([*SETTING[1:], "oldest"], "Int64")
-    return in_order(
-        pd.DataFrame(found).reindex(columns=[*SETTING, *columns, "status", "reason"]).astype(whole)
-    )
+    return by_setting(found, FRESHNESS, names or more(record.probes))
 
 
-def errors(record: Record) -> pd.DataFrame:
-    """One row a run on the model: relative errors of attention, K and V (where watched), and of the final latents."""
+def errors(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
+    """One row a run on the model: relative errors of attention, K and V (where watched), and of the final latents.
+
+    `names`: of `MORE`.
+    """
     found = []
-    for run in record.facts["runs"]:
-        row: dict[str, Any] = dict(run)
-        seen = of_setting(record.error, run)
+    for row in record.runs.to_dict("records"):
+        seen, steps = (of_setting(table, row) for table in (record.error, record.steps))
         if not seen.empty:
-            seen = steady(seen, run)
+            seen = steady(seen, row)
             by_step = means_by_step(seen, "attention_error")
-            row["attention_error"] = mean_of(seen.attention_error, seen.rows)
             row |= {"worst_step_error": by_step.max(), "worst_step": by_step.idxmax()}
-            row |= {key: mean_of(seen[key], seen.rows) for key in ("k_error", "v_error")}
-        steps = of_setting(record.steps, run)
+            row |= {key: mean_of(seen[key], seen.rows) for key in ("attention_error", "k_error", "v_error")}
         if not steps.empty:
             last = steps[steps.step == steps.step.max()].relative_error
             row |= {"latent_error": last.mean(), "latent_sd": last.std(), "pictures": len(last)}
         found.append(row)
-    columns = ["attention_error", "worst_step_error", "worst_step", "k_error", "v_error", "latent_error"]
-    columns += ["latent_sd", "pictures", "status", "reason"]
-    whole = dict.fromkeys([*SETTING[1:], "worst_step", "pictures"], "Int64")
-    return in_order(pd.DataFrame(found).reindex(columns=[*SETTING, *columns]).astype(whole))
+    shown = [*ERRORS[:-1], column("pictures"), "status"]
+    return by_setting(found, shown, names or more(record.runs))
+
+
+def by_setting(rows: list[dict[Any, Any]], shown: Shown, names: Sequence[str]) -> pd.DataFrame:
+    """A table of settings in the order of methods, with the columns `names` behind those of `SETTING`."""
+    columns = [one if isinstance(one, str) else one.name for one in headed(shown, names)]
+    whole = [*SETTING[1:], *({"oldest", "worst_step", "pictures"} & {*columns})]
+    return in_order(
+        pd.DataFrame(rows).reindex(columns=[*columns, "reason"]).astype(dict.fromkeys(whole, "Int64"))
+    )
 
 
 def redundancy(record: Record) -> pd.DataFrame:
     """One row a quantity: the mean change of the first steps, of the rest, of all, and the largest and least step."""
     found, ahead = [], ahead_of(record)
-    for quantity in QUANTITIES:
+    for quantity in QUANTITIES if len(record.redundancy) else ():
         by_step = means_by_step(record.redundancy[record.redundancy.quantity == quantity], "change")
-        row: dict[str, Any] = {"quantity": quantity, "step_1": by_step.iloc[0]}
-        row |= {"first": by_step.iloc[:ahead].mean(), "rest": by_step.iloc[ahead:].mean()}
-        row |= {"least": by_step.min(), "least_step": by_step.idxmin(), "last": by_step.iloc[-1]}
-        found.append(row)
-    return pd.DataFrame(found)
+        first, rest = by_step.iloc[:ahead].mean(), by_step.iloc[ahead:].mean()
+        least = (by_step.min(), by_step.idxmin())
+        found.append([quantity, by_step.iloc[0], first, rest, *least, by_step.iloc[-1]])
+    return pd.DataFrame(found, columns=[one.name for one in REDUNDANCY if isinstance(one, Column)])
 
 
 def ahead_of(record: Record) -> int:
     """How many changes count as the first."""
-    return max(1, round(AHEAD * (record.facts["config"]["steps"] - 1)))
+    return max(1, round(AHEAD * (record.source["steps"] - 1)))

@@ -8,124 +8,108 @@ attention to those must give what the method got: `unexplained` says how far off
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from experiments.journal import Row
 from experiments.staleness.probe import ABSENT, NEVER, Seen
 from experiments.staleness.traced import Place
-from experiments.staleness.watch import Means, relative
+from experiments.staleness.watch import Attention, relative, row_columns
 from pipefusion.core.attention import full
+from pipefusion.core.grid import rows_in
+from pipefusion.core.mesh import Mesh
 from pipefusion.core.shape import DiTShape
 
 MEASURED = ("attention_error", "k_error", "v_error", "unexplained")
 """Relative: of the attention's output, of the K and V of stale tokens (none: missing), and of what is known of it."""
-Site = tuple[int, int]
-"""A layer, and the rank where each rank has heads of its own (tensor parallel), else -1."""
-
-
-class Part(NamedTuple):
-    """What one job handed to attention and got back, [b, T + t, H, d]; the first `prefix` tokens are the prompt's."""
-
-    place: Place
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    out: Tensor
-    prefix: int
+Site = tuple[int, ...]
+"""A layer, and the images, guidance branch and heads of the ranks whose rows make up the image."""
+Kept = Mapping[int, tuple[Tensor, Tensor]]
+"""K and V [b, p, H, d] of the image by step."""
 
 
 class StaleErrors:
-    """Watches a run of any method on any number of ranks, with what the probe saw of the same setting.
+    """Of a run of any method on a mesh, with what the probe saw of the same run.
 
     Keeps the K, V of a step only as long as somebody will still see them: two steps, for the methods there are.
     Raises ValueError when two jobs have the same rows of a step and layer.
     """
 
-    def __init__(self, shape: DiTShape, seen: Sequence[Seen]):
-        self.shape = shape
+    def __init__(self, shape: DiTShape, mesh: Mesh, seen: Sequence[Seen]):
+        self.shape, self.mesh = shape, mesh
         self.origins: Mapping[Place, tuple[int, ...]] = {one.place: one.origins for one in seen}
         self._needed: dict[tuple[int, int], int] = {}  # (layer, step of K, V) -> the last step that sees them
         for place, origins in self.origins.items():
             for origin in {*origins}:
                 key = (place.layer, origin)
                 self._needed[key] = max(place.step, self._needed.get(key, NEVER))
-        self._pending: dict[tuple[Site, int], list[Part]] = {}
+        self._pending: dict[tuple[Site, int], list[Attention]] = {}
         self._kept: dict[Site, dict[int, tuple[Tensor, Tensor]]] = {}
-        self._means = Means()
+        self._rows: list[Row] = []
 
-    def entered(self, place: Place, image: Tensor) -> None:
-        """Nothing to learn from it."""
-
-    def attended(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor, prefix: int) -> None:
-        site = (place.layer, place.rank if k.shape[2] < self.shape.heads else -1)
-        parts = self._pending.setdefault((site, place.step), [])
-        parts.append(Part(place, q, k, v, out, prefix))
+    def watch(self, seen: Attention) -> None:
+        """Keep it until all rows of its step and layer are in."""
+        rank, step, _, layer = seen.place
+        site = (layer, *(self.mesh.axis(name, rank).index for name in ("data", "cfg", "tensor")))
+        parts = self._pending.setdefault((site, step), [])
+        parts.append(seen)
         if sum(len(part.place.rows) for part in parts) >= self.shape.token_rows:
-            self._settle(site, place.step, self._pending.pop((site, place.step)))
+            self._settle(site, step, self._pending.pop((site, step)))
 
-    def _settle(self, site: Site, step: int, parts: list[Part]) -> None:
+    def _settle(self, site: Site, step: int, parts: list[Attention]) -> None:
         """All rows of a step and layer are in."""
-        parts.sort(key=lambda part: part.place.rows.start)
-        if [row for part in parts for row in part.place.rows] != [*range(self.shape.token_rows)]:
-            rows = ", ".join(str(part.place.rows) for part in parts)
-            raise ValueError(f"step {step} layer {site[0]}: {rows} are not each row once")
+        rows = torch.tensor([row for part in parts for row in rows_in(part.place.rows)])
+        if sorted(rows.tolist()) != [*range(self.shape.token_rows)]:
+            text = ", ".join(str(part.place.rows) for part in parts)
+            raise ValueError(f"step {step} layer {site[0]}: {text} are not each row once")
+
+        def joined(tensors: list[Tensor]) -> Tensor:
+            """The image's, [b, p, H, d], of the parts'."""
+            by_row = torch.cat(tensors, dim=1).unflatten(1, (-1, self.shape.token_cols))
+            return by_row[:, rows.argsort()].flatten(1, 2)
+
         kept = self._kept.setdefault(site, {})
         kept[step] = (
-            torch.cat([part.k[:, part.prefix :] for part in parts], dim=1),  # [b, p, H, d]
-            torch.cat([part.v[:, part.prefix :] for part in parts], dim=1),
+            joined([part.k[:, part.prefix :] for part in parts]),
+            joined([part.v[:, part.prefix :] for part in parts]),
         )
         for part in parts:
-            self._measure(part, *kept[step], kept)
+            self._measure(part, kept)
         for old in [old for old in kept if self._needed.get((site[0], old), NEVER) <= step]:
             del kept[old]
 
-    def _seen_by(self, place: Place, kept: Mapping[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """The K, V of all image tokens [b, p, H, d] as this job saw them, if it did: of earlier steps, or zeros."""
-        seen_k, seen_v = (fresh.clone() for fresh in kept[place.step])
-        origins = self._origins_by_token(place)
-        for origin in {*self.origins[place]} - {place.step, ABSENT}:
-            tokens = origins == origin
-            seen_k[:, tokens] = 0.0 if origin == NEVER else kept[origin][0][:, tokens]
-            seen_v[:, tokens] = 0.0 if origin == NEVER else kept[origin][1][:, tokens]
-        return seen_k, seen_v
-
-    def _origins_by_token(self, place: Place) -> Tensor:
-        """The step of each image token's K, V [p]."""
-        return torch.tensor(self.origins[place]).repeat_interleave(self.shape.token_cols)
-
-    def _measure(self, part: Part, fresh_k: Tensor, fresh_v: Tensor, kept: Mapping[int, Any]) -> None:
-        got = part.out[:, part.prefix :]
+    def _measure(self, part: Attention, kept: Kept) -> None:
+        step, prefix, got = part.place.step, part.prefix, part.out[:, part.prefix :]
+        fresh = kept[step]
 
         def attention(k: Tensor, v: Tensor) -> Tensor:
-            prompt_k, prompt_v = part.k[:, : part.prefix], part.v[:, : part.prefix]
-            whole = full(part.q, torch.cat([prompt_k, k], dim=1), torch.cat([prompt_v, v], dim=1))
-            return whole[:, part.prefix :]
+            whole = [torch.cat([x[:, :prefix], y], dim=1) for x, y in ((part.k, k), (part.v, v))]
+            return full(part.q, *whole)[:, prefix:]
 
-        found = {"attention_error": relative(got, attention(fresh_k, fresh_v))}
-        origins = self._origins_by_token(part.place)
+        found = {"attention_error": relative(got, attention(*fresh))}
+        origins = torch.tensor(self.origins[part.place]).repeat_interleave(self.shape.token_cols)  # [p]
         attended = origins != ABSENT
-        stale = attended & (origins != part.place.step)
+        stale = attended & (origins != step)
         if stale.any():
-            seen_k, seen_v = self._seen_by(part.place, kept)
-            found["k_error"] = relative(seen_k[:, stale], fresh_k[:, stale])
-            found["v_error"] = relative(seen_v[:, stale], fresh_v[:, stale])
-            found["unexplained"] = relative(got, attention(seen_k[:, attended], seen_v[:, attended]))
-        for name, values in found.items():
-            self._means.add((*part.place[1:], name), values)
+            seen = [seen_as(origins, step, {at: kv[i] for at, kv in kept.items()}) for i in (0, 1)]
+            for name, x, y in zip(("k_error", "v_error"), seen, fresh, strict=True):
+                found[name] = relative(x[:, stale], y[:, stale])
+            found["unexplained"] = relative(got, attention(*(x[:, attended] for x in seen)))
+        place = {"rank": part.place.rank, "step": step, "layer": part.place.layer}
+        self._rows.append(place | row_columns(part.place.rows) | dict.fromkeys(MEASURED) | found)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """One row a step, layer and band that a job computed; errors are missing where there is nothing stale."""
-        table: dict[tuple[Any, ...], dict[str, float]] = {}
-        for key, value in self._means.items():
-            table.setdefault(key[:3], {})[str(key[3])] = value
-        for (step, rows, layer), found in sorted(table.items(), key=_by_place):
-            place = {"step": step, "layer": layer, "row_start": rows.start, "row_stop": rows.stop}
-            yield place | {name: found.get(name) for name in MEASURED}
+    @property
+    def rows(self) -> list[Row]:
+        """One row a job and layer, in the order of steps; errors are missing where there is nothing stale."""
+        return sorted(self._rows, key=lambda row: (row["step"], row["layer"], row["row_start"]))
 
 
-def _by_place(item: tuple[tuple[Any, ...], Any]) -> tuple[int, int, int]:
-    (step, rows, layer), _ = item
-    return step, layer, rows.start
+def seen_as(origins: Tensor, step: int, kept: Mapping[int, Tensor]) -> Tensor:
+    """K or V of all image tokens [b, p, H, d] as a job saw them, by the step that each is of [p]; zeros if of none."""
+    seen = kept[step].clone()
+    for origin in {*origins.tolist()} - {step, ABSENT}:
+        tokens = origins == origin
+        seen[:, tokens] = 0.0 if origin == NEVER else kept[origin][:, tokens]
+    return seen

@@ -3,23 +3,30 @@
 A hollow model computes nothing. At each site it hands q = k = 0, so that attention is the plain mean over the tokens
 attended to, and as v of each token a one in the channel of its step and token row. What comes back is then, for every
 step and row, the share of the attended tokens that have their K, V from there; what is missing was never written
-(zeroed buffers, W = 0). Works on any method, and exactly: shares are whole numbers of the tokens that the method says
-it attends to, or the method is not what it says.
+(zeroed buffers, W = 0). Works on any method and product of degrees, and exactly: shares are whole numbers of the tokens
+that the method says it attends to, or the method is not what it says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.staleness.settings import Setting, simulate
+from experiments.config import RunConfig
+from experiments.journal import Row
+from experiments.methods import METHODS, parallel_of
+from experiments.session import Session
 from experiments.staleness.traced import Marked, Place, TracedView
+from experiments.staleness.watch import row_columns
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import KV, Conditioning, DiT, Given, Tokens
+from pipefusion.core.fabric import Fabric
+from pipefusion.core.grid import Band, rows_in
+from pipefusion.core.shape import DiTShape
 
 NEVER, ABSENT = -1, -2
 """In place of the step of K, V: never written, and not attended to."""
@@ -63,10 +70,15 @@ class Seen:
 class HollowView(TracedView):
     """A view that computes nothing, has no weights, and writes down what every self-attention saw."""
 
-    def __init__(self, inner: DiT, timesteps: Tensor, rank: int, setting: Setting, seen: list[Seen]):
+    def __init__(self, inner: DiT, timesteps: Tensor, rank: int, cfg: RunConfig, seen: list[Seen]):
         super().__init__(inner, timesteps, rank)
-        self.setting, self.seen = setting, seen
-        self._job, self._last = -1, (-1, range(0))
+        self.cfg, self.seen = cfg, seen
+        self.heads = self.shape.heads // parallel_of(cfg).tensor
+        self._job = -1
+        self._last: tuple[int, Band] = (-1, range(0))
+
+    def load(self, tensors: Callable[..., Tensor], device: torch.device) -> None:
+        """Nothing is computed, and nothing needed for it."""
 
     def text(self, cond: Conditioning) -> None:
         return None
@@ -77,17 +89,17 @@ class HollowView(TracedView):
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Marked:
         return Marked(self.steps[float(timestep)], None)
 
-    def positions(self, rows: range) -> Marked:
+    def positions(self, rows: Band) -> Marked:
         return Marked(rows, None)
 
-    def embed(self, latent: Tensor, rows: range, text: None) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: None) -> Tokens:
         shape, batch = self.shape, latent.shape[0]
         image = latent.new_zeros(batch, len(rows) * shape.token_cols, shape.hidden)
         return Tokens(
             image, latent.new_zeros(batch, shape.joint_tokens, shape.hidden) if shape.joint else None
         )
 
-    def unembed(self, image: Tensor, modulation: Marked, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Marked, rows: Band) -> Tensor:
         shape = self.shape
         band = (len(rows) * shape.patch_size, shape.token_cols * shape.patch_size)
         return image.new_zeros(image.shape[0], shape.in_channels, *band)
@@ -96,28 +108,25 @@ class HollowView(TracedView):
         self, place: Place, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None
     ) -> Tokens:
         shape, batch, prefix = self.shape, tokens.image.shape[0], self.shape.prefix(place.layer)
-        size = (batch, prefix + tokens.image.shape[1], shape.heads, shape.head_dim)
+        size = (batch, prefix + tokens.image.shape[1], self.heads, shape.head_dim)
         q, k = tokens.image.new_zeros(size), tokens.image.new_zeros(size)
-        v = self.written(place, batch, size[1]).unflatten(2, (shape.heads, shape.head_dim))
-        out = attend(place.layer, q, k, v, prefix)
+        out = attend(place.layer, q, k, self.written(place, size), prefix)
         if (place.step, place.rows) != self._last:
             self._job, self._last = self._job + 1, (place.step, place.rows)
-        attended = self.setting.attended(shape, place.step, place.rows)
+        attended = rows_attended(self.cfg, shape, place)
         counts = self.counted(place, out.flatten(2), attended)
         self.seen.append(Seen(place, self._job, counts, attended, len(attended) * shape.token_cols))
-        text = None if tokens.text is None else tokens.text.clone()
-        return Tokens(
-            tokens.image.clone(), text
-        )  # new ones, as a block makes: a pipeline sends what it returns
+        # New ones, as a block makes: a pipeline sends what it returns.
+        return Tokens(tokens.image.clone(), None if tokens.text is None else tokens.text.clone())
 
-    def written(self, place: Place, batch: int, length: int) -> Tensor:
-        """v [b, T + t, hs]: a one for each image token in the channel, counted over the batch, of its step and row."""
-        shape, prefix = self.shape, self.shape.prefix(place.layer)
-        row = torch.arange(len(place.rows) * shape.token_cols) // shape.token_cols + place.rows.start
+    def written(self, place: Place, size: tuple[int, int, int, int]) -> Tensor:
+        """v [b, T + t, H, d]: a one for each image token in the channel, over the whole batch, of its step and row."""
+        shape, (batch, length, heads, dim) = self.shape, size
+        row = torch.tensor(rows_in(place.rows)).repeat_interleave(shape.token_cols)
         channel = place.step * shape.token_rows + row
-        v = torch.zeros(batch, length, shape.hidden)
-        v[channel // shape.hidden, prefix + torch.arange(len(row)), channel % shape.hidden] = 1
-        return v
+        v, own = torch.zeros(batch, length, heads * dim), heads * dim
+        v[channel // own, length - len(row) + torch.arange(len(row)), channel % own] = 1
+        return v.unflatten(2, (heads, dim))
 
     def counted(self, place: Place, out: Tensor, rows: Sequence[int]) -> Tensor:
         """Tokens [S, token rows] from the mean over all that were attended to, out [b, T + t, hs].
@@ -139,18 +148,39 @@ class HollowView(TracedView):
         return counts.to(torch.int64)
 
 
-def probe(view: DiT, setting: Setting, scheduler: Any) -> list[Seen]:
+def rows_attended(cfg: RunConfig, shape: DiTShape, place: Place) -> Sequence[int]:
+    """The token rows that a job attends to, as the method declares them: all in a synchronous step."""
+    warmup = getattr(cfg.method, "warmup", None)
+    if warmup is None or place.step < warmup:
+        return range(shape.token_rows)
+    return METHODS[cfg.method.name].attends(shape, parallel_of(cfg), cfg.method, place.rows)
+
+
+def probe(cfg: RunConfig, session: Session) -> list[Seen]:
     """What every self-attention of every job of every rank saw, on a view without data; in the order it happened."""
-    shape, timesteps = view.shape, scheduler.timesteps
-    pictures = -(-len(timesteps) * shape.token_rows // shape.hidden)  # as many as channels are needed
-    noise = torch.zeros(pictures, *shape.latent_size)
+    shape, timesteps, parallel = (
+        session.model(cfg.model).shape,
+        session.scheduler(cfg).timesteps,
+        parallel_of(cfg),
+    )
+    channels = shape.hidden // parallel.tensor
+    pictures = (
+        -(-len(timesteps) * shape.token_rows // channels) * parallel.data
+    )  # as many as channels are needed
+    prompt = {"prompt": torch.zeros(pictures, 0)}
+    cond = Conditioning(prompt, 2.0, prompt if parallel.cfg > 1 else None)
     seen: list[Seen] = []
-    with torch.inference_mode():
-        simulate(
-            setting,
-            lambda rank: HollowView(view.clone(), timesteps, rank, setting, seen),
-            lambda rank: scheduler,
-            noise,
-            Conditioning({}),
-        )
+
+    def hollow(dit: DiT, fabric: Fabric) -> HollowView:
+        return HollowView(dit, timesteps, fabric.rank, cfg, seen)
+
+    session.sample(cfg, torch.zeros(pictures, *shape.latent_size), cond, torch.empty, hollow)
     return seen
+
+
+def freshness_rows(seen: Sequence[Seen]) -> Iterator[Row]:
+    """One row a self-attention, by rank and in the order of its jobs; `ages` and `never` count image tokens."""
+    for one in sorted(seen, key=lambda one: (one.place.rank, one.job, one.place.layer)):
+        rank, step, rows, layer = one.place
+        place = {"rank": rank, "job": one.job, "step": step} | row_columns(rows)
+        yield place | {"layer": layer, "tokens": one.tokens, "ages": one.ages, "never": one.never}

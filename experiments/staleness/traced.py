@@ -1,4 +1,4 @@
-"""A DiT view that knows, at every block, which step and which rows it is computing. Methods are not told of it.
+"""A DiT view that knows, at every block, which step and which rows it is computing. Methods do not know of it.
 
 `modulation` depends on the step and `positions` on the rows, and a method hands what they return to every block
 (`Given`): both come back marked with what they were made for, and the marks are taken off again inside.
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import DiT, Given, Tokens
+from pipefusion.core.grid import Band
 
 
 class Place(NamedTuple):
@@ -19,7 +20,7 @@ class Place(NamedTuple):
 
     rank: int
     step: int
-    rows: range
+    rows: Band
     layer: int
 
 
@@ -33,7 +34,7 @@ class Marked(NamedTuple):
 class TracedView:
     """Everything is the inner view's; `at_block` is `block` with its `Place`.
 
-    Raises ValueError when two of the `timesteps` [S] are equal: a step could not be told by its timestep.
+    Raises ValueError when two of the `timesteps` [S] are equal: a step could not be known by its timestep.
     """
 
     def __init__(self, inner: DiT, timesteps: Tensor, rank: int):
@@ -43,14 +44,12 @@ class TracedView:
             raise ValueError(f"timesteps repeat: {timesteps.tolist()}")
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # not there yet, while a copy is being made
-            raise AttributeError(name)
         return getattr(self.inner, name)
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Marked:
         return Marked(self.steps[float(timestep)], self.inner.modulation(timestep, text, batch))
 
-    def positions(self, rows: range) -> Marked:
+    def positions(self, rows: Band) -> Marked:
         return Marked(rows, self.inner.positions(rows))
 
     def block(
@@ -66,5 +65,5 @@ class TracedView:
         """A block, with the `given` of the inner view."""
         return self.inner.block(place.layer, tokens, given, attend, skip)
 
-    def unembed(self, image: Tensor, modulation: Marked, rows: range) -> Tensor:
+    def unembed(self, image: Tensor, modulation: Marked, rows: Band) -> Tensor:
         return self.inner.unembed(image, modulation.value, rows)

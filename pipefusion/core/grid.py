@@ -40,6 +40,11 @@ def ranges_in(band: Band) -> tuple[range, ...]:
     return (band,) if isinstance(band, range) else band.parts
 
 
+def rows_in(band: Band) -> list[int]:
+    """Every row of a band."""
+    return [row for part in ranges_in(band) for row in part]
+
+
 @dataclass(frozen=True)
 class TokenGrid:
     """`rows` x `cols` tokens, each a square of `patch_size` latent pixels."""

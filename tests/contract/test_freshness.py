@@ -2,68 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
-from experiments.grid import model_config
-from experiments.methods import METHODS
-from experiments.models import open_model, scheduler_of
-from experiments.staleness.freshness import freshness_rows
-from experiments.staleness.probe import probe
-from experiments.staleness.settings import settings_of
+from experiments.config import RunConfig
+from experiments.grid import GridConfig, expand, model_config
+from experiments.methods import METHODS, parallel_of, problem_of
+from experiments.session import Session
+from experiments.staleness.probe import Seen, freshness_rows, probe
+from pipefusion.core.grid import rows_in
+from pipefusion.core.parallel import Parallel
 from pipefusion.sim.engine import RankFailed
 
 STEPS = 4
-MODELS = {name: open_model(model_config(name)) for name in ("pixart_tiny", "sd3_tiny", "hunyuan_tiny")}
-VIEWS = {name: model.view() for name, model in MODELS.items()}
+SESSION = Session()
+FAMILIES = {"cross-attention": "pixart_tiny", "joint prompt": "sd3_tiny", "long skips": "hunyuan_tiny"}
+PRODUCTS = [
+    Parallel(**dict.fromkeys(axes, 2)) for axes in (["cfg"], ["data"], ["ulysses"], ["ring"], ["tensor"])
+]
+PRODUCTS += [Parallel(ring=2, ulysses=2), Parallel(cfg=2, tensor=2)]
 
 
-def probed(name: str, family: str, warmups: list[int], devices: tuple[int, ...] = (1, 2, 3, 4)):
-    """Every N and M of a method that can run, with what its attentions saw."""
-    shape = MODELS[family].shape
-    scheduler = scheduler_of(MODELS[family], "shipped", STEPS)
-    for setting in settings_of(name, devices, [3, 4], warmups):
-        if setting.problem(shape, STEPS) is None:
-            yield setting, probe(VIEWS[family], setting, scheduler)
+def probed(name: str, family: str, **lists: Any) -> Iterator[tuple[RunConfig, list[Seen]]]:
+    """Every setting of a method that can run, with what its attentions saw."""
+    cfg = RunConfig(model=model_config(family), method=METHODS["serial"].Config(), steps=STEPS)
+    grid = {"devices": [1, 2, 3, 4], "patches": [3, 4]} | lists
+    for one in expand(cfg, GridConfig(methods=[name], **grid)):
+        if problem_of(SESSION.model(one.model).shape, one) is None:
+            yield one, seen_by(one)
+
+
+def seen_by(cfg: RunConfig) -> list[Seen]:
+    with torch.inference_mode():
+        return probe(cfg, SESSION)
+
+
+def check_seen(cfg: RunConfig, seen: list[Seen]) -> None:
+    """Own rows are fresh, nothing is of the future, no token is missing, no step incomplete."""
+    shape, warmup = SESSION.model(cfg.model).shape, getattr(cfg.method, "warmup", None)
+    jobs: dict[tuple[int, int], set[int]] = {(one.place.step, one.place.layer): set() for one in seen}
+    for one in seen:
+        step, rows, layer = one.place.step, rows_in(one.place.rows), one.place.layer
+        jobs[step, layer] |= {*rows}
+        assert all(one.origins[row] == step for row in rows), f"{cfg}: own rows are not fresh"
+        each = [shape.token_cols if row in one.attended else 0 for row in range(shape.token_rows)]
+        assert {*rows} <= {*one.attended}
+        assert one.never or one.counts.sum(0).tolist() == each, f"{cfg}: tokens missing or seen twice"
+        synchronous = warmup is None or step < warmup
+        assert not synchronous or one.ages[0] == shape.tokens, f"{cfg}: stale in {one.place}"
+        assert one.never == 0 or warmup == 0, f"{cfg}: zeros in {one.place}"
+    every = {(step, layer) for step in range(STEPS) for layer in range(shape.layers)}
+    assert jobs == {key: {*range(shape.token_rows)} for key in every}, f"{cfg}: not every row of every layer"
 
 
 @pytest.mark.parametrize(
     ("family", "devices", "warmups"),
-    [("pixart_tiny", (1, 2, 3, 4), [0, 1, STEPS]), ("sd3_tiny", (1, 3), [1]), ("hunyuan_tiny", (1, 3), [1])],
-    ids=["cross-attention", "joint prompt", "long skips"],
+    [
+        ("cross-attention", [1, 2, 3, 4], [0, 1, STEPS]),
+        ("joint prompt", [1, 3], [1]),
+        ("long skips", [1, 3], [1]),
+    ],
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_own_rows_are_fresh_nothing_is_of_the_future_and_no_token_is_missing(name, family, devices, warmups):
-    shape, runs = MODELS[family].shape, 0
-    for setting, seen in probed(name, family, warmups, devices):
-        runs += 1
-        jobs = {(one.place.step, one.place.layer): set() for one in seen}
-        for one in seen:
-            step, rows, layer = one.place[1:]
-            jobs[step, layer] |= {*rows}
-            assert all(one.origins[row] == step for row in rows), f"{setting}: own rows are not fresh"
-            each = [shape.token_cols if row in one.attended else 0 for row in range(shape.token_rows)]
-            assert {*rows} <= {*one.attended}
-            assert one.never or one.counts.sum(0).tolist() == each, f"{setting}: tokens missing or seen twice"
-            synchronous = setting.warmup is None or step < setting.warmup
-            assert not synchronous or one.ages[0] == shape.tokens, f"{setting}: stale in {one.place}"
-            assert one.never == 0 or setting.warmup == 0, f"{setting}: zeros in {one.place}"
-        every = {(step, layer) for step in range(STEPS) for layer in range(shape.layers)}
-        assert jobs == {key: {*range(shape.token_rows)} for key in every}, (
-            f"{setting}: not every row of every layer"
-        )
-    assert runs
+    found = [*probed(name, FAMILIES[family], warmups=warmups, devices=devices)]
+    assert found
+    for cfg, seen in found:
+        check_seen(cfg, seen)
+
+
+@pytest.mark.parametrize("given", PRODUCTS, ids=str)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_product_sees_what_the_method_alone_does(name, given):
+    lists = {
+        "devices": [given.world, 2 * given.world],
+        "patches": [2],
+        "warmups": [0, 1],
+        "products": [given],
+    }
+    found = [*probed(name, "pixart_tiny", **lists)]
+    assert found
+    for cfg, seen in found:
+        check_seen(cfg, seen)
+        own = getattr(parallel_of(cfg), METHODS[name].axis or "pipe")
+        alone = seen_by(replace(cfg, devices=own, parallel=Parallel()))
+        assert by_row(seen) == by_row(alone), f"{cfg}: other ages than alone"
+
+
+def by_row(seen: list[Seen]) -> dict[tuple[int, int, int], list[int]]:
+    """The ages that the tokens of a row see, in a step and layer."""
+    return {
+        (one.place.step, one.place.layer, row): one.ages for one in seen for row in rows_in(one.place.rows)
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].exact])
 def test_displaced_methods_are_stale_after_the_warm_up_and_start_from_zeros_without(name):
-    cut = [found for found in probed(name, "pixart_tiny", [0, 1]) if found[0].patches or found[0].devices > 1]
+    cut = [
+        found
+        for found in probed(name, "pixart_tiny", warmups=[0, 1])
+        if METHODS[name].has("patches") or found[0].devices > 1
+    ]
     assert cut
-    for setting, seen in cut:
+    for cfg, seen in cut:
         later = [one for one in seen if one.place.step >= 1]
-        assert any(one.ages[0] < one.tokens for one in later), f"{setting}: nothing is stale"
-        assert any(one.never for one in seen if one.place.step == 0) == (setting.warmup == 0)
+        assert any(one.ages[0] < one.tokens for one in later), f"{cfg}: nothing is stale"
+        assert any(one.never for one in seen if one.place.step == 0) == (cfg.method.warmup == 0)
 
 
 @pytest.mark.parametrize(("name", "says"), [("pcpp", "distrifusion"), ("distrifusion", "pcpp")])
@@ -74,13 +122,13 @@ def test_a_method_that_attends_to_other_rows_than_it_declares_is_found(name, say
     )
     monkeypatch.setitem(METHODS, name, lying)
     with pytest.raises(RankFailed, match=r"not the mean over .* those of rows"):
-        [*probed(name, "pixart_tiny", [1], (4,))]
+        [*probed(name, "pixart_tiny", warmups=[1], devices=[4])]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_rows_of_the_table_are_by_rank_and_job(name):
-    _, seen = next(probed(name, "pixart_tiny", [1]))
+    _, seen = next(probed(name, "pixart_tiny", warmups=[1]))
     rows = [*freshness_rows(seen)]
     assert len(rows) == len(seen)
     assert [(row["rank"], row["job"]) for row in rows] == sorted((row["rank"], row["job"]) for row in rows)
-    assert all(sum(row[f"age_{age}"] for age in range(STEPS)) + row["never"] == row["tokens"] for row in rows)
+    assert all(sum(row["ages"]) + row["never"] == row["tokens"] for row in rows)

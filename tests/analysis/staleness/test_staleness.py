@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from matplotlib.image import imread
 
 from analysis.__main__ import main
-from analysis.columns import words
+from analysis.columns import typed, words
 from analysis.staleness import figures, tables
 
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
 ONE = {"method": "pipefusion", "devices": 1, "patches": 2, "warmup": 1}
 TWO = {"method": "distrifusion", "devices": 2, "patches": None, "warmup": 1}
-SKIPPED = {"method": "naive_patch", "devices": 3, "patches": None, "warmup": 1}
+SKIPPED = {
+    "method": "naive_patch",
+    "devices": 3,
+    "warmup": 1,
+    "status": "skipped",
+    "reason": "devices=3 is wrong",
+}
 PROBES = [
     ONE | {"devices": 2},
     TWO,
@@ -25,76 +33,58 @@ PROBES = [
 ]
 
 
-def seen(probe: dict, step: int, patch: int) -> dict[str, int]:
+def seen(probe: dict, step: int, patch: int) -> dict[str, Any]:
     """Tokens by age: halves of 8; what is not fresh is the step before's, in step 0 of W = 0 nothing."""
-    ages = dict.fromkeys([*(f"age_{age}" for age in range(STEPS)), "never"], 0)
     exact = probe["warmup"] is None or step < probe["warmup"]
     fresh = TOKENS if exact or (probe["method"] == "pipefusion" and patch == 1) else 8
-    return ages | {"age_0": fresh, "age_1" if step else "never": TOKENS - fresh}
+    old = TOKENS - fresh
+    return {"ages": [fresh, old if step else 0] + [0] * (STEPS - 2), "never": 0 if step else old}
 
 
 def band(patch: int) -> dict[str, int]:
-    return {"row_start": 2 * patch, "row_stop": 2 * patch + 2}
+    return {"row_start": 2 * patch, "row_stop": 2 * patch + 2, "rows": 2}
 
 
 def write(folder: Path) -> None:
     """Attention errors are 1 % times the step, twice as large for DistriFusion; latents are off 5 % and 15 %."""
-    folder.mkdir(parents=True)
-    fresh, error, steps, places = [], [], [], []
     jobs = [(step, layer, patch) for step in range(STEPS) for layer in range(LAYERS) for patch in range(2)]
+    rows: list[dict] = [SKIPPED | {"table": "probe", "key": "p"}, SKIPPED | {"table": "run", "key": "r"}]
     for probe in PROBES:
+        cell = probe | {"key": f"probe {probe}"}
+        rows.append(cell | {"table": "probe"})
         for step, layer, patch in jobs:
             place = {"rank": patch, "job": step, "step": step, "layer": layer, "tokens": TOKENS} | band(patch)
-            fresh.append(probe | place | seen(probe, step, patch))
+            rows.append(cell | place | {"table": "freshness"} | seen(probe, step, patch))
     for factor, run in ((1, ONE), (2, TWO)):
+        cell = run | {"key": f"run {run}"}
+        rows.append(cell | {"table": "run", "watched": True})
         for step, layer, patch in jobs:
             stale = 0.3 if step else None
-            found = {
-                "attention_error": 0.01 * factor * step,
-                "k_error": stale,
-                "v_error": stale,
-                "unexplained": 0.0,
-            }
-            error.append(run | {"step": step, "layer": layer} | band(patch) | found)
-        for row in range(ROWS):
-            places += [
-                run
-                | {"row": row, "column": column, "rms_error": 0.01 * factor * (row + 1), "rms_serial": 0.5}
-                for column in range(4)
-            ]
-        for step in range(STEPS):
-            steps += [
-                run
-                | {
-                    "step": step,
-                    "picture": picture,
-                    "relative_error": 0.05 * factor * (1 + 2 * picture) * (step > 0),
-                }
-                for picture in range(2)
-            ]
-    redundancy = [
-        {"quantity": quantity, "step": step, "layer": layer, "change": 0.4 / step, **band(patch)}
-        for quantity in ("hidden", "k", "v")
-        for step, layer, patch in jobs
-        if step
+            found = {"attention_error": 0.01 * factor * step, "k_error": stale, "v_error": stale}
+            rows.append(cell | {"table": "error", "step": step, "layer": layer} | band(patch) | found)
+        for row, column in product(range(ROWS), range(4)):
+            found = {"rms_error": 0.01 * factor * (row + 1), "rms_serial": 0.5}
+            rows.append(cell | {"table": "map", "row": row, "column": column} | found)
+        for step, picture in product(range(STEPS), range(2)):
+            error = 0.05 * factor * (1 + 2 * picture) * (step > 0)
+            rows.append(cell | {"table": "steps", "step": step, "picture": picture, "relative_error": error})
+    serial = {"method": "serial", "devices": 1, "key": "serial", "table": "redundancy"}
+    for quantity, (step, layer, patch) in product(("hidden", "k", "v"), jobs):
+        if step:
+            change = {"quantity": quantity, "change": 0.4 / step, "step": step, "layer": layer}
+            rows.append(serial | change | band(patch))
+    rows += [
+        serial | {"quantity": "latent", "step": step, "change": 0.1} | band(0) for step in range(1, STEPS)
     ]
-    redundancy += [
-        {"quantity": "latent", "step": step, "layer": None, "change": 0.1, **band(0)}
-        for step in range(1, STEPS)
-    ]
-    ok = {"status": "ok", "reason": None, "watched": True}
-    skipped = {"status": "skipped", "reason": "devices=3 is wrong", "watched": True}
-    probe = {"steps": STEPS, "model": "made_up"}
+    same = {"status": "ok", "reason": None, "model": "made_up", "steps": STEPS, "text": None, "split": None}
+    same |= {"ring_form": None, "parallel": "1 device"}
     record = {
         "model": "made_up", "guidance_scale": 2.0, "prompts": ["a", "b"], "token_rows": ROWS, "token_cols": 4,
-        "layers": LAYERS, "config": {"steps": STEPS, "measure": {"probe": probe, "watched": 1}},
-        "probes": [*(one | ok for one in PROBES), SKIPPED | skipped],
-        "runs": [ONE | ok, TWO | ok, SKIPPED | skipped],
+        "layers": LAYERS, "timesteps": [*range(STEPS)], "config": {"measure": {"watched": 1}},
     }  # fmt: skip
-    (folder / "staleness.json").write_text(json.dumps(record))
-    tables = {"freshness": fresh, "redundancy": redundancy, "error": error, "steps": steps, "map": places}
-    for name, rows in tables.items():
-        pd.DataFrame(rows).convert_dtypes().to_csv(folder / f"{name}.csv", index=False)
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(record))
+    typed(pd.DataFrame([same | row for row in rows])).to_parquet(folder / "rows.parquet", index=False)
 
 
 @pytest.fixture
@@ -141,7 +131,7 @@ def test_redundancy_tells_the_first_steps_from_the_rest(results: Path) -> None:
 
 def test_patches_of_the_map_are_those_that_the_steps_computed(results: Path) -> None:
     record = tables.load(results / "records/staleness")
-    runs = figures.watched(record)
+    runs = figures.ran(record)
     assert [run["method"] for run in runs] == ["distrifusion", "pipefusion"]
     assert figures.patches_of(record, runs[0]) == [(0, 2), (2, 4)]
 
@@ -161,11 +151,28 @@ def test_tables_and_figures_are_written_the_same_twice(results: Path) -> None:
     assert "| PipeFusion | 1 | 2 | 1 | 2.5 % |" in text and "guidance 2, 2 pictures" in text
 
 
-def test_a_record_without_any_measured_run_still_makes_its_tables(results: Path) -> None:
-    folder = results / "records/staleness"
-    record = json.loads((folder / "staleness.json").read_text())
-    record["runs"] = [run for run in record["runs"] if run["status"] == "skipped"]
-    (folder / "staleness.json").write_text(json.dumps(record))
-    for name in ("error", "steps", "map"):
-        (folder / f"{name}.csv").write_text("\n")
-    assert tables.errors(tables.load(folder)).status.tolist() == ["skipped"]
+def test_settings_of_several_products_are_told_apart_in_tables_and_names(results: Path) -> None:
+    path = results / "records/staleness/rows.parquet"
+    rows = pd.read_parquet(path)
+    twins = rows[rows.key == f"run {ONE}"].assign(key="twin", parallel="cfg 2")
+    typed(pd.concat([rows, twins], ignore_index=True)).to_parquet(path, index=False)
+    record = tables.load(path.parent)
+    table = tables.errors(record)
+    assert table[table.method == "pipefusion"].parallel.tolist() == ["1 device", "cfg 2"]
+    assert "degrees" in words(table, tables.headed(tables.ERRORS, table))
+    assert [record.name(run) for run in figures.ran(record)][1:] == [
+        "PipeFusion, M = 2, 1 device, W = 1", "PipeFusion, M = 2, cfg 2, W = 1"
+    ]  # fmt: skip
+    assert main(["staleness"], results) == 0
+
+
+def test_a_record_without_anything_measured_still_makes_its_tables(results: Path) -> None:
+    path = results / "records/staleness/rows.parquet"
+    rows = pd.read_parquet(path)
+    rows[rows.status == "skipped"].dropna(axis=1, how="all").assign(
+        **dict.fromkeys(["parallel", "split", "ring_form", "text", "patches"])
+    ).to_parquet(path, index=False)
+    record = tables.load(path.parent)
+    for make in (tables.errors, tables.freshness):
+        assert make(record).status.tolist() == ["skipped"]
+    assert words(tables.redundancy(record), tables.REDUNDANCY).empty

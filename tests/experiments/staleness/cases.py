@@ -1,4 +1,4 @@
-"""A tiny random model on simulated devices, for the tests of this folder."""
+"""Runs of a tiny random model on simulated devices, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,45 +6,54 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from experiments.config import RunConfig
 from experiments.grid import model_config
-from experiments.inputs import draw_noise, random_prompts
-from experiments.models import Model, louder, open_model, scheduler_of
+from experiments.methods import METHODS
+from experiments.models import louder
+from experiments.session import Session
 from experiments.staleness.probe import Seen, probe
-from experiments.staleness.settings import Setting
-from experiments.staleness.trajectory import Trajectory, trajectory
-from experiments.staleness.watch import Watcher
-from pipefusion.core.dit import Conditioning
+from experiments.staleness.watch import Watch, latents_by_step
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.shape import DiTShape
 
 STEPS = 5
 PICTURES = 2
+SESSION = Session()
 torch.set_num_threads(1)
 
 
-@cache
-def model(name: str = "pixart_tiny") -> Model:
-    return open_model(model_config(name))
+def case(
+    method: str, devices: int = 1, *, model: str = "pixart_tiny", given: Parallel | None = None, **own: Any
+) -> RunConfig:
+    config = METHODS[method].Config(**own)
+    prompts = ["a tree", "a house"]
+    return RunConfig(
+        model=model_config(model), method=config, devices=devices, parallel=given or Parallel(), steps=STEPS,
+        guidance_scale=3.0, prompt=prompts, seed=7,
+    )  # fmt: skip
+
+
+def name_of(cfg: RunConfig) -> str:
+    return f"{cfg.method} {cfg.devices} {cfg.parallel}"
+
+
+def shape(model: str = "pixart_tiny") -> DiTShape:
+    return SESSION.model(model_config(model)).shape
+
+
+def seen(cfg: RunConfig) -> list[Seen]:
+    with torch.inference_mode():
+        return probe(cfg, SESSION)
+
+
+def run(cfg: RunConfig, watch: Watch | None = None) -> Tensor:
+    """The noise and the latent after every step."""
+    with torch.inference_mode():
+        return latents_by_step(cfg, SESSION, watch, louder(SESSION.tensors(cfg.model), 2.0))
 
 
 @cache
-def _parts(name: str) -> tuple[Any, Any, Any]:
-    one = model(name)
-    return one.view(), cache(louder(one.tensors(), 2.0)), scheduler_of(one, "shipped", STEPS)
-
-
-def seen(setting: Setting, name: str = "pixart_tiny") -> list[Seen]:
-    view, _, scheduler = _parts(name)
-    return probe(view, setting, scheduler)
-
-
-def run(setting: Setting, watcher: Watcher | None = None, name: str = "pixart_tiny") -> Trajectory:
-    view, tensors, scheduler = _parts(name)
-    shape = model(name).shape
-    negative = random_prompts([""] * PICTURES, shape) if shape.guidance == "cfg" else None
-    cond = Conditioning(random_prompts(["a tree", "a house"], shape), 3.0, negative)
-    return trajectory(setting, view, tensors, scheduler, draw_noise(shape, 7, PICTURES), cond, watcher)
-
-
-@cache
-def serial(name: str = "pixart_tiny") -> Trajectory:
-    return run(Setting("serial"), name=name)
+def serial() -> Tensor:
+    return run(case("serial"))

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from experiments.staleness.probe import ABSENT, NEVER, HollowView, Seen
-from experiments.staleness.settings import Setting
 from experiments.staleness.traced import Marked, TracedView
 from pipefusion.core.dit import Given, Tokens
 from pipefusion.core.split import split_rows
-from tests.experiments.staleness.cases import STEPS, model, seen
+from tests.experiments.staleness.cases import SESSION, STEPS, case, seen, shape
 
 ROWS = 8
 
@@ -26,7 +25,7 @@ def bands(found: Sequence[Seen], step: int) -> list[Seen]:
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("patches", [1, 3, 4, 8])
 def test_pipefusion_sees_patches_up_to_its_own_fresh_and_the_rest_one_step_old(devices, patches):
-    found = seen(Setting("pipefusion", devices, patches, 1))
+    found = seen(case("pipefusion", devices, patches=patches, warmup=1))
     rows = split_rows(ROWS, patches)
     assert [one.place.rows for one in bands(found, 0)] == [range(ROWS)]
     for step in range(1, STEPS):
@@ -46,7 +45,7 @@ def test_pipefusion_sees_patches_up_to_its_own_fresh_and_the_rest_one_step_old(d
 
 
 def test_pipefusion_without_warm_up_sees_zeros_in_the_first_step_only():
-    found = seen(Setting("pipefusion", 2, 4, 0))
+    found = seen(case("pipefusion", 2, patches=4, warmup=0))
     for patch, one in enumerate(bands(found, 0)):
         assert one.never == 64 - 16 * (patch + 1)
         assert one.origins == (0,) * 2 * (patch + 1) + (NEVER,) * 2 * (3 - patch)
@@ -55,30 +54,30 @@ def test_pipefusion_without_warm_up_sees_zeros_in_the_first_step_only():
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_distrifusion_sees_its_own_band_fresh_and_the_rest_one_step_old(devices):
-    found = seen(Setting("distrifusion", devices, warmup=2))
+    found = seen(case("distrifusion", devices, warmup=2))
     for one in found:
         fresh = 64 if one.place.step < 2 else 64 // devices
         assert one.ages[:2] == [fresh, 64 - fresh] and one.never == 0
-    first = [one for one in seen(Setting("distrifusion", devices, warmup=0)) if one.place.step == 0]
+    first = [one for one in seen(case("distrifusion", devices, warmup=0)) if one.place.step == 0]
     assert len(first) == 4 * devices
     assert all(one.never == 64 - 64 // devices for one in first)
 
 
 def test_naive_patch_sees_the_last_synchronous_step_for_ever():
-    for one in seen(Setting("naive_patch", 4, warmup=2)):
+    for one in seen(case("naive_patch", 4, warmup=2)):
         step = one.place.step
         others = step if step < 2 else 1
         assert one.origins == tuple(step if row in one.place.rows else others for row in range(ROWS))
-    assert all(one.never == 48 and one.ages[0] == 16 for one in seen(Setting("naive_patch", 4, warmup=0)))
+    assert all(one.never == 48 and one.ages[0] == 16 for one in seen(case("naive_patch", 4, warmup=0)))
 
 
 def test_pcpp_sees_half_of_the_bands_next_to_its_own_one_step_old_and_no_other():
-    for one in seen(Setting("pcpp", 4, warmup=1)):
+    for one in seen(case("pcpp", 4, warmup=1)):
         step, rows = one.place.step, one.place.rows
         near = range(rows.start - 1, rows.stop + 1)  # bands of two rows
         stale = [step if row in rows else step - 1 if row in near else ABSENT for row in range(ROWS)]
         assert one.origins == (tuple(stale) if step else (0,) * ROWS) and one.never == 0
-    first = [one for one in seen(Setting("pcpp", 4, warmup=0)) if one.place.step == 0]
+    first = [one for one in seen(case("pcpp", 4, warmup=0)) if one.place.step == 0]
     assert {(one.place.rows.start, one.tokens, one.never) for one in first} == {
         (0, 24, 8), (2, 32, 16), (4, 32, 16), (6, 24, 8)
     }  # fmt: skip
@@ -86,15 +85,15 @@ def test_pcpp_sees_half_of_the_bands_next_to_its_own_one_step_old_and_no_other()
 
 @pytest.mark.parametrize("name", ["sd3_tiny", "flux_tiny"])
 def test_the_tokens_of_the_prompt_are_not_counted(name):
-    shape = model(name).shape
-    assert shape.joint_tokens
-    for patch, one in enumerate(bands(seen(Setting("pipefusion", 1, 4, 1), name), 2)):
-        fresh = shape.tokens * (patch + 1) // 4
-        assert one.ages[:2] == [fresh, shape.tokens - fresh]
+    tokens = shape(name).tokens
+    assert shape(name).joint_tokens
+    for patch, one in enumerate(bands(seen(case("pipefusion", 1, patches=4, warmup=1, model=name)), 2)):
+        fresh = tokens * (patch + 1) // 4
+        assert one.ages[:2] == [fresh, tokens - fresh]
 
 
 def test_jobs_are_numbered_in_the_order_that_a_rank_does_them():
-    found = seen(Setting("pipefusion", 2, 4, 1))
+    found = seen(case("pipefusion", 2, patches=4, warmup=1))
     for rank in range(2):
         mine = [one for one in found if one.place.rank == rank]
         jobs = dict.fromkeys((one.job, one.place.step, one.place.rows) for one in mine)
@@ -102,22 +101,21 @@ def test_jobs_are_numbered_in_the_order_that_a_rank_does_them():
 
 
 def test_attention_that_is_no_plain_mean_is_an_error():
-    shape = model().shape
-    view = HollowView(model().view(), torch.arange(STEPS), 0, Setting("serial"), [])
-    rows, tokens = range(8), Tokens(torch.zeros(2, 64, shape.hidden))
+    cfg = case("serial")
+    view = HollowView(SESSION.view(cfg.model), torch.arange(STEPS), 0, cfg, [])
+    rows, tokens = range(8), Tokens(torch.zeros(2, 64, shape().hidden))
     given = Given(None, Marked(1, None), Marked(rows, None), {})
-    view.block(0, tokens, given, lambda layer, q, k, v, prefix=0: v.mean(1, keepdim=True).expand_as(q))
+
+    def attend(factor: float):
+        return lambda layer, q, k, v, prefix=0: factor * v.mean(1, keepdim=True).expand_as(q)
+
+    view.block(0, tokens, given, attend(1))
     assert view.seen[0].ages[0] == 64
-    with pytest.raises(ValueError, match="not the mean"):
-        view.block(
-            0, tokens, given, lambda layer, q, k, v, prefix=0: 0.3 * v.mean(1, keepdim=True).expand_as(q)
-        )
-    with pytest.raises(ValueError, match="not the mean"):
-        view.block(
-            0, tokens, given, lambda layer, q, k, v, prefix=0: 2 * v.mean(1, keepdim=True).expand_as(q)
-        )
+    for factor in (0.3, 2):
+        with pytest.raises(ValueError, match="not the mean"):
+            view.block(0, tokens, given, attend(factor))
 
 
 def test_equal_timesteps_are_refused():
     with pytest.raises(ValueError, match="repeat"):
-        TracedView(model().view(), torch.tensor([9, 5, 5]), 0)
+        TracedView(SESSION.view(case("serial").model), torch.tensor([9, 5, 5]), 0)

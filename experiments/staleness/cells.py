@@ -1,0 +1,128 @@
+"""The cells of `measure=staleness`: probes, serial, and every method at each W that it is run at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from experiments.check import check_model
+from experiments.config import RunConfig, prompts_of
+from experiments.errors import ConfigError, check_known
+from experiments.grid import GridConfig, check_grid, expand, place
+from experiments.inputs import spaced
+from experiments.journal import Row
+from experiments.methods import METHODS
+from experiments.models import Model, open_model
+from experiments.session import Session
+from pipefusion.core.domain import Count, Devices, Domain, Grid, Patches, Threads, Warmup
+from pipefusion.core.parallel import Parallel
+
+TASK = ("models", "resolutions", "steps", "guidance_scales", "schedulers")
+"""Lists that may have one value: tables and figures are of one model and size."""
+
+
+@dataclass
+class FreshnessConfig(GridConfig):
+    """What is probed. Of the model its sizes alone matter."""
+
+    models: list[str] = field(default_factory=lambda: ["pixart_tiny"])
+    steps: list[Annotated[int, Domain(2, 10_000)]] = field(default_factory=lambda: [8])
+    methods: Grid[str] = field(default_factory=lambda: list(METHODS))
+    devices: Grid[Devices] = field(default_factory=lambda: [4, 2])
+    patches: list[Any] = field(default_factory=lambda: [4, 8])
+    warmups: list[Any] = field(default_factory=lambda: [1, 0])
+
+
+@dataclass
+class StalenessConfig(GridConfig):
+    """`pictures` of as many prompts. `methods` run at W = `watched`, where attention is watched and the map drawn, and
+    those of them that are `swept` at each of `warmups` as well. `bands` of rows: redundancy is measured in each.
+
+    A method that has M of its own runs on a pipe of one device: its result does not depend on N.
+    """
+
+    name: str = "staleness"
+    pictures: Count = 16
+    bands: Patches = 4
+    devices: Grid[Devices] = field(default_factory=lambda: [4])
+    patches: list[Any] = field(default_factory=lambda: [4])
+    methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if not METHODS[name].exact])
+    watched: Warmup = 1
+    swept: list[str] = field(default_factory=lambda: ["distrifusion", "pipefusion"])
+    warmups: list[Any] = field(default_factory=lambda: [0, 1, 2, 4])
+    probe: FreshnessConfig = field(default_factory=FreshnessConfig)
+    workers: Threads | None = None
+
+
+def cells(cfg: RunConfig) -> Iterator[RunConfig]:
+    """The probes, then serial, then every method at each W, each once."""
+    options: StalenessConfig = cfg.measure
+    for one in expand(cfg, options.probe):
+        pictures = [f"picture {number}" for number in range(one.parallel.data)]
+        yield replace(one, measure=options.probe, prompt=pictures, prompt_file=None, seed=0)
+    base = replace(cfg, measure=replace(options, swept=[], probe=FreshnessConfig()))  # which decide no result
+    runs = [pictured(serial_run(base))]
+    for method in options.methods:
+        warmups = {options.watched, *(options.warmups if method in options.swept else [])}
+        in_order = sorted(warmups, key=lambda w: (isinstance(w, str), w))
+        for one in expand(base, replace(options, methods=[method], warmups=in_order)):
+            own = METHODS[method].has("patches")
+            runs.append(pictured(replace(one, devices=one.parallel.world) if own else one))
+    yield from {repr(one): one for one in runs}.values()
+
+
+def serial_run(cfg: RunConfig) -> RunConfig:
+    """What the other runs are compared with."""
+    grid = replace(cfg.measure, methods=["serial"], products=[Parallel()])
+    return next(expand(cfg, grid))
+
+
+def pictured(cfg: RunConfig) -> RunConfig:
+    """The run with its prompts, evenly spaced over those listed, and a seed for each, counted from the run's own."""
+    prompts = spaced(listed_prompts(cfg, open_model(cfg.model)), cfg.measure.pictures)
+    seeds = [cfg.seed + picture for picture in range(len(prompts))]
+    return replace(cfg, prompt=prompts, prompt_file=None, images_per_prompt=1, seed=seeds)
+
+
+def listed_prompts(cfg: RunConfig, model: Model) -> list[str]:
+    """The prompts that the model was trained on, where its folder lists them, else the run's own."""
+    path = None if model.folder is None else model.folder / "prompts.json"
+    if path is None or not path.exists():
+        return prompts_of(cfg)
+    prompts: list[str] = json.loads(path.read_text())["train"]
+    return prompts
+
+
+def place_in_table(cfg: RunConfig) -> Row:
+    """The first columns of a cell's rows, and the table that it has one row of, or all."""
+    if isinstance(cfg.measure, FreshnessConfig):
+        return place(cfg) | {"table": "probe"}
+    return place(cfg) | {"table": "redundancy" if cfg.method.name == "serial" and cfg.devices == 1 else "run"}
+
+
+def check_staleness(cfg: RunConfig, session: Session) -> None:
+    """Names that do not exist, numbers that measure nothing. Raises ConfigError."""
+    options: StalenessConfig = cfg.measure
+    check_known(cfg, {"measure.swept": options.methods})
+    check_grid(options.probe, "measure.probe")
+    for key, grid in (("measure", options), ("measure.probe", options.probe)):
+        for name in TASK:
+            if len(getattr(grid, name)) > 1:
+                raise ConfigError(f"{key}.{name}", f"{getattr(grid, name)} are several; allowed: one")
+    if not isinstance(cfg.seed, int):
+        raise ConfigError("seed", f"{cfg.seed} is no number; allowed: one number, of the first picture")
+    serial = serial_run(cfg)
+    if serial.steps < 2:
+        raise ConfigError("steps", f"{serial.steps} leaves no step with an age; allowed: 2 or more")
+    if serial.model.dtype != "float32":
+        text = f"{serial.model.dtype} has errors of its own; allowed: float32"
+        raise ConfigError("model.dtype", text)
+    listed = len(listed_prompts(serial, check_model(serial)))
+    if options.pictures > listed:
+        text = f"{options.pictures} pictures, and there are {listed} prompts; allowed: 1..{listed}"
+        raise ConfigError("measure.pictures", text)
+    timesteps = session.scheduler(serial).timesteps
+    if len(timesteps.unique()) < len(timesteps):
+        raise ConfigError("steps", f"{serial.steps} makes timesteps that repeat; allowed: fewer")
