@@ -20,10 +20,10 @@ run: $(STAMP)    ## every parallel method on the shipped model, four ranks
 	$(BIN)/python run.py experiment=quickstart $(ARGS)
 
 test: $(STAMP)   ## all but the slow tests, in two processes (JOBS): the tests start ranks of their own
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 
 slow: $(STAMP)   ## the slow tests
-	$(BIN)/python -m pytest -n $(JOBS) -m slow --timeout 900 $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow --timeout 900 $(ARGS)
 
 lint: $(STAMP)   ## ruff, check only
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ import sys
 
 # Under the guard, because every rank imports this file too.
 if __name__ == "__main__":
-    from experiments.agent import leave
-    from experiments.cli import main
+    from experiments.cli import leave, main
 
     leave(main(sys.argv[1:]))

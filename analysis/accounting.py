@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis import table1, tables
 from analysis.columns import COUNT, Column, Shown, column, mib, wide, words
+from analysis.evidence.published import read
 from analysis.study import load_study, plain_rows
 from analysis.style import ORDER, in_order, label
 
@@ -211,7 +212,8 @@ def save(record: dict[str, Any], table: pd.DataFrame, results: Path, name: str) 
     text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
     text += f"## Parameters\n\n{tables.markdown(sums(record))}\n"
     text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
-    text += f"{tables.markdown(table1.readable(table1.claims(record, printed, results / 'published', DEVICES)))}\n"
+    ratios = table1.claims(record, printed, read(results / "published"), DEVICES)
+    text += f"{tables.markdown(table1.readable(ratios))}\n"
     text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
     text += "that the method can do.\n\n"
     for model, facts in record["models"].items():

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from analysis import published, readme, same, sources
+from analysis import readme, same, sources
+from analysis.evidence import predictions as published
 from analysis.output import Output, alone, each, missing
 
 FOLDERS = ("tables", "figures")

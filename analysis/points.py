@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
-from analysis.published import role_of
+from analysis.evidence.predictions import role_of
 from analysis.style import COLOUR, GREY, MARKER, ORDER, pale
 
 KEYS = ["cluster", "resolution", "method", "devices"]

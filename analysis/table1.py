@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.paper.facts import METHODS
-from analysis.rows import read_rows
+from analysis.evidence.published import METHODS, TABLE1, Rows
 from analysis.style import label
 
 VERSION = "README-c"
@@ -51,6 +49,20 @@ FORMULAS: dict[str, Callable[[Units], float]] = {
     "(KV)L": lambda u: 2 * u.a * u.layers,
     "(KV)L/N": lambda u: 2 * u.a * u.layers / u.n,
 }
+OLDER: dict[str, Callable[[Units], float]] = {
+    "O(p*hs)": lambda u: u.a,
+    "A": lambda u: u.a,
+    "A/N": lambda u: u.a / u.n,
+    "A/M": lambda u: u.a / u.m,
+    "AL": lambda u: u.a * u.layers,
+    "(A/M)L": lambda u: u.a / u.m * u.layers,
+    "(QO+KV)/N": lambda u: 4 * u.a / u.n,
+    "QO/N+KV": lambda u: 2 * u.a / u.n + 2 * u.a,
+    "QO/M+KV": lambda u: 2 * u.a / u.m + 2 * u.a,
+    "0": lambda _: 0.0,
+}
+"""The formulas that only earlier versions print."""
+COSTS = {**FORMULAS, **OLDER}
 CLAIMS = {
     "sent a step": ("communication_per_timestep", "step_sent_bytes"),
     "parameters": ("param_memory", "param_bytes"),
@@ -60,26 +72,45 @@ CLAIMS = {
 """What Table 1 says something about -> its column there and ours."""
 
 
-def claims(record: dict[str, Any], cases: pd.DataFrame, published: Path, devices: int) -> pd.DataFrame:
-    """Table 1 beside what was counted, one row per case and quantity: formula, its bytes, the fullest device's."""
+COUNTED = dict(CLAIMS.values())
+"""Column of costs -> our bytes."""
+COLUMNS = ["attn_KV", "overlap", *COUNTED]
+NOTHING = ("-", "NA", "")
+
+
+def formula_of(cell: str) -> str | None:
+    """The formula of a cell, `(2/N)A=KV/N` being two spellings of one; None where it is none that is known."""
+    text = cell.rpartition("=")[2].strip()
+    return text if text in COSTS else None
+
+
+def claims(
+    record: dict[str, Any], cases: pd.DataFrame, rows: Rows, devices: int, version: str = VERSION
+) -> pd.DataFrame:
+    """A version of Table 1 beside what was counted, one row per case and quantity: formula, its bytes, the fullest
+    device's.
+
+    Cells without a formula have no row, nor have those that say 0.
+    """
     printed = {
-        METHODS[row["method"]]: row
-        for row in read_rows([published / "table1_costs.csv"]).values()
-        if row["version"] == VERSION
+        row.method: row
+        for row in rows.values()
+        if row.row_id.startswith(TABLE1) and row["version"] == version
     }
-    rows = []
+    found = []
     for case in cases[(cases.status == "ok") & (cases.devices == devices)].to_dict("records"):
         if case["method"] not in printed:
             continue
-        symbols = units(record["models"][case["model"]], case)
+        symbols, cost = units(record["models"][case["model"]], case), printed[case["method"]]
         for what, (column, ours) in CLAIMS.items():
-            cost = printed[case["method"]]
-            formula = cost[column].rpartition("=")[2]  # `(2/N)A=KV/N` says the same twice
-            row = {key: case[key] for key in ("model", "resolution", "method", "warmup")}
-            row |= {"what": what, "formula": formula, "overlap": cost["overlap"].rstrip("*")}
-            row |= {"formula_bytes": FORMULAS[formula](symbols), "counted_bytes": case[ours]}
-            rows.append(row | {"ratio": row["counted_bytes"] / row["formula_bytes"]})
-    return pd.DataFrame(rows)
+            formula = formula_of(cost[column])
+            formula_bytes = COSTS[formula](symbols) if formula else 0.0
+            if formula_bytes:
+                row = {key: case[key] for key in ("model", "resolution", "method", "warmup")}
+                row |= {"what": what, "formula": formula, "overlap": cost["overlap"].rstrip("*")}
+                row |= {"formula_bytes": formula_bytes, "counted_bytes": case[ours]}
+                found.append(row | {"ratio": case[ours] / formula_bytes})
+    return pd.DataFrame(found)
 
 
 def units(facts: dict[str, Any], case: dict[Any, Any]) -> Units:

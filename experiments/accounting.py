@@ -32,7 +32,7 @@ from experiments.report import ParameterKey, RankReport, held_parameters, layers
 from experiments.session import Session, empty_inputs, guidance_branches
 from experiments.study import Cell, Study
 from pipefusion.core.dit import DiT
-from pipefusion.core.domain import Devices, Grid, Threads
+from pipefusion.core.domain import Devices, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.predict import Prediction
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
@@ -59,8 +59,8 @@ class AccountingConfig(GridConfig):
     name: str = "accounting"
     methods: Grid[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    patches: list[Any] = field(default_factory=lambda: ["N"])
-    warmups: list[Any] = field(default_factory=lambda: [1])
+    patches: list[PatchCounts] = field(default_factory=lambda: ["N"])
+    warmups: list[Warmups] = field(default_factory=lambda: [1])
     crosses: list[str] = field(default_factory=lambda: ["split"])
     dtype: str | None = None
     run: bool = True

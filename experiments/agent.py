@@ -12,13 +12,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from experiments import server
+from experiments.config import RunConfig
+from experiments.errors import RunFailed
 from pipefusion.core.mesh import Mesh
 
 PRELOAD = ["torch.distributed", "experiments.agent"]
@@ -29,38 +38,29 @@ A process that has asked has initialised the driver, and CUDA cannot be used in 
 PRELOAD_CPU = [*PRELOAD, "diffusers.models.transformers.pixart_transformer_2d", "experiments.rank"]
 """Elsewhere. diffusers asks for the accelerator while it is imported."""
 GRACE_S = 2.0
-"""How long a rank that has lost its peer waits to be ended, so that the agent first sees the rank that died."""
+"""How long a rank that has lost its peer waits to be ended.
 
-Entry = Callable[[str, dict[str, Any]], None]
+The agent first sees the rank that died; if none did, the others lose theirs meanwhile, but for the one that hangs.
+"""
 
+LOST = re.compile(r"gloo|[Cc]onnection (closed|reset|refused)|NCCL|^Dist\w*Error")
+"""What exceptions of ranks say that wait for another one."""
 
-class RunFailed(Exception):
-    """A run that did not end well: `status` is failed, oom or interrupted, the text one line with the cause."""
-
-    def __init__(self, status: str, reason: str):
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
+Entry = Callable[[str, RunConfig], None]
+"""What each rank runs, in a process of its own: `entry(run_dir, cfg)`."""
 
 
 def prepare() -> None:
-    """Start the server that ranks are forked from. Imports there go on while this process does other things."""
-    import torch
-
-    multiprocessing.set_forkserver_preload(PRELOAD if torch.cuda.is_available() else PRELOAD_CPU)
-    forkserver.ensure_running()
+    """Start the server that ranks are forked from."""
+    server.start(PRELOAD if torch.cuda.is_available() else PRELOAD_CPU)
 
 
-def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], mesh: Mesh) -> None:
-    """Run `entry(run_dir, config)` in a process a rank of `mesh` and wait; returns when all have returned.
+def start_ranks(entry: Entry, run_dir: Path, cfg: RunConfig, mesh: Mesh) -> None:
+    """Run `entry(run_dir, cfg)` in a process a rank of `mesh` and wait; returns when all have returned.
 
     Raises RunFailed if a rank raised, died or was interrupted, which names its place on the mesh; no process is left
     behind in any case.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     # The agent logs what it does and the traceback of a rank; here the record says it, and logs/ has the traceback.
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -77,7 +77,7 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], mesh: Mesh)
         start_method="forkserver",
         max_restarts=0,
         monitor_interval=0.1,
-        shutdown_timeout=3,
+        shutdown_timeout=2,
         logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ALL),
     )
     handlers = {
@@ -86,13 +86,14 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], mesh: Mesh)
     }
     prepare()
     try:
-        elastic_launch(launch, rank_main)(entry, str(run_dir), config)
+        elastic_launch(launch, rank_main)(entry, str(run_dir), cfg)
     except (SignalException, KeyboardInterrupt) as error:
         raise interrupted(error) from None
     except ChildFailedError as error:
+        answered = {int(path.parent.name) for path in logs.glob("*/attempt_*/*/error.json")}
         with suppress(OSError):  # a full disk, say: the cause is what matters
             keep_outputs(logs)
-        raise cause(error, logs, mesh) from None
+        raise cause(error, logs, mesh, answered) from None
     else:
         shutil.rmtree(logs, ignore_errors=True)
     finally:
@@ -100,16 +101,14 @@ def start_ranks(entry: Entry, run_dir: Path, config: dict[str, Any], mesh: Mesh)
             signal.signal(number, handler)
 
 
-def rank_main(entry: Entry, run_dir: str, config: dict[str, Any]) -> None:
+def rank_main(entry: Entry, run_dir: str, cfg: RunConfig) -> None:
     """What each rank's process does."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, also while blocked in a communication
     threading.Thread(target=end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(config["threads"])
-    torch.set_num_threads(config["threads"])
+    os.environ["OMP_NUM_THREADS"] = str(cfg.threads)
+    torch.set_num_threads(cfg.threads)
     try:
-        entry(run_dir, config)
+        entry(run_dir, cfg)
     except Exception as error:
         end_failed(error)
 
@@ -120,12 +119,10 @@ def end_failed(error: Exception) -> NoReturn:
     Nothing is torn down: destroying a process group, or collecting it at exit, waits for receives that were posted and
     that nobody will answer.
     """
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
     traceback.print_exc()  # to the rank's file
+    get_error_handler().record_exception(error)
     if lost_peer(error):
         time.sleep(GRACE_S)
-    get_error_handler().record_exception(error)
     end_at_once(1)
 
 
@@ -134,13 +131,6 @@ def end_at_once(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def leave(code: int) -> NoReturn:
-    """End a command. A rank of torchrun that has failed and been recorded tears nothing down, as in `end_failed`."""
-    if code and "RANK" in os.environ:
-        end_at_once(code)
-    sys.exit(code)
 
 
 def end_with_parent() -> NoReturn:
@@ -153,22 +143,17 @@ def end_with_parent() -> NoReturn:
 
 
 def lost_peer(error: Exception) -> bool:
-    """Whether an exception only says that another rank is gone."""
-    import torch.distributed as dist
-
+    """Whether an exception only says that another rank is gone, or has not answered."""
     if isinstance(error, dist.DistError):
         return True
-    text = str(error)
-    return (
-        isinstance(error, RuntimeError)
-        and re.search(r"gloo|[Cc]onnection (closed|reset|refused)|NCCL", text) is not None
-    )
+    return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
 
 
-def cause(error: Any, logs: Path, mesh: Mesh) -> RunFailed:
+def cause(error: Any, logs: Path, mesh: Mesh, answered: Collection[int]) -> RunFailed:
     """One line from the agent's `ChildFailedError`: the rank and its place, and the signal or exception that ended it.
 
-    NCCL's watchdog aborts a rank; what it waited for is in the rank's output only.
+    NCCL's watchdog aborts a rank; what it waited for is in the rank's output only. Where ranks have only waited for
+    each other, one that has not `answered` with an error of its own is the one that hangs.
     """
     rank, failure = error.get_first_failure()
     name = mesh.name(rank)
@@ -184,6 +169,12 @@ def cause(error: Any, logs: Path, mesh: Mesh) -> RunFailed:
     if not isinstance(failure.message, dict):
         return RunFailed("failed", f"{name} exited with code {failure.exitcode}")
     line = failure.message["message"].strip().splitlines()[0]
+    hanging = [other for other in range(mesh.size) if other not in answered]
+    if hanging and LOST.search(line):
+        names = ", ".join(map(mesh.name, hanging))
+        return RunFailed(
+            "failed", f"{names} hangs: {name} has waited for longer than cluster.timeout_s ({line})"
+        )
     return RunFailed(status_of(line), f"{name}: {line}")
 
 

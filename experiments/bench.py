@@ -20,13 +20,13 @@ import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 
-from experiments.agent import RunFailed, prepare, start_ranks
+from experiments.agent import prepare, start_ranks
 from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
 from experiments.bench_rank import BenchCase, bench_rank
 from experiments.check import check_model, check_values
 from experiments.config import ModelConfig, RunConfig, as_dict
 from experiments.environment import provenance
-from experiments.errors import ConfigError, check_known, config_names
+from experiments.errors import ConfigError, RunFailed, check_known, config_names
 from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import Model
@@ -162,8 +162,8 @@ def bench(cfg: RunConfig, out: Path) -> str:
 def timed(cfg: RunConfig, group: Sequence[BenchCase], out: Path) -> dict[str, list[float]]:
     """The seconds of a group's cases, round by round, on ranks of their own. Raises RunFailed."""
     first = group[0]
-    task = {"model": asdict(model_of(first, cfg)), "rounds": first.rounds or cfg.measure.rounds}
-    task |= {"cases": [asdict(case) for case in group], "seed": cfg.seed, "threads": cfg.threads}
+    measure = replace(cfg.measure, cases=[*group], rounds=first.rounds or cfg.measure.rounds)
+    task = replace(cfg, model=model_of(first, cfg), measure=measure)
     start_ranks(bench_rank, out, task, Mesh({"ranks": first.ranks}))
     path = out / "seconds.json"
     seconds: dict[str, list[float]] = json.loads(path.read_text())
@@ -220,14 +220,14 @@ def show(rows: list[dict[str, Any]], startups: list[float], console: Console) ->
 def startup_seconds(cfg: RunConfig, out: Path) -> float:
     """Seconds from asking for ranks to all of them being ready."""
     start = time.time()
-    start_ranks(ready_rank, out, as_dict(cfg), Mesh({"ranks": RANKS}))
+    start_ranks(ready_rank, out, cfg, Mesh({"ranks": RANKS}))
     path = out / "ready.json"
     ready = float(json.loads(path.read_text()))
     path.unlink()
     return ready - start
 
 
-def ready_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+def ready_rank(run_dir: str, cfg: RunConfig) -> None:
     """A rank that joins the group and says when all had."""
     dist.init_process_group("gloo")
     dist.barrier()

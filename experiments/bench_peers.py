@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from experiments.models import Model
 from experiments.stock_calls import predict
 from pipefusion.core.dit import Conditioning
-from pipefusion.core.sampler import make_scheduler
+from pipefusion.schedulers import make_scheduler
 
 DIFFUSERS = "diffusers"  # on rank 0
 NATIVE_ULYSSES = "diffusers_ulysses"  # its own `enable_parallelism`, on all ranks
@@ -50,7 +50,7 @@ def peer(
     name: str, model: Model, noise: Tensor, cond: Conditioning, chosen: tuple[str, dict[str, Any]], steps: int
 ) -> Callable[[], Tensor]:
     """A function that samples one image in the loop that the model's own pipeline runs."""
-    network = stock(model)
+    network: Any = stock(model)
     if name == NATIVE_ULYSSES:
         ranks = torch.distributed.get_world_size()
         with cpu_for_accelerator(ranks):

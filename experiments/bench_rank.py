@@ -15,16 +15,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from experiments.bench_peers import DIFFUSERS, PEERS, peer
-from experiments.config import ModelConfig
+from experiments.config import RunConfig
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Devices, Guidance, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.parallel import Parallel
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
+from pipefusion.schedulers import make_scheduler
 
 CPU = torch.device("cpu")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
@@ -71,19 +71,14 @@ class BenchCase:
         return METHODS[self.method].Config(**{key: n for key, n in keys.items() if n is not None})
 
 
-def case_of(content: dict[str, Any]) -> BenchCase:
-    """A case as ranks receive it."""
-    return BenchCase(**content | {"parallel": Parallel(**content["parallel"])})
-
-
-def bench_rank(run_dir: str, cfg: dict[str, Any]) -> None:
-    """All `cases` on this rank, in turn; rank 0 writes the seconds of every round."""
-    torch.set_num_threads(cfg["threads"])
+def bench_rank(run_dir: str, cfg: RunConfig) -> None:
+    """All cases of `measure` on this rank, in turn; rank 0 writes the seconds of every round."""
+    torch.set_num_threads(cfg.threads)
     keep_freed_memory()
     dist.init_process_group("gloo")
-    model = open_model(ModelConfig(**cfg["model"]))
-    noise, prompt, negative = drawn(model.shape, cfg["seed"])
-    cases, rounds = [case_of(content) for content in cfg["cases"]], cfg["rounds"]
+    model = open_model(cfg.model)
+    noise, prompt, negative = drawn(model.shape, cfg.seed)
+    cases, rounds = cfg.measure.cases, cfg.measure.rounds
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
 
     def prepare(case: BenchCase) -> Callable[[], Any]:
@@ -154,8 +149,8 @@ def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditionin
     sampler, scheduler = method.build(dit, fabric, case.settings), make_scheduler(*chosen, case.steps)
     dit.load(model.tensors(), CPU)
 
-    def run() -> None:
+    def run() -> Tensor | None:
         fabric.clear()
-        sampler(noise, cond, scheduler)
+        return sampler(noise, cond, scheduler)
 
     return run

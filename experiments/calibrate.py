@@ -19,13 +19,14 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from analysis.files import write_text
-from experiments.agent import RunFailed, start_ranks
+from experiments.agent import start_ranks
 from experiments.check import check_cuda
 from experiments.config import RunConfig, as_dict
+from experiments.device import device_type
 from experiments.environment import hardware, provenance
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, RunFailed
 from experiments.profiles import device_profile, link_profile
-from experiments.rank import device_type, in_group
+from experiments.rank import in_group
 from experiments.records import write_json
 from experiments.timing import SAMPLE_S, elapsed_on
 from pipefusion.core.domain import Count, Width
@@ -58,7 +59,7 @@ def calibrate(cfg: RunConfig, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     ranks, linkless = ranks_here(cfg.cluster.device)
     try:
-        start_ranks(calibrate_rank, out, as_dict(cfg), Mesh({"ranks": ranks}))
+        start_ranks(calibrate_rank, out, cfg, Mesh({"ranks": ranks}))
     except RunFailed as failure:
         print(f"{failure.status}: {failure.reason}", file=sys.stderr)
         return failure.status
@@ -131,11 +132,11 @@ def ranks_here(device: str) -> tuple[int, str | None]:
     return (2, None) if gpus > 1 else (1, "one GPU here, and a link takes two")
 
 
-def calibrate_rank(run_dir: str, cfg: dict[str, Any]) -> None:
+def calibrate_rank(run_dir: str, cfg: RunConfig) -> None:
     """The first rank times itself alone, then both the link between them, if there are two."""
 
     def program(device: torch.device) -> None:
-        options, rank = CalibrateConfig(**cfg["measure"]), dist.get_rank()
+        options, rank = cfg.measure, dist.get_rank()
         sizes, samples = (options.tokens, options.hidden, options.heads), options.repeats
         found, how = device_profile(device, *sizes, samples, elapsed_on(device)) if rank == 0 else ({}, {})
         dist.barrier()

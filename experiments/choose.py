@@ -26,7 +26,7 @@ from experiments.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.scaling import check_costs, planned_row
 from experiments.session import Session
 from experiments.study import Cell, Study
-from pipefusion.core.domain import Count, Devices, Grid, Threads, Warmup
+from pipefusion.core.domain import Count, Devices, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.parallel import AXES
 from pipefusion.core.predict import Prediction
 
@@ -46,8 +46,8 @@ class PlanConfig(GridConfig):
     name: str = "plan"
     methods: Grid[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [2, 4, 8])
-    patches: list[Any] = field(default_factory=lambda: [2, 4, 8, 16])
-    warmups: list[Warmup] = field(default_factory=lambda: [1])
+    patches: list[PatchCounts] = field(default_factory=lambda: [2, 4, 8, 16])
+    warmups: list[Warmups] = field(default_factory=lambda: [1])
     splits: list[str] = field(default_factory=lambda: ["even"])
     workers: Threads | None = None
     shown: Count = 10

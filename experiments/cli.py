@@ -1,4 +1,4 @@
-"""The command: compose, check, run, and say in one line how each run ended."""
+"""The command: compose, check, run; the exit code. What takes seconds to import is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -8,122 +8,120 @@ import re
 import secrets
 import signal
 import sys
-from contextlib import suppress
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from safetensors import SafetensorError
+from omegaconf.errors import OmegaConfBaseException
 
-from experiments import directory, records
-from experiments.agent import RunFailed, prepare
-from experiments.check import (
-    check_clock,
-    check_method,
-    check_model,
-    check_output,
-    check_torchrun,
-    check_values,
-)
-from experiments.compose import Plan, check_groups, plan
-from experiments.config import CONF, RunConfig, from_hydra, register
-from experiments.errors import ConfigError, first_line
+from experiments import compose, measures, server
+from experiments.check_command import check_output, check_request, check_torchrun
+from experiments.compose import Plan
+from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
+from experiments.errors import CONF, ConfigError, config_names, first_line, refuse
+from experiments.measures import MEASURES, load
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.network import LinkConfig
 
+ROOT = CONF.parent
 LONGEST_NAME = 120
-HELD, REFUSED = "held", "refused"
-"""Of a run that was not begun: another process has its directory, or what is in there is not the project's."""
 EACH_ITS_OWN = "'${cell:${hydra.job.override_dirname}}'"
 
 
 def main(argv: list[str]) -> int:
     """Run a command line. Returns the exit code: 0 done, 1 a run failed, 2 the configuration is wrong."""
-    args = get_args_parser().parse_args(argv)
-    try:
-        check_groups(args.overrides)
-    except ConfigError as error:
-        return refuse(error)
-    only_shown = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    simulated = any(text.startswith("cluster=") and text != "cluster=local" for text in args.overrides)
-    if not only_shown and not simulated and "RANK" not in os.environ:
-        prepare()  # first of all: what ranks import takes seconds, which go by while this process imports it too
     set_up()
     try:
-        planned = plan(args.overrides, args.multirun)
-        if not only_shown:
-            check(planned, args.overrides)
+        asked = arguments(argv)
+        if not asked.shown:
+            check_early(asked)
+        planned = compose.plan(asked.overrides, asked.multirun)
+        if not asked.shown:
+            check(planned, asked.overrides)
     except ConfigError as error:
         return refuse(error)
-    statuses: list[str] = []
-    held: list[tuple[RunConfig, Path]] = []
-
-    def job(cfg: DictConfig) -> None:
-        run, out = from_hydra(cfg), Path(HydraConfig.get().runtime.output_dir)
-        status = attempt(run, out, planned.sweep)
-        if status == HELD and planned.sweep:
-            held.append((run, out))
-        else:
-            statuses.append(status)
-
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, and Hydra does not end the process
+    if asked.shown:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(print)()
+        return 0
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
-        # What other processes were at when it was its turn: done by now, or waited for.
-        statuses += [attempt(run, out, planned.sweep, wait=True) for run, out in held]
+        statuses = {*launch(planned, asked.overrides)}
     except KeyboardInterrupt:
         return 1
     except OSError as error:  # of the directories that Hydra makes
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
+    except RuntimeError as error:
+        if runs_here(planned.jobs[0]):
+            raise
+        print(f"failed: a job: {first_line(error)}", file=sys.stderr, flush=True)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, before)
-    if {HELD, REFUSED} & {*statuses}:
+    if {"held", "refused"} & statuses:
         return 2
-    return int(any(status not in ("ok", "skipped") for status in statuses))
+    return int(bool(statuses - {"ok", "skipped"}))
 
 
-def attempt(cfg: RunConfig, out: Path, sweep: bool, wait: bool = False) -> str:
-    """Run one configuration in a directory that no other process has; its status, and one line where it has none."""
-    try:
-        with directory.taken(out, wait):
-            return run_one(cfg, out, sweep)
-    except directory.Held as other:
-        if sweep:
-            print(f"later: {other}", flush=True)
-        else:
-            refuse(ConfigError("hydra.run.dir", f"{other}; allowed: another directory, or this one later"))
-        return HELD
-    except ConfigError as error:
-        refuse(error)
-        return REFUSED
-    except RunFailed as failure:
-        print(f"{failure.status}: {failure.reason}", file=sys.stderr, flush=True)
-        return failure.status
-    except (OSError, SafetensorError) as error:
-        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return "failed"
+def leave(code: int) -> NoReturn:
+    """End the command, and with it the server that ranks were forked from.
+
+    A rank of torchrun that has failed and been recorded tears nothing down: that waits for receives that were posted.
+    """
+    server.stop()
+    if code and "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
-def refuse(error: ConfigError) -> int:
-    """Say what is wrong with the configuration, under torchrun once a node; the exit code."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
-    return 2
+def arguments(argv: list[str]) -> Namespace:
+    """`overrides`, `multirun`, and whether something is `shown` and nothing run. Raises ConfigError."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    flags = ("-h", "--help"), ("--hydra-help",), ("--version",), ("-sc", "--shell-completion")
+    shown = [parser.add_argument(*names, action="store_true") for names in flags]
+    shown += [parser.add_argument("-c", "--cfg"), parser.add_argument("-i", "--info", nargs="?", const="all")]
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    asked, rest = parser.parse_known_intermixed_args(argv)
+    if rest:
+        options = ", ".join(one.option_strings[-1] for one in shown)
+        raise ConfigError("", f"{rest[0]} is not understood; allowed: key=value, --multirun, {options}")
+    asked.shown = any(getattr(asked, one.dest) for one in shown)
+    return asked
 
 
 def set_up() -> None:
-    """Schemas and the resolver that `conf/` refers to."""
-    OmegaConf.register_new_resolver("slug", slug, replace=True)
-    OmegaConf.register_new_resolver("cell", cell, replace=True)
+    """The resolvers and schemas that `conf/` refers to."""
     token = secrets.token_hex(4)  # of this command: others start in the same second
-    OmegaConf.register_new_resolver("token", lambda: token, replace=True)
-    register()
+    resolvers: dict[str, Callable[..., str]] = {"slug": slug, "cell": cell, "token": lambda: token}
+    resolvers["methods"] = lambda: ",".join(load("experiments.methods.METHODS"))
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    store = ConfigStore.instance()
+    store.store(group="schema", name="run", node=RunConfig)
+    for kind in (ModelConfig, ClusterConfig, DeviceConfig, LinkConfig, LogConfig):
+        name = kind.__name__.removesuffix("Config").lower()
+        store.store(group=f"schema/{name}", name=name, node=kind)
+    for name, measure in MEASURES.items():
+        compose.store_later("measure", name, measure.config)
+    store.store(
+        group="schema/measure", name="latency", node=LatencyConfig
+    )  # at hand, and what most commands are
+    for name in config_names("method"):
+        compose.store_later("method", name, f"experiments.methods.{name}.Config")
 
 
 def slug(text: Any) -> str:
@@ -150,20 +148,31 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def check_early(asked: Namespace) -> None:
+    """Refuse what is wrong whatever the method, before anything heavy is imported. Raises ConfigError.
+
+    What is not begins to be imported, by the server that ranks are forked from.
+    """
+    if any(f"${{{group}." in text for text in asked.overrides for group in ("method", "measure")):
+        return  # values that are not there yet
+    first = compose.first_look(asked.overrides, asked.multirun)
+    cfg = from_hydra(first)
+    if not isinstance(cfg.measure, LatencyConfig):
+        return
+    if not compose.is_sweep(first, asked.multirun):
+        check_request(cfg)
+    if cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first):
+        load("experiments.agent.prepare")()
+
+
 def check(planned: Plan, overrides: list[str]) -> None:
     """Check every run before the first one starts. Raises ConfigError.
 
     In a sweep, a combination that a method cannot do is not an error: it becomes a record that says `skipped`.
     """
-    from experiments.measures import MEASURES
-
     cells: dict[Path, Any] = {}
     for job in planned.jobs:
-        try:
-            cfg = from_hydra(job)
-        except MissingMandatoryValue as error:
-            key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key))
-            raise ConfigError(key, "??? has to be given; allowed: a value") from None
+        cfg = from_hydra(job)
         check_torchrun(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
         measure = MEASURES[cfg.measure.name]
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
@@ -173,15 +182,16 @@ def check(planned: Plan, overrides: list[str]) -> None:
             raise ConfigError("hydra.sweep.subdir", text)
         if os.environ.get("RANK", "0") == "0":  # under torchrun it may have begun when others come here
             check_output(out, key, cfg.measure.name, measure.writes)
-        if measure.check:
-            measure.check(cfg)
-        if measure.run:
+        if not runs_here(job):  # what this machine has says nothing of where it will run
             continue
-        check_values(cfg)
-        check_clock(cfg)
-        problem = check_method(cfg, check_model(cfg))
+        problem = measures.check(cfg)
         if problem and not planned.sweep:
             raise problem
+
+
+def runs_here(job: DictConfig) -> bool:
+    """Whether Hydra's launcher is its own, which runs everything in this process."""
+    return bool(job.hydra.runtime.choices["hydra/launcher"] == "basic")
 
 
 def directory_of(job: DictConfig, sweep: bool) -> Path:
@@ -197,66 +207,38 @@ def directory_of(job: DictConfig, sweep: bool) -> Path:
     return Path(*parts)
 
 
-def run_one(cfg: RunConfig, out: Path, sweep: bool) -> str:
-    """Run one configuration in directory `out`; returns its status."""
-    from experiments import launch, sinks
-    from experiments.contents import key_of
-    from experiments.difference import NotFinite
-    from experiments.measures import MEASURES
-    from pipefusion.sim.engine import RankFailed, SimulationError
-
-    measure = MEASURES[cfg.measure.name]
-    if measure.run:
-        directory.check(out, cfg.measure.name, measure.writes)
-        directory.claim(out, cfg.measure.name, measure.writes)
-        try:
-            status = measure.run(cfg, out)
-        except (NotFinite, RankFailed, SimulationError) as error:
-            print(f"failed: {first_line(error)}", file=sys.stderr)
-            return "failed"
-        finally:
-            with suppress(OSError):  # the manifest that stands there says that all of it is this run's
-                directory.settle(out, cfg.measure.name, measure.writes)
-        if measure.told:
-            sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
-        return status
-
-    model = check_model(cfg)
-    cfg = launch.complete(cfg, model)
-    record = records.finished(out, key_of(cfg, model)) if sweep and cfg.resume else None
-    again = record is not None
-    if record is None:
-        if (records.read_json(out / "run.json") or {}).get("status") == "running":  # and nobody else is here
-            print(f"died: {cfg.method.name} N={cfg.devices}: run again  {display(out)}", flush=True)
-        problem = check_method(cfg, model)
-        record = launch.skip(cfg, out, str(problem)) if problem else launch.execute(cfg, out)
-    if os.environ.get("RANK", "0") == "0":
-        if not again:
-            sinks.log(cfg, out, lambda: sinks.run_told(cfg, out, record))
-        report(record, cfg, out, again)
-    if record["status"] == "interrupted":
-        raise KeyboardInterrupt
-    return str(record["status"])
+def launch(planned: Plan, overrides: list[str]) -> list[str]:
+    """Run everything by Hydra's launcher; statuses. Raises OSError and KeyboardInterrupt."""
+    here = runs_here(planned.jobs[0])
+    if not here:  # where the processes of another launcher find this project
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with compose.started():
+        command = GlobalHydra.instance().hydra
+        assert command is not None
+        if not planned.sweep:
+            return [command.run("config", partial(job, sweep=False), overrides).return_value]
+        batches = command.multirun("config", partial(job, sweep=True), overrides)
+    statuses = [one.return_value for batch in batches for one in batch]
+    # What other processes were at when it was its turn: done by now, or waited for.
+    held = [one for one, status in zip(planned.jobs, statuses, strict=True) if status == "held" and here]
+    return [status for status in statuses if not (status == "held" and here)] + [
+        load("experiments.job.attempt")(from_hydra(one), directory_of(one, True), True, wait=True)
+        for one in held
+    ]
 
 
-def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> None:
-    """One line a run: on stdout what it took, on stderr why it did not end well."""
-    from experiments.methods import METHODS
-
-    status = record["status"]
-    beside = set(cfg.parallel.axes) - {METHODS[cfg.method.name].axis}
-    name = f"{cfg.method.name} N={cfg.devices}{f' ({cfg.parallel})' if beside else ''}"
-    if status == "ok":
-        latency = record["latency_s"]
-        how = {"local": f"spread {latency['spread']:.3f} s", "sim": "virtual time", "plan": "predicted"}
-        took = f"{latency['median']:.3f} s ({how[record['world']]})"
-        print(f"{'had' if again else 'ok'}: {name}: {took}  {display(out)}", flush=True)
-    elif status == "skipped":
-        print(f"skipped: {name}: {record['reason']}  {display(out)}", flush=True)
-    else:
-        print(f"{status}: {record['reason']}", file=sys.stderr, flush=True)
+def job(cfg: DictConfig, sweep: bool) -> str:
+    """One run, in the process that the launcher chose; its status."""
+    of = HydraConfig.get()
+    here = of.runtime.choices["hydra/launcher"] == "basic"
+    if not here:
+        join_tasks()
+    out = Path(of.runtime.output_dir)
+    status: str = load("experiments.job.attempt")(from_hydra(cfg), out, sweep, checked=here)
+    return status
 
 
-def display(path: Path) -> str:
-    """A path as one would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def join_tasks() -> None:
+    """Where submitit started several tasks for one job, be one rank of it, as under torchrun."""
+    if load("submitit.JobEnvironment")().num_tasks > 1:
+        load("submitit.helpers.TorchDistributedEnvironment")().export(set_cuda_visible_devices=False)

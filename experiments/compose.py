@@ -1,26 +1,28 @@
-"""The configurations that a command line stands for, composed before Hydra runs any, its errors said in one line."""
+"""The configurations that a command line stands for, composed by Hydra; what it refuses is said in one line."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import product
 
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import CONF
-from experiments.errors import ConfigError, nearest
+from experiments.errors import CONF, ConfigError, first_line, nearest
 
-GROUPS = ("model", "method", "cluster", "measure", "log", "experiment")
+LATER = "_schema_"
+"""The key of a schema that is only named: the path of its dataclass, whose module takes seconds to import."""
 
 
 @dataclass(frozen=True)
@@ -31,138 +33,120 @@ class Plan:
     jobs: list[DictConfig]
 
 
+@contextmanager
+def started() -> Iterator[ConfigLoader]:
+    """Hydra's loader of `conf/`, Hydra being started if it is not up."""
+    if GlobalHydra.instance().is_initialized():
+        yield GlobalHydra.instance().config_loader()
+    else:
+        with initialize_config_dir(str(CONF), version_base="1.3", job_name="run"):
+            yield GlobalHydra.instance().config_loader()
+
+
+@contextmanager
+def composing(overrides: list[str]) -> Iterator[ConfigLoader]:
+    """As `started`, what Hydra refuses being raised as ConfigError."""
+    try:
+        with started() as loader:
+            yield loader
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error, overrides) from None
+
+
 def plan(overrides: list[str], multirun: bool = False) -> Plan:
     """Compose every run of `overrides`. Raises ConfigError for whatever Hydra refuses."""
-    with initialize_config_dir(str(CONF), version_base="1.3", job_name="run"):
-        loader = GlobalHydra.instance().config_loader()
-        given = parse(overrides)
-        try:
-            master = loader.load_configuration(
-                "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
-            )
-            if multirun or master.hydra.mode == RunMode.MULTIRUN:
-                jobs = [loader.load_sweep_config(master, job) for job in combinations(master, given)]
-                for number, job in enumerate(jobs):  # as the launcher will
-                    with read_write(job), open_dict(job):
-                        job.hydra.job.id = job.hydra.job.num = number
-                return Plan(True, jobs)
-            return Plan(False, [loader.load_configuration("config", overrides, RunMode.RUN)])
-        except HydraException as error:
-            raise explain(error, loader, given) from None
+    with composing(overrides) as loader:
+        master = whole(partial(first_look, overrides, multirun))
+        if not is_sweep(master, multirun):
+            return Plan(False, [compose_one(overrides)])
+        runs = combinations(master, overrides)
+        jobs = [whole(partial(loader.load_sweep_config, master, run)) for run in runs]
+        for number, job in enumerate(jobs):  # as the launcher will
+            OmegaConf.update(job, "hydra.job", {"id": number, "num": number}, force_add=True)
+        return Plan(True, jobs)
+
+
+def is_sweep(master: DictConfig, multirun: bool) -> bool:
+    """Whether a command is a sweep: by its arguments, or by the experiment that it names."""
+    return multirun or bool(master.hydra.mode == RunMode.MULTIRUN)
 
 
 def compose_one(overrides: list[str]) -> DictConfig:
-    """One run's configuration from within a command, whose Hydra is up; elsewhere Hydra is started for it."""
-    if not GlobalHydra.instance().is_initialized():
-        return plan(overrides).jobs[0]
-    return GlobalHydra.instance().config_loader().load_configuration("config", overrides, RunMode.RUN)
+    """The configuration of one run. Raises ConfigError."""
+    with composing(overrides) as loader:
+        return whole(lambda: loader.load_configuration("config", overrides, RunMode.RUN))
 
 
-def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's reading of the command line. Raises ConfigError for bad syntax, and for keys added or removed."""
-    parser = OverridesParser.create()
-    parsed = []
-    for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError("", f"{text!r} is not understood ({reason}); allowed: key=value") from None
-        if not override.is_hydra_override() and (override.is_delete() or override.is_add()):
-            verb = "removed" if override.is_delete() else "added"
-            key = override.get_key_element().lstrip("+~")
-            raise ConfigError("", f"{key} cannot be {verb}; allowed: key=value for the keys of --cfg job")
-        parsed.append(override)
-    return parsed
+def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
+    """What all runs have in common, with no schema imported that is only named. Raises ConfigError."""
+    with composing(overrides) as loader:
+        given = OverridesParser.create().parse_overrides(overrides)
+        for one in given:
+            if not one.is_hydra_override() and (one.is_delete() or one.is_add()):
+                text = (
+                    f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
+                )
+                raise ConfigError("", text)
+        master = loader.load_configuration(
+            "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
+        )
+    for one in given:
+        if one.is_sweep_override() and not is_sweep(master, multirun):
+            text = f"{one.get_value_string()} is several values; allowed: one, or a sweep with -m"
+            raise ConfigError(one.get_key_element(), text)
+    return master
 
 
-def check_groups(overrides: list[str]) -> None:
-    """Choices of a group that has no such file, found before anything heavy is imported. Raises ConfigError."""
-    for override in parse(overrides):
-        group = override.get_key_element()
-        if group not in GROUPS:
-            continue
-        folder = CONF / group
-        files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
-        options = sorted(path.as_posix() for path in files)
-        value = override.value()
-        for name in value.list if isinstance(value, ChoiceSweep) else [value]:
-            if isinstance(name, str) and name not in options:
-                raise unknown_choice(group, name, options)
+def whole(compose: Callable[[], DictConfig]) -> DictConfig:
+    """What `compose` gives once the schemas of the method and the measure that it chooses are imported."""
+    cfg = compose()
+    named = {group: OmegaConf.select(cfg, f"{group}.{LATER}") for group in ("method", "measure")}
+    for group, path in named.items():
+        if path is not None:
+            name = cfg.hydra.runtime.choices[f"schema/{group}@{group}"]
+            ConfigStore.instance().store(group=f"schema/{group}", name=name, node=get_class(path))
+    return compose() if any(named.values()) else cfg
 
 
-def unknown_choice(group: str, name: str, options: list[str]) -> ConfigError:
-    return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
+def store_later(group: str, name: str, path: str) -> None:
+    """Put a schema where the files of `conf/` find it: by the path of its dataclass, to be imported when chosen."""
+    node = OmegaConf.create({LATER: path}, flags={"struct": False})
+    ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
 
 
-def combinations(master: DictConfig, given: list[Override]) -> list[list[str]]:
-    """The overrides of each run of a sweep, as Hydra's basic sweeper orders them."""
+def combinations(master: DictConfig, overrides: list[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep, in the order of Hydra's basic sweeper: the last key varies fastest."""
     fixed = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
-    task = [override for override in given if not override.is_hydra_override()]
-    chunks = BasicSweeper.split_arguments([*OverridesParser.create().parse_overrides(fixed), *task], None)
-    return [job for chunk in chunks for job in chunk]
+    choices: dict[str, list[str]] = {}
+    for one in OverridesParser.create().parse_overrides([*fixed, *overrides]):
+        if not one.is_hydra_override():
+            swept = one.is_sweep_override()
+            values = one.sweep_string_iterator() if swept else [one.get_value_element_as_str()]
+            choices[one.get_key_element()] = [f"{one.get_key_element()}={value}" for value in values]
+    return [[*run] for run in product(*choices.values())]
 
 
-def explain(error: HydraException, loader: ConfigLoader, given: list[Override]) -> ConfigError:
-    """The one line for an error of Hydra's composition."""
+def explain(error: Exception, overrides: list[str]) -> ConfigError:
+    """The key and what it allows where Hydra says them; else its message in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return unknown_choice(group, name, sorted(error.options or loader.get_group_options(group)))
-    text = chain(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        key = unknown.group(1).split("@")[0]
-        keys = valid_keys(loader, given)
-        siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
-        allowed = ", ".join(siblings) or "the keys of --cfg all"
-        return ConfigError(
-            key, f"{value_of(key, given)} is for an unknown key{nearest(key, keys)}; allowed: {allowed}"
-        )
-    several = re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text)
-    if several:
-        return ConfigError(
-            several.group(1), f"{several.group(2)} is several values; allowed: one, or a sweep with -m"
-        )
-    full_key = re.search(r"full_key: (\S+)", text)
-    if full_key:
-        key = full_key.group(1)
-        kind = re.search(r"could not be converted to (\w+)", text)
-        allowed = kind.group(1) if kind else "a value of its type"
-        return ConfigError(key, f"{value_of(key, given)} is of the wrong type; allowed: {allowed}")
+        options = sorted(error.options or [])
+        return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
     if isinstance(error, OverrideParseException):
-        return ConfigError("", f"{error.override!r} is not understood; allowed: key=value")
-    return ConfigError("", "; ".join(line.strip() for line in text.splitlines() if line.strip()))
-
-
-def chain(error: BaseException) -> str:
-    """The texts of an exception and of its causes."""
-    return str(error) if error.__cause__ is None else f"{error}\n{chain(error.__cause__)}"
-
-
-def value_of(key: str, given: list[Override]) -> str:
-    """What the command line gave `key`, as it was typed."""
-    return next((typed(o).partition("=")[2] for o in given if o.get_key_element() == key), "")
-
-
-def typed(override: Override) -> str:
-    """An override as the command line has it."""
-    return override.input_line or ""
-
-
-def valid_keys(loader: ConfigLoader, given: list[Override]) -> list[str]:
-    """All keys there are, for the groups chosen as far as these choices are valid."""
-    chosen = [typed(override) for override in given if override.get_key_element() in GROUPS]
-    try:
-        cfg = loader.load_configuration("config", chosen, RunMode.MULTIRUN, validate_sweep_overrides=False)
-    except HydraException:
-        cfg = loader.load_configuration("config", [], RunMode.RUN)
-    return [*GROUPS, *(name for name in flatten(cfg) if not name.startswith("hydra."))]
-
-
-def flatten(cfg: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of every value of a configuration."""
-    for key in cfg:
-        if OmegaConf.is_missing(cfg, key) or not isinstance(cfg[key], DictConfig):
-            yield f"{prefix}{key}"
-        else:
-            yield from flatten(cfg[key], f"{prefix}{key}.")
+        cure = "allowed: key=value, a value with other than letters in quotes: 'key=\"value\"'"
+        return ConfigError("", f"{error.override!r} is not understood ({first_line(error)}); {cure}")
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if not isinstance(cause, OmegaConfBaseException):
+        return ConfigError("", " ".join(str(error).split()))
+    full, given = str(cause.full_key), [text.partition("=")[::2] for text in overrides]
+    above = [one for one in given if f"{full}.".startswith(f"{one[0]}.")]
+    key, value = max(above, key=lambda one: len(one[0]), default=(full, "its value"))
+    if isinstance(cause, AttributeError | KeyError) and isinstance(cause.parent_node, DictConfig):
+        keys = sorted(map(str, cause.parent_node))
+        text = f"{value} is for an unknown key{nearest(str(cause.key), keys)}; allowed: {', '.join(keys)}"
+        return ConfigError(key, text)
+    return ConfigError(key, f"{value} is refused: {first_line(cause)}; allowed: a value of its type")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from experiments.errors import check_domains
+from experiments.errors import CONF as CONF
+from experiments.errors import ConfigError, check_domains, first_line
 from pipefusion.core.domain import (
     Count,
     Devices,
@@ -26,9 +27,7 @@ from pipefusion.core.domain import (
 )
 from pipefusion.core.parallel import Parallel
 from pipefusion.sim.hardware import DeviceConfig
-from pipefusion.sim.network import LinkConfig, TopologyConfig
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from pipefusion.sim.network import TopologyConfig
 
 
 @dataclass
@@ -141,33 +140,28 @@ def as_dict(cfg: RunConfig) -> dict[str, Any]:
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
-    """The composed configuration as dataclasses, without Hydra's own node. Raises ConfigError outside of a domain."""
+    """The composed configuration as dataclasses, without Hydra's own node.
+
+    Raises ConfigError for what is missing, cannot be resolved or lies outside of its domain.
+    """
     plain = deepcopy(cfg)
     with read_write(plain), open_dict(plain):
         plain.pop("hydra", None)
-    run = OmegaConf.to_object(plain)
+    try:
+        run = OmegaConf.to_object(plain)
+    except MissingMandatoryValue as error:
+        raise ConfigError(dotted(error.full_key), "??? has to be given; allowed: a value") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            dotted(error.full_key), f"{first_line(error)}; allowed: a value of its type"
+        ) from None
     assert isinstance(run, RunConfig)
     check_domains(run)
-    if run.method.name == "serial":
+    if getattr(run.method, "name", None) == "serial":
         run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it
     return run
 
 
-def register() -> None:
-    """Put the schemas where the files under `conf/` find them: `schema/GROUP/NAME`. `${methods:}` is every method."""
-    # Here, because these import torch and diffusers, and who only reads records needs neither.
-    from experiments.measures import MEASURES
-    from experiments.methods import METHODS
-
-    store = ConfigStore.instance()
-    store.store(group="schema", name="run", node=RunConfig)
-    store.store(group="schema/model", name="model", node=ModelConfig)
-    store.store(group="schema/cluster", name="cluster", node=ClusterConfig)
-    store.store(group="schema/device", name="device", node=DeviceConfig)
-    store.store(group="schema/link", name="link", node=LinkConfig)
-    store.store(group="schema/log", name="log", node=LogConfig)
-    for name, measure in MEASURES.items():
-        store.store(group="schema/measure", name=name, node=measure.config)
-    for name, method in METHODS.items():
-        store.store(group="schema/method", name=name, node=method.Config)
-    OmegaConf.register_new_resolver("methods", lambda: ",".join(METHODS), replace=True)
+def dotted(key: Any) -> str:
+    """OmegaConf's name of a place in a list, `a[0].b`, as `a.0.b`."""
+    return str(key).replace("[", ".").replace("]", "")

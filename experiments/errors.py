@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pipefusion.core.domain import outside
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+"""Hydra's groups: the files of configurations."""
 
 
 class ConfigError(ValueError):
@@ -17,6 +22,22 @@ class ConfigError(ValueError):
         super().__init__(f"{key}={message}" if key else message)
         self.key = key
         self.message = message
+
+
+def refuse(error: ConfigError) -> int:
+    """Say what is wrong with the configuration, under torchrun once a node; the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return 2
+
+
+class RunFailed(Exception):
+    """A run that did not end well: `status` is failed, oom or interrupted, the text one line with the cause."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -59,8 +80,6 @@ def values_of(cfg: Any, key: str) -> list[Any]:
 
 def config_names(group: str) -> list[str]:
     """The configurations of a group: the files of `conf/GROUP`."""
-    from experiments.config import CONF  # not above: it checks its domains by this module
-
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 

@@ -21,8 +21,7 @@ from experiments.compose import compose_one
 from experiments.config import CONF, RunConfig, as_dict, from_hydra
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
-from experiments.launch import resolved
-from experiments.models import Model, open_model, scheduler_of
+from experiments.models import Model, open_model, resolved, scheduler_of
 from experiments.plan import plan
 from experiments.published import Target, overrides_of, targets
 from experiments.records import write_json

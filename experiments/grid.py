@@ -11,13 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from baselines.tensor import CROSS
-from experiments.check import CHOICES, check_request
+from experiments.check import CHOICES, check_shares
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, problem_of
 from experiments.models import Model
-from pipefusion.core.domain import Devices, Guidance, Pixels, Steps, Warmups
+from pipefusion.core.domain import Devices, Guidance, PatchCounts, Pixels, Steps, Warmups
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.split import SPLITS
 from pipefusion.method import RINGS, TEXTS
@@ -53,7 +53,7 @@ class GridConfig:
     steps: list[Steps] = field(default_factory=list)
     guidance_scales: list[Guidance] = field(default_factory=list)
     schedulers: list[str] = field(default_factory=list)
-    patches: list[Any] = field(default_factory=list)
+    patches: list[PatchCounts] = field(default_factory=list)
     warmups: list[Warmups] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     rings: list[str] = field(default_factory=list)
@@ -149,7 +149,7 @@ def problem(cfg: RunConfig, model: Model) -> str | None:
     found = problem_of(model.shape, cfg)
     if found is not None:
         return f"{found.key}={found.message}"
-    request, node = check_request(cfg, model), cfg.cluster.topology.devices_per_node
+    request, node = check_shares(cfg, model), cfg.cluster.topology.devices_per_node
     if request is not None:
         return str(request)
     if cfg.cluster.world != "local" and cfg.cluster.topology.card is None and cfg.devices > node:
@@ -175,12 +175,10 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         check_known(grid, allowed)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error.key}", error.message) from None
-    for name, word, least in (("patches", STAGES, 1), ("warmups", ALL_STEPS, 0)):
+    for name, word in (("patches", STAGES), ("warmups", ALL_STEPS)):
         for value in getattr(grid, name):
-            if value != word and not (isinstance(value, int) and value >= least):
-                raise ConfigError(
-                    f"{key}.{name}", f"{value!r} is no number; allowed: {least} or more, {word}"
-                )
+            if not isinstance(value, int) and value != word:
+                raise ConfigError(f"{key}.{name}", f"{value!r} is no number; allowed: whole numbers, {word}")
 
 
 def model_config(name: str) -> ModelConfig:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from analysis.files import replacing
+from experiments import components
 from experiments.config import RunConfig, prompts_of
 from experiments.models import Model
+from experiments.text import encode_prompts
+from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape
 
 T = TypeVar("T")
@@ -74,9 +77,7 @@ def text_of(cfg: RunConfig, model: Model) -> str:
 @lru_cache(maxsize=4)
 def own_prompts(folder: Path, prompts: tuple[str, ...], negative: str | None) -> dict[str, Tensor]:
     """Prompts through a pipeline's own encoders, on the CPU; once for all runs of a sweep, as loading takes minutes."""
-    from experiments.components import encode
-
-    return encode(folder, prompts, negative, torch.device("cpu"), torch.float32)
+    return components.encode(folder, prompts, negative, torch.device("cpu"), torch.float32)
 
 
 @lru_cache(maxsize=64)
@@ -87,8 +88,6 @@ def encoded_prompts(
 
     Raises ValueError if the encoder's width is not the model's.
     """
-    from experiments.text import encode_prompts
-
     embeds, mask = encode_prompts(prompts, encoder, tokens)
     if embeds.shape[-1] != channels:
         raise ValueError(
@@ -119,6 +118,19 @@ def write_inputs(path: Path, inputs: dict[str, Tensor]) -> None:
     """Write inputs.safetensors whole."""
     with replacing(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, temporary)
+
+
+def read_inputs(path: Path, guidance_scale: float, device: torch.device) -> tuple[Tensor, Conditioning]:
+    """Noise [B,C,H,W] and conditioning from `inputs.safetensors`."""
+    return as_inputs(load_file(path, device=str(device)), guidance_scale)
+
+
+def as_inputs(tensors: dict[str, Tensor], guidance_scale: float) -> tuple[Tensor, Conditioning]:
+    """Noise and conditioning, of tensors by their names in `inputs.safetensors`."""
+    tensors = dict(tensors)
+    noise, lead = tensors.pop("noise"), "negative_"
+    negative = {name.removeprefix(lead): tensors.pop(name) for name in [*tensors] if name.startswith(lead)}
+    return noise, Conditioning(tensors, guidance_scale, negative or None)
 
 
 def spaced(whole: Sequence[T], count: int) -> list[T]:

@@ -8,34 +8,28 @@ import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from analysis.record import SCHEMA
 from experiments import contents, directory, pictures, records
-from experiments.agent import GRACE_S, Entry, RunFailed, lost_peer, prepare, start_ranks, status_of
+from experiments.agent import GRACE_S, Entry, lost_peer, prepare, start_ranks, status_of
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.environment import hardware, provenance
+from experiments.errors import RunFailed
+from experiments.inputs import make_inputs, write_inputs
+from experiments.methods import METHODS
+from experiments.models import Model, choose_scheduler, open_model, resolved, timesteps_of
+from experiments.plan import write_plan
 from experiments.progress import live
+from experiments.rank import run_rank
+from experiments.simulate import simulate
 from pipefusion.core.parallel import Parallel, degrees
-
-if TYPE_CHECKING:
-    from experiments.models import Model
+from pipefusion.core.problem import Problem
 
 LATENCY = "latency"
 """The measure whose directories these are."""
-DEFAULT_GUIDANCE = 4.5
-"""What diffusers' PixArt pipelines use, for models that ship with no value of their own."""
-
-
-def resolved(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration with what the model decides filled in: size and guidance scale."""
-    shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
-    scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
-    height, width = (None, None) if model.resolution else (model.height, model.width)
-    model_cfg = replace(cfg.model, resolution=model.resolution, height=height, width=width)
-    return replace(cfg, guidance_scale=scale, model=model_cfg)
 
 
 def complete(cfg: RunConfig, model: Model) -> RunConfig:
@@ -43,45 +37,45 @@ def complete(cfg: RunConfig, model: Model) -> RunConfig:
 
     Degrees that `devices` cannot hold stay as they were given: `check_method` says why, and a sweep records it.
     """
-    from experiments.methods import METHODS
-
     found = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices)
     parallel = found if isinstance(found, Parallel) else cfg.parallel
     return replace(resolved(cfg, model), parallel=parallel)
 
 
-def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[str, Any]:
+def execute(
+    cfg: RunConfig, run_dir: Path, entry: Entry | None = None, problem: str | None = None
+) -> dict[str, Any]:
     """Run one configuration and return the content of its run.json, whose `status` says how it ended.
 
     The record exists from the start (`running`) and is complete in every case. `entry` is what each rank runs,
-    `experiments.rank.run_rank` unless given. Under torchrun this process is itself a rank, and rank 0 writes.
+    `run_rank` unless given; with a `problem` nothing is run, and the record says `skipped`. Under torchrun this process
+    is itself a rank, and rank 0 writes.
     """
-    from experiments.models import open_model
-
     started = time.time()
     model = open_model(cfg.model)
     cfg = complete(cfg, model)
-    config = as_dict(cfg)
     if "RANK" in os.environ:
-        return execute_as_rank(cfg, config, model, run_dir, entry, started)
-    if cfg.cluster.world == "local":
+        return execute_as_rank(cfg, model, run_dir, entry or run_rank, started)
+    if cfg.cluster.world == "local" and problem is None:
         prepare()
-    record = facts_of(cfg, config, model)
+    record = facts(cfg, model)
     directory.clear(run_dir, LATENCY, records.FILES)
     try:
-        begin(record, config, run_dir)
-        write_inputs(cfg, model, run_dir)
-        with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
-            run_world(cfg, config, model, run_dir, entry)
-        record |= collect(cfg, model, run_dir, started)
+        begin(record, cfg, run_dir)
+        if problem is None:
+            write_inputs(run_dir / "inputs.safetensors", make_inputs(cfg, model))
+            with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
+                run_world(cfg, model, run_dir, entry or run_rank)
+            record |= collect(cfg, model, run_dir, started)
+        else:
+            record |= {"status": "skipped", "reason": problem}
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "reason": "ended by SIGINT"}
     except RunFailed as failure:
         record |= {"status": failure.status, "reason": failure.reason}
     except Exception as error:
         # Not raised again: the next run of a sweep goes on, and the record says what happened.
-        text = f"{type(error).__name__}: {error}"
-        record |= {"status": status_of(text), "reason": text.splitlines()[0]}
+        record |= failed(error)
         with suppress(OSError):  # the directory is gone, say, or the disk full: that is the reason
             (run_dir / "logs").mkdir(exist_ok=True)
             records.write_text(run_dir / "logs" / "run.txt", traceback.format_exc())
@@ -90,46 +84,38 @@ def execute(cfg: RunConfig, run_dir: Path, entry: Entry | None = None) -> dict[s
     return record
 
 
-def run_world(
-    cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path, entry: Entry | None
-) -> None:
+def run_world(cfg: RunConfig, model: Model, run_dir: Path, entry: Entry) -> None:
     """All ranks of the run, in the world that the cluster names."""
     if cfg.cluster.world == "sim":
-        from experiments.simulate import simulate
-
         simulate(cfg, model, run_dir)
     elif cfg.cluster.world == "plan":
-        from experiments.plan import write_plan
-
         write_plan(cfg, run_dir)
     else:
         if model.folder is not None:  # a hub id is looked up once, not by every rank
-            config = config | {"model": config["model"] | {"weights": str(model.folder)}}
-        start_ranks(entry or rank_entry(), run_dir, config, cfg.parallel.mesh())
+            cfg = replace(cfg, model=replace(cfg.model, weights=str(model.folder)))
+        start_ranks(entry, run_dir, cfg, cfg.parallel.mesh())
 
 
 def execute_as_rank(
-    cfg: RunConfig, config: dict[str, Any], model: Model, run_dir: Path, entry: Entry | None, started: float
+    cfg: RunConfig, model: Model, run_dir: Path, entry: Entry, started: float
 ) -> dict[str, Any]:
     """`execute` in a process that torchrun started. Rank 0 writes the inputs before it joins the process group.
 
     The first rank that fails writes why, before torchrun ends the others.
     """
     rank = int(os.environ["RANK"])
-    record = facts_of(cfg, config, model) if rank == 0 else {"status": "running"}
+    record = facts(cfg, model) if rank == 0 else {"status": "running"}
     if rank == 0:
         directory.clear(run_dir, LATENCY, records.FILES)
     try:
         if rank == 0:
-            begin(record, config, run_dir)
-            write_inputs(cfg, model, run_dir)
-        (entry or rank_entry())(str(run_dir), config)
+            begin(record, cfg, run_dir)
+            write_inputs(run_dir / "inputs.safetensors", make_inputs(cfg, model))
+        entry(str(run_dir), cfg)
         record |= collect(cfg, model, run_dir, started) if rank == 0 else {"status": "ok"}
     except (Exception, KeyboardInterrupt) as error:
         traceback.print_exc()  # torchrun keeps the outputs of its ranks apart
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
-        record |= {"status": status, "reason": f"{cfg.parallel.mesh().name(rank)}: {text}"}
+        record |= failed(error, f"{cfg.parallel.mesh().name(rank)}: ")
         if isinstance(error, Exception) and lost_peer(error):
             time.sleep(GRACE_S)
         known = records.read_json(run_dir / "run.json") or {}
@@ -143,37 +129,20 @@ def execute_as_rank(
     return record
 
 
-def skip(cfg: RunConfig, run_dir: Path, reason: str) -> dict[str, Any]:
-    """Record a combination of a sweep that its method cannot do."""
-    from experiments.models import open_model
-
-    model = open_model(cfg.model)
-    cfg = complete(cfg, model)
-    config, started = as_dict(cfg), time.time()
-    record = facts_of(cfg, config, model)
-    directory.clear(run_dir, LATENCY, records.FILES)
-    begin(record, config, run_dir)
-    record |= {"status": "skipped", "reason": reason}
-    end(record, run_dir, started)
-    return record
+def failed(error: BaseException, name: str = "") -> dict[str, str]:
+    """Status and reason of a run that an exception ended."""
+    text = f"{type(error).__name__}: {error}"
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
+    return {"status": status, "reason": name + text.splitlines()[0]}
 
 
-def rank_entry() -> Entry:
-    """What each rank runs."""
-    from experiments.rank import run_rank
+def facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
+    """What is known of a run before it has begun: the record that says `running`.
 
-    return run_rank
-
-
-def write_inputs(cfg: RunConfig, model: Model, run_dir: Path) -> None:
-    """inputs.safetensors of a run."""
-    from experiments import inputs  # torch, which the command needs only once everything is checked
-
-    inputs.write_inputs(run_dir / "inputs.safetensors", inputs.make_inputs(cfg, model))
-
-
-def facts_of(cfg: RunConfig, config: dict[str, Any], model: Model) -> dict[str, Any]:
-    """What is known of a run before it has begun: the record that says `running`."""
+    The scheduler is there as diffusers' `from_config` takes it, the weights by path and content.
+    """
+    chosen = choose_scheduler(model, cfg.scheduler)
+    assert not isinstance(chosen, Problem), chosen
     return {
         "schema": SCHEMA,
         "key": contents.key_of(cfg, model),
@@ -195,27 +164,7 @@ def facts_of(cfg: RunConfig, config: dict[str, Any], model: Model) -> dict[str, 
         "threads": cfg.threads,
         "dtype": cfg.model.dtype,
         "prompts": prompts_of(cfg),
-        "method_config": config["method"],
-        **model_facts(cfg, model),
-    }
-
-
-def begin(record: dict[str, Any], config: dict[str, Any], run_dir: Path) -> None:
-    """Write a run.json that says `running`, and config.yaml. Raises OSError."""
-    records.write_json(run_dir / "run.json", record)
-    directory.claim(run_dir, LATENCY, records.FILES)
-    records.write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config))
-
-
-def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
-    """The scheduler as diffusers' `from_config` takes it, and the weights by path and content."""
-    from experiments.models import choose_scheduler, timesteps_of
-    from pipefusion.core.problem import Problem
-
-    chosen = choose_scheduler(model, cfg.scheduler)
-    assert not isinstance(chosen, Problem), chosen
-    folder = model.folder
-    return {
+        "method_config": as_dict(cfg)["method"],
         "scheduler": {
             "class": chosen[0],
             "config": chosen[1],
@@ -223,18 +172,24 @@ def model_facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
         },
         "transformer": model.class_name,
         "guidance": model.shape.guidance,
-        "weights": None if folder is None else str(folder),
-        "weights_sha256": contents.weights_sha256(folder),
+        "weights": None if model.folder is None else str(model.folder),
+        "weights_sha256": contents.weights_sha256(model.folder),
     }
+
+
+def begin(record: dict[str, Any], cfg: RunConfig, run_dir: Path) -> None:
+    """Write a run.json that says `running`, and config.yaml. Raises OSError."""
+    records.write_json(run_dir / "run.json", record)
+    directory.claim(run_dir, LATENCY, records.FILES)
+    records.write_text(run_dir / "config.yaml", OmegaConf.to_yaml(as_dict(cfg)))
 
 
 def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict[str, Any]:
     """Merge what the ranks wrote; the part of the record that only they could know."""
     reports = records.merge_ranks(run_dir, cfg.devices)
-    first = reports[0]
     if cfg.measure.images:
         pictures.write_images(run_dir, cfg, model)
-    latency = records.latency([repeat["latency_s"] for repeat in first["repeats"]])
+    latency = records.latency([repeat["latency_s"] for repeat in reports[0]["repeats"]])
     accelerators = [report["accelerator"] for report in reports if report.get("accelerator")]
     return {
         "status": "ok",

@@ -1,106 +1,112 @@
 """The one table of what a command can measure. A new measure is its module, its YAML in conf/measure, and its row here.
 
-`run(cfg, out)` measures into directory `out` and returns a status; None is one run of one method (`measure=latency`).
-`check(cfg)` raises ConfigError for what is wrong with it, before anything is started.
+Rows name what they need, and `load` imports it when it is chosen: a command that is refused imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
 
 from experiments import records
-from experiments.accounting import ACCOUNTING, AccountingConfig
-from experiments.bench import BenchConfig, bench, check_bench
-from experiments.calibrate import CalibrateConfig, calibrate, check_calibrate
-from experiments.choose import PLAN, PlanConfig
-from experiments.config import LatencyConfig, RunConfig
-from experiments.conformance.report import ConformanceConfig, check_conformance, conformance
-from experiments.fit import FitConfig, check_fit, fit
-from experiments.gpu_check.measure import GpuCheckConfig, check_gpu_check, gpu_check
-from experiments.loading import FOLDER, LOADING, LoadingConfig
-from experiments.params import PARAMS, ParamsConfig
-from experiments.perturb import PERTURB, PerturbConfig
-from experiments.predict import PredictConfig, check_predict, predict
-from experiments.quality.cells import QualityConfig
-from experiments.quality.measure import QUALITY, WRITES, quality
-from experiments.recipes.score import ScoreConfig, check_score, score
-from experiments.recipes.train import TrainConfig, check_train, train
-from experiments.recipes.train_scorer import TrainScorerConfig, check_train_scorer, train_scorer
-from experiments.scaling import SCALING, ScalingConfig
-from experiments.staleness.measure import StalenessConfig, check_staleness, staleness
-from experiments.study import FILES, Study
-from experiments.study import check as check_study
-from experiments.study import run as run_study
-from experiments.text_variants import TEXT_VARIANTS, TextVariantsConfig
-from experiments.worlds import THREE, WorldsConfig
+from experiments.config import RunConfig
+from experiments.errors import ConfigError
+
+STUDY_FILES = ("record.json", "rows.parquet", "cells", "logs")
+"""What every study writes into its directory."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The dataclass of its keys, what runs it, what checks it, and whether sinks are told of its tables afterwards.
+    """Paths of the dataclass of its keys, and of its study, or of what runs and checks it where it is none.
 
-    `writes` names the files and folders of its directory that are its own: no others may lie there before.
+    `run(cfg, out)` measures into directory `out` and returns a status; `check(cfg)` raises ConfigError for what is
+    wrong before it is started, and returns what a sweep skips. `writes` names the files and folders of its directory
+    that are its own: no others may lie there before. With `told`, sinks get its tables afterwards.
     """
 
-    config: type
-    run: Callable[[RunConfig, Path], str] | None = None
-    check: Callable[[RunConfig], None] | None = None
+    config: str
+    study: str = ""
+    run: str = ""
+    check: str = ""
     writes: tuple[str, ...] = ()
     told: bool = True
-    study: Study | None = None
 
 
-def of(study: Study, config: type, *writes: str) -> Measure:
-    """The row of a study; `writes` names what its cells write beside their rows."""
-    return Measure(
-        config, partial(run_study, study), partial(check_study, study), (*FILES, *writes), study=study
+def load(path: str) -> Any:
+    """What a dotted path names, its module being imported now."""
+    return get_object(path)
+
+
+def run(cfg: RunConfig, out: Path) -> str:
+    """Measure what a configuration asks for into directory `out`; the status."""
+    row = MEASURES[cfg.measure.name]
+    status: str = (
+        load("experiments.study.run")(load(row.study), cfg, out) if row.study else load(row.run)(cfg, out)
     )
+    return status
+
+
+def check(cfg: RunConfig) -> ConfigError | None:
+    """What a sweep skips. Raises ConfigError for what is wrong."""
+    row = MEASURES[cfg.measure.name]
+    problem: ConfigError | None = (
+        load("experiments.study.check")(load(row.study), cfg) if row.study else load(row.check)(cfg)
+    )
+    return problem
+
+
+def study(module: str, name: str, config: str, *writes: str) -> Measure:
+    """The row of a study, `name` in a module of experiments/; `writes` are what its cells write beside their rows."""
+    at = f"experiments.{module}"
+    return Measure(f"{at}.{config}", f"{at}.{name}", writes=(*STUDY_FILES, *writes))
+
+
+def other(module: str, name: str, config: str, *writes: str, told: bool = True) -> Measure:
+    """The row of a module with a function `name` and its `check_name`."""
+    at = f"experiments.{module}"
+    return Measure(f"{at}.{config}", "", f"{at}.{name}", f"{at}.check_{name}", writes, told)
 
 
 MEASURES: dict[str, Measure] = {
-    "latency": Measure(LatencyConfig, writes=records.FILES),
-    "accounting": of(ACCOUNTING, AccountingConfig),
-    "bench": Measure(BenchConfig, bench, check_bench, ("bench.json", "seconds.json", "ready.json", "logs")),
-    "calibrate": Measure(
-        CalibrateConfig,
-        calibrate,
-        check_calibrate,
-        ("measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs"),
+    "latency": Measure(
+        "experiments.config.LatencyConfig", "", "experiments.job.run", "experiments.check.check_run", records.FILES
     ),
-    "conformance": Measure(ConformanceConfig, conformance, check_conformance, ("conformance.json",)),
-    "fit": Measure(FitConfig, fit, check_fit),
-    "gpu_check": Measure(
-        GpuCheckConfig, gpu_check, check_gpu_check, ("gpu_check.json", "gpu_check.md", "failed"), told=False
+    "accounting": study("accounting", "ACCOUNTING", "AccountingConfig"),
+    "bench": other("bench", "bench", "BenchConfig", "bench.json", "seconds.json", "ready.json", "logs"),
+    "calibrate": other(
+        "calibrate", "calibrate", "CalibrateConfig",
+        "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",
     ),
-    "loading": of(LOADING, LoadingConfig, FOLDER),
-    "params": of(PARAMS, ParamsConfig),
-    "perturb": of(PERTURB, PerturbConfig),
-    "plan": of(PLAN, PlanConfig),
-    "predict": Measure(PredictConfig, predict, check_predict, ("predictions.json",)),
-    "quality": Measure(
-        QualityConfig, quality, partial(check_study, QUALITY), (*FILES, *WRITES), study=QUALITY
+    "conformance": other("conformance.report", "conformance", "ConformanceConfig", "conformance.json"),
+    "fit": other("fit", "fit", "FitConfig"),
+    "gpu_check": other(
+        "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", told=False
     ),
-    "scaling": of(SCALING, ScalingConfig),
-    "staleness": Measure(
-        StalenessConfig,
-        staleness,
-        check_staleness,
-        ("staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv"),
+    "loading": study("loading", "LOADING", "LoadingConfig", "checkpoint"),
+    "params": study("params", "PARAMS", "ParamsConfig"),
+    "perturb": study("perturb", "PERTURB", "PerturbConfig"),
+    "plan": study("choose", "PLAN", "PlanConfig"),
+    "predict": other("predict", "predict", "PredictConfig", "predictions.json"),
+    "quality": other(
+        "quality.measure", "quality", "QualityConfig", *STUDY_FILES, "images", "pictures", "looks", "texts",
     ),
-    "text_variants": of(TEXT_VARIANTS, TextVariantsConfig),
-    "train": Measure(
-        TrainConfig,
-        train,
-        check_train,
-        ("checkpoint", "model", "sheets", "loss.csv", "loss.png"),
-        told=False,
+    "scaling": study("scaling", "SCALING", "ScalingConfig"),
+    "staleness": other(
+        "staleness.measure", "staleness", "StalenessConfig",
+        "staleness.json", "freshness.csv", "redundancy.csv", "error.csv", "steps.csv", "map.csv",
     ),
-    "score": Measure(
-        ScoreConfig, score, check_score, ("score.json", "sheet.png", "held_out.png", "unseen.png")
+    "text_variants": study("text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
+    "train": other(
+        "recipes.train", "train", "TrainConfig",
+        "checkpoint", "model", "sheets", "loss.csv", "loss.png", told=False,
     ),
-    "train_scorer": Measure(TrainScorerConfig, train_scorer, check_train_scorer),
-    "worlds": of(THREE, WorldsConfig, "local", "sim", "plan"),
-}
+    "score": other(
+        "recipes.score", "score", "ScoreConfig", "score.json", "sheet.png", "held_out.png", "unseen.png"
+    ),
+    "train_scorer": other("recipes.train_scorer", "train_scorer", "TrainScorerConfig"),
+    "worlds": study("worlds", "THREE", "WorldsConfig", "local", "sim", "plan"),
+}  # fmt: skip

@@ -81,11 +81,6 @@ def problem_of(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)
 
 
-def parallel_in(cfg: Mapping[str, Any]) -> Parallel:
-    """All degrees of a run, of its configuration as ranks receive it."""
-    return METHODS[cfg["method"]["name"]].parallel(cfg["devices"], Parallel(**cfg["parallel"]))
-
-
 def row(module: ModuleType, **facts: Any) -> Method:
     """The row of a module that has `Config`, `check`, `build` and `predict`."""
     return Method(module.Config, module.AXIS, module.check, module.build, module.predict, **facts)

@@ -12,17 +12,19 @@ import diffusers
 import torch
 from torch import Tensor
 
-from experiments.config import ModelConfig
+from experiments.config import ModelConfig, RunConfig
+from experiments.decode import has_vae, latent_factor
 from experiments.errors import ConfigError
 from experiments.schedulers import converted, is_flow, whole
 from experiments.stepping import stepping_problem
 from experiments.weights import resolve_weights
 from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
-from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import held, reader
 from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
+from pipefusion.pipelines.timesteps import shift, timestep_arguments
+from pipefusion.schedulers import SCHEDULERS, make_scheduler
 
 FACTS = {
     "pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale", "resolution",
@@ -34,6 +36,8 @@ RANDOM_SCHEDULER = {
     "algorithm_type": "dpmsolver++",
     "prediction_type": "v_prediction",
 }
+DEFAULT_GUIDANCE = 4.5
+"""What diffusers' PixArt pipelines use, for models that ship with no value of their own."""
 FEW = 4  # steps that every scheduler can take
 RANDOM_FLOW_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 
@@ -133,6 +137,15 @@ def open_model(cfg: ModelConfig) -> Model:
     return Model(class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler)
 
 
+def resolved(cfg: RunConfig, model: Model) -> RunConfig:
+    """The configuration with what the model decides filled in: size and guidance scale."""
+    shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
+    scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
+    height, width = (None, None) if model.resolution else (model.height, model.width)
+    model_cfg = replace(cfg.model, resolution=model.resolution, height=height, width=width)
+    return replace(cfg, guidance_scale=scale, model=model_cfg)
+
+
 def size_of(cfg: ModelConfig, own: int) -> tuple[int, int]:
     """Height and width in pixels; what is not given is `own`, the side that the model was made for.
 
@@ -149,8 +162,6 @@ def size_of(cfg: ModelConfig, own: int) -> tuple[int, int]:
 
 def facts_in(folder: Path) -> dict[str, Any]:
     """What a pipeline's folder tells of its model besides the transformer's configuration."""
-    from experiments.decode import has_vae, latent_factor
-
     facts: dict[str, Any] = {"pixel_space": False, "latent_factor": 8}
     if has_vae(folder):
         facts["latent_factor"] = latent_factor(folder)
@@ -200,8 +211,6 @@ def timesteps_of(model: Model, chosen: tuple[str, dict[str, Any]], steps: int) -
     """
     if model.folder is None:
         return {"num_inference_steps": steps}
-    from pipefusion.pipelines.timesteps import shift, timestep_arguments
-
     class_name, config = chosen
     if class_name == model.scheduler["_class_name"]:
         return timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)

@@ -28,7 +28,7 @@ from experiments.models import open_model
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.dit import Conditioning
-from pipefusion.core.domain import Count, Devices, Grid, Natural, Seed, Threads
+from pipefusion.core.domain import Count, Devices, Grid, Natural, PatchCounts, Seed, Steps, Threads, Warmups
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.mesh import Axis
 from pipefusion.core.parallel import Parallel
@@ -63,12 +63,12 @@ class PerturbConfig(GridConfig):
     name: str = "perturb"
     schedules: Count = 2000
     kills: Natural = 100
-    steps: list[Any] = field(default_factory=lambda: [4])
+    steps: list[Steps] = field(default_factory=lambda: [4])
     methods: list[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [2, 3, 4])
     products: list[Parallel] = field(default_factory=lambda: list(PRODUCTS))
-    patches: list[Any] = field(default_factory=lambda: [1, 3, 4, 8])
-    warmups: list[Any] = field(default_factory=lambda: [0, 1, 2])
+    patches: list[PatchCounts] = field(default_factory=lambda: [1, 3, 4, 8])
+    warmups: list[Warmups] = field(default_factory=lambda: [0, 1, 2])
     rings: list[str] = field(default_factory=lambda: list(RINGS))
     only: Seed | None = None
     workers: Threads | None = None

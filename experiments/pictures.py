@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from analysis.files import replacing
-
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from experiments.config import RunConfig
-    from experiments.models import Model
+from experiments.config import RunConfig
+from experiments.decode import decode, has_vae
+from experiments.models import Model
 
 
 def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
@@ -24,8 +24,6 @@ def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
     path = run_dir / "latents.safetensors"
     if not path.exists():
         return []
-    from safetensors.torch import load_file
-
     pictures = pictures_of(load_file(path)["latents"], cfg, model)
     paths = [run_dir / "images" / f"{index}.png" for index in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
@@ -37,17 +35,12 @@ def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
 
 def pictures_of(
     latents: Tensor, cfg: RunConfig, model: Model, device: torch.device | None = None
-) -> list[Image]:
+) -> list[Image.Image]:
     """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder.
 
     The VAE is on `device`, or on the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be
     full.
     """
-    import torch
-    from PIL import Image
-
-    from experiments.decode import decode, has_vae
-
     if model.facts["pixel_space"]:
         if latents.shape[1] != 3:
             return []
@@ -60,9 +53,6 @@ def pictures_of(
 
 def pixels_of(latents: Tensor, cfg: RunConfig, model: Model, device: torch.device) -> Tensor:
     """The same pictures as one tensor [B, 3, H, W] uint8. Raises ValueError if there are none."""
-    import numpy as np
-    import torch
-
     pictures = [np.array(picture.convert("RGB")) for picture in pictures_of(latents, cfg, model, device)]
     if not pictures:
         raise ValueError("the model has no pictures: its latents are not RGB and its weights have no VAE")

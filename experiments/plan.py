@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments import records
-from experiments.agent import RunFailed
 from experiments.config import RunConfig, prompts_of
+from experiments.errors import RunFailed
 from experiments.methods import METHODS, parallel_of
 from experiments.report import RankReport, held_parameters, write_report
 from experiments.session import Session, guidance_branches

@@ -10,14 +10,16 @@ from typing import Any
 
 from rich.progress import track
 
+from analysis.evidence import predictions as report
 from experiments.config import CONF, RunConfig
+from experiments.doubts import targets
 from experiments.environment import provenance
 from experiments.errors import ConfigError
 from experiments.facts import calibration_rows
 from experiments.fit import config_of
 from experiments.methods import problem_of
 from experiments.plan import Planned, plan
-from experiments.published import Target, targets, unpredicted
+from experiments.published import Target, unpredicted
 from experiments.records import write_json
 from experiments.session import Session
 
@@ -43,8 +45,6 @@ def check_predict(cfg: RunConfig) -> None:
 
 def predict(cfg: RunConfig, out: Path) -> str:
     """Predict all rows into `out`/predictions.json and print the table; returns the run's status."""
-    from analysis import published
-
     session, predictions, known = Session(), [], {}
     rows = [target for target in targets() if target.row_id.startswith(cfg.measure.only)]
     started = time.time()
@@ -57,7 +57,7 @@ def predict(cfg: RunConfig, out: Path) -> str:
             target.resolution,
             target.steps,
             target.warmup,
-            tuple(target.parallel.items()),
+            str((target.products, target.parallel)),
         )
         key = (*setting, target.split, tuple(target.patches))  # several sources print the same run
         if key not in known:
@@ -72,53 +72,52 @@ def predict(cfg: RunConfig, out: Path) -> str:
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "predictions.json", record)
-    table = published.joined(predictions, CONF.parent / "results" / "published")
-    print(published.verdicts(table))
+    table = report.joined(predictions, CONF.parent / "results" / "published")
+    print(report.verdicts(table))
     print(out / "predictions.json")
     return "ok"
 
 
 def prediction(target: Target, session: Session) -> dict[str, Any]:
-    """Seconds, or the bytes missing, of a row's run; with several candidates for M, of the fastest that fits."""
-    cfg, model = config_of(target, target.patches[0] if target.patches else None)
-    tried: list[tuple[int | None, Planned]] = []
+    """Seconds, or the bytes missing, of a row's run; with several candidates for M or degrees, the fastest's."""
+    tried: list[tuple[Target, int | None, Planned]] = []
     candidates: list[int | None] = [*target.patches] or [None]
-    for patches in candidates:
-        method = cfg.method if patches is None else replace(cfg.method, patches=patches)
-        one = replace(cfg, method=method)
-        problem = problem_of(model.shape, one)
-        if problem is None:
-            tried.append((patches, plan(one, session)))
-        elif patches is None or len(target.patches) == 1:
-            reason = f"{problem.key}: {problem.message}"
-            return {
-                "status": "failed",
-                "predicted_s": None,
-                "missing_bytes": 0,
-                "reason": reason,
-            } | fitted_on(cfg)
-    fits = [
-        (planned.latency_s, patches, planned) for patches, planned in tried if planned.latency_s is not None
-    ]
-    if not fits:
-        best, planned = min(tried, key=lambda each: each[1].missing_bytes)
-        return {
-            "status": "oom",
-            "predicted_s": None,
-            "missing_bytes": planned.missing_bytes,
-            "patches": best,
-        } | fitted_on(cfg)
-    latency, best, planned = min(fits, key=lambda each: each[0])
-    return {
-        "status": "ok",
-        "predicted_s": latency,
-        "missing_bytes": 0,
-        "patches": best,
-        "candidates": {str(m): seconds for seconds, m, _ in fits if m is not None},
-        "peak_bytes": planned.peak_bytes,
-        "compute_s": max(float(report.repeats[-1]["compute_s"] or 0) for report in planned.reports),
-        "wait_s": max(float(report.repeats[-1]["wait_s"] or 0) for report in planned.reports),
-    } | fitted_on(cfg)
+    for parallel in target.products or [target.parallel]:
+        one = replace(target, parallel=parallel)
+        cfg, model = config_of(one, candidates[0])
+        for patches in candidates:
+            method = cfg.method if patches is None else replace(cfg.method, patches=patches)
+            run = replace(cfg, method=method)
+            problem = problem_of(model.shape, run)
+            if problem is None:
+                tried.append((one, patches, plan(run, session)))
+            elif len(candidates) == 1 and not target.products:
+                reason = f"{problem.key}: {problem.message}"
+                failed = {"status": "failed", "predicted_s": None, "missing_bytes": 0, "reason": reason}
+                return failed | fitted_on(cfg)
+    fits = [each for each in tried if each[2].latency_s is not None]
+    if fits:
+        one, patches, planned = min(fits, key=lambda each: each[2].latency_s or 0.0)
+        repeats = [report.repeats[-1] for report in planned.reports]
+        found = {
+            "status": "ok",
+            "candidates": {
+                candidate(target, *each[:2]): each[2].latency_s for each in fits if each[1] or target.products
+            },
+            "peak_bytes": planned.peak_bytes,
+            **{key: max(float(repeat[key] or 0) for repeat in repeats) for key in ("compute_s", "wait_s")},
+        }
+    else:
+        one, patches, planned = min(tried, key=lambda each: each[2].missing_bytes)
+        found = {"status": "oom"}
+    said = {"predicted_s": planned.latency_s, "missing_bytes": planned.missing_bytes if not fits else 0}
+    return found | said | {"patches": patches, "parallel": one.parallel} | fitted_on(cfg)
+
+
+def candidate(target: Target, one: Target, patches: int | None) -> str:
+    """What tells a candidate from the others: M, and the degrees where they are not stated."""
+    degrees = " x ".join(f"{axis} {n}" for axis, n in one.parallel.items()) if target.products else ""
+    return ", ".join(part for part in (degrees, "" if patches is None else str(patches)) if part)
 
 
 def fitted_on(cfg: RunConfig) -> dict[str, list[str]]:

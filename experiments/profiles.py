@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.device import synchronise
 from experiments.environment import hardware
-from experiments.rank import synchronise
 from experiments.timing import Elapsed, cache_bytes, copies, message_seconds, timed
 
 DTYPES = {32: torch.float32, 16: torch.bfloat16}

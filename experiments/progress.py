@@ -1,11 +1,14 @@
-"""Live lines on the terminal: while ranks run, from the file that rank 0 keeps up to date."""
+"""Live lines on the terminal while ranks or processes run; those of ranks from a file that rank 0 keeps up to date."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +20,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from analysis.files import write_text
 from experiments.records import read_json
+from pipefusion.core.ledger import Where
+from pipefusion.core.local import LocalFabric
+from pipefusion.sim.fabric import SimFabric
 
 
 @contextmanager
@@ -57,3 +64,26 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
         finally:
             over.set()
             watcher.join()
+
+
+def report_progress(run_dir: Path, fabric: LocalFabric | SimFabric, steps: int) -> Callable[[str], None]:
+    """A function that names the phase; the steps within it are what the fabric is told of. Rank 0 alone is shown."""
+    if fabric.rank != 0:
+        return lambda name: None
+    state: dict[str, Any] = {"phase": "", "step": 0, "of": steps}
+    last = 0.0
+
+    def show(**news: Any) -> None:
+        nonlocal last
+        state.update(news)
+        now = time.monotonic()
+        if "phase" in news or now - last > 0.2:
+            last = now
+            write_text(run_dir / ".progress.json", json.dumps(state))
+
+    def count(at: Where) -> None:
+        if state["step"] != at.step + 1:
+            show(step=at.step + 1)
+
+    fabric.watch = count
+    return lambda name: show(phase=name, step=0)

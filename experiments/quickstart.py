@@ -17,6 +17,8 @@ from analysis import figures, style, sweep, tables
 from analysis.answer import answer
 from analysis.columns import words
 from analysis.terminal import make_console, rich_table
+from experiments.config import from_hydra
+from experiments.models import open_model
 
 NOTE = (
     "CPU timings rank nothing: ranks share the cores of one machine and talk through its memory. "
@@ -42,9 +44,6 @@ class Report(Callback):
 
 def tokens_of(config: DictConfig) -> int:
     """Image tokens of the sweep's model."""
-    from experiments.config import from_hydra
-    from experiments.models import open_model
-
     return open_model(from_hydra(config).model).shape.tokens
 
 

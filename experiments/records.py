@@ -105,6 +105,11 @@ def latency(repeats: list[float]) -> dict[str, Any]:
     return {"repeats": repeats, "median": median(repeats), "spread": max(repeats) - min(repeats)}
 
 
+def display(path: Path) -> str:
+    """A path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 @lru_cache(maxsize=1)
 def git_commit(folder: Path) -> str | None:
     """The commit the code is at, with `-dirty` if tracked files differ; None outside a git checkout.

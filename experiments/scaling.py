@@ -14,7 +14,7 @@ from experiments.errors import ConfigError
 from experiments.facts import cluster_facts, model_facts
 from experiments.grid import GridsConfig, cluster_config
 from experiments.journal import Row
-from experiments.launch import resolved
+from experiments.models import resolved
 from experiments.plan import Planned, plan
 from experiments.published import Target, targets
 from experiments.report import held_parameters

@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 
 from experiments.errors import first_line
-from pipefusion.core.sampler import SCHEDULERS
+from pipefusion.schedulers import SCHEDULERS
 
 SOLVER = {
     "algorithm_type", "solver_order", "solver_type", "lower_order_final", "euler_at_final", "final_sigmas_type",

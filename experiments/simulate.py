@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.config import RunConfig, as_dict
+from experiments.config import RunConfig
+from experiments.device import choose_device
+from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, scheduler_of
-from experiments.rank import choose_device, peak_of, predicted_peaks, progress, read_inputs
+from experiments.peaks import peak_bytes, predicted_peaks
+from experiments.progress import report_progress
 from experiments.report import RankReport, held_parameters, write_latents, write_report
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.sim.clock import MeasuredClock
@@ -70,8 +73,7 @@ def built(
 
 
 def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
-    config, options = as_dict(cfg), cfg.measure
-    method, parallel = METHODS[cfg.method.name], parallel_of(cfg)
+    options, method, parallel = cfg.measure, METHODS[cfg.method.name], parallel_of(cfg)
     mesh, scheduler = parallel.mesh(), scheduler_of(model, cfg.scheduler, cfg.steps)
     # CPU seconds of one thread are not stretched by other processes; with more threads only the wall clock sees all.
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
@@ -81,7 +83,7 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     assert cfg.guidance_scale is not None
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, CPU)
     ready = time.time()
-    tell = progress(run_dir, world.fabrics[0], config)
+    tell = report_progress(run_dir, world.fabrics[0], cfg.steps)
 
     def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
         latents = samplers[fabric.rank](noise, cond, scheduler)
@@ -104,12 +106,12 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     assert latents is not None
     write_latents(run_dir, latents)
     held = [set(held_parameters(dit)) for dit in dits]
-    predicted = predicted_peaks(model, config, noise, cond) if options.memory else []
+    predicted = predicted_peaks(model, cfg, noise, cond) if options.memory else []
     for rank, (dit, fabric) in enumerate(zip(dits, world.fabrics, strict=True)):
         peaks: tuple[int | None, int | None] = (None, None)
         if options.memory:
             tell(f"memory of rank {rank}")
-            peaks = peak_of(model, config, rank, noise, cond, CPU, dit), predicted[rank]
+            peaks = peak_bytes(model, cfg, rank, noise, cond, CPU, dit), predicted[rank]
         forecast = method.predict(
             dit.shape, parallel, rank, cfg.steps, noise.shape[0], cond.branches, cfg.method
         )

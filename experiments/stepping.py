@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.errors import first_line
-from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.stepping import stepping_fault
+from pipefusion.schedulers import SCHEDULERS, make_scheduler
 
 
 def stepping_problem(

@@ -55,7 +55,8 @@ def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float
         img_ids=torch.stack([torch.zeros_like(rows), rows, cols], dim=1),
         txt_ids=torch.zeros(prompt["prompt_embeds"].shape[1], 3),
         guidance=torch.full((b,), scale) if model.config.guidance_embeds else None,
-    ).sample
+        return_dict=False,  # which shared models need
+    )[0]
     cells = out.view(b, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return cells.reshape(b, channels, height, width)
 
@@ -72,7 +73,8 @@ def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: floa
         img_ids=torch.cartesian_prod(one, torch.arange(height), torch.arange(width), zero),
         txt_ids=torch.cartesian_prod(one, zero, zero, torch.arange(tokens)),
         guidance=torch.full((b,), scale) if model.config.guidance_embeds else None,
-    ).sample
+        return_dict=False,  # which shared models need
+    )[0]
     return out.transpose(1, 2).unflatten(2, (height, width))
 
 
@@ -85,7 +87,8 @@ def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float
         encoder_hidden_states=prompt["prompt_embeds"],
         timestep=times.to(latent.dtype) / 1000,
         img_shapes=[[(1, height // 2, width // 2)]] * b,
-    ).sample
+        return_dict=False,
+    )[0]
     cells = out.view(b, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return cells.reshape(b, channels, height, width)
 

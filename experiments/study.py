@@ -26,17 +26,16 @@ from analysis.files import replacing
 from analysis.record import SCHEMA
 from analysis.study import RECORD, ROWS, Record, load_study
 from analysis.terminal import make_console, rich_table
-from experiments.agent import RunFailed, status_of
+from experiments.agent import status_of
 from experiments.check import check_model, check_values, checked_shape
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.contents import contents_of, sha256_of_json
 from experiments.environment import provenance
-from experiments.errors import ConfigError, first_line
+from experiments.errors import ConfigError, RunFailed, first_line
 from experiments.grid import GridConfig, GridsConfig, check_grid, expand, place, problem
 from experiments.inputs import text_of
 from experiments.journal import Journal, Row
-from experiments.launch import resolved
-from experiments.models import Model
+from experiments.models import Model, resolved
 from experiments.pool import Bar, run_all, worker_count
 from experiments.records import write_json
 from experiments.session import Session

@@ -19,13 +19,12 @@ from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
 from experiments.errors import check_known, config_names
 from experiments.grid import GridConfig, expand
-from experiments.inputs import make_inputs
+from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Row
 from experiments.models import louder
-from experiments.rank import as_inputs
 from experiments.session import Session, guidance_branches
 from experiments.study import Cell, Study
-from pipefusion.core.domain import Devices, Gain
+from pipefusion.core.domain import Devices, Gain, PatchCounts, Warmups
 from pipefusion.core.parallel import Parallel
 
 
@@ -39,8 +38,8 @@ class TextVariantsConfig(GridConfig):
     )
     methods: list[str] = field(default_factory=lambda: ["pipefusion"])
     devices: list[Devices] = field(default_factory=lambda: [1, 2, 4])
-    patches: list[int] = field(default_factory=lambda: [4])
-    warmups: list[int] = field(default_factory=lambda: [1])
+    patches: list[PatchCounts] = field(default_factory=lambda: [4])
+    warmups: list[Warmups] = field(default_factory=lambda: [1])
     gain: Gain = 2.0
     counted: list[str] = field(
         default_factory=lambda: [

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pandas as pd
 
 from analysis.columns import Column, column
 from analysis.study import Record
 from experiments import launch
-from experiments.agent import RunFailed
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
-from experiments.errors import ConfigError, check_known, config_names
+from experiments.errors import ConfigError, RunFailed, check_known, config_names
 from experiments.grid import GridConfig, cluster_config, expand
 from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.session import Session
 from experiments.study import Cell, Study
-from pipefusion.core.domain import Count
+from pipefusion.core.domain import Count, PatchCounts
 
 WORLDS = ("local", "sim", "plan")
 
@@ -34,7 +32,7 @@ class WorldsConfig(GridConfig):
     name: str = "worlds"
     rounds: Count = 3
     methods: list[str] = field(default_factory=lambda: list(METHODS))
-    patches: list[Any] = field(default_factory=lambda: [4])
+    patches: list[PatchCounts] = field(default_factory=lambda: [4])
     plan: str = "cpu"
 
 

@@ -15,10 +15,10 @@ from pipefusion.core.local import LocalFabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
 from pipefusion.core.problem import Problem
-from pipefusion.core.sampler import SCHEDULERS
 from pipefusion.core.split import Split
 from pipefusion.core.stepping import stepping_fault
 from pipefusion.methods import Attention, Chosen, choose
+from pipefusion.schedulers import SCHEDULERS
 
 SIZES = 16
 """Tables of as many sizes of pictures and lengths of prompts are kept; the parameters are shared."""

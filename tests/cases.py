@@ -19,6 +19,7 @@ from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from pipefusion.core.dit import Conditioning, DiT, parameter_parts
+from pipefusion.core.ledger import Span
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.mesh import Mesh
@@ -77,19 +78,24 @@ class Case:
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
 
+    def on(self, devices: int) -> Case:
+        """The same with the degrees of so many devices."""
+        return self.but(parallel=degrees_in(self, devices))
+
 
 @dataclass
 class Result:
-    """What one rank returned."""
+    """What one rank returned; `seconds` are those computing, waiting, and in all."""
 
     latents: Tensor | None
     rows: list[dict[str, Any]]
+    spans: list[Span]
+    seconds: tuple[float, float, float]
     measured: dict[str, Any]
     predicted: dict[str, Any]
     layers: range
     parts: dict[str, int]
-    peak_bytes: int
-    predicted_peak_bytes: int
+    peak_bytes: int | None
 
 
 def model_of(case: Case) -> Model:
@@ -161,8 +167,8 @@ def degrees_in(case: Case, devices: int) -> Parallel:
     return METHODS[case.name].parallel(devices, case.parallel)
 
 
-def sample(case: Case) -> Result:
-    """Run a case on this rank of the running process group, twice: buffers must not survive an image."""
+def sample(case: Case, images: int = 1) -> Result:
+    """Run a case on this rank of the running process group; the last of several images, which must all be equal."""
     model, module, parallel = model_of(case), METHODS[case.name], degrees_in(case, dist.get_world_size())
     cfg = module.Config(**case.method)
     problem = module.check(model.shape, parallel, case.steps, cfg)
@@ -174,15 +180,25 @@ def sample(case: Case) -> Result:
     scheduler = scheduler_of(case, model)
     sampler = module.build(dit, fabric, cfg)
     dit.load(tensors, CPU)
-    first = sampler(noise, cond, scheduler)
-    fabric.clear()
-    latents = sampler(noise, cond, scheduler)
-    fabric.close()
-    assert latents is None or torch.equal(latents, first), "something survived from one image to the next"
-    return result_of(case, dit, fabric, latents)
+    made = []
+    for _ in range(images):
+        fabric.clear()
+        made.append(sampler(noise, cond, scheduler))
+    seconds = fabric.close()
+    for latents in made:
+        assert latents is None or torch.equal(latents, made[0]), (
+            "something survived from one image to the next"
+        )
+    return result_of(case, dit, fabric, made[-1], seconds)
 
 
-def result_of(case: Case, dit: DiT, fabric: LocalFabric | SimFabric, latents: Tensor | None) -> Result:
+def result_of(
+    case: Case,
+    dit: DiT,
+    fabric: LocalFabric | SimFabric,
+    latents: Tensor | None,
+    seconds: tuple[float, float, float],
+) -> Result:
     """What a rank is asked after it has sampled."""
     model, module, ledger, mesh = model_of(case), METHODS[case.name], fabric.ledger, fabric.mesh
     parallel, branches = degrees_in(case, mesh.size), inputs(case, model)[1].branches
@@ -195,6 +211,8 @@ def result_of(case: Case, dit: DiT, fabric: LocalFabric | SimFabric, latents: Te
     return Result(
         latents=latents if fabric.rank == 0 else None,
         rows=[entry.row(fabric.rank) for entry in ledger.entries],
+        spans=ledger.spans,
+        seconds=seconds,
         measured={
             "param_bytes": sum(parameter_parts(dit).values()),
             "kv_bytes": ledger.buffer_bytes["kv"],
@@ -207,13 +225,12 @@ def result_of(case: Case, dit: DiT, fabric: LocalFabric | SimFabric, latents: Te
         predicted=asdict(predicted),
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
-        peak_bytes=peak_of(case, model, mesh, fabric.rank) if case.peak else 0,
-        predicted_peak_bytes=planned(case, mesh.size)[fabric.rank].meter.peak_bytes if case.peak else 0,
+        peak_bytes=peak_of(case, model, mesh, fabric.rank) if case.peak else None,
     )
 
 
-def simulate(case: Case, faults: Faults | None = None) -> list[Result]:
-    """Run a case of the product `case.parallel` on as many simulated ranks, once."""
+def simulate(case: Case, faults: Faults | None = None, images: int = 1) -> list[Result]:
+    """Run a case of the product `case.parallel` on as many simulated ranks; the last of several images."""
     torch.set_num_threads(1)
     model, module = model_of(case), METHODS[case.name]
     world = World(degrees_in(case, case.parallel.world).mesh(), CPU, TopologyConfig(), faults)
@@ -224,16 +241,15 @@ def simulate(case: Case, faults: Faults | None = None) -> list[Result]:
         samplers.append(module.build(dit, fabric, cfg))
         dit.load(tensors, CPU)
 
-    def program(fabric: SimFabric) -> Tensor | None:
-        latents = samplers[fabric.rank](noise, cond, scheduler)
-        fabric.close()
-        return latents
+    def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
+        return samplers[fabric.rank](noise, cond, scheduler), fabric.close()
 
     with torch.inference_mode():
-        latents = world.run(program)
+        for _ in range(images):
+            found = world.run(program)
         return [
-            result_of(case, dit, fabric, found)
-            for dit, fabric, found in zip(dits, world.fabrics, latents, strict=True)
+            result_of(case, dit, fabric, *each)
+            for dit, fabric, each in zip(dits, world.fabrics, found, strict=True)
         ]
 
 

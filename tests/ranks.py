@@ -1,4 +1,4 @@
-"""Real gloo ranks that stay up for a test module: start once, run many functions on them."""
+"""Real gloo ranks that stay up for many tests: start once, run many functions on them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +38,55 @@ def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
 
 
 class Ranks:
-    """`size` processes in one gloo group. Use as a context."""
+    """`size` processes in one gloo group, started at the first call, and again after one that failed.
+
+    Use as a context.
+    """
 
     def __init__(self, size: int):
+        self.size = size
+        self.pipes: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+
+    def start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         self.folder = tempfile.TemporaryDirectory()
-        self.pipes, self.processes = [], []
-        for rank in range(size):
+        for rank in range(self.size):
             ours, theirs = context.Pipe()
-            args = (rank, size, str(Path(self.folder.name) / "store"), theirs)
+            args = (rank, self.size, str(Path(self.folder.name) / "store"), theirs)
             process = context.Process(target=_serve, args=args, daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
 
+    def end(self, wait_s: float = 0.0) -> None:
+        """Kill what has not ended by itself after so long."""
+        for process in self.processes:
+            process.join(wait_s)
+            if process.is_alive():
+                process.kill()
+        if self.processes:
+            self.folder.cleanup()
+        self.pipes, self.processes = [], []
+
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(*args)` on every rank; the results in rank order. Raises AssertionError with a rank's traceback."""
+        if not self.processes:
+            self.start()
         for pipe in self.pipes:
             pipe.send((function, args))
         results = []
-        for rank, pipe in enumerate(self.pipes):
-            assert pipe.poll(HANGS_S), f"rank {rank} gave no answer in {HANGS_S} s"
-            good, value = pipe.recv()
-            assert good, f"rank {rank}:\n{value}"
-            results.append(value)
+        try:
+            for rank, pipe in enumerate(self.pipes):
+                assert pipe.poll(HANGS_S), f"rank {rank} gave no answer in {HANGS_S} s"
+                good, value = pipe.recv()
+                assert good, f"rank {rank}:\n{value}"
+                results.append(value)
+        except BaseException:  # the others wait for this rank, or have answered what nobody will read
+            self.end()
+            raise
         return results
 
     def __enter__(self) -> Ranks:
@@ -72,8 +96,4 @@ class Ranks:
         for pipe, process in zip(self.pipes, self.processes, strict=True):
             if process.is_alive():
                 pipe.send(None)
-        for process in self.processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-        self.folder.cleanup()
+        self.end(wait_s=5)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from analysis.output import Output
 from analysis.outputs import (
-    claims,
     cpu,
+    evidence,
     exact,
     paper,
     paper_more,
@@ -14,12 +14,10 @@ from analysis.outputs import (
     quality,
     quickstart,
     staleness,
-    versus,
 )
 
 OUTPUTS: list[Output] = [
-    *claims.OUTPUTS,
-    *versus.OUTPUTS,
+    *evidence.OUTPUTS,
     *quickstart.OUTPUTS,
     *products.OUTPUTS,
     *exact.OUTPUTS,

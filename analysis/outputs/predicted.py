@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import published, style, tables
 from analysis import scaling as scalings
+from analysis import style, tables
+from analysis.evidence import predictions as published
 from analysis.gantt import gantt
 from analysis.output import Output
 from analysis.timeline import read

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 
 from analysis import tables
 from analysis.columns import GIB, Column, Shown, column, percent, shares, three, words
+from analysis.evidence.published import read
 from analysis.paper.panels import commit_of, logarithmic, method_line, predicted
 from analysis.points import marker
-from analysis.rows import read_rows
 from analysis.sheet import Sheet
 from analysis.style import GREY, ORDER, RC, label
 
@@ -48,7 +48,7 @@ def losses(record: dict[str, Any]) -> pd.DataFrame:
 def claims(published: Path, clusters: list[str]) -> pd.DataFrame:
     """The published shares, each with the cluster of its hardware; `method` is missing where it is none of ours."""
     found = []
-    for row_id, row in read_rows([published]).items():
+    for row_id, row in read(published).items():
         machine = f"{row['hardware']} {row['interconnect']}".lower()
         names = [name for name in clusters if all(part in machine for part in name.split("_"))]
         if row["metric"] == METRIC and names:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import tables
 from analysis.accounting import DEVICES
 from analysis.columns import NOTHING, Column, mib, words
-from analysis.paper.facts import METHODS
+from analysis.evidence.published import METHODS, TABLE1, read
 from analysis.style import label
 from analysis.table1 import CLAIMS, READING, claims
 
@@ -30,7 +30,8 @@ WHY = (
 
 def table(record: dict[str, Any], cases: pd.DataFrame, published: Path) -> pd.DataFrame:
     """A row a quantity and method (and W, for activations): the formula, its bytes, the counted bytes, their ratio."""
-    found = claims(record, cases[(cases.model == MODEL) & (cases.resolution == PIXELS)], published, DEVICES)
+    chosen = cases[(cases.model == MODEL) & (cases.resolution == PIXELS)]
+    found = claims(record, chosen, read(published / f"{TABLE1}.csv"), DEVICES)
     places = [*CLAIMS, *METHODS.values()]
     found = found.sort_values(
         ["what", "method", "warmup"],

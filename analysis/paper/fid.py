@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import tables
 from analysis.columns import Column, Shown, column, words
-from analysis.paper.facts import stated
+from analysis.evidence.published import read, stated
 from analysis.quality.record import (
     INTERVAL,
     Measure,
@@ -26,7 +26,6 @@ from analysis.quality.record import (
     task_words,
     unlike_words,
 )
-from analysis.rows import read_rows
 from analysis.style import in_order
 
 FILE = "quality_fid.csv"
@@ -43,7 +42,7 @@ APART = "Not the same metric, not the same model: compare the order of methods, 
 def published(folder: Path) -> pd.DataFrame:
     """The published rows with a number of devices. `remark` is what is uncertain in them."""
     rows = []
-    for row_id, row in read_rows([folder / FILE]).items():
+    for row_id, row in read(folder / FILE).items():
         devices = re.match(r"\d+", row["n_devices"])
         if row["metric"] not in AGAINST or not devices:
             continue

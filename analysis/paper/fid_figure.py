@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.evidence.published import named
 from analysis.paper.fid import APART, SET, about
 from analysis.paper.panels import commit_of
-from analysis.paper.predictions import named
 from analysis.points import marker
 from analysis.quality.record import INTERVAL, choices
 from analysis.sheet import Sheet, blank

@@ -18,11 +18,10 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import Column, Shown, words
-from analysis.paper.facts import METHODS, SP, model_of
+from analysis.evidence.published import METHODS, SP, read
 from analysis.paper.memory import SOURCE, named, peaks
 from analysis.paper.panels import commit_of
 from analysis.points import marker
-from analysis.rows import read_rows
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
@@ -39,13 +38,13 @@ def published(path: Path) -> pd.DataFrame:
         {
             "row_id": row_id,
             "source": row["source"],
-            "model": model_of(row),
-            "resolution": int(row["resolution"]),
+            "model": row.model,
+            "resolution": row.px,
             "method": OURS[row["method"]],
             "printed_method": row["method"],
             "published_gb": None if row["value"] == "OOM" else float(row["value"]),
         }
-        for row_id, row in read_rows([path]).items()
+        for row_id, row in read(path).items()
         if row["metric"].endswith("memory") and row["method"] in OURS
     ]
     table = pd.DataFrame(rows).astype({"published_gb": float})

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.paper.predictions import bound_s, named, serial_s
+from analysis.evidence.published import named
+from analysis.paper.predictions import schedule_s, serial_s
 from analysis.paper.small_model import quality
 from analysis.points import marker
 from analysis.quality import figures as sweeps
@@ -29,7 +30,7 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
     with."""
     sweep = table[table.row_id.str.startswith(FILE)].copy()
     sweep["bound_s"] = [
-        bound_s(
+        schedule_s(
             serial_s(table, row["cluster"], row["resolution"], row["model"]),
             row["devices"], int(row["patches"]), row["steps"], int(row["warmup"]),
         )

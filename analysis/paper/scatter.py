@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis import published
-from analysis.paper.predictions import named
+from analysis.evidence import predictions as published
+from analysis.evidence.published import PRODUCT, named
 from analysis.points import fills, marker
 from analysis.style import GREY, MARKER, ORDER, RC, label
 from analysis.tables import percent
@@ -36,8 +36,11 @@ def role(table: pd.DataFrame) -> pd.Series:
 
 
 def figure(table: pd.DataFrame, source: str) -> Figure:
-    """A panel a model, the one with the most rows large; below all relative errors by model and resolution."""
-    points = table[table.error.notna()].assign(kind=role(table))
+    """A panel a model, the one with the most rows large; below all relative errors by model and resolution.
+
+    A product of degrees is drawn as the method whose own axis it has.
+    """
+    points = table[table.error.notna()].assign(kind=role(table), method=table.method.replace(PRODUCT))
     models = [str(model) for model in points.model.value_counts().index]
     across = math.ceil((len(models) - 1) / 2)
     wide = LEFT + LARGE + across * (BETWEEN + SMALL) + RIGHT
@@ -163,6 +166,12 @@ def note(table: pd.DataFrame, points: pd.DataFrame, source: str) -> str:
     fitted = points[points.kind == "calibration"]
     gone = len(table) - len(points)
     said = f"{len(points)} published latencies (results/published) beside their predictions ({source}). "
+    products = table[table.method.isin([*PRODUCT]) & table.error.notna()]
+    said += (
+        f"Products of degrees are drawn as PipeFusion and Ring: {named(products.row_id)}. "
+        if len(products)
+        else ""
+    )
     said += f"Calibration, hollow, in no median: {named(fitted.row_id)}. "
     doubted = points[points.kind == "doubt"]
     said += f"In doubt, pale, see published_predictions: {named(doubted.row_id)}. " if len(doubted) else ""

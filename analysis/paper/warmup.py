@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.paper.predictions import named, serial_s, stated
+from analysis.evidence.published import named, read, stated
+from analysis.paper.predictions import serial_s
 from analysis.paper.small_model import quality
 from analysis.points import marker
 from analysis.quality import figures as sweeps
 from analysis.quality.record import of_study, settings
-from analysis.rows import read_rows
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, RC, label
 
@@ -42,7 +42,7 @@ def rows(table: pd.DataFrame, published: Path) -> pd.DataFrame:
     ours = table[table.row_id.str.startswith(FILE) & (table.method == METHOD)]
     more = (ours.warmup - ours.printed_warmup).groupby(ours.source).first()
     others = []
-    for row_id, row in read_rows([published / FILE]).items():
+    for row_id, row in read(published / FILE).items():
         if row_id in set(ours.row_id):
             continue
         of_hardware = ours[ours.source == row["source"]].cluster

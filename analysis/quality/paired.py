@@ -44,7 +44,8 @@ def values(record: dict[str, Any]) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=INDEX).set_index(INDEX)
     parts = [one.assign(picture=range(len(one))).set_index(INDEX).stack() for one in frames]
-    return pd.concat(parts).unstack(sort=False)
+    whole: pd.DataFrame = pd.concat(parts).unstack(sort=False)  # type: ignore[assignment]
+    return whole
 
 
 def load(folder: str | Path) -> pd.DataFrame:

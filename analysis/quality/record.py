@@ -121,7 +121,7 @@ def readable(rows: pd.DataFrame) -> pd.DataFrame:
     same = rows.height == rows.width
     px = rows.height.astype(str).where(same, rows.height.astype(str) + " x " + rows.width.astype(str))
     of = [
-        None if pd.isna(metric) else Measure(*(None if pd.isna(part) else part for part in (metric, *rest)))
+        None if pd.isna(metric) else Measure(metric, *(None if pd.isna(part) else part for part in rest))
         for metric, *rest in zip(rows.metric, rows.against, rows.network, strict=True)
     ]
     named = rows.drop(columns="key").rename(columns={"setting": "key"})
@@ -157,7 +157,7 @@ def settings(record: dict[str, Any]) -> pd.DataFrame:
     """
     rows = measured(record)
     table = rows.drop_duplicates("key").reset_index(drop=True)
-    own = [
+    dropped = [
         "metric",
         "against",
         "network",
@@ -169,7 +169,7 @@ def settings(record: dict[str, Any]) -> pd.DataFrame:
         "measure",
         "what",
     ]
-    table = table.drop(columns=own).rename(columns={"studies": "study"})
+    table = table.drop(columns=dropped).rename(columns={"studies": "study"})
     method_of = dict(zip(table.key, table.method, strict=True))
     table["exact"] = (table.sampled_as.map(method_of) == "serial") & (table.status == "ok")
     own = with_measures(table, rows, ["key"], measures(record))

@@ -135,7 +135,7 @@ def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
     shown = [measure for measure in measures(record) if measure.key in table]
     lines += [_about(record, rows, measure) for measure in shown]
     lines += [f"- not measured: {name}: {why}" for name, why in _unmeasured(record).items()]
-    lines += [f"- {unlike_words(record)}"] if unlike(record) else []
+    lines += [f"- {unlike_words(record)}"] if len(unlike(record)) else []
     return "\n".join([lines[0], "", *lines[1:]])
 
 
@@ -152,8 +152,9 @@ def _about(record: dict[str, Any], rows: pd.DataFrame, measure: Measure) -> str:
 def _unmeasured(record: dict[str, Any]) -> dict[str, str]:
     """Measures without any value -> why, as far as the record says."""
     rows, there = measured(record), set(measures(record))
-    rows = rows[rows.metric.notna() & ~rows.measure.isin(there)].to_dict("records")
-    return {row["measure"].name: row["note"] or "no value in the record" for row in rows}
+    missing = rows[rows.metric.notna() & ~rows.measure.isin(there)]
+    notes = zip(missing.measure, missing.note, strict=True)
+    return {measure.name: note or "no value in the record" for measure, note in notes}
 
 
 def _columns(shown: list[Measure]) -> list[str]:

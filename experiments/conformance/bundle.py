@@ -38,9 +38,9 @@ from pipefusion.core import closed_forms as forms
 from pipefusion.core.dit import DiT
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
-from pipefusion.core.sampler import SCHEDULERS, make_scheduler
 from pipefusion.core.split import split_rows
 from pipefusion.families import VIEWS
+from pipefusion.schedulers import SCHEDULERS, make_scheduler
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
 """The largest difference over the largest value, by what the model computes in."""

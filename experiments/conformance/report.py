@@ -22,10 +22,10 @@ from experiments.conformance.compare import HiddenStates, Parting, errors, laten
 from experiments.conformance.deviations import HYPOTHESES, Hypothesis
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import denoise
+from experiments.device import choose_device
 from experiments.difference import NotFinite, require_finite
 from experiments.environment import provenance
 from experiments.errors import ConfigError, first_line
-from experiments.rank import choose_device
 from experiments.records import write_json
 from pipefusion.core.dit import DiT
 from pipefusion.core.domain import Share
@@ -187,7 +187,7 @@ def show(judgement: Judgement, bundle: Bundle, out: Path) -> None:
     import pandas as pd
 
     from analysis.terminal import make_console, rich_table
-    from experiments.cli import display
+    from experiments.records import display
 
     console = make_console()
     first = {"hypothesis": "PipeFusion", "error of the bundle": f"{max(judgement.errors):.1e}"}

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from experiments.config import ModelConfig
 from experiments.conformance.reference import Deviation, Request, denoise
-from experiments.methods import METHODS, parallel_in
+from experiments.inputs import read_inputs
+from experiments.methods import METHODS
 from experiments.models import open_model
-from experiments.rank import read_inputs
 from pipefusion.core import closed_forms as forms
-from pipefusion.core.sampler import make_scheduler
+from pipefusion.core.parallel import Parallel
 from pipefusion.core.split import split_rows
 from pipefusion.method import patches_in
+from pipefusion.schedulers import make_scheduler
 
 CPU = torch.device("cpu")
 
@@ -27,7 +28,8 @@ def rerun(run_dir: Path) -> Tensor:
     """The latents [B, C, H, W] float32 that a run directory should have. For methods whose row says what is stale."""
     record = json.loads((run_dir / "run.json").read_text())
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
-    method, parallel = METHODS[record["method"]], parallel_in(config | {"devices": record["devices"]})
+    method = METHODS[record["method"]]
+    parallel = method.parallel(record["devices"], Parallel(**config["parallel"]))
     assert method.stale is not None
     cfg = method.Config(**record["method_config"])
     model = open_model(replace(ModelConfig(**config["model"]), weights=record["weights"]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,9 @@ from torch import Tensor
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
 from experiments.errors import config_names
 from experiments.grid import model_config
-from experiments.inputs import make_inputs
-from experiments.launch import resolved
+from experiments.inputs import as_inputs, make_inputs
 from experiments.methods import METHODS
-from experiments.models import open_model
-from experiments.rank import as_inputs
+from experiments.models import open_model, resolved
 from experiments.simulate import sample_once
 from pipefusion.core.dit import Conditioning
 
@@ -33,6 +32,16 @@ class Failed(Exception):
 
 class NotPossible(Exception):
     """A check that cannot be made on this machine, and why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is checked, of what, on how many devices, and what does it in a directory of its own."""
+
+    what: str
+    of: str
+    devices: int
+    run: Callable[[RunConfig, Path], Found]
 
 
 @dataclass

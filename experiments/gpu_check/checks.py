@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
-from experiments.config import RunConfig
 from experiments.gpu_check.alone import answers, on_one, serial
-from experiments.gpu_check.cases import Found, families
+from experiments.gpu_check.cases import Check, families
 from experiments.gpu_check.endings import ends_as_it_should, killed, poisoned
 from experiments.gpu_check.judge import in_ranks
 from experiments.gpu_check.ranks import edges, on_ranks, whole_run
@@ -18,16 +15,6 @@ from experiments.methods import METHODS
 
 FIRST = ("pipefusion", "ring")
 """Two steps of these before all else: messages that wait for each other, round a pipeline and round a ring."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """What is checked, of what, on how many devices, and what does it in a directory of its own."""
-
-    what: str
-    of: str
-    devices: int
-    run: Callable[[RunConfig, Path], Found]
 
 
 def checks(devices: int) -> list[Check]:

@@ -17,9 +17,10 @@ from torch import Tensor
 from experiments.config import RunConfig
 from experiments.gpu_check.cases import Failed, Found, run_of
 from experiments.gpu_check.ranks import MODEL, execute, sampler_on
+from experiments.inputs import read_inputs
 from experiments.methods import parallel_of
 from experiments.models import open_model
-from experiments.rank import in_group, read_inputs
+from experiments.rank import in_group
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 
@@ -35,7 +36,7 @@ def ends_as_it_should(
     raise Failed(f"{record['status']}: {record['reason']}; expected: {expected}")
 
 
-def killed(run: RunConfig, run_dir: str, cfg: dict[str, Any]) -> None:
+def killed(run: RunConfig, run_dir: str, cfg: RunConfig) -> None:
     """A rank of a run in which the last one is killed in its second step."""
 
     def kill(at: Where) -> None:
@@ -50,7 +51,7 @@ def killed(run: RunConfig, run_dir: str, cfg: dict[str, Any]) -> None:
     in_group(cfg, program)
 
 
-def poisoned(run: RunConfig, run_dir: str, cfg: dict[str, Any]) -> None:
+def poisoned(run: RunConfig, run_dir: str, cfg: RunConfig) -> None:
     """A rank of a run whose weights have a NaN, in the first matrix of the first block."""
     model = open_model(run.model)
     first = next(name for name in model.view().model.state_dict() if re.search(r"\.0\..*to_q\.weight$", name))

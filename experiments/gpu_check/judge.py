@@ -9,25 +9,23 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from experiments.agent import RunFailed, start_ranks
-from experiments.config import RunConfig, as_dict
-from experiments.errors import first_line
-from experiments.gpu_check.cases import Failed, Found, NotPossible
-from experiments.rank import choose_device, in_group
+from experiments.agent import start_ranks
+from experiments.config import RunConfig
+from experiments.device import choose_device
+from experiments.errors import RunFailed, first_line
+from experiments.gpu_check.cases import Check, Failed, Found, NotPossible
+from experiments.rank import in_group
 from experiments.records import read_json, write_json, write_text
 from pipefusion.core.mesh import Mesh
-
-if TYPE_CHECKING:
-    from experiments.gpu_check.checks import Check
 
 LOG = 8000  # characters that are kept of a rank's output: a stack or two
 PASSED, FAILED, NOT_POSSIBLE = "passed", "failed", "not possible here"
@@ -123,14 +121,12 @@ def in_ranks(program: Program, ranks: int, cfg: RunConfig, out: Path) -> Found:
     raise (NotPossible if outcome["status"] == NOT_POSSIBLE else Failed)(outcome["detail"])
 
 
-def group_config(cfg: RunConfig) -> dict[str, Any]:
+def group_config(cfg: RunConfig) -> RunConfig:
     """What ranks need to join their group: a communication may take half of the time that the check may."""
-    config = as_dict(cfg)
-    config["cluster"] |= {"timeout_s": cfg.measure.timeout_s / 2}
-    return config
+    return replace(cfg, cluster=replace(cfg.cluster, timeout_s=cfg.measure.timeout_s / 2))
 
 
-def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, config: dict[str, Any]) -> None:
+def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, group: RunConfig) -> None:
     """What each process of a check does; the first one writes how it ended."""
     out = Path(run_dir)
     faulthandler.dump_traceback_later(0.7 * cfg.measure.timeout_s)  # to the rank's log: where it hangs
@@ -151,6 +147,6 @@ def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, co
             (out / "at.txt").unlink(missing_ok=True)
 
     if ranks:
-        in_group(config, run)
+        in_group(group, run)
     else:
         run(choose_device(cfg.cluster.device))

@@ -16,14 +16,14 @@ import torch
 
 from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
+from experiments.device import device_type
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known
-from experiments.gpu_check.cases import TOLERANCES
-from experiments.gpu_check.checks import Check, checks
+from experiments.gpu_check.cases import TOLERANCES, Check
+from experiments.gpu_check.checks import checks
 from experiments.gpu_check.judge import FAILED, Row, judge
 from experiments.gpu_check.page import headline, page
 from experiments.gpu_check.silent import PEAK_TOLERANCE
-from experiments.rank import device_type
 from experiments.records import write_json, write_text
 from pipefusion.core.domain import Domain
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from experiments.config import CONF, RunConfig, as_dict
+from experiments.config import CONF, RunConfig
+from experiments.device import synchronise
 from experiments.errors import first_line
 from experiments.gpu_check.alone import Say
 from experiments.gpu_check.cases import STEPS, Failed, Found, NotPossible, inputs_of, run_of, runs_of
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model, scheduler_of
-from experiments.rank import predicted_peaks, synchronise
+from experiments.peaks import predicted_peaks
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.ledger import Where
 from pipefusion.core.memory import sampling_peak
@@ -99,7 +100,7 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
     run = run_of(cfg, method, MEMORY_MODEL, MEMORY_DEVICES, steps=STEPS + 1)
     model = open_model(run.model)
     noise, cond = inputs_of(run, device)
-    predicted, images = predicted_peaks(model, as_dict(run), noise, cond), len(noise)
+    predicted, images = predicted_peaks(model, run, noise, cond), len(noise)
     rows: list[dict[str, Any]] = []
     for rank in range(run.devices):
         say(f"rank {rank}")

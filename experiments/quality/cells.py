@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from experiments.config import LatencyConfig, RunConfig
+from experiments.device import device_type
 from experiments.grid import GridConfig, cluster_config, expand, model_config, over
-from experiments.launch import resolved
-from experiments.models import open_model
+from experiments.models import open_model, resolved
 from experiments.quality.networks import open_network
 from experiments.quality.settings import (
     Eyes,
@@ -21,7 +21,6 @@ from experiments.quality.settings import (
 )
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
-from experiments.rank import device_type
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 
 REAL = "real pictures against other real pictures"
@@ -162,8 +161,11 @@ def latencies(cfg: RunConfig, settings: list[RunConfig]) -> Iterator[RunConfig]:
         return
     model = replace(model_config(options.latency_model), resolution=options.latency_resolution)
     whole = open_model(model)
-    usual = {"model": model, "guidance_scale": None, "scheduler": "shipped", "prompt": "a picture", "seed": 0}
+    usual = [
+        replace(one, model=model, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
+        for one in settings
+    ]
     for name in options.latency_clusters:
-        there = usual | {"cluster": cluster_config(name), "measure": LatencyConfig()}
-        runs = [resolved(replace(one, **there), whole) for one in settings]
+        there = [replace(one, cluster=cluster_config(name), measure=LatencyConfig()) for one in usual]
+        runs = [resolved(one, whole) for one in there]
         yield from {repr(one): one for one in runs}.values()

@@ -16,13 +16,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.study import Record
-from experiments.agent import RunFailed
 from experiments.check import check_gpus
 from experiments.config import LatencyConfig, RunConfig
 from experiments.contents import weights_sha256
 from experiments.environment import hardware
-from experiments.errors import ConfigError
-from experiments.grid import check_grid, cluster_config, problem
+from experiments.errors import ConfigError, RunFailed
+from experiments.grid import GridConfig, check_grid, cluster_config, problem
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of
@@ -50,7 +49,7 @@ from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
 from experiments.scaling import planned_row
 from experiments.session import Session
-from experiments.study import Cell, Study, cells_of, model_and_size, run
+from experiments.study import Cell, Study, cells_of, check, model_and_size, run
 
 WRITES = ("images", "pictures", "looks", "texts")
 """Folders of the run directory, beside what every study writes."""
@@ -160,14 +159,16 @@ def why_not(cfg: RunConfig, model: Model) -> str | None:
     return next((one for one in [*reasons, None if gpus is None else str(gpus)] if one), None)
 
 
-def check_quality(cfg: RunConfig, session: Session) -> None:
+def check_settings(cfg: RunConfig, session: Session) -> None:
     """Raises ConfigError for whatever can be known to be wrong before anything is sampled."""
     options: QualityConfig = cfg.measure
     if cfg.cluster.world == "plan":
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    grids = {f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)}
+    grids: dict[str, GridConfig] = {
+        f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)
+    }
     for key, grid in grids.items():
         check_grid(grid, key)
     for key, grid in {"measure": options, **grids}.items():
@@ -225,5 +226,10 @@ QUALITY = Study(
     group=work,
     facts=facts,
     shown=main_rows,
-    check=check_quality,
+    check=check_settings,
 )
+
+
+def check_quality(cfg: RunConfig) -> None:
+    """Raises ConfigError for whatever can be known to be wrong before anything is sampled."""
+    check(QUALITY, cfg)

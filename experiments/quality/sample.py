@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.agent import RunFailed, status_of
+from experiments.agent import status_of
 from experiments.config import RunConfig
+from experiments.device import choose_device
 from experiments.difference import largest_difference
-from experiments.errors import first_line
-from experiments.inputs import make_inputs
+from experiments.errors import RunFailed, first_line
+from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Journal, Row
 from experiments.models import Model
 from experiments.pictures import pixels_of
@@ -29,7 +30,6 @@ from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import batches, there, write_pictures
 from experiments.quality.texts import encode_all, stored, texts_path
-from experiments.rank import as_inputs, choose_device
 from experiments.session import Session
 from experiments.simulate import sample_once
 from experiments.study import CELLS, Cell, Study, cell_of, measure_all

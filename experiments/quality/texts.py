@@ -14,10 +14,10 @@ from torch import Tensor
 from analysis.files import replacing
 from experiments.config import RunConfig
 from experiments.contents import sha256_of_json, text_contents
+from experiments.device import choose_device
 from experiments.inputs import Encode, text_of
 from experiments.models import Model, open_model
 from experiments.pool import Bar, run_all
-from experiments.rank import choose_device
 from experiments.session import Session
 
 NEGATIVE = "negative_"

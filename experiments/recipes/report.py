@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
+from diffusers import PixArtTransformer2DModel
 
 from analysis.files import write_text
 from experiments.inputs import spaced
 from experiments.recipes.checkpoint import Progress
+from experiments.recipes.config import Corpus, TrainConfig
 from experiments.recipes.sampling import default_scheduler, draw_noise, sample, save_sheet
-
-if TYPE_CHECKING:
-    from diffusers import PixArtTransformer2DModel
-
-    from experiments.recipes.train import Corpus, TrainConfig
 
 log = logging.getLogger(__name__)
 COLUMNS = ["step", "samples", "resolution", "loss", "lr_factor", "seconds"]

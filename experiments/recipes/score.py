@@ -17,11 +17,11 @@ from torch import Tensor
 from analysis.files import replacing_folder
 from experiments.check import CHOICES, check_cuda
 from experiments.config import RunConfig
+from experiments.device import device_type
 from experiments.emoji import DATA_DIR, check_packages, load_listed, resize, stored_packages
 from experiments.errors import ConfigError, check_known
 from experiments.features import features, similarity
 from experiments.inputs import spaced
-from experiments.rank import device_type
 from experiments.recipes.cards import render, write_model_card
 from experiments.recipes.folder import FACTS_FILE, PROMPTS_FILE, WEIGHTS_FILE
 from experiments.recipes.sampling import draw_noise, sample, save_sheet

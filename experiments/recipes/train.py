@@ -6,9 +6,9 @@ import copy
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from rich.progress import Progress as Bar
@@ -17,16 +17,15 @@ from torch import Tensor
 
 from experiments.check import CHOICES, check_cuda
 from experiments.config import RunConfig
+from experiments.device import device_type
 from experiments.emoji import ROLES, Item, check_packages, read_pictures, read_tables, resize
 from experiments.errors import ConfigError, check_known
-from experiments.rank import device_type
 from experiments.recipes import checkpoint
 from experiments.recipes.checkpoint import Progress
-from experiments.recipes.choice import DataConfig, choose
+from experiments.recipes.choice import choose
+from experiments.recipes.config import Corpus, TrainConfig
 from experiments.recipes.folder import WEIGHTS_FILE, export, learnt_captions
 from experiments.recipes.network import (
-    NetworkConfig,
-    RecipeConfig,
     StageConfig,
     build_network,
     build_optimisers,
@@ -39,45 +38,6 @@ from experiments.recipes.network import (
 from experiments.recipes.report import Report
 from experiments.recipes.workers import Workers
 from experiments.text import PACKAGES, encode_prompts
-from pipefusion.core.domain import Cores, Count, Domain, Guidance, Seed, Threads
-
-
-@dataclass
-class TrainConfig:
-    """One training run. `out` of `train` holds its checkpoints, curves, sheets and the exported model."""
-
-    name: str = "train"
-    seed: Seed = 0
-    device: str = "auto"  # auto: cuda when there is one, else cpu
-    dtype: str = "bfloat16"  # of the matrix products (autocast); weights and optimisers stay float32
-    threads: Cores = 0  # CPU threads, 0: torch's choice
-    workers: Threads = 1  # on a CPU: parts of a batch computed at the same time, best one per core
-    compile: bool | None = None  # torch.compile of the blocks; null: on a GPU, where it pays
-    export_only: bool = False  # export what the checkpoint holds, whole training or not
-    resume: bool = True  # go on from the checkpoint in the run directory, if there is one
-    start_from: str = ""  # a model folder whose weights a new run begins with; empty: random ones
-    checkpoint_seconds: Annotated[float, Domain(0, 1e6)] = 150.0
-    log_steps: Count = 20
-    sheet_samples: Annotated[int, Domain(0, 1 << 40)] = 8000  # a sample sheet every so many pictures, 0: none
-    sheet_prompts: Count = 16
-    guidance_scale: Guidance = 2.0  # of the sample sheets
-    text_encoder: str = "minilm"
-    text_tokens: Annotated[int, Domain(2, 4096)] = 12
-    wandb_mode: str = "offline"  # offline | online | disabled
-    notes: str = ""  # printed in the model card: what this run had that its configuration does not say
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    recipe: RecipeConfig = field(default_factory=RecipeConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-
-
-@dataclass
-class Corpus:
-    """What is learnt: n pictures [n, 3, h, w] in -1..1, n + 1 texts (the last is the empty prompt), prompts by role."""
-
-    pictures: Tensor
-    embeds: Tensor
-    mask: Tensor
-    prompts: dict[str, list[str]]
 
 
 def check_train(cfg: RunConfig) -> None:

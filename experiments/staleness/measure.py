@@ -214,7 +214,7 @@ def show(out: Path) -> None:
     from analysis.columns import words
     from analysis.staleness import tables as report
     from analysis.terminal import make_console, rich_table
-    from experiments.cli import display
+    from experiments.records import display
 
     console, record = make_console(), report.load(out)
     console.print(rich_table(words(report.freshness(record), report.FRESHNESS), "How fresh the K, V are"))

@@ -1,4 +1,4 @@
-"""Schedulers: made by name, and stepped patch by patch."""
+"""Schedulers, stepped patch by patch."""
 
 from __future__ import annotations
 
@@ -6,31 +6,11 @@ import copy
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
-
-SCHEDULERS = {
-    "dpmsolver++": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-    "flow_euler": FlowMatchEulerDiscreteScheduler,
-}
 
 
 class NonFinite(FloatingPointError):
     """The latents stopped being finite: names rank and step."""
-
-
-def make_scheduler(class_name: str, config: dict[str, Any], timesteps: dict[str, Any] | int) -> Any:
-    """A diffusers scheduler of the given class name with its timesteps set. Raises KeyError if unknown.
-
-    `timesteps` are the arguments of its `set_timesteps`, or simply how many there are.
-    """
-    classes = {cls.__name__: cls for cls in SCHEDULERS.values()}
-    scheduler = classes[class_name].from_config(config)
-    scheduler.set_timesteps(
-        **({"num_inference_steps": timesteps} if isinstance(timesteps, int) else timesteps)
-    )
-    return scheduler
 
 
 def scheduler_tensors(scheduler: Any) -> list[Tensor]:

@@ -70,7 +70,8 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
             mine = torch.stack([head_groups(x[:, prefix:], n, h) for x in qkv], dim=2)  # [n, t, 3, b, h, d]
             fabric.all_to_all(whole[prefix:].unflatten(0, (n, t)), mine, axis="ulysses", at=at)
             del mine
-            out = attend_inside(layer, *whole.movedim(2, 0).unbind(2), prefix)  # [b, T + n t, h, d]
+            inner_q, inner_k, inner_v = whole.movedim(2, 0).unbind(2)  # [b, T + n t, h, d] each
+            out = attend_inside(layer, inner_q, inner_k, inner_v, prefix)
             out = out.movedim(1, 0).contiguous()  # a copy only where the kernel leaves another order
             fabric.all_to_all(returned, out[prefix:].unflatten(0, (n, t)), axis="ulysses", at=at)
             if not prefix:

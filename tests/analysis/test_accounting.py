@@ -11,6 +11,7 @@ import pytest
 
 from analysis import accounting, table1
 from analysis.__main__ import main
+from analysis.evidence.published import read
 from tests.analysis.synthetic import write_study
 
 LAYERS, BLOCK, SHARED, TOKENS, HIDDEN, BRANCHES, GIB = (
@@ -144,7 +145,7 @@ def test_sums_are_said_and_what_does_not_add_up_is_not_hidden(results: Path) -> 
 def test_table_1_is_held_against_the_bytes(results: Path) -> None:
     record, table = accounting.load(results / "records/accounting")
     cases = accounting.as_printed(accounting.fullest(table), results)
-    found = table1.claims(record, cases, results / "published", 8)
+    found = table1.claims(record, cases, read(results / "published"), 8)
     words = table1.readable(found)
     ratios = {(row["method"], row["what"]): row["all models"] for row in words.to_dict("records")}
     assert ratios["PipeFusion, W=1", "sent a step"] == "0.50"

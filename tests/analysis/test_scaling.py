@@ -149,16 +149,6 @@ def test_a_record_whose_rows_name_their_model_gives_the_same_words_and_figure(
         assert (tmp_path / "new" / file).read_bytes() == (tmp_path / "old" / file).read_bytes()
 
 
-def test_the_committed_record_gives_the_committed_tables_and_figures(tmp_path: Path) -> None:
-    results = Path(__file__).resolve().parents[2] / "results"
-    content = scaling.load(results / "records" / "scaling")
-    made = {"tables": scaling.save(content, tmp_path, "scaling")}
-    made["figures"] = style.save(scaling.figure(content), tmp_path, "scaling")
-    for folder, paths in made.items():
-        for path in paths:
-            assert path.read_bytes() == (results / folder / path.name).read_bytes(), path.name
-
-
 def test_a_record_may_be_kept_in_a_folder_of_records(tmp_path: Path, record: dict[str, Any]) -> None:
     for name in ("latency", "overlap"):
         (tmp_path / name).mkdir()

@@ -9,8 +9,7 @@ import torch
 
 from baselines import pcpp
 from pipefusion.core.parallel import Parallel
-from tests.cases import Case, model_of
-from tests.contract.test_worlds import simulated
+from tests.cases import Case, model_of, simulate
 
 SHAPE = model_of(Case("pcpp")).shape  # 12 rows of 12 tokens
 
@@ -18,18 +17,18 @@ SHAPE = model_of(Case("pcpp")).shape  # 12 rows of 12 tokens
 def test_two_whole_bands_are_distrifusion():
     """Of two bands each is the other's only neighbour: to the last bit the same."""
     ours, others = (
-        simulated(Case(name, {"warmup": 1} | own, guidance=4.5), 2)[0][0][0]
+        simulate(Case(name, {"warmup": 1} | own, guidance=4.5).on(2))[0].latents
         for name, own in (("pcpp", {"fraction": 1}), ("distrifusion", {}))
     )
     assert torch.equal(ours, others)
 
 
 def test_after_the_warm_up_neighbours_exchange_their_edges_and_wait_a_step_later():
-    _, rows, held, _, _ = simulated(Case("pcpp", {"warmup": 1, "fraction": 0.5}), 4)
+    results = simulate(Case("pcpp", {"warmup": 1, "fraction": 0.5}).on(4))
     edge = 2 * 2 * 12 * 48 * 4  # K, V of two of three rows, float32
-    for rank, mine in enumerate(rows):
+    for rank, result in enumerate(results):
         peers = {peer for peer in (rank - 1, rank + 1) if 0 <= peer < 4}
-        inside = [row for row in mine if row["layer"] >= 0]
+        inside = [row for row in result.rows if row["layer"] >= 0]
         first = [row for row in inside if row["step"] == 0]
         assert [(row["op"], row["async"]) for row in first] == [("all_gather", False)] * SHAPE.layers
         later = [row for row in inside if row["step"] > 0]
@@ -38,7 +37,7 @@ def test_after_the_warm_up_neighbours_exchange_their_edges_and_wait_a_step_later
             (op, p) for op in ("send", "recv") for p in peers
         }
         assert all(row["async"] and row["sent_bytes"] + row["recv_bytes"] == edge for row in later)
-        assert held[rank]["kv"] == len(peers) * edge * SHAPE.layers
+        assert result.measured["kv_bytes"] == len(peers) * edge * SHAPE.layers
 
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.01, float("nan")])

@@ -5,32 +5,27 @@ Guidance and a batch of two are on; what distinguishes the families are streams 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
 
 import pytest
 from torch import Tensor
 
 from experiments.methods import METHODS
-from tests.cases import FAMILIES, REFINED, Case, Result, model_of, relative_error, sample
-from tests.contract.test_invariants import DISPLACED, EXACT, PATCHED, SPLIT, TOLERANCE, run
+from tests.cases import FAMILIES, REFINED, Case, model_of, relative_error, sample
+from tests.contract.test_invariants import DISPLACED, EXACT, PATCHED, SPLIT, TOLERANCE, bytes_agree, run
 from tests.ranks import Ranks
 
 JOINT = [name for name in (*FAMILIES, REFINED) if model_of(Case("serial", model=name)).shape.joint]
 SETTING = {"guidance": 4.5, "images": 2}
+TWO_OR_THREE = [pytest.param(2, marks=pytest.mark.slow), 3]
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[dict[int, Ranks]]:
-    with Ranks(1) as one, Ranks(2) as two, Ranks(3) as three, Ranks(4) as four:
-        yield {1: one, 2: two, 3: three, 4: four}
-
-
-@pytest.fixture(scope="module")
-def serial(ranks: dict[int, Ranks]):
+def serial(ranks: Callable[[int], Ranks]):
     @cache
     def latents(family: str) -> Tensor:
-        return ranks[1].run(sample, Case("serial", model=family, **SETTING))[0].latents
+        return ranks(1).run(sample, Case("serial", model=family, **SETTING))[0].latents
 
     return latents
 
@@ -45,14 +40,14 @@ def case_of(family: str, name: str, **method) -> Case:
     return Case(name, method, model=family, **SETTING)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", TWO_OR_THREE)
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_methods_equal_serial(ranks, serial, family, name, devices):
     results = run(ranks, devices, case_of(family, name))
     assert relative_error(results[0].latents, serial(family)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", TWO_OR_THREE)
 @pytest.mark.parametrize("name", DISPLACED)
 def test_all_steps_synchronous_equals_serial(ranks, serial, family, name, devices):
     results = run(ranks, devices, case_of(family, name, warmup=4))
@@ -95,21 +90,11 @@ def test_split_does_not_change_the_result(ranks, serial, family, name, split):
         assert [len(result.layers) for result in results] == sizes
 
 
-def bytes_agree(results: list[Result]) -> None:
-    for rank, result in enumerate(results):
-        predicted = {key: result.predicted[key] for key in result.measured}
-        assert result.measured == predicted, f"rank {rank}"
-        assert result.peak_bytes == result.predicted_peak_bytes, f"rank {rank}"  # 0 where not asked for
-    sent = sum(row["sent_bytes"] for result in results for row in result.rows)
-    assert sent == sum(row["recv_bytes"] for result in results for row in result.rows)
-
-
-@pytest.mark.parametrize("devices", [3, 4])
+@pytest.mark.parametrize("devices", [pytest.param(3, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("name", METHODS)
 def test_measured_bytes_equal_closed_forms(ranks, family, name, devices):
-    """Parameters, KV, buffers, sent and received bytes of every rank, to the byte."""
-    case = case_of(family, name, **({"patches": 5} if name in PATCHED else {}))
-    bytes_agree(run(ranks, devices, case.but(peak=devices < 4)))
+    case = case_of(family, name, **({"patches": 5} if name in PATCHED else {})).but(peak=devices == 3)
+    bytes_agree(case, run(ranks, devices, case, images=2 if case.peak else 1))
 
 
 @pytest.mark.parametrize("size", [(12, 7), (9, 16)])
@@ -119,9 +104,9 @@ def test_a_picture_that_is_not_square(ranks, name, size):
     case = case_of("sd3_tiny", name, **({"warmup": 4} if METHODS[name].has("warmup") else {})).but(size=size)
     alone = run(ranks, 1, case.but(name="serial", method={}))[0].latents
     assert alone.shape[2:] == tuple(2 * side for side in size)
-    results = run(ranks, 3, case.but(peak=True))
+    results = run(ranks, 3, case := case.but(peak=True))
     assert relative_error(results[0].latents, alone) <= TOLERANCE
-    bytes_agree(results)
+    bytes_agree(case, results)
 
 
 # With two devices no stage begins behind a joint block of the refined one: nothing of the prompt has changed by then.
@@ -131,11 +116,9 @@ def test_a_picture_that_is_not_square(ranks, name, size):
 def test_published_treatment_of_the_prompt(ranks, serial, family, devices):
     """`first_patch` sends less, is another result that depends on N, and still equals serial with nothing stale."""
     loud = case_of(family, "pipefusion", patches=3).but(gain=2.0)  # random prompts hardly matter otherwise
-    exact, partial = (
-        run(ranks, devices, loud.but(method={"patches": 3, "text": text}))
-        for text in ("exact", "first_patch")
-    )
-    bytes_agree(partial)
+    cases = [loud.but(method={"patches": 3, "text": text}) for text in ("exact", "first_patch")]
+    exact, partial = (run(ranks, devices, case) for case in cases)
+    bytes_agree(cases[1], partial)
     assert partial[0].measured["sent_bytes"] < exact[0].measured["sent_bytes"]
     assert relative_error(partial[0].latents, exact[0].latents) > 100 * TOLERANCE
     for still in ({"patches": 1}, {"patches": 3, "warmup": 4}):

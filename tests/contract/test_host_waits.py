@@ -18,6 +18,7 @@ from pipefusion.core import sampler as sampling
 from pipefusion.core.memory import scheduler_tensors
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
+from pipefusion.schedulers import SCHEDULERS
 from pipefusion.sim.plan import META
 from tests.cases import FAMILIES, Case, inputs, model_of, scheduler_of, view_of, weights_of
 
@@ -128,7 +129,7 @@ def test_no_step_copies_from_the_host(monkeypatch, name, family):
         run(case, devices, rank, META, Copies)
 
 
-@pytest.mark.parametrize("scheduler", sampling.SCHEDULERS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("name", ["serial", "pipefusion"])
 def test_no_step_reads_from_the_device(monkeypatch, name, scheduler):
     """The last stage applies guidance and the scheduler."""

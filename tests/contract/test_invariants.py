@@ -7,14 +7,14 @@ devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
 
 import pytest
 from torch import Tensor
 
 from experiments.methods import METHODS
-from tests.cases import Case, Result, model_of, relative_error, sample
+from tests.cases import Case, Result, model_of, planned, relative_error, sample
 from tests.ranks import Ranks
 
 TOLERANCE = 1e-5
@@ -25,8 +25,7 @@ SETTINGS = {
     "ddim-guided": {"scheduler": "ddim", "guidance": 3.0},
     "euler": {"scheduler": "flow_euler"},
 }
-
-
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("dpm", "ddim-guided"))) for name in SETTINGS]
 DISPLACED = [name for name in METHODS if not METHODS[name].exact]
 EXACT = [name for name in METHODS if METHODS[name].exact and name != "serial"]
 PATCHED = [name for name in METHODS if METHODS[name].has("patches")]
@@ -34,29 +33,35 @@ SPLIT = [name for name in METHODS if METHODS[name].has("split")]
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[dict[int, Ranks]]:
-    with Ranks(1) as one, Ranks(2) as two, Ranks(3) as three, Ranks(4) as four:
-        yield {1: one, 2: two, 3: three, 4: four}
-
-
-@pytest.fixture(scope="module")
-def serial(ranks: dict[int, Ranks]):
+def serial(ranks: Callable[[int], Ranks]):
     @cache
     def latents(setting: str) -> Tensor:
-        return ranks[1].run(sample, Case("serial", **SETTINGS[setting]))[0].latents
+        return ranks(1).run(sample, Case("serial", **SETTINGS[setting]))[0].latents
 
     return latents
 
 
-def run(ranks: dict[int, Ranks], devices: int, case: Case) -> list[Result]:
+def run(ranks: Callable[[int], Ranks], devices: int, case: Case, images: int = 1) -> list[Result]:
     module, shape = METHODS[case.name], model_of(case).shape
     problem = module.problem(shape, devices, case.steps, module.Config(**case.method), case.parallel)
     if problem:
         pytest.skip(f"{problem.key}: {problem.message}")
-    return ranks[devices].run(sample, case)
+    return ranks(devices).run(sample, case, images)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+def bytes_agree(case: Case, results: list[Result]) -> None:
+    """Parameters, KV, buffers, sent and received bytes of every rank, and its peak where it is asked for."""
+    for rank, result in enumerate(results):
+        predicted = {key: result.predicted[key] for key in result.measured}
+        assert result.measured == predicted, f"rank {rank}"
+    if case.peak:
+        peaks = [rank.meter.peak_bytes for rank in planned(case, len(results))]
+        assert [result.peak_bytes for result in results] == peaks
+    sent = sum(row["sent_bytes"] for result in results for row in result.rows)
+    assert sent == sum(row["recv_bytes"] for result in results for row in result.rows)
+
+
+@pytest.mark.parametrize("setting", EACH)
 @pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_methods_equal_serial(ranks, serial, name, devices, setting):
@@ -64,7 +69,7 @@ def test_exact_methods_equal_serial(ranks, serial, name, devices, setting):
     assert relative_error(results[0].latents, serial(setting)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", EACH)
 @pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize("name", DISPLACED)
 def test_all_steps_synchronous_equals_serial(ranks, serial, name, devices, setting):
@@ -77,7 +82,7 @@ def test_all_steps_synchronous_equals_serial(ranks, serial, name, devices, setti
 @pytest.mark.parametrize("name", DISPLACED)
 def test_staleness_is_real(ranks, serial, name, devices, warmup):
     """A displaced method that equals serial with stale steps is not displaced: the tests above would prove nothing."""
-    results = run(ranks, devices, Case(name, {"warmup": warmup}))
+    results = run(ranks, devices, Case(name, {"warmup": warmup}), images=2)
     assert relative_error(results[0].latents, serial("dpm")) > 1e-4
 
 
@@ -89,7 +94,7 @@ def test_one_patch_equals_serial(ranks, serial, name, devices, warmup):
     assert relative_error(results[0].latents, serial("dpm")) <= TOLERANCE
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", EACH)
 @pytest.mark.parametrize(("patches", "warmup"), [(2, 0), (3, 1), (5, 1), (12, 2)])
 @pytest.mark.parametrize("name", PATCHED)
 def test_result_depends_on_patches_and_warmup_but_not_on_devices(ranks, name, patches, warmup, setting):
@@ -121,24 +126,13 @@ def test_split_does_not_change_the_result(ranks, name, split):
 
 
 @pytest.mark.parametrize("devices", DEVICES)
-@pytest.mark.parametrize("guidance", [1.0, 4.5])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 4.5])
 @pytest.mark.parametrize("name", METHODS)
 def test_measured_bytes_equal_closed_forms(ranks, name, devices, guidance):
-    """Parameters, KV, buffers, sent and received bytes of every rank, to the byte."""
     method = {"patches": 5} if name in PATCHED else {}
     peak = devices in (1, 3)  # counted once more with every operation seen, which takes time
-    results = run(ranks, devices, Case(name, method, guidance=guidance, images=2, peak=peak))
-    for rank, result in enumerate(results):
-        predicted = {key: result.predicted[key] for key in result.measured}
-        assert result.measured == predicted, f"rank {rank}"
-        assert result.peak_bytes == result.predicted_peak_bytes, f"rank {rank}"
-
-
-@pytest.mark.parametrize("devices", DEVICES)
-@pytest.mark.parametrize("name", METHODS)
-def test_everything_sent_is_received(ranks, name, devices):
-    results = run(ranks, devices, Case(name))
-    sent = sum(row["sent_bytes"] for result in results for row in result.rows)
-    assert sent == sum(row["recv_bytes"] for result in results for row in result.rows)
+    case = Case(name, method, guidance=guidance, images=2, peak=peak)
+    results = run(ranks, devices, case, images=2)
+    bytes_agree(case, results)
     if devices == 1:
-        assert sent == 0
+        assert results[0].measured["sent_bytes"] == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,10 +15,9 @@ from tests.cases import Case, sample
 from tests.ranks import Ranks
 
 
-@pytest.fixture(scope="module")
-def three() -> Iterator[Ranks]:
-    with Ranks(3) as ranks:
-        yield ranks
+@pytest.fixture
+def three(ranks: Callable[[int], Ranks]) -> Ranks:
+    return ranks(3)
 
 
 def test_pipefusion_posts_the_next_receive_before_it_sends_the_present_result(three):

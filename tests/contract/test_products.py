@@ -5,7 +5,7 @@ What a displaced method computes depends on its bands and W and on no other degr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from math import ceil
 from typing import Any
@@ -44,7 +44,7 @@ from tests.cases import (
 )
 from tests.contract.test_invariants import TOLERANCE
 from tests.contract.test_reference import reference
-from tests.contract.test_worlds import COUNTED
+from tests.contract.test_worlds import agree
 from tests.ranks import Ranks
 
 STEPS = 3
@@ -289,12 +289,6 @@ def test_peak_is_that_of_the_program_run_alone(case: Case) -> None:
             assert counted.meter.peak_bytes == peak_of(case, model, mesh, rank), f"rank {rank}"
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[dict[int, Ranks]]:
-    with Ranks(4) as four, Ranks(8) as eight:
-        yield {4: four, 8: eight}
-
-
 LOCAL = [
     product("sync_pipeline", "cfg 2 pipe 2"),
     product("tensor", "ulysses 2 tensor 2"),
@@ -316,17 +310,8 @@ LOCAL = [
 
 
 @pytest.mark.parametrize("case", LOCAL, ids=label)
-def test_local_and_sim_agree(ranks: dict[int, Ranks], case: Case) -> None:
-    real, virtual = ranks[case.parallel.world].run(sample, case), simulate(case)
-    want = virtual[0].latents
-    assert want is not None
-    assert relative_error(real[0].latents, want) <= 1e-6  # gloo takes sums in another order
-    if case.parallel.tensor == 1:
-        assert real[0].latents.equal(want)
-    for rank, (ours, theirs) in enumerate(zip(virtual, real, strict=True)):
-        ledgers = [[tuple(row[key] for key in COUNTED) for row in side.rows] for side in (ours, theirs)]
-        assert ledgers[0] == ledgers[1], f"rank {rank}"
-        assert ours.measured == theirs.measured, f"rank {rank}"
+def test_local_and_sim_agree(ranks: Callable[[int], Ranks], case: Case) -> None:
+    agree(case, ranks(case.parallel.world).run(sample, case, 2), simulate(case))
 
 
 # Bugs that products make possible, each planted, and how it is found.

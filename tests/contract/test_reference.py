@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -11,16 +9,9 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, inputs, model_of, relative_error, sample, scheduler_of
-from tests.ranks import Ranks
 from tests.reference import denoise
 
 GUIDED = {"guidance": 4.5, "images": 2}
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[dict[int, Ranks]]:
-    with Ranks(1) as one, Ranks(3) as three, Ranks(4) as four:
-        yield {1: one, 3: three, 4: four}
 
 
 def reference(
@@ -55,7 +46,7 @@ def reference(
 )
 def test_pipefusion(ranks, devices, patches, warmup, settings):
     case = Case("pipefusion", {"patches": patches, "warmup": warmup}, **settings)
-    got = ranks[devices].run(sample, case)[0].latents
+    got = ranks(devices).run(sample, case, 2)[0].latents
     assert relative_error(got, reference(case, patches, warmup, "pipefusion")) <= 1e-5
 
 
@@ -65,7 +56,7 @@ def test_pipefusion(ranks, devices, patches, warmup, settings):
 )
 def test_patch_parallel(ranks, name, sees, devices, warmup, settings):
     case = Case(name, {"warmup": warmup}, **settings)
-    got = ranks[devices].run(sample, case)[0].latents
+    got = ranks(devices).run(sample, case, 2)[0].latents
     assert relative_error(got, reference(case, devices, warmup, sees)) <= 1e-5
 
 
@@ -81,7 +72,7 @@ NEAR = [
 @pytest.mark.parametrize(("devices", "warmup", "fraction", "near", "settings"), NEAR)
 def test_pcpp(ranks, devices, warmup, fraction, near, settings):
     case = Case("pcpp", {"warmup": warmup, "fraction": fraction}, **settings)
-    got = ranks[devices].run(sample, case)[0].latents
+    got = ranks(devices).run(sample, case, 2)[0].latents
     rows_seen = [[*range(*rows)] for rows in near]
     assert relative_error(got, reference(case, devices, warmup, "pcpp", rows_seen)) <= 1e-5
     assert relative_error(got, reference(case, devices, warmup, "distrifusion")) > 1e-3

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.cases import Case, Result, model_of, relative_error, sample
-from tests.contract.test_families import bytes_agree
-from tests.contract.test_invariants import TOLERANCE
-from tests.contract.test_worlds import COUNTED, simulated
+from tests.cases import Case, Result, model_of, relative_error, sample, simulate
+from tests.contract.test_invariants import TOLERANCE, bytes_agree
+from tests.contract.test_worlds import agree
 from tests.ranks import Ranks
 
 CROSSES = ("split", "whole")
@@ -18,28 +17,27 @@ MODELS = ("pixart", "hunyuan_tiny", "flux_tiny")
 SETTING = {"guidance": 4.5, "images": 2}
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[dict[int, Ranks]]:
-    with Ranks(1) as one, Ranks(2) as two:
-        yield {1: one, 2: two}
+def run(ranks: Callable[[int], Ranks], case: Case) -> list[Result]:
+    return ranks(2).run(sample, case, 2)
 
 
-def run(ranks: dict[int, Ranks], model: str, cross: str) -> list[Result]:
-    return ranks[2].run(sample, Case("tensor", {"cross": cross}, model=model, peak=True, **SETTING))
+def case_of(model: str, cross: str, peak: bool = False) -> Case:
+    return Case("tensor", {"cross": cross}, model=model, peak=peak, **SETTING)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_both_equal_serial_and_their_closed_forms(ranks, model):
-    want = ranks[1].run(sample, Case("serial", model=model, **SETTING))[0].latents
+    want = ranks(1).run(sample, Case("serial", model=model, **SETTING))[0].latents
     for cross in CROSSES:
-        results = run(ranks, model, cross)
+        case = case_of(model, cross, peak=True)
+        results = run(ranks, case)
         assert relative_error(results[0].latents, want) <= TOLERANCE, cross
-        bytes_agree(results)
+        bytes_agree(case, results)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_whole_cross_attention_is_held_by_every_device_and_reduced_by_none(ranks, model):
-    split, whole = (run(ranks, model, cross)[0] for cross in CROSSES)
+    split, whole = (run(ranks, case_of(model, cross))[0] for cross in CROSSES)
     shape = model_of(Case("tensor", model=model)).shape
     crossed = sum(block.cross_params for block in shape.blocks)
     assert (crossed > 0) == shape.cross
@@ -58,11 +56,5 @@ def test_a_whole_cross_attention_is_held_by_every_device_and_reduced_by_none(ran
 
 @pytest.mark.parametrize("cross", CROSSES)
 def test_local_and_sim_agree(ranks, cross):
-    real = run(ranks, "pixart", cross)
-    results, rows, _, params, _ = simulated(Case("tensor", {"cross": cross}, **SETTING), 2)
-    want = real[0].latents
-    assert float((results[0][0] - want).norm() / want.norm()) <= 1e-6
-    for rank, result in enumerate(real):
-        ours, theirs = ([[row[key] for key in COUNTED] for row in side] for side in (rows[rank], result.rows))
-        assert ours == theirs
-        assert params[rank] == result.measured["param_bytes"]
+    case = case_of("pixart", cross)
+    agree(case, run(ranks, case), simulate(case.on(2), images=2))

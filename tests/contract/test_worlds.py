@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from experiments.methods import METHODS
-from pipefusion.core.dit import Conditioning, Tokens, parameter_parts
+from pipefusion.core.dit import Conditioning, Tokens
 from pipefusion.core.mesh import Mesh
-from pipefusion.core.sampler import make_scheduler
 from pipefusion.core.shape import BlockShape, DiTShape
+from pipefusion.schedulers import make_scheduler
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, degrees_in, inputs, model_of, sample, scheduler_of, view_of, weights_of
-from tests.ranks import Ranks
+from tests.cases import Case, Result, degrees_in, relative_error, sample, simulate
 
 COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
 SETTINGS = {"plain": {}, "guided-batch": {"guidance": 4.5, "images": 2, "scheduler": "ddim"}}
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[dict[int, Ranks]]:
-    with Ranks(2) as two, Ranks(3) as three:
-        yield {2: two, 3: three}
-
-
-def simulated(case: Case, devices: int):
-    """Latents, and per rank the ledger's rows, buffer bytes and parameter bytes."""
-    torch.set_num_threads(1)
-    model, module = model_of(case), METHODS[case.name]
-    cfg = module.Config(**case.method)
-    noise, cond = inputs(case, model)
-    world = World(degrees_in(case, devices).mesh(), torch.device("cpu"), TopologyConfig())
-    template, tensors = view_of(case), weights_of(case)
-    dits = [template.clone() for _ in world.fabrics]
-    samplers, scheduler = [], scheduler_of(case, model)
-    for dit, fabric in zip(dits, world.fabrics, strict=True):
-        samplers.append(module.build(dit, fabric, cfg))
-        dit.load(tensors, torch.device("cpu"))
-
-    def program(fabric):
-        latents = samplers[fabric.rank](noise, cond, scheduler)
-        return latents, fabric.close()
-
-    with torch.inference_mode():
-        world.run(program)
-        results = world.run(program)  # a second image: nothing may survive the first
-    rows = [[entry.row(fabric.rank) for entry in fabric.ledger.entries] for fabric in world.fabrics]
-    held = [fabric.ledger.buffer_bytes for fabric in world.fabrics]
-    return results, rows, held, [sum(parameter_parts(dit).values()) for dit in dits], world
+def agree(case: Case, real: list[Result], virtual: list[Result]) -> None:
+    """Latents to the bit, or to 1e-6 where gloo takes sums in another order; ledgers and bytes exactly."""
+    want = virtual[0].latents
+    assert want is not None and relative_error(real[0].latents, want) <= 1e-6
+    if degrees_in(case, len(real)).tensor == 1:
+        assert torch.equal(real[0].latents, want)
+    for rank, (ours, theirs) in enumerate(zip(virtual, real, strict=True)):
+        ledgers = [[tuple(row[key] for key in COUNTED) for row in side.rows] for side in (ours, theirs)]
+        assert ledgers[0] == ledgers[1], f"rank {rank}"
+        assert ours.measured == theirs.measured, f"rank {rank}"
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -61,31 +39,16 @@ def simulated(case: Case, devices: int):
 def test_local_and_sim_agree(ranks, name, devices, setting):
     method = {key: value for key, value in {"patches": 5, "warmup": 1}.items() if METHODS[name].has(key)}
     case = Case(name, method, **SETTINGS[setting])
-    real = ranks[devices].run(sample, case)
-    results, rows, held, params, _ = simulated(case, devices)
-    latents, want = results[0][0], real[0].latents
-    assert float((latents - want).norm() / want.norm()) <= 1e-6
-    if name != "tensor":  # whose sums gloo takes in another order
-        assert torch.equal(latents, want)
-    for rank, result in enumerate(real):
-        ours, theirs = (
-            [tuple(row[key] for key in COUNTED) for row in side] for side in (rows[rank], result.rows)
-        )
-        assert ours == theirs, f"rank {rank}"
-        assert held[rank]["kv"] == result.measured["kv_bytes"]
-        assert held[rank]["buffer"] == result.measured["buffer_bytes"]
-        assert held[rank]["comm"] == result.measured["comm_bytes"]
-        assert params[rank] == result.measured["param_bytes"]
+    agree(case, ranks(devices).run(sample, case, 2), simulate(case.on(devices), images=2))
 
 
 def test_times_of_a_rank_add_up():
-    results, *_, world = simulated(Case("pipefusion", {"patches": 5}), 3)
-    for fabric, (_, (compute_s, wait_s, total_s)) in zip(world.fabrics, results, strict=True):
+    for rank in simulate(Case("pipefusion", {"patches": 5}).on(3), images=2):
+        compute_s, wait_s, total_s = rank.seconds
         assert compute_s + wait_s == pytest.approx(total_s)
-        spans = fabric.ledger.spans
-        assert sum(span.end_s - span.start_s for span in spans) == pytest.approx(total_s)
-        assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(spans))
-        assert {span.at.patch for span in spans if span.kind == "compute"} == {-1, 0, 1, 2, 3, 4}
+        assert sum(span.end_s - span.start_s for span in rank.spans) == pytest.approx(total_s)
+        assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(rank.spans))
+        assert {span.at.patch for span in rank.spans if span.kind == "compute"} == {-1, 0, 1, 2, 3, 4}
 
 
 class OneSecond:

@@ -12,15 +12,11 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
-from experiments.methods import METHODS
 from experiments.models import FACTS, choose_scheduler
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows
-from pipefusion.sim.fabric import SimFabric
-from pipefusion.sim.network import TopologyConfig
-from pipefusion.sim.world import World
-from tests.cases import Case, inputs, model_of, scheduler_of, weights_of
+from tests.cases import Case, inputs, model_of, scheduler_of, simulate
 from tests.reference import denoise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,24 +149,8 @@ def naive(
 
 def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:
     """The real method's last latents, of the last of several images."""
-    model, module = model_of(case), METHODS[case.name]
-    cfg = module.Config(**case.method)
-    noise, cond = inputs(case, model)
-    world = World(module.parallel(devices).mesh(), CPU, TopologyConfig())
-    samplers = []
-    for fabric in world.fabrics:
-        dit = model.view()
-        samplers.append(module.build(dit, fabric, cfg))
-        dit.load(weights_of(case), CPU)
-
-    def program(fabric: SimFabric) -> Tensor | None:
-        latents = samplers[fabric.rank](noise, cond, scheduler_of(case, model))
-        fabric.close()
-        return latents
-
-    with torch.inference_mode():
-        for _ in range(images):
-            latents = world.run(program)[0]
+    latents = simulate(case.on(devices), images=images)[0].latents
+    assert latents is not None
     return [latents.clone()]
 
 

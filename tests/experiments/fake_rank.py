@@ -7,27 +7,46 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from experiments import rank
+from experiments.config import RunConfig
 from experiments.rank import in_group, patient_barrier
+from pipefusion.core.ledger import Where
+from pipefusion.core.local import LocalFabric
 
 
-def write_report(run_dir: str, rank: int) -> None:
+def write_report(run_dir: str, number: int) -> None:
     folder = Path(run_dir)
     repeat = {"compute_s": 1.0, "wait_s": 0.5, "idle_s": 0.0, "latency_s": 1.5}
-    row = {"rank": rank, "layers": str(rank), "pid": os.getpid(), **repeat}
+    row = {"rank": number, "layers": str(number), "pid": os.getpid(), **repeat}
     report = {"row": row, "repeats": [repeat, repeat], "ready_unix_s": time.time()}
-    (folder / f".rank-{rank}.json").write_text(json.dumps(report))
-    if rank == 0:
+    (folder / f".rank-{number}.json").write_text(json.dumps(report))
+    if number == 0:
         save_file({"latents": torch.zeros(1, 3, 32, 32)}, folder / "latents.safetensors")
 
 
-def good(run_dir: str, cfg: dict[str, Any]) -> None:
+def stall(run_dir: str, cfg: RunConfig) -> None:
+    """A real run in which rank 1 stops in its second step; the others wait for it."""
+
+    def report_progress(run_dir: Path, fabric: LocalFabric, steps: int) -> Callable[[str], None]:
+        def stop(at: Where) -> None:
+            if at.step == 1:
+                time.sleep(600)
+
+        fabric.watch = stop if fabric.rank == 1 else None
+        return lambda name: None
+
+    rank.report_progress = report_progress
+    rank.run_rank(run_dir, cfg)
+
+
+def good(run_dir: str, cfg: RunConfig) -> None:
     dist.init_process_group("gloo")
     write_report(run_dir, dist.get_rank())
     dist.barrier()
@@ -60,35 +79,35 @@ def misbehave(run_dir: str, how: str) -> None:
     dist.all_reduce(torch.ones(1))
 
 
-def kill(run_dir: str, cfg: dict[str, Any]) -> None:
+def kill(run_dir: str, cfg: RunConfig) -> None:
     misbehave(run_dir, "kill")
 
 
-def watchdog(run_dir: str, cfg: dict[str, Any]) -> None:
+def watchdog(run_dir: str, cfg: RunConfig) -> None:
     misbehave(run_dir, "watchdog")
 
 
-def fail(run_dir: str, cfg: dict[str, Any]) -> None:
+def fail(run_dir: str, cfg: RunConfig) -> None:
     misbehave(run_dir, "raise")
 
 
-def memory(run_dir: str, cfg: dict[str, Any]) -> None:
+def memory(run_dir: str, cfg: RunConfig) -> None:
     misbehave(run_dir, "memory")
 
 
-def diverge(run_dir: str, cfg: dict[str, Any]) -> None:
+def diverge(run_dir: str, cfg: RunConfig) -> None:
     misbehave(run_dir, "diverge")
 
 
-def hang(run_dir: str, cfg: dict[str, Any]) -> None:
+def hang(run_dir: str, cfg: RunConfig) -> None:
     misbehave(run_dir, "hang")
 
 
-def kill_if_seed_is_1(run_dir: str, cfg: dict[str, Any]) -> None:
-    (kill if cfg["seed"] == 1 else good)(run_dir, cfg)
+def kill_if_seed_is_1(run_dir: str, cfg: RunConfig) -> None:
+    (kill if cfg.seed == 1 else good)(run_dir, cfg)
 
 
-def fail_with_a_receive_posted(run_dir: str, cfg: dict[str, Any]) -> None:
+def fail_with_a_receive_posted(run_dir: str, cfg: RunConfig) -> None:
     """Rank 1 fails with a receive posted, and to tear its group down would take for ever."""
 
     def program(device: torch.device) -> None:
@@ -102,13 +121,13 @@ def fail_with_a_receive_posted(run_dir: str, cfg: dict[str, Any]) -> None:
     in_group(cfg, program)
 
 
-def decode_for_long(run_dir: str, cfg: dict[str, Any]) -> None:
+def decode_for_long(run_dir: str, cfg: RunConfig) -> None:
     """Rank 0 works alone for longer than a communication may take."""
 
     def program(device: torch.device) -> None:
         wait_for_all = patient_barrier()
         if dist.get_rank() == 0:
-            time.sleep(2 * cfg["cluster"]["timeout_s"])
+            time.sleep(2 * cfg.cluster.timeout_s)
         wait_for_all()
         write_report(run_dir, dist.get_rank())
         wait_for_all()

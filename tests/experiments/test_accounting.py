@@ -18,12 +18,11 @@ from experiments.compose import plan
 from experiments.config import RunConfig, as_dict, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import model_config
-from experiments.launch import resolved
 from experiments.methods import METHODS
-from experiments.models import open_model, scheduler_of
+from experiments.models import open_model, resolved, scheduler_of
 from experiments.params import PARAMS
+from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run
-from experiments.rank import predicted_peaks
 from experiments.report import held_parameters
 from experiments.session import Session, empty_inputs
 from experiments.study import cells_of, check
@@ -156,7 +155,7 @@ def test_the_experiment_records_its_rows_and_says_that_they_add_up(
         ("measure.models=[flux_deev]", "measure.models='flux_deev' is unknown, nearest: flux_dev"),
         ("measure.methods=[magic]", "measure.methods='magic' is unknown"),
         ("measure.devices=[0]", "measure.devices.0=0 is too small"),
-        ("measure.warmups=[-1]", "measure.warmups=-1 is no number"),
+        ("measure.warmups=[-1]", "measure.warmups.0=-1 is too small"),
         ("measure.dtype=int8", "measure.dtype='int8' is unknown"),
         ("cluster=local", "cluster=local runs on real tensors"),
     ],

@@ -67,5 +67,5 @@ def test_a_rank_of_a_product_is_named_with_its_place(
 ) -> None:
     failure = SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: "SIGKILL")
     error = SimpleNamespace(get_first_failure=lambda: (5, failure))
-    assert cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3})).reason == f"rank 5 (cfg 1, pipe 2){said}"
-    assert cause(error, tmp_path, Mesh({"pipe": 6})).reason == f"rank 5{said}"
+    assert cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3}), {5}).reason == f"rank 5 (cfg 1, pipe 2){said}"
+    assert cause(error, tmp_path, Mesh({"pipe": 6}), {5}).reason == f"rank 5{said}"

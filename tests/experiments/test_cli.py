@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from experiments import launch
-from experiments.agent import Entry
-from experiments.compose import check_groups
+from experiments.compose import first_look
 from experiments.methods import METHODS
 from experiments.records import read_json
 from tests.experiments import fake_rank
@@ -75,10 +74,7 @@ def test_sweep_records_what_a_method_cannot_do(
 def test_sweep_goes_on_after_a_failed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def entry() -> Entry:
-        return fake_rank.kill_if_seed_is_1
-
-    monkeypatch.setattr(launch, "rank_entry", entry)
+    monkeypatch.setattr(launch, "run_rank", fake_rank.kill_if_seed_is_1)
     assert command(monkeypatch, "-m", *QUICK, "seed=0,1,2", "hydra.sweep.dir=here") == 1
     out, err = capsys.readouterr()
     assert err == "failed: rank 2 was killed by SIGKILL\n"
@@ -125,17 +121,17 @@ def test_bad_configuration_as_a_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("overrides", [["cluster=locl"], ["-m", "cluster=local,locl"]])
-def test_a_group_without_such_a_file_is_refused_before_torch_is_imported(overrides: list[str]) -> None:
+@pytest.mark.parametrize("overrides", [["cluster=locl"], ["steps=0"], ["stepz=3"], ["prompt=[]"]])
+def test_what_needs_no_model_is_refused_before_torch_is_imported(overrides: list[str]) -> None:
     code = f"import sys; from experiments.cli import main; print(main({overrides}), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "2 False\n"
-    assert done.stderr.startswith("error: cluster=locl is unknown, nearest: local; allowed: a100_nvlink,")
+    assert done.stderr.startswith(f"error: {overrides[0]} is ")
 
 
 def test_every_way_to_choose_from_a_group_is_understood() -> None:
-    chosen = ["experiment=null", "method=ring,serial", "method=choice(ring,serial)", "cluster=glob(*)"]
-    check_groups([*chosen, "log=default", "steps=2"])
+    chosen = ["method=ring,serial", "method=choice(ring,serial)", "cluster=glob(*)"]
+    first_look([*chosen, "log=default", "steps=2"], multirun=True)
 
 
 def test_configuration_is_shown_without_a_run(

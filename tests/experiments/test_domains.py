@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -17,10 +17,10 @@ from experiments.compose import plan
 from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.fit import LinkFit
-from experiments.measures import MEASURES
+from experiments.grid import GridConfig
+from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.quality.cells import StudyConfig
-from experiments.scaling import ModelGrid
 from pipefusion.core.domain import Domain, NotEmpty, marks_of, outside
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
@@ -28,16 +28,15 @@ from pipefusion.sim.network import LinkConfig
 CONFIGS = [
     RunConfig, ModelConfig, ClusterConfig, DeviceConfig, LinkConfig, LogConfig,
     *(module.Config for module in METHODS.values()),
-    *(measure.config for measure in MEASURES.values()),
+    *(load(measure.config) for measure in MEASURES.values()),
 ]  # fmt: skip
 WITHOUT = {"method", "measure", "prompt"}
 """Of any type: groups, and a text or the number of a class."""
 MAY_BE_EMPTY = {
-    "PerturbConfig.products",  # methods on their own axis alone
+    *(one.name for one in fields(GridConfig)), "grids",  # the run's own value
     "tags", "calibrated_on", "also", "links", "skip_subcategories", "swept",  # nothing of the kind
-    "steps", "guidance_scale", "scheduler", "resolution", "models",  # the run's own
-    "clusters", "devices", "borrow",  # no predictions beside; nothing to fit of this kind
-    "StalenessConfig.warmups", "TextVariantsConfig.counted", "ParamsConfig.summary",  # a part that is left out
+    "borrow", "latency_clusters",  # nothing to fit of this kind; no predictions beside
+    "TextVariantsConfig.counted",  # a part that is left out
 }  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def composed() -> list[DictConfig]:
     """A composed run with each measure and each method in turn, and with something in every list."""
     cli.set_up()
     whole = plan(["cluster=l40_pcie_ethernet", "model=pixart_tiny"]).jobs[0]
-    groups = [("measure", measure.config) for measure in MEASURES.values()]
+    groups = [("measure", load(measure.config)) for measure in MEASURES.values()]
     found = []
     for group, config in [*groups, *(("method", module.Config) for module in METHODS.values())]:
         job = deepcopy(whole)
@@ -102,7 +101,7 @@ def composed() -> list[DictConfig]:
 FILLED: dict[str, Any] = {
     "measure.cases": [BenchCase("ring")],
     "measure.studies": [StudyConfig(methods=["ring"], steps=[4], guidance_scales=[2.0], resolutions=[64])],
-    "measure.models": [ModelGrid(steps=4, resolutions=[64], guidance_scale=2.0)],
+    "measure.grids": [GridConfig(steps=[4], resolutions=[64], guidance_scales=[2.0])],
     "measure.clusters": ["l40_pcie"],
     "measure.links": [LinkFit("pcie4", "efficiency", "latency.csv:80", "port", 0.1, 1.0)],
 }

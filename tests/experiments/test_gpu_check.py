@@ -15,8 +15,17 @@ import torch
 
 from experiments.config import RunConfig
 from experiments.gpu_check import alone, cases, measure, silent
-from experiments.gpu_check.cases import TOLERANCES, Failed, Found, NotPossible, Tally, distance, families
-from experiments.gpu_check.checks import FIRST, Check, checks
+from experiments.gpu_check.cases import (
+    TOLERANCES,
+    Check,
+    Failed,
+    Found,
+    NotPossible,
+    Tally,
+    distance,
+    families,
+)
+from experiments.gpu_check.checks import FIRST, checks
 from experiments.gpu_check.judge import FAILED, NOT_POSSIBLE, PASSED, TooLong, in_ranks, judge, time_limit
 from experiments.gpu_check.page import NO_PROOF, page
 from experiments.grid import model_config

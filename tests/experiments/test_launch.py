@@ -12,6 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from experiments import launch
+from experiments.config import RunConfig
 from experiments.launch import execute
 from experiments.records import read_json
 from tests.experiments import fake_rank
@@ -68,6 +69,13 @@ def test_rank_that_dies_is_named(
         assert "Traceback" in (tmp_path / "logs" / "rank-2.txt").read_text()
 
 
+def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
+    """And not one of those that wait for it."""
+    record = execute(config("devices=3", "cluster.timeout_s=1"), tmp_path, fake_rank.stall)
+    assert record["status"] == "failed"
+    assert record["reason"].startswith("rank 1 hangs: rank ")
+
+
 def test_a_failed_rank_tears_nothing_down(tmp_path: Path) -> None:
     record = execute(config("devices=2"), tmp_path, fake_rank.fail_with_a_receive_posted)
     assert (record["status"], record["reason"]) == ("failed", "rank 1: ValueError: layer 7 is missing")
@@ -95,10 +103,10 @@ def test_interrupt_ends_all_ranks(number: signal.Signals, tmp_path: Path) -> Non
 def test_a_rank_of_torchrun_that_fails_writes_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others have only lost it, rank 0 too, which writes the record."""
 
-    def fail(run_dir: str, cfg: dict) -> None:
+    def fail(run_dir: str, cfg: RunConfig) -> None:
         raise MemoryError("no room for 12 GiB")
 
-    def lose(run_dir: str, cfg: dict) -> None:
+    def lose(run_dir: str, cfg: RunConfig) -> None:
         assert execute_as(1, fail)["status"] == "oom"
         raise dist.DistBackendError("NCCL error: remote process exited")
 

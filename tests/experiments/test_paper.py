@@ -9,7 +9,7 @@ import pytest
 
 from analysis.outputs import OUTPUTS
 from experiments import cli
-from experiments.compose import check_groups, plan
+from experiments.compose import first_look, plan
 from experiments.config import CONF, as_dict, from_hydra
 from experiments.errors import ConfigError
 
@@ -55,9 +55,9 @@ def test_it_composes_and_passes_its_checks(name: str) -> None:
 
 def test_the_command_line_knows_them_by_folder_and_name() -> None:
     for name in NAMES:
-        check_groups([f"experiment=paper/{name}"])
+        first_look([f"experiment=paper/{name}"])
     with pytest.raises(ConfigError, match="experiment=paper/latencies is unknown, nearest: paper/latency"):
-        check_groups(["experiment=paper/latencies"])
+        first_look(["experiment=paper/latencies"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -29,7 +29,7 @@ MODELS = {
 SCALE = {"flux2_klein": 1.0}
 
 
-@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("tiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", ["pixart_alpha", "sd3_shifted", "flux", "flux2_klein", "hunyuan", "dit"])
 def test_a_run_draws_what_the_pipeline_draws(family: str, tiled: bool, tmp_path: Path, monkeypatch) -> None:
     folder = save_tiny(family, tmp_path / "weights", with_transformer=True)

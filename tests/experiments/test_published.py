@@ -14,17 +14,23 @@ from experiments.fit import config_of
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model
-from experiments.published import FOLDER, Row, Target, overrides_of, target_of, targets, unpredicted
+from experiments.published import FOLDER, Target, overrides_of, target_of, targets, unpredicted
 from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
-from tests.experiments.published_rows import ROW, target
+from tests.analysis.evidence.planted import Row, published
 from tests.experiments.runs import config  # registers the schemas
 
 LEGACY = {"source": "PipeFusion repo assets/some.png"}
 
 
+def target(**changes: str) -> Target:
+    found = target_of(published(**changes))
+    assert isinstance(found, Target), found
+    return found
+
+
 def reason(**changes: str) -> str:
-    found = target_of("latency.csv:2", ROW | changes)
+    found = target_of(published(**changes))
     assert isinstance(found, str), found
     return found
 
@@ -148,8 +154,7 @@ def test_a_hybrid_that_states_its_degrees_is_their_product(changes: Row, product
     ("changes", "words"),
     [
         ({"setting": "torch.compile", "n_devices": "1"}, "compiled with torch.compile"),
-        ({"method": "hybrid"}, "whose degrees on 8 devices are not stated"),
-        ({"method": "USP"}, "hybrid of several"),
+        ({"method": "hybrid", "n_devices": "2"}, "whose degrees on 2 devices are not stated"),
         ({"method": "CFG+PipeFusion", "setting": "cfg=2,pp=8"}, "hybrid of several"),  # sixteen devices
         ({"method": "CFG+PipeFusion", "setting": "pp=8"}, "hybrid of several"),
         ({"method": "USP", "setting": "ulysses=3"}, "hybrid of several"),
@@ -169,6 +174,36 @@ def test_a_hybrid_that_states_its_degrees_is_their_product(changes: Row, product
 )
 def test_what_is_not_predicted_has_its_reason(changes: Row, words: str) -> None:
     assert words in reason(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "products"),
+    [
+        ({"method": "USP"}, [{"ulysses": 2}, {"ulysses": 4}]),
+        ({"method": "hybrid"}, [{"cfg": 2}, {"cfg": 2, "ulysses": 2}]),
+        ({"method": "hybrid", "n_devices": "4"}, []),  # one is all there is
+        ({"method": "USP", "setting": "ulysses=2"}, []),
+    ],
+)
+def test_a_product_that_states_no_degrees_is_searched(changes: Row, products: list[dict[str, int]]) -> None:
+    one = target(**changes)
+    assert one.products == products
+    assert any("degrees are not stated" in note for note in one.notes) == ("setting" not in changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({"method": "cfg=2,pp=4", "setting": "vs 1 GPU"}, ("pipefusion", {"cfg": 2})),
+        ({"setting": "vs best USP (ulysses=4 ring=2)"}, ("ring", {"ulysses": 4})),
+    ],
+)
+def test_a_ratio_of_the_text_that_states_degrees_is_a_run_without_seconds(
+    changes: Row, run: tuple[str, dict[str, int]]
+) -> None:
+    one = target(metric="speedup", value="5.09", unit="x", **changes)
+    assert (one.method, one.parallel) == run
+    assert (one.published_s, one.oom, one.flags) == (None, False, [])
 
 
 def test_out_of_memory_is_a_published_value() -> None:
@@ -191,7 +226,9 @@ def test_every_published_row_is_a_target_or_has_a_reason(found: dict[str, Target
         for at, row in enumerate(rows[1:], start=2):
             one = found.get(f"{path.name}:{at}")
             if one is not None:  # ids are line numbers, whatever is quoted in a cell
-                assert row[rows[0].index("value")] == "OOM" if one.oom else float(row[-2]) == one.published_s
+                timed = row[rows[0].index("metric")] == "latency"
+                seconds = float(row[-2]) if timed and not one.oom else None
+                assert (one.oom, one.published_s) == (row[-2] == "OOM", seconds)
     assert len(found) + len(others) == lines
     assert all(others.values())
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
+from experiments.config import RunConfig
 from experiments.launch import execute
 from experiments.rank import run_rank
 from experiments.report import layers_text
@@ -50,7 +51,7 @@ def test_the_ledger_holds_every_byte_of_the_last_repeat(run_dir: Path) -> None:
         assert (ledger.groupby("rank")[column].sum() - seconds).abs().max() < 1e-9
 
 
-def run_rank_on_nan(run_dir: str, cfg: dict) -> None:
+def run_rank_on_nan(run_dir: str, cfg: RunConfig) -> None:
     """A rank whose inputs hold a NaN."""
     path = Path(run_dir) / "inputs.safetensors"
     tensors = load_file(path)

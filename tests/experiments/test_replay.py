@@ -26,8 +26,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("replay") / "run"
     chosen = ["method=serial", "devices=1", "model=pixart_tiny", "steps=3", "scheduler=dpmsolver++"]
     chosen += ["prompt=[a,b]", "guidance_scale=3", "measure.repeats=1", "measure.warmup_runs=0"]
-    command = [sys.executable, "run.py", *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=200)
+    with pytest.MonkeyPatch.context() as patch:
+        assert command(patch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}") == 0
     return out
 
 
@@ -107,7 +107,9 @@ def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: p
     assert main([str(tmp_path)]) == 0
 
 
-@pytest.mark.parametrize("method", ["serial", "pipefusion", "ulysses"])
+@pytest.mark.parametrize(
+    "method", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("serial", "ulysses")), "pipefusion"]
+)
 @pytest.mark.parametrize("model", ["pixart_tiny", "hunyuan_tiny", "qwen_tiny"])
 def test_a_picture_that_is_not_square_comes_out_again(
     method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

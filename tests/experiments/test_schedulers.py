@@ -13,7 +13,7 @@ from experiments.grid import model_config
 from experiments.models import choose_scheduler, open_model, scheduler_of, timesteps_of
 from experiments.schedulers import converted, whole
 from pipefusion.core.problem import Problem
-from pipefusion.core.sampler import make_scheduler
+from pipefusion.schedulers import make_scheduler
 
 DPM, DDIM, FLOW = "DPMSolverMultistepScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"
 DPM_OF_FLOWS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,8 @@ from PIL import Image
 
 from analysis.columns import typed
 from experiments import sinks
-from experiments.measures import MEASURES, Measure
+from experiments.config import RunConfig
+from experiments.measures import MEASURES
 from experiments.sinks import Told
 from tests.experiments.runs import command, config
 
@@ -100,13 +102,26 @@ def test_a_table_has_one_type_a_column() -> None:
     assert list(table.n) == [1, 2] and pd.isna(table.x[1])
 
 
+def do_nothing(cfg: RunConfig, out: Path | None = None) -> str | None:
+    return out and "ok"
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_every_measure_is_told_of_but_the_one_that_tells_itself(
     told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Told] = []
-    measure = MEASURES["params"]
-    monkeypatch.setitem(MEASURES, "params", Measure(measure.config, lambda *_: "ok", told=told))
+    monkeypatch.setitem(
+        MEASURES,
+        "params",
+        replace(
+            MEASURES["params"],
+            study="",
+            run=f"{__name__}.do_nothing",
+            check=f"{__name__}.do_nothing",
+            told=told,
+        ),
+    )
     monkeypatch.setattr(sinks, "to_wandb", lambda cfg, folder, what: seen.append(what))
     (tmp_path / "run").mkdir()
     pd.DataFrame({"rank": [0], "param_bytes": [10]}).to_parquet(tmp_path / "run" / "rows.parquet")

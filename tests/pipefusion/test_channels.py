@@ -19,8 +19,6 @@ from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
 from tests.cases import FAMILIES, Case, degrees_in, inputs, model_of, scheduler_of, view_of
 
-COLLECTIVES = ("broadcast", "all_gather", "all_to_all", "all_reduce")
-
 
 @dataclass(eq=False)
 class Call:

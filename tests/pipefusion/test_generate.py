@@ -59,12 +59,6 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return made
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def ranks(request: pytest.FixtureRequest) -> Iterator[tuple[int, Ranks]]:
-    with Ranks(request.param) as started:
-        yield request.param, started
-
-
 def opened(folder: Path) -> Any:
     """The stock pipeline, with a scheduler that draws no noise in its steps."""
     pipe = stock(folder)
@@ -127,18 +121,19 @@ def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric
     assert np.abs(pictures - pictures[0]).reshape(4, -1).max(1)[1:].min() > ROUNDING
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "family", ["pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit"]
 )
 def test_exact_products_draw_what_the_pipeline_draws(
-    family: str, ranks: tuple[int, Ranks], folder_of: Any
+    family: str, count: int, ranks: Callable[[int], Ranks], folder_of: Any
 ) -> None:
-    folder, (count, started) = folder_of(family), ranks
+    folder = folder_of(family)
     pictures = expected(family, opened(folder))
     for parallel, settings in EXACT[count]:
         if parallel.cfg > 1 and family in UNGUIDED:
             continue
-        first, *others = started.run(drawn, folder, family, parallel, settings)
+        first, *others = ranks(count).run(drawn, folder, family, parallel, settings)
         assert all(each is None for each in others)
         assert np.abs(first - pictures).max() <= ROUNDING, (str(parallel), settings)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from analysis.evidence.published import named
 from analysis.outputs import paper_more
 from analysis.paper import costs, fid, fid_figure, patches, predictions, scatter, warmup
 from analysis.quality import record as quality_record
@@ -108,7 +109,7 @@ def test_the_printed_w_stands_beside_the_steps_that_were_run(results: Path) -> N
     ],
 )
 def test_the_bound_of_the_schedule(devices: int, m: int, warmup: int, seconds: float) -> None:
-    assert predictions.bound_s(20.0, devices, m, 20, warmup) == pytest.approx(seconds)
+    assert predictions.schedule_s(20.0, devices, m, 20, warmup) == pytest.approx(seconds)
 
 
 def test_the_bound_of_a_row_is_from_what_one_device_was_published_with(results: Path) -> None:
@@ -119,7 +120,7 @@ def test_the_bound_of_a_row_is_from_what_one_device_was_published_with(results: 
 
 def test_rows_are_named_in_runs() -> None:
     ids = ["warmup.csv:3", "latency.csv:9", "latency.csv:2", "latency.csv:4", "latency.csv:3"]
-    assert predictions.named(ids) == "latency.csv 2–4, 9; warmup.csv 3"
+    assert named(ids) == "latency.csv 2–4, 9; warmup.csv 3"
 
 
 def test_a_point_is_calibration_doubtful_or_a_prediction(results: Path) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from analysis import report
-from analysis.claims.claim import VERDICTS
+from analysis.evidence.claim import VERDICTS
 from analysis.report import exhibits, files, origin, page, sections, summary
 from tests.analysis.report import sample
 
@@ -83,7 +83,7 @@ def test_the_smaller_picture_is_embedded(made_up: Path) -> None:
     png, svg = made_up / "figures/curve.png", made_up / "figures/curve.svg"
     smallest = min((png, svg), key=lambda path: len(files.data_uri(path)))
     assert files.picture([png, svg]).uri == files.data_uri(smallest)
-    assert files.size(png) == (1440, 640) and files.size(svg) == (864, 384)
+    assert files.size(png) == (360, 160) and files.size(svg) == (864, 384)
     assert not set(files.data_uri(svg)) & set('"&#\n')  # what ends an attribute, or an address in it
     drawn = unquote(files.data_uri(svg).split(",", 1)[1])
     assert drawn.startswith("<svg") and drawn.endswith("</svg>") and "DOCTYPE" not in drawn

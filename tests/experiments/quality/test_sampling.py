@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.agent import RunFailed
 from experiments.config import RunConfig
+from experiments.errors import RunFailed
 from experiments.methods import METHODS
 from experiments.models import open_model
 from experiments.quality.cells import QualityConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.agent import RunFailed
+from experiments.errors import RunFailed
 from experiments.inputs import make_inputs
 from experiments.models import open_model
 from experiments.quality.cells import QualityConfig

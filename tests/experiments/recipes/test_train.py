@@ -64,6 +64,7 @@ def test_a_stage_has_its_own_rate_and_noise_levels(corpus: Corpus, tmp_path: Pat
     assert usual < 0.8 < 0.95 < noisy
 
 
+@pytest.mark.slow
 def test_loss_falls_and_the_export_samples_in_plain_diffusers(corpus: Corpus, tmp_path: Path) -> None:
     stages = [StageConfig(8, 8, 320), StageConfig(16, 8, 800)]
     folder = train_on(tiny(stages, muon_lr=0.01, adam_lr=0.01, empty_prompts=0.0), tmp_path, corpus)
@@ -82,6 +83,7 @@ def test_loss_falls_and_the_export_samples_in_plain_diffusers(corpus: Corpus, tm
         assert closeness(made, corpus.pictures / 2 + 0.5).argmax(1).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_same_weights_to_the_bit(corpus: Corpus, tmp_path: Path) -> None:
     cfg = tiny([StageConfig(8, 3, 12), StageConfig(16, 3, 12)], workers=2)
     whole = train_on(cfg, tmp_path / "whole", corpus)
@@ -112,6 +114,7 @@ def test_a_checkpoint_of_another_network_is_refused(corpus: Corpus, tmp_path: Pa
     refused()
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_a_model_folder(corpus: Corpus, tmp_path: Path) -> None:
     first = train_on(tiny([StageConfig(8, 2, 8)], muon_lr=0.01), tmp_path / "first", corpus)
     cfg = replace(tiny([StageConfig(8, 2, 2, rate=1e-9)]), start_from=str(first), seed=4)
@@ -193,6 +196,7 @@ def test_learning_rate(progress: float, step: int, factor: float) -> None:
     assert learning_rate(progress, step, cfg) == pytest.approx(factor)
 
 
+@pytest.mark.slow
 def test_training_and_scoring_from_a_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake_package(tmp_path / "data", 8)
     data = DataConfig(data_dir=str(tmp_path / "data"), concepts=6, unseen=2, categories=["Objects"])

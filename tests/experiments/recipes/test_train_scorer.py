@@ -92,6 +92,7 @@ def test_what_cannot_be_trained_is_one_line(key: str, value: object) -> None:
         check_domains(RunConfig(measure=replace(SMALL, **{key: value})))
 
 
+@pytest.mark.slow
 def test_from_packages_to_a_folder_that_scores(tmp_path: Path) -> None:
     packages = [PackageConfig(name="p"), PackageConfig(name="q", vendor="twitter", style="flat")]
     left_out = [

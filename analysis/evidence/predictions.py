@@ -1,0 +1,277 @@
+"""Predictions beside published numbers: one table, the statistics over it, and the check that none of them is fitted.
+
+A record is JSON: `predictions`, a list with `row_id` (`latency.csv:15`), `cluster`, `devices`, `method`,
+`resolution`, `status` (ok, oom or failed), `predicted_s`, `missing_bytes`, `patches`, `calibrated_on` (the rows
+that the cluster's device and links were fitted on), and the doubts `flags`, `duplicate_of`, `contradicted_by`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from analysis import tables
+from analysis.evidence.published import read
+from analysis.record import load_record
+from analysis.style import in_order, label
+from analysis.tables import as_text, percent
+
+LARGE = 2048
+APART = 0.1
+"""Two methods are in an order when their published latencies differ by more than this share of the smaller."""
+
+CUTS = {"all": "all rows", "unflagged": "not in doubt", "once": "each number once"}
+"""Over which rows a statistic is told: all; those whose source is not in doubt; of these each number once."""
+
+Fitted = dict[str, set[str]]
+"""Cluster -> the rows its profile was fitted on."""
+
+
+def load(path: str | Path) -> list[dict[str, Any]]:
+    """The predictions of a record."""
+    content = load_record(Path(path))
+    return content["predictions"] if isinstance(content, dict) else content
+
+
+def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFrame:
+    """One row a prediction with its published row beside it.
+
+    `error` is (predicted - published) / published; `role` is `prediction`, `calibration` for a row that its own
+    cluster was fitted on, or `repeats calibration` for the same number printed elsewhere. A product of degrees (its
+    record has `parallel`) is no row of one method: its `method` is `hybrid` or `USP`.
+    Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
+    """
+    published, origins = read(Path(folder)), origins_of(predictions)
+    rows = []
+    for one in predictions:
+        row = published[one["row_id"]]
+        timed = row["metric"] == "latency"
+        seconds = row.value if timed and not row.oom else None
+        if (seconds, timed and row.oom) != (one["published_s"], one["oom"]):
+            text = f"{one['row_id']} is {row['value']}, and its prediction was made for {one['published_s']}"
+            raise ValueError(text)
+        predicted = one["predicted_s"] if one["status"] == "ok" else None
+        patches = one.get("patches")
+        rows.append(
+            {
+                **{key: one[key] for key in ("row_id", "model", "cluster", "resolution", "devices")},
+                "method": row.product if one.get("parallel") else one["method"],
+                "setting": row["setting"],
+                "warmup": one.get("warmup"),
+                "patches": None if isinstance(patches, list) else patches,  # a list: none could be run
+                "published_s": seconds,
+                "predicted_s": predicted,
+                "error": predicted / seconds - 1 if predicted and seconds else None,
+                "published_oom": one["oom"],
+                "predicted_oom": one["status"] == "oom",
+                "missing_bytes": one.get("missing_bytes"),
+                "status": one["status"],
+                "role": role_of(one["row_id"], set(one["calibrated_on"]), origins),
+                "doubt": "; ".join(one["flags"]),
+                "duplicate_of": one["duplicate_of"],
+                "contradicted_by": " ".join(one.get("contradicted_by") or []),
+                "digitized": one.get("digitized", False),
+                "source": row["source"],
+            }
+        )
+    return pd.DataFrame(rows).astype(dict.fromkeys(["published_s", "predicted_s", "error"], float))
+
+
+def origins_of(predictions: list[dict[str, Any]]) -> dict[str, str]:
+    """Row id -> the row that it repeats, or itself."""
+    return {one["row_id"]: one["duplicate_of"] or one["row_id"] for one in predictions}
+
+
+def role_of(row_id: str, fitted: set[str], origins: dict[str, str]) -> str:
+    """What a row is to a profile that was fitted on the rows `fitted`."""
+    if row_id in fitted:
+        return "calibration"
+    numbers = {origins.get(fit, fit) for fit in fitted}
+    return "repeats calibration" if origins.get(row_id, row_id) in numbers else "prediction"
+
+
+def scored(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that errors are counted over: predictions with a number on both sides."""
+    return table[(table.role == "prediction") & table.error.notna()]
+
+
+def groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The statistics of errors by name, each with exactly the rows it is made of."""
+    rows = in_order(scored(table).sort_values("resolution", kind="stable"))
+    yield "overall", rows
+    for method, part in rows.groupby("method", sort=False):
+        yield label(str(method)), part
+    for size, part in rows.groupby("resolution"):
+        yield f"{size} px", part
+    for key, part in rows.groupby(["method", "resolution"], sort=False):
+        yield f"{label(str(key[0]))}, {key[1]} px", part
+    large = (rows.method == "pipefusion") & (rows.resolution >= LARGE)
+    yield f"{label('pipefusion')}, {LARGE} px and more", rows[large]
+
+
+def cuts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each of `CUTS`."""
+    sound = rows[rows.doubt == ""]
+    return {"all": rows, "unflagged": sound, "once": sound[sound.duplicate_of.isna()]}
+
+
+def statistics(table: pd.DataFrame) -> pd.DataFrame:
+    """Median absolute error of each group: over all rows, without flagged ones, and without repeated ones too."""
+    lines = []
+    for name, rows in groups(table):
+        line: dict[str, Any] = {"statistic": name}
+        for cut, part in cuts(rows).items():
+            line |= {f"rows_{cut}": len(part), f"error_{cut}": part.error.abs().median()}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Two methods on the same model, hardware, resolution and N whose published latencies are apart, and whether
+    the predicted ones are in the same order."""
+    found = []
+    for _, cell in scored(rows).groupby(["model", "cluster", "resolution", "devices"]):
+        for one, two in combinations(cell.to_dict("records"), 2):
+            low, high = sorted((one, two), key=lambda row: row["published_s"])
+            if one["method"] != two["method"] and high["published_s"] > (1 + APART) * low["published_s"]:
+                right = low["predicted_s"] < high["predicted_s"]
+                found.append({"faster": low["row_id"], "slower": high["row_id"], "right": right})
+    return pd.DataFrame(found, columns=["faster", "slower", "right"])
+
+
+def confusion(table: pd.DataFrame) -> dict[tuple[bool, bool], int]:
+    """(out of memory as published, as predicted) -> how many settings; a prediction that failed counts nowhere."""
+    rows = memory_rows(table)
+    found = list(zip(rows.published_oom, rows.predicted_oom, strict=True))
+    return {(was, said): found.count((was, said)) for was in (True, False) for said in (True, False)}
+
+
+def memory_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the verdict on memory is made of: published latencies, and OOM in the place of one."""
+    timed = table.published_oom | table.published_s.notna()
+    return table[(table.role == "prediction") & table.status.isin(["ok", "oom"]) & timed]
+
+
+def uses(table: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+    """Every statistic and verdict, with the ids of the rows it uses."""
+    for name, rows in groups(table):
+        yield f"error of {name}", list(rows.row_id)
+    ordered = pairs(table)
+    yield "order of methods", [*ordered.faster, *ordered.slower]
+    yield "out of memory", list(memory_rows(table).row_id)
+
+
+def check(
+    predictions: list[dict[str, Any]], folder: str | Path, profiles: Fitted | None = None
+) -> str | None:
+    """One line that says which statistic uses a row its own cluster was fitted on; None when none does.
+
+    What a cluster was fitted on is all that any of its predictions says, and what `profiles` says today: a profile
+    that is fitted anew makes the predictions of before worthless.
+    """
+    try:
+        table = joined(predictions, folder)
+    except (KeyError, ValueError) as error:
+        return f"{error} (no such published row)" if isinstance(error, KeyError) else str(error)
+    fitted: Fitted = {cluster: set(rows) for cluster, rows in (profiles or {}).items()}
+    for one in predictions:
+        fitted.setdefault(one["cluster"], set()).update(one["calibrated_on"])
+    origins = origins_of(predictions)
+    cluster_of = dict(zip(table.row_id, table.cluster, strict=True))
+    for name, used in uses(table):
+        for row_id in used:
+            cluster = cluster_of[row_id]
+            if role_of(row_id, fitted[cluster], origins) != "prediction":
+                return f"{name} uses {row_id}, which {cluster} was calibrated on"
+    return None
+
+
+def profiles_of(conf: str | Path) -> Fitted:
+    """What the clusters in `conf/cluster` are fitted on: their own rows and those of their device and links."""
+
+    def rows(path: Path) -> set[str]:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(content, dict)
+        found = set(content.get("calibrated_on") or [])
+        for entry in content.get("defaults") or []:
+            for group, name in entry.items() if isinstance(entry, dict) else []:
+                part = Path(conf) / str(group).split("@")[0].strip("/") / f"{name}.yaml"
+                found |= rows(part) if part.exists() else set()
+        return found
+
+    return {path.stem: rows(path) for path in sorted((Path(conf) / "cluster").glob("*.yaml"))}
+
+
+def table_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The one table as words; what is no prediction, or doubtful, says so in its last column."""
+    remarks = []
+    for _, row in table.iterrows():
+        said = [] if row.role == "prediction" else [row.role]
+        said += [f"source in doubt: {row.doubt}"] if row.doubt else []
+        said += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
+        said += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
+        said += ["read off a curve"] if row.digitized else []
+        remarks.append("; ".join(said))
+    words = table.assign(
+        remarks=remarks,
+        published=_seconds(table.published_s, table.published_oom),
+        predicted=_seconds(table.predicted_s, table.predicted_oom),
+    )
+    columns: tables.Columns = {
+        "row_id": ("row", str),
+        "model": ("model", str),
+        "cluster": ("cluster", str),
+        "resolution": ("px", str),
+        "devices": ("N", str),
+        "method": ("method", label),
+        "patches": ("M", lambda patches: f"{patches:.0f}"),
+        "warmup": ("sync. steps", lambda steps: f"{steps:.0f}"),
+        "published": ("published s", str),
+        "predicted": ("predicted s", str),
+        "error": ("error", lambda error: f"{100 * error:+.1f} %"),
+        "remarks": ("remarks", str),
+    }
+    return as_text(words, columns)
+
+
+def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
+    return ["OOM" if out else "–" if pd.isna(s) else f"{s:.4g}" for s, out in zip(values, oom, strict=True)]
+
+
+def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
+    """The statistics as words."""
+    columns: tables.Columns = {"statistic": ("median absolute error", str)}
+    words = lines.copy()
+    for cut, name in CUTS.items():
+        medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
+        words[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
+        columns[cut] = (f"{name} (rows)", str)
+    return as_text(words, columns)
+
+
+def verdicts(table: pd.DataFrame) -> str:
+    """The order of methods, and out of memory, in sentences."""
+    said = []
+    for cut, name in CUTS.items():
+        right = pairs(cuts(table)[cut]).right
+        said.append(f"{int(right.sum())} of {len(right)} ({name})")
+    oom = confusion(table)
+    return (
+        f"Order of two methods on the same hardware, resolution and N, where they were published more than "
+        f"{APART:.0%} apart: right in {', '.join(said)}. Of {oom[True, True] + oom[True, False]} settings published "
+        f"as out of memory {oom[True, True]} are predicted so; of {oom[False, True] + oom[False, False]} that ran, "
+        f"{oom[False, False]} are predicted to run."
+    )
+
+
+def save_statistics(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """NAME.csv and NAME.md of the statistics, the verdicts below them."""
+    lines = statistics(table)
+    paths = tables.save(lines, statistics_text(lines), folder, name)
+    paths[1].write_text(f"{paths[1].read_text()}\n{verdicts(table)}\n")
+    return paths

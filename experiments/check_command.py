@@ -1,0 +1,130 @@
+"""What can be known to be wrong with a command before any model is opened: nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import directory
+from experiments.config import LatencyConfig, RunConfig, prompts_of
+from experiments.errors import ConfigError, check_known, first_line
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "scheduler": ("shipped", "dpmsolver++", "ddim", "flow_euler"),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "cluster.world": ("local", "sim", "plan"),
+    "cluster.device": ("auto", "cpu", "cuda"),
+    "cluster.backend": ("auto", "gloo", "nccl"),
+    "log.wandb.mode": ("disabled", "offline", "online"),
+}
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""The variables by which a process knows that it is one of several ranks."""
+
+
+def check_request(cfg: RunConfig) -> None:
+    """Names, prompts, seeds and the cluster's size. Raises ConfigError."""
+    check_known(cfg, CHOICES)
+    if cfg.prompt_file is not None:
+        check_prompt_file(cfg)
+    prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
+    if not prompts or any(isinstance(prompt, bool) or not str(prompt or "").strip() for prompt in prompts):
+        raise ConfigError(
+            "prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts"
+        )
+    check_seed(cfg)
+    check_cluster(cfg)
+
+
+def check_seed(cfg: RunConfig) -> None:
+    """One seed, or as many as there are pictures. Raises ConfigError."""
+    seeds = cfg.seed if isinstance(cfg.seed, list) else [cfg.seed]
+    if any(not isinstance(seed, int) for seed in seeds):
+        raise ConfigError("seed", f"{cfg.seed} is no whole number; allowed: 0 or more, or a list of them")
+    pictures = len(prompts_of(cfg))
+    if isinstance(cfg.seed, list) and len(seeds) != pictures:
+        text = f"{cfg.seed} has {len(seeds)} seeds for {pictures} pictures"
+        raise ConfigError("seed", f"{text}; allowed: one seed, or a list of {pictures}")
+
+
+def check_prompt_file(cfg: RunConfig) -> None:
+    """Whether the file is there, is text, and has a prompt. Raises ConfigError."""
+    try:
+        empty = not prompts_of(cfg)
+    except (OSError, UnicodeDecodeError) as error:
+        text = (
+            f"{cfg.prompt_file} cannot be read ({first_line(error)}); allowed: a text file, a prompt a line"
+        )
+        raise ConfigError("prompt_file", text) from None
+    if empty:
+        raise ConfigError("prompt_file", f"{cfg.prompt_file} is empty; allowed: a text file, a prompt a line")
+
+
+def check_cluster(cfg: RunConfig) -> None:
+    """Whether a simulated cluster is complete and large enough, and has no GPU where CPU seconds count."""
+    cluster = cfg.cluster
+    if cluster.world == "sim" and cluster.device == "cuda" and isinstance(cfg.measure, LatencyConfig):
+        text = "cuda is not what cluster=sim measures, which is CPU seconds; allowed: auto, cpu"
+        raise ConfigError("cluster.device", text)
+    if cluster.world == "plan" and cluster.hardware is None:
+        raise ConfigError("cluster.hardware", "null has no costs; allowed: a cluster that names its device")
+    node = cluster.topology.devices_per_node
+    if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
+        text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
+        raise ConfigError("devices", text)
+
+
+def check_output(run_dir: Path, key: str, measure: str, writes: Sequence[str]) -> None:
+    """Whether the run directory can be made and written to, and nothing would be lost there.
+
+    Raises ConfigError; leaves nothing behind.
+    """
+    there = run_dir.absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        # A file without a name: permissions alone say little for root, or on a read-only file system.
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path"
+        ) from None
+    directory.check(run_dir, measure, writes, key)
+
+
+def check_torchrun(cfg: RunConfig, sweep: bool, dir_given: bool) -> None:
+    """Under torchrun one run on real ranks, a rank a device, one run directory for all. Raises ConfigError."""
+    world = launched_ranks()
+    if world is None:
+        return
+    if cfg.cluster.world != "local":
+        text = f"{cfg.cluster.name} simulates its ranks in one process; allowed: cluster=local under torchrun"
+        raise ConfigError("cluster", text)
+    if not isinstance(cfg.measure, LatencyConfig):
+        text = f"{cfg.measure.name} starts what ranks it needs; allowed: measure=latency under torchrun"
+        raise ConfigError("measure", text)
+    if sweep:
+        # The agent's store still holds the addresses of the run before, and ranks would wait for these.
+        raise ConfigError("hydra.mode", "MULTIRUN is not possible under torchrun; allowed: one run a launch")
+    if world != cfg.devices:
+        text = f"{cfg.devices} is not the {world} ranks that torchrun started; allowed: {world}"
+        raise ConfigError("devices", text)
+    if not dir_given:
+        text = "(default) holds the time, which differs between ranks; allowed: a fixed path"
+        raise ConfigError("hydra.run.dir", text)
+
+
+def launched_ranks() -> int | None:
+    """How many ranks torchrun started, this process being one of them; None without it. Raises ConfigError."""
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and world is None:
+        return None
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing:
+        raise ConfigError("", f"{missing[0]} is not set; allowed: all of {', '.join(TORCHRUN)}, or none")
+    if not (str(rank).isdecimal() and str(world).isdecimal() and int(str(rank)) < int(str(world))):
+        text = f"{rank} is no rank of WORLD_SIZE={world}; allowed: 0 or more, below WORLD_SIZE"
+        raise ConfigError("RANK", text)
+    return int(str(world))

@@ -1,0 +1,110 @@
+"""What a run of a command does in the process that Hydra's launcher gives it: measure, record, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from experiments import directory, measures, records, sinks
+from experiments.check import check_method, check_model
+from experiments.config import LatencyConfig, RunConfig
+from experiments.contents import key_of
+from experiments.difference import NotFinite
+from experiments.errors import ConfigError, RunFailed, first_line, refuse
+from experiments.launch import complete, execute
+from experiments.measures import MEASURES
+from experiments.methods import METHODS
+from experiments.records import display
+from pipefusion.sim.engine import RankFailed, SimulationError
+
+HELD, REFUSED = "held", "refused"
+"""Of a run that was not begun: another process has its directory, or what is in there is not the project's."""
+
+
+def attempt(cfg: RunConfig, out: Path, sweep: bool, wait: bool = False, checked: bool = True) -> str:
+    """Run one configuration in a directory that no other process has; its status, and one line where it has none.
+
+    What the command has not `checked`, because it runs on another machine, is checked here.
+    """
+    try:
+        with directory.taken(out, wait):
+            if not checked:
+                measures.check(cfg)
+            if isinstance(cfg.measure, LatencyConfig):
+                return run(replace(cfg, resume=cfg.resume and sweep), out)
+            return study(cfg, out)
+    except directory.Held as other:
+        if not sweep:
+            refuse(ConfigError("hydra.run.dir", f"{other}; allowed: another directory, or this one later"))
+            return REFUSED
+        print(f"later: {other}", flush=True)
+        return HELD
+    except ConfigError as error:
+        refuse(error)
+        return REFUSED
+    except RunFailed as failure:
+        print(f"{failure.status}: {failure.reason}", file=sys.stderr, flush=True)
+        return failure.status
+    except (NotFinite, RankFailed, SimulationError) as error:
+        print(f"failed: {first_line(error)}", file=sys.stderr, flush=True)
+    except (OSError, SafetensorError) as error:
+        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return "failed"
+
+
+def study(cfg: RunConfig, out: Path) -> str:
+    """Measure what is not one run of one method; the status."""
+    measure = MEASURES[cfg.measure.name]
+    directory.check(out, cfg.measure.name, measure.writes)
+    directory.claim(out, cfg.measure.name, measure.writes)
+    try:
+        status = measures.run(cfg, out)
+    finally:
+        with suppress(OSError):  # the manifest that stands there says that all of it is this run's
+            directory.settle(out, cfg.measure.name, measure.writes)
+    if measure.told:
+        sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
+    return status
+
+
+def run(cfg: RunConfig, out: Path) -> str:
+    """One run of one method; the status. With `resume` one that is done already is left alone."""
+    model = check_model(cfg)
+    cfg = complete(cfg, model)
+    record = records.finished(out, key_of(cfg, model)) if cfg.resume else None
+    again = record is not None
+    if record is None:
+        known = (records.read_json(out / "run.json") or {}).get("status")
+        if known == "running" and "RANK" not in os.environ:  # and nobody else is here
+            print(f"died: {cfg.method.name} N={cfg.devices}: run again  {display(out)}", flush=True)
+        problem = check_method(cfg, model)
+        record = execute(cfg, out, problem=str(problem) if problem else None)
+    if os.environ.get("RANK", "0") == "0":
+        if not again:
+            sinks.log(cfg, out, lambda: sinks.run_told(cfg, out, record))
+        report(record, cfg, out, again)
+    if record["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return str(record["status"])
+
+
+def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> None:
+    """One line a run: on stdout what it took, on stderr why it did not end well."""
+    status = record["status"]
+    beside = set(cfg.parallel.axes) - {METHODS[cfg.method.name].axis}
+    name = f"{cfg.method.name} N={cfg.devices}{f' ({cfg.parallel})' if beside else ''}"
+    if status == "ok":
+        latency = record["latency_s"]
+        how = {"local": f"spread {latency['spread']:.3f} s", "sim": "virtual time", "plan": "predicted"}
+        took = f"{latency['median']:.3f} s ({how[record['world']]})"
+        print(f"{'had' if again else 'ok'}: {name}: {took}  {display(out)}", flush=True)
+    elif status == "skipped":
+        print(f"skipped: {name}: {record['reason']}  {display(out)}", flush=True)
+    else:
+        print(f"{status}: {record['reason']}", file=sys.stderr, flush=True)

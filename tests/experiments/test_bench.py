@@ -1,0 +1,81 @@
+"""The bench times what it says: every path computes the same picture, each row is held against its own serial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from experiments.bench import base_of, bound, peer_of
+from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES
+from experiments.bench_rank import BenchCase, drawn, prepare_case
+from experiments.grid import model_config
+from experiments.models import open_model
+from experiments.records import read_json
+from pipefusion.core.dit import Conditioning
+from pipefusion.core.parallel import Parallel
+from tests.cases import relative_error
+from tests.experiments.runs import command
+from tests.ranks import Ranks
+
+
+def sampled(case: BenchCase, name: str) -> Tensor | None:
+    """The latents of a case on this rank."""
+    config = model_config(name)
+    if name == "flux_tiny":
+        config.architecture["text_tokens"] = 8  # of which diffusers gives each rank a half
+    model = open_model(config)
+    noise, prompt, negative = drawn(model.shape, 0)
+    cond = Conditioning(prompt, case.guidance_scale, negative if case.guidance_scale > 1 else None)
+    return prepare_case(case, model, noise, cond)()
+
+
+@pytest.mark.parametrize(
+    ("model", "cases"),
+    [
+        ("flux_tiny", [BenchCase(name, steps=2) for name in (DIFFUSERS, NATIVE_ULYSSES, "ulysses", "ring")]),
+        (
+            "pixart_tiny",
+            [BenchCase(DIFFUSERS, steps=2), BenchCase("pipefusion", steps=2, patches=2, warmup=2)],
+        ),
+        ("pixart_tiny", [BenchCase("serial", steps=2, guidance_scale=4.5, parallel=Parallel(cfg=2))]),
+    ],
+)
+def test_every_path_computes_the_same_picture(model, cases):
+    with Ranks(2) as ranks:
+        want, nothing = ranks.run(sampled, base_of(cases[0]), model)
+        assert nothing is None
+        for case in cases:
+            assert relative_error(ranks.run(sampled, case, model)[0], want) < 1e-5, case.name
+
+
+def test_rows_are_held_against_the_same_task():
+    case = BenchCase("ulysses", "flux_bench", steps=3, rounds=7)
+    assert base_of(case).name == "flux_bench serial S=3"
+    assert peer_of(case) == BenchCase(NATIVE_ULYSSES, "flux_bench", steps=3, rounds=7)
+    assert peer_of(BenchCase("serial")) == BenchCase(DIFFUSERS) and peer_of(BenchCase("tensor")) is None
+    guided = BenchCase("pipefusion", ranks=4, patches=4, guidance_scale=4.5, parallel=Parallel(cfg=2))
+    assert guided.name == "pipefusion cfg 2 N=4 M=4 S=20 guided"
+    assert base_of(guided).name == "serial S=20 guided"
+
+
+def test_the_bound_is_what_fill_drain_and_warm_up_leave():
+    case = BenchCase("pipefusion", steps=20, patches=4, warmup=1)
+    assert bound(case) == 20 / (1 + (19 * 4 + 1) / 8)
+    assert bound(BenchCase("ulysses")) is None
+    assert bound(BenchCase("pipefusion", ranks=4, patches=4, warmup=1)) is None  # four ranks share two cores
+
+
+def test_the_record_has_every_repeat(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("serial", "ulysses", DIFFUSERS, NATIVE_ULYSSES)
+    cases = ",".join(f"{{method: {name}, steps: 1}}" for name in names)
+    keys = ("measure.rounds=2", f"measure.cases=[{cases}]", "measure.headline='ulysses S=1'")
+    model = ("model=flux_tiny", "model.architecture.text_tokens=8")
+    assert command(monkeypatch, "experiment=bench_cpu", *model, *keys, "hydra.run.dir=run") == 0
+    rows = {row["method"]: row for row in read_json(Path("run/bench.json"))["rows"]}
+    assert [len(rows[name]["seconds"]) for name in names] == [2, 2, 2, 2]
+    assert rows["serial"]["ratio"] == 1.0 and rows["ulysses"]["over_diffusers"] > 0
+    assert rows[DIFFUSERS]["over_diffusers"] is None
+    assert not Path("run/seconds.json").exists()

@@ -1,0 +1,84 @@
+"""Imports run one way: no module of the project imports, however indirectly, one that imports it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.runs import ROOT
+
+PACKAGES = ("pipefusion", "baselines", "analysis", "experiments")
+FLOORS = (
+    ("errors", "config"),
+    ("records", "directory", "check_command", "compose", "measures", "server"),
+    ("device", "methods", "models", "inputs", "report", "peaks", "progress"),
+    ("rank", "agent", "simulate", "plan"),
+    ("check", "launch"),
+    ("job", "cli"),
+)
+"""The command's own modules, lowest first; a module imports from its floor and those below it."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+
+
+def imports(tree: ast.AST, known: Mapping[str, Path]) -> set[str]:
+    """The modules that a syntax tree imports, wherever: at its top, in functions, for type checkers."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{name.name}" for name in node.names} | {str(node.module)}
+    return {name for name in found if name in known}
+
+
+def graph() -> dict[str, set[str]]:
+    known = modules()
+    return {name: imports(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, if there are any."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_there_is_no_circle() -> None:
+    assert circle(graph()) == []
+
+
+def test_a_circle_is_found_in_functions_too() -> None:
+    known = {"a": Path(), "b": Path()}
+    trees = {"a": "def f():\n    from b import x", "b": "if TYPE_CHECKING:\n    import a"}
+    assert sorted(set(circle({name: imports(ast.parse(text), known) for name, text in trees.items()}))) == [
+        "a",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_a_floor_imports_none_above_it(floor: int) -> None:
+    above = {f"experiments.{name}" for names in FLOORS[floor + 1 :] for name in names}
+    found = graph()
+    assert [name for name in FLOORS[floor] if found[f"experiments.{name}"] & above] == []
+
+
+def test_a_refusal_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, experiments.cli; print(*{'torch', 'diffusers', 'pandas', 'wandb'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
