@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.staleness.figures import CAPTION, GREY, place
-from analysis.staleness.tables import Record, of_setting
+from analysis.staleness.tables import Record, mean_of, of_setting
 from analysis.style import COLOUR, RC, label, pale
 
 
@@ -55,23 +55,21 @@ def fresh_share(record: Record) -> Figure:
 def lane(axes: Axes, seen: pd.DataFrame, method: str) -> None:
     """Stacked shares, a bar a job; the jobs of one step share its width."""
     ages = [column for column in seen if str(column).startswith("age_")]
-    counts = seen.assign(fresh=seen.age_0, recent=seen[ages[1]], older=seen[ages[2:]].sum(axis=1))
-    jobs = seen.groupby(["step", "rank"]).job.nunique().groupby("step").max()
-    counts["part"] = seen.row_start.where(seen.step.map(jobs) > 1, 0)  # a step that is one job is one bar
-    kinds = looks(COLOUR.get(method, GREY))
-    shares = counts[[*kinds]].div(seen.tokens, axis=0).mul(seen.rows, axis=0)
-    keys = [counts.step, counts.part]
-    shares = shares.groupby(keys).sum().div(seen.rows.groupby(keys).sum(), axis=0)
-    steps, within = shares.index.get_level_values("step"), shares.groupby("step").cumcount()
-    width = 1 / shares.groupby("step").fresh.transform("size")
-    left, bottom = steps.to_numpy() + within * width, pd.Series(0.0, shares.index)
-    for kind, look in kinds.items():
-        axes.bar(left, shares[kind], width, bottom=bottom, align="edge", **look)
-        bottom = bottom + shares[kind]
-    last = int(steps.max()) + 1
-    axes.set_xlim(0, last)
+    seen = seen.assign(fresh=seen.age_0, recent=seen[ages[1]], older=seen[ages[2:]].sum(axis=1))
+    for step, jobs in seen.groupby("step"):
+        parts = jobs.groupby("row_start" if jobs.groupby("rank").job.nunique().max() > 1 else "step")
+        width = 1 / len(parts)
+        for at, (_, job) in enumerate(parts):
+            bottom = 0.0
+            for kind, look in looks(COLOUR.get(method, GREY)).items():
+                share = mean_of(job[kind] / job.tokens, job.rows)
+                left = int(str(step)) + at * width
+                axes.bar(left, share, width, bottom=bottom, align="edge", **look)
+                bottom += share
+    steps = int(seen.step.max()) + 1
+    axes.set_xlim(0, steps)
     axes.set_ylim(0, 1)
-    axes.set_xticks(np.arange(last) + 0.5, [str(step) for step in range(last)])
+    axes.set_xticks(np.arange(steps) + 0.5, [str(step) for step in range(steps)])
     axes.set_yticks([0, 1], ["0", "100 %"], fontsize=7)
     axes.tick_params(axis="x", length=0)
 
