@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
+import yaml
 
 from analysis.record import load_run
 
@@ -114,7 +114,7 @@ def _run(path: Path) -> dict[str, Any]:
 def parallel(run_dir: str | Path) -> dict[str, int]:
     """The degrees above 1 of a run, outermost axis first; none where its configuration has not recorded any."""
     path = Path(run_dir) / "config.yaml"
-    degrees = OmegaConf.select(OmegaConf.load(path), "parallel") if path.exists() else None
+    degrees = yaml.load(path.read_text(), yaml.CSafeLoader).get("parallel") if path.exists() else None
     return {str(axis): degree for axis, degree in (degrees or {}).items() if degree > 1}
 
 
