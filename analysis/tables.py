@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.columns import MIB, NOTHING, mib, percent, small
+from analysis.columns import MIB, mib, percent, small
 
-__all__ = ["MIB", "Columns", "as_text", "markdown", "mib", "percent", "save", "small"]
+__all__ = ["MIB", "markdown", "mib", "percent", "save", "small"]
 
-Columns = dict[str, tuple[str, Callable[..., str]]]
-"""Column of a table -> its heading, and how a cell is written."""
 HERE = ["path", "host", "pid", "ranks"]
 """Columns of no csv: paths, hosts and process numbers say where a run was; `ranks` is N and the product in words."""
 
@@ -34,11 +31,3 @@ def save(
     parts = (before, markdown(text), after)
     md.write_text("\n".join(f"{part.strip()}\n" for part in parts if part))
     return [csv, md]
-
-
-def as_text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """Columns with a heading and a way to write a cell; a cell without a value is a dash, never a zero."""
-    cells = {}
-    for key, (heading, write) in columns.items():
-        cells[heading] = [NOTHING if pd.isna(cell) else write(cell) for cell in table[key]]
-    return pd.DataFrame(cells)

@@ -12,14 +12,13 @@ from rich.progress import track
 
 from analysis.evidence import predictions as report
 from experiments.config import CONF, RunConfig
-from experiments.doubts import targets
 from experiments.environment import provenance
 from experiments.errors import ConfigError
 from experiments.facts import calibration_rows
 from experiments.fit import config_of
 from experiments.methods import problem_of
 from experiments.plan import Planned, plan
-from experiments.published import Target, unpredicted
+from experiments.published import Target, targets, unpredicted
 from experiments.records import write_json
 from experiments.session import Session
 

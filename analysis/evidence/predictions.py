@@ -16,10 +16,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from analysis import tables
+from analysis.columns import Column, Shown, column, percent, texts, words
 from analysis.evidence.published import read
 from analysis.record import load_record
 from analysis.style import in_order, label
-from analysis.tables import as_text, percent
 
 LARGE = 2048
 APART = 0.1
@@ -211,32 +211,23 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
     """The one table as words; what is no prediction, or doubtful, says so in its last column."""
     remarks = []
     for _, row in table.iterrows():
-        said = [] if row.role == "prediction" else [row.role]
-        said += [f"source in doubt: {row.doubt}"] if row.doubt else []
-        said += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
-        said += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
-        said += ["read off a curve"] if row.digitized else []
-        remarks.append("; ".join(said))
-    words = table.assign(
+        known = [] if row.role == "prediction" else [row.role]
+        known += [f"source in doubt: {row.doubt}"] if row.doubt else []
+        known += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
+        known += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
+        known += ["read off a curve"] if row.digitized else []
+        remarks.append("; ".join(known))
+    said = table.assign(
         remarks=remarks,
         published=_seconds(table.published_s, table.published_oom),
         predicted=_seconds(table.predicted_s, table.predicted_oom),
     )
-    columns: tables.Columns = {
-        "row_id": ("row", str),
-        "model": ("model", str),
-        "cluster": ("cluster", str),
-        "resolution": ("px", str),
-        "devices": ("N", str),
-        "method": ("method", label),
-        "patches": ("M", lambda patches: f"{patches:.0f}"),
-        "warmup": ("sync. steps", lambda steps: f"{steps:.0f}"),
-        "published": ("published s", str),
-        "predicted": ("predicted s", str),
-        "error": ("error", lambda error: f"{100 * error:+.1f} %"),
-        "remarks": ("remarks", str),
-    }
-    return as_text(words, columns)
+    columns: Shown = ["row_id", "model", "cluster", "resolution", "devices", "method", "patches"]
+    columns += [
+        column("warmup", heading="sync. steps"),
+        *texts(published="published s", predicted="predicted s"),
+    ]
+    return words(said, [*columns, "error", *texts(remarks="remarks")])
 
 
 def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
@@ -245,13 +236,12 @@ def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
 
 def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
     """The statistics as words."""
-    columns: tables.Columns = {"statistic": ("median absolute error", str)}
-    words = lines.copy()
+    columns, said = texts(statistic="median absolute error"), lines.copy()
     for cut, name in CUTS.items():
         medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
-        words[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
-        columns[cut] = (f"{name} (rows)", str)
-    return as_text(words, columns)
+        said[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
+        columns.append(Column(cut, f"{name} (rows)"))
+    return words(said, columns)
 
 
 def verdicts(table: pd.DataFrame) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import tables
+from analysis.columns import NOTHING, Column, column, percent, texts, words
 from analysis.evidence.beside import Line
 from analysis.evidence.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, VERDICTS, Claim, amount
 from analysis.evidence.contradictions import KINDS as FOUND
 from analysis.evidence.published import Published, cited, named
-from analysis.tables import as_text, percent
 
 ALL = "all"
 CONTRADICTS, UNLIKE = "contradiction", "unlike predicted"
@@ -58,9 +58,9 @@ def claims(found: list[Claim]) -> pd.DataFrame:
 def claims_text(rows: pd.DataFrame) -> pd.DataFrame:
     """The same to read; in brackets the interval of ours."""
     said = rows.copy()
-    for column in ("value", "published", "tolerance"):
-        pairs = zip(rows[column], rows.unit, strict=True)
-        said[column] = [None if pd.isna(number) else amount(number, unit) for number, unit in pairs]
+    for name in ("value", "published", "tolerance"):
+        pairs = zip(rows[name], rows.unit, strict=True)
+        said[name] = [None if pd.isna(number) else amount(number, unit) for number, unit in pairs]
     said["value"] = [
         value if pd.isna(low) else f"{value} [{amount(low, '')}, {amount(high, '')}]"
         for value, low, high in zip(said.value, rows.low, rows.high, strict=True)
@@ -77,7 +77,7 @@ def claims_text(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     headings = {"sources": "source", "value": "ours", "reason": "why"}
     columns = ("claim", "sources", "evidence", "value", "published", "tolerance", "n", "verdict", "reason")
-    return as_text(said, {name: (headings.get(name, name), str) for name in columns})
+    return words(said, texts(**{name: headings.get(name, name) for name in columns}))
 
 
 def summary(found: list[Claim]) -> pd.DataFrame:
@@ -93,8 +93,8 @@ def summary(found: list[Claim]) -> pd.DataFrame:
 def summary_text(rows: pd.DataFrame) -> pd.DataFrame:
     """The same to read, with what each kind of evidence is."""
     names = [f"{kind}: {KINDS[kind]}" if kind in KINDS else kind for kind in rows.evidence]
-    columns: tables.Columns = {name: (name, str) for name in ("evidence", *VERDICTS, "claims")}
-    return as_text(rows.assign(evidence=names), columns)
+    columns = [Column(name, name) for name in ("evidence", *VERDICTS, "claims")]
+    return words(rows.assign(evidence=names), columns)
 
 
 def contradictions(found: list[Claim]) -> pd.DataFrame:
@@ -121,17 +121,19 @@ def contradictions(found: list[Claim]) -> pd.DataFrame:
 def save_contradictions(found: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """NAME.csv, all findings; NAME.md, how many, and then those of each verdict."""
     wide = pd.crosstab(found.kind, found.verdict).reindex(index=FOUND, fill_value=0).reset_index()
-    counts: tables.Columns = {"kind": ("kind", str)}
-    counts |= {verdict: (verdict, lambda count: str(count or "–")) for verdict in PRINTED if verdict in wide}
-    headings = {"expected": "from the rest"}
-    columns = ("kind", "what", "printed", "expected", "size", "how", "rows")
-    words: tables.Columns = {column: (headings.get(column, column), str) for column in columns}
-    words["size"] = ("off by", percent)
-    parts = [tables.markdown(as_text(wide, counts))]
+    counts = [Column("kind", "kind")]
+    counts += [
+        Column(verdict, verdict, format=lambda count: str(count or NOTHING))
+        for verdict in PRINTED
+        if verdict in wide
+    ]
+    columns = texts(kind="kind", what="what", printed="printed", expected="from the rest")
+    columns += [Column("size", "off by", format=percent), *texts(how="how", rows="rows")]
+    parts = [tables.markdown(words(wide, counts))]
     for verdict, meaning in PRINTED.items():
         part = found[found.verdict == verdict]
         if len(part):
-            table = tables.markdown(as_text(part, words))
+            table = tables.markdown(words(part, columns))
             parts.append(f"**{verdict}** ({len(part)}): {meaning}.\n\n{table}")
     return save(found, "\n".join(parts), folder, name)
 
@@ -178,27 +180,14 @@ def save_beside(found: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     medians = [f" ({percent(value)})" if value == value else "" for value in parts["median"]]
     wide = parts.assign(cell=parts.lines.astype(str) + medians)
     wide = wide.pivot(index="file", columns="kind", values="cell").reset_index()
-    headings = {"resolution": "px", "n_devices": "N", "metric": "what", "unit": ""}
-    shown = (
-        "row",
-        "model",
-        "resolution",
-        "n_devices",
-        "method",
-        "metric",
-        "published",
-        "ours",
-        "unit",
-        "error",
-        "kind",
-    )
-    columns: tables.Columns = {column: (headings.get(column, column), str) for column in shown}
-    columns["error"] = ("error", lambda error: f"{100 * error:+.1f} %")
-    kinds = "; ".join(f"*{kind}*: {words}" for kind, words in OURS.items())
+    # Not the registry's columns: these cells are text as the sources print it, such as `1024[?]`.
+    columns = texts(row="row", model="model", resolution="px", n_devices="N", method="method", metric="what")
+    columns += [*texts(published="published", ours="ours", unit=""), column("error"), *texts(kind="kind")]
+    kinds = "; ".join(f"*{kind}*: {meaning}" for kind, meaning in OURS.items())
     text = f"Published rows by file, and what stands beside them: {len(found)} lines; in brackets the median absolute "
     text += f"error. Of Table 1 ours is the bytes counted over the formula. {kinds}.\n\n"
-    counts = as_text(wide, {column: (column, str) for column in ("file", *OURS) if column in wide})
-    compared = as_text(found[found.kind != NOT_TESTABLE], columns)
+    counts = words(wide, [Column(name, name) for name in ("file", *OURS) if name in wide])
+    compared = words(found[found.kind != NOT_TESTABLE], columns)
     text += f"{tables.markdown(counts)}\n{tables.markdown(compared)}\n{tables.markdown(reasons(found))}"
     return save(found, text, folder, name)
 
