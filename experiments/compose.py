@@ -131,8 +131,9 @@ def combinations(master: DictConfig, overrides: list[str]) -> list[list[str]]:
 def explain(error: Exception, overrides: list[str]) -> ConfigError:
     """The key and what it allows where Hydra says them; else its message in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        options = sorted(error.options or [])
+        group, _, name = error.missing_cfg_file.partition("/")
+        files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
+        options = sorted(path.as_posix() for path in files)
         return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
     if isinstance(error, OverrideParseException):
         cure = "allowed: key=value, a value with other than letters in quotes: 'key=\"value\"'"

@@ -95,7 +95,11 @@ MEASURES: dict[str, Measure] = {
         "quality.measure", "quality", "QualityConfig", *STUDY_FILES, "images", "pictures", "looks", "texts",
     ),
     "scaling": study("scaling", "SCALING", "ScalingConfig"),
-    "staleness": study("staleness.measure", "STALENESS", "StalenessConfig"),
+    "staleness": Measure(
+        "experiments.staleness.cells.StalenessConfig",
+        "experiments.staleness.measure.STALENESS",
+        writes=STUDY_FILES,
+    ),
     "text_variants": study("text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
     "train": other(
         "recipes.train", "train", "TrainConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from experiments.check import check_model
 from experiments.config import RunConfig, prompts_of
@@ -16,7 +16,17 @@ from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.session import Session
-from pipefusion.core.domain import Count, Devices, Domain, Grid, Patches, Threads, Warmup
+from pipefusion.core.domain import (
+    Count,
+    Devices,
+    Domain,
+    Grid,
+    PatchCounts,
+    Patches,
+    Threads,
+    Warmup,
+    Warmups,
+)
 from pipefusion.core.parallel import Parallel
 
 TASK = ("models", "resolutions", "steps", "guidance_scales", "schedulers")
@@ -31,8 +41,8 @@ class FreshnessConfig(GridConfig):
     steps: list[Annotated[int, Domain(2, 10_000)]] = field(default_factory=lambda: [8])
     methods: Grid[str] = field(default_factory=lambda: list(METHODS))
     devices: Grid[Devices] = field(default_factory=lambda: [4, 2])
-    patches: list[Any] = field(default_factory=lambda: [4, 8])
-    warmups: list[Any] = field(default_factory=lambda: [1, 0])
+    patches: list[PatchCounts] = field(default_factory=lambda: [4, 8])
+    warmups: list[Warmups] = field(default_factory=lambda: [1, 0])
 
 
 @dataclass
@@ -47,11 +57,11 @@ class StalenessConfig(GridConfig):
     pictures: Count = 16
     bands: Patches = 4
     devices: Grid[Devices] = field(default_factory=lambda: [4])
-    patches: list[Any] = field(default_factory=lambda: [4])
+    patches: list[PatchCounts] = field(default_factory=lambda: [4])
     methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if not METHODS[name].exact])
     watched: Warmup = 1
     swept: list[str] = field(default_factory=lambda: ["distrifusion", "pipefusion"])
-    warmups: list[Any] = field(default_factory=lambda: [0, 1, 2, 4])
+    warmups: list[Warmups] = field(default_factory=lambda: [0, 1, 2, 4])
     probe: FreshnessConfig = field(default_factory=FreshnessConfig)
     workers: Threads | None = None
 

@@ -15,7 +15,7 @@ from analysis.study import load_study
 from experiments import cli
 from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
 from experiments.compose import plan
-from experiments.config import RunConfig, as_dict, from_hydra
+from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import model_config
 from experiments.methods import METHODS
@@ -81,7 +81,7 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
     cfg = resolved(cfg, model)
     longer = replace(cfg, steps=9)
     noise, cond = empty_inputs(model.shape, 1, 4.5)
-    peaks = predicted_peaks(model, as_dict(longer), noise, cond)
+    peaks = predicted_peaks(model, longer, noise, cond)
     _, rows, _ = count_run(cfg, session)
     for row, report in zip(rows, plan_run(longer, session).reports, strict=True):
         for kind in ("sent_bytes", "recv_bytes"):

@@ -34,7 +34,7 @@ ONLY = {
     "table1_tensor": {
         "models": ["pixart_alpha", "pixart_sigma", "hunyuan_dit"],
         "methods": ["tensor"],
-        "cross": "whole",
+        "crosses": ["whole"],
     },
 }
 """What a part asks for that the other does not."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from analysis.quality.paired import values
 from analysis.quality.record import load
-from analysis.study import load_study
+from analysis.study import load_study, plain_rows
 from experiments.errors import ConfigError
 from experiments.models import open_model
 from experiments.quality.subjects import open_real, prompts_for
@@ -85,7 +85,9 @@ def test_every_setting_has_rows_with_its_numbers_or_its_reason(measured: Path) -
         skipped["setting"] == "distrifusion_N3_W1_S3_g4.5_shipped_64px" and "devices=3" in skipped["reason"]
     )
     values = {
-        (row.setting, row.metric, row.against): row.value for row in rows.itertuples() if row.status == "ok"
+        (row["setting"], row["metric"], row["against"]): row["value"]
+        for row in plain_rows(rows)
+        if row["status"] == "ok"
     }
     for key in (PIPE, BANDS):
         for metric, against in [
@@ -144,7 +146,7 @@ def test_a_second_run_makes_no_picture_again(
         ("measure.clip=conf", "measure.clip=conf cannot be opened"),
         ("prompt_file=null", "prompt_file=null, and the model's weights came with no prompts.json"),
         ("cluster=l40_pcie", "cluster=l40_pcie samples no pictures"),
-        ("seed=[1,2]", "seed=[1, 2] is a list"),
+        ("seed=[1,2]", "seed=[1, 2] has 2 seeds for 5 pictures"),
         ("measure.latency_clusters=[sim]", "measure.latency_clusters=sim has no costs"),
         ("measure.pictures=1", "measure.pictures=1 is too small"),
     ],

@@ -11,7 +11,7 @@ from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_domains
 from experiments.methods import METHODS
 from experiments.quality.cells import DTYPE, SEEDS, QualityConfig, StudyConfig, all_cells, settings_of
-from experiments.quality.measure import QUALITY, check_quality
+from experiments.quality.measure import QUALITY, check_settings
 from experiments.quality.settings import serial_of, setting_name, stand_in
 from experiments.session import Session
 from experiments.study import cells_of
@@ -125,7 +125,7 @@ def test_latencies_are_of_the_same_methods_once_for_all_schedulers(base: RunConf
 def test_what_is_wrong_is_one_line(base: RunConfig, study: StudyConfig, line: str) -> None:
     def check(cfg: RunConfig) -> None:
         check_domains(cfg)
-        check_quality(cfg, Session())
+        check_settings(cfg, Session())
 
     with pytest.raises(ConfigError) as caught:
         check(of(base, study))

@@ -130,7 +130,7 @@ def test_a_failing_probe_and_a_failing_serial_run_are_rows(monkeypatch, tmp_path
             "measure.methods='distrifuson' is unknown, nearest: distrifusion",
         ),
         (["measure.swept=[tensor]"], "measure.swept='tensor' is unknown"),
-        (["measure.warmups=[-1]"], "measure.warmups=-1 is no number; allowed: 0 or more"),
+        (["measure.warmups=[x]"], "measure.warmups='x' is no number"),
         (["measure.probe.models=[nope]"], "measure.probe.models='nope' is unknown"),
         (["measure.probe.devices=[]"], "measure.probe.devices=[] leaves nothing to do"),
         (["measure.schedulers=[ddim,shipped]"], "measure.schedulers=['ddim', 'shipped'] are several"),
