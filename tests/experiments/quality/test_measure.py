@@ -13,9 +13,10 @@ from PIL import Image
 
 from analysis.quality.paired import values
 from analysis.quality.record import load
-from analysis.study import load_study, plain_rows
+from analysis.study import Record, load_study, plain_rows
 from experiments.errors import ConfigError
 from experiments.models import open_model
+from experiments.quality.measure import main_rows
 from experiments.quality.subjects import open_real, prompts_for
 from tests.experiments.quality.pictures import save_pictures
 from tests.experiments.quality.tiny_clip import save_tiny_clip
@@ -183,3 +184,15 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 def test_real_pictures_are_cut_to_the_shape_of_the_model(parts: Path) -> None:
     real = open_real(str(parts / "real"), "", open_model(config().model))
     assert [some.shape for some in real.read((32, 48), 5)] == [(5, 3, 32, 48), (4, 3, 32, 48)]
+
+
+def test_rows_of_no_study_are_not_printed() -> None:
+    common = {"status": "ok", "method": "serial", "metric": "psnr_db", "against": "serial", "value": 1.0}
+    rows = [
+        common | {"studies": ["main", "W"]},
+        common | {"studies": ["W"]},
+        common | {"studies": None},
+        common,
+    ]
+    shown = main_rows(Record({}, pd.DataFrame(rows)))
+    assert len(shown) == 1
