@@ -23,7 +23,6 @@ def bench_cpu(results: Path) -> list[Path]:
     rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
     rows["share_of_bound"] = rows.ratio / rows.bound
     shown = ["case", "median_s", "min_s", "max_s", "ratio", "over_diffusers", "bound", "share_of_bound"]
-    rows = rows.reindex(columns=[*dict.fromkeys([*rows, *shown])])  # records of before had no peer
     return tables.save(rows, words(rows, shown), results / "tables", "bench_cpu")
 
 
