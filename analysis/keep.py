@@ -13,10 +13,9 @@ from analysis.record import holder, load_record
 
 KEPT = ["run.json", "config.yaml", "ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet"]
 KEPT += ["inputs.safetensors", "latents.safetensors", "images"]
-WHOLE = ["bench.json", "predictions.json", "record.json", "perturb.json", "worlds.json"]
-WHOLE += ["text_variants.json", "loading.json", "measured.json", "gpu_check.json"]
+WHOLE = ["bench.json", "predictions.json", "record.json", "measured.json", "gpu_check.json"]
 """A record of many runs at once; the folder that holds one is the run."""
-KEPT += [*WHOLE, "rows.parquet", "loading.csv", "gpu_check.md"]
+KEPT += [*WHOLE, "rows.parquet", "gpu_check.md"]
 
 
 def target_of(records: Path, name: str) -> Path:
