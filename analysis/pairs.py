@@ -13,8 +13,8 @@ import pandas as pd
 
 from analysis import frame, sweep
 from analysis.columns import Column, column, digits, typed
-from analysis.record import load_record, load_run
-from analysis.study import RECORD, load_study
+from analysis.record import RECORD, load_record, load_run
+from analysis.study import load_study
 
 
 @dataclass(frozen=True)

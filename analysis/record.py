@@ -14,6 +14,8 @@ SCHEMA = 1
 """Of the records that this version writes, and the newest that it reads."""
 LOCK = ".lock"
 """The file of a run directory that its process holds locked (flock), and that says which process that is."""
+RECORD, ROWS = "record.json", "rows.parquet"
+"""The files of a study: what it says of itself, and its rows."""
 MANIFEST = "manifest.json"
 """The file of a run directory that lists what the project wrote there, and what may be removed again."""
 

@@ -9,9 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.columns import typed
-from analysis.record import load_record
-
-RECORD, ROWS = "record.json", "rows.parquet"
+from analysis.record import RECORD, ROWS, load_record
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
 
 
 def place(cfg: RunConfig) -> dict[str, Any]:
-    """The first columns of every row of a cell; `cfg` as `launch.resolved` gives it."""
+    """The first columns of every row of a cell; `cfg` as `models.resolved` gives it."""
     found, own = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices), cfg.method
     return {
         "cluster": cfg.cluster.name,

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+CELLS = "cells"
+"""The folder of a study's journal."""
 
 
 class Journal:

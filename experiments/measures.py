@@ -11,11 +11,13 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from analysis.record import RECORD, ROWS
 from experiments import records
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
+from experiments.journal import CELLS
 
-STUDY_FILES = ("record.json", "rows.parquet", "cells", "logs")
+STUDY_FILES = (RECORD, ROWS, CELLS, "logs")
 """What every study writes into its directory."""
 
 
@@ -45,7 +47,7 @@ def run(cfg: RunConfig, out: Path) -> str:
     """Measure what a configuration asks for into directory `out`; the status."""
     row = MEASURES[cfg.measure.name]
     status: str = (
-        load("experiments.study.run")(load(row.study), cfg, out) if row.study else load(row.run)(cfg, out)
+        load("experiments.runner.run")(load(row.study), cfg, out) if row.study else load(row.run)(cfg, out)
     )
     return status
 
@@ -54,7 +56,7 @@ def check(cfg: RunConfig) -> ConfigError | None:
     """What a sweep skips. Raises ConfigError for what is wrong."""
     row = MEASURES[cfg.measure.name]
     problem: ConfigError | None = (
-        load("experiments.study.check")(load(row.study), cfg) if row.study else load(row.check)(cfg)
+        load("experiments.runner.check")(load(row.study), cfg) if row.study else load(row.check)(cfg)
     )
     return problem
 

@@ -66,7 +66,11 @@ def run_all(
                 with suppress(BrokenProcessPool):
                     future.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for (
+                process
+            ) in multiprocessing.active_children():  # else the block would wait for what they are at
+                process.terminate()
             raise
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from pipefusion.core.shape import DiTShape
 from pipefusion.sim.plan import META, Costs, PlannedRank, plan_ranks
 from pipefusion.sim.world import World
 
+CPU = torch.device("cpu")
 T = TypeVar("T")
 Tensors = Callable[..., Tensor]
 Wrap = Callable[[DiT, Fabric], Any]
@@ -29,7 +30,7 @@ Wrap = Callable[[DiT, Fabric], Any]
 
 @dataclass
 class Session:
-    """Models and what is built of them. `cfg` is a resolved configuration throughout (`launch.resolved`).
+    """Models and what is built of them. `cfg` is a resolved configuration throughout (`models.resolved`).
 
     `folder` is the study's, for what a cell writes beside its rows; `code` the hash of the code as the study began.
     """
@@ -37,12 +38,9 @@ class Session:
     folder: Path = field(default_factory=Path)
     code: str = field(default_factory=code_sha256)
     costs: Costs = field(default_factory=Costs)
-    _models: dict[str, Model] = field(default_factory=dict)
-    _views: dict[str, DiT] = field(default_factory=dict)
-    _tensors: dict[str, Tensors] = field(default_factory=dict)
-    _made: dict[str, Any] = field(default_factory=dict)
+    _made: dict[Hashable, Any] = field(default_factory=dict)
 
-    def once(self, key: str, make: Callable[[], T]) -> T:
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What the cells of a study share, made by the first that asks for it."""
         if key not in self._made:
             self._made[key] = make()
@@ -51,24 +49,15 @@ class Session:
 
     def model(self, cfg: ModelConfig) -> Model:
         """The opened model of a configuration. Raises ValueError and OSError."""
-        key = repr(cfg)
-        if key not in self._models:
-            self._models[key] = open_model(cfg)
-        return self._models[key]
+        return self.once(("model", repr(cfg)), lambda: open_model(cfg))
 
     def view(self, cfg: ModelConfig) -> DiT:
         """A view of the whole model on `meta`, the caller's own."""
-        key = repr(cfg)
-        if key not in self._views:
-            self._views[key] = self.model(cfg).view()
-        return self._views[key].clone()
+        return self.once(("view", repr(cfg)), lambda: self.model(cfg).view()).clone()
 
     def tensors(self, cfg: ModelConfig) -> Tensors:
         """What parts of the model are filled with; random tensors are drawn once."""
-        key = repr(cfg)
-        if key not in self._tensors:
-            self._tensors[key] = self.model(cfg).tensors()
-        return self._tensors[key]
+        return self.once(("tensors", repr(cfg)), lambda: self.model(cfg).tensors())
 
     def scheduler(self, cfg: RunConfig) -> Any:
         """The scheduler of a run, its timesteps set."""
@@ -78,21 +67,7 @@ class Session:
         self, cfg: RunConfig, fabric: Fabric, tensors: Tensors | None = None, wrap: Wrap | None = None
     ) -> tuple[DiT, Sampler]:
         """One rank's part of the model and its sampler; without `tensors` the part stays on `meta`."""
-        dit = self.view(cfg.model)
-        if wrap is not None:
-            dit = wrap(dit, fabric)
-        sampler = METHODS[cfg.method.name].build(dit, fabric, cfg.method)
-        if tensors is not None:
-            dit.load(tensors, fabric.device)
-        return dit, sampler
-
-    def build_all(
-        self, cfg: RunConfig, world: World, tensors: Tensors | None = None, wrap: Wrap | None = None
-    ) -> tuple[list[DiT], list[Sampler]]:
-        """Every simulated rank's; what several ranks hold is there once."""
-        shared = cache(tensors or self.tensors(cfg.model))
-        pairs = [self.build(cfg, fabric, shared, wrap) for fabric in world.fabrics]
-        return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
+        return build(cfg, self.view(cfg.model), fabric, tensors, wrap)
 
     def sample(
         self,
@@ -101,13 +76,19 @@ class Session:
         cond: Conditioning,
         tensors: Tensors | None = None,
         wrap: Wrap | None = None,
+        device: torch.device = CPU,
     ) -> Tensor:
-        """Latents [B, C, H, W] of one simulated run on the CPU. Raises `RankFailed` and `SimulationError`."""
-        world = World(parallel_of(cfg).mesh(), torch.device("cpu"), cfg.cluster.topology)
-        samplers, scheduler = self.build_all(cfg, world, tensors, wrap)[1], self.scheduler(cfg)
+        """Latents [B, C, H, W] of one simulated run, all its ranks on one device and nothing measured; on the CPU.
+
+        `tensors` in place of the model's own. Raises `RankFailed` and `SimulationError`.
+        """
+        world = World(parallel_of(cfg).mesh(), device, cfg.cluster.topology)
+        tensors = tensors or self.tensors(cfg.model)
+        samplers = build_all(cfg, self.view(cfg.model), world, tensors, wrap)[1]
+        noise, cond, scheduler = noise.to(device), cond.to(device), self.scheduler(cfg)
         latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
         assert isinstance(latents, Tensor)
-        return latents
+        return latents.cpu()
 
     def plan(self, cfg: RunConfig) -> list[PlannedRank]:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
@@ -125,6 +106,27 @@ class Session:
             cfg.cluster.topology,
             self.costs,
         )
+
+
+def build(
+    cfg: RunConfig, dit: DiT, fabric: Fabric, tensors: Tensors | None = None, wrap: Wrap | None = None
+) -> tuple[DiT, Sampler]:
+    """One rank's part of a whole view on `meta`, and its sampler; without `tensors` the part stays there."""
+    if wrap is not None:
+        dit = wrap(dit, fabric)
+    sampler = METHODS[cfg.method.name].build(dit, fabric, cfg.method)
+    if tensors is not None:
+        dit.load(tensors, fabric.device)
+    return dit, sampler
+
+
+def build_all(
+    cfg: RunConfig, view: DiT, world: World, tensors: Tensors, wrap: Wrap | None = None
+) -> tuple[list[DiT], list[Sampler]]:
+    """Every simulated rank's part of `view` and its sampler; what several ranks hold is there once."""
+    shared = cache(tensors)
+    pairs = [build(cfg, view.clone(), fabric, shared, wrap) for fabric in world.fabrics]
+    return [dit for dit, _ in pairs], [sampler for _, sampler in pairs]
 
 
 def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:

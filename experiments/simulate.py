@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,16 @@ import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.device import choose_device
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, scheduler_of
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
 from experiments.report import RankReport, held_parameters, write_latents, write_report
-from pipefusion.core.dit import Conditioning, DiT, Sampler
+from experiments.session import CPU, build_all
 from pipefusion.sim.clock import MeasuredClock
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.world import World
-
-CPU = torch.device("cpu")
 
 
 def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
@@ -38,40 +33,6 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
         _simulate(cfg, model, run_dir)
 
 
-def sample_once(
-    cfg: RunConfig,
-    model: Model,
-    noise: Tensor,
-    cond: Conditioning,
-    tensors: Callable[..., Tensor] | None = None,
-) -> Tensor:
-    """Latents [B, C, H, W] of one run, and nothing measured. `tensors` in place of the model's own.
-
-    All ranks are on the one device that `cluster.device` names. Raises `RankFailed` and `SimulationError`.
-    """
-    device = choose_device(cfg.cluster.device)
-    world = World(parallel_of(cfg).mesh(), device, cfg.cluster.topology)
-    samplers = built(cfg, model, world, tensors or model.tensors())[1]
-    scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
-    noise, cond = noise.to(device), cond.to(device)
-    latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
-    assert isinstance(latents, Tensor)
-    return latents.cpu()
-
-
-def built(
-    cfg: RunConfig, model: Model, world: World, tensors: Callable[..., Tensor]
-) -> tuple[list[DiT], list[Sampler]]:
-    """The view and the sampler of each rank; what several ranks hold is there once."""
-    method = METHODS[cfg.method.name]
-    shared, template = cache(tensors), model.view()
-    dits, samplers = [template.clone() for _ in world.fabrics], []
-    for dit, fabric in zip(dits, world.fabrics, strict=True):
-        samplers.append(method.build(dit, fabric, cfg.method))
-        dit.load(shared, fabric.device)
-    return dits, samplers
-
-
 def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     options, method, parallel = cfg.measure, METHODS[cfg.method.name], parallel_of(cfg)
     mesh, scheduler = parallel.mesh(), scheduler_of(model, cfg.scheduler, cfg.steps)
@@ -79,7 +40,7 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
     clocks = [MeasuredClock(now) for _ in range(mesh.size)]
     world = World(mesh, CPU, cfg.cluster.topology, clocks=clocks)
-    dits, samplers = built(cfg, model, world, model.tensors())
+    dits, samplers = build_all(cfg, model.view(), world, model.tensors())
     assert cfg.guidance_scale is not None
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, CPU)
     ready = time.time()

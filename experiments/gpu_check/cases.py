@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
+from experiments.device import choose_device
 from experiments.errors import config_names
 from experiments.grid import model_config
 from experiments.inputs import as_inputs, make_inputs
 from experiments.methods import METHODS
 from experiments.models import open_model, resolved
-from experiments.simulate import sample_once
+from experiments.session import Session
 from pipefusion.core.dit import Conditioning
 
 TOLERANCES = {"float32": 5e-5, "float16": 1e-2, "bfloat16": 1e-1}
@@ -100,9 +101,9 @@ def inputs_of(run: RunConfig, device: torch.device) -> tuple[Tensor, Conditionin
 def simulated(run: RunConfig, device: str) -> Tensor:
     """Latents of a run with all its ranks on one device, in turn."""
     cluster = ClusterConfig(name="sim", world="sim", device=device)
-    one, model = replace(run, cluster=cluster), open_model(run.model)
+    inputs = inputs_of(run, torch.device("cpu"))
     with torch.inference_mode():
-        return sample_once(one, model, *inputs_of(run, torch.device("cpu")))
+        return Session().sample(replace(run, cluster=cluster), *inputs, device=choose_device(device))
 
 
 def reference(run: RunConfig) -> Tensor:

@@ -47,9 +47,10 @@ from experiments.quality.settings import (
 from experiments.quality.store import Pictures, batches, gpu_of, there, write_images
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
+from experiments.runner import cells_of, check, run
 from experiments.scaling import planned_row
 from experiments.session import Session
-from experiments.study import Cell, Study, cells_of, check, model_and_size, run
+from experiments.study import Cell, Study, model_and_size
 
 WRITES = ("images", "pictures", "looks", "texts")
 """Folders of the run directory, beside what every study writes."""

@@ -22,17 +22,16 @@ from experiments.device import choose_device
 from experiments.difference import largest_difference
 from experiments.errors import RunFailed, first_line
 from experiments.inputs import as_inputs, make_inputs
-from experiments.journal import Journal, Row
-from experiments.models import Model
+from experiments.journal import CELLS, Journal, Row
 from experiments.pictures import pixels_of
 from experiments.pool import Bar
 from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import batches, there, write_pictures
 from experiments.quality.texts import encode_all, stored, texts_path
+from experiments.runner import cell_of, measure_all
 from experiments.session import Session
-from experiments.simulate import sample_once
-from experiments.study import CELLS, Cell, Study, cell_of, measure_all
+from experiments.study import Cell, Study
 
 EQUAL = 1e-4
 """Largest difference, over the largest latent, that the order of sums makes in some tens of steps of float32."""
@@ -47,19 +46,20 @@ def sample(cell: Cell, session: Session) -> list[Row]:
     """Sample a batch, its ranks in this process. No rows."""
     cfg, start = cell.cfg, time.perf_counter()
     model, device = session.model(cfg.model), choose_device(cfg.cluster.device)
-    latents = sample_in_process(cfg, model, texts_path(session.folder, cfg, model))
+    latents = sample_in_process(cfg, session, device)
     pictures = None if cfg.measure.exact else pixels_of(latents, cfg, model, device)
     write_pictures(path_of(cfg, session), latents, pictures, cfg.prompt, start, device)
     return []
 
 
-def sample_in_process(run: RunConfig, model: Model, texts: Path | None) -> Tensor:
+def sample_in_process(run: RunConfig, session: Session, device: torch.device) -> Tensor:
     """The latents [B, C, H, W] of one run, its ranks simulated."""
     assert run.guidance_scale is not None
+    model = session.model(run.model)
+    texts = texts_path(session.folder, run, model)
     with torch.inference_mode():
         inputs = make_inputs(run, model, stored(texts) if texts else None)
-        noise, cond = as_inputs(inputs, run.guidance_scale)
-        return sample_once(run, model, noise, cond)
+        return session.sample(run, *as_inputs(inputs, run.guidance_scale), device=device)
 
 
 SAMPLE = Study("pictures", sample, ())

@@ -17,8 +17,8 @@ from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_of
 from experiments.perturb import PERTURB, PRODUCTS, PerturbConfig, cases, disasters, latents, measure, verdict
+from experiments.runner import cells_of
 from experiments.session import Session
-from experiments.study import cells_of
 from pipefusion.core.fabric import Work
 from pipefusion.core.ledger import Kind
 from pipefusion.core.parallel import Parallel

@@ -24,8 +24,8 @@ from experiments.params import PARAMS
 from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run
 from experiments.report import held_parameters
+from experiments.runner import cells_of, check
 from experiments.session import Session, empty_inputs
-from experiments.study import cells_of, check
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
 from tests.experiments.runs import command

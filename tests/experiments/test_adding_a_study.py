@@ -14,7 +14,7 @@ from analysis.study import load_study
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import from_hydra
-from experiments.study import check, run
+from experiments.runner import check, run
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "adding-a-study.md").read_text()
 

@@ -10,9 +10,9 @@ from experiments.choose import PLAN, best, product_row, search, searches, verdic
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, parallel_of, problem_of
 from experiments.products import expanded, products
+from experiments.runner import cells_of, check
 from experiments.scaling import planned_row
 from experiments.session import Session
-from experiments.study import cells_of, check
 from pipefusion.core.parallel import AXES
 from tests.experiments.runs import command
 

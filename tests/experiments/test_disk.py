@@ -82,12 +82,12 @@ def test_a_sweep_directory_that_cannot_be_made_is_one_line(
 def test_a_measure_on_a_full_disk_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments import study
+    from experiments import runner
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(study, "write_json", full)
+    monkeypatch.setattr(runner, "write_json", full)
     arguments = [
         "measure.models=[pixart_tiny]",
         "measure.literal.model=pixart_tiny",

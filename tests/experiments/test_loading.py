@@ -20,7 +20,7 @@ from experiments.grid import model_config
 from experiments.loading import LOADING, Counted
 from experiments.models import open_model
 from experiments.resident import resident_bytes
-from experiments.study import check
+from experiments.runner import check
 from experiments.synthetic import identity, write_checkpoint
 from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files

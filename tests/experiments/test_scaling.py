@@ -12,8 +12,8 @@ from experiments.config import from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import cluster_config
 from experiments.published import targets
+from experiments.runner import check
 from experiments.scaling import SCALING, fastest, published_beside, same_hardware
-from experiments.study import check
 from tests.experiments.runs import command
 
 TINY = [

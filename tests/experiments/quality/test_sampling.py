@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from experiments.config import RunConfig
+from experiments.device import choose_device
 from experiments.errors import RunFailed
 from experiments.methods import METHODS
-from experiments.models import open_model
 from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import (
     exactly,
@@ -108,7 +108,7 @@ def test_pictures_of_a_gpu_are_those_of_a_cpu(cfg: RunConfig, method: str) -> No
     made = []
     for device in ("cpu", "cuda"):
         one = in_float32(replace(run, cluster=replace(cfg.cluster, device=device)))
-        made.append(sample_in_process(one, open_model(one.model), None))
+        made.append(sample_in_process(one, Session(), choose_device(device)))
     torch.testing.assert_close(made[0], made[1], rtol=1e-3, atol=1e-3)
 
 

@@ -13,8 +13,8 @@ from experiments.methods import METHODS
 from experiments.quality.cells import DTYPE, SEEDS, QualityConfig, StudyConfig, all_cells, settings_of
 from experiments.quality.measure import QUALITY, check_settings
 from experiments.quality.settings import serial_of, setting_name, stand_in
+from experiments.runner import cells_of
 from experiments.session import Session
-from experiments.study import cells_of
 from pipefusion.core.parallel import Parallel
 from tests.experiments.quality.pictures import save_pictures
 from tests.experiments.runs import config

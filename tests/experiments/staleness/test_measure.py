@@ -13,10 +13,10 @@ from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.methods import METHODS
+from experiments.runner import check
+from experiments.runner import run as run_study
 from experiments.staleness import measure
 from experiments.staleness.measure import STALENESS, position_errors
-from experiments.study import check
-from experiments.study import run as run_study
 from pipefusion.core.parallel import Parallel
 from tests.experiments.staleness.cases import case, run, serial, shape
 

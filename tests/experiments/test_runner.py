@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import pickle
 import random
+import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,9 +21,10 @@ from experiments.grid import GridConfig, model_config
 from experiments.journal import Journal
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
-from experiments.pool import take_gpu
+from experiments.pool import Bar, run_all, take_gpu
+from experiments.runner import cells_of, check, run
 from experiments.session import Session
-from experiments.study import Cell, Study, cells_of, check, run
+from experiments.study import Cell, Study
 
 
 @dataclass
@@ -102,6 +105,17 @@ def test_the_key_knows_the_code_and_not_the_processes():
     assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session(code="other"))}
 
 
+def test_rows_that_are_broken_are_not_measured_over(tmp_path, capsys):
+    run(COUNTED, config(), tmp_path)
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'record.json'}\n")
+    CALLS.clear()
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"resume=true .*rows.parquet is not whole.*; allowed: false"):
+        run(COUNTED, config(), tmp_path)
+    assert not CALLS and (tmp_path / "rows.parquet").read_bytes() == b"PAR1"
+    assert run(COUNTED, replace(config(), resume=False), tmp_path) == "ok"
+
+
 def test_a_cell_that_fails_is_a_row_and_is_measured_again(tmp_path, capsys):
     assert run(COUNTED, config(patches=[2, 3]), tmp_path) == "failed"
     rows = load_study(tmp_path).rows
@@ -143,6 +157,19 @@ def test_a_journal_that_was_cut_off_anywhere_has_whole_cells_only(tmp_path):
     for cut in sorted(draw.sample(range(len(whole)), 20)):
         path.write_bytes(whole[:cut])
         assert [*journal.read()] == [*"abc"[: whole[:cut].count(b"\n")]]
+
+
+@pytest.mark.timeout(60)
+def test_an_error_does_not_wait_for_what_the_others_are_at():
+    bar = Bar(lambda: 0, 2, "jobs", shown=False)
+    with pytest.raises(OSError, match="No such"):
+        run_all(read_or_wait, [("/nowhere",), ("",)], 2, bar, __name__)
+
+
+def read_or_wait(path: str) -> None:
+    if not path:
+        time.sleep(1000)
+    Path(path).read_text()
 
 
 def test_every_study_can_be_sent_to_a_process():

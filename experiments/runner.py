@@ -1,0 +1,228 @@
+"""The one way to run a study: leave out what is done, measure the rest side by side, record it, print its table.
+
+Every cell is on the disk as soon as it is done (`cells/`), so that the same command goes on where it was killed. A cell
+is done when its key is there: a hash of its configuration, of the contents of the files that it is made of, and of the
+code that measures it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from analysis.columns import column, typed, words
+from analysis.files import replacing
+from analysis.record import RECORD, ROWS, SCHEMA
+from analysis.study import Record, load_study, plain_rows
+from analysis.terminal import make_console, rich_table
+from experiments.agent import status_of
+from experiments.check import check_model, check_values, checked_shape
+from experiments.config import RunConfig, as_dict, prompts_of
+from experiments.contents import contents_of, sha256_of_json
+from experiments.environment import provenance
+from experiments.errors import ConfigError, RunFailed, first_line
+from experiments.grid import GridConfig, check_grid
+from experiments.inputs import text_of
+from experiments.journal import CELLS, Journal, Row
+from experiments.models import resolved
+from experiments.pool import Bar, run_all, worker_count
+from experiments.records import display, write_json
+from experiments.session import Session
+from experiments.study import Cell, Measure, Study
+
+PROMPTS = ("prompt", "prompt_file", "images_per_prompt")
+ENDED = ("ok", "skipped", "pruned", "oom")
+"""Statuses of rows that are not measured again."""
+IDLE = ("workers", "shown")
+"""Keys of a measure that decide no result."""
+
+
+def run(study: Study, cfg: RunConfig, out: Path) -> str:
+    """Run a study into directory `out` and print its table; the run's status."""
+    started, session, journal = time.time(), Session(out), Journal(out / CELLS)
+    cells = cells_of(study, cfg, session)
+    had = known(out, journal) if cfg.resume else {}
+    todo = [cell for cell in cells if cell.key not in had]
+    if len(todo) < len(cells):
+        print(f"{len(cells) - len(todo)} of {len(cells)} cells are done already", flush=True)
+    done = len(journal)
+    bar = Bar(lambda: len(journal) - done, len(todo), f"cells of {study.name}", cfg.log.progress)
+    measure_all(study, todo, cfg, session, bar)
+    rows = typed(study.derived(table(cells, had | journal.read())))
+    record = write(study, cfg, out, rows, study.facts(cfg, rows, session), time.time() - started)
+    for name in (CELLS, *study.scratch):
+        shutil.rmtree(out / name, ignore_errors=True)
+    show(study, record, out, make_console())
+    return verdict(study, rows)
+
+
+def measure_all(
+    study: Study, cells: Sequence[Cell], cfg: RunConfig, session: Session, bar: Bar, gpus: int = 0
+) -> None:
+    """Measure cells, each into the study's journal; with `gpus`, by processes that take turns of these."""
+    journal = Journal(session.folder / CELLS)
+    for cell in (cell for cell in cells if cell.skipped is not None):
+        journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
+    groups = grouped(study, [cell for cell in cells if cell.skipped is None])
+    jobs = [(study.measure, group, session.folder, session.code) for group in groups]
+    workers = 1 if study.alone else worker_count(cfg, gpus)
+    run_all(measure_group, jobs, workers, bar, study.measure.__module__, gpus)
+
+
+def check(study: Study, cfg: RunConfig) -> None:
+    """Whatever can be known to be wrong before anything is measured. Raises ConfigError."""
+    if isinstance(cfg.measure, GridConfig):
+        check_grid(cfg.measure)
+    for index, grid in enumerate(getattr(cfg.measure, "grids", [])):
+        check_grid(grid, f"measure.grids.{index}")
+    check_values(cfg)
+    session = Session()
+    study.check(cfg, session)
+    cells = cells_of(study, cfg, session)
+    if all(cell.skipped for cell in cells):
+        reason = f": {cells[0].skipped}" if cells else ""
+        raise ConfigError("measure", f"{study.name} leaves no cell that can run{reason}")
+    for cell in {repr(cell.cfg.model): cell for cell in cells if cell.skipped is None}.values():
+        check_model(cell.cfg)
+
+
+def cells_of(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:
+    """The cells of a study in order, each with its key."""
+    return [cell_of(study, one, session) for one in study.grid(cfg)]
+
+
+def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:
+    """One cell: a size that the model does not have is a reason to skip it."""
+    try:
+        model = session.model(cfg.model)
+        checked_shape(model)
+        cfg = resolved(cfg, model)
+        reason = study.problem(cfg, model)
+        contents = contents_of(model, text_of(cfg, model))
+    except ValueError as error:
+        reason, contents = first_line(error), {}
+    measure = {key: value for key, value in asdict(cfg.measure).items() if key not in IDLE}
+    if isinstance(cfg.measure, GridConfig):
+        lists = {"grids", *(one.name for one in fields(GridConfig))} - {*study.options}
+        measure = {key: value for key, value in measure.items() if key not in lists}
+    decides = asdict(cfg) | {"measure": measure}
+    for name in ("log", "resume", *PROMPTS):
+        del decides[name]
+    del decides["model"]["weights"]
+    key = sha256_of_json([SCHEMA, study.name, session.code, decides, prompts_of(cfg), contents])
+    return Cell(cfg, study.place(cfg), key, reason)
+
+
+def known(out: Path, journal: Journal) -> dict[str, list[Row]]:
+    """The rows of cells that an earlier run of the study has done, by key. Raises ConfigError if they are broken."""
+    found: dict[str, list[Row]] = {}
+    try:
+        if (out / ROWS).exists() and (out / RECORD).exists():
+            for row in plain_rows(load_study(out).rows):
+                found.setdefault(row["key"], []).append(row)
+        found |= journal.read()
+    except (ValueError, KeyError) as error:
+        text = f"true needs what was measured before, but {first_line(error)}"
+        raise ConfigError("resume", f"{text}; allowed: false, or another hydra.run.dir") from None
+    return {key: rows for key, rows in found.items() if all(row["status"] in ENDED for row in rows)}
+
+
+def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells by what they share; the largest devices first, so that no process is left alone with a long one."""
+    groups: dict[Hashable, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(None if study.alone else study.group(cell), []).append(cell)
+    return sorted(groups.values(), key=lambda group: -sum(cell.cfg.devices**2 for cell in group))
+
+
+def measure_group(measure: Measure, cells: Sequence[Cell], out: Path, code: str) -> None:
+    """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
+    session, journal = Session(out, code), Journal(out / CELLS)
+    torch.set_num_threads(cells[0].cfg.threads)
+    for cell in cells:
+        journal.append(cell.key, measured_rows(measure, cell, session))
+
+
+def measured_rows(measure: Measure, cell: Cell, session: Session) -> list[Row]:
+    """The rows of a cell; one that says why, where it did not end well."""
+    try:
+        with torch.inference_mode():
+            rows = measure(cell, session)
+        for name in rows[0] if rows else ():
+            column(name)  # the registry has it
+    except RunFailed as failure:
+        rows = [{"status": failure.status, "reason": failure.reason}]
+    except Exception as error:  # the other cells go on, and the record says what happened
+        text = f"{type(error).__name__}: {first_line(error)}"
+        logs = session.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        (logs / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
+        rows = [{"status": status_of(text), "reason": text}]
+    return [{"status": "ok", "reason": None} | cell.place | row for row in rows]
+
+
+def table(cells: Sequence[Cell], found: dict[str, list[Row]]) -> pd.DataFrame:
+    """All rows in the order of the cells, each with its cell's key, columns of the registry's kinds."""
+    lost = {"status": "failed", "reason": "the process that measured it was killed"}
+    rows = [{"key": cell.key} | row for cell in cells for row in found.get(cell.key, [cell.place | lost])]
+    return typed(pd.DataFrame(rows))
+
+
+def write(
+    study: Study, cfg: RunConfig, out: Path, rows: pd.DataFrame, facts: dict[str, Any], seconds: float
+) -> Record:
+    """Write rows.parquet and record.json, whole."""
+    record = {
+        "schema": SCHEMA,
+        "study": study.name,
+        "note": study.note,
+        "columns": study.names,
+        "counts": {str(status): int(n) for status, n in rows.status.value_counts().items()},
+        "config": as_dict(cfg),
+        **provenance(),
+        "seconds": seconds,
+        **facts,
+    }
+    with replacing(out / ROWS) as temporary:
+        rows.to_parquet(temporary, index=False)
+    write_json(out / RECORD, record)
+    return Record(record, rows)
+
+
+def show(study: Study, record: Record, out: Path, console: Console) -> None:
+    """Print the study's table, its summary, how many cells ended how, and where the record is."""
+    shown = study.shown(record)
+    shown = shown.reindex(columns=[*shown, *(name for name in study.names if name not in shown)])
+    console.print(rich_table(words(shown, study.columns), study.title))
+    for text in (study.summary(record), study.note):
+        if text:
+            console.print(text, highlight=False)
+    counts = ", ".join(f"{count} {status}" for status, count in record.facts["counts"].items())
+    console.print(f"{counts} in {record.facts['seconds']:.1f} s", highlight=False)
+    console.print(display(out / RECORD), highlight=False, soft_wrap=True)
+
+
+def verdict(study: Study, rows: pd.DataFrame) -> str:
+    """`failed` if a cell did or is not what it must be, each in a line on stderr; else `ok`."""
+    bad = rows[~rows.status.isin(ENDED)]
+    lines = [f"{row_name(row)}: {row['reason']}" for row in bad.to_dict("records")]
+    lines += study.failures(rows)
+    for line in lines:
+        print(f"failed: {line}", file=sys.stderr)
+    return "failed" if lines else "ok"
+
+
+def row_name(row: Mapping[Hashable, Any]) -> str:
+    """What a row is of, in a few words: `pipefusion N=4 rank 1`."""
+    rank = "" if pd.isna(row.get("rank")) else f" rank {row['rank']}"
+    return f"{row['method']} N={row['devices']}{rank}"
