@@ -23,7 +23,7 @@ NO_MATTER = ("log", "resume", "prompt", "prompt_file", "images_per_prompt")
 
 
 def key_of(cfg: RunConfig, model: Model) -> str:
-    """SHA-256 over everything that decides a run's result. `cfg` as `launch.resolved` gives it. Raises OSError."""
+    """SHA-256 over everything that decides a run's result. `cfg` as `models.resolved` gives it. Raises OSError."""
     config = {key: value for key, value in as_dict(cfg).items() if key not in NO_MATTER}
     config["model"].pop("weights")
     return sha256_of_json([SCHEMA, config, prompts_of(cfg), contents_of(model, text_of(cfg, model))])

@@ -14,11 +14,6 @@ def device_type(name: str) -> str:
     return "cpu" if name == "cpu" or (name == "auto" and not torch.cuda.is_available()) else "cuda"
 
 
-def gpu_name(name: str) -> str | None:
-    """The GPU that `cluster.device` is here, None for a CPU. Makes a CUDA context: to be asked in a worker."""
-    return torch.cuda.get_device_name() if device_type(name) == "cuda" else None
-
-
 def choose_device(name: str) -> torch.device:
     """Each rank of a node takes the device of its local rank, with the settings that all runs share."""
     if device_type(name) == "cpu":

@@ -125,6 +125,11 @@ def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
         yield replace(cfg, method=replace(cfg.method, **given))
 
 
+def serial_of(cfg: RunConfig) -> RunConfig:
+    """What a run is compared with: the same steps, guidance, scheduler and size on one device."""
+    return replace(cfg, method=METHODS["serial"].Config(), devices=1, parallel=Parallel())
+
+
 def place(cfg: RunConfig) -> dict[str, Any]:
     """The first columns of every row of a cell; `cfg` as `models.resolved` gives it."""
     found, own = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices), cfg.method

@@ -26,7 +26,7 @@ from analysis.study import Record
 from experiments.check import CHOICES, check_model
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_folder, check_known, first_line
-from experiments.grid import GridConfig
+from experiments.grid import GridConfig, expand
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model
@@ -67,6 +67,7 @@ def check_checkpoint(cfg: RunConfig, session: Session) -> None:
     """A checkpoint of another model, or a folder that is none. Raises ConfigError."""
     options: LoadingConfig = cfg.measure
     check_known(cfg, {"measure.stored": CHOICES["model.dtype"]})
+    cfg = next(iter(expand(cfg, options)))  # all cells have its model
     model = check_model(cfg)
     if options.folder is None or cfg.model.weights is not None:
         return
@@ -79,6 +80,11 @@ def check_checkpoint(cfg: RunConfig, session: Session) -> None:
     if identity(there) != identity(model):
         text = f"{folder} has weights of another architecture; allowed: these, or a folder without any"
         raise ConfigError("measure.folder", text)
+    dtypes = {DTYPES[tensor.dtype] for tensor in read_tensors(folder / "transformer").values()}
+    if dtypes != {getattr(torch, options.stored)}:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        text = f"{options.stored} is not what {folder} has, which is {names}; allowed: that, or another measure.folder"
+        raise ConfigError("measure.stored", text)
 
 
 def checkpoint(cfg: RunConfig, study: Path) -> Path:
@@ -141,7 +147,6 @@ def load_rank(cfg: RunConfig, rank: int) -> Row:
         "layers": layers_text(dit.layers),
         "param_bytes": params,
         "buffer_bytes": sum(buffer.nbytes for buffer in dit.model.buffers()),
-        "before_bytes": before,
         "peak_bytes": peak - before,
         "ratio": (peak - before) / params,
         "asked_bytes": tensors.bytes,
@@ -168,13 +173,13 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     """What was loaded: number and bytes of its files and tensors."""
     if not (rows.status == "ok").any():
         return {"checkpoint": None, "limit": cfg.measure.limit}
+    cfg = next(iter(expand(cfg, cfg.measure)))
     tensors = read_tensors(checkpoint(cfg, session.folder) / "transformer").values()
     sizes = [prod(tensor.shape) * DTYPES[tensor.dtype].itemsize for tensor in tensors]
     found = {
         "files": len({tensor.file for tensor in tensors}),
         "tensors": len(sizes),
         "bytes": sum(sizes),
-        "largest_tensor_bytes": max(sizes),
         "dtypes": sorted({tensor.dtype for tensor in tensors}),
     }
     return {"checkpoint": found, "limit": cfg.measure.limit}
@@ -201,6 +206,7 @@ LOADING = Study(
     facts=facts,
     summary=summary,
     check=check_checkpoint,
+    single=("models",),
     alone=True,
     scratch=(FOLDER,),
 )

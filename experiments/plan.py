@@ -32,7 +32,7 @@ class Planned:
 
 
 def plan(cfg: RunConfig, session: Session) -> Planned:
-    """Predict one run; `cfg` as `launch.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
+    """Predict one run; `cfg` as `models.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
     hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], session.model(cfg.model).shape
     assert hardware is not None
     ranks, parallel, branches = session.plan(cfg), parallel_of(cfg), guidance_branches(cfg, shape)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from experiments.config import RunConfig, prompts_of
+from experiments.grid import serial_of
 from experiments.methods import METHODS, parallel_of, problem_of, to_all
 from experiments.models import Model
 from experiments.session import Session, guidance_branches
@@ -68,8 +69,7 @@ def expanded(point: RunConfig, model: Model) -> Iterator[RunConfig]:
 
 def alone(cfg: RunConfig, session: Session) -> Alone:
     """What the bounds are made of: the model on one device of the cluster, planned once."""
-    serial = replace(cfg, method=METHODS["serial"].Config(), devices=1, parallel=Parallel())
-    meter, hardware = session.plan(serial)[0].meter, cfg.cluster.hardware
+    meter, hardware = session.plan(serial_of(cfg))[0].meter, cfg.cluster.hardware
     assert hardware is not None
     ops = meter.ops / cfg.steps
     return Alone(meter.busy_s / cfg.steps, ops * hardware.kernel_s, ops * hardware.launch_s)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from experiments.session import Session
 from experiments.study import Cell, Measure, Study
 
 PROMPTS = ("prompt", "prompt_file", "images_per_prompt")
-ENDED = ("ok", "skipped", "pruned", "oom")
+ENDED = ("ok", "skipped", "pruned")
 """Statuses of rows that are not measured again."""
 IDLE = ("workers", "shown")
 """Keys of a measure that decide no result."""
@@ -83,6 +83,9 @@ def check(study: Study, cfg: RunConfig) -> None:
     """Whatever can be known to be wrong before anything is measured. Raises ConfigError."""
     if isinstance(cfg.measure, GridConfig):
         check_grid(cfg.measure)
+        for name in study.single:
+            if len(values := getattr(cfg.measure, name)) > 1:
+                raise ConfigError(f"measure.{name}", f"{values} are several; allowed: one")
     for index, grid in enumerate(getattr(cfg.measure, "grids", [])):
         check_grid(grid, f"measure.grids.{index}")
     check_values(cfg)
@@ -92,8 +95,13 @@ def check(study: Study, cfg: RunConfig) -> None:
     if all(cell.skipped for cell in cells):
         reason = f": {cells[0].skipped}" if cells else ""
         raise ConfigError("measure", f"{study.name} leaves no cell that can run{reason}")
-    for cell in {repr(cell.cfg.model): cell for cell in cells if cell.skipped is None}.values():
+    for cell in {what_a_model_decides(cell.cfg): cell for cell in cells if cell.skipped is None}.values():
         check_model(cell.cfg)
+
+
+def what_a_model_decides(cfg: RunConfig) -> str:
+    """What is right or wrong by the model alone, as `check_model` looks at it."""
+    return repr((cfg.model, cfg.scheduler, cfg.steps, cfg.prompt))
 
 
 def cells_of(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:
@@ -134,7 +142,12 @@ def known(out: Path, journal: Journal) -> dict[str, list[Row]]:
     except (ValueError, KeyError) as error:
         text = f"true needs what was measured before, but {first_line(error)}"
         raise ConfigError("resume", f"{text}; allowed: false, or another hydra.run.dir") from None
-    return {key: rows for key, rows in found.items() if all(row["status"] in ENDED for row in rows)}
+    return {key: rows for key, rows in found.items() if all(map(ended, rows))}
+
+
+def ended(row: Row) -> bool:
+    """Whether a row stands. `oom` does where a plan foretells it: a device that ran out of memory may not again."""
+    return row["status"] in ENDED or (row["status"] == "oom" and row.get("missing_bytes") is not None)
 
 
 def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -161,6 +174,8 @@ def measured_rows(measure: Measure, cell: Cell, session: Session) -> list[Row]:
         for name in rows[0] if rows else ():
             column(name)  # the registry has it
     except RunFailed as failure:
+        if failure.status == "interrupted":
+            raise KeyboardInterrupt from failure
         rows = [{"status": failure.status, "reason": failure.reason}]
     except Exception as error:  # the other cells go on, and the record says what happened
         text = f"{type(error).__name__}: {first_line(error)}"
@@ -214,15 +229,14 @@ def show(study: Study, record: Record, out: Path, console: Console) -> None:
 
 def verdict(study: Study, rows: pd.DataFrame) -> str:
     """`failed` if a cell did or is not what it must be, each in a line on stderr; else `ok`."""
-    bad = rows[~rows.status.isin(ENDED)]
-    lines = [f"{row_name(row)}: {row['reason']}" for row in bad.to_dict("records")]
+    lines = [f"{row_name(row)}: {row['reason']}" for row in plain_rows(rows) if not ended(row)]
     lines += study.failures(rows)
     for line in lines:
         print(f"failed: {line}", file=sys.stderr)
     return "failed" if lines else "ok"
 
 
-def row_name(row: Mapping[Hashable, Any]) -> str:
+def row_name(row: Row) -> str:
     """What a row is of, in a few words: `pipefusion N=4 rank 1`."""
-    rank = "" if pd.isna(row.get("rank")) else f" rank {row['rank']}"
+    rank = "" if row.get("rank") is None else f" rank {row['rank']}"
     return f"{row['method']} N={row['devices']}{rank}"

@@ -89,14 +89,18 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     cells = list(SCALING.grid(cfg))
     clusters = {one.cluster.name: one.cluster for one in cells}
     models: dict[str, Any] = {}
-    for one in cells:
-        model = session.model(one.model)
-        sizes = models.setdefault(
-            one.model.name, model_facts(model) | {"steps": one.steps, "resolutions": []}
-        )
-        sizes["branches"] = guidance_branches(resolved(one, model), model.shape)
-        if model.resolution not in sizes["resolutions"]:
-            sizes["resolutions"].append(model.resolution)
+    for one in {repr((one.model, one.steps, one.guidance_scale)): one for one in cells}.values():
+        name = one.model.name
+        try:
+            model = session.model(one.model)
+            branches = guidance_branches(resolved(one, model), model.shape)
+        except ValueError:  # a size that the model does not have: its rows say so
+            continue
+        if name not in models:
+            models[name] = model_facts(model) | {"steps": one.steps, "resolutions": []}
+        models[name]["branches"] = branches
+        if model.resolution not in models[name]["resolutions"]:
+            models[name]["resolutions"].append(model.resolution)
     beside = [asdict(target) | {"cluster": name} for name, target in published_beside(rows, clusters)]
     return {
         "predicted": True,

@@ -113,6 +113,7 @@ def to_wandb(cfg: RunConfig, folder: Path, told: Told) -> None:
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose columns have one type each, as W&B wants them: what is no number is text."""
+    """A table as W&B wants it: one type per column (what is no number is text), None where there is no value."""
     text = table.select_dtypes(exclude=["number", "bool"])
-    return table.assign(**{str(name): text[name].map(str, na_action="ignore") for name in text})
+    table = table.assign(**{str(name): text[name].map(str, na_action="ignore") for name in text})
+    return table.astype(object).where(table.notna(), None)

@@ -82,9 +82,9 @@ class Study:
     one process, one after the other. `facts(cfg, rows, session)`: what the record says beside the rows, or in place of
     what it says of itself. `derived(rows)`: the table with columns that depend on other cells, such as a ratio to
     serial. `failures(rows)`: a line for each row that ran and is not what it must be. `check(cfg, session)` raises
-    ConfigError. `options`: lists of the grid that decide what a cell measures. `alone`: cells are measured by this
-    process, for those that start ranks or take times. `scratch`: folders beside the record that cells share, removed
-    at the end.
+    ConfigError. `options`: lists of the grid that decide what a cell measures; `single`: those of one value at
+    most. `alone`: cells are measured by this process, for those that start ranks or take times. `scratch`: folders
+    beside the record that cells share, removed at the end.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Study:
     summary: Callable[[Record], RenderableType] = no_summary
     check: Callable[[RunConfig, Session], None] = no_check
     options: tuple[str, ...] = ()
+    single: tuple[str, ...] = ()
     alone: bool = False
     scratch: tuple[str, ...] = ()
 

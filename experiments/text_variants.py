@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 import pipefusion.method as pipefusion
-from baselines import serial
 from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
 from experiments.errors import check_known, config_names
-from experiments.grid import GridConfig, expand
+from experiments.grid import GridConfig, expand, serial_of
 from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Row
 from experiments.models import louder
@@ -73,7 +72,7 @@ def measure(cell: Cell, session: Session) -> list[Row]:
 
 def distances(cfg: RunConfig, session: Session) -> Row:
     """Relative errors (root mean square over that of the reference) of both variants."""
-    reference = sample(replace(cfg, method=serial.Config(), devices=1), session)
+    reference = sample(serial_of(cfg), session)
     exact, first = (
         sample(replace(cfg, method=replace(cfg.method, text=text)), session) for text in pipefusion.TEXTS
     )

@@ -6,7 +6,7 @@ Rounds alternate between worlds, so that a drift of the machine's speed touches 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
 
@@ -37,18 +37,18 @@ class WorldsConfig(GridConfig):
 
 
 def runs(cfg: RunConfig) -> Iterator[RunConfig]:
-    """Each method on real ranks of this machine's CPU."""
-    yield from expand(replace(cfg, cluster=ClusterConfig(device="cpu")), cfg.measure)
+    """Each method on what describes this machine, which decides two of the worlds."""
+    yield from expand(replace(cfg, cluster=cluster_config(cfg.measure.plan)), cfg.measure)
 
 
 def measure(cell: Cell, session: Session) -> list[Row]:
     """A row per world and round: its seconds. The planned ones repeat exactly, and are there once."""
-    options, here, rows = cell.cfg.measure, cluster_config(cell.cfg.measure.plan), []
+    here, rows = cell.cfg.cluster, []
     sim = ClusterConfig(name="sim", world="sim", topology=here.topology)
-    clusters = dict(zip(WORLDS, (cell.cfg.cluster, sim, here), strict=True))
+    clusters = dict(zip(WORLDS, (ClusterConfig(device="cpu"), sim, here), strict=True))
     once = LatencyConfig(repeats=1, warmup_runs=1, memory=False, images=False)
     quiet = replace(cell.cfg, measure=once, log=replace(cell.cfg.log, progress=False))
-    for index in range(options.rounds):
+    for index in range(cell.cfg.measure.rounds):
         for world, cluster in clusters.items():
             if world == "plan" and index:
                 continue
@@ -86,5 +86,6 @@ THREE = Study(
     grid=runs,
     shown=ratios,
     check=check_plan,
+    single=tuple(one.name for one in fields(GridConfig) if one.name != "methods"),
     alone=True,
 )

@@ -98,7 +98,9 @@ def settings_of(cfg: RunConfig) -> list[RunConfig]:
     texts, cells = prompts_for(cfg, open_model(cfg.model)).texts, []
     for setting, wanted in found.values():
         wanted.drawn, wanted.compared = (drawn[repr(one(setting))] for one in (stand_in, serial_of))
-        prompts = [texts[k % len(texts)] for k in range(max(wanted.drawn, wanted.compared))]
+        prompts = [
+            texts[k % len(texts)] for k in range(max(wanted.drawn, wanted.compared, options.equal_pictures))
+        ]
         cells.append(replace(setting, prompt=prompts, measure=wanted))
     return cells
 

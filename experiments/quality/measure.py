@@ -21,7 +21,7 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.contents import weights_sha256
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
-from experiments.grid import GridConfig, check_grid, cluster_config, problem
+from experiments.grid import GridConfig, check_grid, cluster_config, problem, serial_of
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of
@@ -39,7 +39,6 @@ from experiments.quality.sample import (
 from experiments.quality.settings import (
     SettingConfig,
     in_float32,
-    serial_of,
     setting_name,
     setting_place,
     stand_in,
@@ -51,9 +50,6 @@ from experiments.runner import cells_of, check, run
 from experiments.scaling import planned_row
 from experiments.session import Session
 from experiments.study import Cell, Study, model_and_size
-
-WRITES = ("images", "pictures", "looks", "texts")
-"""Folders of the run directory, beside what every study writes."""
 
 
 def quality(cfg: RunConfig, out: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ class Network:
         return self.run(pictures)[1]
 
 
+@lru_cache
 def open_network(text: str = "efficientnet_lite0") -> Network:
     """The network of `measure.network`: a name, for inception with the file of its weights behind a colon.
 

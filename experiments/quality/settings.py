@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from experiments.config import RunConfig
-from experiments.grid import place
+from experiments.grid import place, serial_of
 from experiments.journal import Row
 from experiments.methods import METHODS
 from pipefusion.core.parallel import Parallel, degrees
@@ -62,11 +62,6 @@ class SettingConfig:
     def seen(self) -> bool:
         """Whether networks look at its pictures: fewer have no distances of distributions."""
         return self.pictures >= self.fewest
-
-
-def serial_of(cfg: RunConfig) -> RunConfig:
-    """What a setting is compared with: the same steps, guidance, scheduler and size on one device."""
-    return replace(cfg, method=METHODS["serial"].Config(), devices=1, parallel=Parallel())
 
 
 def stand_in(cfg: RunConfig) -> RunConfig:

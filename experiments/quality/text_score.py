@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class TextScorer:
     weights: str = ""  # SHA-256 over its own files
 
 
+@lru_cache
 def open_scorer(clip: str | None = None, folder: Path = FOLDER) -> TextScorer:
     """CLIPScore of the model `measure.clip`, or the shipped scorer where that is null. Raises ConfigError."""
     return emoji_scorer(folder) if clip is None else clip_scorer(clip)

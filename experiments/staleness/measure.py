@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -27,9 +26,10 @@ from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
+from experiments.grid import serial_of
 from experiments.journal import Row
-from experiments.launch import resolved
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import parallel_of
+from experiments.models import resolved
 from experiments.session import Session, guidance_branches
 from experiments.staleness.cells import cells, check_staleness, pictured, place_in_table, serial_run
 from experiments.staleness.errors import StaleErrors
@@ -37,7 +37,6 @@ from experiments.staleness.probe import freshness_rows, probe
 from experiments.staleness.redundancy import Changes
 from experiments.staleness.watch import latents_by_step
 from experiments.study import Cell, Study
-from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 
@@ -70,7 +69,7 @@ def redundancy(cfg: RunConfig, session: Session) -> list[Row]:
 def run_rows(cfg: RunConfig, session: Session) -> list[Row]:
     """A run's own row, which is `failed` where it does what the probe does not know, and those of its tables."""
     shape, started = session.model(cfg.model).shape, time.time()
-    serial = replace(cfg, method=METHODS["serial"].Config(), devices=1, parallel=Parallel())
+    serial = serial_of(cfg)
     want = session.once(repr(serial), lambda: latents_by_step(serial, session))
     if getattr(cfg.method, "warmup", None) not in (None, cfg.measure.watched):
         got = latents_by_step(cfg, session)

@@ -16,7 +16,7 @@ import pytest
 
 from analysis.study import load_study
 from experiments.config import LogConfig, RunConfig, WandbConfig
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, RunFailed
 from experiments.grid import GridConfig, model_config
 from experiments.journal import Journal
 from experiments.measures import MEASURES, load
@@ -47,6 +47,12 @@ def count(cell: Cell, session: Session) -> list[dict[str, Any]]:
         raise FloatingPointError("latents are NaN\nmore")
     if patches == 5:
         os._exit(9)
+    if patches == 6:
+        raise MemoryError("no room")
+    if patches == 7:
+        return [{"status": "oom", "reason": "no room", "missing_bytes": 1}]
+    if patches == 8:
+        raise RunFailed("interrupted", "ended by SIGINT")
     return [{"rank": rank, "kv_bytes": 10 * rank} for rank in range(cell.cfg.devices)]
 
 
@@ -125,6 +131,33 @@ def test_a_cell_that_fails_is_a_row_and_is_measured_again(tmp_path, capsys):
     CALLS.clear()
     run(COUNTED, config(patches=[2, 3]), tmp_path)
     assert len(CALLS) == 2
+
+
+def test_oom_stands_where_it_is_foretold_only(tmp_path, capsys):
+    assert run(COUNTED, config(devices=[2], patches=[6, 7]), tmp_path) == "failed"
+    assert [*load_study(tmp_path).rows.status] == ["ok", "oom", "oom"]
+    assert capsys.readouterr().err.count("failed: ") == 1
+    CALLS.clear()
+    run(COUNTED, config(devices=[2], patches=[6, 7]), tmp_path)
+    assert len(CALLS) == 1
+
+
+def test_an_interrupted_cell_ends_the_study(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(COUNTED, config(devices=[2], patches=[8, 1]), tmp_path)
+    assert len(CALLS) == 2 and not (tmp_path / "rows.parquet").exists()
+
+
+def test_every_scheduler_is_checked(tmp_path):
+    with pytest.raises(ConfigError, match="scheduler"):
+        check(COUNTED, config(models=["emoji64"], schedulers=["shipped", "ddim"]))
+
+
+def test_lists_of_one_value_at_most():
+    study = replace(COUNTED, single=("devices",))
+    check(study, config(devices=[2]))
+    with pytest.raises(ConfigError, match=r"measure.devices=\[2, 4\] are several; allowed: one"):
+        check(study, config())
 
 
 def test_what_cannot_be_is_skipped_with_the_reason(tmp_path):

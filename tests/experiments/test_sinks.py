@@ -99,7 +99,15 @@ def test_offline_keeps_a_study(
 def test_a_table_has_one_type_a_column() -> None:
     table = sinks.plain(pd.DataFrame({"n": [1, 2], "x": [0.5, None], "study": [["main", "W"], None]}))
     assert table.study[0] == "['main', 'W']" and pd.isna(table.study[1])
-    assert list(table.n) == [1, 2] and pd.isna(table.x[1])
+    assert list(table.n) == [1, 2] and table.x[1] is None
+
+
+def test_a_table_of_a_study_is_one_that_wandb_takes() -> None:
+    import wandb
+
+    rows = pd.DataFrame({"warmup": [1, None], "kv_bytes": [2.0, None], "reason": [None, "too many stages"]})
+    told = wandb.Table(dataframe=sinks.plain(rows.convert_dtypes()))
+    assert told.data == [[1, 2, None], [None, None, "too many stages"]]
 
 
 def do_nothing(cfg: RunConfig, out: Path | None = None) -> str | None:

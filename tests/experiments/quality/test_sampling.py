@@ -11,6 +11,7 @@ import torch
 from experiments.config import RunConfig
 from experiments.device import choose_device
 from experiments.errors import RunFailed
+from experiments.grid import serial_of
 from experiments.methods import METHODS
 from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import (
@@ -21,7 +22,7 @@ from experiments.quality.sample import (
     sample_in_process,
     source_of,
 )
-from experiments.quality.settings import SampleConfig, in_float32, serial_of, stand_in
+from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import Pictures, batches
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel

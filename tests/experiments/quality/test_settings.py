@@ -9,10 +9,11 @@ import pytest
 
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_domains
+from experiments.grid import serial_of
 from experiments.methods import METHODS
 from experiments.quality.cells import DTYPE, SEEDS, QualityConfig, StudyConfig, all_cells, settings_of
 from experiments.quality.measure import QUALITY, check_settings
-from experiments.quality.settings import serial_of, setting_name, stand_in
+from experiments.quality.settings import setting_name, stand_in
 from experiments.runner import cells_of
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
