@@ -67,7 +67,7 @@ class AccountingConfig(GridConfig):
     workers: Threads | None = None
 
 
-def counted(cfg: RunConfig) -> Iterator[RunConfig]:
+def counted(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """The runs of the grid, as long as it takes for a step to be like the one before it."""
     options: AccountingConfig = cfg.measure
     for one in expand(cfg, options):
@@ -188,7 +188,7 @@ def bytes_by_part(sizes: Mapping[ParameterKey, int], view: DiT) -> dict[str, int
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
     """The sizes of every model, and its parameters in the stock class, which no view has touched."""
     found: dict[str, Any] = {}
-    for one in {repr(one.model): one.model for one in counted(cfg)}.values():
+    for one in {repr(one.model): one.model for one in counted(cfg, session)}.values():
         try:
             model = session.model(one)
             shape = model.shape

@@ -53,7 +53,7 @@ class PlanConfig(GridConfig):
     shown: Count = 10
 
 
-def searches(cfg: RunConfig) -> Iterable[RunConfig]:
+def searches(cfg: RunConfig, session: Session) -> Iterable[RunConfig]:
     """A run for each size, N and group of rivals (the exact methods, or one displaced method)."""
     options: PlanConfig = cfg.measure
     exact = [name for name in options.methods if METHODS[name].exact and name != "serial"]

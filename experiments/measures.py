@@ -93,9 +93,7 @@ MEASURES: dict[str, Measure] = {
     "perturb": study("perturb", "PERTURB", "PerturbConfig"),
     "plan": study("choose", "PLAN", "PlanConfig"),
     "predict": other("predict", "predict", "PredictConfig", "predictions.json"),
-    "quality": other(
-        "quality.measure", "quality", "QualityConfig", *STUDY_FILES, "images", "pictures", "looks", "texts",
-    ),
+    "quality": study("quality.measure", "QUALITY", "QualityConfig", "images", "pictures", "looks", "texts"),
     "scaling": study("scaling", "SCALING", "ScalingConfig"),
     "staleness": Measure(
         "experiments.staleness.cells.StalenessConfig",

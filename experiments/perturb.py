@@ -24,7 +24,6 @@ from experiments.grid import GridConfig, expand, problem
 from experiments.inputs import random_prompts
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_of
-from experiments.models import open_model
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.dit import Conditioning
@@ -76,10 +75,10 @@ class PerturbConfig(GridConfig):
     stride: Count = 1
 
 
-def cases(cfg: RunConfig) -> list[RunConfig]:
+def cases(cfg: RunConfig, session: Session) -> list[RunConfig]:
     """Every method alone at every N, and in every product with one rank and with two on its own axis, seeds dealt."""
     options: PerturbConfig = cfg.measure
-    model = open_model(cfg.model)
+    model = session.model(cfg.model)
     grids = [replace(options, products=[Parallel()], rings=[])]
     for given in options.products:
         rings = options.rings if given.ring > 1 else []

@@ -55,6 +55,8 @@ def run(study: Study, cfg: RunConfig, out: Path) -> str:
     todo = [cell for cell in cells if cell.key not in had]
     if len(todo) < len(cells):
         print(f"{len(cells) - len(todo)} of {len(cells)} cells are done already", flush=True)
+    if able := [cell for cell in todo if cell.skipped is None]:
+        study.prepare(able, cfg, session)
     done = len(journal)
     bar = Bar(lambda: len(journal) - done, len(todo), f"cells of {study.name}", cfg.log.progress)
     measure_all(study, todo, cfg, session, bar)
@@ -106,7 +108,7 @@ def what_a_model_decides(cfg: RunConfig) -> str:
 
 def cells_of(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:
     """The cells of a study in order, each with its key."""
-    return [cell_of(study, one, session) for one in study.grid(cfg)]
+    return [cell_of(study, one, session) for one in study.grid(cfg, session)]
 
 
 def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:

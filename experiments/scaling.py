@@ -86,7 +86,7 @@ def check_costs(cfg: RunConfig, session: Session) -> None:
 
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
     """Clusters and models as a reader of the predictions asks about them, and the published rows beside them."""
-    cells = list(SCALING.grid(cfg))
+    cells = list(SCALING.grid(cfg, session))
     clusters = {one.cluster.name: one.cluster for one in cells}
     models: dict[str, Any] = {}
     for one in {repr((one.model, one.steps, one.guidance_scale)): one for one in cells}.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,15 @@ class Cell:
 Measure = Callable[[Cell, Session], list[Row]]
 
 
-def grid_of_measure(cfg: RunConfig) -> Iterable[RunConfig]:
+def grid_of_measure(cfg: RunConfig, session: Session) -> Iterable[RunConfig]:
     """The combinations of the lists of `measure`."""
     if isinstance(cfg.measure, GridsConfig):
         return (one for grid in cfg.measure.each() for one in expand(cfg, grid))
     return expand(cfg, cfg.measure)
+
+
+def nothing_to_prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
+    """Cells share nothing but the session."""
 
 
 def model_and_size(cell: Cell) -> Hashable:
@@ -76,10 +80,11 @@ def no_check(cfg: RunConfig, session: Session) -> None:
 class Study:
     """A grid, what is measured in a cell, and how the rows are read.
 
-    `grid(cfg)` gives the configurations, those of `measure`'s lists unless another function is given; `measure(cell,
-    session)` the rows of one, beginning with the cell's own columns unless they replace these. A row without a status
-    is `ok`. `place(cfg)`: the first columns of a cell's rows. `group(cell)`: cells that share work and are measured by
-    one process, one after the other. `facts(cfg, rows, session)`: what the record says beside the rows, or in place of
+    `grid(cfg, session)` gives the configurations, those of `measure`'s lists unless another function is given;
+    `measure(cell, session)` the rows of one, beginning with the cell's own columns unless they replace these. A row
+    without a status is `ok`. `prepare(todo, cfg, session)` makes what the cells that are left to be measured share.
+    `place(cfg)`: the first columns of a cell's rows. `group(cell)`: cells that share work and are measured by one
+    process, one after the other. `facts(cfg, rows, session)`: what the record says beside the rows, or in place of
     what it says of itself. `derived(rows)`: the table with columns that depend on other cells, such as a ratio to
     serial. `failures(rows)`: a line for each row that ran and is not what it must be. `check(cfg, session)` raises
     ConfigError. `options`: lists of the grid that decide what a cell measures; `single`: those of one value at
@@ -92,8 +97,9 @@ class Study:
     columns: tuple[str | Column, ...]
     title: str = ""
     note: str = ""
-    grid: Callable[[RunConfig], Iterable[RunConfig]] = grid_of_measure
+    grid: Callable[[RunConfig, Session], Iterable[RunConfig]] = grid_of_measure
     problem: Callable[[RunConfig, Model], str | None] = problem
+    prepare: Callable[[Sequence[Cell], RunConfig, Session], None] = nothing_to_prepare
     place: Callable[[RunConfig], Row] = place
     group: Callable[[Cell], Hashable] = model_and_size
     facts: Callable[[RunConfig, pd.DataFrame, Session], dict[str, Any]] = no_facts

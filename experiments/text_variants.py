@@ -53,7 +53,7 @@ class TextVariantsConfig(GridConfig):
     full_devices: Devices = 8
 
 
-def runs(cfg: RunConfig) -> Iterator[RunConfig]:
+def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """The small models on each N, then the full-size ones."""
     options: TextVariantsConfig = cfg.measure
     cfg = replace(cfg, prompt="a tree")

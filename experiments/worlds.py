@@ -36,7 +36,7 @@ class WorldsConfig(GridConfig):
     plan: str = "cpu"
 
 
-def runs(cfg: RunConfig) -> Iterator[RunConfig]:
+def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """Each method on what describes this machine, which decides two of the worlds."""
     yield from expand(replace(cfg, cluster=cluster_config(cfg.measure.plan)), cfg.measure)
 

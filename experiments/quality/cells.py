@@ -9,7 +9,7 @@ from typing import Annotated
 from experiments.config import LatencyConfig, RunConfig
 from experiments.device import device_type
 from experiments.grid import GridConfig, cluster_config, expand, model_config, over
-from experiments.models import open_model, resolved
+from experiments.models import resolved
 from experiments.quality.networks import open_network
 from experiments.quality.settings import (
     Eyes,
@@ -21,6 +21,7 @@ from experiments.quality.settings import (
 )
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
+from experiments.session import Session
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
 
 REAL = "real pictures against other real pictures"
@@ -66,19 +67,19 @@ class QualityConfig(GridConfig):
     latency_resolution: Pixels = 1024
 
 
-def all_cells(cfg: RunConfig) -> Iterator[RunConfig]:
+def all_cells(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """Every cell, resolved."""
-    settings = settings_of(cfg)
+    settings = settings_of(cfg, session)
     yield from settings
-    yield from floors(cfg, settings)
-    yield from latencies(cfg, settings)
+    yield from floors(cfg, settings, session)
+    yield from latencies(cfg, settings, session)
 
 
-def settings_of(cfg: RunConfig) -> list[RunConfig]:
+def settings_of(cfg: RunConfig, session: Session) -> list[RunConfig]:
     """Every setting once, with the most pictures that any study wants, and serial beside each."""
     options: QualityConfig = cfg.measure
     found: dict[str, tuple[RunConfig, SettingConfig]] = {}
-    own = what_decides(cfg)
+    own = what_decides(cfg, session)
 
     def add(setting: RunConfig, pictures: int, *studies: str) -> None:
         _, wanted = found.setdefault(repr(setting), (setting, replace(own, studies=[])))
@@ -88,14 +89,14 @@ def settings_of(cfg: RunConfig) -> list[RunConfig]:
     plain = replace(cfg, measure=None, prompt_file=None, images_per_prompt=1, prompt="")
     for grid in options.studies:
         for one in expand(plain, over(options, grid)):
-            setting, pictures = resolved(one, open_model(one.model)), grid.pictures or options.pictures
+            setting, pictures = resolved(one, session.model(one.model)), grid.pictures or options.pictures
             add(setting, pictures, grid.study)
             add(serial_of(setting), pictures)
     drawn: dict[str, int] = {}
     for setting, wanted in found.values():
         source = repr(stand_in(setting))
         drawn[source] = max(drawn.get(source, 0), wanted.pictures)
-    texts, cells = prompts_for(cfg, open_model(cfg.model)).texts, []
+    texts, cells = prompts_for(cfg, session.model(cfg.model)).texts, []
     for setting, wanted in found.values():
         wanted.drawn, wanted.compared = (drawn[repr(one(setting))] for one in (stand_in, serial_of))
         prompts = [
@@ -105,10 +106,10 @@ def settings_of(cfg: RunConfig) -> list[RunConfig]:
     return cells
 
 
-def what_decides(cfg: RunConfig) -> SettingConfig:
+def what_decides(cfg: RunConfig, session: Session) -> SettingConfig:
     """What all settings share: batches, networks, real pictures."""
     options: QualityConfig = cfg.measure
-    real = open_real(options.real, options.data_dir, open_model(cfg.model))
+    real = open_real(options.real, options.data_dir, session.model(cfg.model))
     weights = f"{open_network(options.network).weights} {open_scorer(options.clip).weights}"
     shared = {
         key: getattr(options, key) for key in ("fewest", "resamples", "equal_pictures", "real", "data_dir")
@@ -122,7 +123,7 @@ def what_decides(cfg: RunConfig) -> SettingConfig:
     )
 
 
-def floors(cfg: RunConfig, settings: list[RunConfig]) -> Iterator[RunConfig]:
+def floors(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Iterator[RunConfig]:
     """Pictures that ought not to differ: real ones at the n of settings, serial's in float32 and from other seeds."""
     options: QualityConfig = cfg.measure
 
@@ -136,7 +137,7 @@ def floors(cfg: RunConfig, settings: list[RunConfig]) -> Iterator[RunConfig]:
         if n >= options.fewest and (at := (model.resolution, model.height, model.width, n)) not in seen:
             seen.add(at)
             yield cell(serial_of(one), REAL, n)
-    usual = resolved(serial_of(cfg), open_model(cfg.model))
+    usual = resolved(serial_of(cfg), session.model(cfg.model))
     for one in serial:
         same = all(
             getattr(one, key) == getattr(usual, key)
@@ -156,13 +157,13 @@ def control_of(cfg: RunConfig) -> RunConfig | None:
     return replace(cfg, seed=cfg.seed + OTHER_SEEDS) if cfg.measure.what == SEEDS else None
 
 
-def latencies(cfg: RunConfig, settings: list[RunConfig]) -> Iterator[RunConfig]:
+def latencies(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Iterator[RunConfig]:
     """One picture of a full-size model by each method, M, W and S: what guidance and scheduler do not change, once."""
     options: QualityConfig = cfg.measure
     if not options.latency_clusters:
         return
     model = replace(model_config(options.latency_model), resolution=options.latency_resolution)
-    whole = open_model(model)
+    whole = session.model(model)
     usual = [
         replace(one, model=model, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
         for one in settings

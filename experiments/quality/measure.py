@@ -7,7 +7,7 @@ was killed.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -46,30 +46,28 @@ from experiments.quality.settings import (
 from experiments.quality.store import Pictures, batches, gpu_of, there, write_images
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
-from experiments.runner import cells_of, check, run
 from experiments.scaling import planned_row
 from experiments.session import Session
 from experiments.study import Cell, Study, model_and_size
 
 
-def quality(cfg: RunConfig, out: Path) -> str:
-    """Sample, look, compare; the run's status."""
-    prepare(cfg, Session(out))
-    return run(QUALITY, cfg, out)
-
-
-def prepare(cfg: RunConfig, session: Session) -> None:
+def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
     """Everything that several settings are measured on: pictures, and what networks see in them."""
     options: QualityConfig = cfg.measure
-    cells = [one.cfg for one in cells_of(QUALITY, cfg, session) if one.skipped is None]
-    cells = [one for one in cells if isinstance(one.measure, SettingConfig)]
+    cells = [one.cfg for one in todo if isinstance(one.cfg.measure, SettingConfig)]
+    if not cells:
+        return
     settings = [one for one in cells if one.measure.what is None]
     own, count = cells[0].measure, options.equal_pictures
     if count:
         claims = [side for one in settings if stand_in(one) != one for side in (one, stand_in(one))]
         sample_all([(in_float32(one), count) for one in claims], exactly(own.sample, count), cfg, session)
     drawn = [(one.measure, *source(one, session)[:2]) for one in settings]
-    drawn += [(one.measure, other, one.measure.pictures) for one in cells if (other := control_of(one))]
+    beside = {setting_name(other := serial_of(one)): (one.measure, other) for one in settings}
+    drawn += [(own, other, own.compared) for own, other in beside.values()]
+    for one in cells:
+        if control := control_of(one):
+            drawn += [(one.measure, one, one.measure.drawn), (one.measure, control, one.measure.pictures)]
     sample_all([(one, n) for _, one, n in drawn], own.sample, cfg, session)
     seen: list[Path] = []
     for own, one, n in drawn:
@@ -220,14 +218,10 @@ QUALITY = Study(
     "Quality of the main study",
     grid=all_cells,
     problem=why_not,
+    prepare=prepare,
     place=setting_place,
     group=work,
     facts=facts,
     shown=main_rows,
     check=check_settings,
 )
-
-
-def check_quality(cfg: RunConfig) -> None:
-    """Raises ConfigError for whatever can be known to be wrong before anything is sampled."""
-    check(QUALITY, cfg)

@@ -66,7 +66,7 @@ class StalenessConfig(GridConfig):
     workers: Threads | None = None
 
 
-def cells(cfg: RunConfig) -> Iterator[RunConfig]:
+def cells(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """The probes, then serial, then every method at each W, each once."""
     options: StalenessConfig = cfg.measure
     for one in expand(cfg, options.probe):

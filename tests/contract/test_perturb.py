@@ -54,7 +54,7 @@ def session() -> Session:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_order_of_events_changes_the_result(session, name):
-    found = cases(config(replace(SMALL, methods=[name])))
+    found = cases(config(replace(SMALL, methods=[name])), Session())
     assert found
     for index in range(12):
         one = found[index % len(found)]
@@ -62,7 +62,7 @@ def test_no_order_of_events_changes_the_result(session, name):
 
 
 def products() -> list[RunConfig]:
-    return [one for one in cases(config(WITH_PRODUCTS)) if one.parallel.axes]
+    return [one for one in cases(config(WITH_PRODUCTS), Session()) if one.parallel.axes]
 
 
 def test_products_are_in_the_grid():
@@ -75,10 +75,10 @@ def test_products_are_in_the_grid():
 
 
 def test_seeds_are_dealt_and_one_can_be_replayed_alone():
-    found = cases(config())
+    found = cases(config(), Session())
     dealt = [range(one.measure.first, 50, one.measure.stride) for one in found]
     assert sorted(seed for seeds in dealt for seed in seeds) == [*range(50)]
-    (alone,) = cases(config(replace(SMALL, only=len(found) + 2)))
+    (alone,) = cases(config(replace(SMALL, only=len(found) + 2)), Session())
     assert alone.method == found[2].method and alone.devices == found[2].devices
 
 
@@ -136,7 +136,7 @@ def test_a_schedule_repeats_from_its_seed(session):
 
 
 def test_killed_ranks_and_lost_messages_are_named(session):
-    for index, one in enumerate([*cases(config())[1:], *HANDFUL]):
+    for index, one in enumerate([*cases(config(), Session())[1:], *HANDFUL]):
         assert disasters(one, session, index) == []
 
 

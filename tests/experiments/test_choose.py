@@ -34,7 +34,7 @@ def test_rivals_of_each_size_and_n_are_one_cell():
         "measure.devices=[2,4]",
         "measure.resolutions=[32,64]",
     )
-    found = [(p.measure.methods, p.devices, p.model.resolution) for p in searches(cfg)]
+    found = [(p.measure.methods, p.devices, p.model.resolution) for p in searches(cfg, Session())]
     one = [
         (["serial"], 1),
         (["ring", "tensor"], 2),

@@ -139,6 +139,15 @@ def test_a_second_run_makes_no_picture_again(
     pd.testing.assert_frame_equal(load_study(measured).rows, first)
 
 
+def test_pictures_that_are_deleted_are_not_sampled_again_where_all_rows_are_there(
+    parts: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = (measured / "pictures").rename(measured / "elsewhere")
+    assert command(monkeypatch, *arguments(parts, measured)) == 0
+    assert not (measured / "pictures").exists()
+    kept.rename(measured / "pictures")
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [

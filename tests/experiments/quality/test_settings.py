@@ -35,7 +35,7 @@ def of(base: RunConfig, *studies: StudyConfig, **options: object) -> RunConfig:
 
 
 def named(cfg: RunConfig) -> dict[str, RunConfig]:
-    return {setting_name(one): one for one in settings_of(cfg)}
+    return {setting_name(one): one for one in settings_of(cfg, Session())}
 
 
 def run(
@@ -95,7 +95,7 @@ def test_a_displaced_product_has_its_method_with_all_other_degrees_1(base: RunCo
 def test_floors_are_of_serial_in_float32_and_from_other_seeds(base: RunConfig) -> None:
     cfg = replace(base, model=replace(base.model, dtype="bfloat16"))
     cfg = of(cfg, StudyConfig(methods=["ring"], steps=[2, 4]), fewest=6, other_seeds=True, float32_pictures=4)
-    floors = [one for one in all_cells(cfg) if one.measure.what]
+    floors = [one for one in all_cells(cfg, Session()) if one.measure.what]
     assert [(one.measure.pictures, one.method.name) for one in floors] == [
         (6, "serial"),
         (4, "serial"),
