@@ -93,6 +93,14 @@ def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float
     return cells.reshape(b, channels, height, width)
 
 
+def z_image(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """Z-Image: pictures as videos of one frame, in a list; time runs the other way, and so does the prediction."""
+    out = model(
+        list(latent.unsqueeze(2)), (1000 - times) / 1000, list(prompt["prompt_embeds"]), return_dict=False
+    )
+    return -torch.stack(out[0])[:, :, 0]
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -125,6 +133,7 @@ CALLS: dict[str, Call] = {
     "FluxTransformer2DModel": flux,
     "Flux2Transformer2DModel": flux2,
     "QwenImageTransformer2DModel": qwen,
+    "ZImageTransformer2DModel": z_image,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

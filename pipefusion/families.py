@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3
+from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3, z_image
 
 VIEWS: dict[str, ModuleType] = {
     "PixArtTransformer2DModel": pixart,
@@ -15,6 +15,7 @@ VIEWS: dict[str, ModuleType] = {
     "FluxTransformer2DModel": flux,
     "Flux2Transformer2DModel": flux2,
     "QwenImageTransformer2DModel": qwen,
+    "ZImageTransformer2DModel": z_image,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
@@ -25,6 +26,7 @@ TEXT_TOKENS = {
     "FluxTransformer2DModel": 512,
     "Flux2Transformer2DModel": 512,
     "QwenImageTransformer2DModel": 512,
+    "ZImageTransformer2DModel": 512,
 }
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 

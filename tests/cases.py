@@ -32,7 +32,6 @@ from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.plan import PlannedRank, plan_ranks
 from pipefusion.sim.world import World
-from tests.refined import Refined
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {
@@ -49,10 +48,17 @@ TINY: dict[str, Any] = {
     "use_additional_conditions": False,
     "text_tokens": 7,
 }
-FAMILIES = ("sd3_tiny", "sd35_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny", "hunyuan_tiny", "dit_tiny")
+FAMILIES = (
+    "sd3_tiny",
+    "sd35_tiny",
+    "flux_tiny",
+    "flux2_tiny",
+    "qwen_tiny",
+    "z_image_tiny",
+    "hunyuan_tiny",
+    "dit_tiny",
+)
 """The other architectures, as conf/model has them."""
-REFINED = "refined"
-"""FLUX.1 with blocks before the joint ones that see the image alone."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,9 @@ def _model(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int
         return replace(model, height=rows * model.multiple, width=cols * model.multiple)
     if name == "pixart":
         return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
-    cfg = model_config("flux_tiny" if name == REFINED else name)
+    cfg = model_config(name)
     assert cfg.architecture is not None
-    model = open_model(replace(cfg, architecture=cfg.architecture | dict(changes)))
-    return Refined(**vars(model)) if name == REFINED else model
+    return open_model(replace(cfg, architecture=cfg.architecture | dict(changes)))
 
 
 @cache

@@ -49,7 +49,7 @@ def layer_flops(shape: DiTShape, layer: int = 0) -> float:
     """
     block, p = shape.blocks[layer], shape.tokens
     attended = (p + shape.prefix(layer)) ** 2 + shape.cross * p * shape.text_tokens
-    return 2 * (block.image_macs * p + block.text_macs * shape.joint_tokens) + 4 * shape.hidden * attended
+    return 2 * (block.image_macs * p + block.text_macs * shape.prefix(layer)) + 4 * shape.hidden * attended
 
 
 def stages(shape: DiTShape, devices: int, how: Split) -> list[range]:

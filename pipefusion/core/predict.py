@@ -218,11 +218,15 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
     Table 1's 4 O(p hs) L counts one attention and one MLP per block; a split cross-attention makes it 6 O(p hs) L.
     """
     n = size.parallel.tensor
-    blocks = [size.shape.blocks[layer] for layer in size.layout.layers]
-    images = sum(block.image_reduces - (whole_cross and block.cross_params > 0) for block in blocks)
-    texts = sum(block.text_reduces for block in blocks)
-    text = wire_bytes("all_reduce", size.shape.joint_tokens * size.hidden, n)
-    sent = sum(images * wire_bytes("all_reduce", job.tokens * size.hidden, n) + texts * text for job in jobs)
+    layers, blocks = size.layout.layers, size.shape.blocks
+    images = sum(
+        blocks[layer].image_reduces - (whole_cross and blocks[layer].cross_params > 0) for layer in layers
+    )
+    texts = sum(
+        blocks[layer].text_reduces * wire_bytes("all_reduce", size.shape.prefix(layer) * size.hidden, n)
+        for layer in layers
+    )
+    sent = sum(images * wire_bytes("all_reduce", job.tokens * size.hidden, n) + texts for job in jobs)
     return sent, sent, 0
 
 

@@ -27,7 +27,7 @@ class BlockShape:
     cross_params: int = 0
     """Of `split_params` what is the cross-attention's, which an axis may leave whole."""
     image_only: bool = False
-    """In an MM-DiT: attends to the image's tokens alone (a refiner before the joint blocks), the prompt's pass by."""
+    """In an MM-DiT: attends to no token of the prompt (a refiner before the joint blocks): these pass by."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class DiTShape:
     """MM-DiT: the prompt's tokens go through the blocks beside the image's, in one attention."""
     cross: bool = True
     """The blocks attend to the prompt's tokens in a cross-attention of their own."""
+    image_filling: int = 0
+    """Learned tokens that fill up the image's: in no patch, they go with the prompt's, in front of them."""
+    text_filling: int = 0
+    """Learned tokens that fill up the prompt's."""
     skips: tuple[tuple[int, int], ...] = ()
     """Long skip connections: (layer that gives, layer that takes)."""
     guidance: Literal["cfg", "embedded", "none"] = "cfg"
@@ -80,12 +84,12 @@ class DiTShape:
 
     @property
     def joint_tokens(self) -> int:
-        """Prompt tokens that go through the blocks beside the image's: 0 unless it is an MM-DiT."""
-        return self.text_tokens if self.joint else 0
+        """Tokens that go through the blocks beside the image's, the prompt's and filling: 0 unless it is an MM-DiT."""
+        return self.image_filling + self.text_tokens + self.text_filling if self.joint else 0
 
     def prefix(self, layer: int) -> int:
-        """Prompt tokens in front of the image's in a layer's self-attention."""
-        return 0 if self.blocks[layer].image_only else self.joint_tokens
+        """Tokens in front of the image's in a layer's self-attention."""
+        return self.image_filling if self.blocks[layer].image_only else self.joint_tokens
 
     @property
     def head_dim(self) -> int:

@@ -9,21 +9,27 @@ from typing import Any
 import diffusers
 import numpy as np
 
+SAY_SIGMAS = (
+    "FluxTransformer2DModel",
+    "Flux2Transformer2DModel",
+    "QwenImageTransformer2DModel",
+    "ZImageTransformer2DModel",
+)
+
 
 def timestep_arguments(
     transformer_class: str, scheduler_config: Mapping[str, Any], image_tokens: int, steps: int
 ) -> dict[str, Any]:
     """What the pipeline of a transformer gives to `set_timesteps` of its scheduler, in numbers that JSON can hold.
 
-    Flux and Qwen-Image say the sigmas themselves; they and SD3 shift them by `mu`, which grows with the picture, if the
-    scheduler asks for it. `scheduler_config` is a scheduler_config.json, `_class_name` included.
+    Flux, Qwen-Image and Z-Image say the sigmas themselves; they and SD3 shift them by `mu`, which grows with the
+    picture, if the scheduler asks for it. `scheduler_config` is a scheduler_config.json, `_class_name` included.
     """
     scheduler = getattr(diffusers, scheduler_config["_class_name"]).from_config(scheduler_config)
     config = scheduler.config  # with the defaults of its class
     arguments: dict[str, Any] = {"num_inference_steps": steps}
     takes = inspect.signature(scheduler.set_timesteps).parameters
-    says = ("FluxTransformer2DModel", "Flux2Transformer2DModel", "QwenImageTransformer2DModel")
-    if transformer_class in says and "sigmas" in takes and not config.get("use_flow_sigmas", False):
+    if transformer_class in SAY_SIGMAS and "sigmas" in takes and not config.get("use_flow_sigmas", False):
         arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps).tolist()}
     if "mu" in takes and config.get("use_dynamic_shifting", False):
         arguments |= shift(transformer_class, config, image_tokens, steps)
@@ -38,7 +44,7 @@ def shift(
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
         return {"mu": compute_empirical_mu(image_tokens, steps)}
-    if transformer_class in ("FluxTransformer2DModel", "QwenImageTransformer2DModel"):
+    if transformer_class in SAY_SIGMAS:
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
         most = 1.15

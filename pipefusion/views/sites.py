@@ -75,7 +75,7 @@ class SelfOrCross:
         else:
             k = normed(attn.norm_k, heads(attn, attn.to_k(hidden_states)))  # [b, t, H, d]
             v = heads(attn, attn.to_v(hidden_states))
-            out = site.attend(self.layer, q, turned(k, site.rotary), v)  # [b, t, H, d]
+            out = site.attend(self.layer, q, turned(k, site.rotary), v, site.prefix)  # [b, t, H, d]
         return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
 
 

@@ -164,7 +164,7 @@ def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
 
 def joint_rotary(model: Any, shape: DiTShape, rows: Band) -> tuple[Tensor, Tensor]:
     """The rows of the rotary tables for the prompt's tokens, which come first, and for a band of the image."""
-    prefix = shape.text_tokens
+    prefix = shape.joint_tokens
     cos, sin = (
         torch.cat([table[:prefix], shape.grid.take_tokens(table, rows, offset=prefix)])
         for table in (model.rotary_cos, model.rotary_sin)
@@ -180,10 +180,11 @@ def grid_ids(shape: DiTShape, axes: int, device: torch.device) -> Tensor:
     return ids.flatten(0, 1)
 
 
-def patchified(latent: Tensor, patch: int) -> Tensor:
-    """[b, C, h*patch, w*patch] -> [b, h*w, C*patch*patch], channels slowest."""
+def patchified(latent: Tensor, patch: int, channels_last: bool = False) -> Tensor:
+    """[b, C, h*patch, w*patch] -> [b, h*w, C*patch*patch]; `channels_last` is the order in a token."""
     parts = latent.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [b, C, h, patch, w, patch]
-    return parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    order = (0, 2, 4, 3, 5, 1) if channels_last else (0, 2, 4, 1, 3, 5)
+    return parts.permute(order).flatten(3).flatten(1, 2)
 
 
 def unpatchified(pixels: Tensor, rows: int, patch: int, channels_last: bool = True) -> Tensor:

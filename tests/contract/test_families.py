@@ -12,11 +12,11 @@ import pytest
 from torch import Tensor
 
 from experiments.methods import METHODS
-from tests.cases import FAMILIES, REFINED, Case, model_of, relative_error, sample
+from tests.cases import FAMILIES, Case, model_of, relative_error, sample
 from tests.contract.test_invariants import DISPLACED, EXACT, PATCHED, SPLIT, TOLERANCE, bytes_agree, run
 from tests.ranks import Ranks
 
-JOINT = [name for name in (*FAMILIES, REFINED) if model_of(Case("serial", model=name)).shape.joint]
+JOINT = [name for name in FAMILIES if model_of(Case("serial", model=name)).shape.joint]
 SETTING = {"guidance": 4.5, "images": 2}
 TWO_OR_THREE = [pytest.param(2, marks=pytest.mark.slow), 3]
 
@@ -31,7 +31,7 @@ def serial(ranks: Callable[[int], Ranks]):
 
 
 # SD3.5 is SD3 with norms that test_views.py has seen.
-@pytest.fixture(params=[name for name in (*FAMILIES, REFINED) if name != "sd35_tiny"], scope="module")
+@pytest.fixture(params=[name for name in FAMILIES if name != "sd35_tiny"], scope="module")
 def family(request) -> str:
     return request.param
 
@@ -109,10 +109,7 @@ def test_a_picture_that_is_not_square(ranks, name, size):
     bytes_agree(case, results)
 
 
-# With two devices no stage begins behind a joint block of the refined one: nothing of the prompt has changed by then.
-@pytest.mark.parametrize(
-    ("family", "devices"), [(name, n) for name in JOINT for n in (2, 4) if (name, n) != (REFINED, 2)]
-)
+@pytest.mark.parametrize(("family", "devices"), [(name, n) for name in JOINT for n in (2, 4)])
 def test_published_treatment_of_the_prompt(ranks, serial, family, devices):
     """`first_patch` sends less, is another result that depends on N, and still equals serial with nothing stale."""
     loud = case_of(family, "pipefusion", patches=3).but(gain=2.0)  # random prompts hardly matter otherwise

@@ -32,7 +32,6 @@ from pipefusion.core.split import split_rows
 from pipefusion.sim.engine import SimulationError
 from tests.cases import (
     FAMILIES,
-    REFINED,
     Case,
     Result,
     model_of,
@@ -129,7 +128,7 @@ PIPED_PRODUCTS = [
 ]
 FAMILY_PRODUCTS = [
     product(name, degrees, family, **method)
-    for family in (*FAMILIES, REFINED)
+    for family in FAMILIES
     if family != "sd35_tiny"  # SD3 with norms that test_views.py has seen
     for name, degrees, method in (
         ("pipefusion", "pipe 2 ulysses 2", {"M": 3}),
@@ -165,7 +164,7 @@ PADDED_PRODUCTS = [
     padded("pipefusion", "pipe 2", M=3),  # nothing to pad
 ] + [
     product(name, degrees, family, heads="pad", **method).but(size=(10, 10))  # 12 heads: 3, 3, 3, 3, 0
-    for family in (*FAMILIES, REFINED)
+    for family in FAMILIES
     for name, degrees, method in (
         ("pipefusion", "pipe 2 ulysses 5", {"M": 2}),
         ("distrifusion", "patch 2 ulysses 5", {"W": 1}),

@@ -10,6 +10,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from pipefusion.families import patch_of
+
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
 FACTS = {
@@ -26,6 +28,7 @@ PARAMETERS = {
     "flux2_dev": 32_223_281_152,
     "flux2_klein_4b": 3_875_544_576,
     "qwen_image": 20_430_401_088,
+    "z_image_turbo": 6_154_908_736,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -35,6 +38,7 @@ TINY = {
     "flux_tiny": "flux_dev",
     "flux2_tiny": "flux2_dev",
     "qwen_tiny": "qwen_image",
+    "z_image_tiny": "z_image_turbo",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }
@@ -77,8 +81,9 @@ def test_tiny_is_the_big_one_in_small(name: str) -> None:
     tiny, big = read(name)["architecture"], read(TINY[name])["architecture"]
     assert tiny.keys() == big.keys()
     sizes = [key for key, value in big.items() if type(value) in (int, list)]
-    kept = [key for key in big if key not in sizes] + ["patch_size", "latent_factor"]
-    for key in set(kept) - {"mlp_ratio"}:  # Hunyuan's is a fraction chosen for its width
+    kept = {key for key in big if key not in sizes}
+    kept |= {"patch_size", "all_patch_size", "all_f_patch_size", "latent_factor"} & big.keys()
+    for key in kept - {"mlp_ratio"}:  # Hunyuan's is a fraction chosen for its width
         assert tiny[key] == big[key], key
 
 
@@ -88,8 +93,7 @@ def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
     architecture = model["architecture"]
     assert all(not p.is_meta for p in transformer.parameters())
     assert sum(p.numel() for p in transformer.parameters()) < 3_000_000
-    # FLUX.1's pipeline, not its transformer, makes one token of 2 x 2 latent pixels.
-    patch = 2 if architecture["class"] == "FluxTransformer2DModel" else architecture["patch_size"]
+    patch = patch_of(architecture["class"], architecture)
     latents = architecture.get("sample_size") or architecture["resolution"] // architecture["latent_factor"]
     assert latents == SIDE * patch
-    assert architecture["num_attention_heads"] == SIDE
+    assert architecture.get("num_attention_heads", architecture.get("n_heads")) == SIDE

@@ -98,7 +98,7 @@ def test_nothing_of_ours_takes_part() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["sd3_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny", "hunyuan_tiny", "dit_tiny"]
+    "model", ["sd3_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny", "z_image_tiny", "hunyuan_tiny", "dit_tiny"]
 )
 def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [f"model={model}", "method=pipefusion", "devices=2", "method.patches=2", "method.warmup=2"]

@@ -36,6 +36,7 @@ SIZES: dict[str, tuple[str, tuple[int, int]]] = {
     "flux, tall": ("flux_tiny", TALL),
     "flux2, wide": ("flux2_tiny", WIDE),
     "qwen, tall": ("qwen_tiny", TALL),
+    "z_image, not filled up": ("z_image_tiny", (12, 8)),
     "hunyuan, wide": ("hunyuan_tiny", WIDE),
     "hunyuan 1.1, tall": ("hunyuan 1.1", TALL),
 }
@@ -80,8 +81,9 @@ def test_view_is_the_stock_model(case):
     tokens, given = enter(view, noise, cond, rows)
     tokens = run_blocks(view, tokens, given, local, KeptSkips(view.shape))
     got, want = view.unembed(tokens.image, given.modulation, rows), stock(case, noise, cond)
-    # SD3 has the image before the prompt: sums in another order. Qwen-Image turns complex numbers: rounds otherwise.
-    if case.model.startswith(("sd3", "qwen")):
+    # SD3 and Z-Image have the image before the prompt: sums in another order. Qwen-Image and Z-Image turn complex
+    # numbers: rounds otherwise.
+    if case.model.startswith(("sd3", "qwen", "z_image")):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     else:
         assert torch.equal(got, want)
@@ -120,9 +122,9 @@ def test_attention_sites_are_the_blocks_self_attentions(case):
     with torch.inference_mode():
         tokens, given = enter(view, noise, cond, rows)
         run_blocks(view, tokens, given, attend, KeptSkips(shape))
-    joint = shape.joint_tokens
-    size = (joint + 3 * shape.token_cols, shape.heads, shape.head_dim)
-    assert seen == [(layer, size, joint) for layer in range(shape.layers)]
+    prefixes, t = [shape.prefix(layer) for layer in range(shape.layers)], 3 * shape.token_cols
+    sizes = [(prefix + t, shape.heads, shape.head_dim) for prefix in prefixes]
+    assert seen == list(zip(range(shape.layers), sizes, prefixes, strict=True))
 
 
 @pytest.mark.parametrize("size", [WIDE, TALL])

@@ -76,6 +76,8 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("flux2_tiny", "num_layers", 0, lambda hs: 0),
         ("flux2_tiny", "num_single_layers", 6, lambda hs: 0),
         ("qwen_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
+        ("z_image_tiny", "n_refiner_layers", 0, lambda hs: 4 * hs * hs),
+        ("z_image_tiny", "n_layers", 2, lambda hs: 4 * hs * hs),
         ("dit_tiny", "num_layers", 0, lambda hs: 6 * hs * hs + 256 * hs + hs * hs),
     ],
 )
@@ -88,6 +90,9 @@ def test_a_layer_costs_its_closed_form(family, key, layer, beside):
         totals.append(meter.matmul_flops + meter.attention_flops)
     shape = model_of(case).shape
     once = 2 * shape.cross * shape.blocks[layer].text_macs * shape.text_tokens
+    if key == "n_refiner_layers":  # of which another one refines the prompt
+        text = shape.text_tokens + shape.text_filling
+        once += 2 * shape.blocks[layer].text_macs * text + 4 * shape.hidden * text**2
     want = 3 * (layer_flops(shape, layer) + 2 * beside(shape.hidden)) + once
     assert totals[1] - totals[0] == pytest.approx(want, rel=1e-12)
 

@@ -15,9 +15,9 @@ from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.plan import META
-from tests.cases import FAMILIES, REFINED, TINY, Case, inputs, model_of, planned, scheduler_of, view_of
+from tests.cases import FAMILIES, TINY, Case, inputs, model_of, planned, scheduler_of, view_of
 
-ALL = ("pixart", REFINED, *(name for name in FAMILIES if name != "sd35_tiny"))
+ALL = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
 DEVICE = DeviceConfig(
     "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6
 )
