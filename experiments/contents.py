@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import SCHEMA
-from experiments.config import CONF, RunConfig, as_dict, prompts_of
+from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.inputs import text_of
 from experiments.models import Model
 from experiments.text import PACKAGES, encoder_folder
@@ -49,13 +49,6 @@ def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str | None]:
     named = [path for pattern in patterns for path in folder.glob(pattern)]
     files = {file for path in named for file in (path, *path.rglob("*")) if file.is_file()}
     return {file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(files)}
-
-
-@lru_cache(maxsize=1)
-def code_sha256() -> str:
-    """SHA-256 over the code that measures."""
-    folders = (CONF.parent / name for name in ("pipefusion", "baselines", "experiments"))
-    return sha256_of(*sorted(path for folder in folders for path in folder.rglob("*.py")))
 
 
 def weights_sha256(folder: Path | None) -> str | None:

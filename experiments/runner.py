@@ -2,7 +2,7 @@
 
 Every cell is on the disk as soon as it is done (`cells/`), so that the same command goes on where it was killed. A cell
 is done when its key is there: a hash of its configuration, of the contents of the files that it is made of, and of the
-code that measures it.
+import closure of the code that measures it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from analysis.study import Record, load_study, plain_rows
 from analysis.terminal import make_console, rich_table
 from experiments.agent import status_of
 from experiments.check import check_model, check_values, checked_shape
+from experiments.closure import Code
 from experiments.config import RunConfig, as_dict, prompts_of
 from experiments.contents import contents_of, sha256_of_json
 from experiments.environment import provenance
@@ -45,6 +46,8 @@ ENDED = ("ok", "skipped", "pruned")
 """Statuses of rows that are not measured again."""
 IDLE = ("workers", "shown")
 """Keys of a measure that decide no result."""
+PATHS = ("real", "data_dir", "clip")
+"""Keys beside which stands a digest of what lies there."""
 
 
 def run(study: Study, cfg: RunConfig, out: Path) -> str:
@@ -121,16 +124,25 @@ def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:
         contents = contents_of(model, text_of(cfg, model))
     except ValueError as error:
         reason, contents = first_line(error), {}
-    measure = {key: value for key, value in asdict(cfg.measure).items() if key not in IDLE}
+    decides = [study.name, session.code.sha256(study.modules), what_decides(study, cfg), prompts_of(cfg)]
+    return Cell(cfg, study.place(cfg), sha256_of_json([SCHEMA, *decides, contents]), reason)
+
+
+def what_decides(study: Study, cfg: RunConfig) -> dict[str, Any]:
+    """What of a configuration decides a cell's rows; what is decided by a file's content is not decided by its path."""
+    found, idle = without(PATHS, asdict(cfg)), {*IDLE}
     if isinstance(cfg.measure, GridConfig):
-        lists = {"grids", *(one.name for one in fields(GridConfig))} - {*study.options}
-        measure = {key: value for key, value in measure.items() if key not in lists}
-    decides = asdict(cfg) | {"measure": measure}
-    for name in ("log", "resume", *PROMPTS):
-        del decides[name]
-    del decides["model"]["weights"]
-    key = sha256_of_json([SCHEMA, study.name, session.code, decides, prompts_of(cfg), contents])
-    return Cell(cfg, study.place(cfg), key, reason)
+        idle |= {"grids", *(one.name for one in fields(GridConfig))} - {*study.options}
+    found["measure"] = {key: value for key, value in found["measure"].items() if key not in idle}
+    del found["model"]["weights"]
+    return {key: value for key, value in found.items() if key not in ("log", "resume", *PROMPTS)}
+
+
+def without(names: Collection[str], content: Any) -> Any:
+    """Nested mappings without keys of these names."""
+    if not isinstance(content, dict):
+        return content
+    return {key: without(names, value) for key, value in content.items() if key not in names}
 
 
 def known(out: Path, journal: Journal) -> dict[str, list[Row]]:
@@ -160,7 +172,7 @@ def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
     return sorted(groups.values(), key=lambda group: -sum(cell.cfg.devices**2 for cell in group))
 
 
-def measure_group(measure: Measure, cells: Sequence[Cell], out: Path, code: str) -> None:
+def measure_group(measure: Measure, cells: Sequence[Cell], out: Path, code: Code) -> None:
     """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
     session, journal = Session(out, code), Journal(out / CELLS)
     torch.set_num_threads(cells[0].cfg.threads)

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from experiments.closure import Code
 from experiments.config import ModelConfig, RunConfig, prompts_of
-from experiments.contents import code_sha256
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model, open_model, scheduler_of
 from pipefusion.core.dit import Conditioning, DiT, Sampler
@@ -32,11 +32,11 @@ Wrap = Callable[[DiT, Fabric], Any]
 class Session:
     """Models and what is built of them. `cfg` is a resolved configuration throughout (`models.resolved`).
 
-    `folder` is the study's, for what a cell writes beside its rows; `code` the hash of the code as the study began.
+    `folder` is the study's, for what a cell writes beside its rows; `code` the project's code as the study began.
     """
 
     folder: Path = field(default_factory=Path)
-    code: str = field(default_factory=code_sha256)
+    code: Code = field(default_factory=Code)
     costs: Costs = field(default_factory=Costs)
     _made: dict[Hashable, Any] = field(default_factory=dict)
 

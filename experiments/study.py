@@ -114,6 +114,11 @@ class Study:
     scratch: tuple[str, ...] = ()
 
     @property
+    def modules(self) -> frozenset[str]:
+        """Where it is decided what a cell measures: with all that these import, the code that its key is made of."""
+        return frozenset(one.__module__ for one in (self.measure, self.problem, self.prepare, self.place))
+
+    @property
     def names(self) -> list[str]:
         """The columns of its table."""
         return [one.name if isinstance(one, Column) else one for one in self.columns]

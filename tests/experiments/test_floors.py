@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.closure import PACKAGES, imports, modules
 from tests.experiments.runs import ROOT
 
-PACKAGES = ("pipefusion", "baselines", "analysis", "experiments")
 FLOORS = (
     ("errors", "config"),
     ("records", "directory", "check_command", "compose", "measures", "server"),
@@ -25,25 +25,8 @@ FLOORS = (
 """The command's own modules, lowest first; a module imports from its floor and those below it."""
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the project by its dotted name."""
-    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
-
-
-def imports(tree: ast.AST, known: Mapping[str, Path]) -> set[str]:
-    """The modules that a syntax tree imports, wherever: at its top, in functions, for type checkers."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{name.name}" for name in node.names} | {str(node.module)}
-    return {name for name in found if name in known}
-
-
 def graph() -> dict[str, set[str]]:
-    known = modules()
+    known = modules(ROOT, (*PACKAGES, "analysis"))
     return {name: imports(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
 
 

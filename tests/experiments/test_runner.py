@@ -105,10 +105,9 @@ def test_what_decides_a_result_is_in_the_key(change):
     assert not cells & {cell.key for cell in cells_of(COUNTED, replace(config(), **change), Session())}
 
 
-def test_the_key_knows_the_code_and_not_the_processes():
+def test_the_key_does_not_know_the_processes():
     cells = [cell.key for cell in cells_of(COUNTED, config(), Session())]
     assert cells == [cell.key for cell in cells_of(COUNTED, config(workers=7), Session())]
-    assert not {*cells} & {cell.key for cell in cells_of(COUNTED, config(), Session(code="other"))}
 
 
 def test_rows_that_are_broken_are_not_measured_over(tmp_path, capsys):
