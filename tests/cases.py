@@ -65,7 +65,8 @@ FAMILIES = (
 class Case:
     """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights.
 
-    `size` is token rows and columns; None: those that the model was made for.
+    `size` is token rows and columns; None: those that the model was made for. `padded`: an MM-DiT's prompts end in
+    padding, which nothing attends to.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Case:
     gain: float = 1.0
     parallel: Parallel = field(default_factory=Parallel)
     peak: bool = False
+    padded: bool = False
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -145,6 +147,9 @@ def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
     draw = torch.Generator().manual_seed(7)
     noise = torch.randn(case.images, *model.shape.latent_size, generator=draw)
     prompt, negative = (prompts(model.shape, case.images, draw, kept) for kept in (5, 2))
+    if case.padded:
+        for side in (prompt, negative):
+            side["padding"] = side["prompt_mask"] == 0
     if model.shape.guidance != "cfg":
         return noise, Conditioning(prompt, case.guidance)
     return noise, Conditioning(prompt, case.guidance, negative)

@@ -154,7 +154,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
     """All steps: the whole image in the first W of them, then patch by patch."""
     cond, shape, bands = request.cond, dit.shape, request.bands
     warmup, steppers = deviation.warmup(request), Steppers(request, deviation.history)
-    stream = TextStream(request, deviation)
+    stream, prompt = TextStream(request, deviation), range(shape.joint_tokens)
     latent, after = request.noise.float().clone(), []
     for step, timestep in enumerate(request.scheduler.timesteps):
         lost = deviation.guidance == "lost" and step >= warmup
@@ -168,7 +168,8 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
             rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
             part = shape.band_latent(rows)
             tokens = dit.embed(torch.cat([latent[:, :, part]] * cond.branches), rows, text)
-            given, skips = Given(text, modulation, dit.positions(rows), cross), KeptSkips(shape)
+            given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
+            skips = KeptSkips(shape)
             attend = buffers.attend_for(rows, patch)
             for layer in range(shape.layers):
                 tokens = stream.enter(layer, patches.start, tokens)

@@ -75,18 +75,26 @@ class StaleErrors:
             joined([part.k[:, part.prefix :] for part in parts]),
             joined([part.v[:, part.prefix :] for part in parts]),
         )
+        by_rank: dict[int, list[Attention]] = {}
         for part in parts:
-            self._measure(part, kept)
+            by_rank.setdefault(part.place.rank, []).append(part)
+        for rank, own in by_rank.items():
+            group = [by_rank[other] for other in self.mesh.axis("ulysses", rank).ranks]
+            for part, *sharing in zip(own, *group, strict=True):  # the prompt of one job
+                self._measure(part, sharing, kept)
         for old in [old for old in kept if self._needed.get((site[0], old), NEVER) <= step]:
             del kept[old]
 
-    def _measure(self, part: Attention, kept: Kept) -> None:
+    def _measure(self, part: Attention, sharing: Sequence[Attention], kept: Kept) -> None:
+        """Measure a job of one of the ranks that share its prompt."""
         step, prefix, got = part.place.step, part.prefix, part.out[:, part.prefix :]
         fresh = kept[step]
+        prompt_k = torch.cat([each.k[:, : each.prefix] for each in sharing], dim=1)
+        prompt_v = torch.cat([each.v[:, : each.prefix] for each in sharing], dim=1)
 
         def attention(k: Tensor, v: Tensor) -> Tensor:
-            whole = [torch.cat([x[:, :prefix], y], dim=1) for x, y in ((part.k, k), (part.v, v))]
-            return full(part.q, *whole)[:, prefix:]
+            whole_k, whole_v = torch.cat([prompt_k, k], dim=1), torch.cat([prompt_v, v], dim=1)
+            return full(part.q[:, prefix:], whole_k, whole_v)
 
         found = {"attention_error": relative(got, attention(*fresh))}
         origins = torch.tensor(self.origins[part.place]).repeat_interleave(self.shape.token_cols)  # [p]

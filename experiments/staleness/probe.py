@@ -89,7 +89,7 @@ class HollowView(TracedView):
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Marked:
         return Marked(self.steps[float(timestep)], None)
 
-    def positions(self, rows: Band) -> Marked:
+    def positions(self, rows: Band, prompt: range) -> Marked:
         return Marked(rows, None)
 
     def embed(self, latent: Tensor, rows: Band, text: None) -> Tokens:
@@ -107,14 +107,15 @@ class HollowView(TracedView):
     def at_block(
         self, place: Place, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None
     ) -> Tokens:
-        shape, batch, prefix = self.shape, tokens.image.shape[0], self.shape.prefix(place.layer)
+        shape, batch = self.shape, tokens.image.shape[0]
+        prefix = shape.own_prefix(place.layer, given.prompt)
         size = (batch, prefix + tokens.image.shape[1], self.heads, shape.head_dim)
         q, k = tokens.image.new_zeros(size), tokens.image.new_zeros(size)
         out = attend(place.layer, q, k, self.written(place, size), prefix)
         if (place.step, place.rows) != self._last:
             self._job, self._last = self._job + 1, (place.step, place.rows)
         attended = rows_attended(self.cfg, shape, place)
-        counts = self.counted(place, out.flatten(2), attended)
+        counts = self.counted(place, out[:, prefix:].flatten(2), attended)
         self.seen.append(Seen(place, self._job, counts, attended, len(attended) * shape.token_cols))
         # New ones, as a block makes: a pipeline sends what it returns.
         return Tokens(tokens.image.clone(), None if tokens.text is None else tokens.text.clone())
@@ -129,14 +130,14 @@ class HollowView(TracedView):
         return v.unflatten(2, (heads, dim))
 
     def counted(self, place: Place, out: Tensor, rows: Sequence[int]) -> Tensor:
-        """Tokens [S, token rows] from the mean over all that were attended to, out [b, T + t, hs].
+        """Tokens [S, token rows] from the mean over all that were attended to, out [b, t, hs] of the image's.
 
         Raises ValueError if these are no whole numbers, or other tokens than those of `rows`, each once.
         """
-        shape, steps, prefix = self.shape, len(self.steps), self.shape.prefix(place.layer)
+        shape, steps = self.shape, len(self.steps)
         # The prompt's are attended to as well, and carry nothing.
-        attended = prefix + len(rows) * shape.token_cols
-        mean = out[:, prefix:].mean(1).flatten()[: steps * shape.token_rows]
+        attended = shape.prefix(place.layer) + len(rows) * shape.token_cols
+        mean = out.mean(1).flatten()[: steps * shape.token_rows]
         tokens = mean.view(steps, shape.token_rows) * attended
         counts = tokens.round()
         most = torch.zeros(shape.token_rows).index_fill(0, torch.tensor([*rows]), shape.token_cols)

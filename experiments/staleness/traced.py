@@ -49,8 +49,8 @@ class TracedView:
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Marked:
         return Marked(self.steps[float(timestep)], self.inner.modulation(timestep, text, batch))
 
-    def positions(self, rows: Band) -> Marked:
-        return Marked(rows, self.inner.positions(rows))
+    def positions(self, rows: Band, prompt: range) -> Marked:
+        return Marked(rows, self.inner.positions(rows, prompt))
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

@@ -86,7 +86,8 @@ class Stage:
         self.text = dit.text(guidance.cond)
         self.cross = dit.cross(self.text)
         fabric.ledger.hold("buffer", sum(x.nbytes for kv in self.cross.values() for x in kv))
-        self.positions = {rows: dit.positions(rows) for rows in dict.fromkeys(job.rows for job in run.jobs)}
+        bands = dict.fromkeys(job.rows for job in run.jobs)
+        self.positions = {rows: dit.positions(rows, layout.prompt) for rows in bands}
         self.arriving = Messages(shape, layout, layout.stage, first_patch)
         self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
         self.skips = StageSkips(run)
@@ -114,7 +115,8 @@ class Stage:
         """The tokens of job number `index`: embedded here, or from the stage before."""
         if self.inbox is None:
             assert self.latents is not None
-            return self.dit.embed(self.guidance.expand(self.latents.take(job)), job.rows, self.text)
+            tokens = self.dit.embed(self.guidance.expand(self.latents.take(job)), job.rows, self.text)
+            return tokens.share(self.layout.prompt)
         jobs = self.run.jobs
         self.inbox.post(index + 1, jobs[min(index + 1, len(jobs) - 1)].at)
         message = self.inbox.take()
@@ -124,7 +126,7 @@ class Stage:
 
     def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
         """The tokens behind this stage's blocks."""
-        given = Given(self.text, self.modulation, self.positions[job.rows], self.cross)
+        given = Given(self.text, self.modulation, self.positions[job.rows], self.cross, self.layout.prompt)
         tokens = run_blocks(self.dit, tokens, given, attend_for(job), self.skips)
         self.skips.end()
         return tokens

@@ -76,10 +76,22 @@ class Conditioning:
 
 
 class Tokens(NamedTuple):
-    """What goes from block to block for a band: image tokens [b, t, hs], of an MM-DiT also the prompt's [b, T, hs]."""
+    """What goes from block to block for a band: image tokens [b, t, hs], of an MM-DiT also the prompt's [b, T, hs].
+
+    Where Ulysses ranks share the prompt, T are a rank's own tokens of it.
+    """
 
     image: Tensor
     text: Tensor | None = None
+
+    @property
+    def prefix(self) -> int:
+        """Tokens of the prompt."""
+        return 0 if self.text is None else self.text.shape[1]
+
+    def share(self, prompt: range) -> Tokens:
+        """The same with these of the prompt's tokens alone."""
+        return self if self.text is None else Tokens(self.image, self.text[:, prompt.start : prompt.stop])
 
 
 KV = tuple[Tensor, Tensor]
@@ -94,6 +106,8 @@ class Given(NamedTuple):
     positions: Any
     cross: Mapping[int, KV]
     """By layer, what its cross-attention attends to; empty in a model without."""
+    prompt: range
+    """Which of an MM-DiT's prompt tokens are in `Tokens`: all, or a Ulysses rank's share."""
 
 
 Shard = tuple[int, tuple[tuple[int, int], ...]]
@@ -176,12 +190,15 @@ class DiT(Protocol):
         """What blocks and unembedding need of a timestep (a scalar on the view's device); the same for all patches."""
         ...
 
-    def positions(self, rows: Band) -> Any:
-        """What the blocks need to know of a band's place in the image (rotary tables); None where embed tells all."""
+    def positions(self, rows: Band, prompt: range) -> Any:
+        """What the blocks need to know of the places of a band and of the prompt's tokens `prompt` (rotary tables).
+
+        None where embed says all.
+        """
         ...
 
     def embed(self, latent: Tensor, rows: Band, text: Any) -> Tokens:
-        """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and the prompt's at the start."""
+        """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and all of the prompt's."""
         ...
 
     def block(

@@ -1,7 +1,8 @@
 """The part of an image and of a model that one rank computes: its stage of layers, its patches, its share of each.
 
 Ring and Ulysses ranks share every patch: rank s of the `lanes` takes the s-th of equal parts of each one, so that all
-of them always work on the same patch. In a synchronous step a rank's rows are its shares of all patches.
+of them always work on the same patch. In a synchronous step a rank's rows are its shares of all patches. Ulysses ranks
+share an MM-DiT's prompt as well, ceil(T/U) tokens each and the last ones what is left; ring ranks have it whole.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipefusion.core.grid import Band, TokenGrid, strips
 from pipefusion.core.ledger import Where
 from pipefusion.core.mesh import Axis
 from pipefusion.core.shape import DiTShape
-from pipefusion.core.split import Split, split_rows
+from pipefusion.core.split import Split, ceil_sizes, ranges, split_rows
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Layout:
     """`stages` of layers, of which this rank has number `stage`; and a share of each of the `patches` of token rows.
 
     `bands` are the rows of every rank that holds a part of the image, in the order of the axes patch, ring, ulysses.
+    `prompt` are this rank's tokens of an MM-DiT's prompt, none in other models.
     """
 
     grid: TokenGrid
@@ -55,6 +57,7 @@ class Layout:
     shares: tuple[range, ...]
     bands: tuple[Band, ...]
     lanes: int
+    prompt: range
 
     @property
     def layers(self) -> range:
@@ -133,4 +136,5 @@ def make_layout(
         shares=tuple(shares[band.index][lane]),
         bands=tuple(strips(own) for parts in shares for own in parts),
         lanes=lanes,
+        prompt=ranges(ceil_sizes(shape.joint_tokens, ulysses.size))[ulysses.index],
     )

@@ -67,17 +67,18 @@ class Messages:
     """
 
     def __init__(self, shape: DiTShape, layout: Layout, stage: int, first_patch: bool):
-        self.joint_tokens = shape.joint_tokens if forms.takes_text(layout.stages, stage) else 0
+        self.takes_text = shape.joint and forms.takes_text(layout.stages, stage)
+        self.text_tokens = len(layout.prompt)
         self.first_patch = first_patch
         self.kept: Tensor | None = None
 
     def with_text(self, job: Job) -> bool:
         """Whether the prompt's tokens go along with a job."""
-        return self.joint_tokens > 0 and (not self.first_patch or job.patches.start == 0)
+        return self.takes_text and (not self.first_patch or job.patches.start == 0)
 
     def tokens(self, job: Job) -> int:
         """Tokens of a job's message."""
-        return job.tokens + (self.joint_tokens if self.with_text(job) else 0)
+        return job.tokens + self.with_text(job) * self.text_tokens
 
     def pack(self, job: Job, tokens: Tokens) -> Tensor:
         """Tokens -> message [b, T+t or t, hs]."""
@@ -90,7 +91,7 @@ class Messages:
         """Message -> tokens."""
         if not self.with_text(job):
             return Tokens(message, self.kept)
-        text, image = message.split([self.joint_tokens, message.shape[1] - self.joint_tokens], dim=1)
+        text, image = message.tensor_split([self.text_tokens], dim=1)
         if self.first_patch:
             if self.kept is None:
                 self.kept = fabric.empty("buffer", *text.shape, dtype=text.dtype)

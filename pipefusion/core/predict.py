@@ -58,6 +58,11 @@ class Sizes:
         return self.shape.hidden * self.batch * self.shape.itemsize
 
     @property
+    def prompt(self) -> int:
+        """Hidden states of this rank's share of an MM-DiT's prompt, for the whole batch."""
+        return len(self.layout.prompt) * self.hidden
+
+    @property
     def latent(self) -> int:
         """This rank's share of the latents, float32."""
         return forms.latent_bytes(self.shape, self.images) * self.layout.tokens // self.shape.tokens
@@ -111,7 +116,7 @@ def predict(
     kv, place = held_kv(size, buffer)
     latents = size.latent if layout.first or layout.last else 0
     takes = forms.takes_text(layout.stages, layout.stage)
-    kept = shape.joint_tokens * size.hidden if first_patch and takes and not layout.first else 0
+    kept = size.prompt if first_patch and takes and not layout.first else 0
     return Prediction(
         layers=layout.layers,
         param_bytes=forms.held_params(
@@ -153,7 +158,7 @@ def cross_kv(size: Sizes, whole_cross: bool) -> int:
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
     layout, shape, steps = size.layout, size.shape, jobs[-1].step + 1
-    texts = sum(not first_patch or job.patches.start == 0 for job in jobs) * shape.joint_tokens * size.hidden
+    texts = sum(not first_patch or job.patches.start == 0 for job in jobs) * size.prompt
     image, latents = sum(job.tokens for job in jobs) * size.hidden, steps * size.latent
     takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
     mine, skip = layout.layers, layout.tokens * size.hidden
@@ -162,7 +167,7 @@ def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     alone = len(layout.stages) == 1
     sent = 0 if alone else latents if layout.last else image + passes * texts
     received = 0 if alone else latents if layout.first else image + takes * texts
-    message = (max(job.tokens for job in jobs) + takes * shape.joint_tokens) * size.hidden
+    message = max(job.tokens for job in jobs) * size.hidden + takes * size.prompt
     room = (0 if layout.first else 2 * message) + taken * skip
     return sent + given * steps * skip, received + taken * steps * skip, room
 
@@ -200,16 +205,18 @@ def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
 
 
 def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
-    """Table 1: 4/n O(p hs) L per step for Q, K, V and the result; (n-1)/n * T * hs * L for every job of an MM-DiT."""
+    """Table 1: 4/n O(p hs) L per step for Q, K, V and the result; in every job of an MM-DiT the prompt's beside them.
+
+    A rank brings ceil(T/n) of its T tokens, the last ones filled up with zeros.
+    """
     n, layers = size.parallel.ulysses, len(size.layout.layers)
     if n == 1:
         return 0, 0, 0
-    texts = sum(map(size.shape.prefix, size.layout.layers))  # of the layers whose attention has the prompt
-    image = sum(wire_bytes("all_to_all", 4 * job.tokens * n * size.inner, n) for job in jobs)
-    sent = layers * image + len(jobs) * wire_bytes("all_gather", texts * size.inner, n)
-    # Q, K, V of all n ranks' tokens behind the prompt's, the output, and the prompt's of all heads.
-    room = (4 * max(job.tokens for job in jobs) + size.shape.joint_tokens) * n * size.inner
-    return sent, sent, room + 3 * size.shape.joint_tokens * size.inner
+    share = ceil(size.shape.joint_tokens / n)
+    prompts = sum(min(size.shape.prefix(layer), share) for layer in size.layout.layers)
+    tokens = sum(layers * job.tokens + prompts for job in jobs)
+    sent = wire_bytes("all_to_all", 4 * tokens * n * size.inner, n)
+    return sent, sent, 4 * (max(job.tokens for job in jobs) + share) * n * size.inner
 
 
 def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
@@ -223,7 +230,8 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
         blocks[layer].image_reduces - (whole_cross and blocks[layer].cross_params > 0) for layer in layers
     )
     texts = sum(
-        blocks[layer].text_reduces * wire_bytes("all_reduce", size.shape.prefix(layer) * size.hidden, n)
+        blocks[layer].text_reduces
+        * wire_bytes("all_reduce", size.shape.own_prefix(layer, size.layout.prompt) * size.hidden, n)
         for layer in layers
     )
     sent = sum(images * wire_bytes("all_reduce", job.tokens * size.hidden, n) + texts for job in jobs)

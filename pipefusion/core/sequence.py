@@ -1,11 +1,14 @@
 """The tokens of a job shared by several ranks: Ulysses (heads for tokens), a gather, and ring attention.
 
 Each function takes the attention that goes inside it and returns the one outside. On an axis of one rank it returns
-what it was given. Tensors are [batch, tokens, heads, head_dim]; the first `prefix` tokens are an MM-DiT's prompt,
-which every rank has whole.
+what it was given. Tensors are [batch, tokens, heads, head_dim]; the first `prefix` tokens are an MM-DiT's prompt:
+outside of Ulysses a rank's share of it, inside, and for ring ranks, all T of them.
 """
 
 from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +30,11 @@ def plain(run: Run) -> AttendFor:
     return lambda job: attend
 
 
-def head_groups(x: Tensor, n: int, h: int) -> Tensor:
-    """The heads of each of n ranks, [b, t, H, d] -> [n, t, b, h, d]; behind the last of H there are zeros."""
-    padding = n * h - x.shape[2]
-    if padding:
-        x = F.pad(x, (0, 0, 0, padding))
+def head_groups(x: Tensor, n: int, h: int, tokens: int) -> Tensor:
+    """The heads of each of n ranks, [b, t, H, d] -> [n, tokens, b, h, d]; zeros behind the last of H and of t."""
+    padding = (0, 0, 0, n * h - x.shape[2], 0, tokens - x.shape[1])
+    if any(padding):
+        x = F.pad(x, padding)
     return x.unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
 
 
@@ -40,46 +43,61 @@ def merged(groups: Tensor) -> Tensor:
     return groups.permute(2, 1, 0, 3, 4)
 
 
+class Shared(NamedTuple):
+    """Tokens that Ulysses ranks share: `own` of this one outside; inside all ranks', `size` each from `start` on."""
+
+    own: slice
+    size: int
+    start: int
+
+    def blocks(self, inside: Tensor, n: int) -> Tensor:
+        """The tokens of each of n ranks inside, [tokens, ...] -> [n, size, ...]; filled up with what follows there."""
+        return inside[self.start : self.start + n * self.size].unflatten(0, (n, self.size))
+
+
 def ulysses(run: Run, inner: AttendFor) -> AttendFor:
     """DeepSpeed-Ulysses: inside, a rank has 1/n of the heads for the tokens of all n ranks, in the order of the ranks.
 
-    Two all-to-alls per layer (Q, K, V in one call, then the output); an MM-DiT's prompt comes back by an all-gather.
-    Tokens come before the batch on the wire, and Q, K, V of a token lie together. What arrives behind the prompt is
-    thus one sequence already, and what attention makes of it can be sent as it is: one copy on either side. Heads that
-    n does not divide are padded with zeros, whose output is cut off again.
+    Two all-to-alls per layer (Q, K, V in one call, then the output), in an MM-DiT two small ones before them for the
+    prompt, which comes first inside. Tokens come before the batch on the wire, and Q, K, V of a token lie together.
+    What arrives is thus one sequence already, and what attention makes of it can be sent as it is: one copy on either
+    side. Heads and prompt tokens that n does not divide are filled up with zeros; those of heads are cut off again
+    behind attention, and in place of the prompt's the image is received.
     """
     fabric, place = run.fabric, run.fabric.axis("ulysses")
     n = place.size
     if n == 1:
         return inner
     b, h, d = run.batch, run.inner_heads, run.shape.head_dim
-    text = run.shape.joint_tokens
-    inside = run.scratch("comm", text + n * run.most_tokens, 3, b, h, d)
-    back = run.scratch("comm", n, run.most_tokens, b, h, d)
-    prompt = run.scratch("comm", n, text, b, h, d)
+    share = ceil(run.shape.joint_tokens / n)
+    there = run.scratch("comm", n * (share + run.most_tokens), 3, b, h, d)
+    back = run.scratch("comm", n * (share + run.most_tokens), b, h, d)
 
     def attend_for(job: Job) -> Attend:
         t, attend_inside = job.tokens, inner(job)
-        returned = back.view(n, t, b, h, d)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            at, qkv = job.where(layer), (q, k, v)
-            whole = inside.view(prefix + n * t, 3, b, h, d)
-            for i, x in enumerate(qkv if prefix else ()):
-                whole[:prefix, i].copy_(head_groups(x[:, :prefix], n, h)[place.index])
-            mine = torch.stack([head_groups(x[:, prefix:], n, h) for x in qkv], dim=2)  # [n, t, 3, b, h, d]
-            fabric.all_to_all(whole[prefix:].unflatten(0, (n, t)), mine, axis="ulysses", at=at)
-            del mine
-            inner_q, inner_k, inner_v = whole.movedim(2, 0).unbind(2)  # [b, T + n t, h, d] each
-            out = attend_inside(layer, inner_q, inner_k, inner_v, prefix)
+            at, prompt = job.where(layer), run.shape.prefix(layer)
+            each, tokens = min(prompt, share), prompt + n * t
+            streams = [Shared(slice(0, prefix), each, 0)] if prompt else []
+            streams.append(Shared(slice(prefix, prefix + t), t, prompt))
+            inside = there.view(max(tokens, n * each), 3, b, h, d)
+            for stream in streams:
+                sent = torch.stack([head_groups(x[:, stream.own], n, h, stream.size) for x in (q, k, v)], 2)
+                fabric.all_to_all(stream.blocks(inside, n), sent, axis="ulysses", at=at)
+                del sent
+            inner_q, inner_k, inner_v = inside[:tokens].movedim(2, 0).unbind(2)  # [b, T + n t, h, d] each
+            out = attend_inside(layer, inner_q, inner_k, inner_v, prompt)
             out = out.movedim(1, 0).contiguous()  # a copy only where the kernel leaves another order
-            fabric.all_to_all(returned, out[prefix:].unflatten(0, (n, t)), axis="ulysses", at=at)
-            if not prefix:
-                return merged(returned).flatten(2, 3)[:, :, : run.heads]  # [b, t, H, d]
-            texts = prompt.view(n, prefix, b, h, d)
-            fabric.all_gather(texts, out[:prefix], axis="ulysses", at=at)
-            both = torch.cat([merged(texts), merged(returned)], dim=1)
-            return both.flatten(2, 3)[:, :, : run.heads]  # [b, T + t, H, d]
+            if tokens < n * each:
+                out = F.pad(out, (0, 0, 0, 0, 0, 0, 0, n * each - tokens))
+            own, taken = [], 0
+            for stream in streams:
+                arriving = back.view(taken + n * stream.size, b, h, d)[taken:].unflatten(0, (n, stream.size))
+                fabric.all_to_all(arriving, stream.blocks(out, n), axis="ulysses", at=at)
+                own.append(merged(arriving)[:, : stream.own.stop - stream.own.start])
+                taken += n * stream.size
+            return torch.cat(own, dim=1).flatten(2, 3)[:, :, : run.heads]  # [b, T/n + t, H, d]
 
         return attend
 

@@ -91,6 +91,10 @@ class DiTShape:
         """Tokens in front of the image's in a layer's self-attention."""
         return self.image_filling if self.blocks[layer].image_only else self.joint_tokens
 
+    def own_prefix(self, layer: int, prompt: range) -> int:
+        """How many of these tokens a rank has whose share of all joint ones is `prompt`."""
+        return len(range(self.prefix(layer))[prompt.start : prompt.stop])
+
     @property
     def head_dim(self) -> int:
         return self.hidden // self.heads

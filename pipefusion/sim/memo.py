@@ -138,8 +138,8 @@ class MemoView:
         inner = self._once(key, lambda: self.view.modulation(timestep, text, batch))
         return AtStep(self.fabric.place.step, inner)
 
-    def positions(self, rows: range) -> Any:
-        return self._once(("positions", len(rows)), lambda: self.view.positions(rows))
+    def positions(self, rows: range, prompt: range) -> Any:
+        return self._once(("positions", len(rows), len(prompt)), lambda: self.view.positions(rows, prompt))
 
     def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
         return self._once(("embed", key_of(latent)), lambda: self.view.embed(latent, rows, text))
@@ -154,7 +154,7 @@ class MemoView:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
         if attend is not self._attend:  # one for all layers of a job
             self._attend, self._kind = attend, kind_of(attend)
-        sizes = key_of(tokens), key_of(skip), self.shape.prefix(layer)
+        sizes = key_of(tokens), key_of(skip), self.shape.own_prefix(layer, given.prompt)
         key = (self.meter.key, self._sizes, self._signature(layer), sizes, self._kind)
         known = self.memo.get(key)
         at = given.modulation

@@ -111,8 +111,8 @@ class View(StockView):
             self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 3, self.device)]))
         )
 
-    def positions(self, rows: Band) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows)
+    def positions(self, rows: Band, prompt: range) -> Rotary:
+        return joint_rotary(self.model, self.shape, rows, prompt)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = self.shape.hidden, self.shape.mlp_hidden
@@ -151,7 +151,7 @@ class View(StockView):
             hidden_states=tokens.image,
             encoder_hidden_states=tokens.text,
             temb=given.modulation,
-            image_rotary_emb=Site(attend, given.positions, self.shape.text_tokens),
+            image_rotary_emb=Site(attend, given.positions, tokens.prefix),
         )
         return Tokens(image, text)
 

@@ -126,8 +126,8 @@ class View(StockView):
             self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 4, self.device)]))
         )
 
-    def positions(self, rows: Band) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows)
+    def positions(self, rows: Band, prompt: range) -> Rotary:
+        return joint_rotary(self.model, self.shape, rows, prompt)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = self.shape.hidden, self.shape.mlp_hidden
@@ -165,7 +165,7 @@ class View(StockView):
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
-        site = Site(attend, given.positions, self.shape.text_tokens)
+        site = Site(attend, given.positions, tokens.prefix)
         if self.block_name(layer).startswith("single"):
             text, image = self.block_module(layer)(
                 tokens.image,

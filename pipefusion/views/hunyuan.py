@@ -135,7 +135,7 @@ class View(StockView):
         tables = get_2d_rotary_pos_embed(self.shape.head_dim, *grid, device=self.device, output_type="pt")
         set_rotary(self.model, tables)
 
-    def positions(self, rows: Band) -> Rotary:
+    def positions(self, rows: Band, prompt: range) -> Rotary:
         cos, sin = (
             self.shape.grid.take_tokens(table, rows)
             for table in (self.model.rotary_cos, self.model.rotary_sin)

@@ -109,8 +109,8 @@ class View(StockView):
         cos, sin = (part.repeat_interleave(2, dim=1) for part in (turns.real, turns.imag))  # [T + p, d]
         set_rotary(self.model, (cos, sin))
 
-    def positions(self, rows: Band) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows)
+    def positions(self, rows: Band, prompt: range) -> Rotary:
+        return joint_rotary(self.model, self.shape, rows, prompt)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)

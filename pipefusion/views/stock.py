@@ -58,7 +58,7 @@ class StockView:
         """The layers that a shared part serves, where not all do."""
         return None
 
-    def positions(self, rows: Band) -> Any:
+    def positions(self, rows: Band, prompt: range) -> Any:
         return None
 
     def cross(self, text: Any) -> Mapping[int, KV]:
@@ -162,11 +162,11 @@ def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
         model.register_buffer(name, table, persistent=False)
 
 
-def joint_rotary(model: Any, shape: DiTShape, rows: Band) -> tuple[Tensor, Tensor]:
-    """The rows of the rotary tables for the prompt's tokens, which come first, and for a band of the image."""
-    prefix = shape.joint_tokens
+def joint_rotary(model: Any, shape: DiTShape, rows: Band, prompt: range) -> tuple[Tensor, Tensor]:
+    """The rows of the rotary tables for tokens of the prompt, which come first, and for a band of the image."""
+    own, whole = slice(prompt.start, prompt.stop), shape.joint_tokens
     cos, sin = (
-        torch.cat([table[:prefix], shape.grid.take_tokens(table, rows, offset=prefix)])
+        torch.cat([table[own], shape.grid.take_tokens(table, rows, offset=whole)])
         for table in (model.rotary_cos, model.rotary_sin)
     )
     return cos, sin

@@ -127,8 +127,8 @@ class View(StockView):
         cos, sin = (part.repeat_interleave(2, dim=1) for part in (turns.real, turns.imag))  # [T + p, d]
         set_rotary(self.model, (cos, sin))
 
-    def positions(self, rows: Band) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows)
+    def positions(self, rows: Band, prompt: range) -> Rotary:
+        return joint_rotary(self.model, self.shape, rows, prompt)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)
@@ -167,7 +167,7 @@ class View(StockView):
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
         assert tokens.text is not None
-        prefix, whole = self.shape.prefix(layer), tokens.text.shape[1]
+        prefix, whole = self.shape.own_prefix(layer, given.prompt), tokens.prefix
         rotary: Rotary = given.positions
         if prefix < whole:  # a refiner, which the prompt passes by
             rotary = tuple(torch.cat([table[:prefix], table[whole:]]) for table in rotary)  # type: ignore[assignment]

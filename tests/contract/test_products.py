@@ -19,15 +19,17 @@ import pipefusion.core.denoise as denoise
 import pipefusion.core.layout as layout
 import pipefusion.core.sequence as sequence
 import pipefusion.method as method_of_pipefusion
+import pipefusion.views.flux2 as flux2
 from experiments.methods import METHODS
 from pipefusion.core.attention import Attend, full
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.dit import Conditioning, Tokens
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Sizes
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 from pipefusion.sim.engine import SimulationError
 from tests.cases import (
@@ -60,10 +62,9 @@ def product(name: str, degrees: str, model: str = "pixart", **method: Any) -> Ca
 
 def label(case: Case) -> str:
     method = [f"{key}={value}" for key, value in case.method.items()]
-    heads = [f"H={case.architecture['num_attention_heads']}"] if case.architecture else []
-    return " ".join(
-        [case.name, str(case.parallel), *method, *heads, *([case.model] * (case.model != "pixart"))]
-    )
+    sizes = [f"{key.split('_')[-1]}={size}" for key, size in case.architecture.items()]
+    model = [case.model] * (case.model != "pixart") + ["padded"] * case.padded
+    return " ".join([case.name, str(case.parallel), *method, *sizes, *model])
 
 
 def padded(name: str, degrees: str, heads: int = 12, **method: Any) -> Case:
@@ -258,14 +259,51 @@ def test_the_products_are_many_and_large() -> None:
     assert max(case.parallel.world for case in PRODUCTS) == 16
 
 
-def test_published_treatment_of_the_prompt_depends_on_stages_and_on_no_other_degree() -> None:
-    one, shared = (
-        simulate(product("pipefusion", degrees, "sd3_tiny", M=3, text="first_patch"))
-        for degrees in ("pipe 2", "cfg 2 pipe 2 ulysses 2")
-    )
-    assert one[0].latents is not None
-    computes(product("pipefusion", "pipe 2"), shared, one[0].latents)
-    sends_and_holds_what_is_predicted(shared)
+def prompted(name: str, degrees: str, model: str, tokens: int = 7, **method: Any) -> Case:
+    """A product of an MM-DiT with so many tokens a prompt; random ones hardly matter without a gain."""
+    return product(name, degrees, model, **method).but(gain=2.0, architecture={"text_tokens": tokens})
+
+
+def nothing_shared(case: Case) -> Tensor:
+    """Latents of the same stages and bands with all other degrees 1."""
+    alone = Parallel(pipe=case.parallel.pipe, patch=case.parallel.patch)
+    latents = simulate(case.but(parallel=alone))[0].latents
+    assert latents is not None
+    return latents
+
+
+# Shares of the prompt: as many tokens a rank (8), one less on the last rank (7), and none on some (1; 7 on 5).
+PROMPTS = [
+    prompted("pipefusion", "pipe 2 ulysses 2", "flux_tiny", 8, M=3),
+    prompted("pipefusion", "cfg 2 pipe 2 ulysses 2", "sd3_tiny", M=3, text="first_patch"),
+    prompted("pipefusion", "pipe 3 ulysses 2", "flux2_tiny", 8, M=3, text="first_patch"),
+    prompted("pipefusion", "pipe 2 ulysses 3", "flux_tiny", 1, M=2, text="first_patch"),
+    prompted("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
+    prompted("pipefusion", "ring 2 ulysses 2", "qwen_tiny", M=3, ring="rotate").but(padded=True),
+    prompted("distrifusion", "patch 2 ulysses 3", "qwen_tiny", W=1).but(padded=True),
+    prompted("pcpp", "patch 2 ulysses 2", "flux2_tiny", 8, W=1),
+    prompted("ring", "ring 2 ulysses 2", "qwen_tiny", 8).but(padded=True),
+    prompted("tensor", "ulysses 3 tensor 2", "flux2_tiny", 1),
+    prompted("sync_pipeline", "pipe 2 ulysses 4", "qwen_tiny").but(padded=True),
+    prompted("ulysses", "ulysses 5", "qwen_tiny", 8, heads="pad").but(padded=True, size=(10, 10)),
+]
+
+
+@pytest.mark.parametrize("case", PROMPTS, ids=label)
+def test_a_shared_prompt_is_the_whole_one(case: Case) -> None:
+    """As published (`first_patch`) the result depends on stages, and on no other degree either."""
+    results = simulate(case)
+    computes(case, results, nothing_shared(case))
+    sends_and_holds_what_is_predicted(results)
+
+
+@pytest.mark.parametrize("tokens", [7, 8])
+def test_the_prompt_travels_once_between_stages_whoever_shares_it(tokens: int) -> None:
+    def between(degrees: str) -> int:
+        results = simulate(prompted("pipefusion", degrees, "flux_tiny", tokens, M=3))
+        return sum(result.measured["axis_bytes"].get("pipe", 0) for result in results)
+
+    assert between("pipe 2") == between("pipe 2 ulysses 2") == between("pipe 2 ulysses 3")
 
 
 PEAKS = [
@@ -275,6 +313,8 @@ PEAKS = [
     product("distrifusion", "patch 2 ulysses 2", W=1),
     product("pcpp", "cfg 2 patch 2", W=1),
     product("ring", "ring 2 tensor 2", "flux_tiny"),
+    product("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
+    product("ulysses", "ulysses 2 tensor 2", "flux2_tiny").but(architecture={"text_tokens": 8}),
     padded("pipefusion", "ulysses 2", 3, M=3),
     product("ring", "ulysses 5", "flux_tiny", heads="pad").but(size=(10, 10)),
 ]
@@ -296,6 +336,8 @@ LOCAL = [
     product("pipefusion", "data 2 pipe 2", M=3, W=0),
     product("pipefusion", "pipe 2 ulysses 2", M=5),
     product("pipefusion", "pipe 2 ring 2", "sd3_tiny", M=3, ring="rotate"),
+    product("tensor", "ulysses 2 tensor 2", "flux_tiny").but(architecture={"text_tokens": 1}),
+    product("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
     product("pipefusion", "pipe 2 ring 2", "hunyuan_tiny", M=3),
     product("distrifusion", "patch 2 ulysses 2", "flux_tiny", W=1),
     product("pcpp", "patch 2 ring 2", "qwen_tiny", W=0),
@@ -377,10 +419,39 @@ def plant_unequal_shares(patch: pytest.MonkeyPatch) -> None:
 
 
 def plant_padding_in_front(patch: pytest.MonkeyPatch) -> None:
-    def in_front(x: Tensor, n: int, h: int) -> Tensor:
+    def in_front(x: Tensor, n: int, h: int, tokens: int) -> Tensor:
         return F.pad(x, (0, 0, n * h - x.shape[2], 0)).unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
 
     patch.setattr(sequence, "head_groups", in_front)
+
+
+def plant_one_share_of_the_prompt_on_all_ranks(patch: pytest.MonkeyPatch) -> None:
+    share = Tokens.share
+    patch.setattr(Tokens, "share", lambda tokens, prompt: share(tokens, range(len(prompt))))
+
+
+def plant_positions_of_the_first_share(patch: pytest.MonkeyPatch) -> None:
+    joint_rotary = flux2.joint_rotary
+
+    def at_the_start(model: Any, shape: Any, rows: Any, prompt: range) -> Any:
+        return joint_rotary(model, shape, rows, range(len(prompt)))
+
+    patch.setattr(flux2, "joint_rotary", at_the_start)
+
+
+def plant_shares_of_the_prompt_go_back_to_others(patch: pytest.MonkeyPatch) -> None:
+    blocks = sequence.Shared.blocks
+
+    def turned(shared: sequence.Shared, inside: Tensor, n: int) -> Tensor:
+        found, result = blocks(shared, inside, n), inside.dim() == 4  # of Q, K, V: 5
+        return found.roll(1, 0) if result and shared.start == 0 else found
+
+    patch.setattr(sequence.Shared, "blocks", turned)
+
+
+def plant_filled_up_tokens_of_the_prompt_attend(patch: pytest.MonkeyPatch) -> None:
+    prefix = DiTShape.prefix
+    patch.setattr(DiTShape, "prefix", lambda shape, layer: -(-prefix(shape, layer) // 2) * 2)
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -425,6 +496,25 @@ def test_planted_bugs_are_found(
     computes(case, simulate(case), want)
     plant(monkeypatch)
     with pytest.raises(error, match=found_as):
+        computes(case, simulate(case), want)
+
+
+@pytest.mark.parametrize(
+    ("plant", "case"),
+    [
+        (plant_one_share_of_the_prompt_on_all_ranks, prompted("ulysses", "ulysses 2", "sd3_tiny", 8)),
+        (plant_positions_of_the_first_share, prompted("pipefusion", "ulysses 2", "flux2_tiny", M=3)),
+        (plant_shares_of_the_prompt_go_back_to_others, prompted("ring", "ulysses 2", "flux_tiny", 8)),
+        (plant_filled_up_tokens_of_the_prompt_attend, prompted("ulysses", "ulysses 2", "qwen_tiny")),
+    ],
+)
+def test_planted_bugs_of_shared_prompts_are_found(
+    plant: Plant, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = nothing_shared(case)
+    computes(case, simulate(case), want)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="<= 1e-05"):
         computes(case, simulate(case), want)
 
 

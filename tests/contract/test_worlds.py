@@ -73,7 +73,7 @@ class OneSecond:
     def modulation(self, timestep, text, batch):
         return None
 
-    def positions(self, rows):
+    def positions(self, rows, prompt):
         return None
 
     def embed(self, latent, rows, text):

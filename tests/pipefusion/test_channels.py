@@ -96,8 +96,9 @@ class Hollow:
 
     def block(self, layer, tokens, given, attend, skip=None):
         shape, (batch, count, _) = self.view.shape, tokens.image.shape
-        q = torch.empty(batch, shape.joint_tokens + count, shape.heads, shape.head_dim, device=META)
-        attend(layer, q, q, q, shape.joint_tokens)
+        prefix = shape.own_prefix(layer, given.prompt)
+        q = torch.empty(batch, prefix + count, shape.heads, shape.head_dim, device=META)
+        attend(layer, q, q, q, prefix)
         return tokens
 
 

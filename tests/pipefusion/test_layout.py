@@ -17,9 +17,9 @@ from pipefusion.core.shape import BlockShape, DiTShape
 SHAPE = DiTShape(4, 8, 8, 24, 2, 2, 1, 1, (BlockShape(0, 0, 0, 0, 0),) * 8, 0, 0, (), ())
 
 
-def layouts(parallel: Parallel, patches: int = 1, rows: int = 24) -> list[Layout]:
+def layouts(parallel: Parallel, patches: int = 1, shape: DiTShape = SHAPE) -> list[Layout]:
     """The layout of every rank."""
-    mesh, shape = parallel.mesh(), replace(SHAPE, token_rows=rows)
+    mesh = parallel.mesh()
     return [
         make_layout(shape, lambda name, rank=rank: mesh.axis(name, rank), patches)
         for rank in range(mesh.size)
@@ -67,6 +67,17 @@ def test_ranks_of_a_stage_share_all_rows_once(parallel: Parallel, patches: int) 
         assert layout.stage == mesh.axis("pipe", rank).index
 
 
+@pytest.mark.parametrize("tokens", [0, 1, 7, 8])
+@pytest.mark.parametrize("parallel", [Parallel(ulysses=5), Parallel(pipe=2, ring=2, ulysses=4, tensor=2)])
+def test_ulysses_ranks_share_the_prompt_and_ring_ranks_have_it_whole(parallel: Parallel, tokens: int) -> None:
+    shape = replace(SHAPE, token_rows=40, joint=True, prompt=(("prompt_embeds", (tokens, 1)),))
+    found, mesh = layouts(parallel, shape=shape), parallel.mesh()
+    for rank in range(mesh.size):
+        group = [found[other].prompt for other in mesh.axis("ulysses", rank).ranks]
+        assert [token for own in group for token in own] == [*range(tokens)]
+        assert max(map(len, group)) == -(-tokens // parallel.ulysses)
+
+
 @pytest.mark.parametrize(("parallel", "patches"), PRODUCTS)
 def test_slots_hold_every_token_once_and_a_patch_where_it_was(parallel: Parallel, patches: int) -> None:
     """Filled in a synchronous step, refreshed patch by patch, a buffer has each token in one place, whoever sent it."""
@@ -97,4 +108,4 @@ def test_patches_are_cut_in_units_of_what_shares_them():
     with pytest.raises(ValueError, match=r"7 patches of multiples of 4 of 24 token rows; allowed: 1\.\.6"):
         layouts(Parallel(ring=2, ulysses=2), 7)
     with pytest.raises(ValueError, match="evenly"):
-        layouts(Parallel(patch=4, ulysses=2), rows=28)
+        layouts(Parallel(patch=4, ulysses=2), shape=replace(SHAPE, token_rows=28))

@@ -71,7 +71,9 @@ def enter(view: DiT, noise: Tensor, cond: Conditioning, rows: range) -> tuple[To
     text, latent = view.text(cond), torch.cat([noise] * cond.branches)
     modulation = view.modulation(TIME, text, latent.shape[0])
     band = latent[:, :, view.shape.band_latent(rows)]
-    return view.embed(band, rows, text), Given(text, modulation, view.positions(rows), view.cross(text))
+    prompt = range(view.shape.joint_tokens)
+    given = Given(text, modulation, view.positions(rows, prompt), view.cross(text), prompt)
+    return view.embed(band, rows, text), given
 
 
 @torch.inference_mode()

@@ -104,7 +104,7 @@ def test_attention_that_is_no_plain_mean_is_an_error():
     cfg = case("serial")
     view = HollowView(SESSION.view(cfg.model), torch.arange(STEPS), 0, cfg, [])
     rows, tokens = range(8), Tokens(torch.zeros(2, 64, shape().hidden))
-    given = Given(None, Marked(1, None), Marked(rows, None), {})
+    given = Given(None, Marked(1, None), Marked(rows, None), {}, range(0))
 
     def attend(factor: float):
         return lambda layer, q, k, v, prefix=0: factor * v.mean(1, keepdim=True).expand_as(q)

@@ -95,6 +95,7 @@ def test_what_is_known_of_stale_attention_explains_it(cfg):
 @pytest.mark.parametrize(
     "cfg",
     [case("pipefusion", 1, patches=4, model="sd3_tiny")]
+    + [case("pipefusion", 4, given=Parallel(ulysses=2), patches=2, warmup=1, model="sd3_tiny")]
     + [case(name, 3, warmup=1, model="sd3_tiny") for name in ("distrifusion", "pcpp")],
     ids=name_of,
 )
