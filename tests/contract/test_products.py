@@ -286,6 +286,7 @@ PROMPTS = [
     prompted("tensor", "ulysses 3 tensor 2", "flux2_tiny", 1),
     prompted("sync_pipeline", "pipe 2 ulysses 4", "qwen_tiny").but(padded=True),
     prompted("ulysses", "ulysses 5", "qwen_tiny", 8, heads="pad").but(padded=True, size=(10, 10)),
+    prompted("pipefusion", "ulysses 3", "z_image_tiny", M=11).but(size=(33, 1)),  # 31 fill up the image's
 ]
 
 
@@ -315,6 +316,7 @@ PEAKS = [
     product("ring", "ring 2 tensor 2", "flux_tiny"),
     product("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
     product("ulysses", "ulysses 2 tensor 2", "flux2_tiny").but(architecture={"text_tokens": 8}),
+    product("pipefusion", "pipe 2 ulysses 3", "z_image_tiny", M=2),
     padded("pipefusion", "ulysses 2", 3, M=3),
     product("ring", "ulysses 5", "flux_tiny", heads="pad").but(size=(10, 10)),
 ]
