@@ -286,7 +286,7 @@ PROMPTS = [
     prompted("tensor", "ulysses 3 tensor 2", "flux2_tiny", 1),
     prompted("sync_pipeline", "pipe 2 ulysses 4", "qwen_tiny").but(padded=True),
     prompted("ulysses", "ulysses 5", "qwen_tiny", 8, heads="pad").but(padded=True, size=(10, 10)),
-    prompted("pipefusion", "ulysses 3", "z_image_tiny", M=11).but(size=(33, 1)),  # 31 fill up the image's
+    prompted("pipefusion", "ulysses 3", "z_image_tiny", M=5).but(size=(15, 3)),  # 19 fill up the image
 ]
 
 
