@@ -58,8 +58,8 @@ RECORDS = [
         PREDICTED.name,
     ),
     Kind(
-        "predictions.json",
-        "predictions",
+        "predict",
+        "",
         ["row_id", "cluster", "method", "devices"],
         [replace(PREDICTED, name="predicted_s"), column("peak_bytes"), column("status")],
         "predicted_s",

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 
 from analysis.files import write_text
-from experiments.compose import compose_one
-from experiments.config import CONF, RunConfig, as_dict, from_hydra
+from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.models import Model, open_model, resolved, scheduler_of
 from experiments.plan import plan
-from experiments.published import Target, overrides_of, targets
+from experiments.published import Target, run_of, targets
 from experiments.records import write_json
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
@@ -106,9 +105,9 @@ def numbers_of(rows: Sequence[Target]) -> list[Target]:
     return [target for target in rows if target.duplicate_of not in ids]
 
 
-def config_of(target: Target, patches: int | None = None) -> tuple[RunConfig, Model]:
+def config_of(target: Target, base: RunConfig) -> tuple[RunConfig, Model]:
     """The resolved configuration of a published row's run, and its model."""
-    cfg = from_hydra(compose_one(overrides_of(target, patches)))
+    cfg = run_of(target, base)
     model = open_model(cfg.model)
     return resolved(cfg, model), model
 
@@ -162,7 +161,7 @@ def fit(cfg: RunConfig, out: Path) -> str:
     for name in options.devices:
         printed = alone(rows, name)
         mine = numbers_of(printed)
-        configs = [config_of(target) for target in mine]
+        configs = [config_of(target, cfg) for target in mine]
         device = configs[0][0].cluster.hardware
         assert device is not None
         ops = {model.resolution: step_ops(each, model) for each, model in configs}
@@ -185,7 +184,7 @@ def fit(cfg: RunConfig, out: Path) -> str:
             f"{name}: matmul {matmul:.3f}, attention {attention:.3f}: the mean of the fitted, no row of its own"
         )
     for link in options.links:
-        value = fit_link(link, next(target for target in rows if target.row_id == link.row))
+        value = fit_link(link, next(target for target in rows if target.row_id == link.row), cfg)
         for name in (link.name, *link.also):
             write_values(CONF / "link" / f"{name}.yaml", {link.key: value}, [link.row], 1)
             print(f"{name}: {link.key} {value:.4g} from {link.row}")
@@ -199,9 +198,9 @@ def efficiencies(matmul: float, attention: float) -> dict[str, float]:
     return {"matmul_efficiency": matmul, "attention_efficiency": attention}
 
 
-def fit_link(link: LinkFit, target: Target) -> float:
+def fit_link(link: LinkFit, target: Target, base: RunConfig) -> float:
     """The value of the key with which the row is predicted exactly, by bisection."""
-    cfg, _ = config_of(target)
+    cfg, _ = config_of(target, base)
     session = Session()
     low, high = link.low, link.high
     config = getattr(cfg.cluster.topology, link.place)

@@ -92,7 +92,7 @@ MEASURES: dict[str, Measure] = {
     "params": study("params", "PARAMS", "ParamsConfig"),
     "perturb": study("perturb", "PERTURB", "PerturbConfig"),
     "plan": study("choose", "PLAN", "PlanConfig"),
-    "predict": other("predict", "predict", "PredictConfig", "predictions.json"),
+    "predict": study("predict", "PREDICT", "PredictConfig"),
     "quality": study("quality.measure", "QUALITY", "QualityConfig", "images", "pictures", "looks", "texts"),
     "scaling": study("scaling", "SCALING", "ScalingConfig"),
     "staleness": Measure(

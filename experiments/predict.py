@@ -2,123 +2,147 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.progress import track
+import pandas as pd
 
 from analysis.evidence import predictions as report
-from experiments.config import CONF, RunConfig
-from experiments.environment import provenance
+from analysis.study import Record
+from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.facts import calibration_rows
-from experiments.fit import config_of
-from experiments.methods import problem_of
-from experiments.plan import Planned, plan
-from experiments.published import Target, targets, unpredicted
-from experiments.records import write_json
+from experiments.grid import place, problem
+from experiments.journal import Row
+from experiments.models import Model
+from experiments.plan import plan
+from experiments.published import FOLDER, Target, run_of, targets, unpredicted
 from experiments.session import Session
+from experiments.study import Cell, Study
+from pipefusion.core.domain import Threads
+from pipefusion.core.parallel import Parallel
 
 
 @dataclass
 class PredictConfig:
-    """`only`: rows whose id begins so, predicted or not."""
+    """`only`: rows whose id begins so. `workers` null: a process for each core."""
 
     name: str = "predict"
     only: str = ""
+    workers: Threads | None = None
 
 
-def check_predict(cfg: RunConfig) -> None:
-    """Raises ConfigError where no row begins so."""
-    only = cfg.measure.only
-    rows = [*(target.row_id for target in targets()), *unpredicted()]
+def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
+    """A run for each published row: the first of its candidates."""
+    for target in targets():
+        if target.row_id.startswith(cfg.measure.only):
+            yield replace(run_of(target, cfg), measure=target)
+
+
+def check_rows(cfg: RunConfig, session: Session) -> None:
+    """Raises ConfigError where no row that can be predicted begins so."""
+    only, rows = cfg.measure.only, [target.row_id for target in targets()]
     if not any(row.startswith(only) for row in rows):
         files = ", ".join(sorted({row.split(":")[0] for row in rows}))
-        raise ConfigError(
-            "measure.only", f"{only!r} begins no row; allowed: FILE:LINE or its beginning, of {files}"
+        why = next((f" ({reason})" for row, reason in unpredicted().items() if row.startswith(only)), "")
+        text = (
+            f"{only!r} begins no row that is predicted{why}; allowed: FILE:LINE or its beginning, of {files}"
         )
+        raise ConfigError("measure.only", text)
 
 
-def predict(cfg: RunConfig, out: Path) -> str:
-    """Predict all rows into `out`/predictions.json and print the table; returns the run's status."""
-    session, predictions, known = Session(), [], {}
-    rows = [target for target in targets() if target.row_id.startswith(cfg.measure.only)]
-    started = time.time()
-    for target in track(rows, "rows", transient=True, disable=not sys.stderr.isatty()):
-        setting = (
-            target.model,
-            target.cluster,
-            target.devices,
-            target.method,
-            target.resolution,
-            target.steps,
-            target.warmup,
-            str((target.products, target.parallel)),
-        )
-        key = (*setting, target.split, tuple(target.patches))  # several sources print the same run
-        if key not in known:
-            known[key] = prediction(target, session)
-        predictions.append(asdict(target) | known[key])
-    others = {row: reason for row, reason in unpredicted().items() if row.startswith(cfg.measure.only)}
-    record = {
-        "predictions": predictions,
-        "not_predicted": others,
-        **provenance(),
-        "seconds": time.time() - started,
+def candidates(cfg: RunConfig) -> dict[str, RunConfig]:
+    """The runs that may be meant, by what tells them apart: M and degrees where these are not stated."""
+    target: Target = cfg.measure
+    every: list[int | None] = [*target.patches] or [None]
+    found = {}
+    for given in target.products or [target.parallel]:
+        for patches in every:
+            own = {} if patches is None else {"patches": patches}
+            degrees = text_of(given) if target.products else ""
+            name = ", ".join(part for part in (degrees, str(patches or "")) if part)
+            method = replace(cfg.method, **own)
+            found[name] = replace(cfg, parallel=Parallel(**given), method=method)
+    return found
+
+
+def text_of(given: dict[str, int]) -> str:
+    """Degrees beside a method's own."""
+    return " x ".join(f"{axis} {degree}" for axis, degree in given.items())
+
+
+def why_not(cfg: RunConfig, model: Model) -> str | None:
+    """Why no candidate can run: the first one's reason."""
+    reasons = [problem(one, model) for one in candidates(cfg).values()]
+    return None if None in reasons else reasons[0]
+
+
+def row_place(cfg: RunConfig) -> Row:
+    """The first columns of a prediction: its run, and the published row with what is to be known of it."""
+    target: Target = cfg.measure
+    columns = place(cfg) | {"warmup": target.warmup, "split": target.split, "patches": None}
+    columns |= {"row_id": target.row_id, "published_s": target.published_s, "published_oom": target.oom}
+    marks = ("digitized", "notes", "flags", "duplicate_of", "contradicted_by")
+    return columns | {key: getattr(target, key) for key in marks}
+
+
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """The one row of a published row; what several sources print is predicted once."""
+    plain = replace(cell.cfg.measure, row_id="", published_s=None, oom=False, digitized=False, notes=[])
+    run = replace(plain, flags=[], duplicate_of=None, contradicted_by=[])
+    return [session.once(("prediction", repr(run)), lambda: fastest(cell.cfg, session))]
+
+
+def fastest(cfg: RunConfig, session: Session) -> Row:
+    """Seconds of the fastest candidate that fits; where none does, the bytes that the leanest misses."""
+    model = session.model(cfg.model)
+    able = {name: one for name, one in candidates(cfg).items() if problem(one, model) is None}
+    planned = {name: plan(one, session) for name, one in able.items()}
+    seconds = {name: one.latency_s for name, one in planned.items() if one.latency_s is not None}
+    best = min(seconds or able, key=lambda name: seconds.get(name, planned[name].missing_bytes))
+    cfg, found = able[best], planned[best]
+    given = {axis: degree for axis, degree in vars(cfg.parallel).items() if degree > 1}
+    row: Row = {
+        "parallel": place(cfg)["parallel"],
+        "product": text_of(given) or None,
+        "patches": getattr(cfg.method, "patches", None),
+        "predicted_s": found.latency_s,
+        "missing_bytes": found.missing_bytes,
+        "calibrated_on": calibration_rows(cfg.cluster),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "predictions.json", record)
-    table = report.joined(predictions, CONF.parent / "results" / "published")
-    print(report.verdicts(table))
-    print(out / "predictions.json")
-    return "ok"
+    if not seconds:
+        return row | {"status": "oom", "reason": found.reason}
+    repeats = [report.repeats[-1] for report in found.reports]
+    row |= {key: max(float(repeat[key] or 0) for repeat in repeats) for key in ("compute_s", "wait_s")}
+    told = {name: value for name, value in seconds.items() if name}
+    return row | {"candidates": json.dumps(told), "peak_bytes": found.peak_bytes}
 
 
-def prediction(target: Target, session: Session) -> dict[str, Any]:
-    """Seconds, or the bytes missing, of a row's run; with several candidates for M or degrees, the fastest's."""
-    tried: list[tuple[Target, int | None, Planned]] = []
-    candidates: list[int | None] = [*target.patches] or [None]
-    for parallel in target.products or [target.parallel]:
-        one = replace(target, parallel=parallel)
-        cfg, model = config_of(one, candidates[0])
-        for patches in candidates:
-            method = cfg.method if patches is None else replace(cfg.method, patches=patches)
-            run = replace(cfg, method=method)
-            problem = problem_of(model.shape, run)
-            if problem is None:
-                tried.append((one, patches, plan(run, session)))
-            elif len(candidates) == 1 and not target.products:
-                reason = f"{problem.key}: {problem.message}"
-                failed = {"status": "failed", "predicted_s": None, "missing_bytes": 0, "reason": reason}
-                return failed | fitted_on(cfg)
-    fits = [each for each in tried if each[2].latency_s is not None]
-    if fits:
-        one, patches, planned = min(fits, key=lambda each: each[2].latency_s or 0.0)
-        repeats = [report.repeats[-1] for report in planned.reports]
-        found = {
-            "status": "ok",
-            "candidates": {
-                candidate(target, *each[:2]): each[2].latency_s for each in fits if each[1] or target.products
-            },
-            "peak_bytes": planned.peak_bytes,
-            **{key: max(float(repeat[key] or 0) for repeat in repeats) for key in ("compute_s", "wait_s")},
-        }
-    else:
-        one, patches, planned = min(tried, key=lambda each: each[2].missing_bytes)
-        found = {"status": "oom"}
-    said = {"predicted_s": planned.latency_s, "missing_bytes": planned.missing_bytes if not fits else 0}
-    return found | said | {"patches": patches, "parallel": one.parallel} | fitted_on(cfg)
+def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
+    """The other published rows, and why nothing is predicted for them."""
+    others = {row: why for row, why in unpredicted().items() if row.startswith(cfg.measure.only)}
+    return {"not_predicted": others}
 
 
-def candidate(target: Target, one: Target, patches: int | None) -> str:
-    """What tells a candidate from the others: M, and the degrees where they are not stated."""
-    degrees = " x ".join(f"{axis} {n}" for axis, n in one.parallel.items()) if target.products else ""
-    return ", ".join(part for part in (degrees, "" if patches is None else str(patches)) if part)
+def summary(record: Record) -> str:
+    """What the predictions are right about."""
+    return report.verdicts(report.joined(report.plain(record.rows), FOLDER))
 
 
-def fitted_on(cfg: RunConfig) -> dict[str, list[str]]:
-    """The published rows that the run's device and links were fitted on."""
-    return {"calibrated_on": calibration_rows(cfg.cluster)}
+PREDICT = Study(
+    "predict",
+    measure,
+    (
+        *("row_id", "model", "cluster", "resolution", "devices", "method", "product", "patches", "warmup"),
+        *("published_s", "predicted_s", "missing_bytes", "status"),
+    ),
+    "Published latencies, predicted",
+    grid=runs,
+    problem=why_not,
+    place=row_place,
+    facts=facts,
+    summary=summary,
+    check=check_rows,
+)

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from analysis.evidence.doubts import doubts
 from analysis.evidence.published import DISPLACED, MODELS, PRODUCT, Published, Rows, read
+from experiments.config import LatencyConfig, RunConfig
+from experiments.grid import cluster_config, model_config
+from experiments.methods import METHODS
+from pipefusion.core.parallel import Parallel
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims")
@@ -159,21 +163,17 @@ def notes_of(row: Published, method: str) -> Iterator[str]:
         yield "read off a curve"
 
 
-def overrides_of(target: Target, patches: int | None = None) -> list[str]:
-    """The command line of a target, with one of its candidates for M."""
-    overrides = [
-        f"method={target.method}",
-        f"cluster={target.cluster}",
-        f"devices={target.devices}",
-        f"model={target.model}",
-        f"model.resolution={target.resolution}",
-        f"steps={target.steps}",
-        *(f"parallel.{axis}={degree}" for axis, degree in target.parallel.items()),
-    ]
-    if target.warmup is not None:
-        overrides.append(f"method.warmup={target.warmup}")
-    if target.method == "pipefusion":
-        if patches is None:
-            raise ValueError(f"{target.row_id} needs a number of patches; candidates: {target.patches}")
-        overrides += [f"method.patches={patches}", f"method.split={target.split}"]
-    return overrides
+def run_of(target: Target, base: RunConfig) -> RunConfig:
+    """The run of a target, with the first of its candidates; what no source states is as in `base`."""
+    patches = target.patches[0] if target.patches else None
+    own = {"warmup": target.warmup, "patches": patches, "split": target.split}
+    return replace(
+        base,
+        model=replace(model_config(target.model), resolution=target.resolution),
+        cluster=cluster_config(target.cluster),
+        method=METHODS[target.method].Config(**{key: v for key, v in own.items() if v is not None}),
+        devices=target.devices,
+        steps=target.steps,
+        parallel=Parallel(**target.parallel),
+        measure=LatencyConfig(),
+    )

@@ -106,8 +106,7 @@ def gpu(place: str) -> str:
 
 def degrees(evidence: Evidence, row_id: str) -> str:
     """The degrees that a product was predicted with, beside its own axis."""
-    found: dict[str, int] = evidence.made.get(row_id, {}).get("parallel", {})
-    return " x ".join(f"{axis} {n}" for axis, n in found.items())
+    return evidence.made.get(row_id, {}).get("product") or ""
 
 
 def bars(evidence: Evidence, source: str, px: int) -> dict[str, str]:

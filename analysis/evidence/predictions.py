@@ -1,8 +1,8 @@
 """Predictions beside published numbers: one table, the statistics over it, and the check that none of them is fitted.
 
-A record is JSON: `predictions`, a list with `row_id` (`latency.csv:15`), `cluster`, `devices`, `method`,
-`resolution`, `status` (ok, oom or failed), `predicted_s`, `missing_bytes`, `patches`, `calibrated_on` (the rows
-that the cluster's device and links were fitted on), and the doubts `flags`, `duplicate_of`, `contradicted_by`.
+A row of the record (records/published) has `row_id` (`latency.csv:15`), `cluster`, `devices`, `method`, `resolution`,
+`status` (ok, oom, skipped or failed), `predicted_s`, `missing_bytes`, `patches`, `calibrated_on` (the rows that the
+cluster's device and links were fitted on), and the doubts `flags`, `duplicate_of`, `contradicted_by`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from analysis import tables
 from analysis.columns import Column, Shown, column, percent, texts, words
 from analysis.evidence.published import read
-from analysis.record import load_record
+from analysis.study import load_study, plain_rows
 from analysis.style import in_order, label
 
 LARGE = 2048
@@ -32,10 +32,17 @@ Fitted = dict[str, set[str]]
 """Cluster -> the rows its profile was fitted on."""
 
 
-def load(path: str | Path) -> list[dict[str, Any]]:
+def load(folder: str | Path) -> list[dict[str, Any]]:
     """The predictions of a record."""
-    content = load_record(Path(path))
-    return content["predictions"] if isinstance(content, dict) else content
+    return plain(load_study(Path(folder)).rows)
+
+
+def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as plain Python, lists included."""
+    return [
+        {key: value.tolist() if hasattr(value, "tolist") else value for key, value in row.items()}
+        for row in plain_rows(rows)
+    ]
 
 
 def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFrame:
@@ -43,7 +50,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
 
     `error` is (predicted - published) / published; `role` is `prediction`, `calibration` for a row that its own
     cluster was fitted on, or `repeats calibration` for the same number printed elsewhere. A product of degrees (its
-    record has `parallel`) is no row of one method: its `method` is `hybrid` or `USP`.
+    record has `product`) is no row of one method: its `method` is `hybrid` or `USP`.
     Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
     """
     published, origins = read(Path(folder)), origins_of(predictions)
@@ -52,22 +59,21 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
         row = published[one["row_id"]]
         timed = row["metric"] == "latency"
         seconds = row.value if timed and not row.oom else None
-        if (seconds, timed and row.oom) != (one["published_s"], one["oom"]):
+        if (seconds, timed and row.oom) != (one["published_s"], one["published_oom"]):
             text = f"{one['row_id']} is {row['value']}, and its prediction was made for {one['published_s']}"
             raise ValueError(text)
         predicted = one["predicted_s"] if one["status"] == "ok" else None
-        patches = one.get("patches")
         rows.append(
             {
                 **{key: one[key] for key in ("row_id", "model", "cluster", "resolution", "devices")},
-                "method": row.product if one.get("parallel") else one["method"],
+                "method": row.product if one.get("product") else one["method"],
                 "setting": row["setting"],
                 "warmup": one.get("warmup"),
-                "patches": None if isinstance(patches, list) else patches,  # a list: none could be run
+                "patches": one.get("patches"),
                 "published_s": seconds,
                 "predicted_s": predicted,
                 "error": predicted / seconds - 1 if predicted and seconds else None,
-                "published_oom": one["oom"],
+                "published_oom": one["published_oom"],
                 "predicted_oom": one["status"] == "oom",
                 "missing_bytes": one.get("missing_bytes"),
                 "status": one["status"],

@@ -15,11 +15,11 @@ from analysis.evidence import predictions
 from analysis.evidence.published import PRODUCT, WARMUP, Published, Rows, read
 from analysis.quality import paired
 from analysis.quality import record as quality_record
-from analysis.record import load_record
+from analysis.record import RECORD, load_record
 from analysis.staleness import tables as staleness
 from analysis.study import load_study
 
-PREDICTIONS = "records/published/predictions.json"
+PREDICTIONS = "records/published"
 SCALING = "records/scaling"
 MODELS = "records/paper/latency"
 ACCOUNTING = "records/accounting"
@@ -56,12 +56,12 @@ class Evidence:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        return load_record(self.results / PREDICTIONS)
+        return load_record(self.results / PREDICTIONS / RECORD)
 
     @cached_property
     def made(self) -> dict[str, dict[str, Any]]:
         """The record's own predictions by row."""
-        return {one["row_id"]: one for one in self.record["predictions"]}
+        return {one["row_id"]: one for one in predictions.load(self.results / PREDICTIONS)}
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -69,7 +69,7 @@ class Evidence:
 
     @cached_property
     def peaks(self) -> dict[str, int]:
-        return {row_id: one["peak_bytes"] for row_id, one in self.made.items() if "peak_bytes" in one}
+        return {row_id: one["peak_bytes"] for row_id, one in self.made.items() if one.get("peak_bytes")}
 
     @cached_property
     def errors(self) -> dict[tuple[str, int], float]:

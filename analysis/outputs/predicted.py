@@ -13,7 +13,7 @@ from analysis.gantt import gantt
 from analysis.output import Output
 from analysis.timeline import read
 
-PREDICTIONS = "records/published/predictions.json"
+PREDICTIONS = "records/published"
 ROWS = "published/*.csv"
 
 

@@ -20,13 +20,13 @@ from matplotlib.patches import Patch
 
 from analysis import scaling, tables
 from analysis.columns import Column, Shown, column, three, words
+from analysis.evidence import predictions
 from analysis.paper.panels import CASE, commit_of, logarithmic, predicted, published
 from analysis.points import fills, marker
-from analysis.record import load_record
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, RC, label, pale
 
-SOURCE, OWN = "records/paper/latency", "records/published/predictions.json"
+SOURCE, OWN = "records/paper/latency", "records/published"
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 
 
@@ -37,8 +37,8 @@ def load(results: Path) -> dict[str, Any]:
     for row in record["rows"]:
         planned.setdefault(_kind(row), set()).add(row["warmup"])
     rows = [
-        row | {"predicted_latency_s": row["predicted_s"]}
-        for row in load_record(results / OWN)["predictions"]
+        row | {"predicted_latency_s": row["predicted_s"], "oom": row["published_oom"]}
+        for row in predictions.load(results / OWN)
         if row["row_id"].startswith("latency.csv")
         and row["warmup"] not in planned.get(_kind(row), {row["warmup"]})
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.evidence import predictions as published
 from analysis.evidence.published import stated
 
-SOURCE = "records/published/predictions.json"
+SOURCE = "records/published"
 ROWS = "published/*.csv"
 
 

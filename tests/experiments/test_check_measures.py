@@ -37,7 +37,7 @@ BAD = [
     ("fit", "measure.devices=[]", "measure.devices=[] leaves nothing to fit"),
     ("fit", "measure.borrow=[h300]", "measure.borrow='h300' is unknown, nearest: h200; allowed:"),
     ("fit", "measure.links=[{name: x}]", "measure.links.0.key=??? has to be given"),
-    ("predict_published", "measure.only=nothing", "measure.only='nothing' begins no row; allowed: FILE:LINE"),
+    ("predict_published", "measure.only=nothing", "measure.only='nothing' begins no row that is predicted"),
     ("text_variants", "measure.models=[sd4]", "measure.models='sd4' is unknown"),
     ("text_variants", "measure.devices=[0]", "measure.devices.0=0 is too small"),
     ("fit", "measure.links=[{name: pcie4, key: efficiency, row: 'latency.csv:80', place: port, low: 0, high: 1}]",

@@ -8,17 +8,15 @@ from dataclasses import replace
 import pytest
 
 from experiments.check import check_method, check_model, check_values
-from experiments.compose import plan
-from experiments.config import from_hydra
 from experiments.fit import config_of
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_of
 from experiments.models import open_model
-from experiments.published import FOLDER, Target, overrides_of, target_of, targets, unpredicted
+from experiments.published import FOLDER, Target, run_of, target_of, targets, unpredicted
 from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
 from tests.analysis.evidence.planted import Row, published
-from tests.experiments.runs import config  # registers the schemas
+from tests.experiments.runs import config
 
 LEGACY = {"source": "PipeFusion repo assets/some.png"}
 
@@ -100,7 +98,7 @@ def test_each_model_and_spelling_of_a_method(changes: Row, run: tuple[str, str, 
 )
 def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int) -> None:
     config()
-    cfg, opened = config_of(target(model=model, method="Original", n_devices="1"))
+    cfg, opened = config_of(target(model=model, method="Original", n_devices="1"), config())
     assert cfg.guidance_scale is not None
     assert empty_inputs(opened.shape, 1, cfg.guidance_scale)[1].branches == branches
 
@@ -248,14 +246,14 @@ def test_every_target_can_be_run_by_its_method(found: dict[str, Target]) -> None
             assert module.problem(shapes[key], one.devices, one.steps, method, given) is None, one.row_id
 
 
-def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
-    config()
+def test_the_run_of_a_target_is_what_was_published(found: dict[str, Target]) -> None:
+    base = config()
     each = {
         key: one for one in found.values() for key in (one.model, one.method, one.cluster, str(one.parallel))
     }
     for one in each.values():
         patches = one.patches[0] if one.patches else None
-        cfg = from_hydra(plan(overrides_of(one, patches)).jobs[0])
+        cfg = run_of(one, base)
         check_values(cfg)
         assert check_method(cfg, check_model(cfg)) is None
         assert (cfg.devices, cfg.steps, cfg.method.name) == (one.devices, one.steps, one.method)
@@ -266,8 +264,3 @@ def test_overrides_compose_to_the_target(found: dict[str, Target]) -> None:
         assert getattr(cfg.method, "patches", None) == patches
         assert {axis: getattr(cfg.parallel, axis) for axis in one.parallel} == one.parallel
         assert parallel_of(cfg).world == one.devices
-
-
-def test_pipefusion_needs_one_of_its_candidates() -> None:
-    with pytest.raises(ValueError, match="needs a number of patches"):
-        overrides_of(target())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from analysis.__main__ import main
 from analysis.check import calibration
 from analysis.evidence import predictions as published
 from analysis.outputs.predicted import PREDICTIONS
+from tests.analysis.synthetic import write_study
 
 COLUMNS = ["source", "resolution", "setting", "metric", "value"]
 Predictions = list[dict[str, Any]]
@@ -30,7 +30,7 @@ def prediction(
         "method": method,
         "resolution": 1024,
         "published_s": value,
-        "oom": value is None,
+        "published_oom": value is None,
         "predicted_s": predicted,
         "status": "oom" if predicted is None else "ok",
         "missing_bytes": None,
@@ -65,11 +65,9 @@ def write(folder: Path, predictions: Predictions) -> Path:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for one in predictions:
-            value = "OOM" if one["oom"] else one["published_s"]
+            value = "OOM" if one["published_oom"] else one["published_s"]
             writer.writerow(["a figure", one["resolution"], "", "latency", value])
-    (folder / "records/published").mkdir(parents=True, exist_ok=True)
-    record = {"predictions": predictions}
-    (folder / "records/published/predictions.json").write_text(json.dumps(record))
+    write_study(folder / "records/published", {"rows": predictions}, "predict")
     return folder
 
 
@@ -231,7 +229,7 @@ def write_conf(folder: Path, fitted: str) -> None:
         (
             "['latency.csv:2', 'latency.csv:5']",
             1,
-            "results/records/published/predictions.json: error of overall",
+            "results/records/published: error of overall",
         ),
     ],
 )
@@ -252,7 +250,7 @@ def test_the_tables_are_the_same_bytes_twice_and_say_what_is_doubtful(tmp_path: 
         assert main(["published_predictions", "published_errors"], tmp_path) == 0
         return {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("published_*")}
 
-    write(tmp_path, [*made_up(), prediction(11, "pipefusion", 1.0, None, status="failed", patches=[2, 4])])
+    write(tmp_path, [*made_up(), prediction(11, "pipefusion", 1.0, None, status="failed")])
     first = made()
     assert made() == first
     assert set(first) == {f"published_{n}.{k}" for n in ("predictions", "errors") for k in KINDS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from analysis.outputs import paper_more
 from analysis.paper import costs, fid, fid_figure, patches, predictions, scatter, warmup
 from analysis.quality import record as quality_record
 from tests.analysis.quality import synthetic as synthetic_quality
+from tests.analysis.synthetic import write_study
 
 COLUMNS = ["source", "model", "resolution", "n_devices", "method", "setting", "metric", "value"]
 OLD, NEW = "the older repository", "the paper"
@@ -26,7 +26,7 @@ def prediction(
 ) -> dict[str, Any]:
     return {
         "row_id": row_id, "model": "pixart_alpha", "cluster": "l20_pcie", "devices": 1 if method == "serial" else 8,
-        "method": method, "resolution": 1024, "steps": 20, "published_s": published, "oom": published is None,
+        "method": method, "resolution": 1024, "steps": 20, "published_s": published, "published_oom": published is None,
         "predicted_s": predicted, "status": "oom" if predicted is None else "ok", "missing_bytes": None,
         "warmup": None, "patches": None, "calibrated_on": ["latency.csv:2"], "flags": [], "duplicate_of": None,
         "contradicted_by": [], "digitized": False,
@@ -68,7 +68,7 @@ def results(tmp_path: Path) -> Path:
         for one in mine:
             source = NEW if file == "latency.csv" else OLD
             said = f"W={one['warmup'] - 1}" if file == "warmup.csv" else setting
-            value = "OOM" if one["oom"] else one["published_s"]
+            value = "OOM" if one["published_oom"] else one["published_s"]
             method = "PipeFusion" if one["method"] == "pipefusion" else one["method"]
             written.append([source, "PixArt", 1024, one["devices"], method, said, "latency", value])
         if file == "warmup.csv":
@@ -86,8 +86,7 @@ def results(tmp_path: Path) -> Path:
             ["a log", "PixArt", "?", "?", "baseline", "50k samples", "FID", 60.0],
         ],
     )
-    (tmp_path / "records/published").mkdir(parents=True)
-    (tmp_path / "records/published/predictions.json").write_text(json.dumps({"predictions": rows}))
+    write_study(tmp_path / "records/published", {"rows": rows}, "predict")
     synthetic_quality.write(tmp_path / "records/quality")
     return tmp_path
 
