@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.files import replacing
 from experiments import components
 from experiments.config import RunConfig, prompts_of
 from experiments.models import Model
+from experiments.tensors import write_tensors
 from experiments.text import encode_prompts
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape
@@ -116,8 +116,7 @@ def stand_in(prompt: str, name: str, size: tuple[int, ...]) -> Tensor:
 
 def write_inputs(path: Path, inputs: dict[str, Tensor]) -> None:
     """Write inputs.safetensors whole."""
-    with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, temporary)
+    write_tensors(path, inputs)
 
 
 def read_inputs(path: Path, guidance_scale: float, device: torch.device) -> tuple[Tensor, Conditioning]:

@@ -19,7 +19,7 @@ from experiments.difference import NotFinite
 from experiments.errors import ConfigError, RunFailed, first_line, refuse
 from experiments.launch import complete, execute
 from experiments.measures import MEASURES
-from experiments.methods import METHODS
+from experiments.methods import beside
 from experiments.records import display
 from pipefusion.sim.engine import RankFailed, SimulationError
 
@@ -97,8 +97,7 @@ def run(cfg: RunConfig, out: Path) -> str:
 def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> None:
     """One line a run: on stdout what it took, on stderr why it did not end well."""
     status = record["status"]
-    beside = set(cfg.parallel.axes) - {METHODS[cfg.method.name].axis}
-    name = f"{cfg.method.name} N={cfg.devices}{f' ({cfg.parallel})' if beside else ''}"
+    name = f"{cfg.method.name} N={cfg.devices}{f' ({cfg.parallel})' if beside(cfg) else ''}"
     if status == "ok":
         latency = record["latency_s"]
         how = {"local": f"spread {latency['spread']:.3f} s", "sim": "virtual time", "plan": "predicted"}

@@ -77,6 +77,12 @@ def parallel_of(cfg: RunConfig) -> Parallel:
     return METHODS[cfg.method.name].parallel(cfg.devices, cfg.parallel)
 
 
+def beside(cfg: RunConfig) -> dict[str, int]:
+    """The degrees beside the method's own axis."""
+    own = METHODS[cfg.method.name].axis
+    return {axis: degree for axis, degree in cfg.parallel.axes.items() if axis != own}
+
+
 def problem_of(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     """What keeps a run from this model, or None."""
     return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)

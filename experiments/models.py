@@ -77,6 +77,12 @@ class Model:
         shape = VIEWS[self.class_name].shape(self.config, rows, cols, self.facts, self.dtype.itemsize)
         return replace(shape, guidance=self.facts.get("guidance", shape.guidance))
 
+    @property
+    def prompts(self) -> dict[str, list[str]] | None:
+        """The captions that it was trained on and those kept from it, by role, where its folder lists them."""
+        path = None if self.folder is None else self.folder / "prompts.json"
+        return None if path is None or not path.is_file() else dict(json.loads(path.read_text()))
+
     def view(self) -> DiT:
         """The model on `meta`: sizes without data."""
         make: Callable[..., DiT] = VIEWS[self.class_name].View

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from analysis.record import load_run
 from experiments.difference import NotFinite, largest_difference
-from experiments.stock_calls import predict
+from experiments.stock_calls import denoise
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}  # relative to the largest latent
 
@@ -67,54 +67,46 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     scale, latents = record["guidance_scale"], inputs.pop("noise").float()
     lead = "negative_"
     negative = {name.removeprefix(lead): inputs.pop(name) for name in [*inputs] if name.startswith(lead)}
-    prompt = {
-        name: torch.cat([negative[name], tensor]) if negative else tensor for name, tensor in inputs.items()
-    }
     size = tuple(record.get(side, record["resolution"]) for side in ("height", "width"))
-    for timestep in scheduler.timesteps:
-        whole = torch.cat([latents] * 2) if negative else latents
-        prediction = predict(model, whole, timestep, prompt, scale, size)
-        if negative:
-            against, towards = prediction.chunk(2)
-            prediction = against + scale * (towards - against)
-        latents = scheduler.step(prediction.float(), timestep, latents, return_dict=False)[0]
-    return latents, load_file(run_dir / "latents.safetensors")["latents"]
+    ours = denoise(model, scheduler, latents, inputs, negative or None, scale, size)
+    return ours, load_file(run_dir / "latents.safetensors")["latents"]
+
+
+def read_record(run_dir: Path) -> tuple[dict[str, Any], bool]:
+    """The record of a run, and whether it must equal serial. Raises OSError and ValueError for what has no replay."""
+    # Here: what is replayed with plain diffusers needs of the methods that they must equal serial, and no more.
+    from experiments.methods import METHODS
+
+    for name in ("run.json", "config.yaml"):
+        if not (run_dir / name).exists():
+            raise ValueError(f"{run_dir} is no run directory: it has no {name}")
+    record = load_run(run_dir)
+    if record["status"] != "ok":
+        raise ValueError(f"nothing to replay: the run {record['status']}: {record['reason']}")
+    name, method = record["method"], METHODS.get(record["method"])
+    if method is None:
+        raise ValueError(f"method={name} is unknown; allowed: {', '.join(METHODS)}")
+    exact = method.never_stale(record["steps"], record["method_config"])
+    if not exact and method.stale is None:
+        raise ValueError(f"method={name} is not exact and says not what is stale: no reference")
+    return record, exact
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when the latents come out again, 1 when they do not, 2 when there is nothing to replay."""
-    # Here: what is replayed with plain diffusers needs of the methods that they must equal serial, and no more.
-    from experiments.conformance.rerun import rerun
-    from experiments.methods import METHODS
+    from experiments.conformance.rerun import rerun  # here, as in `read_record`
 
     parser = argparse.ArgumentParser(
         prog="python -m experiments.replay", description=str(__doc__).split("\n")[0]
     )
     parser.add_argument("run_dir", type=Path)
     run_dir = parser.parse_args(arguments).run_dir
-    missing = [name for name in ("run.json", "config.yaml") if not (run_dir / name).exists()]
-    if missing:
-        print(f"error: {run_dir} is no run directory: it has no {missing[0]}", file=sys.stderr)
-        return 2
     try:
-        record = load_run(run_dir)
+        record, exact = read_record(run_dir)
     except (OSError, ValueError) as wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
-    if record["status"] != "ok":
-        print(f"error: nothing to replay: the run {record['status']}: {record['reason']}", file=sys.stderr)
-        return 2
-    name, method = record["method"], METHODS.get(record["method"])
-    if method is None:
-        print(f"error: method={name} is unknown; allowed: {', '.join(METHODS)}", file=sys.stderr)
-        return 2
-    exact, tolerance = (
-        method.never_stale(record["steps"], record["method_config"]),
-        TOLERANCE[record["dtype"]],
-    )
-    if not exact and method.stale is None:
-        print(f"error: method={name} is not exact and says not what is stale: no reference", file=sys.stderr)
-        return 2
+    name, tolerance = record["method"], TOLERANCE[record["dtype"]]
     ours = replay(run_dir)[0] if exact else rerun(run_dir)
     try:
         error = largest_difference(load_file(run_dir / "latents.safetensors")["latents"], ours)

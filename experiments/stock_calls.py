@@ -1,4 +1,4 @@
-"""How each family's diffusers pipeline calls its transformer, with nothing of the rest of this project.
+"""How each family's diffusers pipeline calls its transformer and guides, with nothing of the rest of this project.
 
 For replays and tests: what a view must be equal to. A call takes the stock model, the latents [b, C, H, W] of all
 guidance branches, the timestep as the scheduler has it, the prompt's tensors by name, the guidance scale and the
@@ -41,24 +41,34 @@ def sd3(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float,
     return model(latent, prompt["prompt_embeds"], prompt["pooled_prompt_embeds"], times).sample
 
 
+def packed(latent: Tensor) -> Tensor:
+    """Latents [b, C, H, W] two by two, as tokens [b, H W / 4, 4 C]."""
+    cells = latent.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Tokens [b, H W / 4, 4 C] as latents [b, C, H, W]."""
+    cells = tokens.unflatten(2, (-1, 2, 2)).unflatten(1, (height // 2, width // 2))
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
 def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """FLUX.1: latents packed two by two, the guidance scale an input."""
-    b, channels, height, width = latent.shape
-    cells = latent.view(b, channels, height // 2, 2, width // 2, 2)
+    height, width = latent.shape[2:]
     rows = torch.arange(height // 2).repeat_interleave(width // 2)
     cols = torch.arange(width // 2).repeat(height // 2)
     out = model(
-        cells.permute(0, 2, 4, 1, 3, 5).reshape(b, height * width // 4, channels * 4),
+        packed(latent),
         encoder_hidden_states=prompt["prompt_embeds"],
         pooled_projections=prompt["pooled_prompt_embeds"],
         timestep=times.to(latent.dtype) / 1000,
         img_ids=torch.stack([torch.zeros_like(rows), rows, cols], dim=1),
         txt_ids=torch.zeros(prompt["prompt_embeds"].shape[1], 3),
-        guidance=torch.full((b,), scale) if model.config.guidance_embeds else None,
+        guidance=torch.full((len(latent),), scale) if model.config.guidance_embeds else None,
         return_dict=False,  # which shared models need
     )[0]
-    cells = out.view(b, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return cells.reshape(b, channels, height, width)
+    return unpacked(out, height, width)
 
 
 def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
@@ -80,17 +90,15 @@ def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: floa
 
 def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """Qwen-Image: latents packed two by two; no mask, as for prompts without padding."""
-    b, channels, height, width = latent.shape
-    cells = latent.view(b, channels, height // 2, 2, width // 2, 2)
+    height, width = latent.shape[2:]
     out = model(
-        cells.permute(0, 2, 4, 1, 3, 5).reshape(b, height * width // 4, channels * 4),
+        packed(latent),
         encoder_hidden_states=prompt["prompt_embeds"],
         timestep=times.to(latent.dtype) / 1000,
-        img_shapes=[[(1, height // 2, width // 2)]] * b,
+        img_shapes=[[(1, height // 2, width // 2)]] * len(latent),
         return_dict=False,
     )[0]
-    cells = out.view(b, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return cells.reshape(b, channels, height, width)
+    return unpacked(out, height, width)
 
 
 def z_image(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
@@ -145,3 +153,26 @@ def predict(model: Any, latent: Tensor, time: Tensor, prompt: Prompt, scale: flo
     cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in prompt.items()}
     call = CALLS[type(model).__name__]
     return call(model, latent.to(dtype), time.expand(len(latent)), cast, scale, size)[:, : latent.shape[1]]
+
+
+def denoise(
+    model: Any,
+    scheduler: Any,
+    latents: Tensor,
+    prompt: Prompt,
+    negative: Prompt | None,
+    scale: float,
+    size: Size,
+) -> Tensor:
+    """Latents [B, C, H, W] float32 after the scheduler's last timestep; guided if there is a `negative` prompt."""
+    both = (
+        prompt if negative is None else {n: torch.cat([negative[n], tensor]) for n, tensor in prompt.items()}
+    )
+    for timestep in scheduler.timesteps:
+        whole = latents if negative is None else torch.cat([latents] * 2)
+        prediction = predict(model, whole, timestep.to(latents.device), both, scale, size)
+        if negative is not None:
+            against, towards = prediction.chunk(2)
+            prediction = against + scale * (towards - against)
+        latents = scheduler.step(prediction.float(), timestep, latents, return_dict=False)[0]
+    return latents

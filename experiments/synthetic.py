@@ -8,8 +8,10 @@ from shutil import disk_usage
 
 import diffusers
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
+from analysis.columns import mib
 from analysis.files import replacing_folder
 from experiments.models import Model
 from experiments.records import write_json
@@ -33,47 +35,25 @@ def write_checkpoint(folder: Path, model: Model, dtype: torch.dtype, file_bytes:
     """
     with torch.device("meta"):
         network = getattr(diffusers, model.class_name).from_config(model.config)
-    total = sum(tensor.numel() for tensor in network.state_dict().values()) * dtype.itemsize
+    state = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+    pattern = NAME.replace(".", "{suffix}.")
+    shards = split_torch_state_dict_into_shards(state, filename_pattern=pattern, max_shard_size=file_bytes)
+    total, draw = shards.metadata["total_size"], torch.Generator().manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     free = disk_usage(folder).free
     if free < total:
         raise OSError(f"{folder} has {mib(free)} MiB free, and the weights take {mib(total)} MiB")
     with replacing_folder(folder) as fresh:
-        index = write_tensors(fresh / "transformer", network, dtype, file_bytes, seed)
-        index_of = {"metadata": {"total_size": total}, "weight_map": index}
-        write_json(fresh / "transformer" / INDEX, index_of)
+        part = fresh / "transformer"
+        part.mkdir()
+        for file, names in shards.filename_to_tensors.items():
+            shapes = {name: state[name].shape for name in names}
+            tensors = {name: torch.empty(shape, dtype=dtype) for name, shape in shapes.items()}
+            for tensor in tensors.values():
+                tensor.uniform_(-0.02, 0.02, generator=draw)
+            save_file(tensors, part / file)
+        write_json(part / INDEX, {"metadata": {"total_size": total}, "weight_map": shards.tensor_to_filename})
         (fresh / "scheduler").mkdir()
         write_json(fresh / "scheduler" / "scheduler_config.json", model.scheduler)
         write_json(fresh / "pipefusion_lab.json", model.facts)
-        network.save_config(fresh / "transformer")
-
-
-def write_tensors(
-    part: Path, network: torch.nn.Module, dtype: torch.dtype, file_bytes: int, seed: int
-) -> dict[str, str]:
-    """Random tensors of a network, one file in memory at a time; which file each is in."""
-    part.mkdir()
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    groups: list[list[str]] = [[]]
-    room = file_bytes
-    for name, shape in shapes.items():
-        room -= shape.numel() * dtype.itemsize
-        if room < 0 and groups[-1]:
-            groups.append([])
-            room = file_bytes - shape.numel() * dtype.itemsize
-        groups[-1].append(name)
-    draw = torch.Generator().manual_seed(seed)
-    index: dict[str, str] = {}
-    for number, names in enumerate(groups, 1):
-        file = NAME.replace(".", f"-{number:05}-of-{len(groups):05}.")
-        tensors = {name: torch.empty(shapes[name], dtype=dtype) for name in names}
-        for tensor in tensors.values():
-            tensor.uniform_(-0.02, 0.02, generator=draw)
-        save_file(tensors, part / file)
-        index |= dict.fromkeys(names, file)
-    return index
-
-
-def mib(size: int | None) -> str:
-    """Bytes as MiB; empty where there are none."""
-    return "" if size is None else f"{size / 2**20:.1f}"
+        network.save_config(part)

@@ -29,6 +29,10 @@ def guided(request: Request, shape: DiTShape) -> bool:
     return request.cond.guided
 
 
+def guided_patches(request: Request, shape: DiTShape) -> bool:
+    return guided(request, shape) and with_patches(request, shape)
+
+
 def with_scale(request: Request, shape: DiTShape) -> bool:
     return request.cond.guided or (shape.guidance == "embedded" and request.cond.guidance_scale != 1)
 
@@ -56,85 +60,33 @@ class Hypothesis:
 EVERY = 1_000_000  # more steps than anybody takes
 
 HYPOTHESES = (
-    Hypothesis(
-        "W+1",
-        "one synchronous step too many, as the first published implementation had it",
-        Deviation(extra_warmup=1),
-        with_patches,
-    ),
+    Hypothesis("W+1", "one synchronous step too many, as the first published implementation had it",
+               Deviation(extra_warmup=1), with_patches),
     Hypothesis("W-1", "one synchronous step too few", Deviation(extra_warmup=-1), with_patches),
     Hypothesis("serial", "every step is synchronous", Deviation(extra_warmup=EVERY), with_patches),
-    Hypothesis(
-        "other text",
-        "the prompt's tokens are treated as in the other of text=exact and text=first_patch",
-        Deviation(other_text=True),
-        with_prompt_stages,
-    ),
-    Hypothesis(
-        "W+1, other text",
-        "one synchronous step too many, and the other treatment of the prompt's tokens",
-        Deviation(extra_warmup=1, other_text=True),
-        with_prompt_stages,
-    ),
-    Hypothesis(
-        "kept buffers",
-        "K, V buffers are kept from an earlier image",
-        Deviation(kept_buffers=True),
-        with_patches,
-    ),
-    Hypothesis(
-        "KV at the next patch",
-        "K, V of a patch are written at the place of the patch after it",
-        Deviation(kv="next"),
-        with_patches,
-    ),
-    Hypothesis(
-        "KV at the previous patch",
-        "K, V of a patch are written at the place of the patch before it",
-        Deviation(kv="previous"),
-        with_patches,
-    ),
-    Hypothesis(
-        "KV late", "K, V are written after the attention that should have seen them", Deviation(kv="late")
-    ),
-    Hypothesis(
-        "displaced",
-        "all other patches are seen as they were a whole step ago (DistriFusion)",
-        Deviation(kv="displaced"),
-        with_patches,
-    ),
-    Hypothesis(
-        "never refreshed",
-        "other patches are seen as they were in the warm-up (naive patches)",
-        Deviation(kv="frozen"),
-        with_patches,
-    ),
+    Hypothesis("other text", "the prompt's tokens are treated as in the other of text=exact and text=first_patch",
+               Deviation(other_text=True), with_prompt_stages),
+    Hypothesis("W+1, other text", "one synchronous step too many, and the other treatment of the prompt's tokens",
+               Deviation(extra_warmup=1, other_text=True), with_prompt_stages),
+    Hypothesis("kept buffers", "K, V buffers are kept from an earlier image",
+               Deviation(kept_buffers=True), with_patches),
+    Hypothesis("KV at the next patch", "K, V of a patch are written at the place of the patch after it",
+               Deviation(kv="next"), with_patches),
+    Hypothesis("KV at the previous patch", "K, V of a patch are written at the place of the patch before it",
+               Deviation(kv="previous"), with_patches),
+    Hypothesis("KV late", "K, V are written after the attention that should have seen them", Deviation(kv="late")),
+    Hypothesis("displaced", "all other patches are seen as they were a whole step ago (DistriFusion)",
+               Deviation(kv="displaced"), with_patches),
+    Hypothesis("never refreshed", "other patches are seen as they were in the warm-up (naive patches)",
+               Deviation(kv="frozen"), with_patches),
     Hypothesis("alone", "a patch attends to itself only", Deviation(kv="alone"), with_patches),
-    Hypothesis(
-        "one scheduler",
-        "one scheduler is stepped for all patches in turn, which share its history",
-        Deviation(history="shared"),
-        equal_bands,
-    ),
-    Hypothesis(
-        "no history", "the scheduler forgets its history from step to step", Deviation(history="lost")
-    ),
-    Hypothesis(
-        "guidance swapped",
-        "the two halves of guidance are mixed up where they are combined",
-        Deviation(guidance="swapped"),
-        guided,
-    ),
-    Hypothesis(
-        "KV halves swapped",
-        "stale K, V of the two halves of guidance are mixed up",
-        Deviation(guidance="swapped_kv"),
-        lambda request, shape: guided(request, shape) and with_patches(request, shape),
-    ),
-    Hypothesis(
-        "guidance lost",
-        "guidance is lost after the warm-up (scale 1)",
-        Deviation(guidance="lost"),
-        with_scale,
-    ),
-)
+    Hypothesis("one scheduler", "one scheduler is stepped for all patches in turn, which share its history",
+               Deviation(history="shared"), equal_bands),
+    Hypothesis("no history", "the scheduler forgets its history from step to step", Deviation(history="lost")),
+    Hypothesis("guidance swapped", "the two halves of guidance are mixed up where they are combined",
+               Deviation(guidance="swapped"), guided),
+    Hypothesis("KV halves swapped", "stale K, V of the two halves of guidance are mixed up",
+               Deviation(guidance="swapped_kv"), guided_patches),
+    Hypothesis("guidance lost", "guidance is lost after the warm-up (scale 1)",
+               Deviation(guidance="lost"), with_scale),
+)  # fmt: skip

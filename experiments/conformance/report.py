@@ -12,10 +12,12 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.progress import track
 from torch import Tensor
 
+from analysis.terminal import make_console, rich_table
 from experiments.config import RunConfig, as_dict
 from experiments.conformance.bundle import Bundle, on_device, read_bundle
 from experiments.conformance.compare import HiddenStates, Parting, errors, latents_part
@@ -26,10 +28,11 @@ from experiments.device import choose_device
 from experiments.difference import NotFinite, require_finite
 from experiments.environment import provenance
 from experiments.errors import ConfigError, first_line
-from experiments.records import write_json
+from experiments.records import display, write_json
 from pipefusion.core.dit import DiT
 from pipefusion.core.domain import Share
 
+COLUMNS = ["hypothesis", "error of the bundle", "distance to PipeFusion", "verdict"]
 EXPLAINS, NOT_SEEN, NO, NOT_FINITE = "explains it", "not visible here", "no", "not finite"
 
 
@@ -82,9 +85,8 @@ def check_conformance(cfg: RunConfig) -> None:
     try:
         choose_device(cfg.cluster.device)
     except RuntimeError as error:
-        raise ConfigError(
-            "cluster.device", f"{cfg.cluster.device}: {first_line(error)}; allowed: cpu"
-        ) from None
+        text = f"{cfg.cluster.device}: {first_line(error)}; allowed: cpu"
+        raise ConfigError("cluster.device", text) from None
 
 
 def conformance(cfg: RunConfig, out: Path) -> str:
@@ -171,8 +173,9 @@ def record_of(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
         "explained_by": judgement.named(EXPLAINS),
         "not_visible": judgement.named(NOT_SEEN),
         "deviations": [
-            {"name": trial.hypothesis.name, "sentence": trial.hypothesis.sentence}
-            | {
+            {
+                "name": trial.hypothesis.name,
+                "sentence": trial.hypothesis.sentence,
                 "error": trial.error if isfinite(trial.error) else None,
                 "distance": trial.distance if isfinite(trial.distance) else None,
                 "verdict": trial.verdict,
@@ -184,27 +187,18 @@ def record_of(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
 
 def show(judgement: Judgement, bundle: Bundle, out: Path) -> None:
     """The table, and the answer: on stderr where it is no."""
-    import pandas as pd
-
-    from analysis.terminal import make_console, rich_table
-    from experiments.records import display
-
-    console = make_console()
-    first = {"hypothesis": "PipeFusion", "error of the bundle": f"{max(judgement.errors):.1e}"}
-    first |= {"distance to PipeFusion": "0", "verdict": "equal" if judgement.equal else NO}
+    verdict = "equal" if judgement.equal else NO
+    first = ("PipeFusion", f"{max(judgement.errors):.1e}", "0", verdict)
     rows = [
-        {
-            "hypothesis": trial.hypothesis.name,
-            "error of the bundle": f"{trial.error:.1e}",
-            "distance to PipeFusion": f"{trial.distance:.1e}",
-            "verdict": trial.verdict,
-        }
+        (trial.hypothesis.name, f"{trial.error:.1e}", f"{trial.distance:.1e}", trial.verdict)
         for trial in judgement.trials
     ]
+    table = pd.DataFrame([first, *rows], columns=COLUMNS)
     told = bundle.told
     request = (
         f"N={told['devices']} M={told['patches']} W={told['warmup']} S={told['steps']} text={told['text']}"
     )
-    console.print(rich_table(pd.DataFrame([first, *rows]), f"{bundle.model.class_name} {request}"))
+    console = make_console()
+    console.print(rich_table(table, f"{bundle.model.class_name} {request}"))
     print(message(bundle, judgement), file=sys.stdout if judgement.equal else sys.stderr)
     console.print(display(out / "conformance.json"), highlight=False, soft_wrap=True)

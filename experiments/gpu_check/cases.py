@@ -19,10 +19,15 @@ from experiments.methods import METHODS
 from experiments.models import open_model, resolved
 from experiments.session import Session
 from pipefusion.core.dit import Conditioning
+from pipefusion.core.ledger import Ledger
+from pipefusion.core.predict import Prediction
 
 TOLERANCES = {"float32": 5e-5, "float16": 1e-2, "bfloat16": 1e-1}
 """The largest distance to float32 on the CPU, over the norm of that. CPU runs in these are within 2e-6, 3e-3, 3e-2;
 a stale K, V too many or too few makes 3e-4 or more."""
+BUFFERS = ("kv_bytes", "buffer_bytes", "comm_bytes")
+BYTES = (*BUFFERS, "sent_bytes", "recv_bytes")
+"""Of a rank's ledger, each with a closed form."""
 STEPS = 3
 """One synchronous step, and two that are displaced: the second reads what the first has sent."""
 
@@ -147,10 +152,25 @@ class Tally:
         """The whole. Raises Failed or, if nothing could be run, NotPossible."""
         if self.failures:
             raise Failed("; ".join(self.failures))
-        if not self.count:
-            raise NotPossible("; ".join(self.skipped))
         worst = ", ".join(f"{dtype} {value:.1e}" for dtype, value in self.worst.items())
-        skipped = f"; not possible: {'; '.join(self.skipped)}" if self.skipped else ""
         runs = f"{self.count} run{'s' * (self.count > 1)}"
-        text = f"{runs}, at most from float32 on the CPU: {worst}{skipped}"
-        return Found(text, {"worst": self.worst})
+        text = f"{runs}, at most from float32 on the CPU: {worst}"
+        return found_in(text, self.count, self.skipped, {"worst": self.worst})
+
+
+def found_in(text: str, count: int, skipped: Sequence[str], numbers: dict[str, Any] | None = None) -> Found:
+    """What `count` runs found, and why there are no others. Raises NotPossible if there is none."""
+    why = "; ".join(skipped)
+    if not count:
+        raise NotPossible(why)
+    return Found(f"{text}; not possible: {why}" if why else text, numbers or {})
+
+
+def other_bytes(ledger: Ledger, forecast: Prediction, keys: Sequence[str]) -> list[str]:
+    """Bytes of a rank's ledger that its closed form has otherwise."""
+    buffers = {f"{kind}_bytes": count for kind, count in ledger.buffer_bytes.items()}
+    counted = buffers | {"sent_bytes": ledger.sent_bytes, "recv_bytes": ledger.recv_bytes}
+    pairs = {key: (counted.get(key, 0), getattr(forecast, key)) for key in keys}
+    return [
+        f"{key} is {found}, predicted {wanted}" for key, (found, wanted) in pairs.items() if found != wanted
+    ]

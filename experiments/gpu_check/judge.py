@@ -56,21 +56,19 @@ def judge(check: Check, cfg: RunConfig, devices: int, out: Path) -> Row:
     folder = out / re.sub(r"\W+", "_", f"{check.what} {check.of}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    started = time.monotonic()
+    started, numbers = time.monotonic(), {}
     try:
         with time_limit(cfg.measure.timeout_s):
             found = check.run(cfg, folder)
         status, detail, numbers = PASSED, found.detail, found.numbers
     except NotPossible as reason:
-        status, detail, numbers = NOT_POSSIBLE, str(reason), {}
-    except RunFailed as failure:
-        if failure.status == "interrupted":
+        status, detail = NOT_POSSIBLE, str(reason)
+    except (Failed, RunFailed) as failure:
+        if isinstance(failure, RunFailed) and failure.status == "interrupted":
             raise KeyboardInterrupt from None
-        status, detail, numbers = FAILED, str(failure), {}
-    except Failed as failure:
-        status, detail, numbers = FAILED, str(failure), {}
+        status, detail = FAILED, str(failure)
     except Exception as error:  # whatever it is, the others go on
-        status, detail, numbers = FAILED, f"{type(error).__name__}: {first_line(error)}", {}
+        status, detail = FAILED, f"{type(error).__name__}: {first_line(error)}"
     log = ""
     if status == FAILED:
         at, log = folder / "at.txt", printed(folder)
@@ -110,9 +108,9 @@ def in_ranks(program: Program, ranks: int, cfg: RunConfig, out: Path) -> Found:
 
     What the first rank returns or raises. Raises RunFailed if a rank dies.
     """
-    start_ranks(
-        partial(rank_of_check, program, ranks, cfg), out, group_config(cfg), Mesh({"ranks": max(1, ranks)})
-    )
+    # A communication may take half of the time that the check may.
+    group = replace(cfg, cluster=replace(cfg.cluster, timeout_s=cfg.measure.timeout_s / 2))
+    start_ranks(partial(rank_of_check, program, ranks, cfg), out, group, Mesh({"ranks": max(1, ranks)}))
     outcome = read_json(out / "outcome.json")
     if outcome is None:
         raise Failed("ended without a result")
@@ -121,17 +119,10 @@ def in_ranks(program: Program, ranks: int, cfg: RunConfig, out: Path) -> Found:
     raise (NotPossible if outcome["status"] == NOT_POSSIBLE else Failed)(outcome["detail"])
 
 
-def group_config(cfg: RunConfig) -> RunConfig:
-    """What ranks need to join their group: a communication may take half of the time that the check may."""
-    return replace(cfg, cluster=replace(cfg.cluster, timeout_s=cfg.measure.timeout_s / 2))
-
-
 def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, group: RunConfig) -> None:
     """What each process of a check does; the first one writes how it ended."""
     out = Path(run_dir)
     faulthandler.dump_traceback_later(0.7 * cfg.measure.timeout_s)  # to the rank's log: where it hangs
-
-    torch.backends.cudnn.allow_tf32 = False  # float32 is compared with that of the CPU
 
     def run(device: torch.device) -> None:
         first = not ranks or dist.get_rank() == 0

@@ -6,9 +6,15 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
+import pandas as pd
+
+from analysis.tables import markdown
 from experiments.gpu_check.judge import FAILED, NOT_POSSIBLE, PASSED
 
 NO_PROOF = "**Made on a CPU in place of a GPU (`cluster.device=cpu`): it proves nothing about a GPU.**"
+
+EACH = {"of": "of", "status": "result", "seconds": "seconds", "detail": "found"}
+"""What a table says of the checks of one kind, and its headings."""
 
 
 def headline(rows: list[dict[str, Any]]) -> str:
@@ -28,9 +34,9 @@ def page(record: dict[str, Any]) -> str:
     parts.append("\n".join(f"- {line}" for line in machine(record)))
     failed = [row for row in rows if row["status"] == FAILED]
     if failed:
-        parts += ["## Failed", table(failed, with_what=True)]
+        parts += ["## Failed", table(failed, {"what": "check", "of": "of", "detail": "found"})]
     for what, group in groupby(rows, key=lambda row: row["what"]):
-        parts += [f"## {what[0].upper()}{what[1:]}", table(list(group), with_what=False)]
+        parts += [f"## {what[0].upper()}{what[1:]}", table([*group], EACH)]
     for row in rows:
         if "edges" in row["numbers"]:
             parts += ["## The edges", edge_table(row["numbers"])]
@@ -60,26 +66,17 @@ def machine(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def table(rows: list[dict[str, Any]], with_what: bool) -> str:
-    """Checks as rows of Markdown."""
-    columns = ["check", "of", "found"] if with_what else ["of", "result", "seconds", "found"]
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for row in rows:
-        cells = {
-            "check": row["what"],
-            "of": row["of"],
-            "result": row["status"],
-            "seconds": f"{row['seconds']:.1f}" if row["seconds"] else "",
-            "found": row["detail"],
-        }
-        lines.append("| " + " | ".join(cells[name].replace("|", r"\|") for name in columns) + " |")
-    return "\n".join(lines)
+def table(rows: list[dict[str, Any]], headings: dict[str, str]) -> str:
+    """Checks as rows of Markdown, the columns under their headings."""
+    words = [row | {"seconds": f"{row['seconds']:.1f}" if row["seconds"] else ""} for row in rows]
+    return markdown(pd.DataFrame(words)[[*headings]].rename(columns=headings)).rstrip()
 
 
 def edge_table(numbers: dict[str, Any]) -> str:
     """Latency and bandwidth of every edge."""
-    lines = [f"Messages of 8 and of {numbers['message_bytes']} bytes, one direction at a time.", ""]
-    lines += ["| edge | latency us | GB/s |", "|---|---:|---:|"]
-    for row in numbers["edges"]:
-        lines.append(f"| {row['edge']} | {row['latency_s'] * 1e6:.1f} | {row['bandwidth'] / 1e9:.2f} |")
-    return "\n".join(lines)
+    rows = [
+        (row["edge"], f"{row['latency_s'] * 1e6:.1f}", f"{row['bandwidth'] / 1e9:.2f}")
+        for row in numbers["edges"]
+    ]
+    what = f"Messages of 8 and of {numbers['message_bytes']} bytes, one direction at a time."
+    return f"{what}\n\n{markdown(pd.DataFrame(rows, columns=['edge', 'latency us', 'GB/s'])).rstrip()}"

@@ -19,24 +19,26 @@ from experiments.agent import Entry
 from experiments.config import RunConfig
 from experiments.gpu_check.alone import Say
 from experiments.gpu_check.cases import (
+    BYTES,
     Failed,
     Found,
     Tally,
     distance,
     dtypes_of,
     inputs_of,
+    other_bytes,
     reference,
     run_of,
     runs_of,
     within,
 )
 from experiments.methods import METHODS, parallel_of
-from experiments.models import open_model, scheduler_of
+from experiments.models import open_model
+from experiments.session import Session
 from experiments.timing import cache_bytes, copies, message_seconds
 from pipefusion.core.local import LocalFabric
 
 MODEL = "pixart_tiny"
-BYTES = ("param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "sent_bytes", "recv_bytes")
 SAMPLES = 5
 
 
@@ -50,7 +52,7 @@ def whole_run(method: str, devices: int, cfg: RunConfig, out: Path) -> Found:
     if not within(found, "float32"):
         raise Failed(f"latents are {found:.1e} from those of the CPU")
     for row in pd.read_csv(out / "ranks.csv").to_dict("records"):
-        for key in BYTES:
+        for key in ("param_bytes", *BYTES):
             if row[key] != row[f"predicted_{key}"]:
                 raise Failed(f"rank {row['rank']}: {key} is {row[key]}, predicted {row[f'predicted_{key}']}")
     seconds = record["latency_s"]["median"]
@@ -71,10 +73,9 @@ def execute(run: RunConfig, out: Path, entry: Entry | None = None) -> dict[str, 
 
 def sampler_on(run: RunConfig, fabric: LocalFabric, read: Callable[..., Tensor] | None = None) -> Images:
     """This rank's sampler of the run's steps, its weights loaded (`read` in place of the model's own)."""
-    model, dit = open_model(run.model), open_model(run.model).view()
-    scheduler = scheduler_of(model, run.scheduler, run.steps)
-    sampler = METHODS[run.method.name].build(dit, fabric, run.method)
-    dit.load(read or model.tensors(), fabric.device)
+    session = Session()
+    _, sampler = session.build(run, fabric, read or session.tensors(run.model))
+    scheduler = session.scheduler(run)
     return lambda noise, cond: sampler(noise, cond, scheduler)
 
 
@@ -102,22 +103,12 @@ def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, sa
             forecast = METHODS[method].predict(
                 shape, parallel, fabric.rank, one.steps, len(noise), cond.branches, one.method
             )
-            wrong += [f"{case} rank {fabric.rank}: {text}" for text in other_bytes(fabric, forecast)]
+            texts = other_bytes(fabric.ledger, forecast, BYTES)
+            wrong += [f"{case} rank {fabric.rank}: {text}" for text in texts]
     every: list[Any] = [None] * size
     dist.all_gather_object(every, wrong)
     tally.failures += [text for texts in every for text in texts]
     return tally.found()
-
-
-def other_bytes(fabric: LocalFabric, forecast: Any) -> list[str]:
-    """What this rank's ledger has, and its closed form has not."""
-    ledger = fabric.ledger
-    counted = {f"{kind}_bytes": ledger.buffer_bytes[kind] for kind in ("kv", "buffer", "comm")}
-    counted |= {"sent_bytes": ledger.sent_bytes, "recv_bytes": ledger.recv_bytes}
-    pairs = {key: (value, getattr(forecast, key)) for key, value in counted.items()}
-    return [
-        f"{key} is {found}, predicted {wanted}" for key, (found, wanted) in pairs.items() if found != wanted
-    ]
 
 
 def edges(cfg: RunConfig, device: torch.device, say: Say) -> Found:

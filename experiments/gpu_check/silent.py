@@ -13,10 +13,22 @@ from experiments.config import CONF, RunConfig
 from experiments.device import synchronise
 from experiments.errors import first_line
 from experiments.gpu_check.alone import Say
-from experiments.gpu_check.cases import STEPS, Failed, Found, NotPossible, inputs_of, run_of, runs_of
+from experiments.gpu_check.cases import (
+    BUFFERS,
+    STEPS,
+    Failed,
+    Found,
+    NotPossible,
+    found_in,
+    inputs_of,
+    other_bytes,
+    run_of,
+    runs_of,
+)  # fmt: skip
 from experiments.methods import METHODS, parallel_of
-from experiments.models import open_model, scheduler_of
+from experiments.models import open_model
 from experiments.peaks import predicted_peaks
+from experiments.session import Session
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.ledger import Where
 from pipefusion.core.memory import sampling_peak
@@ -26,22 +38,12 @@ MEMORY_MODEL, MEMORY_DEVICES = "pixart_bench", 2
 """Large enough for the peak to be activations, and not the few bytes that kernels keep besides their results."""
 PEAK_TOLERANCE = {"cpu": 0.0, "cuda": 0.05}
 """Of a peak to its prediction: CUDA's attention returns what the CPU's does not, and pads."""
-BYTES = ("kv_bytes", "buffer_bytes", "comm_bytes")
 
 
 def built(run: RunConfig, rank: int, device: torch.device) -> tuple[SilentFabric, DiT, Sampler, Any]:
     """One rank of a run with nobody else there: fabric, view with its weights, sampler, scheduler."""
-    model, module = open_model(run.model), METHODS[run.method.name]
-    fabric, dit = SilentFabric(parallel_of(run).mesh(), rank, device), model.view()
-    scheduler = scheduler_of(model, run.scheduler, run.steps)
-    sampler = module.build(dit, fabric, run.method)
-    dit.load(model.tensors(), device)
-    return fabric, dit, sampler, scheduler
-
-
-def cuda_mode(device: torch.device) -> Callable[[str], None] | None:
-    """What makes CUDA refuse to let the host wait, or None where there is no CUDA."""
-    return torch.cuda.set_sync_debug_mode if device.type == "cuda" else None
+    session, fabric = Session(), SilentFabric(parallel_of(run).mesh(), rank, device)
+    return fabric, *session.build(run, fabric, session.tensors(run.model)), session.scheduler(run)
 
 
 def no_synchronisation(
@@ -51,7 +53,8 @@ def no_synchronisation(
 
     Before and after, once an image, it may: to copy the timesteps, and to see whether the latents are finite.
     """
-    set_mode = mode or cuda_mode(device) or (lambda name: None)
+    cuda = torch.cuda.set_sync_debug_mode if device.type == "cuda" else lambda name: None
+    set_mode = mode or cuda
     failures, ranks = [], 0
     runs, skipped = runs_of(cfg, method, cfg.devices)
     for run in runs:
@@ -77,12 +80,9 @@ def no_synchronisation(
     if failures:
         raise Failed("; ".join(failures))
     if mode is None and device.type != "cuda":
-        raise NotPossible(
-            f"{ranks} ranks' programs ran to their end, but only CUDA sees when the host waits for it"
-        )
-    if not ranks:
-        raise NotPossible("; ".join(skipped))
-    return Found(f"{ranks} ranks' programs" + (f"; not possible: {'; '.join(skipped)}" if skipped else ""))
+        text = f"{ranks} ranks' programs ran to their end, but only CUDA sees when the host waits for it"
+        raise NotPossible(text)
+    return found_in(f"{ranks} ranks' programs", ranks, skipped)
 
 
 def place(error: BaseException) -> str:
@@ -112,10 +112,8 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
         forecast = METHODS[method].predict(
             model.shape, parallel_of(run), rank, run.steps, images, cond.branches, run.method
         )
-        for key in BYTES:
-            counted, wanted = fabric.ledger.buffer_bytes[key.removesuffix("_bytes")], getattr(forecast, key)
-            if counted != wanted:
-                raise Failed(f"rank {rank}: {key} is {counted}, predicted {wanted}")
+        for text in other_bytes(fabric.ledger, forecast, BUFFERS):
+            raise Failed(f"rank {rank}: {text}")
         if abs(peak - predicted[rank]) > PEAK_TOLERANCE[device.type] * predicted[rank]:
             raise Failed(f"rank {rank}: a peak of {peak} bytes of tensors, predicted {predicted[rank]}")
         allocated = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -123,6 +121,5 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
         rows.append({**row, "cuda_allocated_peak_bytes": allocated})
         del fabric, dit, sampler  # before the next rank takes its place
     worst = max(abs(row["peak_bytes"] / row["predicted_peak_bytes"] - 1) for row in rows)
-    return Found(
-        f"{MEMORY_MODEL}, {len(rows)} ranks: peaks at most {worst:.2%} from the plan's", {"ranks": rows}
-    )
+    text = f"{MEMORY_MODEL}, {len(rows)} ranks: peaks at most {worst:.2%} from the plan's"
+    return Found(text, {"ranks": rows})

@@ -146,29 +146,18 @@ def class_score(logits: Tensor, network: Network, seed: int = 0, resamples: int 
     return Estimate("inception_score", network.name, network.preprocessing, value, *ends, len(logits))
 
 
-def floor(
-    distance: Callable[[Tensor, Tensor], Estimate],
-    real: Tensor,
-    n: int,
-    n_reference: int | None = None,
-    seed: int = 0,
-) -> Estimate:
-    """The distance of real pictures from real ones: two disjoint random parts, `n` against `n_reference` (default n).
+def floor(distance: Callable[[Tensor, Tensor], Estimate], real: Tensor, n: int, seed: int = 0) -> Estimate:
+    """The distance of real pictures from real ones: two disjoint random parts of `n`.
 
-    What a perfect generator would get. When there are fewer than n + n_reference real pictures both parts shrink in
-    proportion, and the note says so: a Frechet floor is then higher than the one asked for.
+    What a perfect generator would get. When there are fewer than 2 n real pictures the parts shrink, and the note says
+    so: a Frechet floor is then higher than the one asked for.
     """
-    asked = (n, n if n_reference is None else n_reference)
-    share = min(1.0, len(real) / sum(asked))
-    a, b = (int(size * share) for size in asked)
+    size = min(n, len(real) // 2)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
-    found = distance(real[order[:a]], real[order[a : a + b]])
-    notes = ["real against real", found.note]
-    if share < 1:
-        notes.append(
-            f"{a} against {b} of {len(real)} real pictures, where {asked[0]} against {asked[1]} was asked"
-        )
-    return replace(found, note="; ".join(note for note in notes if note))
+    found = distance(real[order[:size]], real[order[size : 2 * size]])
+    few = f"{size} against {size} of {len(real)} real pictures, where {n} against {n} was asked"
+    notes = ("real against real", found.note, few if size < n else None)
+    return replace(found, note="; ".join(filter(None, notes)))
 
 
 def frechet_resampled(made: Tensor, real: Tensor, seed: int, resamples: int) -> Tensor:

@@ -5,40 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.files import replacing
 from experiments.config import RunConfig
 from experiments.contents import sha256_of_json
 from experiments.pool import Bar, run_all, worker_count
 from experiments.quality.networks import open_network
 from experiments.quality.settings import Eyes
-from experiments.quality.store import Pictures, there
+from experiments.quality.store import LOOKS, Pictures, shared, there
 from experiments.quality.subjects import open_real
 from experiments.quality.text_score import open_scorer
 from experiments.session import Session
+from experiments.tensors import read_facts, write_tensors
 
 
-@dataclass(frozen=True)
-class Look:
-    """Features [n, d], class logits [n, classes] and text scores [n] of pictures."""
+def look(pictures: Pictures, count: int, eyes: Eyes) -> dict[str, Tensor]:
+    """What is seen in the first `count`: looked at now, as far as nobody has.
 
-    features: Tensor
-    logits: Tensor
-    scores: Tensor
-
-
-def look(pictures: Pictures, count: int, eyes: Eyes) -> Look:
-    """What is seen in the first `count`: looked at now, as far as nobody has."""
+    `features` [n, d], class `logits` [n, classes] and text `scores` [n].
+    """
     parts = [kept(seen_path(path, eyes), partial(see, path, eyes)) for path in pictures.files]
-    return Look(**{name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]})
+    return {name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]}
 
 
 def look_all(files: Iterable[Path], eyes: Eyes, cfg: RunConfig) -> None:
@@ -58,11 +51,7 @@ def look_at(file: Path, eyes: Eyes, threads: int) -> None:
 def see(file: Path, eyes: Eyes) -> dict[str, Tensor]:
     """Features, class logits and text scores of the pictures of a file."""
     net, scorer = open_network(eyes.network), open_scorer(eyes.clip)
-    with safe_open(file, framework="pt") as stored:
-        pictures, texts = (
-            stored.get_tensor("pictures").float() / 255,
-            json.loads(stored.metadata()["prompts"]),
-        )
+    pictures, texts = load_file(file)["pictures"].float() / 255, json.loads(read_facts(file)["prompts"])
     features, logits = net.run(pictures)
     if scorer.score_features is not None and net.name == "efficientnet_lite0":
         scores = scorer.score_features(features, texts)  # one pass of the network is enough
@@ -75,28 +64,25 @@ def real_features(cfg: RunConfig, session: Session) -> Path:
     """The file of the features [m, d] of real pictures at the size of a setting's."""
     own, model = cfg.measure, session.model(cfg.model)
     size = (model.height, model.width)
-    path = (
-        session.folder / "looks" / f"real-{sha256_of_json([own.digest, asdict(own.eyes), size])}.safetensors"
-    )
+    name = f"real-{sha256_of_json([own.digest, asdict(own.eyes), size])}.safetensors"
 
     def make() -> dict[str, Tensor]:
         real, net = open_real(own.real, own.data_dir, model), open_network(own.eyes.network)
         return {"features": torch.cat([net.features(part) for part in real.read(size, own.sample.batch)])}
 
+    path = shared(session, LOOKS) / name
     kept(path, make)
     return path
 
 
 def seen_path(file: Path, eyes: Eyes) -> Path:
-    """Where what is seen in a batch is kept."""
-    return file.parents[1] / "looks" / f"{sha256_of_json([file.stem, asdict(eyes)])}.safetensors"
+    """Where what is seen in a batch is kept: beside the folder of pictures, by the same code."""
+    name = f"{sha256_of_json([file.stem, asdict(eyes)])}.safetensors"
+    return file.parents[2] / LOOKS / file.parent.name / name
 
 
 def kept(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of a file, made and written where it is not there."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(path, make())
     return load_file(path)

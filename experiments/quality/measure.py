@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,15 +20,14 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.contents import weights_sha256
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
-from experiments.grid import GridConfig, check_grid, cluster_config, problem, serial_of
+from experiments.grid import check_grid, cluster_config, problem, serial_of
 from experiments.journal import Row
 from experiments.models import Model
-from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of
+from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of, settings_of
 from experiments.quality.look import look_all, real_features
 from experiments.quality.metrics import compare, paired_rows, real_floor, seeds_floor, seen_rows
 from experiments.quality.networks import open_network
 from experiments.quality.sample import (
-    SAMPLE,
     exactly,
     pictures_of,
     require,
@@ -43,7 +41,7 @@ from experiments.quality.settings import (
     setting_place,
     stand_in,
 )  # fmt: skip
-from experiments.quality.store import Pictures, batches, gpu_of, there, write_images
+from experiments.quality.store import Pictures, batches, gpu_names, remove_others, there, write_images
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
 from experiments.scaling import planned_row
@@ -54,6 +52,7 @@ from experiments.study import Cell, Study, model_and_size
 def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
     """Everything that several settings are measured on: pictures, and what networks see in them."""
     options: QualityConfig = cfg.measure
+    remove_others(session)
     cells = [one.cfg for one in todo if isinstance(one.cfg.measure, SettingConfig)]
     if not cells:
         return
@@ -62,21 +61,29 @@ def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
     if count:
         claims = [side for one in settings if stand_in(one) != one for side in (one, stand_in(one))]
         sample_all([(in_float32(one), count) for one in claims], exactly(own.sample, count), cfg, session)
-    drawn = [(one.measure, *source(one, session)[:2]) for one in settings]
+    sources = [(one.measure, *source(one, session)[:2]) for one in settings]
     beside = {setting_name(other := serial_of(one)): (one.measure, other) for one in settings}
-    drawn += [(own, other, own.compared) for own, other in beside.values()]
+    sources += [(own, other, own.compared) for own, other in beside.values()]
     for one in cells:
         if control := control_of(one):
-            drawn += [(one.measure, one, one.measure.drawn), (one.measure, control, one.measure.pictures)]
-    sample_all([(one, n) for _, one, n in drawn], own.sample, cfg, session)
-    seen: list[Path] = []
-    for own, one, n in drawn:
-        first = pictures_of(one, own.sample, n, session, min(options.shown, n))
-        if own.what is None and there(first) == len(first):
-            write_images(session.folder / "images" / setting_name(one), Pictures(first), options.shown)
-        if own.seen:
-            seen += pictures_of(one, own.sample, n, session, own.pictures)
-    look_all([path for path in seen if path.exists()], own.eyes, cfg)
+            sources += [(one.measure, one, one.measure.drawn), (one.measure, control, one.measure.pictures)]
+    drawn = {(repr(one), n): (one, n) for _, one, n in sources}.values()  # several may be of one setting
+    sample_all(drawn, own.sample, cfg, session)
+    shown = {
+        setting_name(one): pictures_of(one, own.sample, n, session, min(options.shown, n))
+        for wanted, one, n in sources
+        if wanted.what is None
+    }
+    for name, files in shown.items():
+        if there(files) == len(files):
+            write_images(session.folder / "images" / name, Pictures(files), options.shown)
+    seen = [
+        path
+        for wanted, one, n in sources
+        if wanted.seen
+        for path in pictures_of(one, own.sample, n, session, wanted.pictures)
+    ]
+    look_all((path for path in seen if path.exists()), own.eyes, cfg)
 
 
 def source(cfg: RunConfig, session: Session) -> tuple[RunConfig, int, float | None]:
@@ -161,15 +168,13 @@ def check_settings(cfg: RunConfig, session: Session) -> None:
         raise ConfigError("cluster", f"{cfg.cluster.name} samples no pictures; allowed: sim, local")
     if isinstance(cfg.seed, list):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number, that of the first picture")
-    grids: dict[str, GridConfig] = {
-        f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)
-    }
-    for key, grid in grids.items():
-        check_grid(grid, key)
-    for key, grid in {"measure": options, **grids}.items():
+    grids = {f"measure.studies.{index}": grid for index, grid in enumerate(options.studies)}
+    for key, study in grids.items():
+        check_grid(study, key)
+    for key, grid in (("measure", options), *grids.items()):
         for name in ("models", "clusters"):
-            if getattr(grid, name):
-                text = f"{getattr(grid, name)} are several; allowed: [], pictures are of one model on one cluster"
+            if given := getattr(grid, name):
+                text = f"{given} are several; allowed: [], pictures are of one model on one cluster"
                 raise ConfigError(f"{key}.{name}", text)
     model = session.model(cfg.model)
     prompts_for(cfg, model)
@@ -187,6 +192,11 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     options, model = cfg.measure, session.model(cfg.model)
     prompts, real = prompts_for(cfg, model), open_real(options.real, options.data_dir, model)
     most = int(rows.pictures.max())
+    sampled = (
+        pictures_of(found, one.measure.sample, drawn, session)
+        for one in settings_of(cfg, session)
+        for found, drawn, _ in [source(one, session)]
+    )
     return {
         "model": {
             "name": cfg.model.name,
@@ -197,7 +207,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
         "prompts": {role or "given": prompts.roles.count(role) for role in sorted(set(prompts.roles))},
         "texts": list(prompts.texts[:most]),
         "real": {"what": real.what, "pictures": len(real)},
-        "hardware": hardware(gpu_of(session.folder / SAMPLE.name)),
+        "hardware": hardware(gpu_names(path for each in sampled for path in each)),
     }
 
 

@@ -44,7 +44,7 @@ def seen_rows(
     """Class score, distances to real pictures and to as many of serial's (None: they are serial's), text fit."""
     n, eyes, network = own.pictures, own.eyes, open_network(own.eyes.network)
     seen = look(mine, n, eyes)
-    rows = [estimate_row(class_score(seen.logits, network), None)]
+    rows = [estimate_row(class_score(seen["logits"], network), None)]
     for against, reference in (("real", real), ("serial", serial)):
         if reference is not None:
             rows.append(estimate_row(frechet(mine, reference, n, eyes, own.resamples), against))
@@ -52,10 +52,10 @@ def seen_rows(
     if serial is not None and serial != mine:
         both = (frechet(one, real, n, eyes, own.resamples) for one in (mine, serial))
         rows.append(estimate_row(frechet_excess(*both), "real"))
-    rows.append(mean_row("text_score", "prompt", open_scorer(eyes.clip).name, seen.scores))
+    rows.append(mean_row("text_score", "prompt", open_scorer(eyes.clip).name, seen["scores"]))
     if own.captions is not None:
         right = torch.tensor([own.captions.index(text) for text in texts[:n]])
-        nearest = similarity(seen.features, features_of(real, n, eyes)).argmax(1)
+        nearest = similarity(seen["features"], features_of(real, n, eyes)).argmax(1)
         more = {"preprocessing": network.preprocessing, "n_reference": len(own.captions)}
         rows.append(mean_row("nearest_top1", "real", network.name, (nearest == right).double()) | more)
     return rows
@@ -67,11 +67,9 @@ def paired_rows(values: dict[str, Tensor]) -> list[Row]:
     for metric, network in PAIRED.items():
         found = values[metric]
         equal = int(found.isinf().sum())
-        row = mean_row(metric, "serial", network, found) | {
-            "n_reference": len(found),
-            "values": found.tolist(),
-        }
-        rows.append(row | {"note": f"{equal} of {len(found)} pictures equal" if equal else None})
+        note = f"{equal} of {len(found)} pictures equal" if equal else None
+        more = {"n_reference": len(found), "values": found.tolist(), "note": note}
+        rows.append(mean_row(metric, "serial", network, found) | more)
     return rows
 
 
@@ -92,13 +90,11 @@ def seeds_floor(own: SettingConfig, serial: Pictures, other: Pictures) -> list[R
 @lru_cache(maxsize=4)
 def compare(mine: Pictures, serial: Pictures, count: int) -> dict[str, Tensor]:
     """The paired metrics of the first `count` pictures, each [n]."""
-    found: dict[str, list[Tensor]] = {name: [] for name in PAIRED}
-    for (ours, made), (theirs, wanted) in zip(mine.read(count), serial.read(count), strict=True):
-        found["latent_error"].append(latent_error(ours, theirs))
-        found["psnr_db"].append(psnr(made, wanted))
-        found["ssim"].append(ssim(made, wanted))
-        found["feature_distance"].append(feature_distance(made, wanted))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    parts = [
+        (latent_error(ours, theirs), psnr(made, wanted), ssim(made, wanted), feature_distance(made, wanted))
+        for (ours, made), (theirs, wanted) in zip(mine.read(count), serial.read(count), strict=True)
+    ]
+    return dict(zip(PAIRED, map(torch.cat, zip(*parts, strict=True)), strict=True))
 
 
 @lru_cache(maxsize=8)
@@ -117,17 +113,17 @@ def kernel(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes) -
 
 def features_of(source: Pictures | Path, count: int, eyes: Eyes) -> Tensor:
     """Features [n, d] of the first `count` pictures, or of all real ones whose file it is."""
-    return (
-        look(source, count, eyes).features if isinstance(source, Pictures) else load_file(source)["features"]
-    )
+    seen = look(source, count, eyes) if isinstance(source, Pictures) else load_file(source)
+    return seen["features"]
 
 
 def estimate_row(estimate: Estimate, against: str | None) -> Row:
     """An estimate as columns."""
-    found = {name: value for name, value in vars(estimate).items() if name != "spread"}
-    return found | {"against": against, "note": estimate.note or None}
+    return {name: value for name, value in vars(estimate).items() if name != "spread"} | {"against": against}
 
 
 def mean_row(metric: str, against: str, network: str | None, values: Tensor) -> Row:
     """A mean over pictures as the same columns."""
-    return {"metric": metric, "against": against, "network": network, **vars(mean_interval(values))}
+    low, high = mean_interval(values)
+    found = {"value": float(values.double().mean()), "low": low, "high": high, "n": len(values)}
+    return {"metric": metric, "against": against, "network": network} | found

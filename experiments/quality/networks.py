@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from experiments.contents import sha256_of
 from experiments.errors import ConfigError, first_line
 from experiments.features import PREPROCESSING, WIDTH, features_and_logits
+from experiments.tensors import network_sha256
 
 KEY = "measure.network"
 ALLOWED = "efficientnet_lite0, inception, inception:FILE (its weights)"
@@ -30,15 +29,11 @@ class Network:
     dim: int
     preprocessing: str
     run: Callable[[Tensor], tuple[Tensor, Tensor]]
-    weights: str = ""  # SHA-256 of a file that was given
+    weights: str = ""  # SHA-256, of what was given or downloaded
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, h, w] in 0..1 -> [n, dim] float32."""
         return self.run(pictures)[0]
-
-    def logits(self, pictures: Tensor) -> Tensor:
-        """Pictures [n, 3, h, w] in 0..1 -> [n, classes] float32."""
-        return self.run(pictures)[1]
 
 
 @lru_cache
@@ -64,10 +59,8 @@ def inception(file: str | None, batch: int = 32) -> Network:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit this torch
-        text = f"{asked} needs the extra metrics-inception ({first_line(error)})"
-        raise ConfigError(
-            KEY, f"{text}; allowed: pip install -e '.[metrics-inception]', or one of {ALLOWED}"
-        ) from None
+        text = f"{asked} needs the extra metrics-inception ({first_line(error)}); allowed: pip install -e"
+        raise ConfigError(KEY, f"{text} '.[metrics-inception]', or one of {ALLOWED}") from None
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], file)
     except Exception as error:  # whatever a download, a file system or a foreign file has to say
@@ -86,7 +79,7 @@ def inception(file: str | None, batch: int = 32) -> Network:
         2048,
         "8 bits, bilinear as in TensorFlow 1 to 299 x 299 px, (x - 128) / 128",
         run,
-        "" if file is None else sha256_of(Path(file)),
+        network_sha256(network),
     )
 
 

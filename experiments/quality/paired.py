@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,19 +9,8 @@ from torch import Tensor
 from experiments.difference import norm_of_difference
 from experiments.features import activations
 
-FEATURE_DISTANCE = "feature distance (EfficientNet-Lite0)"
 DEPTHS = (0, 2, 4, 10, 15)  # the last block of each resolution: 112, 56, 28, 14, 7 px
 BATCH = 16
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over `n` pictures and its 95 % interval."""
-
-    n: int
-    value: float
-    low: float
-    high: float
 
 
 def latent_error(ours: Tensor, reference: Tensor) -> Tensor:
@@ -66,17 +53,16 @@ def feature_distance(ours: Tensor, reference: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def mean_interval(values: Tensor, seed: int = 0, resamples: int = 1000) -> Interval:
-    """Mean of values [n] over pictures and its 95 % bootstrap interval (percentiles of resampled means).
+def mean_interval(values: Tensor, seed: int = 0, resamples: int = 1000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of values [n] over pictures (percentiles of resampled means).
 
-    Infinite values (a PSNR of equal pictures) make the mean infinite, and an end of the interval if they are frequent
-    enough. Raises ValueError when there is nothing to average, or NaN.
+    An end is infinite if infinite values (a PSNR of equal pictures) are frequent enough. Raises ValueError when there
+    is nothing to average, or NaN.
     """
     if not len(values) or bool(values.isnan().any()):
         raise ValueError("no pictures to average over, or NaN among their values")
-    values = values.double()
-    draw = torch.Generator().manual_seed(seed)
+    values, draw = values.double(), torch.Generator().manual_seed(seed)
     means = values[torch.randint(len(values), (resamples, len(values)), generator=draw)].mean(1).sort().values
     # Order statistics and no interpolation, which would make inf - inf of two infinite neighbours.
     cut = int(0.025 * resamples)
-    return Interval(len(values), float(values.mean()), float(means[cut]), float(means[resamples - 1 - cut]))
+    return float(means[cut]), float(means[resamples - 1 - cut])

@@ -8,19 +8,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from experiments.agent import start_ranks
 from experiments.config import RunConfig
 from experiments.errors import RunFailed
 from experiments.inputs import make_inputs, read_inputs, write_inputs
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import parallel_of
 from experiments.models import open_model, scheduler_of
 from experiments.pictures import pixels_of
 from experiments.quality.store import write_pictures
 from experiments.quality.texts import stored, texts_path
 from experiments.rank import in_group, open_fabric, patient_barrier
-from experiments.session import Session
+from experiments.session import Session, build
+
+Asked = tuple[list[str], list[int], Path | None]
+"""Of a batch: prompts, seeds, and the file of the encoded prompts."""
 
 
 def sample_on_ranks(todo: Mapping[Path, RunConfig], session: Session) -> None:
@@ -28,37 +32,34 @@ def sample_on_ranks(todo: Mapping[Path, RunConfig], session: Session) -> None:
     if not todo:
         return
     first = next(iter(todo.values()))
-    model = session.model(first.model)
-    texts, folder = texts_path(session.folder, first, model), model.folder
+    folder = session.model(first.model).folder
     if folder is not None:  # a hub id is looked up once, not by every rank
         first = replace(first, model=replace(first.model, weights=str(folder)))
+    asked = {file: (one.prompt, one.seed, texts_path(one, session)) for file, one in todo.items()}
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            start_ranks(partial(sample_rank, todo, texts), Path(scratch), first, parallel_of(first).mesh())
+            start_ranks(partial(sample_rank, asked), Path(scratch), first, parallel_of(first).mesh())
         except RunFailed as failure:
             if failure.status == "interrupted":
                 raise KeyboardInterrupt from None
             raise
 
 
-def sample_rank(todo: Mapping[Path, RunConfig], texts: Path | None, run_dir: str, run: RunConfig) -> None:
+def sample_rank(asked: Mapping[Path, Asked], run_dir: str, run: RunConfig) -> None:
     """What each rank runs: its part of the model once, then batch after batch; rank 0 encodes, decodes and writes."""
 
-    def program(device: Any) -> None:
+    def program(device: torch.device) -> None:
         model = open_model(run.model)
-        dit = model.view()
-        fabric = open_fabric(run, dit, device)
-        sampler = METHODS[run.method.name].build(dit, fabric, run.method)
+        view = model.view()
+        fabric = open_fabric(run, view, device)
+        _, sampler = build(run, view, fabric, model.tensors())
         scheduler = scheduler_of(model, run.scheduler, run.steps)
-        dit.load(model.tensors(), device)
-        path, encode = Path(run_dir) / "inputs.safetensors", stored(texts) if texts else None
-        wait_for_all = patient_barrier()
+        path, wait_for_all = Path(run_dir) / "inputs.safetensors", patient_barrier()
         assert run.guidance_scale is not None
-        for file, asked in todo.items():
-            start = time.perf_counter()
-            one = replace(run, prompt=asked.prompt, seed=asked.seed)
+        for file, (prompts, seeds, texts) in asked.items():
+            start, one = time.perf_counter(), replace(run, prompt=prompts, seed=seeds)
             if fabric.rank == 0:
-                write_inputs(path, make_inputs(one, model, encode))
+                write_inputs(path, make_inputs(one, model, stored(texts) if texts else None))
             wait_for_all()
             fabric.clear()
             latents = sampler(*read_inputs(path, run.guidance_scale, device), scheduler)
@@ -67,7 +68,7 @@ def sample_rank(todo: Mapping[Path, RunConfig], texts: Path | None, run_dir: str
                 assert latents is not None
                 latents = latents.cpu()
                 pictures = pixels_of(latents, one, model, device)
-                write_pictures(file, latents, pictures, asked.prompt, start, device)
+                write_pictures(file, latents, pictures, prompts, start, device)
         wait_for_all()
 
     in_group(run, program)

@@ -27,7 +27,7 @@ from experiments.pictures import pixels_of
 from experiments.pool import Bar
 from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
-from experiments.quality.store import batches, there, write_pictures
+from experiments.quality.store import PICTURES, batches, shared, there, write_pictures
 from experiments.quality.texts import encode_all, stored, texts_path
 from experiments.runner import cell_of, measure_all
 from experiments.session import Session
@@ -39,7 +39,7 @@ EQUAL = 1e-4
 
 def path_of(cfg: RunConfig, session: Session) -> Path:
     """The file of one batch, after the key of its cell."""
-    return session.folder / SAMPLE.name / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
+    return shared(session, SAMPLE.name) / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
 
 
 def sample(cell: Cell, session: Session) -> list[Row]:
@@ -56,13 +56,13 @@ def sample_in_process(run: RunConfig, session: Session, device: torch.device) ->
     """The latents [B, C, H, W] of one run, its ranks simulated."""
     assert run.guidance_scale is not None
     model = session.model(run.model)
-    texts = texts_path(session.folder, run, model)
+    texts = texts_path(run, session)
     with torch.inference_mode():
         inputs = make_inputs(run, model, stored(texts) if texts else None)
         return session.sample(run, *as_inputs(inputs, run.guidance_scale), device=device)
 
 
-SAMPLE = Study("pictures", sample, ())
+SAMPLE = Study(PICTURES, sample, ())
 
 
 def pictures_of(

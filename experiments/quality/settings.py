@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from experiments.config import RunConfig
 from experiments.grid import place, serial_of
 from experiments.journal import Row
-from experiments.methods import METHODS
+from experiments.methods import METHODS, beside
 from pipefusion.core.parallel import Parallel, degrees
 
 UNSEEN = ("split", "ring")
@@ -90,13 +90,7 @@ def in_float32(cfg: RunConfig) -> RunConfig:
 def setting_name(cfg: RunConfig) -> str:
     """A name that can be a folder's: `pipefusion_N8_cfg2_M4_W1_S20_g2_shipped_64px`."""
     method, own = METHODS[cfg.method.name], cfg.method
-    found = degrees(method.axis, cfg.parallel, cfg.devices)
-    shared = found.axes if isinstance(found, Parallel) else cfg.parallel.axes
-    parts = [
-        own.name,
-        f"N{cfg.devices}",
-        *(f"{axis}{n}" for axis, n in shared.items() if axis != method.axis),
-    ]
+    parts = [own.name, f"N{cfg.devices}", *(f"{axis}{n}" for axis, n in beside(cfg).items())]
     for symbol, key in (("M", "patches"), ("W", "warmup")):
         parts += [f"{symbol}{getattr(own, key)}"] if getattr(own, key, None) is not None else []
     usual = vars(method.Config()) | {
@@ -107,12 +101,6 @@ def setting_name(cfg: RunConfig) -> str:
     return "_".join(
         [*parts, f"S{cfg.steps}", f"g{cfg.guidance_scale:g}", cfg.scheduler, f"{'x'.join(sides)}px"]
     )
-
-
-def beside(cfg: RunConfig) -> dict[str, int]:
-    """The degrees beside the method's own."""
-    own = METHODS[cfg.method.name].axis
-    return {axis: degree for axis, degree in cfg.parallel.axes.items() if axis != own}
 
 
 def setting_place(cfg: RunConfig) -> Row:

@@ -1,25 +1,45 @@
-"""Where sampled pictures are kept: a file for each batch, whole or absent, named by a hash of what it is made of.
+"""What settings share on the disk: pictures and what is made of them, a file for each batch, whole or absent.
 
-So a study that was killed goes on where it was, and one whose weights, prompts or settings have changed samples again.
+A file is named by a hash of what it is made of, in a folder that is named by the code: a study that was killed goes on
+where it was, and one whose weights, prompts, settings or code have changed makes its files again.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from analysis.files import replacing
 from experiments.config import RunConfig
 from experiments.quality.settings import SampleConfig
+from experiments.session import Session
+from experiments.tensors import read_facts, write_tensors
+
+PICTURES, LOOKS, TEXTS = "pictures", "looks", "texts"
+MAKERS = frozenset({"experiments.quality.sample", "experiments.quality.look"})
+"""The modules that make these files; their code is that of all that they import."""
+
+
+def shared(session: Session, kind: str) -> Path:
+    """The folder of files that this code has made."""
+    return session.folder / kind / session.code.sha256(MAKERS)[:16]
+
+
+def remove_others(session: Session) -> None:
+    """Remove the files that other code has made, which are never read again."""
+    for kind in (PICTURES, LOOKS, TEXTS):
+        for old in (session.folder / kind).glob("*"):
+            if old != shared(session, kind):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 @dataclass(frozen=True)
@@ -42,9 +62,9 @@ class Pictures:
         total = 0.0
         for path in self.files:
             if count > 0:
-                with safe_open(path, framework="pt") as file:
-                    total += float(file.metadata()["seconds"])
-                    count -= len(json.loads(file.metadata()["prompts"]))
+                facts = read_facts(path)
+                total += float(facts["seconds"])
+                count -= len(json.loads(facts["prompts"]))
         return total
 
 
@@ -79,20 +99,16 @@ def write_pictures(
 
     `start`: when sampling began, of `time.perf_counter`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     facts = {"prompts": json.dumps(prompts), "seconds": f"{time.perf_counter() - start:.3f}", "gpu": gpu}
     both = {"latents": latents} if pictures is None else {"latents": latents.half(), "pictures": pictures}
-    with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in both.items()}, temporary, facts)
+    write_tensors(path, both, facts)
 
 
-def gpu_of(folder: Path) -> str | None:
-    """The GPU that a folder's pictures were sampled on; None for a CPU, and for no pictures."""
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            return file.metadata()["gpu"] or None
-    return None
+def gpu_names(files: Iterable[Path]) -> str | None:
+    """The GPUs that pictures were sampled on; None for a CPU, and for no pictures."""
+    names = {read_facts(path)["gpu"] for path in files if path.exists()}
+    return ", ".join(sorted(names - {""})) or None
 
 
 def write_images(folder: Path, pictures: Pictures, shown: int) -> None:

@@ -48,11 +48,10 @@ def prompts_for(cfg: RunConfig, model: Model) -> Prompts:
     if cfg.prompt_file is not None:
         found = [(text, "") for text in prompts_of(cfg)]
     else:
-        path = None if model.folder is None else model.folder / "prompts.json"
-        if path is None or not path.is_file():
+        listed = model.prompts
+        if listed is None:
             text = "null, and the model's weights came with no prompts.json; allowed: a text file, a prompt a line"
             raise ConfigError("prompt_file", text)
-        listed = json.loads(path.read_text())
         found = [(text, role) for role in ROLES for text in listed[role]]
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
     texts, roles = zip(*(found[k] for k in order), strict=True)
@@ -99,8 +98,7 @@ def open_real(given: str | None, data_dir: str, model: Model) -> Real:
     if facts is None or not facts.is_file() or "data" not in json.loads(facts.read_text()):
         text = "null, and the model's weights do not say what they were trained on; allowed: a folder of pictures"
         raise ConfigError("measure.real", text)
-    listed = json.loads((facts.parent / "prompts.json").read_text())
-    wanted = {role: listed[role] if role in ROLES else [] for role in ("train", "held_out", "unseen")}
+    wanted = (model.prompts or {}) | {"unseen": []}
     packages = stored_packages(json.loads(facts.read_text())["data"])
     check_packages(packages, data_dir, "measure.data_dir")
     items, pictures = load_listed(packages, data_dir, wanted)

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.contents import digests, sha256_of, sha256_of_json
+from experiments.contents import sha256_of, sha256_of_json
 from experiments.errors import ConfigError, first_line
 from experiments.features import WIDTH, features
 from experiments.quality.networks import to_bytes
+from experiments.tensors import network_sha256
 from experiments.text import encode_prompts, quiet
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "models" / "emoji_scorer"
@@ -41,7 +42,7 @@ class TextScorer:
     name: str
     score: Callable[[Tensor, Sequence[str]], Tensor]
     score_features: Callable[[Tensor, Sequence[str]], Tensor] | None = None
-    weights: str = ""  # SHA-256 over its own files
+    weights: str = ""  # SHA-256 over what is its own
 
 
 @lru_cache
@@ -154,8 +155,8 @@ def clip_scorer(source: str) -> TextScorer:
             found.append(metric.compute())
         return torch.stack(found)
 
-    found = digests(Path(source), ("*",)) if Path(source).is_dir() else source
-    return TextScorer(f"CLIPScore ({source})", score, weights=sha256_of_json(found))
+    found = sha256_of_json([network_sha256(model), pixels.to_dict(), tokenizer.get_vocab()])
+    return TextScorer(f"CLIPScore ({source})", score, weights=found)
 
 
 class Pooled(nn.Module):

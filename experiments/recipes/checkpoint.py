@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from analysis.files import replacing
 from experiments.errors import ConfigError
+from experiments.tensors import write_tensors
 
 
 @dataclass
@@ -43,10 +42,7 @@ def save(
     for optimiser in optimisers:
         for parameter, state in optimiser.state.items():
             tensors |= {f"optimiser.{names[parameter]}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
+    write_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
 def load(

@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from analysis.files import replacing
+from experiments.stock_calls import denoise
 
 
 def default_scheduler() -> DPMSolverMultistepScheduler:
@@ -45,28 +46,14 @@ def sample(
     noise [n, 3, r, r]; embeds [n + 1, T, D] and mask [n + 1, T] of the prompts and of the empty one, which runs beside
     them when guidance > 1.
     """
-    done = []
-    parameter = next(model.parameters())
-    starts = range(0, len(noise), batch)
-    for first in track(starts, "sampling", disable=not progress):
-        x = noise[first : first + batch].to(parameter.device)
-        text, keep = (whole[first : first + len(x)].to(parameter) for whole in (embeds, mask))
-        if guidance > 1:
-            text = torch.cat([embeds[-1:].to(text).expand_as(text), text])
-            keep = torch.cat([mask[-1:].to(keep).expand_as(keep), keep])
+    done, device = [], next(model.parameters()).device
+    for first in track(range(0, len(noise), batch), "sampling", disable=not progress):
+        x = noise[first : first + batch].to(device)
+        whole = {"prompt_embeds": embeds.to(device), "prompt_mask": mask.to(device)}
+        prompt = {name: tensor[first : first + len(x)] for name, tensor in whole.items()}
+        empty = {name: tensor[-1:].expand_as(prompt[name]) for name, tensor in whole.items()}
         scheduler.set_timesteps(steps)
-        for t in scheduler.timesteps:
-            twice = torch.cat([x, x]) if guidance > 1 else x
-            velocity = model(
-                hidden_states=twice.to(parameter.dtype),
-                encoder_hidden_states=text,
-                encoder_attention_mask=keep,
-                timestep=t.to(x.device, torch.float32).expand(len(twice)),
-            ).sample.float()
-            if guidance > 1:
-                without, with_text = velocity.chunk(2)
-                velocity = without + guidance * (with_text - without)
-            x = scheduler.step(velocity, t, x).prev_sample
+        x = denoise(model, scheduler, x, prompt, empty if guidance > 1 else None, guidance, (0, 0))
         done.append((x / 2 + 0.5).clamp(0, 1).cpu())
     return torch.cat(done)
 

@@ -103,8 +103,7 @@ def score(run: RunConfig, out: Path) -> str:
     noise = draw_noise(len(asked), facts["resolution"], cfg.seed)
     made = sample(model, scheduler, noise, embeds, mask, cfg.steps, guidance, cfg.batch, progress=True)
     real = resize(pictures, facts["resolution"])
-    known = features(real)
-    closer = {"features": similarity(features(made), known), "pixels": closeness(made, real)}
+    closer = {"features": similarity(features(made), features(real)), "pixels": closeness(made, real)}
     ways = {"features": "cosine, EfficientNet-Lite0 (ImageNet), 1280-d", "pixels": "Euclidean, RGB"}
     result: dict[str, Any] = {
         "weights": cfg.weights,
@@ -131,7 +130,6 @@ def score(run: RunConfig, out: Path) -> str:
         result[role] = {"prompts": len(chosen), "among": f"the {len(pool)} real pictures of {named}"} | found
         shown = spaced(chosen, cfg.sheet_prompts)
         save_sheet([(items[k].caption, made[asked.index(k)], real[k]) for k in shown], sheet)
-    result["real_neighbours"] = neighbours(known[roles["train"]])
     write_json(out / "score.json", result)
     if cfg.publish:
         with replacing_folder(folder) as fresh:
@@ -174,9 +172,3 @@ def ranks(closer: Tensor, answers: Tensor) -> dict[str, float]:
 def closeness(made: Tensor, real: Tensor) -> Tensor:
     """Minus the Euclidean distance of pictures: [n, 3, r, r], [m, 3, r, r] -> [n, m]."""
     return -torch.cdist(made.flatten(1), real.flatten(1))
-
-
-def neighbours(real: Tensor) -> dict[str, float]:
-    """How alike real pictures are by their features [n, d]: the median similarity of one to its nearest other."""
-    apart = similarity(real, real).fill_diagonal_(-1)
-    return {"median_cosine_to_nearest_other": round(float(apart.max(1).values.median()), 4)}

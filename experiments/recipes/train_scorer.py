@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from analysis.files import replacing, replacing_folder
+from analysis.files import replacing_folder
 from experiments.config import RunConfig
 from experiments.contents import sha256_of_json
 from experiments.emoji import (
@@ -39,6 +39,7 @@ from experiments.recipes.choice import ALIKE, THINGS, candidates
 from experiments.recipes.folder import origin
 from experiments.recipes.score import place, shares
 from experiments.records import write_json
+from experiments.tensors import write_tensors
 from pipefusion.core.domain import Cores, Count, Domain, Grid, Seed, Share, Width
 
 FACTS_FILE = "scorer.json"
@@ -129,8 +130,7 @@ def read_pairs(options: TrainScorerConfig) -> Pairs:
     path = features_file(items, options)
     if not path.is_file():
         found = compute_pairs(items, options)
-        with replacing(path) as temporary:
-            save_file({"image": found.image, "text": found.text}, temporary)
+        write_tensors(path, {"image": found.image, "text": found.text})
     stored = load_file(path)
     return Pairs(stored["image"], stored["text"], items)
 

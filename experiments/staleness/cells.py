@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -98,11 +97,7 @@ def pictured(cfg: RunConfig) -> RunConfig:
 
 def listed_prompts(cfg: RunConfig, model: Model) -> list[str]:
     """The prompts that the model was trained on, where its folder lists them, else the run's own."""
-    path = None if model.folder is None else model.folder / "prompts.json"
-    if path is None or not path.exists():
-        return prompts_of(cfg)
-    prompts: list[str] = json.loads(path.read_text())["train"]
-    return prompts
+    return prompts_of(cfg) if model.prompts is None else model.prompts["train"]
 
 
 def place_in_table(cfg: RunConfig) -> Row:
@@ -117,10 +112,9 @@ def check_staleness(cfg: RunConfig, session: Session) -> None:
     options: StalenessConfig = cfg.measure
     check_known(cfg, {"measure.swept": options.methods})
     check_grid(options.probe, "measure.probe")
-    for key, grid in (("measure", options), ("measure.probe", options.probe)):
-        for name in TASK:
-            if len(getattr(grid, name)) > 1:
-                raise ConfigError(f"{key}.{name}", f"{getattr(grid, name)} are several; allowed: one")
+    for name in TASK:
+        if len(given := getattr(options.probe, name)) > 1:
+            raise ConfigError(f"measure.probe.{name}", f"{given} are several; allowed: one")
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is no number; allowed: one number, of the first picture")
     serial = serial_run(cfg)

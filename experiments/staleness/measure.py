@@ -31,7 +31,7 @@ from experiments.journal import Row
 from experiments.methods import parallel_of
 from experiments.models import resolved
 from experiments.session import Session, guidance_branches
-from experiments.staleness.cells import cells, check_staleness, pictured, place_in_table, serial_run
+from experiments.staleness.cells import TASK, cells, check_staleness, pictured, place_in_table, serial_run
 from experiments.staleness.errors import StaleErrors
 from experiments.staleness.probe import freshness_rows, probe
 from experiments.staleness.redundancy import Changes
@@ -155,4 +155,5 @@ STALENESS = Study(
     shown=errors,
     summary=freshness,
     check=check_staleness,
+    single=TASK,
 )

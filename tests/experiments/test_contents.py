@@ -15,7 +15,8 @@ from experiments.config import RunConfig
 from experiments.contents import key_of, sha256_of
 from experiments.launch import complete
 from experiments.models import open_model
-from experiments.quality.texts import stamp_of
+from experiments.quality.texts import texts_path
+from experiments.session import Session
 from tests.experiments.runs import QUICK, command, config
 
 
@@ -56,14 +57,14 @@ CHANGED = [
 
 def test_contents_of_the_weights_and_not_their_place_decide(weights: Path, tmp_path: Path) -> None:
     cfg = run_of(weights)
-    keys, stamps = [key(cfg)], [stamp_of(cfg)]
+    keys, stamps = [key(cfg)], [texts_path(cfg, Session())]
     (weights / "README.md").write_text("a note")
     moved = run_of(Path(shutil.copytree(weights, tmp_path / "moved")))
-    assert key(moved) == keys[0] and stamp_of(moved) == stamps[0]
+    assert key(moved) == keys[0] and texts_path(moved, Session()) == stamps[0]
     for name in CHANGED:
         flip(weights / name)
         keys.append(key(cfg))
-        stamps.append(stamp_of(cfg))
+        stamps.append(texts_path(cfg, Session()))
     scheduler = weights / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"beta_end": 0.03}))
     keys.append(key(cfg))

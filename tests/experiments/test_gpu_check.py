@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys) 
     def made(wrong: bool, cfg: RunConfig, out: Path) -> Found:
         if wrong:
             raise ZeroDivisionError("by 0 | or so")
-        return Found("fine")
+        return Found("fine", {"gpu": "X"})
 
     chosen = [Check("sums", str(wrong), 1, partial(made, wrong)) for wrong in (True, False)]
     chosen.append(Check("pairs", "x", 3, partial(made, False)))
@@ -146,11 +146,11 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys) 
     assert "1 passed, 1 failed, 1 not possible here" in capsys.readouterr().out
     record = read_json(tmp_path / "gpu_check.json")
     assert [row["status"] for row in record["checks"]] == [FAILED, PASSED, NOT_POSSIBLE]
-    assert (record["device"], record["complete"]) == ("cpu", True)
+    assert (record["device"], record["complete"], record["hardware"]["gpu"]) == ("cpu", True, "X")
     assert set(record) >= {"hardware", "versions", "git_commit", "command", "config", "tolerances"}
     text = (tmp_path / "gpu_check.md").read_text()
     assert text == page(record) and NO_PROOF in text
-    assert r"| sums | True | ZeroDivisionError: by 0 \| or so |" in text
+    assert "| sums | True | ZeroDivisionError: by 0 / or so |" in text
     assert NO_PROOF not in page(record | {"device": "cuda"})
 
 
@@ -247,11 +247,3 @@ def test_checks_of_several_devices(part: str, detail: str, tmp_path, monkeypatch
     assert command(monkeypatch, *keys, f"hydra.run.dir={tmp_path}/run") == 0
     (row,) = read_json(tmp_path / "run" / "gpu_check.json")["checks"]
     assert row["status"] == PASSED and detail in row["detail"], row
-
-
-def test_every_field_of_a_row_is_in_the_record(tmp_path: Path) -> None:
-    row = judge(Check("a", "b", 1, lambda cfg, out: Found("c", {"gpu": "X"})), on_cpu(), 1, tmp_path)
-    measure.write(on_cpu(), [row], 1, 1.0, tmp_path)
-    record = read_json(tmp_path / "gpu_check.json")
-    assert set(record["checks"][0]) == {field.name for field in fields(row)}
-    assert record["hardware"]["gpu"] == "X"

@@ -146,7 +146,7 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("experiments.synthetic.disk_usage", lambda folder: Full)
     tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[serial]", "log.wandb.mode=disabled"]
     assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 1
-    assert f"failed: serial N=1: OSError: {tmp_path}/checkpoint has 0.0 MiB free" in capsys.readouterr().err
+    assert f"failed: serial N=1: OSError: {tmp_path}/checkpoint has 0.00 MiB free" in capsys.readouterr().err
     assert load_study(tmp_path).facts["checkpoint"] is None
 
 

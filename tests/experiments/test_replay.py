@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,48 +32,63 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_serial_comes_out_again(run_dir: Path) -> None:
+@pytest.fixture
+def changed(run_dir: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The run with other words in its record, or other latents."""
+
+    def change(latents: torch.Tensor | None = None, **record: object) -> Path:
+        folder = shutil.copytree(run_dir, tmp_path / "changed", dirs_exist_ok=True)
+        if latents is not None:
+            save_file({"latents": latents}, folder / "latents.safetensors")
+        (folder / "run.json").write_text(json.dumps(json.loads((folder / "run.json").read_text()) | record))
+        return Path(folder)
+
+    return change
+
+
+def test_serial_comes_out_again_and_nothing_else(run_dir: Path, changed, capsys) -> None:
     ours, stored = replay(run_dir)
     assert stored.shape == (2, 3, 32, 32)
     assert float((ours - stored).abs().max()) <= 1e-5 * float(ours.abs().max())
     assert main([str(run_dir)]) == 0
-
-
-def test_changed_latents_are_found(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changed = shutil.copytree(run_dir, tmp_path / "changed")
-    latents = load_file(changed / "latents.safetensors")["latents"]
+    latents = stored.clone()
     latents[0, 0, 0, 0] += 0.1 * latents.abs().max()
-    save_file({"latents": latents}, changed / "latents.safetensors")
-    assert main([str(changed)]) == 1
+    assert main([str(changed(latents))]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_latents_that_are_not_finite_are_never_equal(
-    bad: float,
-    run_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_latents_that_are_not_finite_are_never_equal(bad: float, changed, monkeypatch, capsys) -> None:
     fine = torch.ones(1, 3, 4, 4)
     for broken in ((fine * bad, fine), (fine, fine * bad), (fine * bad, fine * bad)):
         monkeypatch.setattr("experiments.replay.replay", lambda path, broken=broken: broken)
-        changed = shutil.copytree(run_dir, tmp_path / "changed", dirs_exist_ok=True)
-        save_file({"latents": broken[1]}, changed / "latents.safetensors")
-        assert main([str(changed)]) == 1
+        assert main([str(changed(broken[1]))]) == 1
         assert "serial: not finite, so not compared" in capsys.readouterr().err
 
 
-def test_a_failed_run_has_nothing_to_replay(run_dir: Path, tmp_path: Path) -> None:
-    failed = shutil.copytree(run_dir, tmp_path / "failed")
-    record = json.loads((failed / "run.json").read_text()) | {
-        "status": "failed",
-        "reason": "rank 0: MemoryError",
-    }
-    (failed / "run.json").write_text(json.dumps(record))
-    assert main([str(failed)]) == 2
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"status": "failed", "reason": "rank 0: MemoryError"}, "the run failed: rank 0: MemoryError"),
+        ({"status": "running"}, "nothing to replay: the run died: ended without a word"),
+        ({"schema": 99}, "run.json has schema 99, and this version reads up to 1"),
+        ({"method": "nobody_knows"}, "method=nobody_knows is unknown; allowed: serial,"),
+        ({"method": "of_others"}, "no reference"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_line(record, said: str, changed, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(METHODS, "of_others", replace(METHODS["naive_patch"], stale=None))
+    folder = changed(**record)
+    assert main([str(folder)]) == 2
+    text = capsys.readouterr().err
+    assert said in text and text.count("\n") == 1
+    with pytest.raises(BundleError, match=r"run\.json"):
+        read_fields(folder)
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path, capsys) -> None:
     assert main([str(tmp_path)]) == 2
+    assert "is no run directory: it has no run.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -100,7 +116,7 @@ def test_nothing_of_ours_takes_part() -> None:
 @pytest.mark.parametrize(
     "model", ["sd3_tiny", "flux_tiny", "flux2_tiny", "qwen_tiny", "z_image_tiny", "hunyuan_tiny", "dit_tiny"]
 )
-def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch) -> None:
     chosen = [f"model={model}", "method=pipefusion", "devices=2", "method.patches=2", "method.warmup=2"]
     chosen += ["steps=2", "cluster=sim", "guidance_scale=3", "prompt=[a,b]", "measure.memory=false"]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 0
@@ -111,9 +127,7 @@ def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch: p
     "method", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("serial", "ulysses")), "pipefusion"]
 )
 @pytest.mark.parametrize("model", ["pixart_tiny", "hunyuan_tiny", "qwen_tiny"])
-def test_a_picture_that_is_not_square_comes_out_again(
-    method: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_is_not_square_comes_out_again(method, model, tmp_path, monkeypatch) -> None:
     height, width = (96, 64) if model == "pixart_tiny" else (128, 192)
     chosen = [f"model={model}", f"model.height={height}", f"model.width={width}", f"method={method}"]
     chosen += ["devices=2", "steps=2", "cluster=sim", "guidance_scale=3", "log.wandb.mode=disabled"]
@@ -135,27 +149,14 @@ STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exac
 STALE += [("pcpp", "sd3_tiny", {"fraction": 0.3}), ("pipefusion", "sd3_tiny", {"text": "first_patch"})]
 
 
-def simulated(
-    monkeypatch: pytest.MonkeyPatch, out: Path, method: str, model: str, own: dict[str, object]
-) -> Path:
+@pytest.mark.parametrize(("method", "model", "own"), STALE)
+def test_a_displaced_run_is_held_to_the_reference(method, model, own, tmp_path, monkeypatch, capsys) -> None:
     """Four simulated devices, of whose steps two have stale K, V."""
+    run = tmp_path / "run"
     chosen = [f"method={method}", f"model={model}", "devices=4", "steps=3", "cluster=sim", "guidance_scale=3"]
     chosen += [f"method.{key}={value}" for key, value in own.items()]
     quick = ["measure.memory=false", "measure.repeats=1", "measure.warmup_runs=0", "log.wandb.mode=disabled"]
-    assert command(monkeypatch, *chosen, *quick, f"hydra.run.dir={out}") == 0
-    return out
-
-
-@pytest.mark.parametrize(("method", "model", "own"), STALE)
-def test_a_displaced_run_is_held_to_the_reference(
-    method: str,
-    model: str,
-    own: dict[str, object],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    run = simulated(monkeypatch, tmp_path / "run", method, model, own)
+    assert command(monkeypatch, *chosen, *quick, f"hydra.run.dir={run}") == 0
     assert main([str(run)]) == 0
     assert "(equal; replayed with the reference of displaced methods" in capsys.readouterr().out
     latents = load_file(run / "latents.safetensors")["latents"]
@@ -164,38 +165,3 @@ def test_a_displaced_run_is_held_to_the_reference(
         assert main([str(run)]) == 1  # nor is it serial
         told = capsys.readouterr()
         assert "DIFFERENT" in told.out or "not finite, so not compared" in told.err
-
-
-def test_what_cannot_be_replayed_is_an_error(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = shutil.copytree(run_dir, tmp_path / "other")
-    record = json.loads((other / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps(record | {"method": "of_others"}))
-    assert main([str(other)]) == 2
-    assert "method=of_others is unknown; allowed: serial," in capsys.readouterr().err
-    unsaid = replace(METHODS["naive_patch"], stale=None)
-    monkeypatch.setitem(METHODS, "of_others", unsaid)
-    (other / "run.json").write_text(json.dumps(record | {"method": "of_others"}))
-    assert main([str(other)]) == 2
-    assert "no reference" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"status": "running"}, "nothing to replay: the run died: ended without a word"),
-        ({"schema": 99}, "run.json has schema 99, and this version reads up to 1"),
-    ],
-)
-def test_what_cannot_be_replayed_is_one_line(
-    changes: dict[str, object], said: str, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    changed = shutil.copytree(run_dir, tmp_path / "changed")
-    record = json.loads((changed / "run.json").read_text())
-    (changed / "run.json").write_text(json.dumps(record | changes))
-    assert main([str(changed)]) == 2
-    text = capsys.readouterr().err
-    assert said in text and text.count("\n") == 1
-    with pytest.raises(BundleError, match=r"run\.json"):
-        read_fields(changed)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.closure import Code
 from experiments.config import RunConfig
 from experiments.device import choose_device
 from experiments.errors import RunFailed
@@ -23,13 +24,20 @@ from experiments.quality.sample import (
     source_of,
 )
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
-from experiments.quality.store import Pictures, batches
+from experiments.quality.store import Pictures, batches, remove_others, shared
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
 from tests.experiments.runs import config
 
 OWN = SampleConfig(batch=2)
 TEXTS = ["red apple", "green dragon", "a tree", "red apple", "green dragon", "a tree"]
+
+
+class OtherCode(Code):
+    """The project's code after a change."""
+
+    def sha256(self, names: frozenset[str]) -> str:
+        return super().sha256(names)[::-1]
 
 
 @pytest.fixture
@@ -84,6 +92,17 @@ def test_a_killed_run_goes_on_and_nothing_is_made_twice(cfg: RunConfig, tmp_path
     assert pictures_of(cfg, OWN, 5, session, 3) == (first, middle)
 
 
+def test_what_other_code_has_made_is_removed(tmp_path: Path) -> None:
+    sessions = [Session(tmp_path), Session(tmp_path, OtherCode())]
+    own, other = (shared(session, "pictures") / "0.safetensors" for session in sessions)
+    flat = tmp_path / "looks" / "0.safetensors"
+    for path in (own, other, flat):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    remove_others(Session(tmp_path))
+    assert own.exists() and not other.parent.exists() and not flat.exists()
+
+
 def test_other_weights_prompts_or_seeds_are_other_pictures(cfg: RunConfig, tmp_path: Path) -> None:
     session = Session(tmp_path)
     (path,) = pictures_of(cfg, OWN, 2, session)
@@ -97,7 +116,8 @@ def test_other_weights_prompts_or_seeds_are_other_pictures(cfg: RunConfig, tmp_p
     ]
     others = {pictures_of(one, OWN, 2, session) for one in changed}
     others |= {pictures_of(cfg, replace(OWN, device="cuda"), 2, session)}
-    assert len(others) == 7 and (path,) not in others
+    others |= {pictures_of(cfg, OWN, 2, Session(tmp_path, OtherCode()))}
+    assert len(others) == 8 and (path,) not in others
     assert pictures_of(replace(cfg, resume=False), OWN, 2, session) == (path,)
 
 

@@ -15,7 +15,7 @@ from experiments.models import open_model
 from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import pictures_of, require, sample_all
 from experiments.quality.settings import SampleConfig
-from experiments.quality.texts import encode_all, encode_to, has, stored, texts_path
+from experiments.quality.texts import encode_all, encode_to, stored, texts_path
 from experiments.session import Session
 from tests.experiments.runs import config
 from tests.experiments.tiny_pipelines import save_tiny
@@ -45,30 +45,34 @@ def of(weights: Path, dtype: str = "float32"):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_read_is_what_would_be_encoded(weights: Path, tmp_path: Path, dtype: str) -> None:
     cfg = of(weights, dtype)
-    encode_to(tmp_path / "texts.safetensors", cfg, TEXTS)
-    for prompts, scale in ((["a tree", "red apple", "a tree"], 2.0), (["green dragon"], 1.0)):
-        run, model = replace(cfg, prompt=prompts, guidance_scale=scale), open_model(cfg.model)
-        there, here = make_inputs(run, model, stored(tmp_path / "texts.safetensors")), make_inputs(run, model)
+    runs = {
+        tmp_path / "0": replace(cfg, prompt=["a tree", "red apple", "a tree"]),
+        tmp_path / "1": replace(cfg, prompt=["green dragon"], guidance_scale=1.0),
+    }
+    encode_to(runs)
+    for path, run in runs.items():
+        model = open_model(run.model)
+        there, here = make_inputs(run, model, stored(path)), make_inputs(run, model)
         assert there.keys() == here.keys()
-        assert ("negative_prompt_embeds" in here) == (scale > 1)
+        assert ("negative_prompt_embeds" in here) == (run.guidance_scale > 1)
         for name, tensor in here.items():
             rounded = tensor.to(getattr(torch, dtype)) if "embeds" in name else tensor
             assert torch.equal(there[name], rounded), name
 
 
-def test_what_a_file_has(weights: Path, tmp_path: Path) -> None:
+def test_a_batch_is_encoded_once_and_its_file_is_of_all_that_decides_it(
+    weights: Path, tmp_path: Path
+) -> None:
     cfg, session = replace(of(weights), prompt=[*TEXTS[:2]]), Session(tmp_path)
-    path = texts_path(tmp_path, cfg, session.model(cfg.model))
-    assert path == tmp_path / "texts" / "float32.safetensors" and not has(path, cfg, TEXTS)
-    encode_to(path, cfg, TEXTS[:2])
-    assert has(path, cfg, TEXTS[:1])
-    assert not has(path, cfg, TEXTS)
-    assert not has(path, replace(cfg, negative_prompt="sharp"), TEXTS[:1])
-    made = path.stat().st_mtime_ns
+    others = [replace(cfg, prompt=[*TEXTS]), replace(cfg, negative_prompt="sharp")]
+    others.append(replace(of(weights, "bfloat16"), prompt=cfg.prompt))
+    path = texts_path(cfg, session)
+    assert path is not None and len({path, *(texts_path(one, session) for one in others)}) == 4
     encode_all([cfg], cfg, session)
-    assert path.stat().st_mtime_ns == made  # what is there is not encoded again
-    random = replace(cfg, model=replace(cfg.model, text="random"))
-    assert texts_path(tmp_path, random, session.model(random.model)) is None
+    made = path.stat().st_mtime_ns
+    encode_all([cfg, *others[:1]], cfg, session)
+    assert path.stat().st_mtime_ns == made and texts_path(others[0], session).exists()
+    assert texts_path(replace(cfg, model=replace(cfg.model, text="random")), session) is None
 
 
 def test_without_encoders_every_setting_has_that_reason(weights: Path, tmp_path: Path) -> None:
