@@ -108,57 +108,60 @@ def test_a_wrong_bundle_is_refused_in_one_line(index: int, whole: Path, tmp_path
     assert "\n" not in str(error.value) and "allowed: " in str(error.value)
 
 
-def test_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    arguments = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
-    wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
-    assert command(monkeypatch, *arguments) == 2
-    assert command(monkeypatch, *arguments, f"bundle={out}") == 2
-    assert command(monkeypatch, *arguments, f"bundle={right}", "measure.tolerance=0") == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[2] == "error: measure.tolerance=0.0 is too small; allowed: above 0, up to 1"
-    assert lines[0].startswith("error: bundle=null has nothing to judge; allowed:")
-    assert len(lines) == 3 and lines[1].startswith(f"error: bundle={out}: ") and not out.exists()
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
 
-    assert command(monkeypatch, *arguments, f"bundle={wrong}") == 1
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 1
-    assert said.err.startswith("not equal: they part in latents at step 1, patch 0 (by ")
-    assert "explained by W+1 (one synchronous step too many" in said.err
+
+@pytest.fixture
+def judge(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command on a bundle, its record in `out`; the exit code."""
+    arguments = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
+    return lambda *more: command(monkeypatch, *arguments, *more)
+
+
+def test_the_command(judge, out: Path, tmp_path: Path, capsys) -> None:
+    wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
+    for keys, says in (
+        ([], "error: bundle=null has nothing to judge; allowed:"),
+        ([f"bundle={out}"], f"error: bundle={out}: "),
+        ([f"bundle={right}", "measure.tolerance=0"], "error: measure.tolerance=0.0 is too small; allowed: above 0"),
+    ):  # fmt: skip
+        assert judge(*keys) == 2 and not out.exists()
+        error = capsys.readouterr().err
+        assert error.startswith(says) and error.count("\n") == 1
+
+    assert judge(f"bundle={wrong}") == 1
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("not equal: they part in latents at step 1, patch 0 (by ") and error.count("\n") == 1
+    )
+    assert "explained by W+1 (one synchronous step too many" in error
     record = json.loads((out / "conformance.json").read_text())
     assert (record["equal"], record["explained_by"]) == (False, ["W+1"])
 
-    assert command(monkeypatch, *arguments, f"bundle={right}") == 0
+    assert judge(f"bundle={right}") == 0
     assert "equal: all 4 steps agree to" in capsys.readouterr().out
 
 
-def test_what_is_not_finite_is_neither_equal_nor_different(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle, out = write(tmp_path / "bundle", LOUD, naive(LOUD)), tmp_path / "out"
-    arguments = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled", f"hydra.run.dir={out}"]
+def test_what_is_not_finite_is_neither_equal_nor_different(judge, out: Path, tmp_path: Path, capsys) -> None:
+    bundle = write(tmp_path / "bundle", LOUD, naive(LOUD))
     tensors("inputs", prompt_embeds=lambda embeds: torch.full_like(embeds, 3e38))(bundle)
-    assert command(monkeypatch, *arguments, f"bundle={bundle}") == 1
-    said = capsys.readouterr().err
-    assert said.startswith("not finite, so neither equal nor different: the reference")
+    assert judge(f"bundle={bundle}") == 1
+    assert capsys.readouterr().err.startswith("not finite, so neither equal nor different: the reference")
     assert json.loads((out / "conformance.json").read_text())["equal"] is False
 
 
-def test_a_run_of_this_project_is_a_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, out = tmp_path / "run", tmp_path / "out"
-    quick = ["cluster=sim", "model=sd3_tiny", "devices=2", "method.patches=3", "steps=4", "measure.repeats=1"]
-    quick += [
-        "measure.warmup_runs=0",
-        "measure.memory=false",
-        "log.wandb.mode=disabled",
-        "log.progress=false",
+def test_a_run_of_this_project_is_a_bundle(judge, tmp_path: Path, monkeypatch, capsys) -> None:
+    keys = [
+        "cluster=sim",
+        "model=sd3_tiny",
+        "devices=2",
+        "method.patches=3",
+        "method.text=first_patch",
+        "steps=4",
     ]
-    assert command(monkeypatch, *quick, "method.text=first_patch", f"hydra.run.dir={run}") == 0
-    judge_it = ["experiment=conformance", "cluster=sim", "log.wandb.mode=disabled"]
-    judge_it += [f"bundle={run}", f"hydra.run.dir={out}"]
-    assert command(monkeypatch, *judge_it) == 0
+    keys += ["measure.repeats=1", "measure.warmup_runs=0", "measure.memory=false", "log.wandb.mode=disabled"]
+    assert command(monkeypatch, *keys, "log.progress=false", f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert judge(f"bundle={tmp_path / 'run'}") == 0
     assert "equal: the last latents agree" in capsys.readouterr().out

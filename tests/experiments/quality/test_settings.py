@@ -134,12 +134,10 @@ def test_what_is_wrong_is_one_line(base: RunConfig, study: StudyConfig, line: st
 
 
 def test_what_a_method_cannot_do_is_a_reason(base: RunConfig) -> None:
-    study = StudyConfig(
-        methods=["pipefusion"], devices=[2], patches=[2, 16], products=[Parallel(), Parallel(data=2)]
-    )
-    cells = {
-        one.place["setting"]: one.skipped for one in cells_of(QUALITY, of(base, study, batch=3), Session())
-    }
-    assert "method.patches=16 is outside 1..8" in str(cells["pipefusion_N2_M16_W1_S4_g2_shipped_32px"])
-    assert cells["pipefusion_N2_M2_W1_S4_g2_shipped_32px"] is None
-    assert "2 does not divide the 3 pictures" in str(cells["pipefusion_N2_data2_M2_W1_S4_g2_shipped_32px"])
+    given = [Parallel(), Parallel(data=2)]
+    study = StudyConfig(methods=["pipefusion"], devices=[2], patches=[2, 16], products=given)
+    cells = cells_of(QUALITY, of(base, study, batch=3), Session())
+    reasons = {one.place["setting"]: one.skipped for one in cells}
+    assert "method.patches=16 is outside 1..8" in str(reasons["pipefusion_N2_M16_W1_S4_g2_shipped_32px"])
+    assert reasons["pipefusion_N2_M2_W1_S4_g2_shipped_32px"] is None
+    assert "2 does not divide the 3 pictures" in str(reasons["pipefusion_N2_data2_M2_W1_S4_g2_shipped_32px"])

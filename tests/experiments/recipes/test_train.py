@@ -97,21 +97,17 @@ def test_resuming_gives_the_same_weights_to_the_bit(corpus: Corpus, tmp_path: Pa
 
 def test_a_checkpoint_of_another_network_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     cfg = tiny(BRIEF)
-    train_on(cfg, tmp_path, corpus)
     other = replace(cfg, network=replace(NETWORK, layers=3))
-
-    def refused() -> None:
-        with pytest.raises(
-            ConfigError, match=r"^measure.resume=true, and .* is no checkpoint .*; allowed: [^\n]*$"
-        ):
-            train_on(other, tmp_path, corpus)
-
-    refused()
-    train_on(replace(other, resume=False), tmp_path, corpus)
-    save_file({"model.x": torch.zeros(1)}, tmp_path / STATE)
-    refused()
-    (tmp_path / STATE).write_bytes(b"not tensors")
-    refused()
+    train_on(cfg, tmp_path / "mine", corpus)
+    (tmp_path / "text/checkpoint").mkdir(parents=True)
+    (tmp_path / "text" / STATE).write_bytes(b"not tensors")
+    (tmp_path / "tensors/checkpoint").mkdir(parents=True)
+    save_file({"model.x": torch.zeros(1)}, tmp_path / "tensors" / STATE)
+    says = r"^measure.resume=true, and .* is no checkpoint .*; allowed: [^\n]*$"
+    for name in ("mine", "tensors", "text"):
+        with pytest.raises(ConfigError, match=says):
+            train_on(other, tmp_path / name, corpus)
+    train_on(replace(other, resume=False), tmp_path / "mine", corpus)
 
 
 @pytest.mark.slow
