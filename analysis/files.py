@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 256 << 20
+"""More text than any configuration, index or record holds."""
+
+
+def require_file(path: Path) -> None:
+    """Raises OSError unless a path is a regular file: reading a pipe or a device may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        why = os.strerror(number) if stat.S_ISDIR(mode) else "Not a regular file"
+        raise OSError(number, why, str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file, without a byte order mark. Raises OSError, and ValueError if it is no UTF-8."""
+    require_file(path)
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES >> 20} MiB")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises OSError and ValueError, also for one that is nested without end."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from analysis.files import write_text
+from analysis.files import read_json, write_text
 
 SCHEMA = 1
 """Of the records that this version writes, and the newest that it reads."""
@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 def load_record(path: Path) -> dict[str, Any]:
     """The content of a JSON record. Raises OSError, and ValueError when it is broken or of a newer schema."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not whole ({error})") from None
     if not isinstance(content, dict):
@@ -79,7 +79,7 @@ def holder(folder: Path) -> str | None:
 def owner(folder: Path) -> str | None:
     """What the lock of a directory says of the process that took it last."""
     try:
-        told = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        told = read_json(folder / LOCK)
         return f"process {told['pid']} on {told['host']} since {told['since']} ({told['command']})"
     except (OSError, ValueError, KeyError, TypeError):
         return None

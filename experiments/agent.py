@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from uuid import uuid4
 
 import torch
@@ -42,6 +42,15 @@ GRACE_S = 2.0
 
 The agent first sees the rank that died; if none did, the others lose theirs meanwhile, but for the one that hangs.
 """
+
+STOP_S = 1.5
+"""How long after that a rank may take to end when it is told to."""
+RANK_FILES = "*/attempt_*/*"
+"""Where the agent has the files of each rank, in `logs/`."""
+PID, WAITS, HANGS = "pid", "waits", "hangs"
+"""Of a rank that goes on; and what it was at when it was ended: waiting for another one, or not."""
+WAITING = ("torch/distributed/distributed_c10d.py", "pipefusion/core/local.py", "pipefusion/core/channels.py")
+"""Files in which a rank waits for others."""
 
 LOST = re.compile(r"gloo|[Cc]onnection (closed|reset|refused)|NCCL|^Dist\w*Error")
 """What exceptions of ranks say that wait for another one."""
@@ -85,32 +94,57 @@ def start_ranks(entry: Entry, run_dir: Path, cfg: RunConfig, mesh: Mesh) -> None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     }
     prepare()
+    over = threading.Event()
+    threading.Thread(target=kill_stopped, args=(logs, over), daemon=True).start()
     try:
         elastic_launch(launch, rank_main)(entry, str(run_dir), cfg)
     except (SignalException, KeyboardInterrupt) as error:
         raise interrupted(error) from None
     except ChildFailedError as error:
-        answered = {int(path.parent.name) for path in logs.glob("*/attempt_*/*/error.json")}
+        answered = {*ranks_with(logs, "error.json"), *ranks_with(logs, WAITS)}
+        places = {rank: path.read_text() for rank, path in ranks_with(logs, HANGS).items()}
         with suppress(OSError):  # a full disk, say: the cause is what matters
             keep_outputs(logs)
-        raise cause(error, logs, mesh, answered) from None
+        raise cause(error, logs, mesh, answered, places) from None
     else:
         shutil.rmtree(logs, ignore_errors=True)
     finally:
+        over.set()
         for number, handler in handlers.items():  # the agent leaves its own behind
             signal.signal(number, handler)
+
+
+def kill_stopped(logs: Path, over: threading.Event) -> None:
+    """Kill the ranks that are left when one has failed: for one that SIGTERM does not end the agent waits 30 s."""
+    while not [*logs.glob(f"{RANK_FILES}/error.json")]:
+        if over.wait(0.2):
+            return
+    if not over.wait(GRACE_S + STOP_S):
+        for path in logs.glob(f"{RANK_FILES}/{PID}"):
+            with suppress(OSError, ValueError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 def rank_main(entry: Entry, run_dir: str, cfg: RunConfig) -> None:
     """What each rank's process does."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, also while blocked in a communication
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # but not before it is known what it was at
+    own_file(PID).write_text(str(os.getpid()))
+    for watch in (end_with_parent, end_when_told):
+        threading.Thread(target=watch, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(cfg.threads)
     torch.set_num_threads(cfg.threads)
     try:
         entry(run_dir, cfg)
     except Exception as error:
         end_failed(error)
+    finally:
+        own_file(PID).unlink(missing_ok=True)
+
+
+def own_file(name: str) -> Path:
+    """A file of this rank beside the one that its error is recorded in."""
+    return Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(name)
 
 
 def end_failed(error: Exception) -> NoReturn:
@@ -142,6 +176,17 @@ def end_with_parent() -> NoReturn:
     raise AssertionError
 
 
+def end_when_told() -> NoReturn:
+    """End this rank at SIGTERM, having noted what it was at, as its main thread may be blocked in a communication."""
+    signal.sigwait({signal.SIGTERM})
+    frame = sys._current_frames()[cast(int, threading.main_thread().ident)]
+    place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
+    waits = any(frame.f_code.co_filename.endswith(name) for name in WAITING)
+    with suppress(OSError):
+        own_file(WAITS if waits else HANGS).write_text(place)
+    end_at_once(128 + signal.SIGTERM)
+
+
 def lost_peer(error: Exception) -> bool:
     """Whether an exception only says that another rank is gone, or has not answered."""
     if isinstance(error, dist.DistError):
@@ -149,11 +194,18 @@ def lost_peer(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
 
 
-def cause(error: Any, logs: Path, mesh: Mesh, answered: Collection[int]) -> RunFailed:
+def ranks_with(logs: Path, name: str) -> dict[int, Path]:
+    """The file of a name of each rank that has written one."""
+    return {int(path.parent.name): path for path in logs.glob(f"{RANK_FILES}/{name}")}
+
+
+def cause(
+    error: Any, logs: Path, mesh: Mesh, answered: Collection[int], places: Mapping[int, str]
+) -> RunFailed:
     """One line from the agent's `ChildFailedError`: the rank and its place, and the signal or exception that ended it.
 
     NCCL's watchdog aborts a rank; what it waited for is in the rank's output only. Where ranks have only waited for
-    each other, one that has not `answered` with an error of its own is the one that hangs.
+    each other, one that has not `answered` (with an error, or that it waits) is the one that hangs.
     """
     rank, failure = error.get_first_failure()
     name = mesh.name(rank)
@@ -172,9 +224,9 @@ def cause(error: Any, logs: Path, mesh: Mesh, answered: Collection[int]) -> RunF
     hanging = [other for other in range(mesh.size) if other not in answered]
     if hanging and LOST.search(line):
         names = ", ".join(map(mesh.name, hanging))
-        return RunFailed(
-            "failed", f"{names} hangs: {name} has waited for longer than cluster.timeout_s ({line})"
-        )
+        at = "".join(f"; {mesh.name(other)} is at {places[other]}" for other in hanging if other in places)
+        text = f"{names} hangs: {name} has waited for longer than cluster.timeout_s ({line}){at}"
+        return RunFailed("failed", text)
     return RunFailed(status_of(line), f"{name}: {line}")
 
 
@@ -195,7 +247,7 @@ def interrupted(error: BaseException) -> RunFailed:
 
 def keep_outputs(logs: Path) -> None:
     """Flatten the agent's folders to `logs/rank-R.txt`; ranks that printed nothing leave none."""
-    for path in sorted(logs.glob("*/attempt_*/*/std*.log")):
+    for path in sorted(logs.glob(f"{RANK_FILES}/std*.log")):
         text = path.read_text(errors="replace")
         if text:
             with (logs / f"rank-{path.parent.name}.txt").open("a") as out:

@@ -7,12 +7,13 @@ import os
 
 import torch
 
+from experiments.check_architecture import architecture_fault
 from experiments.check_command import CHOICES as CHOICES
 from experiments.check_command import check_request
 from experiments.components import class_label, has_encoders, read_index
-from experiments.config import RunConfig, prompts_of
+from experiments.config import ModelConfig, RunConfig, prompts_of
 from experiments.device import device_type
-from experiments.errors import ConfigError, first_line, lookup, nearest
+from experiments.errors import ConfigError, first_line, lookup, nearest, told
 from experiments.inputs import text_of
 from experiments.methods import METHODS, problem_of
 from experiments.models import Model, check_scheduler, open_model, resolved
@@ -60,39 +61,49 @@ def check_cuda(cfg: RunConfig, key: str) -> None:
 
 def check_model(cfg: RunConfig) -> Model:
     """The model's files, sizes and text encoder. Raises ConfigError; reads headers only."""
-    model_cfg = cfg.model
-    if model_cfg.weights is not None:
-        check_weights(model_cfg.weights)
-    elif model_cfg.architecture is None:
-        raise ConfigError(
-            "model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id"
-        )
     try:
-        model = open_model(model_cfg)
+        model = buildable(cfg.model)
     except ConfigError:
         raise
-    except (TypeError, ValueError, OSError) as error:
-        if model_cfg.weights is None:
-            raise ConfigError(
-                "model.architecture", f"{first_line(error)}; allowed: what its class takes"
-            ) from None
-        text = f"{model_cfg.weights} cannot be opened ({first_line(error)}); allowed: a folder, or a hub id"
+    except Exception as error:  # whatever a foreign class has to say to foreign files and numbers
+        if cfg.model.weights is None:
+            raise ConfigError("model.architecture", f"{told(error)}; allowed: what its class takes") from None
+        text = f"{cfg.model.weights} cannot be opened ({told(error)}); allowed: a folder, or a hub id"
         raise ConfigError("model.weights", text) from None
-    shape = checked_shape(model)
     encoders = ("auto", "own", "random", *PACKAGES)
-    if model_cfg.text not in encoders:
-        near = nearest(model_cfg.text, encoders)
+    if cfg.model.text not in encoders:
+        near = nearest(cfg.model.text, encoders)
         raise ConfigError(
-            "model.text", f"{model_cfg.text!r} is unknown{near}; allowed: {', '.join(encoders)}"
+            "model.text", f"{cfg.model.text!r} is unknown{near}; allowed: {', '.join(encoders)}"
         )
     text = text_of(cfg, model)
     if text == "own":
         check_own_text(model, prompts_of(cfg))
     elif text != "random":
-        check_text(text, dict(shape.prompt))
+        check_text(text, dict(model.shape.prompt))
     problem = check_scheduler(model, cfg.scheduler, cfg.steps)
     if problem:
         raise ConfigError(problem.key, problem.message)
+    return model
+
+
+def buildable(cfg: ModelConfig) -> Model:
+    """A model whose files are there, and that can be built in this size. Raises whatever its class does."""
+    if cfg.weights is not None:
+        check_weights(cfg.weights)
+    elif cfg.architecture is None:
+        raise ConfigError(
+            "model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id"
+        )
+    model = open_model(cfg)
+    fault = architecture_fault(model)
+    if fault and cfg.weights is None:
+        key, _, text = fault.partition("=")
+        raise ConfigError(f"model.architecture.{key}", text)
+    if fault:
+        raise ConfigError("model.weights", f"{cfg.weights}: its configuration has {fault}")
+    checked_shape(model)
+    model.view()
     return model
 
 

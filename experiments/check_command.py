@@ -28,13 +28,20 @@ def check_request(cfg: RunConfig) -> None:
     check_known(cfg, CHOICES)
     if cfg.prompt_file is not None:
         check_prompt_file(cfg)
-    prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
-    if not prompts or any(isinstance(prompt, bool) or not str(prompt or "").strip() for prompt in prompts):
-        raise ConfigError(
-            "prompt", f"{cfg.prompt!r} is empty or no text; allowed: a text, or a list of texts"
-        )
+    check_prompt(cfg)
     check_seed(cfg)
     check_cluster(cfg)
+
+
+def check_prompt(cfg: RunConfig) -> None:
+    """Whether the prompts are texts, or the numbers of classes, and none is empty. Raises ConfigError."""
+    prompts = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
+    for prompt in prompts or [None]:
+        if not isinstance(prompt, str) and type(prompt) is not int and prompt is not None:
+            cure = """a text, or a list of texts, in quotes where Hydra reads it otherwise: 'prompt="..."'"""
+            raise ConfigError("prompt", f"{prompt!r} is no text; allowed: {cure}")
+        if prompt is None or not str(prompt).strip():
+            raise ConfigError("prompt", f"{cfg.prompt!r} is empty; allowed: a text, or a list of texts")
 
 
 def check_seed(cfg: RunConfig) -> None:
@@ -52,7 +59,7 @@ def check_prompt_file(cfg: RunConfig) -> None:
     """Whether the file is there, is text, and has a prompt. Raises ConfigError."""
     try:
         empty = not prompts_of(cfg)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         text = (
             f"{cfg.prompt_file} cannot be read ({first_line(error)}); allowed: a text file, a prompt a line"
         )
@@ -81,16 +88,15 @@ def check_output(run_dir: Path, key: str, measure: str, writes: Sequence[str]) -
     Raises ConfigError; leaves nothing behind.
     """
     there = run_dir.absolute()
-    while not there.exists():
-        there = there.parent
     try:
+        while not there.exists():
+            there = there.parent
         # A file without a name: permissions alone say little for root, or on a read-only file system.
         with tempfile.TemporaryFile(dir=there):
             pass
-    except OSError as error:
-        raise ConfigError(
-            key, f"{run_dir} cannot be written ({error.strerror}: {there}); allowed: a writable path"
-        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        why = f"{error.strerror}: {there}" if isinstance(error, OSError) else str(error)
+        raise ConfigError(key, f"{run_dir} cannot be written ({why}); allowed: a writable path") from None
     directory.check(run_dir, measure, writes, key)
 
 

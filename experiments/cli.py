@@ -99,6 +99,7 @@ def arguments(argv: list[str]) -> Namespace:
     if rest:
         options = ", ".join(one.option_strings[-1] for one in shown)
         raise ConfigError("", f"{rest[0]} is not understood; allowed: key=value, --multirun, {options}")
+    asked.overrides = [compose.as_text(one) for one in asked.overrides]
     asked.shown = any(getattr(asked, one.dest) for one in shown)
     return asked
 

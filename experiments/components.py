@@ -6,7 +6,6 @@ The pipeline's own `encode_prompt` is used, on one with tokenizers and text enco
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.files import read_json
 from experiments.errors import ConfigError, nearest
 from experiments.text import quiet
 from pipefusion.pipelines import prompts
@@ -30,8 +30,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     allowed = f"allowed: {', '.join(KNOWN)}"
     try:
-        index = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        index = dict(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError("model.weights", f"{path} cannot be read ({error}); {allowed}") from None
     name = index.get("_class_name")
     if name not in KNOWN:

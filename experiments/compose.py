@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,16 +14,20 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.errors import CONF, ConfigError, first_line, nearest
+from experiments.errors import CONF, ConfigError, first_line, nearest, told
 
 LATER = "_schema_"
 """The key of a schema that is only named: the path of its dataclass, whose module takes seconds to import."""
+
+TEXTS = ("prompt", "negative_prompt")
+"""Keys whose values are text, whatever they look like."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def composing(overrides: list[str]) -> Iterator[ConfigLoader]:
             yield loader
     except ConfigError:
         raise
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:  # Hydra asserts, and trips over, what it did not expect of an override
         raise explain(error, overrides) from None
 
 
@@ -84,11 +89,7 @@ def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
     with composing(overrides) as loader:
         given = OverridesParser.create().parse_overrides(overrides)
         for one in given:
-            if not one.is_hydra_override() and (one.is_delete() or one.is_add()):
-                text = (
-                    f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
-                )
-                raise ConfigError("", text)
+            check_override(one)
         master = loader.load_configuration(
             "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
         )
@@ -97,6 +98,46 @@ def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
             text = f"{one.get_value_string()} is several values; allowed: one, or a sweep with -m"
             raise ConfigError(one.get_key_element(), text)
     return master
+
+
+def check_override(one: Override) -> None:
+    """Whether an override sets a key, a group by the name of one of its files. Raises ConfigError."""
+    if not one.is_hydra_override() and (one.is_delete() or one.is_add()):
+        text = f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
+        raise ConfigError("", text)
+    group = one.key_or_group
+    if not (CONF / group).is_dir():
+        return
+    names = [*one.sweep_string_iterator()] if one.is_sweep_override() else [one.value()]
+    for name in names:
+        if not isinstance(name, str):
+            raise unknown(group, one.get_value_string())
+        if name not in options(group):
+            raise unknown(group, name)
+
+
+def options(group: str) -> list[str]:
+    """The names that a group takes: its files, and those of its folders."""
+    files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
+    return sorted(path.as_posix() for path in files)
+
+
+def unknown(group: str, name: str) -> ConfigError:
+    """The error of a name that a group does not have."""
+    valid = options(group)
+    return ConfigError(group, f"{name} is unknown{nearest(name, valid)}; allowed: {', '.join(valid)}")
+
+
+def as_text(override: str) -> str:
+    """An override of a prompt as text, where it would be read as a number or a truth value: `prompt=1e5`."""
+    key, _, value = override.partition("=")
+    if key.strip() not in TEXTS:
+        return override
+    try:
+        read = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return override
+    return f"{key}='{value}'" if isinstance(read, int | float) else override
 
 
 def whole(compose: Callable[[], DictConfig]) -> DictConfig:
@@ -128,21 +169,28 @@ def combinations(master: DictConfig, overrides: list[str]) -> list[list[str]]:
     return [[*run] for run in product(*choices.values())]
 
 
+def cure(override: str) -> str:
+    """What to type in place of an override that Hydra cannot read: the same, its value quoted."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return "allowed: key=value"
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"""allowed: key=value; a value with other than letters in quotes: {shlex.quote(f'{key}="{quoted}"')}"""
+
+
 def explain(error: Exception, overrides: list[str]) -> ConfigError:
     """The key and what it allows where Hydra says them; else its message in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
-        files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
-        options = sorted(path.as_posix() for path in files)
-        return ConfigError(group, f"{name} is unknown{nearest(name, options)}; allowed: {', '.join(options)}")
+        return unknown(group, name)
     if isinstance(error, OverrideParseException):
-        cure = "allowed: key=value, a value with other than letters in quotes: 'key=\"value\"'"
-        return ConfigError("", f"{error.override!r} is not understood ({first_line(error)}); {cure}")
+        return ConfigError("", f"{error.override!r} is not understood; {cure(str(error.override))}")
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if not isinstance(cause, OmegaConfBaseException):
-        return ConfigError("", " ".join(str(error).split()))
+        line = shlex.join(overrides)
+        return ConfigError("", f"{line} cannot be composed ({told(error)}); allowed: what --cfg job shows")
     full, given = str(cause.full_key), [text.partition("=")[::2] for text in overrides]
     above = [one for one in given if f"{full}.".startswith(f"{one[0]}.")]
     key, value = max(above, key=lambda one: len(one[0]), default=(full, "its value"))

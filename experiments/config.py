@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from analysis.files import read_text
 from experiments.errors import CONF as CONF
 from experiments.errors import ConfigError, check_domains, first_line
 from pipefusion.core.domain import (
@@ -122,9 +123,12 @@ class RunConfig:
 
 
 def prompts_of(cfg: RunConfig) -> list[str]:
-    """The prompt of each picture of the batch: pictures of one prompt follow each other. Raises OSError."""
+    """The prompt of each picture of the batch: pictures of one prompt follow each other.
+
+    Raises OSError, and ValueError for a file that is no text.
+    """
     if cfg.prompt_file is not None:
-        lines = Path(cfg.prompt_file).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = read_text(Path(cfg.prompt_file).expanduser()).split("\n")  # U+2028 ends no line of a file
         prompts = [line.strip() for line in lines if line.strip()]
     else:
         given = cfg.prompt if isinstance(cfg.prompt, list) else [cfg.prompt]
@@ -146,7 +150,7 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     """
     plain = deepcopy(cfg)
     with read_write(plain), open_dict(plain):
-        plain.pop("hydra", None)
+        hydra = plain.pop("hydra", None)
     try:
         run = OmegaConf.to_object(plain)
     except MissingMandatoryValue as error:
@@ -156,6 +160,11 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
             dotted(error.full_key), f"{first_line(error)}; allowed: a value of its type"
         ) from None
     assert isinstance(run, RunConfig)
+    for group in ("method", "measure") if hydra is not None else ():
+        name, chosen = getattr(getattr(run, group), "name", None), hydra.runtime.choices[group]
+        if name is not None and name != chosen:
+            text = f"{name} is set by its group; allowed: {group}=NAME instead"
+            raise ConfigError(f"{group}.name", text)
     check_domains(run)
     if getattr(run.method, "name", None) == "serial":
         run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it

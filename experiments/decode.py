@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from analysis.files import read_json
 from experiments.difference import NotFinite
 from pipefusion.pipelines import pictures
 from pipefusion.pipelines.pictures import PATCHED, VIDEO
@@ -25,7 +25,7 @@ def has_vae(folder: Path) -> bool:
 
 def latent_factor(folder: Path) -> int:
     """Pixels of a picture's side per row of its latents. Reads vae/config.json only."""
-    return pictures.latent_factor(json.loads((folder / "vae" / "config.json").read_text()))
+    return pictures.latent_factor(read_json(folder / "vae" / "config.json"))
 
 
 def decode(
@@ -50,7 +50,7 @@ def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
     import diffusers
 
-    name = json.loads((folder / "vae" / "config.json").read_text())["_class_name"]
+    name = read_json(folder / "vae" / "config.json")["_class_name"]
     kind = getattr(diffusers, name if name in (PATCHED, VIDEO) else "AutoencoderKL")
     return kind.from_pretrained(
         folder / "vae", dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from analysis.line import one_line
 from pipefusion.core.domain import outside
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -19,9 +20,9 @@ class ConfigError(ValueError):
     """A configuration that cannot be run: the key at fault (or none), and a message that begins with its value."""
 
     def __init__(self, key: str, message: str):
-        super().__init__(f"{key}={message}" if key else message)
-        self.key = key
-        self.message = message
+        self.key = one_line(key)
+        self.message = one_line(message)
+        super().__init__(f"{self.key}={self.message}" if key else self.message)
 
 
 def refuse(error: ConfigError) -> int:
@@ -91,5 +92,10 @@ def lookup(cfg: Any, key: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an exception's text, as a terminal may be given it."""
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def told(error: BaseException) -> str:
+    """The type of an exception and the first line of its text."""
+    return f"{type(error).__name__}: {first_line(error)}"

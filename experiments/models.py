@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from experiments.decode import has_vae, latent_factor
 from experiments.errors import ConfigError
 from experiments.schedulers import converted, is_flow, whole
 from experiments.stepping import stepping_problem
-from experiments.weights import resolve_weights
+from experiments.weights import read_json, resolve_weights
 from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
@@ -123,11 +122,12 @@ def open_model(cfg: ModelConfig) -> Model:
     parts = ["transformer"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
     folder = resolve_weights(cfg.weights, parts) if cfg.weights else None
     if folder is not None:
-        config = json.loads((folder / "transformer" / "config.json").read_text())
+        config = read_json(folder / "transformer" / "config.json", "a configuration in diffusers' layout")
         class_name = architecture_of(config)
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        scheduler = read_scheduler(folder / "scheduler" / "scheduler_config.json")
         path = folder / "pipefusion_lab.json"
-        facts = {**facts_in(folder), **facts, **(json.loads(path.read_text()) if path.exists() else {})}
+        own = read_json(path, "the facts of a model") if path.exists() else {}
+        facts = {**facts_in(folder), **facts, **own}
     else:
         config = given
         flow = class_name in TEXT_TOKENS  # the MM-DiTs predict velocities
@@ -141,6 +141,15 @@ def open_model(cfg: ModelConfig) -> Model:
     height, width = size_of(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)
     dtype = getattr(torch, cfg.dtype)
     return Model(class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler)
+
+
+def read_scheduler(path: Path) -> dict[str, Any]:
+    """The configuration of the scheduler that a model ships with. Raises ConfigError."""
+    allowed = "a configuration with the _class_name of a scheduler of diffusers"
+    config = read_json(path, allowed)
+    if not isinstance(config.get("_class_name"), str):
+        raise ConfigError("model.weights", f"{path} names no class; allowed: {allowed}")
+    return config
 
 
 def resolved(cfg: RunConfig, model: Model) -> RunConfig:
@@ -172,7 +181,7 @@ def facts_in(folder: Path) -> dict[str, Any]:
     if has_vae(folder):
         facts["latent_factor"] = latent_factor(folder)
     path = folder / "model_index.json"
-    index = json.loads(path.read_text()) if path.exists() else {}
+    index = read_json(path, "the parts of a pipeline") if path.exists() else {}
     if index.get("_class_name") == "PixArtSigmaPipeline":
         facts["text_tokens"] = 300
     if index.get("is_distilled") is False:  # FLUX.2 klein in its base version

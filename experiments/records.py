@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from analysis.files import read_json as any_json
 from analysis.files import replacing, write_text
 from analysis.record import MANIFEST
 
@@ -50,7 +51,7 @@ def write_last(path: Path, content: Any) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file, or None where there is none or only a broken one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = any_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

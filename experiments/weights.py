@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis import files
+from analysis.files import require_file
 from experiments.errors import ConfigError, first_line
 from pipefusion.families import VIEWS, architecture_of
 
@@ -90,7 +92,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_json(path: Path, allowed: str) -> dict[str, Any]:
     """A JSON file that holds a mapping. Raises ConfigError."""
     try:
-        content = json.loads(path.read_text())
+        content = files.read_json(path)
     except FileNotFoundError:
         raise ConfigError(KEY, f"{path} does not exist; allowed: {allowed}") from None
     except (OSError, ValueError) as error:
@@ -156,8 +158,14 @@ def read_header(path: Path, first: str | None) -> dict[str, Stored]:
     """The tensors of one file; `first` is one that should be there. Raises ConfigError if pickled or cut short."""
     from safetensors import SafetensorError, safe_open
 
-    with path.open("rb") as stream:
-        start = stream.read(2)
+    try:
+        require_file(path)
+        with path.open("rb") as stream:
+            start = stream.read(2)
+    except OSError as error:
+        raise ConfigError(
+            KEY, f"{path} cannot be read ({first_line(error)}); allowed: a safetensors file"
+        ) from None
     if start in (b"PK", b"\x80\x02", b"\x80\x04"):  # a zip, as torch.save writes, or a plain pickle
         what = f"{path} is a pickle under another name" + (f", where {first} should be" if first else "")
         raise ConfigError(KEY, f"{what}; allowed: safetensors, as save_pretrained writes them")
@@ -184,7 +192,7 @@ def first_cut(path: Path) -> str | None:
             (each["data_offsets"][1], name) for name, each in header.items() if "data_offsets" in each
         )
         return next((name for end, name in ends if 8 + length + end > size), None)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
-from pipefusion.core.split import SPLITS, Split
+from pipefusion.core.split import SPLITS
 
 HEADS = ("even", "pad")
 
@@ -43,14 +44,17 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> Problem | None:
     )
 
 
-def splits(split: Split, layers: int, devices: int) -> Problem | None:
+def splits(split: Any, layers: int, devices: int) -> Problem | None:
     """`method.split`: a name, or the layers of each stage, as many as devices and none left over."""
     if isinstance(split, str):
         return one_of("method.split", split, (*SPLITS, "a list of layers a stage"))
+    if not isinstance(split, Sequence):
+        text = f"{split} is no way to cut layers; allowed: {', '.join(SPLITS)}, a list of layers a stage"
+        return Problem("method.split", text)
     if (
         len(split) == devices
-        and sum(split) == layers
         and all(isinstance(size, int) and size >= 0 for size in split)
+        and sum(split) == layers
     ):
         return None
     given = ",".join(map(str, split))

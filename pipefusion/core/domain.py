@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -70,6 +71,10 @@ Number = Annotated[float, Domain(-1e30, 1e30)]
 Finite = Annotated[Any, Domain(-1e30, 1e30)]
 
 
+PLAIN = frozenset({object, bool, int, float, str})
+"""What a value may be that is neither a mapping nor a list."""
+
+
 def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
     """What lies outside its domain in a tree of dataclasses: its dotted key, and what is allowed."""
     marks = marks_of(hint)
@@ -87,13 +92,27 @@ def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, s
             if fault:
                 yield key, f"{value} {fault}; allowed: {mark}"
     for name, each, inner in inside:
-        yield from outside(each, inner, f"{key}.{name}" if key else name)
+        place = f"{key}.{name}" if key else name
+        if is_dataclass(value) and isinstance(each, bool | int | float | str) and not kinds_in(inner) & PLAIN:
+            yield place, f"{each} has no keys and is no list; allowed: what --cfg job shows"
+        yield from outside(each, inner, place)
 
 
 @cache
 def hints_of(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields with what they are annotated with."""
     return get_type_hints(kind, include_extras=True)
+
+
+def kinds_in(hint: Any) -> set[type]:
+    """The classes that a value of a type may have at its top: `{dict, NoneType}` of `dict[str, int] | None`."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return kinds_in(get_args(hint)[0])
+    if origin in (Union, UnionType):
+        return {kind for inner in get_args(hint) for kind in kinds_in(inner)}
+    kind = origin or hint
+    return {kind if isinstance(kind, type) and kind is not Any else object}
 
 
 def marks_of(hint: Any) -> list[Domain | NotEmpty]:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -46,6 +47,11 @@ def stall(run_dir: str, cfg: RunConfig) -> None:
     rank.run_rank(run_dir, cfg)
 
 
+def freeze(run_dir: str, cfg: RunConfig) -> None:
+    """Rank 2 is stopped while the others wait for it: no signal but one reaches it."""
+    misbehave(run_dir, "freeze", cfg.cluster.timeout_s)
+
+
 def good(run_dir: str, cfg: RunConfig) -> None:
     dist.init_process_group("gloo")
     write_report(run_dir, dist.get_rank())
@@ -53,9 +59,9 @@ def good(run_dir: str, cfg: RunConfig) -> None:
     dist.destroy_process_group()
 
 
-def misbehave(run_dir: str, how: str) -> None:
+def misbehave(run_dir: str, how: str, timeout_s: float = 600) -> None:
     """Rank 2 does `how`, while the others wait for it."""
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=timeout_s))
     dist.barrier()
     (Path(run_dir) / f"pid-{dist.get_rank()}").write_text(str(os.getpid()))
     if dist.get_rank() == 2:
@@ -68,6 +74,8 @@ def misbehave(run_dir: str, how: str) -> None:
             )
             sys.stdout.flush()
             os.abort()
+        if how == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if how == "raise":
             raise ValueError("layer 7 is missing\nand so is the rest")
         if how == "memory":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from experiments import agent
 from experiments.agent import PRELOAD, PRELOAD_CPU, cause, prepare
 from pipefusion.core.mesh import Mesh
 from tests.experiments.runs import ROOT
@@ -67,5 +70,22 @@ def test_a_rank_of_a_product_is_named_with_its_place(
 ) -> None:
     failure = SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: "SIGKILL")
     error = SimpleNamespace(get_first_failure=lambda: (5, failure))
-    assert cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3}), {5}).reason == f"rank 5 (cfg 1, pipe 2){said}"
-    assert cause(error, tmp_path, Mesh({"pipe": 6}), {5}).reason == f"rank 5{said}"
+    assert (
+        cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3}), {5}, {}).reason == f"rank 5 (cfg 1, pipe 2){said}"
+    )
+    assert cause(error, tmp_path, Mesh({"pipe": 6}), {5}, {}).reason == f"rank 5{said}"
+
+
+def test_what_sigterm_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "GRACE_S", 0.0)
+    monkeypatch.setattr(agent, "STOP_S", 0.0)
+    logs = [tmp_path / "run" / "attempt_0" / str(rank) for rank in range(2)]
+    for folder in logs:
+        folder.mkdir(parents=True)
+    (logs[0] / "error.json").touch()
+    with subprocess.Popen(["sleep", "600"]) as stopped:
+        stopped.send_signal(signal.SIGSTOP)
+        stopped.terminate()
+        (logs[1] / agent.PID).write_text(str(stopped.pid))
+        agent.kill_stopped(tmp_path, threading.Event())
+    assert stopped.returncode == -signal.SIGKILL

@@ -74,6 +74,13 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
     record = execute(config("devices=3", "cluster.timeout_s=1"), tmp_path, fake_rank.stall)
     assert record["status"] == "failed"
     assert record["reason"].startswith("rank 1 hangs: rank ")
+    assert record["reason"].endswith(" in stop")
+
+
+def test_a_rank_that_is_stopped_is_named_and_killed(tmp_path: Path) -> None:
+    record = execute(config("cluster.timeout_s=1"), tmp_path, fake_rank.freeze)
+    assert record["reason"].startswith("rank 2 hangs: rank ")
+    assert not any(alive(pid) for pid in ranks_of(tmp_path))
 
 
 def test_a_failed_rank_tears_nothing_down(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Whether a transformer of this configuration can be built: the types of its arguments, their sizes, then the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
+
+import diffusers
+
+from experiments.models import Model
+from pipefusion.core.domain import Domain, kinds_in
+
+FRACTIONS = ("interpolation_scale", "rope_theta")
+"""Annotated as whole numbers, and published as others too."""
+LAYERS, SIZE = Domain(0, 1000), Domain(1, 1 << 20)
+SIZES = {
+    "text_tokens": Domain(1, 1 << 14),
+    "text_tokens_2": Domain(1, 1 << 14),
+    "latent_factor": Domain(1, 256),
+}
+"""Numbers among the facts that the project wants to know of a model."""
+
+
+def architecture_fault(model: Model) -> str | None:
+    """The first argument of the class that it cannot be built with, and what is allowed; None if there is none."""
+    return next(faults(getattr(diffusers, model.class_name), model.config, model.facts), None)
+
+
+def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the arguments of a class of diffusers, and with what the project knows besides."""
+    hints, taken = get_type_hints(stock.__init__), inspect.signature(stock.__init__).parameters
+    for key, value in config.items():
+        kinds = kinds_in(hints.get(key, Any))
+        if value is not None and value == taken[key].default:
+            continue
+        if int in kinds and value is not None:
+            yield from size_faults(key, value, LAYERS if "layers" in key else SIZE)
+        elif isinstance(value, list) and tuple in kinds:
+            sizes = (fault for each in value for fault in size_faults(key, each, SIZE))
+            yield from sizes
+        elif value is None and taken[key].default is None:
+            continue
+        elif object not in kinds and not isinstance(value, tuple(kinds)):
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            yield f"{key}={value!r} is of the wrong type; allowed: {names}"
+    for key, domain in SIZES.items():
+        if facts.get(key) is not None:
+            yield from size_faults(key, facts[key], domain)
+
+
+def size_faults(key: str, value: Any, domain: Domain) -> Iterator[str]:
+    """What is wrong with one number."""
+    fault = "is no number" if isinstance(value, bool) or not isinstance(value, int | float) else None
+    if fault is None and not (isinstance(value, int) or key in FRACTIONS):
+        fault = "is no whole number"
+    fault = fault or domain.fault(value)
+    if fault:
+        yield f"{key}={value!r} {fault}; allowed: {domain}"
