@@ -11,12 +11,12 @@ import diffusers
 from experiments.models import Model
 from pipefusion.core.domain import Domain, kinds_in
 
-FRACTIONS = ("interpolation_scale", "rope_theta")
+FRACTIONS = {"interpolation_scale": Domain(0, 1000, above=True), "rope_theta": Domain(0, 1e9, above=True)}
 """Annotated as whole numbers, and published as others too."""
 LAYERS, SIZE = Domain(0, 1000), Domain(1, 1 << 20)
 SIZES = {
-    "text_tokens": Domain(1, 1 << 14),
-    "text_tokens_2": Domain(1, 1 << 14),
+    "text_tokens": Domain(0, 1 << 14),
+    "text_tokens_2": Domain(0, 1 << 14),
     "latent_factor": Domain(1, 256),
 }
 """Numbers among the facts that the project wants to know of a model."""
@@ -35,7 +35,7 @@ def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> I
         if value is not None and value == taken[key].default:
             continue
         if int in kinds and value is not None:
-            yield from size_faults(key, value, LAYERS if "layers" in key else SIZE)
+            yield from size_faults(key, value, FRACTIONS.get(key, LAYERS if "layers" in key else SIZE))
         elif isinstance(value, list) and tuple in kinds:
             sizes = (fault for each in value for fault in size_faults(key, each, SIZE))
             yield from sizes

@@ -27,7 +27,7 @@ from experiments import compose, measures, server
 from experiments.check_command import check_output, check_request, check_torchrun
 from experiments.compose import Plan
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
-from experiments.errors import CONF, ConfigError, config_names, first_line, refuse
+from experiments.errors import CONF, ConfigError, config_names, first_line, refuse, told
 from experiments.measures import MEASURES, load
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
@@ -40,33 +40,52 @@ EACH_ITS_OWN = "'${cell:${hydra.job.override_dirname}}'"
 def main(argv: list[str]) -> int:
     """Run a command line. Returns the exit code: 0 done, 1 a run failed, 2 the configuration is wrong."""
     set_up()
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         asked = arguments(argv)
+        planned = checked(asked)
+        if asked.shown:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(print)()
+            return 0
+        return run(planned, asked.overrides)
+    except ConfigError as error:
+        return refuse(error)
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def checked(asked: Namespace) -> Plan:
+    """The runs of a command, checked before the first one starts. Raises ConfigError, whatever is wrong."""
+    try:
         if not asked.shown:
             check_early(asked)
         planned = compose.plan(asked.overrides, asked.multirun)
         if not asked.shown:
             check(planned, asked.overrides)
-    except ConfigError as error:
-        return refuse(error)
-    if asked.shown:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(print)()
-        return 0
-    before = signal.signal(signal.SIGTERM, interrupt)
+    except ConfigError:
+        raise
+    except Exception as error:
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        text = f"this command cannot be checked ({told(error)}); HYDRA_FULL_ERROR=1 shows where"
+        raise ConfigError("", f"{text}; allowed: what --cfg job shows") from None
+    return planned
+
+
+def run(planned: Plan, overrides: list[str]) -> int:
+    """Run what has been checked; the exit code. Raises KeyboardInterrupt."""
     try:
-        statuses = {*launch(planned, asked.overrides)}
-    except KeyboardInterrupt:
-        return 1
+        statuses = {*launch(planned, overrides)}
     except OSError as error:  # of the directories that Hydra makes
-        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        print(f"failed: {told(error)}", file=sys.stderr, flush=True)
         return 1
     except RuntimeError as error:
         if runs_here(planned.jobs[0]):
             raise
         print(f"failed: a job: {first_line(error)}", file=sys.stderr, flush=True)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if {"held", "refused"} & statuses:
         return 2
     return int(bool(statuses - {"ok", "skipped"}))

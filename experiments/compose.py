@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ def plan(overrides: list[str], multirun: bool = False) -> Plan:
         master = whole(partial(first_look, overrides, multirun))
         if not is_sweep(master, multirun):
             return Plan(False, [compose_one(overrides)])
-        runs = combinations(master, overrides)
+        runs = combinations(loader, master, overrides)
         jobs = [whole(partial(loader.load_sweep_config, master, run)) for run in runs]
         for number, job in enumerate(jobs):  # as the launcher will
             OmegaConf.update(job, "hydra.job", {"id": number, "num": number}, force_add=True)
@@ -87,7 +88,7 @@ def compose_one(overrides: list[str]) -> DictConfig:
 def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
     """What all runs have in common, with no schema imported that is only named. Raises ConfigError."""
     with composing(overrides) as loader:
-        given = OverridesParser.create().parse_overrides(overrides)
+        given = OverridesParser.create(loader).parse_overrides(overrides)
         for one in given:
             check_override(one)
         master = loader.load_configuration(
@@ -105,15 +106,17 @@ def check_override(one: Override) -> None:
     if not one.is_hydra_override() and (one.is_delete() or one.is_add()):
         text = f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
         raise ConfigError("", text)
-    group = one.key_or_group
-    if not (CONF / group).is_dir():
+    group, own = one.key_or_group, (CONF / one.key_or_group).is_dir()
+    if not own and not group.startswith("hydra/"):
         return
     names = [*one.sweep_string_iterator()] if one.is_sweep_override() else [one.value()]
     for name in names:
-        if not isinstance(name, str):
-            raise unknown(group, one.get_value_string())
-        if name not in options(group):
-            raise unknown(group, name)
+        if not own and not re.fullmatch(r"[\w-]+", str(name)):
+            raise ConfigError(
+                group, f"{one.get_value_string()} is no name; allowed: a plugin that is installed"
+            )
+        if own and (not isinstance(name, str) or name not in options(group)):
+            raise unknown(group, name if isinstance(name, str) else one.get_value_string())
 
 
 def options(group: str) -> list[str]:
@@ -157,11 +160,11 @@ def store_later(group: str, name: str, path: str) -> None:
     ConfigStore.instance().store(group=f"schema/{group}", name=name, node=node)
 
 
-def combinations(master: DictConfig, overrides: list[str]) -> list[list[str]]:
+def combinations(loader: ConfigLoader, master: DictConfig, overrides: list[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, in the order of Hydra's basic sweeper: the last key varies fastest."""
     fixed = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
     choices: dict[str, list[str]] = {}
-    for one in OverridesParser.create().parse_overrides([*fixed, *overrides]):
+    for one in OverridesParser.create(loader).parse_overrides([*fixed, *overrides]):
         if not one.is_hydra_override():
             swept = one.is_sweep_override()
             values = one.sweep_string_iterator() if swept else [one.get_value_element_as_str()]
@@ -181,8 +184,9 @@ def cure(override: str) -> str:
 def explain(error: Exception, overrides: list[str]) -> ConfigError:
     """The key and what it allows where Hydra says them; else its message in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.partition("/")
-        return unknown(group, name)
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        text = f"{name} is unknown to Hydra; allowed: {', '.join(error.options or []) or 'a plugin that is installed'}"
+        return ConfigError(group, text)
     if isinstance(error, OverrideParseException):
         return ConfigError("", f"{error.override!r} is not understood; {cure(str(error.override))}")
     cause: BaseException = error

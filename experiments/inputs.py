@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -12,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from analysis.line import one_line
 from experiments import components
 from experiments.config import RunConfig, prompts_of
 from experiments.models import Model
 from experiments.tensors import write_tensors
-from experiments.text import encode_prompts
+from experiments.text import encode_prompts, too_long
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape
 
@@ -84,7 +86,7 @@ def own_prompts(folder: Path, prompts: tuple[str, ...], negative: str | None) ->
 def encoded_prompts(
     prompts: tuple[str, ...], encoder: str, tokens: int, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """Prompts through a text encoder, once per process: in a sweep they rarely change.
+    """Prompts through a text encoder, once per process: in a sweep they rarely change. Says which of them are cut.
 
     Raises ValueError if the encoder's width is not the model's.
     """
@@ -93,6 +95,9 @@ def encoded_prompts(
         raise ValueError(
             f"text encoder {encoder} gives {embeds.shape[-1]} channels, the model takes {channels}"
         )
+    for text in too_long(prompts, encoder, tokens):
+        line = f"warning: prompt {text!r} is cut: the model takes {tokens} tokens, two of them start and end"
+        print(one_line(line), file=sys.stderr, flush=True)
     return embeds, mask
 
 

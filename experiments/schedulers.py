@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 
 from experiments.errors import first_line
+from pipefusion.core.domain import Domain
 from pipefusion.schedulers import SCHEDULERS
 
 SOLVER = {
@@ -32,11 +33,20 @@ FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 """How a solver of diffusion is made one of flows."""
 SPACINGS = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}
 """Of a diffusion's sigmas in DPM-Solver, of a flow's in the flow's own class: never one for the other."""
+TABLE = Domain(1, 1_000_000)
+"""Steps that a model may have been trained in."""
 
 
 def is_flow(scheduler: Mapping[str, Any]) -> bool:
     """Whether the model predicts the velocity of a flow rather than noise."""
     return "FlowMatch" in scheduler["_class_name"] or scheduler.get("prediction_type") == "flow_prediction"
+
+
+def table_fault(config: Mapping[str, Any]) -> str | None:
+    """Why the table of a scheduler's training steps cannot be meant, before it takes memory; None if it can."""
+    count = config.get("num_train_timesteps", 1000)
+    fault = "is no whole number" if type(count) is not int else TABLE.fault(count)
+    return fault and f"num_train_timesteps={count!r} {fault}; allowed: {TABLE}"
 
 
 def whole(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,27 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 from multiprocessing import forkserver
 from typing import Any
 
+from experiments.errors import ConfigError
+
+LONGEST_TEMPDIR = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of the temporary directory: a Unix socket's path has at most 107."""
+ORPHAN = "experiments.orphan"
+
 
 def start(preload: list[str]) -> None:
-    """Start the server if it is not up. Its imports go on while this process does other things."""
-    multiprocessing.set_forkserver_preload(preload)
+    """Start the server if it is not up. Its imports go on while this process does other things.
+
+    Raises ConfigError where the path of its socket would be too long for the system.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > LONGEST_TEMPDIR:
+        text = f"{folder} is too long for the sockets in it; allowed: up to {LONGEST_TEMPDIR} bytes"
+        raise ConfigError("TMPDIR", text)
+    multiprocessing.set_forkserver_preload([ORPHAN, *preload])
     forkserver.ensure_running()
 
 

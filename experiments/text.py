@@ -49,6 +49,12 @@ def encode_prompts(
     return (hidden * mask[..., None]).clone(), mask
 
 
+def too_long(prompts: Sequence[str], encoder: str, tokens: int) -> list[str]:
+    """The prompts of which `encode_prompts` leaves out the end."""
+    tokenizer, _ = _load(encoder)
+    return [text for text in dict.fromkeys(prompts) if len(tokenizer(text)["input_ids"]) > tokens]
+
+
 def encoder_folder(encoder: str) -> Path:
     """Folder with the weights and tokenizer of `encoder`, inside its installed package."""
     if encoder not in PACKAGES:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.check import CHOICES
+from experiments.check_architecture import architecture_fault
 from experiments.config import ModelConfig
 from experiments.conformance.fields import (
     MODEL_FIELDS,
@@ -30,7 +31,9 @@ from experiments.conformance.tensors import (
     read_tensors,
 )
 from experiments.errors import ConfigError, first_line, nearest
+from experiments.errors import told as explained
 from experiments.models import FACTS, Model, choose_scheduler, louder, open_model
+from experiments.schedulers import table_fault
 from experiments.stepping import stepping_problem
 from experiments.weights import check_weights
 from pipefusion import method
@@ -132,11 +135,14 @@ def model_of(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Te
         )
     except ConfigError as error:
         raise BundleError(file, f"{name}={error.message}") from None
-    except (TypeError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a foreign class has to say to foreign files and numbers
         text = first_line(error)
         end = "" if "allowed:" in text else f"; allowed: {MODEL_FIELDS[name.partition('.')[2]].allowed}"
         raise BundleError(file, f"{name}={weights or recipe['class']}: {text}{end}") from None
     model = replace(model, facts=model.facts | facts)
+    fault = architecture_fault(model)
+    if fault:
+        raise BundleError(file, f"model.config.{fault}")
     height, width = inputs["noise"].shape[2:]
     patch, pixels = model.multiple // model.pixels_per_latent, model.pixels_per_latent
     if height % patch or width % patch or not height or not width:
@@ -149,8 +155,8 @@ def view_of(file: str, model: Model) -> DiT:
     """The model on `meta`. Raises BundleError."""
     try:
         return model.view()
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        text = f"model cannot be built for {model.height} x {model.width} pixels ({first_line(error)})"
+    except Exception as error:  # whatever its class has to say
+        text = f"model cannot be built for {model.height} x {model.width} pixels ({explained(error)})"
         raise BundleError(file, f"{text}; allowed: what its class takes") from None
 
 
@@ -159,6 +165,7 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
     if told["scheduler"] is None:
         return own_scheduler(file, told["steps"], model)
     given = filled(file, SCHEDULER_FIELDS, told["scheduler"], "scheduler.")
+    check_length(file, given, told["steps"])
     try:
         scheduler = make_scheduler(given["class"], given["config"], given["set_timesteps"] or told["steps"])
     except KeyError as error:
@@ -167,7 +174,7 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
             raise BundleError(file, f"scheduler: {error} is missing; allowed: what its class takes") from None
         text = f"{given['class']} is unknown{nearest(given['class'], names)}"
         raise BundleError(file, f"scheduler.class={text}; allowed: {', '.join(names)}") from None
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:
         text = f"scheduler cannot be made ({first_line(error)})"
         raise BundleError(file, f"{text}; allowed: what its class takes") from None
     if len(scheduler.timesteps) != told["steps"]:
@@ -177,6 +184,17 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
     if fault:
         raise BundleError(file, f"scheduler is {fault}; allowed: steps that patches can take")
     return scheduler
+
+
+def check_length(file: str, given: dict[str, Any], steps: int) -> None:
+    """Whether the tables of a scheduler are as long as one may wait for. Raises BundleError."""
+    asked = (given["set_timesteps"] or {}).get("num_inference_steps", steps)
+    if asked != steps:
+        text = f"scheduler.set_timesteps.num_inference_steps={asked!r} is not steps={steps}"
+        raise BundleError(file, f"{text}; allowed: {steps}")
+    fault = table_fault(given["config"])
+    if fault:
+        raise BundleError(file, f"scheduler.config.{fault}")
 
 
 def own_scheduler(file: str, steps: int, model: Model) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import yaml
 
+from analysis import files
+from analysis.line import one_line
 from analysis.record import load_run
-from experiments.errors import first_line, nearest
+from experiments.errors import first_line, nearest, told
 from experiments.models import FACTS
 from pipefusion.core.domain import (
     Devices,
@@ -34,7 +35,7 @@ class BundleError(ValueError):
     """What is wrong with a bundle, in one line: the file, the key, and what is allowed."""
 
     def __init__(self, file: str, message: str):
-        super().__init__(f"{file}: {message}")
+        super().__init__(one_line(f"{file}: {message}"))
 
 
 class Required:
@@ -93,10 +94,10 @@ def read_fields(folder: Path) -> tuple[str, dict[str, Any]]:
         raise BundleError(str(folder), "is no folder; allowed: one with bundle.json")
     if not (folder / BUNDLE).exists() and (folder / "run.json").exists():
         return "run.json", filled("run.json", FIELDS, of_run(folder))
-    told = filled(BUNDLE, FIELDS, read_json(folder, BUNDLE))
-    if told["format"] != FORMAT:
-        raise BundleError(BUNDLE, f"format={told['format']} is unknown; allowed: {FORMAT}")
-    return BUNDLE, told
+    found = filled(BUNDLE, FIELDS, read_json(folder, BUNDLE))
+    if found["format"] != FORMAT:
+        raise BundleError(BUNDLE, f"format={found['format']} is unknown; allowed: {FORMAT}")
+    return BUNDLE, found
 
 
 def filled(file: str, fields: dict[str, Field], given: dict[str, Any], inside: str = "") -> dict[str, Any]:
@@ -132,7 +133,7 @@ def is_a(value: Any, types: tuple[type, ...]) -> bool:
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object. Raises BundleError."""
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = files.read_json(folder / name)
     except FileNotFoundError:
         raise BundleError(name, f"is missing; allowed: a folder with {name}") from None
     except (OSError, ValueError) as error:
@@ -154,9 +155,18 @@ def of_run(folder: Path) -> dict[str, Any]:
         text = f"method={record.get('method')} with status {record.get('status')} has no latents to judge"
         raise BundleError("run.json", f"{text}; allowed: a finished run of method=pipefusion")
     try:
-        model = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        model = dict(yaml.safe_load(files.read_text(folder / "config.yaml"))["model"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BundleError("config.yaml", f"cannot be read ({first_line(error)}); allowed: a run's") from None
+    try:
+        return asked_of(record, model)
+    except (KeyError, TypeError, AttributeError) as error:
+        text = f"is not whole ({told(error)})"
+        raise BundleError("run.json", f"{text}; allowed: a finished run's") from None
+
+
+def asked_of(record: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a bundle, from a run's record and the `model` of its configuration."""
     recipe: dict[str, Any] = {"folder": record["weights"]}
     if recipe["folder"] is None:
         config = {"class": "PixArtTransformer2DModel", **model["architecture"]}

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from analysis.files import require_file
 from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import Request
 from experiments.difference import largest_difference, require_finite
@@ -50,6 +51,7 @@ class Hidden:
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """A safetensors file whose numbers are all finite in float32. Raises BundleError."""
     try:
+        require_file(folder / name)
         tensors = load_file(folder / name)
     except FileNotFoundError:
         raise BundleError(name, f"is missing; allowed: a folder with {name}") from None
@@ -146,6 +148,7 @@ def check_hidden(folder: Path, request: Request, shape: DiTShape) -> Hidden | No
 def headers(path: Path) -> Iterator[tuple[str, list[int]]]:
     """Names and sizes of a safetensors file. Raises BundleError."""
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118
                 yield name, list(opened.get_slice(name).get_shape())

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import agent
+from experiments import agent, server
 from experiments.agent import PRELOAD, PRELOAD_CPU, cause, prepare
 from pipefusion.core.mesh import Mesh
 from tests.experiments.runs import ROOT
@@ -54,7 +54,7 @@ def test_the_list_is_chosen_by_whether_there_is_a_gpu(there: bool, monkeypatch: 
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", chosen.append)
     monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
     prepare()
-    assert chosen == [PRELOAD if there else PRELOAD_CPU]
+    assert chosen == [[server.ORPHAN, *(PRELOAD if there else PRELOAD_CPU)]]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,6 @@ def test_what_sigterm_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest
     (logs[0] / "error.json").touch()
     with subprocess.Popen(["sleep", "600"]) as stopped:
         stopped.send_signal(signal.SIGSTOP)
-        stopped.terminate()
         (logs[1] / agent.PID).write_text(str(stopped.pid))
         agent.kill_stopped(tmp_path, threading.Event())
     assert stopped.returncode == -signal.SIGKILL

@@ -1,0 +1,219 @@
+"""Hostile input, keys with values that cannot be meant and files that are none: one line each, and nothing waits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+from omegaconf import DictConfig
+
+from analysis.files import read_json, read_text
+from analysis.line import one_line
+from experiments import cli, compose, server
+from experiments.check_architecture import faults
+from experiments.check_command import check_request
+from experiments.components import read_index
+from experiments.config import RunConfig, from_hydra, prompts_of
+from experiments.conformance.fields import BundleError, read_fields
+from experiments.errors import ConfigError
+from experiments.inputs import encoded_prompts
+from experiments.models import read_scheduler
+from experiments.schedulers import table_fault
+from experiments.weights import read_config, read_header
+
+ESCAPE = "\x1b[31m\nred\u202e"
+VALUES = [
+    "null", "7", "-1", "1e99", "nan", "''", "[]", "{}", "true", f"'{ESCAPE}'", str(1 << 64), "${nope}", "${seed}",
+    "x" * 5000, "[1,[2]]", "{a: b}", "2.5", "[null]",
+]  # fmt: skip
+BASE = ["model=pixart_tiny", "cluster=l40_pcie"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas() -> None:
+    cli.set_up()
+
+
+def keys_in(node: DictConfig, above: str = "") -> Iterator[str]:
+    """Every key of a configuration, groups included."""
+    for key in node:
+        yield f"{above}{key}"
+        inside = node._get_node(key)
+        if isinstance(inside, DictConfig) and not inside._is_none():
+            yield from keys_in(inside, f"{above}{key}.")
+
+
+def answer(overrides: list[str]) -> str | None:
+    """The line that refuses a command before a model is opened, or None. Anything but a ConfigError is raised."""
+    try:
+        check_request(from_hydra(compose.plan([*BASE, *map(compose.as_text, overrides)]).jobs[0]))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def test_keys_answer_in_one_line() -> None:
+    keys = [key for key in keys_in(compose.plan(BASE).jobs[0]) if not key.startswith("hydra")]
+    assert len(keys) > 80
+    for place, key in enumerate(keys[::3]):  # a whole round takes minutes
+        line = answer([f"{key}={VALUES[place * 7 % len(VALUES)]}"])
+        assert line is None or (line.isprintable() and len(line) < 2500 and "allowed: " in line), line
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("group", ["model", "measure", "hydra/launcher"])
+def test_a_group_takes_a_name(group: str, value: str) -> None:
+    line = answer([f"{group}={value}"])
+    assert line
+    assert line.isprintable()
+    assert "allowed: " in line
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "prompt=café",
+            """'prompt=café' is not understood; allowed: key=value; a value with other than letters""",
+        ),
+        ("prompt=a (b)", """in quotes: 'prompt="a (b)"'"""),
+        ("prompt={a: b}", "prompt={'a': 'b'} is no text; allowed: a text, or a list"),
+        ("prompt=[1e5,a]", "prompt=100000.0 is no text; allowed: a text, or a list"),
+        ("prompt=null", "prompt=None is empty; allowed:"),
+        ("parallel=${seed}", "parallel=0 has no keys and is no list; allowed:"),
+        ("model.architecture=${seed}", "model.architecture=0 has no keys and is no list; allowed:"),
+        ("measure.name=7", "measure.name=7 is set by its group; allowed: measure=NAME instead"),
+        ("model=null", "model=null is unknown; allowed: dit_48,"),
+        ("steps", "'steps' is not understood; allowed: key=value"),
+    ],
+)
+def test_what_is_said(override: str, expected: str) -> None:
+    line = answer([override])
+    assert line is not None
+    assert expected in line
+
+
+@pytest.mark.parametrize("text", ["1e5", "7", "true", "nan", "1_000", "0x10", "green apple"])
+def test_a_prompt_is_the_text_that_was_typed(text: str) -> None:
+    cfg = from_hydra(compose.plan([*BASE, compose.as_text(f"prompt={text}")]).jobs[0])
+    assert prompts_of(cfg) == [text]
+
+
+def test_a_line_of_a_prompt_file_is_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffred apple\r\n\r\n two\u2028parts\u0085here \nlast".encode())
+    assert prompts_of(RunConfig(prompt_file=str(path))) == ["red apple", "two\u2028parts\u0085here", "last"]
+
+
+def test_one_line() -> None:
+    assert one_line("a\n  b\tc") == "a b c"
+    assert one_line(ESCAPE) == "\\x1b[31m red\\u202e"
+    assert one_line("é 水 🍏") == "é 水 🍏"
+    long = one_line(f"key={'x' * 5000} is wrong; allowed: {'name, ' * 2000}last")
+    assert len(long) <= 2000
+    assert long.startswith("key=xxx")
+    assert long.endswith("last")
+
+
+FILES: dict[str, Callable[[Path], Any]] = {
+    "directory": Path.mkdir,
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "empty": Path.touch,
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "list": lambda path: path.write_text("[]"),
+    "foreign": lambda path: path.write_text(
+        json.dumps({"_class_name": [ESCAPE], "format": {}, ESCAPE: None})
+    ),
+    "header": lambda path: path.write_bytes((1 << 62).to_bytes(8, "little") + b"{}"),
+    "absent": lambda path: None,
+}
+READERS: dict[str, Callable[[Path], Any]] = {
+    "transformer": read_config,
+    "scheduler": read_scheduler,
+    "index": lambda path: read_index(path.parent),
+    "tensors": lambda path: read_header(path, None),
+    "bundle": lambda path: read_fields(path.parent),
+    "prompts": lambda path: check_request(RunConfig(prompt_file=str(path))),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("content", FILES)
+def test_no_file_that_is_read_gives_a_trace_or_has_no_end(reader: str, content: str, tmp_path: Path) -> None:
+    names = {"index": "model_index.json", "bundle": "bundle.json"}
+    path = tmp_path / names.get(reader, "file.json")
+    FILES[content](path)
+    if reader == "prompts" and content in ("deep", "list", "foreign", "header"):
+        return  # text
+    with pytest.raises((ConfigError, BundleError)) as caught:
+        READERS[reader](path)
+    assert str(caught.value).isprintable()
+    assert "allowed: " in str(caught.value)
+
+
+def test_a_file_with_a_byte_order_mark_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(path) == {"a": 1}
+    assert read_text(path) == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"patch_size": 0}, "patch_size=0 is too small; allowed: 1..1048576"),
+        ({"num_layers": 2.5}, "num_layers=2.5 is no whole number; allowed: 0..1000"),
+        ({"num_layers": 10**6}, "num_layers=1000000 is too large; allowed: 0..1000"),
+        ({"num_layers": None}, "num_layers=None is of the wrong type; allowed: int"),
+        ({"sample_size": [1]}, "sample_size=[1] is no number; allowed: 1..1048576"),
+        ({"activation_fn": 3}, "activation_fn=3 is of the wrong type; allowed: str"),
+        (
+            {"norm_elementwise_affine": "no"},
+            "norm_elementwise_affine='no' is of the wrong type; allowed: bool",
+        ),
+        ({"interpolation_scale": 0.5, "out_channels": None, "num_layers": 0}, None),
+    ],
+)
+def test_arguments_of_a_transformer(arguments: dict[str, Any], expected: str | None) -> None:
+    assert next(faults(diffusers.PixArtTransformer2DModel, arguments, {}), None) == expected
+
+
+def test_facts_of_a_model() -> None:
+    stock = diffusers.PixArtTransformer2DModel
+    assert (
+        next(faults(stock, {}, {"text_tokens": 1e9}), None)
+        == "text_tokens=1000000000.0 is no whole number; allowed: 0..16384"
+    )
+    assert next(faults(stock, {}, {"text_tokens": 12, "latent_factor": 8}), None) is None
+
+
+def test_tables_of_a_scheduler_are_refused_before_they_take_memory() -> None:
+    assert table_fault({}) is None
+    assert table_fault({"num_train_timesteps": 10**12}) == (
+        "num_train_timesteps=1000000000000 is too large; allowed: 1..1000000"
+    )
+
+
+def test_a_temporary_directory_that_is_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: f"/tmp/{'d' * 100}")
+    with pytest.raises(
+        ConfigError, match=r"^TMPDIR=/tmp/d+ is too long for the sockets in it; allowed: up to \d+ bytes$"
+    ):
+        server.start([])
+
+
+def test_a_prompt_that_is_cut_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = ("red apple", "a very long prompt that goes on and on and on and on")
+    for _ in range(2):
+        encoded_prompts(prompts, "minilm", 12, 384)
+    assert capsys.readouterr().err == (
+        f"warning: prompt {prompts[1]!r} is cut: the model takes 12 tokens, two of them start and end\n"
+    )
