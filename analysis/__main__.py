@@ -18,6 +18,7 @@ from analysis.compare import compare
 from analysis.files import replacing
 from analysis.gantt import gantt
 from analysis.keep import keep, target_of
+from analysis.line import one_line
 from analysis.output import Output, alone, each, missing
 from analysis.outputs import OUTPUTS
 from analysis.outputs.predicted import PREDICTIONS
@@ -88,7 +89,7 @@ def main(arguments: list[str], results: Path = RESULTS) -> int:
         options = parser().parse_args(arguments)
         return int(options.run(options, results))
     except (OSError, ValueError) as wrong:
-        print(f"error: {wrong}", file=sys.stderr)
+        print(f"error: {one_line(wrong)}", file=sys.stderr)
         return 2
 
 

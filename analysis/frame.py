@@ -90,7 +90,7 @@ def _run(path: Path) -> dict[str, Any]:
         "patches": own.get("patches"),
         "warmup": own.get("warmup"),
         "split": own.get("split"),
-        "seed": record.get("seed"),
+        "seed": _seed(record.get("seed")),
         "steps": record.get("steps"),
         "guidance_scale": record.get("guidance_scale"),
         "scheduler": scheduler.get("class") if isinstance(scheduler, dict) else scheduler,
@@ -129,6 +129,11 @@ def _size(record: dict[str, Any]) -> str | None:
     if height is None:
         return None
     return str(height) if height == width else f"{height} x {width}"
+
+
+def _seed(seed: Any) -> Any:
+    """The seed of a batch, or one a picture in words."""
+    return ", ".join(map(str, seed)) if isinstance(seed, list) else seed
 
 
 def _name(part: Any) -> Any:

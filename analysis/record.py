@@ -20,6 +20,27 @@ MANIFEST = "manifest.json"
 """The file of a run directory that lists what the project wrote there, and what may be removed again."""
 
 
+TYPES: dict[str, tuple[type, ...]] = {
+    "status": (str,), "world": (str,), "cluster": (str,), "git_commit": (str,), "created": (str,), "dtype": (str,),
+    "model": (str, dict), "method": (str, dict), "scheduler": (str, dict), "method_config": (dict,),
+    "hardware": (dict,), "latency_s": (dict,), "prompts": (list,), "seed": (int, list), "devices": (int,),
+    "steps": (int,), "height": (int,), "width": (int,), "resolution": (int,), "guidance_scale": (int, float),
+}  # fmt: skip
+"""What the record of a run may have under its keys, if not null."""
+
+
+def check_types(record: dict[str, Any], path: Path) -> None:
+    """Raises ValueError for what no run of this project has recorded."""
+    if not record.keys() & {"status", "method"}:
+        raise ValueError(f"{path} is of no run of this project; allowed: what run.py wrote")
+    for key, types in TYPES.items():
+        value = record.get(key)
+        if value is None or (type(value) in types and (not isinstance(value, str) or value.isprintable())):
+            continue
+        names = ", ".join(kind.__name__ for kind in types)
+        raise ValueError(f"{path} has {key}={value!r}, as no run records it; allowed: {names}")
+
+
 def load_record(path: Path) -> dict[str, Any]:
     """The content of a JSON record. Raises OSError, and ValueError when it is broken or of a newer schema."""
     try:
@@ -27,7 +48,7 @@ def load_record(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not whole ({error})") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no record")
+        raise ValueError(f"{path} holds no record; allowed: a mapping")
     problem = newer(content)
     if problem:
         raise ValueError(f"{path} {problem}")
@@ -43,8 +64,12 @@ def newer(record: dict[str, Any]) -> str | None:
 
 
 def load_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run directory; one that says `running` though no process holds the directory says `died`."""
+    """run.json of a run directory; one that says `running` though no process holds the directory says `died`.
+
+    Raises OSError, and ValueError where it is broken or no record of a run.
+    """
     record = load_record(folder / "run.json")
+    check_types(record, folder / "run.json")
     if record.get("status") != "running" or holder(folder) is not None:
         return record
     record = load_record(folder / "run.json")  # again: it may have ended in between

@@ -39,6 +39,7 @@ from experiments.weights import check_weights
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.dit import DiT
+from pipefusion.core.domain import Steps, outside
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.split import split_rows
@@ -187,11 +188,10 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
 
 
 def check_length(file: str, given: dict[str, Any], steps: int) -> None:
-    """Whether the tables of a scheduler are as long as one may wait for. Raises BundleError."""
+    """Whether the tables of a scheduler are as long as can be meant, before they take memory. Raises BundleError."""
     asked = (given["set_timesteps"] or {}).get("num_inference_steps", steps)
-    if asked != steps:
-        text = f"scheduler.set_timesteps.num_inference_steps={asked!r} is not steps={steps}"
-        raise BundleError(file, f"{text}; allowed: {steps}")
+    for key, message in outside(asked, Steps, "scheduler.set_timesteps.num_inference_steps"):
+        raise BundleError(file, f"{key}={message}")
     fault = table_fault(given["config"])
     if fault:
         raise BundleError(file, f"scheduler.config.{fault}")

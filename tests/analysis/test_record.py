@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,4 +55,22 @@ def test_a_record_without_a_schema_is_an_old_one(tmp_path: Path) -> None:
 def test_a_broken_record_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hardware": 7}, "hardware=7, as no run records it; allowed: dict"),
+        ({"devices": float("inf")}, "devices=inf, as no run records it; allowed: int"),
+        ({"devices": True}, "devices=True, as no run records it; allowed: int"),
+        ({"method": "x\x1b[2J"}, "as no run records it; allowed: str, dict"),
+        ({"status": None}, "is of no run of this project; allowed: what run.py wrote"),
+    ],
+)
+def test_a_record_that_no_run_wrote_is_refused(change: dict, said: str, tmp_path: Path) -> None:
+    content = {"status": "ok", **change}
+    content = {key: value for key, value in content.items() if value is not None}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(said)):
         load_run(tmp_path)
