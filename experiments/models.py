@@ -80,7 +80,7 @@ class Model:
     def prompts(self) -> dict[str, list[str]] | None:
         """The captions that it was trained on and those kept from it, by role, where its folder lists them."""
         path = None if self.folder is None else self.folder / "prompts.json"
-        return None if path is None or not path.is_file() else dict(json.loads(path.read_text()))
+        return None if path is None or not path.is_file() else read_json(path, "captions by role")
 
     def view(self) -> DiT:
         """The model on `meta`: sizes without data."""

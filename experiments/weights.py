@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis import files
 from analysis.files import require_file
-from experiments.errors import ConfigError, first_line
+from experiments.errors import CONF, ConfigError, first_line
 from pipefusion.families import VIEWS, architecture_of
 
 KEY = "model.weights"
@@ -41,29 +41,41 @@ class Stored:
 def resolve_weights(weights: str | Path, parts: Sequence[str] = ("transformer",)) -> Path:
     """A local folder, or the snapshot of a hub id with the safetensors of `parts` (patterns of folder names).
 
-    What the hub's local cache has is taken from there where the hub cannot be reached. Raises ConfigError.
+    A relative path is one of the working directory or, where that has none, of this project: so the shipped models are
+    found from everywhere. A hub id may name a revision, `ORGANISATION/NAME@REVISION`. What the hub's local cache has is
+    taken from there where the hub cannot be reached. Raises ConfigError.
     """
-    folder = Path(weights).expanduser()
-    if folder.is_dir():
+    folder = next((path for path in places(weights) if path.is_dir()), None)
+    if folder is not None:
         return folder
     allowed = "allowed: a folder with transformer/config.json, or a hub id"
-    if folder.exists():
+    if any(path.exists() for path in places(weights)):
         raise ConfigError(KEY, f"{weights} is a file; {allowed}")
-    name = str(weights)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or folder.parent.exists():
+    name, _, revision = str(weights).partition("@")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or Path(name).parent.exists():
         raise ConfigError(KEY, f"{weights} does not exist; {allowed}")
     from huggingface_hub import snapshot_download
 
     patterns = [*SMALL, *(f"{part}/*.safetensors" for part in parts)]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=VARIANTS))
+        found = snapshot_download(
+            name, revision=revision or None, allow_patterns=patterns, ignore_patterns=VARIANTS
+        )
+        return Path(found)
     except Exception as error:  # of the hub, the network or the disk: what helps is the same
         options = " ".join(f'--include "{pattern}"' for pattern in patterns)
+        options += f" --revision {revision}" if revision else ""
         raise ConfigError(
             KEY,
-            f"{name} is no folder, and the hub does not give it ({first_line(error)}); allowed: a folder: "
+            f"{weights} is no folder, and the hub does not give it ({first_line(error)}); allowed: a folder: "
             f"`hf download {name} {options} --local-dir FOLDER` where there is a network, then {KEY}=FOLDER",
         ) from None
+
+
+def places(path: str | Path) -> list[Path]:
+    """Where a path may lead: from the working directory, then from this project."""
+    typed = Path(path).expanduser()
+    return [typed, CONF.parent / typed]
 
 
 def check_weights(weights: str | Path) -> Path:

@@ -100,3 +100,25 @@ def test_only_what_is_read_is_downloaded(cache: Path, whole: Path, monkeypatch: 
     assert fetched() == paths[:6]
     resolve_weights(HUB_ID, ["transformer", "text_encoder*"])
     assert fetched() == [*paths[:6], "text_encoder_2/model-00001-of-00002.safetensors"]
+
+
+def test_a_revision_of_a_hub_id(cache: Path, parts: Path) -> None:
+    snapshot = fill(cache, parts)
+    (snapshot.parents[1] / "refs" / "refs" / "pr").mkdir(parents=True)
+    (snapshot.parents[1] / "refs" / "refs" / "pr" / "1").write_text(snapshot.name)
+    for revision in ("main", "refs/pr/1", snapshot.name):
+        assert resolve_weights(f"{HUB_ID}@{revision}") == snapshot
+    with pytest.raises(
+        ConfigError, match=r"^model.weights=someone/pixart@no is no folder.* --revision no --local"
+    ):
+        resolve_weights(f"{HUB_ID}@no")
+
+
+def test_what_ships_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = resolve_weights("results/models/emoji64")
+    assert (shipped / "transformer" / "config.json").is_file()
+    (tmp_path / "results/models/emoji64").mkdir(parents=True)
+    assert resolve_weights("results/models/emoji64") == Path(
+        "results/models/emoji64"
+    )  # what is here comes first
