@@ -82,7 +82,7 @@ def run(planned: Plan, overrides: list[str]) -> int:
         print(f"failed: {told(error)}", file=sys.stderr, flush=True)
         return 1
     except RuntimeError as error:
-        if runs_here(planned.jobs[0]):
+        if runs_here(planned.jobs[0]) or not planned.sweep:
             raise
         print(f"failed: a job: {first_line(error)}", file=sys.stderr, flush=True)
         return 1
@@ -202,7 +202,11 @@ def check(planned: Plan, overrides: list[str]) -> None:
             raise ConfigError("hydra.sweep.subdir", text)
         if os.environ.get("RANK", "0") == "0":  # under torchrun it may have begun when others come here
             check_output(out, key, cfg.measure.name, measure.writes)
-        if not runs_here(job):  # what this machine has says nothing of where it will run
+        if not planned.sweep and launcher_of(job) and not measure.study:
+            name = job.hydra.runtime.choices["hydra/launcher"]
+            text = f"{name} runs a sweep, or a study's cells; allowed: basic, or -m"
+            raise ConfigError("hydra/launcher", text)
+        if planned.sweep and not runs_here(job):  # what this machine has says nothing of where it will run
             continue
         problem = measures.check(cfg)
         if problem and not planned.sweep:
@@ -212,6 +216,17 @@ def check(planned: Plan, overrides: list[str]) -> None:
 def runs_here(job: DictConfig) -> bool:
     """Whether Hydra's launcher is its own, which runs everything in this process."""
     return bool(job.hydra.runtime.choices["hydra/launcher"] == "basic")
+
+
+def launcher_of(job: DictConfig) -> dict[str, Any] | None:
+    """The settings of a cluster's launcher, its `scheduler` among them; None for Hydra's own."""
+    if runs_here(job):
+        return None
+    found = OmegaConf.to_container(job.hydra.launcher, resolve=True)
+    assert isinstance(found, dict)
+    scheduler = job.hydra.runtime.choices["hydra/launcher"].removeprefix("submitit_")
+    kept = {str(key): value for key, value in found.items() if key not in ("_target_", "submitit_folder")}
+    return kept | {"scheduler": scheduler}
 
 
 def directory_of(job: DictConfig, sweep: bool) -> Path:
@@ -229,7 +244,7 @@ def directory_of(job: DictConfig, sweep: bool) -> Path:
 
 def launch(planned: Plan, overrides: list[str]) -> list[str]:
     """Run everything by Hydra's launcher; statuses. Raises OSError and KeyboardInterrupt."""
-    here = runs_here(planned.jobs[0])
+    here = runs_here(planned.jobs[0]) or not planned.sweep
     if not here:  # where the processes of another launcher find this project
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with compose.started():
@@ -250,11 +265,12 @@ def launch(planned: Plan, overrides: list[str]) -> list[str]:
 def job(cfg: DictConfig, sweep: bool) -> str:
     """One run, in the process that the launcher chose; its status."""
     of = HydraConfig.get()
-    here = of.runtime.choices["hydra/launcher"] == "basic"
+    launcher = launcher_of(OmegaConf.create({"hydra": of}))
+    here = launcher is None or not sweep
     if not here:
         join_tasks()
-    out = Path(of.runtime.output_dir)
-    status: str = load("experiments.job.attempt")(from_hydra(cfg), out, sweep, checked=here)
+    out, attempt = Path(of.runtime.output_dir), load("experiments.job.attempt")
+    status: str = attempt(from_hydra(cfg), out, sweep, checked=here, launcher=None if sweep else launcher)
     return status
 
 

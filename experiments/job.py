@@ -27,10 +27,14 @@ HELD, REFUSED = "held", "refused"
 """Of a run that was not begun: another process has its directory, or what is in there is not the project's."""
 
 
-def attempt(cfg: RunConfig, out: Path, sweep: bool, wait: bool = False, checked: bool = True) -> str:
+def attempt(
+    cfg: RunConfig, out: Path, sweep: bool, wait: bool = False, checked: bool = True,
+    launcher: dict[str, Any] | None = None,
+) -> str:  # fmt: skip
     """Run one configuration in a directory that no other process has; its status, and one line where it has none.
 
-    What the command has not `checked`, because it runs on another machine, is checked here.
+    What the command has not `checked`, because it runs on another machine, is checked here. `launcher`: the settings of
+    Hydra's where it is for the cells of a study.
     """
     try:
         with directory.taken(out, wait):
@@ -38,7 +42,7 @@ def attempt(cfg: RunConfig, out: Path, sweep: bool, wait: bool = False, checked:
                 measures.check(cfg)
             if isinstance(cfg.measure, LatencyConfig):
                 return run(replace(cfg, resume=cfg.resume and sweep), out)
-            return study(cfg, out)
+            return study(cfg, out, launcher)
     except directory.Held as other:
         if not sweep:
             refuse(ConfigError("hydra.run.dir", f"{other}; allowed: another directory, or this one later"))
@@ -58,13 +62,13 @@ def attempt(cfg: RunConfig, out: Path, sweep: bool, wait: bool = False, checked:
     return "failed"
 
 
-def study(cfg: RunConfig, out: Path) -> str:
+def study(cfg: RunConfig, out: Path, launcher: dict[str, Any] | None = None) -> str:
     """Measure what is not one run of one method; the status."""
     measure = MEASURES[cfg.measure.name]
     directory.check(out, cfg.measure.name, measure.writes)
     directory.claim(out, cfg.measure.name, measure.writes)
     try:
-        status = measures.run(cfg, out)
+        status = measures.run(cfg, out, launcher)
     finally:
         with suppress(OSError):  # the manifest that stands there says that all of it is this run's
             directory.settle(out, cfg.measure.name, measure.writes)

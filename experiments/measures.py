@@ -43,12 +43,13 @@ def load(path: str) -> Any:
     return get_object(path)
 
 
-def run(cfg: RunConfig, out: Path) -> str:
-    """Measure what a configuration asks for into directory `out`; the status."""
-    row = MEASURES[cfg.measure.name]
-    status: str = (
-        load("experiments.runner.run")(load(row.study), cfg, out) if row.study else load(row.run)(cfg, out)
-    )
+def run(cfg: RunConfig, out: Path, launcher: dict[str, Any] | None = None) -> str:
+    """Measure what a configuration asks for into directory `out`; the status. A study's cells may be a launcher's."""
+    row, status = MEASURES[cfg.measure.name], ""
+    if row.study:
+        status = load("experiments.runner.run")(load(row.study), cfg, out, launcher)
+    else:
+        status = load(row.run)(cfg, out)
     return status
 
 

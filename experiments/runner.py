@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from experiments.pool import Bar, run_all, worker_count
 from experiments.records import display, write_json
 from experiments.session import Session
 from experiments.study import Cell, Measure, Study
+from experiments.submit import submit_all
 
 PROMPTS = ("prompt", "prompt_file", "images_per_prompt")
 ENDED = ("ok", "skipped", "pruned")
@@ -50,9 +52,9 @@ PATHS = ("real", "data_dir", "clip")
 """Keys beside which stands a digest of what lies there."""
 
 
-def run(study: Study, cfg: RunConfig, out: Path) -> str:
-    """Run a study into directory `out` and print its table; the run's status."""
-    started, session, journal = time.time(), Session(out), Journal(out / CELLS)
+def run(study: Study, cfg: RunConfig, out: Path, launcher: dict[str, Any] | None = None) -> str:
+    """Run a study into directory `out` and print its table; the run's status. With a `launcher` cells are its jobs."""
+    started, session, journal = time.time(), Session(out, launcher=launcher), Journal(out / CELLS)
     cells = cells_of(study, cfg, session)
     had = known(out, journal) if cfg.resume else {}
     todo = [cell for cell in cells if cell.key not in had]
@@ -79,8 +81,12 @@ def measure_all(
     for cell in (cell for cell in cells if cell.skipped is not None):
         journal.append(cell.key, [cell.place | {"status": "skipped", "reason": cell.skipped}])
     groups = grouped(study, [cell for cell in cells if cell.skipped is None])
-    jobs = [(study.measure, group, session.folder, session.code) for group in groups]
     workers = 1 if study.alone else worker_count(cfg, gpus)
+    if session.launcher is not None:
+        do = partial(measure_group, study.measure, session.folder.resolve(), session.code)
+        submit_all(do, groups, session.launcher, workers, session.folder.resolve() / "logs", bar)
+        return
+    jobs = [(study.measure, session.folder, session.code, group) for group in groups]
     run_all(measure_group, jobs, workers, bar, study.measure.__module__, gpus)
 
 
@@ -172,7 +178,7 @@ def grouped(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
     return sorted(groups.values(), key=lambda group: -sum(cell.cfg.devices**2 for cell in group))
 
 
-def measure_group(measure: Measure, cells: Sequence[Cell], out: Path, code: Code) -> None:
+def measure_group(measure: Measure, out: Path, code: Code, cells: Sequence[Cell]) -> None:
     """Measure cells one after the other, and write each as it is done; in a process of its own or in this one."""
     session, journal = Session(out, code), Journal(out / CELLS)
     torch.set_num_threads(cells[0].cfg.threads)

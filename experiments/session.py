@@ -32,11 +32,13 @@ Wrap = Callable[[DiT, Fabric], Any]
 class Session:
     """Models and what is built of them. `cfg` is a resolved configuration throughout (`models.resolved`).
 
-    `folder` is the study's, for what a cell writes beside its rows; `code` the project's code as the study began.
+    `folder` is the study's, for what a cell writes beside its rows; `code` the project's code as the study began;
+    `launcher` the settings of Hydra's, where cells are jobs of a cluster.
     """
 
     folder: Path = field(default_factory=Path)
     code: Code = field(default_factory=Code)
+    launcher: dict[str, Any] | None = None
     costs: Costs = field(default_factory=Costs)
     _made: dict[Hashable, Any] = field(default_factory=dict)
 
