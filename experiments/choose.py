@@ -22,13 +22,16 @@ from experiments.grid import GridConfig, expand, place, problem
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_of
 from experiments.models import Model
+from experiments.plan import Planned, plan
 from experiments.products import alone, bound_s, expanded, held_bytes, stages
-from experiments.scaling import check_costs, planned_row
+from experiments.scaling import check_costs, outcome
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Count, Devices, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.parallel import AXES
 from pipefusion.core.predict import Prediction
+from pipefusion.core.shape import DiTShape
+from pipefusion.method import patches_in
 
 PRUNED = (
     "pruned: not planned, since closed forms alone give it more seconds (bound_s) than another product with the same N "
@@ -81,7 +84,7 @@ def search(cell: Cell, session: Session) -> list[Row]:
         found.setdefault((*settings, *degrees.values()), point)  # exact ones are the same run
     single, rows, queue = alone(own[0], session), [], []
     for point in found.values():
-        row = product_row(point)
+        row = product_row(point, model.shape)
         reason = problem(point, model)
         if reason:
             rows.append(row | {"status": "skipped", "reason": reason})
@@ -99,15 +102,41 @@ def search(cell: Cell, session: Session) -> list[Row]:
             reason = f"takes at least {row['bound_s']:.4g} s; another takes {fastest:.4g} s"
             rows.append(row | {"status": "pruned", "reason": reason})
             continue
-        row |= planned_row(point, session)
-        fastest = min(fastest, row["predicted_latency_s"] or math.inf)
+        planned = plan(point, session)
+        row |= outcome(planned)
+        if planned.latency_s is not None:
+            row["bottleneck"], fastest = bottleneck(planned), min(fastest, planned.latency_s)
         rows.append(row)
     return rows
 
 
-def product_row(cfg: RunConfig) -> Row:
-    """The columns of a product: its degrees, also in one text, and whether it is exact."""
-    return place(cfg) | asdict(parallel_of(cfg)) | {"exact": METHODS[cfg.method.name].exact}
+def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
+    """The columns of a product: its degrees, also in one text, M as it is run, and whether it is exact."""
+    parallel, row = parallel_of(cfg), place(cfg)
+    if "patches" in METHODS[cfg.method.name].Config.__dataclass_fields__:
+        row["patches"] = patches_in(shape, parallel.pipe, parallel.lanes, cfg.method)
+    elif not METHODS[cfg.method.name].exact:
+        row["patches"] = parallel.patch  # a band is a patch
+    return row | asdict(parallel) | {"exact": METHODS[cfg.method.name].exact}
+
+
+def bottleneck(planned: Planned) -> str:
+    """Where most of the devices' seconds go.
+
+    `host`: the device waits for operations to be issued; `bubble`: a stage for another one, or for the run's end;
+    `exchange`: all other communication.
+    """
+    ranks, latency_s = planned.ranks, planned.latency_s
+    assert latency_s is not None
+    kernels = sum(rank.meter.busy_s for rank in ranks)
+    stages_s = sum(rank.stage_wait_s for rank in ranks)
+    seconds = {
+        "compute": kernels,
+        "exchange": sum(rank.wait_s for rank in ranks) - stages_s,
+        "bubble": stages_s + sum(latency_s - rank.total_s for rank in ranks),
+        "host": sum(rank.compute_s for rank in ranks) - kernels,
+    }
+    return max(seconds, key=lambda name: seconds[name])
 
 
 def missing(point: RunConfig, forms: list[tuple[int, Prediction]]) -> Row:
@@ -151,11 +180,24 @@ def ranking(record: Record) -> pd.DataFrame:
     )
     ranked = ranked.assign(place=sizes.cumcount() + 1).merge(alone_s, how="left", on=["height", "width"])
     ranked["speedup"] = ranked.serial_s / ranked.predicted_latency_s
-    ranked["px"] = [
-        f"{h}" if h == w else f"{h} x {w}" for h, w in zip(ranked.height, ranked.width, strict=True)
-    ]
+    ranked["px"] = sizes_in(ranked)
     shown = record.facts["config"]["measure"]["shown"]
     return ranked.groupby(["height", "width", "devices"]).head(shown)
+
+
+def title(record: Record) -> str:
+    """What was asked: model, hardware, sizes, S, number type and guidance."""
+    rows, config = record.rows, record.facts["config"]
+    first = rows.iloc[0]
+    sizes = ", ".join(dict.fromkeys(sizes_in(rows)))
+    asked = f"{first.model} on {first.cluster}, {sizes} px, S = {first.steps}, {config['model']['dtype']}"
+    guided = f"guidance {first.guidance_scale:g}" if pd.notna(first.guidance_scale) else "no guidance"
+    return f"PREDICTED for {asked}, {guided}: the fastest products of each size and N for this S alone"
+
+
+def sizes_in(rows: pd.DataFrame) -> list[str]:
+    """The size of each row in pixels: one number where it is square."""
+    return [f"{h}" if h == w else f"{h} x {w}" for h, w in zip(rows.height, rows.width, strict=True)]
 
 
 def verdict(record: Record) -> str:
@@ -189,10 +231,10 @@ PLAN = Study(
     search,
     (
         *("px", "place", "method", "exact", "devices", "parallel", "patches", "warmup", "split"),
-        *("predicted_latency_s", "speedup", "wait_s"),
+        *("predicted_latency_s", "speedup", "bottleneck", "wait_s"),
         *(column("peak_bytes", unit="GiB"), column("kv_bytes", unit="GiB"), "status"),
     ),
-    "Predicted, the fastest products of each size and N",
+    title,
     grid=searches,
     problem=able,
     group=each,

@@ -49,6 +49,15 @@ class Method:
     stale: Literal["own", "displaced", "frozen"] | None = None
     attends: Attends = to_all
 
+    def apart(self, shape: DiTShape) -> tuple[str, ...]:
+        """The axes on which ranks have programs of their own; on all others they do the same beside other peers.
+
+        These are stages, bands that do not see as much as others, and shares of a prompt, which may not be equal.
+        """
+        bands = () if self.attends is to_all else ("patch",)
+        lanes = ("ring", "ulysses") if shape.joint_tokens else ()
+        return ("pipe", *bands, *lanes)
+
     def parallel(self, devices: int, given: Parallel | None = None) -> Parallel:
         """All degrees of `devices` ranks: its own axis has what the `given` ones leave. Raises ConfigError."""
         found = degrees(self.axis, given or Parallel(), devices)

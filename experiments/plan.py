@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from experiments import records
@@ -12,6 +13,8 @@ from experiments.errors import RunFailed
 from experiments.methods import METHODS, parallel_of
 from experiments.report import RankReport, held_parameters, write_report
 from experiments.session import Session, guidance_branches
+from pipefusion.core.shape import DiTShape
+from pipefusion.sim.plan import PlannedRank
 
 GIB = 2**30
 
@@ -20,55 +23,76 @@ GIB = 2**30
 class Planned:
     """What a run would take. `latency_s` is None when a device does not hold it; bytes are known in either case."""
 
-    reports: list[RankReport]
+    cfg: RunConfig
+    shape: DiTShape
+    ranks: list[PlannedRank]
     latency_s: float | None
-    reason: str | None = None
     missing_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
         """Of the fullest device."""
-        return max(report.peak_bytes or 0 for report in self.reports)
+        return max(rank.meter.peak_bytes for rank in self.ranks)
+
+    @property
+    def room_bytes(self) -> int:
+        """What a device has for tensors."""
+        return room_bytes(self.cfg)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it does not fit; None where it does."""
+        if self.latency_s is not None:
+            return None
+        peaks = [rank.meter.peak_bytes for rank in self.ranks]
+        peak, hardware = max(peaks), self.cfg.cluster.hardware
+        assert hardware is not None
+        text = f"rank {peaks.index(peak)} needs {peak} bytes ({peak / GIB:.1f} GiB), "
+        return (
+            text
+            + f"{self.missing_bytes} more than the {self.room_bytes} that {hardware.name} has for tensors"
+        )
+
+    @cached_property
+    def reports(self) -> list[RankReport]:
+        """What each rank would have written, its ledger included: made when asked for."""
+        cfg, shape, ready = self.cfg, self.shape, time.time()
+        method, parallel, branches = METHODS[cfg.method.name], parallel_of(cfg), guidance_branches(cfg, shape)
+        images, found = len(prompts_of(cfg)), []
+        for index, rank in enumerate(self.ranks):
+            seconds: dict[str, float | None] = dict.fromkeys(("compute_s", "wait_s", "idle_s", "latency_s"))
+            if self.latency_s is not None:
+                idle_s = self.latency_s - rank.total_s
+                seconds = dict(
+                    zip(seconds, (rank.compute_s, rank.wait_s, idle_s, self.latency_s), strict=True)
+                )
+            meter = rank.meter
+            extra = {"matmul_flops": meter.matmul_flops, "attention_flops": meter.attention_flops}
+            extra |= {
+                "room_bytes": self.room_bytes,
+                "missing_bytes": max(0, meter.peak_bytes - self.room_bytes),
+            }
+            forecast = method.predict(shape, parallel, index, cfg.steps, images, branches, cfg.method)
+            report = RankReport(index, rank.dit, rank.ledger, [seconds], forecast, ready, meter.peak_bytes)
+            report.extra = extra
+            found.append(report)
+        return found
+
+
+def room_bytes(cfg: RunConfig) -> int:
+    """What a device of the run's cluster has for tensors."""
+    hardware = cfg.cluster.hardware
+    assert hardware is not None
+    return hardware.memory_bytes - hardware.reserved_bytes
 
 
 def plan(cfg: RunConfig, session: Session) -> Planned:
     """Predict one run; `cfg` as `models.resolved` gives it. Raises `RankFailed` and `SimulationError`."""
-    hardware, method, shape = cfg.cluster.hardware, METHODS[cfg.method.name], session.model(cfg.model).shape
-    assert hardware is not None
-    ranks, parallel, branches = session.plan(cfg), parallel_of(cfg), guidance_branches(cfg, shape)
-    latency = max(rank.total_s for rank in ranks)
-    room = hardware.memory_bytes - hardware.reserved_bytes
-    missing = [rank.meter.peak_bytes - room for rank in ranks]
-    fits = max(missing) <= 0
-    ready, images = time.time(), len(prompts_of(cfg))
-    reports = []
-    for index, rank in enumerate(ranks):
-        seconds = {"compute_s": rank.compute_s, "wait_s": rank.wait_s}
-        seconds |= {"idle_s": latency - rank.total_s, "latency_s": latency}
-        repeats: list[dict[str, float | None]] = [dict(seconds) if fits else dict.fromkeys(seconds)]
-        forecast = method.predict(shape, parallel, index, cfg.steps, images, branches, cfg.method)
-        meter = rank.meter
-        extra = {"matmul_flops": meter.matmul_flops, "attention_flops": meter.attention_flops}
-        extra |= {"room_bytes": room, "missing_bytes": max(0, missing[index])}
-        reports.append(
-            RankReport(
-                index,
-                rank.dit,
-                rank.fabric.ledger,
-                repeats,
-                forecast,
-                ready,
-                peak_bytes=meter.peak_bytes,
-                extra=extra,
-            )
-        )
-    if fits:
-        return Planned(reports, latency)
-    worst = missing.index(max(missing))
-    peak = ranks[worst].meter.peak_bytes
-    text = f"rank {worst} needs {peak} bytes ({peak / GIB:.1f} GiB), "
-    text += f"{missing[worst]} more than the {room} that {hardware.name} has for tensors"
-    return Planned(reports, None, text, missing[worst])
+    ranks, shape = session.plan(cfg), session.model(cfg.model).shape
+    missing = max(rank.meter.peak_bytes for rank in ranks) - room_bytes(cfg)
+    if missing > 0:
+        return Planned(cfg, shape, ranks, None, missing)
+    return Planned(cfg, shape, ranks, max(rank.total_s for rank in ranks))
 
 
 def write_plan(cfg: RunConfig, run_dir: Path) -> None:

@@ -114,8 +114,7 @@ def fastest(cfg: RunConfig, session: Session) -> Row:
     }
     if not seconds:
         return row | {"status": "oom", "reason": found.reason}
-    repeats = [report.repeats[-1] for report in found.reports]
-    row |= {key: max(float(repeat[key] or 0) for repeat in repeats) for key in ("compute_s", "wait_s")}
+    row |= {key: max(getattr(rank, key) for rank in found.ranks) for key in ("compute_s", "wait_s")}
     told = {name: value for name, value in seconds.items() if name}
     return row | {"candidates": json.dumps(told), "peak_bytes": found.peak_bytes}
 

@@ -238,7 +238,8 @@ def show(study: Study, record: Record, out: Path, console: Console) -> None:
     """Print the study's table, its summary, how many cells ended how, and where the record is."""
     shown = study.shown(record)
     shown = shown.reindex(columns=[*shown, *(name for name in study.names if name not in shown)])
-    console.print(rich_table(words(shown, study.columns), study.title))
+    title = study.title if isinstance(study.title, str) else study.title(record)
+    console.print(rich_table(words(shown, study.columns), title))
     for text in (study.summary(record), study.note):
         if text:
             console.print(text, highlight=False)

@@ -41,28 +41,28 @@ def measure(cell: Cell, session: Session) -> list[Row]:
 
 def planned_row(cfg: RunConfig, session: Session) -> Row:
     """Predicted seconds and bytes of a run: the most of any device, each on its own; `oom` if one does not hold it."""
-    planned = plan(cfg, session)
+    return outcome(plan(cfg, session))
+
+
+def outcome(planned: Planned) -> Row:
+    """Status, seconds and bytes of a planned run."""
     return {"status": "ok" if planned.latency_s else "oom", "reason": planned.reason} | most(planned)
 
 
 def most(planned: Planned) -> Row:
     """Seconds and bytes of the busiest and the fullest device, and what the busiest one waits."""
-
-    def seconds(key: str) -> float | None:
-        values = [report.repeats[-1][key] for report in planned.reports]
-        return max(value for value in values if value is not None) if planned.latency_s else None
-
-    busiest = max(planned.reports, key=lambda report: report.repeats[-1]["compute_s"] or 0.0)
-    ledgers = [report.ledger for report in planned.reports]
+    ranks, fits = planned.ranks, planned.latency_s is not None
+    busiest = max(ranks, key=lambda rank: rank.compute_s)
+    parts = {id(rank.dit): rank.dit for rank in ranks}.values()  # those that do the same share theirs
     return {
         "predicted_latency_s": planned.latency_s,
-        "compute_s": seconds("compute_s"),
-        "wait_s": seconds("wait_s"),
-        "busiest_wait_s": busiest.repeats[-1]["wait_s"],
+        "compute_s": busiest.compute_s if fits else None,
+        "wait_s": max(rank.wait_s for rank in ranks) if fits else None,
+        "busiest_wait_s": busiest.wait_s if fits else None,
         "peak_bytes": planned.peak_bytes,
-        "param_bytes": max(sum(held_parameters(report.dit).values()) for report in planned.reports),
-        "kv_bytes": max(ledger.buffer_bytes["kv"] for ledger in ledgers),
-        "sent_bytes": max(ledger.sent_bytes for ledger in ledgers),
+        "param_bytes": max(sum(held_parameters(dit).values()) for dit in parts),
+        "kv_bytes": max(rank.buffer_bytes["kv"] for rank in ranks),
+        "sent_bytes": max(rank.sent_bytes for rank in ranks),
         "missing_bytes": planned.missing_bytes,
     }
 

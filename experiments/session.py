@@ -94,11 +94,11 @@ class Session:
 
     def plan(self, cfg: RunConfig) -> list[PlannedRank]:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
-        hardware, shape = cfg.cluster.hardware, self.model(cfg.model).shape
+        hardware, shape, method = cfg.cluster.hardware, self.model(cfg.model).shape, METHODS[cfg.method.name]
         assert hardware is not None and cfg.guidance_scale is not None
         noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
         return plan_ranks(
-            lambda dit, fabric: METHODS[cfg.method.name].build(dit, fabric, cfg.method),
+            lambda dit, fabric: method.build(dit, fabric, cfg.method),
             self.view(cfg.model),
             parallel_of(cfg).mesh(),
             self.scheduler(cfg),
@@ -107,6 +107,8 @@ class Session:
             hardware,
             cfg.cluster.topology,
             self.costs,
+            apart=method.apart(shape),
+            steady=range(getattr(cfg.method, "warmup", 0) + 1, cfg.steps - 1),
         )
 
 

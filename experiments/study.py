@@ -95,7 +95,7 @@ class Study:
     name: str
     measure: Measure
     columns: tuple[str | Column, ...]
-    title: str = ""
+    title: str | Callable[[Record], str] = ""
     note: str = ""
     grid: Callable[[RunConfig, Session], Iterable[RunConfig]] = grid_of_measure
     problem: Callable[[RunConfig, Model], str | None] = problem

@@ -20,9 +20,6 @@ from pipefusion.sim.engine import Engine, SimulationError
 from pipefusion.sim.exchange import Exchange, Side, Transfer, place
 from pipefusion.sim.guard import Claim, Guard
 
-Listener = Callable[[str, str, tuple[Tensor, ...], bool], Callable[[], None] | None]
-"""Told of each communication before it starts: operation, axis, tensors, whether async. Returns what to call after."""
-
 
 class SimWork:
     """A communication under way; waiting for it takes virtual time and delivers what was received."""
@@ -58,7 +55,6 @@ class SimFabric:
         self._open: dict[SimWork, None] = {}
         self._guard = Guard(rank)
         self._calls = 0
-        self.listener: Listener | None = None
         self.watch: Callable[[Where], None] | None = None  # told what is computed next, for a progress bar
         self._data = device.type != "meta"
         self.clear()
@@ -101,15 +97,13 @@ class SimFabric:
         return tensor.zero_() if self._data else tensor
 
     def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where, tag: int = 0) -> Work:
-        told = self.listener("send", axis, (tensor,), True) if self.listener else None
         now, ranks = self._enter(tensor), self.axis(axis).ranks
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
         side = self._side(tensor, at, now, sends=True)
         transfer = self._exchange.message((axis, tag), self.rank, ranks[to], side)
-        return self._start(entry, transfer, side, None, None, told)
+        return self._start(entry, transfer, side, None, None)
 
     def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
-        told = self.listener("recv", axis, (out,), True) if self.listener else None
         now, sender = self._enter(out), self.axis(axis).ranks[source]
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
         side = self._side(out, at, now, sends=False)
@@ -121,7 +115,7 @@ class SimFabric:
             assert payload is not None
             out.copy_(payload)
 
-        return self._start(entry, transfer, side, claim, deliver, told)
+        return self._start(entry, transfer, side, claim, deliver)
 
     def send(self, tensor: Tensor, to: int, *, axis: str, at: Where) -> None:
         self.isend(tensor, to, axis=axis, at=at).wait()
@@ -208,14 +202,11 @@ class SimFabric:
         side: Side,
         claim: Claim | None,
         deliver: Callable[[], None] | None,
-        told: Callable[[], None] | None,
     ) -> SimWork:
         entry.start_s = side.time_s - self._origin
         self.ledger.entries.append(entry)
         work = SimWork(self, entry, transfer, side, claim, deliver if self._data else None)
         self._open[work] = None
-        if told:
-            told()
         self._clock.resume()
         return work
 
@@ -232,7 +223,6 @@ class SimFabric:
         `tensors` as the call was given them; `into` is the one that is received into.
         """
         tensor = tensors[-1]
-        told = self.listener(entry.op, entry.axis, tensors, entry.is_async) if self.listener else None
         now, ranks = self._enter(tensor), self.axis(entry.axis).ranks
         side = self._side(tensor, entry.at, now, sends=True)
         claim = self._claim(into, entry.at) if into is not None else None
@@ -244,12 +234,10 @@ class SimFabric:
 
         if into is tensor:
             side.tensor = None  # in place: what was sent is gone by design
-        work = self._start(entry, transfer, side, claim, arrive, told if entry.is_async else None)
+        work = self._start(entry, transfer, side, claim, arrive)
         if entry.is_async:
             return work
         work.wait()
-        if told:
-            told()
         return None
 
     def _side(self, tensor: Tensor, at: Where, now: float, sends: bool) -> Side:

@@ -2,6 +2,7 @@
 
 A block is a sequence of charges between the places where others see it: its calls of `attend`, which is the method's
 code and runs every time, and collectives of modules that a method has put into it, which are communicated every time.
+In steady steps, which all do the same, a block is repeated with its attention.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import KV, Conditioning, DiT, Given, Shard, TensorPlan, Tokens
-from pipefusion.core.ledger import Where
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.cost import Segment
-from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.meta import key_of
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.mold import Mold, tensors_in, uncounted
+from pipefusion.sim.script import Recorder
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,37 @@ class Part:
     returned: Any = None
 
 
+class Repeat:
+    """A whole block with its attention in a steady step: what it did to the script and the memory, to do it again."""
+
+    def __init__(self, fabric: Recorder, meter: Meter):
+        self.fabric, self.meter = fabric, meter
+        self.mark = fabric.mark()
+        self.start_bytes, self.peak_bytes = meter.live_bytes, meter.peak_bytes
+        meter.peak_bytes = meter.live_bytes
+
+    def end(self, tokens: Tokens, out: Tokens) -> bool:
+        """The block is over; whether it can be done again: it waited for all it posted, and keeps what it returns."""
+        meter = self.meter
+        self.rise_bytes = meter.peak_bytes - self.start_bytes
+        meter.peak_bytes = max(meter.peak_bytes, self.peak_bytes)
+        self.passed_by = out.text is tokens.text  # no new memory
+        made = out._replace(text=None) if self.passed_by else out
+        self.mold = Mold(made)
+        passage = self.fabric.since(self.mark)
+        if passage is None or meter.live_bytes - self.start_bytes != self.mold.nbytes:
+            return False
+        self.passage = passage
+        return True
+
+    def again(self, tokens: Tokens, step: int) -> Tokens:
+        """The same in another step."""
+        self.fabric.repeat(self.passage, step)
+        self.meter.touch_bytes(self.meter.live_bytes + self.rise_bytes)
+        out: Tokens = self.mold.make()
+        return out._replace(text=tokens.text) if self.passed_by else out
+
+
 call_again = object()
 """In the memo: not to be remembered."""
 
@@ -66,8 +97,16 @@ def kind_of(attend: Any) -> Any:
 class MemoView:
     """`DiT` over a real view on `meta`. `memo` may be shared by all ranks and runs."""
 
-    def __init__(self, view: DiT, fabric: SimFabric, meter: Meter, memo: dict[Any, Any]):
-        self.view, self.fabric, self.meter, self.memo = view, fabric, meter, memo
+    def __init__(
+        self,
+        view: DiT,
+        fabric: Recorder,
+        meter: Meter,
+        memo: dict[Any, Any],
+        steady: range = range(0),
+    ):
+        self.view, self.fabric, self.meter, self.memo, self.steady = view, fabric, meter, memo, steady
+        self._repeats: dict[tuple[int, int], Repeat | None] = {}
         self._signatures: dict[int, Any] = {}
         self._attend: Attend | None = None
         self._kind: Any = None
@@ -151,6 +190,19 @@ class MemoView:
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
+        at = self.fabric.place
+        key = layer, at.patch
+        if at.step not in self.steady or self._repeats.get(key, self) is None:
+            return self._block(layer, tokens, given, attend, skip)
+        known = self._repeats.get(key)
+        if known is not None:
+            return known.again(tokens, at.step)
+        known = Repeat(self.fabric, self.meter)
+        out = self._block(layer, tokens, given, attend, skip)
+        self._repeats[key] = known if known.end(tokens, out) else None
+        return out
+
+    def _block(self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None) -> Tokens:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
         if attend is not self._attend:  # one for all layers of a job
             self._attend, self._kind = attend, kind_of(attend)
@@ -166,7 +218,7 @@ class MemoView:
                 self.memo[key] = parts, Mold(out._replace(text=None) if passed_by else out), passed_by
             return out
         parts, mold, passed_by = known
-        out = self._replay_block(parts, mold, layer, at.step, attend)
+        out = self._replay_block(parts, mold, layer, attend)
         return out._replace(text=tokens.text) if passed_by else out
 
     def _record_block(
@@ -209,7 +261,7 @@ class MemoView:
             self._parts = None  # its wait may be anywhere: such a block runs every time
         return self._start_part
 
-    def _replay_block(self, parts: list[Part], mold: Mold, layer: int, step: int, attend: Attend) -> Tokens:
+    def _replay_block(self, parts: list[Part], mold: Mold, layer: int, attend: Attend) -> Tokens:
         meter, held, out = self.meter, 0, None
         for part in parts:
             meter.charge(part.segment)
@@ -224,7 +276,8 @@ class MemoView:
                 if key_of(out) != part.returned:
                     raise TypeError(f"layer {layer}: attention returns {key_of(out)}, before {part.returned}")
             else:
-                getattr(self.fabric, part.call)(*part.tensors, axis=part.axis, at=Where(step, layer))
+                at = self.fabric.place._replace(layer=layer)
+                getattr(self.fabric, part.call)(*part.tensors, axis=part.axis, at=at)
         meter.add_bytes(-held)
         del out
         return mold.make()
@@ -246,7 +299,10 @@ class MemoView:
             self.memo[key] = (segment, rise, Mold(out)) if new else call_again
             return out
         if known is call_again:
-            return call()
+            self.meter.record()
+            out = call()
+            self.meter.stop()
+            return out
         segment, rise, mold = known
         self.meter.charge(segment)
         self.meter.touch_bytes(self.meter.live_bytes + rise)

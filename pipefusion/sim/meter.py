@@ -1,4 +1,4 @@
-"""The clock and the memory of one rank that computes nothing: operations are charged to it, tensors counted."""
+"""A rank that computes nothing: operations are charged to it and tensors counted; and its device's time."""
 
 from __future__ import annotations
 
@@ -14,66 +14,96 @@ from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 
 
-class Meter:
-    """Host and device time of a rank in seconds, and the bytes of its live tensors. Implements `Clock`.
+class DeviceClock:
+    """Host and device time of a rank in seconds. An asynchronous device works behind its host.
 
-    An asynchronous device works behind its host: an operation starts when it has been issued and the one before it is
-    done. Waiting for a communication holds up the device, not the host.
+    An operation starts when it has been issued and the one before it is done. Waiting for a communication holds up the
+    device, not the host.
+    """
+
+    __slots__ = ("_asynchronous", "_launch_s", "device_s", "host_s")
+
+    def __init__(self, device: DeviceConfig):
+        self._asynchronous, self._launch_s = device.asynchronous, device.launch_s
+        self.host_s = self.device_s = 0.0
+
+    def read(self) -> float:
+        """When all that was issued is done."""
+        return self.host_s if self.host_s > self.device_s else self.device_s
+
+    def wait_until(self, time_s: float) -> None:
+        """Nothing further happens on the device before `time_s`."""
+        if time_s > self.device_s:
+            self.device_s = time_s
+        if not self._asynchronous:
+            self.host_s = self.device_s
+
+    def spend(self, seconds: float) -> None:
+        """The host is busy for so long."""
+        self.host_s += seconds
+        if not self._asynchronous:
+            self.host_s = self.device_s = max(self.host_s, self.device_s + seconds)
+
+    def charge(self, segment: Segment) -> None:
+        """Issue and run these operations."""
+        launches = segment.ops * self._launch_s
+        if self._asynchronous:
+            issued, behind = self.host_s + segment.issue_s, self.device_s + segment.device_s
+            self.device_s = behind if behind > issued else issued
+            self.host_s += launches
+        else:
+            self.host_s = self.device_s = self.read() + launches + segment.device_s
+
+
+class Meter:
+    """The operations that one rank charges to its device, and the bytes of its live tensors.
+
+    `take` gives the charges since it was last called, for a clock.
     """
 
     def __init__(self, device: DeviceConfig):
         self.device = device
         self.key = astuple(device)[:-2]  # all numbers: what segments were computed with
-        self.host_s = self.device_s = 0.0
         self.matmul_flops = self.attention_flops = self.bytes = 0.0
         self.ops, self.busy_s = 0, 0.0  # kernels, and the seconds of the device in them
         self.live_bytes = self.peak_bytes = self.mark_bytes = 0
         self.recorded: Segment | None = None
+        self.charges: list[Segment] = []  # since the last `take`
+        self._loose = EMPTY
         self._storages: dict[int, Any] = {}
 
-    def read(self) -> float:
-        return max(self.host_s, self.device_s)
-
-    def wait_until(self, time_s: float) -> None:
-        self.device_s = max(self.device_s, time_s)
-        if not self.device.asynchronous:
-            self.host_s = self.device_s
-
-    def spend(self, seconds: float) -> None:
-        self.host_s += seconds
-        if not self.device.asynchronous:
-            self.host_s = self.device_s = max(self.host_s, self.device_s + seconds)
-
-    def resume(self) -> None:
-        return None
-
-    def pause(self) -> None:
-        return None
-
     def charge(self, segment: Segment) -> None:
-        """Issue and run these operations; while something is being recorded, add them to it."""
-        launches = segment.ops * self.device.launch_s
-        if self.device.asynchronous:
-            self.device_s = max(self.device_s + segment.device_s, self.host_s + segment.issue_s)
-            self.host_s += launches
-        else:
-            self.host_s = self.device_s = self.read() + launches + segment.device_s
+        """Count these operations; while something is being recorded they are charged as one, at its end."""
         self.matmul_flops += segment.matmul_flops
         self.attention_flops += segment.attention_flops
         self.bytes += segment.bytes
         self.ops += segment.ops
         self.busy_s += segment.device_s
-        if self.recorded is not None:
-            self.recorded = self.recorded.then(segment, self.device.launch_s)
+        if self.recorded is None:
+            self.charges.append(segment)
+            return
+        self.recorded = self.recorded.then(segment, self.device.launch_s)
+        self._loose = self._loose.then(segment, self.device.launch_s)
+
+    def take(self) -> list[Segment]:
+        """What has been charged since the last time, in order."""
+        if self._loose.ops:
+            self.charges.append(self._loose)
+            self._loose = EMPTY
+        charges, self.charges = self.charges, []
+        return charges
 
     def record(self) -> None:
         """Start a recording: what is charged, and in `mark_bytes` the most bytes live from here on."""
-        self.recorded, self.mark_bytes = EMPTY, self.live_bytes
+        self.recorded, self._loose, self.mark_bytes = EMPTY, EMPTY, self.live_bytes
 
     def stop(self) -> Segment:
         """End the recording; what was charged during it."""
         segment, self.recorded = self.recorded, None
         assert segment is not None
+        if self._loose.ops:
+            self.charges.append(self._loose)
+            self._loose = EMPTY
         return segment
 
     def hold(self, tensors: Iterable[Tensor]) -> None:

@@ -26,6 +26,11 @@ class Mold:
             self._places: dict[int, int] = {}
             self._spec = self._look(value)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a new value."""
+        return sum(size * dtype.itemsize for size, dtype in self._bases)
+
     def make(self) -> Any:
         """A new value."""
         bases = [torch.empty(size, dtype=dtype, device="meta") for size, dtype in self._bases]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pipefusion.core.domain import Devices, Domain, Rate, Seconds, Share
 
@@ -60,6 +60,14 @@ class TopologyConfig:
     card: LinkConfig | None = None  # between nodes, one a node; null: there is one node only
 
 
+class Load(NamedTuple):
+    """What a transfer does: each link is `taken` for so many seconds, and from then on it is latency and seconds."""
+
+    taken: list[tuple[Link, float]]
+    latency_s: float
+    seconds: float
+
+
 class Network:
     """The state of all links. Transfers have to be entered in order of their start, which the engine sees to."""
 
@@ -67,16 +75,17 @@ class Network:
         self.topology = topology
         self._free: dict[Link, float] = {}
         self._routes: dict[tuple[int, int], list[Link]] = {}
+        self._loads: dict[tuple[str, tuple[int, ...], int], Load] = {}
 
     def message(self, source: int, to: int, size: int, start: float) -> float:
         """When a message that may start at `start` has arrived."""
-        route = self.route(source, to)
-        begin = max([start, *(self._free.get(link, 0.0) for link in route)])
-        configs = [self.config(link) for link in route]
-        for link, config in zip(route, configs, strict=True):
-            self._free[link] = begin + size / config.reached
-        latency = max(config.latency_s for config in configs)
-        return begin + latency + size / min(config.stream for config in configs)
+        key = ("message", (source, to), size)
+        if key not in self._loads:
+            configs = {link: self.config(link) for link in self.route(source, to)}
+            latency = max(config.latency_s for config in configs.values())
+            taken = [(link, size / config.reached) for link, config in configs.items()]
+            self._loads[key] = Load(taken, latency, size / min(config.stream for config in configs.values()))
+        return self._occupy(self._loads[key], start)
 
     def collective(self, op: str, ranks: Sequence[int], size: int, start: float) -> float:
         """When a collective is done in which every rank puts `size` bytes on the wire.
@@ -84,9 +93,27 @@ class Network:
         All-gather, all-reduce and broadcast go round a ring through the ranks in order, all-to-all directly. Only
         links between these ranks are loaded: groups that share none run at once, others one after another.
         """
-        n = len(ranks)
-        if n == 1:
+        if len(ranks) == 1:
             return start
+        key = (op, tuple(ranks), size)
+        if key not in self._loads:
+            self._loads[key] = self._load_of(op, ranks, size)
+        return self._occupy(self._loads[key], start)
+
+    def _occupy(self, load: Load, start: float) -> float:
+        """Take the links as soon as all are free; when what is sent is there."""
+        free, begin = self._free, start
+        for link, _ in load.taken:
+            since = free.get(link, 0.0)
+            if since > begin:
+                begin = since
+        for link, seconds in load.taken:
+            free[link] = begin + seconds
+        return begin + load.latency_s + load.seconds
+
+    def _load_of(self, op: str, ranks: Sequence[int], size: int) -> Load:
+        """What a collective of several ranks does to the links between them."""
+        n = len(ranks)
         loads: dict[Link, float] = {}
         pairs: Iterable[tuple[int, int]]
         if op == "all_to_all":
@@ -98,15 +125,14 @@ class Network:
         for a, b in pairs:
             for link in self.route(a, b):
                 loads[link] = loads.get(link, 0.0) + each
-        begin = max([start, *(self._free.get(link, 0.0) for link in loads)])
         peers = max(1, self._most_in_a_node(ranks) - 1) if op == "all_to_all" else 1
-        longest = latency = 0.0
+        taken, longest, latency = [], 0.0, 0.0
         for link, load in loads.items():
             config = self.config(link)
-            taken = load / config.reached * (peers**config.congestion if link[0] == "port" else 1.0)
-            self._free[link] = begin + taken
-            longest, latency = max(longest, taken), max(latency, config.latency_s)
-        return begin + rounds * latency + longest
+            seconds = load / config.reached * (peers**config.congestion if link[0] == "port" else 1.0)
+            taken.append((link, seconds))
+            longest, latency = max(longest, seconds), max(latency, config.latency_s)
+        return Load(taken, rounds * latency, longest)
 
     def _most_in_a_node(self, ranks: Sequence[int]) -> int:
         """Ranks of a group that are together in one node, where most are: those of a strided group are spread."""

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.ledger import Ledger
 from pipefusion.core.mesh import Mesh
-from pipefusion.sim.fabric import SimFabric
+from pipefusion.sim.engine import RankFailed, SimulationError
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import MemoView
 from pipefusion.sim.meta import MetaMode, Recipe
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.network import TopologyConfig
-from pipefusion.sim.world import World
+from pipefusion.sim.script import Recorder, Script
+from pipefusion.sim.timetable import Timed, timetable
 
 META = torch.device("meta")
 
@@ -32,19 +34,52 @@ class Costs:
     calls: dict[Any, Recipe] = field(default_factory=dict)
 
 
-class PlannedRank(NamedTuple):
-    """One rank after the plan: its part of the model, its ledger, its bytes and operations, its seconds."""
+@dataclass(frozen=True)
+class PlannedRank:
+    """One rank after the plan: its part of the model, its buffers in bytes by kind, its operations, its times.
+
+    Ranks that do the same share all but `timed`.
+    """
 
     dit: DiT
-    fabric: SimFabric
+    buffer_bytes: dict[str, int]
     meter: Meter
-    compute_s: float
-    wait_s: float
-    total_s: float
+    timed: Timed
+
+    @property
+    def compute_s(self) -> float:
+        """Seconds in which it computes or starts communications."""
+        return self.timed.seconds[0]
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds in which it waits for communications."""
+        return sum(self.timed.seconds[1])
+
+    @property
+    def stage_wait_s(self) -> float:
+        """Of these, seconds in which it waits for another stage."""
+        pairs = zip(self.timed.script.posts, self.timed.seconds[1], strict=True)
+        return sum(wait for post, wait in pairs if post.axis == "pipe")
+
+    @property
+    def total_s(self) -> float:
+        """When its program is over."""
+        return self.timed.total_s
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that it puts on the wire."""
+        return sum(post.sent_bytes for post in self.timed.script.posts)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its communications, and what it does when: made when asked for."""
+        return replace(self.timed.ledger, buffer_bytes=self.buffer_bytes)
 
 
 def plan_ranks(
-    build: Callable[[Any, SimFabric], Sampler],
+    build: Callable[[Any, Recorder], Sampler],
     template: DiT,
     mesh: Mesh,
     scheduler: Any,
@@ -54,33 +89,47 @@ def plan_ranks(
     topology: TopologyConfig | None = None,
     costs: Costs | None = None,
     view: type[MemoView] = MemoView,
+    apart: Collection[str] | None = None,
+    steady: range = range(0),
 ) -> list[PlannedRank]:
     """Every rank of `mesh` samples once on `meta`; noise [B, C, H, W] and `cond` may lie anywhere.
+
+    `apart`: the axes on which ranks have programs of their own; along all others they do the same beside other peers,
+    and one program is run for all. None: every rank's own is run. `steady`: the steps in which every block does what
+    it did in the step before; of these the first is run and the others repeat it.
 
     Without `device` and `topology` the seconds mean nothing, bytes do. Raises `RankFailed` and `SimulationError`.
     """
     device, topology, costs = device or DeviceConfig(), topology or TopologyConfig(), costs or Costs()
     noise, cond = noise.to(META), cond.to(META)
-    meters = [Meter(device) for _ in range(mesh.size)]
-    world = World(mesh, META, topology, clocks=meters)
-    dits, samplers = [], []
-    for meter, fabric in zip(meters, world.fabrics, strict=True):
-        dit = template.clone()
-        samplers.append(build(view(dit, fabric, meter, costs.blocks), fabric))
+
+    def record(rank: int) -> tuple[DiT, Recorder, Script]:
+        dit, meter = template.clone(), Meter(device)
+        fabric = Recorder(mesh, rank, META, meter)
+        sampler = build(view(dit, fabric, meter, costs.blocks, steady), fabric)
         meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
-        dits.append(dit)
+        try:
+            with MetaMode(lambda: meter, costs.calls):
+                sampler(noise, cond, scheduler)
+        except SimulationError:
+            raise
+        except Exception as error:
+            raise RankFailed(f"{mesh.name(rank)}: {type(error).__name__}: {error}") from error
+        return dit, fabric, fabric.close()
 
-    def program(fabric: SimFabric) -> tuple[float, float, float]:
-        samplers[fabric.rank](noise, cond, scheduler)
-        return fabric.close()
-
-    running = MetaMode(lambda: meters[world.engine.current], costs.calls)
-    with torch.inference_mode(), running, collector_off():
-        times = world.run(program)
-    return [
-        PlannedRank(dit, fabric, meter, *seconds)
-        for dit, fabric, meter, seconds in zip(dits, world.fabrics, meters, times, strict=True)
-    ]
+    axes = tuple(mesh.axes) if apart is None else tuple(apart)
+    places = [tuple(mesh.axis(axis, rank).index for axis in axes) for rank in range(mesh.size)]
+    found: dict[tuple[int, ...], tuple[DiT, Recorder, Script]] = {}
+    with torch.inference_mode(), collector_off():
+        for rank, place in enumerate(places):
+            if place not in found:
+                found[place] = record(rank)
+        times = timetable([found[place][2] for place in places], mesh, device, topology)
+    ranks = []
+    for place, timed in zip(places, times, strict=True):
+        dit, fabric, _ = found[place]
+        ranks.append(PlannedRank(dit, fabric.ledger.buffer_bytes, fabric.meter, timed))
+    return ranks
 
 
 @contextmanager

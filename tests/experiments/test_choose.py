@@ -98,7 +98,11 @@ def searched():
         model = session.model(cell.cfg.model)
         own = list(expand(cell.cfg, cell.cfg.measure))
         for one in [*own, *(other for each in own for other in expanded(each, model))]:
-            planned += [product_row(one) | planned_row(one, session)] if problem(one, model) is None else []
+            planned += (
+                [product_row(one, model.shape) | planned_row(one, session)]
+                if problem(one, model) is None
+                else []
+            )
     return pd.DataFrame(rows), pd.DataFrame(planned)
 
 
@@ -132,7 +136,7 @@ def test_an_exact_product_is_planned_once_whatever_it_is_called(searched):
 
 def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatch):
     cfg = plan_config(*FOUR, "measure.methods=[pipefusion]", "cluster.hardware.memory_bytes=1")
-    monkeypatch.setattr("experiments.choose.planned_row", lambda *_: pytest.fail("planned"))
+    monkeypatch.setattr("experiments.choose.plan", lambda *_: pytest.fail("planned"))
     session = Session()
     (cell,) = cells_of(PLAN, cfg, session)
     rows = pd.DataFrame(search(cell, session))

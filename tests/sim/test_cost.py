@@ -11,7 +11,7 @@ from pipefusion.core.attention import with_logsumexp
 from pipefusion.sim.cost import Op, kernel_seconds, segment_of, touched_bytes
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meta import MetaMode
-from pipefusion.sim.meter import Meter
+from pipefusion.sim.meter import DeviceClock, Meter
 
 DEVICE = DeviceConfig(
     "toy",
@@ -100,7 +100,7 @@ def test_only_an_asynchronous_host_runs_ahead():
     op = Op("rest", 0, 200e-6 * 2e9, 4)  # far longer than it takes to issue it
     for asynchronous, host, read in ((True, 3 * 7e-6, 7e-6 + 3 * 203e-6), (False, 3 * 210e-6, 3 * 210e-6)):
         device = DeviceConfig(**{**vars(DEVICE), "asynchronous": asynchronous})
-        meter = Meter(device)
+        clock = DeviceClock(device)
         for _ in range(3):
-            meter.charge(segment_of(op, device))
-        assert (meter.host_s, meter.read()) == pytest.approx((host, read), rel=1e-12)
+            clock.charge(segment_of(op, device))
+        assert (clock.host_s, clock.read()) == pytest.approx((host, read), rel=1e-12)

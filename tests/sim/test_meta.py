@@ -23,9 +23,9 @@ def charged(call) -> int:
     meter, counts = Meter(DEVICE), []
     with torch.inference_mode(), MetaMode(lambda: meter):
         for _ in range(2):
-            before = meter.host_s
+            before = meter.ops
             call()
-            counts.append(round(meter.host_s - before))
+            counts.append(meter.ops - before)
     assert counts[0] == counts[1]
     return counts[0]
 

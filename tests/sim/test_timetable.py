@@ -1,0 +1,176 @@
+"""Times worked out from scripts are the engine's, and one program stands for all that do the same, to the last bit."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from experiments.methods import METHODS
+from pipefusion.core.ledger import Where
+from pipefusion.core.mesh import Mesh
+from pipefusion.core.parallel import Parallel
+from pipefusion.sim.engine import SimulationError
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.meter import DeviceClock, Meter
+from pipefusion.sim.network import LinkConfig, TopologyConfig
+from pipefusion.sim.plan import META
+from pipefusion.sim.script import Recorder
+from pipefusion.sim.timetable import timetable
+from pipefusion.sim.world import World
+from tests.cases import model_of, planned
+from tests.sim.test_plan_world import DEVICE, case_of
+
+LINK = LinkConfig(bandwidth=3e6, latency_s=1e-5, call_s=4e-6, congestion=0.3)
+NODES = TopologyConfig(
+    devices_per_node=4,
+    port=LINK,
+    roots=2,
+    root=LinkConfig(bandwidth=2e6, latency_s=2e-5),
+    card=LinkConfig(bandwidth=1e6, latency_s=5e-5, stream_bandwidth=4e5),
+)
+
+PRODUCTS = [(name, None) for name in METHODS if name != "serial"]
+PRODUCTS += [
+    ("pipefusion", Parallel(cfg=2, pipe=2, ulysses=2)),
+    ("pipefusion", Parallel(pipe=2, ring=2, tensor=2)),
+]
+PRODUCTS += [
+    ("distrifusion", Parallel(cfg=2, patch=2, ring=2)),
+    ("ring", Parallel(data=2, ring=2, ulysses=2)),
+]
+
+
+def case_on(name: str, parallel: Parallel | None, **settings):
+    given = {} if parallel is None else {"parallel": parallel}
+    return case_of(
+        name, guidance=4.5, images=2, steps=6, **given, **settings
+    ), parallel.world if parallel else 4
+
+
+class Stepped(DeviceClock):
+    """A device's clock under the engine, which runs nothing but charges."""
+
+    def resume(self) -> None:
+        return None
+
+    def pause(self) -> None:
+        return None
+
+
+def by_the_engine(ranks, mesh):
+    """What every rank's fabric has seen when greenlets go through the same scripts."""
+    clocks = [Stepped(DEVICE) for _ in ranks]
+    world = World(mesh, META, NODES, clocks=clocks)
+
+    def program(fabric):
+        script, works = ranks[fabric.rank].timed.script, {}
+        tags = {number: channel.tag for channel, posts in script.channels.items() for number in posts}
+        for action in script.actions:
+            for segment in action.charges:
+                clocks[fabric.rank].charge(segment)
+            if action.kind == "begin":
+                fabric.begin(action.place)
+            elif action.kind == "post":
+                works[action.post] = posted(fabric, script.posts[action.post], tags[action.post])
+            elif action.kind == "wait":
+                works.pop(action.post).wait()
+        return fabric.close()
+
+    return world.run(program), [fabric.ledger for fabric in world.fabrics]
+
+
+def posted(fabric, post, tag):
+    _, shape, dtype, at = post.key
+    place, tensor = fabric.axis(post.axis), torch.empty(shape, dtype=dtype, device=META)
+    if post.op in ("send", "recv"):
+        peer = (place.index + post.ahead) % place.size
+        return getattr(fabric, f"i{post.op}")(tensor, peer, axis=post.axis, at=at, tag=tag)
+    into = {"all_gather": (place.size, *shape), "all_to_all": tuple(shape)}.get(post.op)
+    tensors = (tensor,) if into is None else (torch.empty(into, dtype=dtype, device=META), tensor)
+    return getattr(fabric, post.op)(*tensors, axis=post.axis, at=at, async_op=True)
+
+
+@pytest.mark.parametrize(("name", "parallel"), PRODUCTS, ids=str)
+def test_the_times_are_those_of_the_engine(name, parallel):
+    case, devices = case_on(name, parallel)
+    ranks = planned(case, devices, DEVICE, topology=NODES)
+    mesh = ranks[0].timed.mesh
+    seconds, ledgers = by_the_engine(ranks, mesh)
+    for rank, (one, theirs) in enumerate(zip(ranks, ledgers, strict=True)):
+        assert (one.compute_s, one.wait_s, one.total_s) == seconds[rank]
+        ours = one.ledger
+        assert ours.spans == theirs.spans
+        assert [entry.row(rank) | {"async": True} for entry in ours.entries] == [
+            entry.row(rank) for entry in theirs.entries
+        ]
+
+
+FAMILIES = [("pipefusion", Parallel(cfg=2, pipe=2), family) for family in ("sd3_tiny", "flux2_tiny")]
+FAMILIES += [
+    ("ulysses", Parallel(ulysses=2), "z_image_tiny"),
+    ("pipefusion", Parallel(pipe=2, ulysses=2), "qwen_tiny"),
+]
+FAMILIES += [("ulysses", Parallel(ulysses=3), "flux_tiny"), ("pipefusion", Parallel(pipe=2), "hunyuan_tiny")]
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "family"), [*((*each, "pixart") for each in PRODUCTS), *FAMILIES], ids=str
+)
+def test_one_program_and_one_steady_step_stand_for_all(name, parallel, family):
+    if family in ("flux_tiny", "flux2_tiny") and parallel.cfg > 1:
+        parallel = Parallel(pipe=2)  # guidance is embedded
+    case, devices = case_on(name, parallel, model=family)
+    warmup = case.method.get("warmup", 0)
+    plan = partial(planned, case, devices, DEVICE, topology=NODES)
+    apart = METHODS[name].apart(model_of(case).shape)
+    every, few = plan(), plan(apart=apart, steady=range(warmup + 1, case.steps - 1))
+    for one, other in zip(every, few, strict=True):
+        assert one.buffer_bytes == other.buffer_bytes and one.meter.peak_bytes == other.meter.peak_bytes
+        assert (one.meter.ops, one.meter.bytes) == (other.meter.ops, other.meter.bytes)
+        assert (one.compute_s, one.wait_s, one.total_s) == (other.compute_s, other.wait_s, other.total_s)
+        assert one.ledger == other.ledger
+    assert sum(one.sent_bytes for one in every) == sum(one.sent_bytes for one in few) > 0
+
+
+def scripts(*programs):
+    """Scripts of ranks on an axis `a`, each a function of its fabric and a tensor."""
+    mesh, found = Mesh({"a": len(programs)}), []
+    for rank, program in enumerate(programs):
+        fabric = Recorder(mesh, rank, META, Meter(DeviceConfig()))
+        program(fabric, torch.empty(2, 3, device=META))
+        found.append(fabric.close())
+    return timetable(found, mesh, DeviceConfig(), TopologyConfig())
+
+
+def receive_first(peer):
+    def program(fabric, tensor):
+        fabric.recv(tensor, peer, axis="a", at=Where(1))
+        fabric.send(tensor, peer, axis="a", at=Where(1))
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("programs", "says"),
+    [
+        ((receive_first(1), receive_first(0)), r"deadlock: rank 0 waits for its recv of \[2, 3\]"),
+        (
+            (lambda f, t: f.isend(t, 1, axis="a", at=Where()).wait(), lambda f, t: None),
+            r"left over: rank 0 is in send of \[2, 3\] float32 \(no step\), and of rank 1",
+        ),
+        (
+            tuple(lambda f, t, at=at: f.all_reduce(t, axis="a", at=Where(at)) for at in (0, 1)),
+            r"mismatched order: rank 0 .*step 0.* rank 1 .*step 1",
+        ),
+        (
+            tuple(lambda f, t, n=n: f.all_reduce(t[:n], axis="a", at=Where(0)) for n in (1, 2)),
+            "mismatched shape: rank 0 is in all_reduce",
+        ),
+        ((lambda f, t: f.isend(t, 0, axis="a", at=Where(2)),), "never waited for its send of step 2"),
+    ],
+)
+def test_what_would_hang_or_corrupt_is_an_error(programs, says):
+    with pytest.raises(SimulationError, match=says):
+        scripts(*programs)
