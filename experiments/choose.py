@@ -230,8 +230,8 @@ PLAN = Study(
     "plan",
     search,
     (
-        *("px", "place", "method", "exact", "devices", "parallel", "patches", "warmup", "split"),
-        *("predicted_latency_s", "speedup", "bottleneck", "wait_s"),
+        *("px", "place", "method", "exact", "devices", "parallel", "patches", "warmup"),
+        *("predicted_latency_s", "speedup", "bottleneck"),
         *(column("peak_bytes", unit="GiB"), column("kv_bytes", unit="GiB"), "status"),
     ),
     title,
