@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
 import shutil
@@ -14,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NoReturn, cast
 from uuid import uuid4
@@ -130,7 +128,7 @@ def rank_main(entry: Entry, run_dir: str, cfg: RunConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, also while blocked in a communication
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # but not before it is known what it was at
     own_file(PID).write_text(str(os.getpid()))
-    for watch in (end_with_parent, end_when_told):
+    for watch in (server.end_with_parent, end_when_told):
         threading.Thread(target=watch, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(cfg.threads)
     torch.set_num_threads(cfg.threads)
@@ -165,15 +163,6 @@ def end_at_once(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def end_with_parent() -> NoReturn:
-    """Kill this rank when the process that started it is gone: it would wait for its peers for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
 
 
 def end_when_told() -> NoReturn:

@@ -41,7 +41,7 @@ def attempt(
             if not checked:
                 measures.check(cfg)
             if isinstance(cfg.measure, LatencyConfig):
-                return run(replace(cfg, resume=cfg.resume and sweep), out)
+                return run(replace(cfg, resume=cfg.resume and sweep), out, out.parent.name if sweep else None)
             return study(cfg, out, launcher)
     except directory.Held as other:
         if not sweep:
@@ -72,13 +72,16 @@ def study(cfg: RunConfig, out: Path, launcher: dict[str, Any] | None = None) -> 
     finally:
         with suppress(OSError):  # the manifest that stands there says that all of it is this run's
             directory.settle(out, cfg.measure.name, measure.writes)
-    if measure.told:
-        sinks.log(cfg, out, lambda: sinks.study_told(cfg, out))
+    if measure.logged:
+        sinks.log(cfg, out, lambda: sinks.study_summary(cfg, out))
     return status
 
 
-def run(cfg: RunConfig, out: Path) -> str:
-    """One run of one method; the status. With `resume` one that is done already is left alone."""
+def run(cfg: RunConfig, out: Path, group: str | None = None) -> str:
+    """One run of one method, of the sweep `group` if it is of one; the status.
+
+    With `resume` one that is done already is left alone.
+    """
     model = check_model(cfg)
     cfg = complete(cfg, model)
     record = records.finished(out, key_of(cfg, model)) if cfg.resume else None
@@ -91,7 +94,7 @@ def run(cfg: RunConfig, out: Path) -> str:
         record = execute(cfg, out, problem=str(problem) if problem else None)
     if os.environ.get("RANK", "0") == "0":
         if not again:
-            sinks.log(cfg, out, lambda: sinks.run_told(cfg, out, record))
+            sinks.log(cfg, out, lambda: sinks.run_summary(cfg, out, record, group))
         report(record, cfg, out, again)
     if record["status"] == "interrupted":
         raise KeyboardInterrupt

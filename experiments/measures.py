@@ -27,7 +27,7 @@ class Measure:
 
     `run(cfg, out)` measures into directory `out` and returns a status; `check(cfg)` raises ConfigError for what is
     wrong before it is started, and returns what a sweep skips. `writes` names the files and folders of its directory
-    that are its own: no others may lie there before. With `told`, sinks get its tables afterwards.
+    that are its own: no others may lie there before. With `logged`, sinks get its tables afterwards.
     """
 
     config: str
@@ -35,7 +35,7 @@ class Measure:
     run: str = ""
     check: str = ""
     writes: tuple[str, ...] = ()
-    told: bool = True
+    logged: bool = True
 
 
 def load(path: str) -> Any:
@@ -68,10 +68,10 @@ def study(module: str, name: str, config: str, *writes: str) -> Measure:
     return Measure(f"{at}.{config}", f"{at}.{name}", writes=(*STUDY_FILES, *writes))
 
 
-def other(module: str, name: str, config: str, *writes: str, told: bool = True) -> Measure:
+def other(module: str, name: str, config: str, *writes: str, logged: bool = True) -> Measure:
     """The row of a module with a function `name` and its `check_name`."""
     at = f"experiments.{module}"
-    return Measure(f"{at}.{config}", "", f"{at}.{name}", f"{at}.check_{name}", writes, told)
+    return Measure(f"{at}.{config}", "", f"{at}.{name}", f"{at}.check_{name}", writes, logged)
 
 
 MEASURES: dict[str, Measure] = {
@@ -87,7 +87,7 @@ MEASURES: dict[str, Measure] = {
     "conformance": other("conformance.report", "conformance", "ConformanceConfig", "conformance.json"),
     "fit": other("fit", "fit", "FitConfig"),
     "gpu_check": other(
-        "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", told=False
+        "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", logged=False
     ),
     "loading": study("loading", "LOADING", "LoadingConfig", "checkpoint"),
     "params": study("params", "PARAMS", "ParamsConfig"),
@@ -104,7 +104,7 @@ MEASURES: dict[str, Measure] = {
     "text_variants": study("text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
     "train": other(
         "recipes.train", "train", "TrainConfig",
-        "checkpoint", "model", "sheets", "loss.csv", "loss.png", told=False,
+        "checkpoint", "model", "sheets", "loss.csv", "loss.png", logged=False,
     ),
     "score": other(
         "recipes.score", "score", "ScoreConfig", "score.json", "sheet.png", "held_out.png", "unseen.png"

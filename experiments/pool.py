@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from experiments import server
 from experiments.config import RunConfig
 
 POLL_S = 0.5
@@ -54,12 +55,11 @@ def run_all(
                 do(*job)
         return
     context: Any = multiprocessing.get_context("spawn" if gpus else "forkserver")
-    begin: dict[str, Any] = (
-        {"initializer": take_gpu, "initargs": (context.Value("i", 0), gpus)} if gpus else {}
-    )
+    turn = context.Value("i", 0) if gpus else None
     if not gpus:
-        context.set_forkserver_preload([module])
-    with bar.polled(), ProcessPoolExecutor(max(1, min(workers, len(jobs))), context, **begin) as pool:
+        context.set_forkserver_preload([server.ORPHAN, module])
+    count = max(1, min(workers, len(jobs)))
+    with bar.polled(), ProcessPoolExecutor(count, context, initializer=begin, initargs=(turn, gpus)) as pool:
         futures = [pool.submit(do, *job) for job in jobs]
         try:
             for future in futures:
@@ -72,6 +72,13 @@ def run_all(
             ) in multiprocessing.active_children():  # else the block would wait for what they are at
                 process.terminate()
             raise
+
+
+def begin(turn: Any, gpus: int) -> None:
+    """What a process does before its first job."""
+    threading.Thread(target=server.end_with_parent, daemon=True).start()
+    if gpus:
+        take_gpu(turn, gpus)
 
 
 def take_gpu(turn: Any, gpus: int) -> None:

@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from multiprocessing import forkserver
-from typing import Any
+from multiprocessing import connection, forkserver
+from typing import Any, NoReturn
 
 from experiments.errors import ConfigError
 
@@ -35,3 +35,12 @@ def stop() -> None:
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGKILL)
         server._stop()
+
+
+def end_with_parent() -> NoReturn:
+    """End this process when the one that started it is gone: a rank would wait for its peers for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError

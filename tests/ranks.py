@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from experiments.agent import end_with_parent
+from experiments.server import end_with_parent
 
 PRELOAD = ["torch", "diffusers", "experiments.methods", "experiments.models", "pipefusion.core.local"]
 

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import random
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from experiments.pool import Bar, run_all, take_gpu
 from experiments.runner import cells_of, check, run
 from experiments.session import Session
 from experiments.study import Cell, Study
+from tests.experiments.runs import ROOT
 
 
 @dataclass
@@ -196,6 +199,28 @@ def test_an_error_does_not_wait_for_what_the_others_are_at():
     bar = Bar(lambda: 0, 2, "jobs", shown=False)
     with pytest.raises(OSError, match="No such"):
         run_all(read_or_wait, [("/nowhere",), ("",)], 2, bar, __name__)
+
+
+@pytest.mark.timeout(240)
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    code = f"from tests.experiments.test_runner import wait_in_pool; wait_in_pool({str(tmp_path)!r})"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while len(found := [*tmp_path.iterdir()]) < 2:
+        assert parent.poll() is None
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    while any(Path("/proc", path.name).exists() for path in found):
+        time.sleep(0.1)
+
+
+def wait_in_pool(folder: str) -> None:
+    run_all(note_and_wait, [(folder,), (folder,)], 2, Bar(lambda: 0, 2, "jobs", shown=False), __name__)
+
+
+def note_and_wait(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(1000)
 
 
 def read_or_wait(path: str) -> None:

@@ -15,10 +15,18 @@ from analysis.columns import typed
 from experiments import sinks
 from experiments.config import RunConfig
 from experiments.measures import MEASURES
-from experiments.sinks import Told
+from experiments.sinks import Summary
 from tests.experiments.runs import command, config
 
-RECORD = {"status": "ok", "reason": None, "startup_s": 0.4, "total_s": 2.0, "latency_s": {"median": 1.5}}
+RECORD = {
+    "git_commit": "abc",
+    "hardware": {"cpu": "a CPU", "gpu": None},
+    "status": "ok",
+    "reason": None,
+    "startup_s": 0.4,
+    "total_s": 2.0,
+    "latency_s": {"median": 1.5},
+}
 FRECHET = {"metric": "frechet_distance", "against": "real", "network": "lite0", "value": 2.5, "n": 8}
 
 
@@ -53,26 +61,32 @@ def test_failing_sink_is_one_line(
 
     monkeypatch.setattr(wandb, "init", refuse)
     cfg = config("log.wandb.mode=online")
-    sinks.log(cfg, run_dir, lambda: sinks.run_told(cfg, run_dir, RECORD))
+    sinks.log(cfg, run_dir, lambda: sinks.run_summary(cfg, run_dir, RECORD))
     assert capsys.readouterr().err == "warning: wandb: ConnectionError: no route\n"
 
 
 def test_disabled_reads_and_writes_nothing(tmp_path: Path) -> None:
     cfg = config("log.wandb.mode=disabled")
-    sinks.log(cfg, tmp_path, lambda: sinks.run_told(cfg, tmp_path, RECORD))
+    sinks.log(cfg, tmp_path, lambda: sinks.run_summary(cfg, tmp_path, RECORD))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_compared_by_what_its_fullest_rank_holds(run_dir: Path) -> None:
+    summary = sinks.run_summary(config(), run_dir, RECORD, "a sweep")
+    assert summary.numbers.items() >= {"git_commit": "abc", "hardware": "a CPU", "param_bytes": 20}.items()
+    assert summary.group == "a sweep" and "kv_bytes" not in summary.numbers
 
 
 def test_offline_keeps_the_ranks_under_the_run(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     cfg = config("log.wandb.mode=offline")
-    sinks.log(cfg, run_dir, lambda: sinks.run_told(cfg, run_dir, RECORD))
+    sinks.log(cfg, run_dir, lambda: sinks.run_summary(cfg, run_dir, RECORD))
     assert list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
     assert list(run_dir.glob("wandb/offline-run-*/files/media/table/ranks*.json"))
 
 
-def test_a_study_is_told_by_its_tables_numbers_and_pictures(study: Path) -> None:
-    told = sinks.study_told(config("model=emoji64"), study)
+def test_the_summary_of_a_study_has_its_tables_numbers_and_pictures(study: Path) -> None:
+    told = sinks.study_summary(config("model=emoji64"), study)
     assert told.numbers == {"frechet_distance real lite0/a": 2.5}
     assert sorted(told.tables) == ["record/settings", "rows", "steps"]
     assert list(told.tables["record/settings"]["at.W"]) == [1, pytest.approx(float("nan"), nan_ok=True)]
@@ -85,7 +99,7 @@ def test_offline_keeps_a_study(
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     cfg = config("log.wandb.mode=offline")
-    sinks.log(cfg, study, lambda: sinks.study_told(cfg, study))
+    sinks.log(cfg, study, lambda: sinks.study_summary(cfg, study))
     assert capsys.readouterr().err == ""
     (files,) = study.glob("wandb/offline-run-*/files")
     metrics = json.loads(next(files.glob("media/table/rows*.json")).read_text())
@@ -114,11 +128,11 @@ def do_nothing(cfg: RunConfig, out: Path | None = None) -> str | None:
     return out and "ok"
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_every_measure_is_told_of_but_the_one_that_tells_itself(
-    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("logged", [True, False])
+def test_every_measure_is_logged_but_the_one_that_logs_itself(
+    logged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Told] = []
+    seen: list[Summary] = []
     monkeypatch.setitem(
         MEASURES,
         "params",
@@ -128,7 +142,7 @@ def test_every_measure_is_told_of_but_the_one_that_tells_itself(
             run=f"{__name__}.do_nothing",
             check=f"{__name__}.do_nothing",
             writes=(),
-            told=told,
+            logged=logged,
         ),
     )
     monkeypatch.setattr(sinks, "to_wandb", lambda cfg, folder, what: seen.append(what))
@@ -136,6 +150,6 @@ def test_every_measure_is_told_of_but_the_one_that_tells_itself(
     pd.DataFrame({"rank": [0], "param_bytes": [10]}).to_parquet(tmp_path / "run" / "rows.parquet")
     chosen = ["experiment=params_per_device", "log.wandb.mode=offline", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command(monkeypatch, *chosen) == 0
-    assert [what.name for what in seen] == (["emoji64-params"] if told else [])
-    untold = [name for name, row in MEASURES.items() if not row.told]
-    assert untold == ["gpu_check", *["params"] * (not told), "train"]
+    assert [what.name for what in seen] == (["emoji64-params"] if logged else [])
+    unlogged = [name for name, row in MEASURES.items() if not row.logged]
+    assert unlogged == ["gpu_check", *["params"] * (not logged), "train"]
