@@ -180,9 +180,19 @@ def check_early(asked: Namespace) -> None:
     if not isinstance(cfg.measure, LatencyConfig):
         return
     if not compose.is_sweep(first, asked.multirun):
+        given = gives_directory(asked.overrides)
+        check_torchrun(cfg, False, given)
         check_request(cfg)
+        if given and os.environ.get("RANK", "0") == "0":
+            check_output(directory_of(first, False), "hydra.run.dir", "latency", MEASURES["latency"].writes)
     if cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first):
+        server.check()
         load("experiments.agent.prepare")()
+
+
+def gives_directory(overrides: list[str]) -> bool:
+    """Whether a command says where its run is written."""
+    return any(text.startswith("hydra.run.dir=") for text in overrides)
 
 
 def check(planned: Plan, overrides: list[str]) -> None:
@@ -193,7 +203,7 @@ def check(planned: Plan, overrides: list[str]) -> None:
     cells: dict[Path, Any] = {}
     for job in planned.jobs:
         cfg = from_hydra(job)
-        check_torchrun(cfg, planned.sweep, any(text.startswith("hydra.run.dir=") for text in overrides))
+        check_torchrun(cfg, planned.sweep, gives_directory(overrides))
         measure = MEASURES[cfg.measure.name]
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
         out = directory_of(job, planned.sweep)

@@ -161,14 +161,19 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
         ) from None
     assert isinstance(run, RunConfig)
     for group in ("method", "measure") if hydra is not None else ():
-        name, chosen = getattr(getattr(run, group), "name", None), hydra.runtime.choices[group]
+        name, chosen = name_of(getattr(run, group)), hydra.runtime.choices[group]
         if name is not None and name != chosen:
             text = f"{name} is set by its group; allowed: {group}=NAME instead"
             raise ConfigError(f"{group}.name", text)
     check_domains(run)
-    if getattr(run.method, "name", None) == "serial":
+    if name_of(run.method) == "serial":
         run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it
     return run
+
+
+def name_of(part: Any) -> Any:
+    """The name of a method or a measure, whose dataclass may not be imported yet."""
+    return part.get("name") if isinstance(part, dict) else getattr(part, "name", None)
 
 
 def dotted(key: Any) -> str:

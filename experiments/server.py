@@ -17,16 +17,18 @@ ORPHAN = "experiments.orphan"
 
 
 def start(preload: list[str]) -> None:
-    """Start the server if it is not up. Its imports go on while this process does other things.
+    """Start the server if it is not up. Its imports go on while this process does other things. Raises ConfigError."""
+    check()
+    multiprocessing.set_forkserver_preload([ORPHAN, *preload])
+    forkserver.ensure_running()
 
-    Raises ConfigError where the path of its socket would be too long for the system.
-    """
+
+def check() -> None:
+    """Whether the path of its socket is short enough for the system. Raises ConfigError."""
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) > LONGEST_TEMPDIR:
         text = f"{folder} is too long for the sockets in it; allowed: up to {LONGEST_TEMPDIR} bytes"
         raise ConfigError("TMPDIR", text)
-    multiprocessing.set_forkserver_preload([ORPHAN, *preload])
-    forkserver.ensure_running()
 
 
 def stop() -> None:
