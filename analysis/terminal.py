@@ -14,7 +14,7 @@ def make_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def rich_table(text: pd.DataFrame, title: str) -> Table:
+def rich_table(text: pd.DataFrame, title: str | None = None) -> Table:
     """A table of words for the terminal; the first column to the left, numbers to the right, reasons folded."""
     table = Table(title=title, title_justify="left")
     for at, heading in enumerate(text.columns):

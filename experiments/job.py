@@ -11,6 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from analysis import sweep as tables
+from analysis.columns import words
+from analysis.terminal import make_console, rich_table
 from experiments import directory, measures, records, sinks
 from experiments.check import check_method, check_model
 from experiments.config import LatencyConfig, RunConfig
@@ -19,10 +22,11 @@ from experiments.difference import NotFinite
 from experiments.errors import ConfigError, RunFailed, first_line, refuse
 from experiments.launch import complete, execute
 from experiments.measures import MEASURES
-from experiments.methods import beside
+from experiments.methods import METHODS, beside
 from experiments.records import display
 from pipefusion.sim.engine import RankFailed, SimulationError
 
+RANKS_SHOWN = ["rank", "layers", "param_bytes", "kv_bytes", "sent_bytes", "wait_s"]
 HELD, REFUSED = "held", "refused"
 """Of a run that was not begun: another process has its directory, or what is in there is not the project's."""
 
@@ -80,7 +84,7 @@ def study(cfg: RunConfig, out: Path, launcher: dict[str, Any] | None = None) -> 
 def run(cfg: RunConfig, out: Path, group: str | None = None) -> str:
     """One run of one method, of the sweep `group` if it is of one; the status.
 
-    With `resume` one that is done already is left alone.
+    With `resume` one that is done already is left alone. One that is of no sweep shows its ranks.
     """
     model = check_model(cfg)
     cfg = complete(cfg, model)
@@ -96,6 +100,8 @@ def run(cfg: RunConfig, out: Path, group: str | None = None) -> str:
         if not again:
             sinks.log(cfg, out, lambda: sinks.run_summary(cfg, out, record, group))
         report(record, cfg, out, again)
+        if group is None and record["status"] == "ok":
+            show_ranks(cfg, out)
     if record["status"] == "interrupted":
         raise KeyboardInterrupt
     return str(record["status"])
@@ -114,3 +120,15 @@ def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> No
         print(f"skipped: {name}: {record['reason']}  {display(out)}", flush=True)
     else:
         print(f"{status}: {record['reason']}", file=sys.stderr, flush=True)
+
+
+def show_ranks(cfg: RunConfig, out: Path) -> None:
+    """What each device of a run holds, sends and waits for, under the M and W that it had."""
+    method, console = METHODS[cfg.method.name], make_console()
+    parts = [f"M = {cfg.method.patches or cfg.parallel.pipe} patches"] if method.has("patches") else []
+    parts += [f"W = {cfg.method.warmup} warm-up steps"] if method.has("warmup") else []
+    title = f"what each device holds, sends and waits for{': ' if parts else ''}{', '.join(parts)}"
+    console.print(
+        title, highlight=False, soft_wrap=True
+    )  # not the table's own, which would be folded to its width
+    console.print(rich_table(words(tables.devices(out), RANKS_SHOWN)))

@@ -25,8 +25,11 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(monkeypatch, *QUICK, "devices=2", "hydra.run.dir=here") == 0
     out, err = capsys.readouterr()
-    assert out.startswith("ok: pipefusion N=2: ")
-    assert out.endswith("  here\n")
+    first, title, *table = out.splitlines()
+    assert first.startswith("ok: pipefusion N=2: ")
+    assert first.endswith("  here")
+    assert title == "what each device holds, sends and waits for: M = 2 patches, W = 1 warm-up steps"
+    assert [line.split()[1:3] for line in table if line.startswith("│")] == [["0", "│"], ["1", "│"]]
     assert err == ""
     record = read_json(tmp_path / "here" / "run.json")
     assert record is not None
