@@ -73,14 +73,15 @@ def finished(run_dir: Path, key: str) -> dict[str, Any] | None:
 
 def merge_ranks(run_dir: Path, devices: int) -> list[dict[str, Any]]:
     """Merge `.rank-{r}.json` to ranks.csv and ranks_repeats.csv, ledgers and timelines to one table
-    each; one dict a rank.
+    each; one dict a rank. The seconds in ranks.csv are those of the repeat whose latency is the median.
 
     Raises FileNotFoundError if a rank left no file.
     """
     import pandas as pd
 
     reports = [json.loads((run_dir / f".rank-{rank}.json").read_text()) for rank in range(devices)]
-    write_csv(run_dir / "ranks.csv", pd.DataFrame([report["row"] for report in reports]))
+    middle = middle_repeat([repeat["latency_s"] for repeat in reports[0]["repeats"]])
+    write_csv(run_dir / "ranks.csv", pd.DataFrame([one["row"] | one["repeats"][middle] for one in reports]))
     repeats = [
         {"rank": r, "repeat": i, **row}
         for r, report in enumerate(reports)
@@ -93,6 +94,11 @@ def merge_ranks(run_dir: Path, devices: int) -> list[dict[str, Any]]:
             with replacing(run_dir / f"{name}.parquet") as temporary:
                 pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True).to_parquet(temporary)
     return reports
+
+
+def middle_repeat(seconds: list[float]) -> int:
+    """The repeat whose seconds are the median, or the lower of the two in the middle."""
+    return sorted(range(len(seconds)), key=seconds.__getitem__)[(len(seconds) - 1) // 2]
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from experiments import records
@@ -114,3 +115,15 @@ class TestFullDisk:
 
 def test_latency_keeps_every_repeat() -> None:
     assert records.latency([3.0, 1.0, 2.0]) == {"repeats": [3.0, 1.0, 2.0], "median": 2.0, "spread": 2.0}
+
+
+def test_ranks_have_the_seconds_of_the_repeat_that_is_the_median(tmp_path: Path) -> None:
+    for rank in range(2):
+        repeats = [{"latency_s": seconds, "wait_s": seconds + rank} for seconds in (4.0, 1.0, 9.0)]
+        part = {"row": {"rank": rank, **repeats[-1]}, "repeats": repeats}
+        records.write_json(tmp_path / f".rank-{rank}.json", part)
+    reports = records.merge_ranks(tmp_path, 2)
+    rows = pd.read_csv(tmp_path / "ranks.csv")
+    assert list(rows.wait_s) == [4.0, 5.0]
+    assert records.latency([one["latency_s"] for one in reports[0]["repeats"]])["median"] == rows.latency_s[0]
+    assert records.middle_repeat([2.0, 1.0]) == 1
