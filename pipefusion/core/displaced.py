@@ -18,8 +18,9 @@ def attend_to_bands(
     run: Run, q: Tensor, k: Tensor, v: Tensor, prefix: int, bands: Sequence[Tensor]
 ) -> Tensor:
     """Attention to the own prompt, the first `prefix` tokens of k, v, and to K, V of bands [2, b, t, H, d]."""
-    whole_k = torch.cat([k[:, :prefix], *(band[0] for band in bands)], dim=1)  # [b, T+p, H, d]
-    whole_v = torch.cat([v[:, :prefix], *(band[1] for band in bands)], dim=1)
+    parts = [torch.stack([k[:, :prefix], v[:, :prefix]]), *bands] if prefix else bands
+    whole = torch.cat([part.transpose(2, 3) for part in parts], dim=3)  # [2, b, H, T + p, d]
+    whole_k, whole_v = whole.transpose(2, 3)
     return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
 

@@ -14,9 +14,10 @@ from pipefusion.core.sequence import gathered, round_the_ring
 
 
 class StaleKV:
-    """One buffer per layer: [2, batch, T + tokens, heads, head_dim], K then V, starting as zeros.
+    """One buffer per layer: [2, batch, heads, T + tokens, head_dim], K then V, starting as zeros.
 
-    It lives for one batch of images. Where a layer of an MM-DiT attends to the prompt as well there is room for its T
+    It lives for one batch of images. A head's tokens lie together, since every job reads all of them: with few queries
+    a kernel waits for memory. Where a layer of an MM-DiT attends to the prompt as well there is room for its T
     tokens in front of the image's, so that attention reads one tensor: they are written by each job anew, are no state,
     and count as buffer. Without `place` there is none.
     """
@@ -25,15 +26,18 @@ class StaleKV:
         self.prefixes = {layer: place * run.shape.prefix(layer) for layer in run.layout.layers}
         self.buffers = {}
         for layer, prefix in self.prefixes.items():
-            size = (2, run.batch, prefix + tokens, run.inner_heads, run.shape.head_dim)
+            size = (2, run.batch, run.inner_heads, prefix + tokens, run.shape.head_dim)
             self.buffers[layer] = run.fabric.zeros("kv", *size, dtype=run.dtype)
             prompt = 2 * run.batch * prefix * run.inner_heads * run.shape.head_dim * run.dtype.itemsize
             run.fabric.ledger.move("kv", "buffer", prompt)
 
     def write(self, layer: int, slots: Sequence[slice], k: Tensor, v: Tensor, prefix: int) -> None:
-        """Overwrite the K, V of the image tokens at `slots`, in place, and the prompt's, which come first in k, v."""
+        """Overwrite the K, V of the image tokens at `slots`, in place, and the prompt's, which come first in k, v.
+
+        k and v are [batch, tokens, heads, head_dim].
+        """
         place = self.prefixes[layer]
-        for whole, new in zip(self.buffers[layer], (k, v), strict=True):
+        for whole, new in zip(self.buffers[layer].transpose(2, 3), (k, v), strict=True):
             if place:
                 whole[:, :place].copy_(new[:, :prefix])
             start = prefix
@@ -44,7 +48,7 @@ class StaleKV:
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
         """K and V of all tokens, [batch, place + tokens, heads, head_dim] each: fresh where written this step."""
-        whole_k, whole_v = self.buffers[layer]
+        whole_k, whole_v = self.buffers[layer].transpose(2, 3)
         return whole_k, whole_v
 
 
@@ -77,7 +81,7 @@ def rotating(run: Run) -> AttendFor:
     lanes = fabric.axis("ulysses").size
     tokens = layout.tokens * lanes
     kv = StaleKV(run, tokens, place=False)
-    spare = [run.scratch("comm", 2, run.batch, tokens, run.inner_heads, run.shape.head_dim) for _ in range(2)]
+    spare = [run.scratch("comm", 2, run.batch, run.inner_heads, tokens, run.shape.head_dim) for _ in range(2)]
 
     def attend_for(job: Job) -> Attend:
         slots = layout.slots(job, lanes)
@@ -86,7 +90,7 @@ def rotating(run: Run) -> AttendFor:
             kv.write(layer, slots, k, v, prefix)
             mine = kv.buffers[layer]
             places = [memory.view(*mine.shape) for memory in spare]
-            own_k, own_v = mine
+            own_k, own_v = kv.read(layer)
             if prefix:
                 own_k, own_v = (torch.cat([x[:, :prefix], y], dim=1) for x, y in ((k, own_k), (v, own_v)))
             return round_the_ring(run, job.where(layer), q, own_k, own_v, mine, places, prefix)

@@ -135,12 +135,12 @@ def ring(run: Run) -> AttendFor:
     n = run.fabric.axis("ring").size
     if n == 1:
         return plain(run)
-    size = (run.batch, run.fabric.axis("ulysses").size * run.most_tokens, run.inner_heads, run.shape.head_dim)
+    size = (run.batch, run.inner_heads, run.fabric.axis("ulysses").size * run.most_tokens, run.shape.head_dim)
     spare = [run.scratch("comm", 2, *size) for _ in range(2)]
 
     def attend_for(job: Job) -> Attend:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
+            mine = torch.stack([x[:, prefix:].transpose(1, 2) for x in (k, v)])  # [2, b, h, t, d]
             places = [memory.view(*mine.shape) for memory in spare]
             return round_the_ring(run, job.where(layer), q, k, v, mine, places, prefix)
 
@@ -152,7 +152,7 @@ def ring(run: Run) -> AttendFor:
 def round_the_ring(
     run: Run, at: Where, q: Tensor, k: Tensor, v: Tensor, mine: Tensor, spare: list[Tensor], prefix: int
 ) -> Tensor:
-    """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, t, h, d] (K, then V).
+    """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, h, t, d] (K, then V).
 
     The first `prefix` tokens of k, v are the prompt's. n - 1 hops, each under the attention to the block before it;
     partial results are merged by online softmax.
@@ -174,5 +174,5 @@ def round_the_ring(
             work.wait()
         if works:
             current = spare[hop % 2]
-            block_k, block_v = current[0], current[1]
+            block_k, block_v = current.transpose(2, 3)
     return parts[0][0].to(q.dtype)
