@@ -13,7 +13,7 @@ from pipefusion.core.domain import Domain, kinds_in
 
 FRACTIONS = {"interpolation_scale": Domain(0, 1000, above=True), "rope_theta": Domain(0, 1e9, above=True)}
 """Annotated as whole numbers, and published as others too."""
-LAYERS, SIZE = Domain(0, 1000), Domain(1, 1 << 20)
+LAYERS, SIZE, LISTED, NUMBER = Domain(0, 1000), Domain(1, 1 << 20), Domain(0, 1 << 20), Domain(-1e9, 1e9)
 SIZES = {
     "text_tokens": Domain(0, 1 << 14),
     "text_tokens_2": Domain(0, 1 << 14),
@@ -37,10 +37,12 @@ def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> I
         if int in kinds and value is not None:
             yield from size_faults(key, value, FRACTIONS.get(key, LAYERS if "layers" in key else SIZE))
         elif isinstance(value, list) and tuple in kinds:
-            sizes = (fault for each in value for fault in size_faults(key, each, SIZE))
-            yield from sizes
+            for each in value:  # sizes, or numbers of layers
+                yield from size_faults(key, each, LISTED)
         elif value is None and taken[key].default is None:
             continue
+        elif float in kinds and value is not None:
+            yield from size_faults(key, value, NUMBER)
         elif object not in kinds and not isinstance(value, tuple(kinds)):
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             yield f"{key}={value!r} is of the wrong type; allowed: {names}"
@@ -52,7 +54,7 @@ def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> I
 def size_faults(key: str, value: Any, domain: Domain) -> Iterator[str]:
     """What is wrong with one number."""
     fault = "is no number" if isinstance(value, bool) or not isinstance(value, int | float) else None
-    if fault is None and not (isinstance(value, int) or key in FRACTIONS):
+    if fault is None and not (isinstance(value, int) or key in FRACTIONS or domain is NUMBER):
         fault = "is no whole number"
     fault = fault or domain.fault(value)
     if fault:

@@ -179,11 +179,20 @@ def test_a_file_with_a_byte_order_mark_is_the_same(tmp_path: Path) -> None:
             {"norm_elementwise_affine": "no"},
             "norm_elementwise_affine='no' is of the wrong type; allowed: bool",
         ),
+        ({"norm_eps": float("nan")}, "norm_eps=nan is not a number; allowed: -1000000000.0..1000000000.0"),
+        ({"norm_eps": 1}, None),
         ({"interpolation_scale": 0.5, "out_channels": None, "num_layers": 0}, None),
     ],
 )
 def test_arguments_of_a_transformer(arguments: dict[str, Any], expected: str | None) -> None:
     assert next(faults(diffusers.PixArtTransformer2DModel, arguments, {}), None) == expected
+
+
+def test_lists_of_layers_and_numbers_that_are_whole() -> None:
+    assert not [*faults(diffusers.SD3Transformer2DModel, {"dual_attention_layers": [0, 1, 2]}, {})]
+    assert not [*faults(diffusers.HunyuanDiT2DModel, {"mlp_ratio": 4}, {})]
+    (line,) = faults(diffusers.FluxTransformer2DModel, {"axes_dims_rope": [8, "a"]}, {})
+    assert line == "axes_dims_rope='a' is no number; allowed: 0..1048576"
 
 
 def test_facts_of_a_model() -> None:
