@@ -18,8 +18,13 @@ SIZES = {
     "text_tokens": Domain(0, 1 << 14),
     "text_tokens_2": Domain(0, 1 << 14),
     "latent_factor": Domain(1, 256),
+    "resolution": Domain(1, 1 << 16),
+    "guidance_scale": NUMBER,
 }
 """Numbers among the facts that the project wants to know of a model."""
+
+GUIDANCE = ("cfg", "embedded", "none")
+"""Kinds of guidance that a model may have."""
 
 
 def architecture_fault(model: Model) -> str | None:
@@ -49,6 +54,10 @@ def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> I
     for key, domain in SIZES.items():
         if facts.get(key) is not None:
             yield from size_faults(key, facts[key], domain)
+    if not isinstance(facts.get("pixel_space", False), bool):
+        yield f"pixel_space={facts['pixel_space']!r} is of the wrong type; allowed: bool"
+    if facts.get("guidance") not in (*GUIDANCE, None):
+        yield f"guidance={facts['guidance']!r} is unknown; allowed: {', '.join(GUIDANCE)}"
 
 
 def size_faults(key: str, value: Any, domain: Domain) -> Iterator[str]:

@@ -201,7 +201,22 @@ def test_facts_of_a_model() -> None:
         next(faults(stock, {}, {"text_tokens": 1e9}), None)
         == "text_tokens=1000000000.0 is no whole number; allowed: 0..16384"
     )
-    assert next(faults(stock, {}, {"text_tokens": 12, "latent_factor": 8}), None) is None
+    assert next(faults(stock, {}, {"guidance_scale": "x"})) == (
+        "guidance_scale='x' is no number; allowed: -1000000000.0..1000000000.0"
+    )
+    assert (
+        next(faults(stock, {}, {"pixel_space": "no"}))
+        == "pixel_space='no' is of the wrong type; allowed: bool"
+    )
+    assert next(faults(stock, {}, {"guidance": []})) == "guidance=[] is unknown; allowed: cfg, embedded, none"
+    whole = {
+        "text_tokens": 12,
+        "latent_factor": 8,
+        "guidance_scale": 4.5,
+        "guidance": "cfg",
+        "pixel_space": True,
+    }
+    assert next(faults(stock, {}, whole), None) is None
 
 
 def test_tables_of_a_scheduler_are_refused_before_they_take_memory() -> None:
