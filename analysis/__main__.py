@@ -21,10 +21,10 @@ from analysis.keep import keep, target_of
 from analysis.line import one_line
 from analysis.output import Output, alone, each, missing
 from analysis.outputs import OUTPUTS
-from analysis.outputs.predicted import PREDICTIONS
 from analysis.publish import publish
 from analysis.record import note_files
-from analysis.timeline import read, summary
+from analysis.records import PREDICTIONS
+from analysis.timeline import headline, read
 
 RESULTS = Path("results")
 PREFIX = "paper_"
@@ -111,7 +111,7 @@ def written(output: Output, results: Path) -> list[str]:
         return [f"{output.name}: no records in {', '.join(str(results / path) for path in absent)}"]
     with alone(output, results) as place:
         try:
-            made = output.make(place)
+            made = output.write(place)
         except (OSError, ValueError) as wrong:
             raise ValueError(f"{output.name}: {str(wrong).replace(f'{place.parent}/', '')}") from wrong
         if not made:
@@ -184,7 +184,7 @@ def draw_timelines(options: Namespace, results: Path) -> int:
         note_files(folder, paths)
         for path in paths:
             print(path)
-        print(summary(run, spans))
+        print("\n".join(headline(run, spans)))
     return 0
 
 

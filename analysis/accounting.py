@@ -12,19 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import table1, tables
+from analysis import table1
 from analysis.columns import COUNT, Column, Shown, column, mib, wide, words
 from analysis.evidence.published import read
+from analysis.records import WHOLE
 from analysis.study import load_study, plain_rows
 from analysis.style import ORDER, in_order, label
+from analysis.tables import Table, markdown
 
 DEVICES, PIXELS = 8, 2048
 """What the tables of one N, and the figure of one size, show where the record has it."""
 KEYS = ["model", "resolution", "method", "devices", "warmup"]
-WHOLE = "records/paper/table1_tensor"
-"""Tensor parallelism with the cross-attention whole on every device, as Table 1 counts it, below the results folder."""
-
-
 TOTALS = ["devices_bytes", "copies_bytes", "model_bytes", "reconciles", "agrees", "copied"]
 """Columns of a case: each of its devices has them."""
 
@@ -198,33 +196,28 @@ def models(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
     return words(table, [*columns, column("kv_bytes", unit="GiB per device")])
 
 
-def save(record: dict[str, Any], table: pd.DataFrame, results: Path, name: str) -> list[Path]:
-    """NAME.csv, the fullest device of every case; NAME.md, sums, methods by model, Table 1; NAME_models.md."""
-    folder = results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, md, by_model = folder / f"{name}.csv", folder / f"{name}.md", folder / f"{name}_models.md"
+def tabulate(record: dict[str, Any], table: pd.DataFrame, results: Path) -> list[Table]:
+    """The fullest device of every case; to read, sums, Table 1, methods by model; and a table of models alone."""
     cases = fullest(table)
     keys = [*KEYS, "devices_bytes", "copies_bytes"]
     totals = pd.DataFrame([{key: case.get(key) for key in keys} for case in spread(record["cases"])])
     totals = totals.astype(dict.fromkeys(["warmup", *keys[-2:]], "Int64"))
-    cases.merge(totals, on=KEYS, how="left").to_csv(csv, index=False, lineterminator="\n")
+    rows = cases.merge(totals, on=KEYS, how="left")
     chosen, printed = shown(cases), as_printed(cases, results)
     text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
-    text += f"## Parameters\n\n{tables.markdown(sums(record))}\n"
+    text += f"## Parameters\n\n{markdown(sums(record))}\n"
     text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
     ratios = table1.claims(record, printed, read(results / "published"), DEVICES)
-    text += f"{tables.markdown(table1.readable(ratios))}\n"
+    text += f"{markdown(table1.readable(ratios))}\n"
     text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
     text += "that the method can do.\n\n"
     for model, facts in record["models"].items():
         if model in set(chosen.model):
             text += f"### {model}: {facts['layers']} layers, {facts['diffusers_parameters']:,} parameters\n\n"
-            text += f"{tables.markdown(memory(chosen, model))}\n"
+            text += f"{markdown(memory(chosen, model))}\n"
             text += f"Copies on {DEVICES} devices, all together: {'; '.join(copies(record, model))}.\n\n"
-    text += f"## What cannot be\n\n{tables.markdown(skipped(record))}"
-    md.write_text(text)
-    by_model.write_text(tables.markdown(models(record, cases)))
-    return [csv, md, by_model]
+    text += f"## What cannot be\n\n{markdown(skipped(record))}"
+    return [Table(rows, text), Table(None, markdown(models(record, cases)), "_models")]
 
 
 def spread(cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -77,10 +77,8 @@ def again(output: Output, results: Path) -> Found:
     with alone(output, results) as place:
         try:
             with redirect_stdout(StringIO()):
-                made = output.make(place)
-        except (
-            Exception
-        ) as error:  # whatever it is, it is said in one line and the others are still looked at
+                made = output.write(place)
+        except Exception as error:  # whatever it is: one line, and the others are still looked at
             words = " ".join(str(error).replace(str(place.parent), "").split())
             text = f"{output.name}: cannot be made of its records alone: {type(error).__name__}: {words}"
             return Found(problems=(text,))

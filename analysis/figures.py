@@ -14,7 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import fidelity, frame, sweep, tables
+from analysis import fidelity, frame, sweep
+from analysis.columns import MIB
 from analysis.style import COLOUR, CPU_NOTE, GREY, RC, in_order, label, pale
 
 
@@ -65,7 +66,7 @@ def memory_per_device(*folders: str | Path) -> Figure | None:
                 axes.text(start, 0, f" {run.status}", rotation=90, ha="center", va="bottom", color=GREY)
             else:
                 look: dict[str, Any] = {"width": 0.86, "linewidth": 0.6, "edgecolor": colour}
-                params, kv = ranks.param_bytes / tables.MIB, ranks.kv_bytes / tables.MIB
+                params, kv = ranks.param_bytes / MIB, ranks.kv_bytes / MIB
                 axes.bar(at, params, color=colour, **look)
                 axes.bar(at, kv, bottom=params, color=pale(colour, 0.72), hatch="////", **look)
             centres.append(float(at.mean()))
@@ -76,7 +77,7 @@ def memory_per_device(*folders: str | Path) -> Figure | None:
         axes.set_ylabel("held by each rank, MiB")
         axes.set_title("Parameters and KV, one bar a rank")
         axes.margins(x=0.01)
-        axes.set_ylim(0, float((held.param_bytes + held.kv_bytes).max()) / tables.MIB * 1.16)
+        axes.set_ylim(0, float((held.param_bytes + held.kv_bytes).max()) / MIB * 1.16)
         solid = Patch(facecolor=GREY, edgecolor=GREY, label="parameters")
         hatched = Patch(facecolor=pale(GREY, 0.72), edgecolor=GREY, hatch="////", label="KV buffers")
         axes.legend(handles=[solid, hatched], loc="upper right", ncols=2, borderaxespad=0)

@@ -18,8 +18,8 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from analysis.columns import percent
 from analysis.style import GREY, RC
-from analysis.tables import percent
 from analysis.timeline import Run, headline, jobs, shares
 
 WIDTH, LEFT, RIGHT = 10.0, 1.42, 0.78  # inches, as all lengths here
@@ -252,15 +252,9 @@ def _key(figure: Figure, run: Run, timeline: pd.DataFrame, colours: ListedColorm
         handles.append(Patch(linewidth=0.4, label=words, **_whole(run)))
     handles.append(Patch(linewidth=0.4, label="exposed wait", **WAIT))
     handles.append(Patch(facecolor="white", edgecolor="#B0B0B0", linewidth=0.4, label="idle"))
-    figure.legend(
-        handles=handles,
-        loc="center right",
-        bbox_to_anchor=(1 - 0.1 / WIDTH, 0.4 / height),
-        ncols=len(handles),
-        fontsize=8,
-        borderaxespad=0,
-        handlelength=2.2,
-    )
+    place = (1 - 0.1 / WIDTH, 0.4 / height)
+    look: dict[str, Any] = {"ncols": len(handles), "fontsize": 8, "borderaxespad": 0, "handlelength": 2.2}
+    figure.legend(handles=handles, loc="center right", bbox_to_anchor=place, **look)
     if not run.patches:
         return
     wide = min(0.3 * run.patches, 3.6)

@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import frame, tables
+from analysis import frame
+from analysis.columns import mib
 from analysis.style import COLOUR, GREY, RC, label, pale
 
 EMPTY = "#F1F1F1"
@@ -134,7 +135,7 @@ def cards(axes: mpl.axes.Axes, top: float, run: pd.Series, ranks: pd.DataFrame, 
                 axes.text(
                     LEFT - 0.14, level + ROW / 2 - 0.02, part.name, fontsize=7.5, ha="right", va="center"
                 )
-        counted = f"params {tables.mib(row['param_bytes'])} MiB, K, V {tables.mib(row['kv_bytes'])} MiB"
+        counted = f"params {mib(row['param_bytes'])} MiB, K, V {mib(row['kv_bytes'])} MiB"
         axes.text(x, y + 0.16 + 4 * ROW * 1.12 + 0.1, counted, fontsize=6.5, color=GREY, va="center")
 
 

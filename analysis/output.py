@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from analysis.records import commands
+from analysis.style import Drawing
+from analysis.tables import Table
+
 T = TypeVar("T")
 
 FEW = 4
@@ -20,15 +24,14 @@ FEW = 4
 class Output:
     """One row of `OUTPUTS`. Its name, and the first part of its files' names, is that of `make`.
 
-    `make` gets the results folder and returns the files it has written; its docstring is the caption: what is seen, and
+    `make` gets the results folder and returns tables and figures; its docstring is the caption: what is seen, and
     where each series is from. `records` are all it reads: files, folders or patterns
-    (`records/quickstart/**/run.json`) below the results folder. `commands` make those records. `paper` is the figure,
-    table or section of the paper that it reproduces, if any.
+    (`records/quickstart/**/run.json`) below the results folder. `paper` is the figure, table or section of the paper
+    that it reproduces, if any.
     """
 
-    make: Callable[[Path], list[Path]]
+    make: Callable[[Path], Sequence[Table | Drawing]]
     records: tuple[str, ...]
-    commands: tuple[str, ...]
     paper: str = ""
     also: str = ""  # the name of its experiment, where that is another
 
@@ -40,8 +43,23 @@ class Output:
     def caption(self) -> str:
         return " ".join((self.make.__doc__ or "").split())
 
+    @property
+    def commands(self) -> list[str]:
+        """What makes its records."""
+        return commands(self.records)
 
-def files_of(output: Output, results: Path) -> list[Path]:
+    def write(self, results: Path) -> list[Path]:
+        """Make it of the records in a results folder, and write it there: tables in `tables`, figures in `figures`."""
+        parts = self.make(results)
+        folders = [results / ("tables" if isinstance(part, Table) else "figures") for part in parts]
+        return [
+            path
+            for part, folder in zip(parts, folders, strict=True)
+            for path in part.write(folder, self.name)
+        ]
+
+
+def source_files(output: Output, results: Path) -> list[Path]:
     """Every file that an output is made from, in order of path."""
     found: set[Path] = set()
     for pattern in output.records:
@@ -52,7 +70,7 @@ def files_of(output: Output, results: Path) -> list[Path]:
 
 def missing(output: Output, results: Path) -> list[str]:
     """The records of an output that are not there. Of patterns some may match nothing, but not all records."""
-    if not files_of(output, results):
+    if not source_files(output, results):
         return list(output.records)
     return [path for path in output.records if "*" not in path and not (results / path).exists()]
 
@@ -63,7 +81,7 @@ def alone(output: Output, results: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / results.resolve().name
         folder.mkdir()
-        for path in files_of(output, results):
+        for path in source_files(output, results):
             copy = folder / path.relative_to(results)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.symlink_to(path.resolve())

@@ -13,26 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from analysis import accounting, tables
-from analysis.columns import MIB, column, mib, wide, words
+from analysis import accounting
+from analysis.columns import MIB, column, mib, three, wide, words
+from analysis.records import PARAMS
+from analysis.sheet import Sheet
 from analysis.study import load_study
 from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label
+from analysis.tables import Table, markdown
 
 PIPED = "pipefusion"
 WITH_KV = ["distrifusion", "pipefusion"]
 """The methods that keep K and V between steps; the others have none to show."""
 TICKS = [1, 2, 4, 8, 16]
+DEEP = 8
+"""Layers that a model in the figures has at least."""
 SLOPED = ["tensor", PIPED]
 """The methods whose share falls with N; the others all hold the whole model."""
-LITERAL = [
-    "rank",
-    "layers",
-    "param_bytes",
-    "model_share",
-    "block_share",
-    "replicated_param_bytes",
-    "kv_bytes",
-]
+LITERAL = ["rank", "layers", "param_bytes", "model_share", "block_share", "replicated_param_bytes"]
+LITERAL += ["kv_bytes"]
 """What is shown of the case that is told device by device."""
 REFERENCE: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 
@@ -100,57 +98,63 @@ def reconciled(record: dict[str, Any]) -> str:
     )
 
 
-def save(record: dict[str, Any], table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """NAME.csv, one row a device of the N shown; NAME.md, the literal case and the fullest device of every model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-    table[table.devices.isin(TICKS)].to_csv(csv, index=False, lineterminator="\n")
+def tabulate(record: dict[str, Any], table: pd.DataFrame) -> Table:
+    """One row a device of the N shown; to read, the literal case and the fullest device of every model."""
     rows, case = literal(record, table), record["literal"]
     layers = record["models"][case["model"]]["layers"]
     text = f"{case['model']}: {layers} layers on {case['devices']} devices, {label(PIPED)}.\n\n"
-    text += f"{tables.markdown(words(rows, LITERAL))}\n{sums(record)}\n\n"
+    text += f"{markdown(words(rows, LITERAL))}\n{sums(record)}\n\n"
     text += "The fullest device of N: its share of the model's parameters by method, and the K and V it keeps.\n\n"
-    text += f"{tables.markdown(readable(fullest(record, table, TICKS)))}\n"
-    md.write_text(f"{text}{reconciled(record)} {record['note']}\n")
-    return [csv, md]
+    text += f"{markdown(readable(fullest(record, table, TICKS)))}\n"
+    return Table(table[table.devices.isin(TICKS)], f"{text}{reconciled(record)} {record['note']}\n")
 
 
-def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
-    """A column a model: above, the fullest device's share of the parameters against N; below, its K and V."""
-    done = table[table.status == "ok"]
+def figure(record: dict[str, Any], table: pd.DataFrame, column: str) -> Figure:
+    """The fullest device's share of the parameters (`model_share`), or its K and V (`kv_bytes`), against N.
+
+    A panel a model that is deep enough to be cut into `DEEP` stages. Methods whose devices all hold everything are
+    one line.
+    """
+    done = table[(table.status == "ok") & table.devices.isin(TICKS)]
     most = done.groupby(["model", "method", "devices"], as_index=False)[["model_share", "kv_bytes"]].max()
-    models, methods = list(record["models"]), methods_of(table)
+    models = [name for name, facts in record["models"].items() if facts["layers"] >= DEEP]
+    kept = column == "kv_bytes"
+    methods = [method for method in methods_of(table) if method in WITH_KV or not kept]
+    level = [method for method in methods if method not in SLOPED]
+    sloped = [method for method in methods if method in SLOPED]
+    sheet = Sheet(1, len(models), 2.9, 2.7, left=0.85, across=0.75, head=0.86)
     with mpl.rc_context({**RC, "axes.grid.axis": "both", "axes.titlesize": 9}):
-        sheet = Figure(figsize=(2.45 * len(models) + 0.5, 5.4), layout="constrained")
-        grid = sheet.subplots(2, len(models), sharex=True, squeeze=False)
-        for at, model in enumerate(models):
+        drawn, (row,) = sheet.open()
+        for axes, model in zip(row, models, strict=True):
             facts, rows = record["models"][model], most[most.model == model]
-            above, below = grid[0][at], grid[1][at]
-            above.set_title(f"{model}\n{facts['layers']} layers, {short(facts['parameters'])} parameters")
-            whole = float(rows.kv_bytes.max()) / MIB  # of all layers: N = 1
-            halving(above, 1.0, lambda share: f"{100 * share:.3g} %")
-            halving(below, whole, lambda value: f"{value:.4g}")
-            below.set_xlabel("devices N")
-            for method in methods:
-                line = rows[rows.method == method].sort_values("devices")
-                above.plot(line.devices, line.model_share, **look(method, methods))
-                if method in WITH_KV:
-                    below.plot(line.devices, line.kv_bytes / MIB, **look(method, methods))
-        grid[0][0].set_ylabel("fullest device's share of\nthe model's parameters")
-        grid[1][0].set_ylabel("K and V kept between steps,\nfullest device, MiB")
-        lines = [Line2D([], [], label=label(method), **look(method, methods)) for method in methods]
+            axes.set_title(f"{model}\n{facts['layers']} layers, {short(facts['parameters'])} parameters")
+            whole = float(rows.kv_bytes.max()) / MIB if kept else 1.0  # of all layers: N = 1
+            halving(axes, whole, three if kept else lambda share: f"{100 * share:.3g} %")
+            axes.set_xlabel("devices N")
+            for group in [level, *([method] for method in sloped)]:
+                line = rows[rows.method.isin(group)].groupby("devices")[column].max() / (MIB if kept else 1)
+                axes.plot(line.index, line, **look(group[0]))
+        row[0].set_ylabel("K and V, MiB" if kept else "share of the parameters")
+        names = [label(method) for method in level]
+        lines = [Line2D([], [], label=f"{', '.join(names)}: all of it", **look(level[0]))] if level else []
+        lines += [Line2D([], [], label=label(method), **look(method)) for method in sloped]
         lines.append(Line2D([], [], label="1/N", **REFERENCE))
-        sheet.legend(handles=lines, loc="outside lower center", ncols=len(lines))
-    return sheet
+        what = "K and V kept between steps" if kept else "parameters"
+        note = f"Counted at N = {', '.join(map(str, TICKS))}, where a method can be cut so. Both axes are logarithmic. "
+        note += f"Source: results/{PARAMS}."
+        sheet.close(drawn, f"How much of the {what} the fullest of N devices holds", lines, note)
+    return drawn
 
 
-def look(method: str, methods: list[str]) -> dict[str, Any]:
-    """A method's line. Of those that hold everything the first ones are wider, and are seen under the others."""
-    level = [other for other in methods if other not in SLOPED]
-    under = len(level) - 1 - level.index(method) if method in level else 0
-    size = 6.5 if method == PIPED else 4.5 + 1.7 * under
-    line = {"color": COLOUR[method], "marker": MARKER[method], "linewidth": 1.2 + 1.7 * under}
-    return line | {"markersize": size, "markeredgewidth": 0.5, "markeredgecolor": "white"}
+def look(method: str) -> dict[str, Any]:
+    """A method's line; that of the methods that hold everything is grey."""
+    colour = COLOUR[method] if method in SLOPED else "#555555"
+    line = {"color": colour, "marker": MARKER[method] if method in SLOPED else "o", "linewidth": 1.4}
+    return line | {
+        "markersize": 9 if method == PIPED else 5,
+        "markeredgewidth": 0.5,
+        "markeredgecolor": "white",
+    }
 
 
 def halving(axes: Axes, full: float, write: Callable[[float], str]) -> None:

@@ -8,7 +8,7 @@ of one model and one W.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from analysis import tables
 from analysis.columns import GIB, Column, gib, wide, words
+from analysis.paper.panels import logarithmic
 from analysis.points import KEYS, fills, marker, method_order, published
+from analysis.records import SCALING
+from analysis.sheet import Sheet
 from analysis.study import load_study, plain_rows
 from analysis.style import COLOUR, ORDER, RC, label
 
+SOURCE = f"Source: results/{SCALING}."
 ASIDE = 1.05  # published points of one N stand this factor apart
 IDEAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 ROOM: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
@@ -88,66 +92,72 @@ def _methods(table: pd.DataFrame) -> list[str]:
     return [method for method in ORDER if method in set(table.method)]
 
 
-def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """NAME.csv, predictions with published numbers beside them; NAME.md, the predictions."""
+def tabulate(record: dict[str, Any]) -> tables.Table:
+    """Predictions with published numbers beside them; to read, the predictions."""
     table = predicted(record)
     text = f"**Predicted**, not measured: {subject(record)}. "
     text += "Latency in seconds; in brackets the M that is fastest.\n\n"
     text += (
         f"{tables.markdown(latency(table))}\nPeak memory of the fullest device in GiB, transformer only:\n"
     )
-    return tables.save(joined(record), memory(table), folder, name, before=text)
+    return tables.table(joined(record), memory(table), before=text)
 
 
-def figure(record: dict[str, Any]) -> Figure:
-    """A column a resolution; a row of latency against N a cluster, and a last one of peak memory."""
-    ours, theirs = predicted(record), published(record)
-    clusters, sizes, methods = list(record["clusters"]), sorted(set(ours.resolution)), _methods(ours)
-    ticks = sorted(set(ours.devices))
+def latency_figure(record: dict[str, Any], cluster: str) -> Figure:
+    """Latency against N on one cluster, a panel a resolution: predicted lines, published points."""
+    ours, theirs = (rows[rows.cluster == cluster] for rows in (predicted(record), published(record)))
+    methods = _methods(ours)
+
+    def draw(axes: Axes, size: int) -> None:
+        _latency(axes, ours[ours.resolution == size], theirs[theirs.resolution == size], methods)
+
+    title = f"PREDICTED latency against N on {cluster}: {subject(record)}"
+    note = "Lines: predicted, PipeFusion with its fastest M. Markers: published; those of one N stand side by side. "
+    note += f"Both axes are logarithmic: no zero. {SOURCE}"
+    return _figure(ours, title, "latency, s", draw, _handles(methods, theirs), note)
+
+
+def memory_figure(record: dict[str, Any]) -> Figure:
+    """Peak memory of the fullest device against N, a panel a resolution, and what each kind of device has."""
+    ours = predicted(record)
+    methods, most = _methods(ours), 1.5 * max(facts["room_bytes"] for facts in record["clusters"].values())
+
+    def draw(axes: Axes, size: int) -> None:
+        _memory(axes, ours[ours.resolution == size], methods)
+        _rooms(axes, record["clusters"])
+        axes.set_ylim(ours.peak_bytes.min() / GIB / 1.5, most / GIB)
+
+    title = f"PREDICTED peak memory of the fullest device against N: {subject(record)}"
+    note = f"The transformer alone, the most of any cluster. Both axes are logarithmic: no zero. {SOURCE}"
+    return _figure(ours, title, "peak, GiB", draw, _handles(methods, None), note)
+
+
+def _figure(
+    ours: pd.DataFrame,
+    title: str,
+    unit: str,
+    draw: Callable[[Axes, int], None],
+    handles: list[Artist],
+    note: str,
+) -> Figure:
+    """A panel a resolution, N as machines have it."""
+    sizes, ticks = sorted(set(ours.resolution)), sorted(set(ours.devices))
+    sheet = Sheet(1, len(sizes), 3.1, 2.9, left=0.7, across=0.55)
     with mpl.rc_context({**RC, "axes.grid.axis": "both"}):
-        sheet = Figure(
-            figsize=(3.3 * len(sizes) + 0.6, 2.75 * (len(clusters) + 1) + 1.2), layout="constrained"
-        )
-        sheet.suptitle(
-            f"PREDICTED latency and peak memory per device against N: {subject(record)}", fontsize=12
-        )
-        grid = sheet.subplots(len(clusters) + 1, len(sizes), squeeze=False)
-        for column, size in enumerate(sizes):
-            for row, cluster in enumerate(clusters):
-                axes = _logarithmic(grid[row][column], ticks)
-                axes.set_title(f"{cluster}, {size} px")
-                _latency(axes, _of(ours, cluster, size), _of(theirs, cluster, size), methods)
-            axes = _logarithmic(grid[-1][column], ticks)
-            axes.set_title(f"memory, {size} px")
+        drawn, (row,) = sheet.open()
+        for axes, size in zip(row, sizes, strict=True):
+            axes.set_title(f"{size} px")
             axes.set_xlabel("devices N")
-            _memory(axes, ours[ours.resolution == size], methods)
-            _rooms(axes, record["clusters"])
-        for axes in grid[-1][1:]:
-            axes.sharey(grid[-1][0])
-        for row in range(len(clusters)):
-            grid[row][0].set_ylabel("latency, s")
-        grid[-1][0].set_ylabel("peak of the fullest device, GiB\n(all predicted; the most of any cluster)")
-        sheet.legend(
-            handles=_handles(methods, theirs), loc="outside lower center", ncols=4, columnspacing=1.6
-        )
-    return sheet
-
-
-def _of(table: pd.DataFrame, cluster: str, size: int) -> pd.DataFrame:
-    return table[(table.cluster == cluster) & (table.resolution == size)]
-
-
-def _logarithmic(axes: Axes, ticks: list[int]) -> Axes:
-    """Both axes logarithmic, with N as machines have it."""
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(ticks, [str(n) for n in ticks])
-    axes.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    return axes
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(ticks, [str(n) for n in ticks])
+            axes.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
+            axes.xaxis.set_minor_locator(NullLocator())
+            logarithmic(axes.yaxis)
+            draw(axes, size)
+        row[0].set_ylabel(unit)
+        sheet.close(drawn, title, handles, note)
+    return drawn
 
 
 def _latency(axes: Axes, ours: pd.DataFrame, theirs: pd.DataFrame, methods: list[str]) -> None:
@@ -205,12 +215,15 @@ def _line(method: str) -> dict[str, Any]:
     return {"color": COLOUR[method], "linewidth": 1.3, "marker": ".", "markersize": 3}
 
 
-def _handles(methods: Iterable[str], theirs: pd.DataFrame) -> list[Artist]:
-    """The legend: methods, then what lines and the fill of a marker mean."""
+def _handles(methods: Iterable[str], theirs: pd.DataFrame | None) -> list[Artist]:
+    """The legend: methods, then, where there are published points, the ideal and what the fill of a marker means."""
     shown: list[Artist] = []
     for method in methods:
         look = {**marker(method, "prediction"), "color": COLOUR[method]}
         look |= {"linestyle": "none"} if method == "serial" else {"linestyle": "-", "linewidth": 1.3}
         shown.append(Line2D([], [], label=label(method), **look))
-    shown.append(Line2D([], [], color="#444444", linewidth=1.3, label="line: predicted, PipeFusion's best M"))
-    return [*shown, Line2D([], [], label="serial / N", **IDEAL), *fills([*theirs.role])]
+    return (
+        shown
+        if theirs is None
+        else [*shown, Line2D([], [], label="serial / N", **IDEAL), *fills([*theirs.role])]
+    )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.output import Output, files_of
+from analysis.output import Output, source_files
 
 TOLD = ["command", "created", "git_commit", "predicted", "cluster", "hardware"]
 """What is said of a record, as far as it says so itself."""
@@ -51,7 +51,7 @@ def records_of(output: Output, results: Path) -> list[dict[str, Any]]:
     """Every record of an output: what it says of itself, and the sha256 of each of its files that is read."""
     owners: dict[Path, Path | None] = {}
     records: dict[Path | None, dict[str, Any]] = {}
-    for path in files_of(output, results):
+    for path in source_files(output, results):
         if path.parent not in owners:
             owners[path.parent] = nearest(path.parent, results)
         record = path if is_record(path) else owners[path.parent]

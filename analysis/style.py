@@ -7,7 +7,7 @@ apart, and lightness (parameters full, KV pale) what is stacked.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
@@ -48,9 +48,25 @@ def pale(colour: str, amount: float) -> tuple[float, float, float]:
     return (red + (1 - red) * amount, green + (1 - green) * amount, blue + (1 - blue) * amount)
 
 
-def save(figure: Figure, folder: str | Path, name: str, dpi: int = 160) -> list[Path]:
+class Drawing(NamedTuple):
+    """A figure as committed: NAME.png and NAME.svg, where NAME ends in `suffix`."""
+
+    figure: Figure
+    suffix: str = ""
+    dpi: int = 160
+
+    def write(self, folder: Path, name: str) -> list[Path]:
+        """The files written."""
+        return save(self.figure, folder, f"{name}{self.suffix}", self.dpi)
+
+
+def drawings(figure: Figure | None, suffix: str = "", dpi: int = 160) -> list[Drawing]:
+    """The figure to be written; nothing where there is none."""
+    return [] if figure is None else [Drawing(figure, suffix, dpi)]
+
+
+def save(figure: Figure, folder: Path, name: str, dpi: int = 160) -> list[Path]:
     """Write NAME.png and NAME.svg, the same bytes every time."""
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with mpl.rc_context(RC):

@@ -11,15 +11,8 @@ from analysis.looks import in_order
 
 HELD = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes"]
 METHOD_COLUMNS = ["method", "devices", "product", "patches", "warmup", "status", "reason", "latency_s"]
-METHOD_COLUMNS += [
-    "spread_s",
-    "latency_ratio",
-    *HELD[:-1],
-    "sent_bytes_per_step",
-    "relative_error",
-    "psnr_db",
-]
-METHOD_COLUMNS += ["path", "ranks"]
+METHOD_COLUMNS += ["spread_s", "latency_ratio", *HELD[:-1], "sent_bytes_per_step", "relative_error"]
+METHOD_COLUMNS += ["psnr_db", "path", "ranks"]
 AMOUNTS = ["param_bytes", "model_share", "block_share", "kv_bytes", "sent_bytes", "wait_s"]
 METHODS_SHOWN = ["method", "ranks", "latency_s", "latency_ratio", "param_bytes", "kv_bytes", "peak_bytes"]
 METHODS_SHOWN += ["sent_bytes_per_step", "relative_error", "psnr_db", "status"]

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from analysis import tables
 from analysis.columns import Column, Shown, column, mib, words
 from analysis.study import Record
 
-RESULTS = [
-    "model",
-    "devices",
-    "exact_to_serial",
-    "first_patch_to_serial",
-    "exact_to_first_n",
-    "first_patch_to_exact",
-]
+RESULTS = ["model", "devices", "exact_to_serial", "first_patch_to_serial", "exact_to_first_n"]
+RESULTS += ["first_patch_to_exact"]
 NOTE = """
 Random weights with every matrix multiplied by {gain:g}, {steps} steps, M = {patches}, W = {warmup}; distances are root
 mean square over that of what is compared with. They show what depends on what: `exact` on M and W alone, `first_patch`
@@ -36,13 +28,12 @@ def messages(record: Record) -> pd.DataFrame:
     return words(rows, columns)
 
 
-def save(record: Record, folder: Path) -> list[Path]:
-    """text_variants.csv and .md."""
+def tabulate(record: Record) -> tables.Table:
+    """Distances to serial, and below them the bytes."""
     rows = record.rows[record.rows.exact_to_serial.notna()].dropna(axis=1, how="all")
     options = record.facts["config"]
     patches, warmup = (int(rows[key].iloc[0]) for key in ("patches", "warmup"))
-    note = NOTE.format(
-        steps=options["steps"], gain=options["measure"]["gain"], patches=patches, warmup=warmup
-    )
+    facts = {"steps": options["steps"], "gain": options["measure"]["gain"]}
+    note = NOTE.format(**facts, patches=patches, warmup=warmup)
     after = f"{note.strip()}\n\n{tables.markdown(messages(record))}"
-    return tables.save(rows, words(rows, RESULTS), folder, "text_variants", after=after)
+    return tables.table(rows, words(rows, RESULTS), after=after)

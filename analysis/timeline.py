@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import frame
+from analysis.columns import percent
 from analysis.record import load_run
 from analysis.style import label
-from analysis.tables import percent
 
 CLOCK = {
     "local": "measured wall clock",
@@ -172,21 +172,6 @@ def ideal_bubble(devices: int, patches: int, steps: int, warmup: int) -> float:
         return float("nan")
     jobs = patches * after
     return 1 - jobs / ((after - 1) * max(patches, devices) + patches + devices - 1)
-
-
-def summary(run: Run, timeline: pd.DataFrame) -> str:
-    """One line of numbers."""
-    gaps = bubble(timeline, run.image_s, run.warmup)
-    line = (
-        f"{run.method}{f' on {run.cluster}' if run.cluster else ''}: {run.image_s:.4g} s, {run.clock}; "
-        f"compute {percent(1 - gaps.share)} of rank-seconds, bubble {percent(gaps.share)} "
-        f"(warm-up {percent(gaps.warmup)}, fill {percent(gaps.fill)}, "
-        f"waits between {percent(gaps.waits)}, drain {percent(gaps.drain)})"
-    )
-    if run.method == "pipefusion" and run.patches and run.steps > run.warmup:
-        ideal = ideal_bubble(run.devices, run.patches, run.steps, run.warmup)
-        line += f"; after the warm-up {percent(gaps.after_warmup)}, ideal {percent(ideal)}"
-    return line
 
 
 def headline(run: Run, timeline: pd.DataFrame) -> list[str]:

@@ -20,13 +20,7 @@ from analysis.files import write_text
 from analysis.timeline import Run
 
 PID = 1
-PLACE = [
-    "rank",
-    "op",
-    "step",
-    "layer",
-    "patch",
-]  # what a wait and the communication it was for have in common
+PLACE = ["rank", "op", "step", "layer", "patch"]  # of a wait and the communication it was for
 SEND, RECEIVE = ("send", "isend"), ("recv", "irecv")
 
 

@@ -52,14 +52,14 @@ def report(run_dirs: list[Path], folder: Path, tokens: int, console: Console) ->
     methods, devices = sweep.methods(*run_dirs), sweep.devices(*run_dirs)
     text = words(methods, sweep.METHODS_SHOWN)
     console.print(rich_table(text, "Every method: the fullest rank of each"))
-    written = tables.save(methods, text, folder, "methods")
+    written = tables.table(methods, text).write(folder, "methods")
     if not devices.empty:
         piped = devices[devices.method == "pipefusion"]
         if not piped.empty:
             text = words(piped, sweep.DEVICES_SHOWN[1:])
             console.print(rich_table(text, "PipeFusion: what each device holds, sends and waits for"))
             console.print(answer(piped, tokens), style="bold", highlight=False)
-        written += tables.save(devices, words(devices, sweep.DEVICES_SHOWN), folder, "devices")
+        written += tables.table(devices, words(devices, sweep.DEVICES_SHOWN)).write(folder, "devices")
     for name, figure in [
         ("pictures", figures.picture_grid(*run_dirs)),
         ("memory", figures.memory_per_device(*run_dirs)),

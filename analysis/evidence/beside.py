@@ -18,12 +18,12 @@ from analysis.evidence import memory, text
 from analysis.evidence.bounds import base_of
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.published import HYBRID, METHODS, SP, TABLE1, Published
-from analysis.evidence.records import ACCOUNTING, MODEL, PREDICTIONS, Evidence
+from analysis.evidence.records import MODEL, Evidence
+from analysis.records import ACCOUNTING, PREDICTIONS, STALENESS
 
 ASKED = (2, 4, 8)
 """The N that a source may have meant that names none."""
 OURS = {"Original": "serial", SP: "ulysses", **METHODS}
-FRESHNESS = "records/staleness"
 PICTURES = (
     "needs the model's trained weights, COCO's pictures and captions, and Inception's weights: none is here"
 )
@@ -155,7 +155,7 @@ def cell(evidence: Evidence, row: Published, column: str, counted: pd.DataFrame,
         ours = "fresh" if fresh[row.method] == 1 else "stale"
         agrees = "as printed" if said.startswith(ours) else "unlike printed"
         words = f"{100 * fresh[row.method]:.0f} % of K, V are of the same step, {agrees}"
-        return beside(row, "measured", None, words, FRESHNESS, ours)
+        return beside(row, "measured", None, words, STALENESS, ours)
     if formula is None:
         return nothing(row, f"no formula: {said}")
     table, ours = evidence.printed, table1.COUNTED[column]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
+from analysis.columns import percent
 from analysis.evidence.claim import NOT_CONFIRMED, Claim, Comparison, verdict
 from analysis.evidence.doubts import bound
 from analysis.evidence.memory import GB, GIB
@@ -24,7 +25,6 @@ from analysis.evidence.published import (
 )  # fmt: skip
 from analysis.evidence.text import ratio
 from analysis.style import label
-from analysis.tables import percent
 
 BOUND, UNCUT, LINEAR = (
     "below its own bound",

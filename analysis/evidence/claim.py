@@ -165,6 +165,21 @@ def amount(value: float, unit: str) -> str:
     return f"{text} {unit}".strip()
 
 
+def make_claim(
+    kind: str,
+    records: tuple[str, ...],
+    name: str,
+    statement: str,
+    sources: Iterable[str],
+    test: Comparison,
+    *notes: str,
+    blocked: str = "",
+) -> Claim:
+    """A claim that some records are held against; notes are sentences, and empty ones are left out."""
+    note = ". ".join(filter(None, notes))
+    return Claim(name, statement, tuple(dict.fromkeys(sources)), kind, records, test, note, blocked)
+
+
 def of_cases(cases: Iterable[bool]) -> Comparison:
     """A claim that has to hold in every one of some cases; of none nothing is known."""
     held = [bool(case) for case in cases]

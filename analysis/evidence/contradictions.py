@@ -105,12 +105,9 @@ def other_steps(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
         read = [read_row(row_id, {**row.printed, "steps": steps}) for steps in (printed, likely[0])]
         one = read[0]
         for other in found:
-            same = other.task[1:3] == one.task[1:3] and (one.devices, one.compiler) == (
-                other.devices,
-                other.compiler,
-            )
+            alike = [(each.task[1:3], each.devices, each.compiler) for each in (one, other)]
             expected = gpu_ratio(one, other, found)
-            if not same or expected is None or other.steps is None:
+            if alike[0] != alike[1] or expected is None or other.steps is None:
                 continue
             ratios = [each.value / (each.steps or 1) / (other.value / other.steps) for each in read]
             off = [abs(each / expected - 1) for each in ratios]

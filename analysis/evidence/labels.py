@@ -9,11 +9,11 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import mean, median
 
+from analysis.columns import percent
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.doubts import same_number
 from analysis.evidence.published import CONTRADICTION, READING, WARMUP, Published, alone
 from analysis.style import label
-from analysis.tables import percent
 
 PAIR = ("ring", "ulysses")
 SWAPPED, ONE_NUMBER, MISLABELLED = "labels swapped", "one number for two methods", "label that is another's"

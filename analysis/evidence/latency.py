@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
-from analysis.evidence.claim import Claim, Comparison, about, faster, weakest
+from analysis.evidence.claim import Claim, Comparison, about, faster, make_claim, weakest
 from analysis.evidence.published import HYBRID, METHODS, TABLE1
-from analysis.evidence.records import ALL, PREDICTIONS, Evidence
+from analysis.evidence.records import ALL, Evidence
+from analysis.records import PREDICTIONS
 from analysis.style import label
 
 L20, L40, A100 = "legacy/scripts/plots/L20-latency.py", "performance/pixart/hybrid-pixart", "Table 4"
@@ -17,6 +19,10 @@ BARS = {"8 L20 over PCIe": L20, "8 L40 over PCIe": L40, "8 A100 over NVLink": A1
 SIZES = SMALL, MIDDLE, LARGE = 1024, 2048, 4096
 NETWORK = "Pixart-16L40"
 """The curves against N that cross Ethernet at N = 16."""
+
+
+predicted = partial(make_claim, "predicted", (PREDICTIONS,))
+"""A claim that predictions of published rows are held against."""
 
 
 def claims(evidence: Evidence) -> Iterator[Claim]:
@@ -59,16 +65,6 @@ def claims(evidence: Evidence) -> Iterator[Claim]:
     )
     note = f"Its degrees are not printed; the fastest predicted has {degrees(evidence, pair[1])}"
     yield compared(evidence, "network-hybrid", sentence, [pair], note, equal=True)
-
-
-def predicted(
-    name: str, statement: str, sources: Sequence[str], test: Comparison, *notes: str, blocked: str = ""
-) -> Claim:
-    """A claim that predictions of published rows are held against."""
-    note = ". ".join(filter(None, notes))
-    return Claim(
-        name, statement, tuple(dict.fromkeys(sources)), "predicted", (PREDICTIONS,), test, note, blocked
-    )
 
 
 def compared(

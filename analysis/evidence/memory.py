@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
-from analysis.evidence.claim import Claim, Comparison, half_digit, weakest, within
+from analysis.evidence.claim import Claim, Comparison, half_digit, make_claim, weakest, within
 from analysis.evidence.published import METHODS, MODELS, SP, Published
-from analysis.evidence.records import ACCOUNTING, MODEL, PREDICTIONS, Evidence
+from analysis.evidence.records import MODEL, Evidence
+from analysis.records import ACCOUNTING, PREDICTIONS
 from analysis.style import label
 
 GB, GIB = 1e9, 2.0**30
@@ -21,6 +23,9 @@ ON_DISK = {"PixArt": 4, "SD3-medium": 4, "Flux.1-dev": 2}
 BARS = ("serial", "tensor", "distrifusion", "pipefusion", SP)
 SEQUENCE = ("ulysses", "ring")
 LARGE = 4096
+
+
+computed = partial(make_claim, "computed", (ACCOUNTING,))
 
 
 def claims(evidence: Evidence) -> Iterator[Claim]:
@@ -44,10 +49,6 @@ def sizes(evidence: Evidence) -> Iterator[Claim]:
         yield on_disk(evidence, model)
     for px in (1024, 2048):
         yield share_of_sp(evidence, px)
-
-
-def computed(name: str, statement: str, sources: tuple[str, ...], test: Comparison, note: str) -> Claim:
-    return Claim(name, statement, sources, "computed", (ACCOUNTING,), test, note)
 
 
 def parameters(evidence: Evidence, model: str) -> Claim:

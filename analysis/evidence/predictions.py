@@ -17,9 +17,11 @@ from omegaconf import OmegaConf
 
 from analysis import tables
 from analysis.columns import Column, Shown, column, percent, texts, words
-from analysis.evidence.published import read
+from analysis.evidence.published import read, stated
+from analysis.records import PREDICTIONS
 from analysis.study import load_study, plain_rows
 from analysis.style import in_order, label
+from analysis.tables import Table
 
 LARGE = 2048
 APART = 0.1
@@ -45,10 +47,16 @@ def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def load_joined(results: Path) -> pd.DataFrame:
+    """The committed predictions, joined with the published rows."""
+    return joined(load(results / PREDICTIONS), results / "published")
+
+
 def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFrame:
     """One row a prediction with its published row beside it.
 
-    `error` is (predicted - published) / published; `role` is `prediction`, `calibration` for a row that its own
+    `error` is (predicted - published) / published; `printed_warmup` is the W of the source, which may be one less than
+    the synchronous steps that it ran (`warmup`); `role` is `prediction`, `calibration` for a row that its own
     cluster was fitted on, or `repeats calibration` for the same number printed elsewhere. A product of degrees (its
     record has `product`) is no row of one method: its `method` is `hybrid` or `USP`.
     Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
@@ -68,6 +76,8 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 **{key: one[key] for key in ("row_id", "model", "cluster", "resolution", "devices")},
                 "method": row.product if one.get("product") else one["method"],
                 "setting": row["setting"],
+                "steps": one.get("steps"),
+                "printed_warmup": stated("W", row["setting"]),
                 "warmup": one.get("warmup"),
                 "patches": one.get("patches"),
                 "published_s": seconds,
@@ -85,7 +95,8 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 "source": row["source"],
             }
         )
-    return pd.DataFrame(rows).astype(dict.fromkeys(["published_s", "predicted_s", "error"], float))
+    kinds = dict.fromkeys(["published_s", "predicted_s", "error"], "float64")
+    return pd.DataFrame(rows).astype(kinds | {"printed_warmup": "Int64"})
 
 
 def origins_of(predictions: list[dict[str, Any]]) -> dict[str, str]:
@@ -265,9 +276,7 @@ def verdicts(table: pd.DataFrame) -> str:
     )
 
 
-def save_statistics(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md of the statistics, the verdicts below them."""
+def tabulate_statistics(table: pd.DataFrame) -> Table:
+    """The statistics, the verdicts below them."""
     lines = statistics(table)
-    paths = tables.save(lines, statistics_text(lines), folder, name)
-    paths[1].write_text(f"{paths[1].read_text()}\n{verdicts(table)}\n")
-    return paths
+    return tables.table(lines, statistics_text(lines), after=verdicts(table))

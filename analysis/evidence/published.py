@@ -40,6 +40,7 @@ MODELS = {
 }
 COMPILERS = ("torch.compile", "onediff")
 TABLE1 = "table1_costs"
+WHERE = {"Table": "Table", "Sec": "Section", "Fig": "Figure"}
 FACTORS = (2, 4, 8)
 """The degrees that are tried for a product whose own are not stated."""
 
@@ -94,6 +95,15 @@ class Published:
     @property
     def tolerance(self) -> float:
         return READING if self.digitized else ROUNDING
+
+    @property
+    def place(self) -> str:
+        """Where it stands: `Table 4`, `Section 4.1` or `Figure 5` of the paper; elsewhere the name of the file."""
+        source = self["source"]
+        found = re.search(r"\b(Table|Sec|Fig)[ .]*(\d[\d.]*)", source)
+        if found:
+            return f"{WHERE[found[1]]} {found[2]}"
+        return source.partition(" (")[0].rpartition("/")[2]
 
     @property
     def legacy(self) -> bool:

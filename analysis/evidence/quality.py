@@ -15,8 +15,9 @@ import pandas as pd
 
 from analysis.evidence.claim import Claim, Comparison, exactly, of_cases, weakest
 from analysis.evidence.published import TABLE1
-from analysis.evidence.records import QUALITY, STALENESS, Evidence
+from analysis.evidence.records import Evidence
 from analysis.quality.paired import ratio, together
+from analysis.records import QUALITY, STALENESS
 from analysis.staleness.tables import SETTING, mean_of, of_setting, steady
 
 SMALL = "On a small model (emoji64, 64 px), not PixArt: evidence for the order only"

@@ -16,19 +16,22 @@ from analysis.evidence.published import PRODUCT, WARMUP, Published, Rows, read
 from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import RECORD, load_record
+from analysis.records import (
+    ACCOUNTING,
+    LATENCY,
+    PAIRED,
+    PARAMS,
+    PREDICTIONS,
+    PUBLISHED,
+    QUALITY,
+    SCALING,
+    STALENESS,
+    WHOLE,
+)
 from analysis.staleness import tables as staleness
 from analysis.study import load_study
 
-PREDICTIONS = "records/published"
-SCALING = "records/scaling"
-MODELS = "records/paper/latency"
-ACCOUNTING = "records/accounting"
-PARAMS = "records/params"
-QUALITY = "records/quality"
-STALENESS = "records/staleness"
-OPTIONAL = "records/paper/latency/*"
-READ = (PREDICTIONS, SCALING, OPTIONAL, ACCOUNTING, accounting.WHOLE, PARAMS, *paired.FILES, STALENESS)
-RECORDS = ("published/*.csv", *READ)
+RECORDS = (PUBLISHED, PREDICTIONS, SCALING, f"{LATENCY}/*", ACCOUNTING, WHOLE, PARAMS, *PAIRED, STALENESS)
 """All that is read, below the results folder; what is a pattern may match nothing."""
 
 LEAST = 0.05
@@ -77,7 +80,7 @@ class Evidence:
 
     @cached_property
     def models(self) -> pd.DataFrame:
-        path = self.results / MODELS
+        path = self.results / LATENCY
         return pd.DataFrame(scaling.load(path)["rows"]) if path.exists() else pd.DataFrame()
 
     @cached_property

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from math import inf
-from pathlib import Path
 
 import pandas as pd
 
-from analysis import tables
 from analysis.columns import NOTHING, Column, column, percent, texts, words
 from analysis.evidence.beside import Line
 from analysis.evidence.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, VERDICTS, Claim, amount
 from analysis.evidence.contradictions import KINDS as FOUND
-from analysis.evidence.published import Published, cited, named
+from analysis.evidence.published import Published, Rows, cited, named
+from analysis.tables import Table, markdown
 
 ALL = "all"
 CONTRADICTS, UNLIKE = "contradiction", "unlike predicted"
@@ -55,8 +54,8 @@ def claims(found: list[Claim]) -> pd.DataFrame:
     ).astype(numbers | {"n": "Int64"})
 
 
-def claims_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same to read; in brackets the interval of ours."""
+def claims_text(rows: pd.DataFrame, published: Rows) -> pd.DataFrame:
+    """The same to read; in brackets the interval of ours, and the rows of a section, table or figure."""
     said = rows.copy()
     for name in ("value", "published", "tolerance"):
         pairs = zip(rows[name], rows.unit, strict=True)
@@ -70,7 +69,7 @@ def claims_text(rows: pd.DataFrame) -> pd.DataFrame:
         None if pd.isna(value) else "exact" if tolerance == 0 else f"± {text}"
         for value, tolerance, text in zip(rows.value, rows.tolerance, said.tolerance, strict=True)
     ]
-    said["sources"] = [cited(text.split()) if ".csv:" in text else text for text in rows.sources]
+    said["sources"] = [where(text.split(), published) if ".csv:" in text else text for text in rows.sources]
     said["evidence"] = [
         f"{kind}: {', '.join(name.removeprefix('records/') for name in records.split())}" if records else kind
         for kind, records in zip(rows.evidence, rows.records, strict=True)
@@ -78,6 +77,14 @@ def claims_text(rows: pd.DataFrame) -> pd.DataFrame:
     headings = {"sources": "source", "value": "ours", "reason": "why"}
     columns = ("claim", "sources", "evidence", "value", "published", "tolerance", "n", "verdict", "reason")
     return words(said, texts(**{name: headings.get(name, name) for name in columns}))
+
+
+def where(row_ids: list[str], published: Rows) -> str:
+    """`Table 4 (latency.csv:13-14); Section 4.1 (claims.csv:2)`."""
+    places: dict[str, list[str]] = {}
+    for row_id in row_ids:
+        places.setdefault(published[row_id].place, []).append(row_id)
+    return "; ".join(f"{place} ({cited(ids)})" for place, ids in places.items())
 
 
 def summary(found: list[Claim]) -> pd.DataFrame:
@@ -118,24 +125,19 @@ def contradictions(found: list[Claim]) -> pd.DataFrame:
     return rows.sort_values(by, key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
-def save_contradictions(found: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """NAME.csv, all findings; NAME.md, how many, and then those of each verdict."""
+def tabulate_contradictions(found: pd.DataFrame) -> Table:
+    """All findings; to read, how many, and then those of each verdict."""
     wide = pd.crosstab(found.kind, found.verdict).reindex(index=FOUND, fill_value=0).reset_index()
-    counts = [Column("kind", "kind")]
-    counts += [
-        Column(verdict, verdict, format=lambda count: str(count or NOTHING))
-        for verdict in PRINTED
-        if verdict in wide
-    ]
+    here = [verdict for verdict in PRINTED if verdict in wide]
+    counts = [Column(verdict, verdict, format=lambda count: str(count or NOTHING)) for verdict in here]
     columns = texts(kind="kind", what="what", printed="printed", expected="from the rest")
     columns += [Column("size", "off by", format=percent), *texts(how="how", rows="rows")]
-    parts = [tables.markdown(words(wide, counts))]
+    parts = [markdown(words(wide, [Column("kind", "kind"), *counts]))]
     for verdict, meaning in PRINTED.items():
         part = found[found.verdict == verdict]
         if len(part):
-            table = tables.markdown(words(part, columns))
-            parts.append(f"**{verdict}** ({len(part)}): {meaning}.\n\n{table}")
-    return save(found, "\n".join(parts), folder, name)
+            parts.append(f"**{verdict}** ({len(part)}): {meaning}.\n\n{markdown(words(part, columns))}")
+    return Table(found, "\n".join(parts))
 
 
 def beside(lines: list[Line]) -> pd.DataFrame:
@@ -174,8 +176,8 @@ def by_kind(found: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def save_beside(found: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """NAME.csv, all lines; NAME.md, how many of each kind, then the numbers, then the reasons."""
+def tabulate_beside(found: pd.DataFrame) -> Table:
+    """All lines; to read, how many of each kind, then the numbers, then the reasons."""
     parts = by_kind(found)
     medians = [f" ({percent(value)})" if value == value else "" for value in parts["median"]]
     wide = parts.assign(cell=parts.lines.astype(str) + medians)
@@ -188,8 +190,8 @@ def save_beside(found: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     text += f"error. Of Table 1 ours is the bytes counted over the formula. {kinds}.\n\n"
     counts = words(wide, [Column(name, name) for name in ("file", *OURS) if name in wide])
     compared = words(found[found.kind != NOT_TESTABLE], columns)
-    text += f"{tables.markdown(counts)}\n{tables.markdown(compared)}\n{tables.markdown(reasons(found))}"
-    return save(found, text, folder, name)
+    text += f"{markdown(counts)}\n{markdown(compared)}\n{markdown(reasons(found))}"
+    return Table(found, text)
 
 
 def reasons(found: pd.DataFrame) -> pd.DataFrame:
@@ -197,12 +199,3 @@ def reasons(found: pd.DataFrame) -> pd.DataFrame:
     parts = found[found.kind == NOT_TESTABLE].groupby("reason", sort=False).row
     rows = [(reason, named(part)) for reason, part in parts]
     return pd.DataFrame(rows, columns=["not testable, because", "rows"])
-
-
-def save(rows: pd.DataFrame, text: str, folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-    rows.to_csv(csv, index=False, lineterminator="\n")
-    md.write_text(text)
-    return [csv, md]

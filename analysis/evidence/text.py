@@ -12,7 +12,8 @@ from itertools import chain, product
 
 from analysis.evidence.claim import APART, Claim, Comparison, around, half_digit
 from analysis.evidence.published import HYBRID, PRODUCT, ROUNDING, SP, USP, Published, Rows
-from analysis.evidence.records import MODEL, MODELS, PREDICTIONS, Evidence
+from analysis.evidence.records import MODEL, Evidence
+from analysis.records import LATENCY, PREDICTIONS
 from analysis.style import label
 
 TEXT = "ratio in the text"
@@ -107,7 +108,7 @@ def predicted(evidence: Evidence, row: Published) -> Claim:
 
     mine, others = timed(row, clock)
     known = {one.method for one in (*mine, *others)} or {row.method}
-    records = [MODELS] if row.model != MODEL and known - {*PRODUCT} else []
+    records = [LATENCY] if row.model != MODEL and known - {*PRODUCT} else []
     records += [PREDICTIONS] if row.model == MODEL or known & {*PRODUCT} else []
     notes = [f"The figure is more than {n} times one GPU on {n} GPUs"] if said_x(row) > n else []
     test, blocked = Comparison(None, row.value, unit="×" if row["unit"] == "x" else row["unit"]), ""

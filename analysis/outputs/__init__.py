@@ -16,15 +16,5 @@ from analysis.outputs import (
     staleness,
 )
 
-OUTPUTS: list[Output] = [
-    *evidence.OUTPUTS,
-    *quickstart.OUTPUTS,
-    *products.OUTPUTS,
-    *exact.OUTPUTS,
-    *predicted.OUTPUTS,
-    *paper.OUTPUTS,
-    *paper_more.OUTPUTS,
-    *quality.OUTPUTS,
-    *staleness.OUTPUTS,
-    *cpu.OUTPUTS,
-]
+SUBJECTS = (evidence, quickstart, products, exact, predicted, paper, paper_more, quality, staleness, cpu)
+OUTPUTS: list[Output] = [output for subject in SUBJECTS for output in subject.OUTPUTS]

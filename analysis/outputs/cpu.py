@@ -7,54 +7,55 @@ from statistics import median
 
 import pandas as pd
 
-from analysis import tables
 from analysis.columns import Shown, column, words
 from analysis.looks import in_order
 from analysis.output import Output
 from analysis.record import load_record
+from analysis.records import BENCH, LOADING, WORLDS
 from analysis.study import load_study
+from analysis.tables import Table, table
 
 
-def bench_cpu(results: Path) -> list[Path]:
+def bench_cpu(results: Path) -> list[Table]:
     """How much of two CPU cores the parallel code uses: seconds, and ratios to serial of the same round, beside what
     fill, drain and warm-up leave to PipeFusion; measured, records/bench."""
-    rows = pd.DataFrame(load_record(results / "records/bench/bench.json")["rows"])
+    rows = pd.DataFrame(load_record(results / BENCH)["rows"])
     times = rows.pop("seconds")
     rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
     rows["share_of_bound"] = rows.ratio / rows.bound
     shown = ["case", "median_s", "min_s", "max_s", "ratio", "over_diffusers", "bound", "share_of_bound"]
-    return tables.save(rows, words(rows, shown), results / "tables", "bench_cpu")
+    return [table(rows, words(rows, shown))]
 
 
-def worlds(results: Path) -> list[Path]:
+def worlds(results: Path) -> list[Table]:
     """The same runs on two ranks by the wall clock (measured), in virtual time (computed seconds, modelled links) and
     planned (predicted); records/worlds."""
-    ran = load_study(results / "records/worlds").rows
-    wide = ran.pivot_table("latency_s", "method", "world", "median").rename(
-        columns=lambda world: f"{world}_s"
+    ran = load_study(results / WORLDS).rows
+    wide = ran.pivot_table("latency_s", "method", "world", "median").add_suffix("_s")
+    rows = wide.assign(sim_ratio=wide.sim_s / wide.local_s, plan_ratio=wide.plan_s / wide.local_s)
+    rows, shown = (
+        in_order(rows.reset_index()),
+        ["method", "local_s", "sim_s", "plan_s", "sim_ratio", "plan_ratio"],
     )
-    rows = wide.assign(
-        sim_ratio=wide.sim_s / wide.local_s, plan_ratio=wide.plan_s / wide.local_s
-    ).reset_index()
-    rows, shown = in_order(rows), ["method", "local_s", "sim_s", "plan_s", "sim_ratio", "plan_ratio"]
-    return tables.save(rows, words(rows, shown), results / "tables", "worlds")
+    return [table(rows, words(rows, shown))]
 
 
-def loading(results: Path) -> list[Path]:
+def loading(results: Path) -> list[Table]:
     """What the fullest rank of each method needs in memory to load its part of a checkpoint; measured, a process a
     rank, records/loading."""
-    rows = load_study(results / "records/loading").rows
+    rows = load_study(results / LOADING).rows
     groups = rows[rows.status == "ok"].groupby(["method", "devices"], as_index=False)
     # The largest shard, peak and ratio of the ranks, each on its own, and their median seconds.
-    most = groups.agg({"param_bytes": "max", "peak_bytes": "max", "ratio": "max", "seconds": "median"})
+    most = in_order(
+        groups.agg({"param_bytes": "max", "peak_bytes": "max", "ratio": "max", "seconds": "median"})
+    )
     shown: Shown = ["method", column("devices", heading="ranks"), column("param_bytes", heading="shard")]
-    shown += [column("peak_bytes"), column("ratio", heading="peak / shard")]
-    shown += [column("seconds", heading="median")]
-    return tables.save(in_order(most), words(in_order(most), shown), results / "tables", "loading")
+    shown += [
+        column("peak_bytes"),
+        column("ratio", heading="peak / shard"),
+        column("seconds", heading="median"),
+    ]
+    return [table(most, words(most, shown))]
 
 
-OUTPUTS = [
-    Output(bench_cpu, ("records/bench/bench.json",), ("python run.py experiment=bench_cpu",)),
-    Output(worlds, ("records/worlds",), ("python run.py experiment=worlds steps=3 measure.rounds=3",)),
-    Output(loading, ("records/loading",), ("python run.py experiment=loading",)),
-]
+OUTPUTS = [Output(bench_cpu, (BENCH,)), Output(worlds, (WORLDS,)), Output(loading, (LOADING,))]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import accounting, style
+from analysis import accounting
+from analysis.evidence.predictions import load_joined
 from analysis.output import Output
 from analysis.paper import (
     costs,
     fid,
     fid_figure,
     patches,
-    predictions,
     scatter,
     schedule,
     schedule_figure,
@@ -21,99 +22,73 @@ from analysis.paper.panels import commit_of
 from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import load_run
+from analysis.records import ACCOUNTING, PAIRED, PREDICTIONS, PUBLISHED, QUALITY, SCHEDULE, WHOLE
+from analysis.style import Drawing
+from analysis.tables import Table
 
-SCHEDULE, QUALITY = "records/paper/schedule", "records/quality"
-FID_ROWS, TABLE1 = f"published/{fid.FILE}", "published/table1_costs.csv"
-PREDICT, SAMPLE = "python run.py experiment=predict_published", "python run.py experiment=quality"
 
-
-def paper_schedule(results: Path) -> list[Path]:
+def paper_schedule(results: Path) -> list[Drawing]:
     """PipeFusion's schedule from a real run's timeline and ledger (records/paper/schedule): a lane a device, a box a
     job (step.patch), arrows the way of patch 0; below, job by job, of which step the K, V are that one device attends
     to: full colour fresh, hatched one step old."""
     plan, spans = schedule.load(results / SCHEDULE)
     record = load_run(results / SCHEDULE)
     source = f"Source: results/{SCHEDULE} (run.json, timeline.parquet, ledger.parquet), {commit_of(record)}."
-    return style.save(schedule_figure.figure(plan, spans, source), results / "figures", "paper_schedule")
+    return [Drawing(schedule_figure.figure(plan, spans, source))]
 
 
-def paper_published(results: Path) -> list[Path]:
+def paper_published(results: Path) -> list[Drawing]:
     """Published latencies (published rows) against predicted ones (records/published), and the relative error by model
     and resolution: hollow where the profile is fitted on the row, pale where the source is in doubt."""
-    sheet = scatter.figure(predictions.load(results), f"results/{predictions.SOURCE}")
-    return style.save(sheet, results / "figures", "paper_published")
+    return [Drawing(scatter.figure(load_joined(results)))]
 
 
-def paper_patches(results: Path) -> list[Path]:
+def paper_patches(results: Path) -> list[Drawing]:
     """Latency of PipeFusion against M on 2 and 8 L20: published (stars, published/patch_sweep.csv), predicted (lines,
     records/published) and the bound of the schedule; at the right the error of the shipped model against M, measured
     (records/quality)."""
-    table, record = (
-        predictions.load(results),
-        paired.of_studies(quality_record.load(results / QUALITY), "patches"),
-    )
-    sheet = patches.figure(table, record, f"results/{predictions.SOURCE}")
-    return style.save(sheet, results / "figures", "paper_patches")
+    record = paired.of_studies(quality_record.load(results / QUALITY), "patches")
+    return [Drawing(patches.figure(load_joined(results), record))]
 
 
-def paper_warmup(results: Path) -> list[Path]:
+def paper_warmup(results: Path) -> list[Drawing]:
     """Latency of PipeFusion against synchronous steps: published (stars, published/warmup.csv) and predicted (lines,
     records/published); at the right the error of the shipped model against W, measured (records/quality)."""
-    table, record = (
-        predictions.load(results),
-        paired.of_studies(quality_record.load(results / QUALITY), "warmup"),
-    )
-    sheet = warmup.figure(table, results / "published", record, f"results/{predictions.SOURCE}")
-    return style.save(sheet, results / "figures", "paper_warmup")
+    record = paired.of_studies(quality_record.load(results / QUALITY), "warmup")
+    return [Drawing(warmup.figure(load_joined(results), record))]
 
 
-def paper_fid(results: Path) -> list[Path]:
+def paper_fid(results: Path) -> Sequence[Table | Drawing]:
     """FID as published (published/quality_fid.csv) beside the Fréchet distances of the shipped model, measured
     (records/quality): neither the same metric nor the same model."""
     record = quality_record.load(results / QUALITY)
     table = fid.joined(record, results / "published")
-    written = fid.save(table, record, results / "tables", "paper_fid")
-    return written + style.save(fid_figure.figure(table, record), results / "figures", "paper_fid")
+    return [fid.tabulate(table, record), Drawing(fid_figure.figure(table, record))]
 
 
-def paper_table1(results: Path) -> list[Path]:
+def paper_table1(results: Path) -> list[Table]:
     """Table 1's formulas (published/table1_costs.csv), what they come to for a full-size model on eight devices, and
     what was counted on the fullest one (records/accounting)."""
-    record, devices = accounting.load(results / "records/accounting")
+    record, devices = accounting.load(results / ACCOUNTING)
     cases = accounting.as_printed(accounting.fullest(devices), results)
-    found = costs.table(record, cases, results / "published")
-    return costs.save(found, record, results / "tables", "paper_table1")
+    return [costs.tabulate(costs.table(record, cases, results / "published"), record)]
 
 
+RUN = tuple(f"{SCHEDULE}/{name}" for name in ("run.json", "ranks.csv", "timeline.parquet", "ledger.parquet"))
+SWEPT = (PREDICTIONS, PUBLISHED, *PAIRED)
 OUTPUTS = [
+    Output(paper_schedule, RUN, "Section 3, the schedule"),
     Output(
-        paper_schedule,
-        tuple(
-            f"{SCHEDULE}/{name}" for name in ("run.json", "ranks.csv", "timeline.parquet", "ledger.parquet")
-        ),
-        ("python run.py experiment=paper/schedule",),
-        "The figure of PipeFusion's schedule",
+        paper_published,
+        (PREDICTIONS, PUBLISHED),
+        "Table 4 and Figure 5, latency: published against predicted",
     ),
-    Output(
-        paper_published, (predictions.SOURCE, predictions.ROWS), (PREDICT,), "Figures and tables of latency"
-    ),
-    Output(
-        paper_patches,
-        (predictions.SOURCE, predictions.ROWS, *paired.FILES),
-        (PREDICT, SAMPLE),
-        "The figure of latency against M",
-    ),
-    Output(
-        paper_warmup,
-        (predictions.SOURCE, predictions.ROWS, *paired.FILES),
-        (PREDICT, SAMPLE),
-        "The table and figure of warm-up",
-    ),
-    Output(paper_fid, (FID_ROWS, *paired.FILES), (SAMPLE,), "The tables of FID"),
+    Output(paper_patches, SWEPT, "Section 4, the number of patches M"),
+    Output(paper_warmup, SWEPT, "Table 3, warm-up"),
+    Output(paper_fid, (f"published/{fid.FILE}", *PAIRED), "Table 2, FID"),
     Output(
         paper_table1,
-        ("records/accounting", accounting.WHOLE, TABLE1),
-        ("python run.py experiment=accounting", "python run.py experiment=paper/table1_tensor"),
+        (ACCOUNTING, WHOLE, "published/table1_costs.csv"),
         "Table 1",
         "paper_table1_tensor",
     ),

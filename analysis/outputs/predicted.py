@@ -2,81 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from analysis import scaling as scalings
-from analysis import style, tables
 from analysis.evidence import predictions as published
 from analysis.gantt import gantt
 from analysis.output import Output
+from analysis.records import PREDICTIONS, PUBLISHED, SCALING, TIMELINE
+from analysis.style import Drawing
+from analysis.tables import Table, table
 from analysis.timeline import read
 
-PREDICTIONS = "records/published"
-ROWS = "published/*.csv"
 
-
-def published_predictions(results: Path) -> list[Path]:
+def published_predictions(results: Path) -> list[Table]:
     """Every published latency (published rows) beside what is predicted for its hardware (records/published); a row
     that the hardware's profile was fitted on says so."""
-    table = predictions_of(results)
-    return tables.save(table, published.table_text(table), results / "tables", "published_predictions")
+    rows = published.load_joined(results)
+    return [table(rows.drop(columns=["steps", "printed_warmup"]), published.table_text(rows))]
 
 
-def published_errors(results: Path) -> list[Path]:
+def published_errors(results: Path) -> list[Table]:
     """Median absolute error of the predictions (records/published) against the published rows, by method and
     resolution, rows of calibration left out."""
-    return published.save_statistics(predictions_of(results), results / "tables", "published_errors")
+    return [published.tabulate_statistics(published.load_joined(results))]
 
 
-def predictions_of(results: Path) -> pd.DataFrame:
-    """The committed predictions joined with the published rows."""
-    return published.joined(published.load(results / PREDICTIONS), results / "published")
+def scaling(results: Path) -> Sequence[Table | Drawing]:
+    """Predicted latency against N, a figure a cluster (lines), with published points of the same hardware (markers;
+    hollow where the profile is fitted on them), and predicted peak memory; all from records/scaling."""
+    record = scalings.load(results / SCALING)
+    sheets = [Drawing(scalings.latency_figure(record, name), f"_{name}") for name in record["clusters"]]
+    return [scalings.tabulate(record), *sheets, Drawing(scalings.memory_figure(record), "_memory")]
 
 
-def scaling(results: Path) -> list[Path]:
-    """Predicted latency and peak memory against N (lines), with published points of the same hardware (markers; hollow
-    where the profile is fitted on them); both from records/scaling."""
-    record = scalings.load(results / "records/scaling")
-    written = scalings.save(record, results / "tables", "scaling")
-    return written + style.save(scalings.figure(record), results / "figures", "scaling")
-
-
-def timeline(results: Path) -> list[Path]:
+def timeline(results: Path) -> list[Drawing]:
     """One lane a rank of PipeFusion on 8 L40: what it computes, what it waits for, and the bubble; predicted,
     records/timeline."""
-    run, spans = read(results / "records/timeline")
-    return style.save(gantt(run, spans), results / "figures", "timeline")
+    return [Drawing(gantt(*read(results / TIMELINE)))]
 
 
+RUN = tuple(f"{TIMELINE}/{name}" for name in ("run.json", "ranks.csv", "timeline.parquet"))
 OUTPUTS = [
-    Output(
-        published_predictions,
-        (PREDICTIONS, ROWS),
-        ("python run.py experiment=predict_published",),
-        "Figures and tables of latency",
-    ),
-    Output(
-        published_errors,
-        (PREDICTIONS, ROWS),
-        ("python run.py experiment=predict_published",),
-        "Figures and tables of latency",
-    ),
-    Output(
-        timeline,
-        ("records/timeline/run.json", "records/timeline/ranks.csv", "records/timeline/timeline.parquet"),
-        (
-            "python run.py model=pixart_alpha cluster=l40_pcie devices=8 method.patches=8 model.resolution=2048 "
-            "hydra.run.dir=results/runs/timeline",
-        ),
-        "The figure of PipeFusion's schedule",
-    ),
-    Output(
-        scaling,
-        ("records/scaling",),
-        ("python run.py experiment=scaling",),
-        "The figure of scalability",
-        "paper_scalability",
-    ),
+    Output(published_predictions, (PREDICTIONS, PUBLISHED), "Table 4 and Figure 5, latency: every row"),
+    Output(published_errors, (PREDICTIONS, PUBLISHED), "Table 4 and Figure 5, latency: every row"),
+    Output(timeline, RUN, "Section 3, the schedule"),
+    Output(scaling, (SCALING,), "Section 4, scalability with N", "paper_scalability"),
 ]

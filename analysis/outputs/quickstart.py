@@ -4,66 +4,61 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import figures, style, sweep, tables
+from analysis import figures, sweep
 from analysis.columns import words
 from analysis.output import Output
-
-COMMANDS = ("python run.py experiment=quickstart",)
-RUNS = "records/quickstart/**/run.json"
-RANKS = "records/quickstart/**/ranks.csv"
-LATENTS = "records/quickstart/**/latents.safetensors"
-PICTURES = "records/quickstart/**/images/*.png"
-CONFIGS = "records/quickstart/**/config.yaml"
-SWEEP = (RUNS, CONFIGS, RANKS, LATENTS, PICTURES)
-SOURCE = "measured by the runs of records/quickstart"
+from analysis.records import QUICKSTART
+from analysis.style import Drawing, drawings
+from analysis.tables import Table, table
 
 
-def quickstart_methods(results: Path) -> list[Path]:
+def quickstart_methods(results: Path) -> list[Table]:
     """Every method on the shipped model: seconds, the fullest rank's bytes, distance to serial; measured by the runs of
     records/quickstart. Seconds on a CPU rank nothing."""
-    table = sweep.methods(results / "records/quickstart")
-    return tables.save(table, words(table, sweep.METHODS_SHOWN), results / "tables", "quickstart_methods")
+    rows = sweep.methods(results / QUICKSTART)
+    return [table(rows, words(rows, sweep.METHODS_SHOWN))]
 
 
-def quickstart_devices(results: Path) -> list[Path]:
+def quickstart_devices(results: Path) -> list[Table]:
     """Layers, bytes held, sent and waited for, on every rank of every method; measured by the runs of
     records/quickstart."""
-    table = sweep.devices(results / "records/quickstart")
-    return tables.save(table, words(table, sweep.DEVICES_SHOWN), results / "tables", "quickstart_devices")
+    rows = sweep.devices(results / QUICKSTART)
+    return [table(rows, words(rows, sweep.DEVICES_SHOWN))]
 
 
-def quickstart_pipefusion(results: Path) -> list[Path]:
+def quickstart_pipefusion(results: Path) -> list[Table]:
     """The ranks of PipeFusion: each holds the parameters and the K, V of its own layers only; measured by the runs of
     records/quickstart."""
-    table = sweep.devices(results / "records/quickstart", method="pipefusion")
-    return tables.save(table, words(table, sweep.DEVICES_SHOWN), results / "tables", "quickstart_pipefusion")
+    rows = sweep.devices(results / QUICKSTART, method="pipefusion")
+    return [table(rows, words(rows, sweep.DEVICES_SHOWN))]
 
 
-def quickstart_fullest(results: Path) -> list[Path]:
+def quickstart_fullest(results: Path) -> list[Table]:
     """The most that any rank of each method holds, sends and waits for, each column on its own; measured by the runs of
     records/quickstart."""
-    table = sweep.fullest(sweep.devices(results / "records/quickstart"))
-    return tables.save(table, words(table, sweep.FULLEST_SHOWN), results / "tables", "quickstart_fullest")
+    rows = sweep.fullest(sweep.devices(results / QUICKSTART))
+    return [table(rows, words(rows, sweep.FULLEST_SHOWN))]
 
 
-def quickstart_pictures(results: Path) -> list[Path]:
+def quickstart_pictures(results: Path) -> list[Drawing]:
     """The same noise and prompts by every method, and beside each picture its difference to serial's; measured by the
     runs of records/quickstart."""
-    figure = figures.picture_grid(results / "records/quickstart")
-    return style.save(figure, results / "figures", "quickstart_pictures") if figure else []
+    return drawings(figures.picture_grid(results / QUICKSTART))
 
 
-def quickstart_memory(results: Path) -> list[Path]:
+def quickstart_memory(results: Path) -> list[Drawing]:
     """Parameters and K, V in MiB on every rank of every method; measured by the runs of records/quickstart."""
-    figure = figures.memory_per_device(results / "records/quickstart")
-    return style.save(figure, results / "figures", "quickstart_memory") if figure else []
+    return drawings(figures.memory_per_device(results / QUICKSTART))
 
 
+RUNS, PICTURES = f"{QUICKSTART}/**/run.json", f"{QUICKSTART}/**/images/*.png"
+FILES = ("config.yaml", "ranks.csv", "latents.safetensors")
+SWEEP = (RUNS, *(f"{QUICKSTART}/**/{name}" for name in FILES), PICTURES)
 OUTPUTS = [
-    Output(quickstart_methods, SWEEP, COMMANDS),
-    Output(quickstart_devices, SWEEP, COMMANDS),
-    Output(quickstart_pipefusion, SWEEP, COMMANDS, "Section 3"),
-    Output(quickstart_fullest, SWEEP, COMMANDS),
-    Output(quickstart_pictures, (RUNS, PICTURES), COMMANDS),
-    Output(quickstart_memory, SWEEP, COMMANDS),
+    Output(quickstart_methods, SWEEP),
+    Output(quickstart_devices, SWEEP),
+    Output(quickstart_pipefusion, SWEEP, "Section 3"),
+    Output(quickstart_fullest, SWEEP),
+    Output(quickstart_pictures, (RUNS, PICTURES)),
+    Output(quickstart_memory, SWEEP),
 ]

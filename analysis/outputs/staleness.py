@@ -4,81 +4,68 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import style, tables
 from analysis.columns import words
 from analysis.output import Output
-from analysis.staleness import figures as stale_figures
-from analysis.staleness import lanes as lanes
+from analysis.records import STALENESS
+from analysis.staleness import figures, lanes
 from analysis.staleness import tables as stale
-
-RECORDS = ("records/staleness",)
-COMMANDS = ("python run.py experiment=staleness",)
-SOURCE = "measured on the shipped model, records/staleness"
+from analysis.style import Drawing
+from analysis.tables import Table, table
 
 
-def staleness_freshness(results: Path) -> list[Path]:
+def staleness_freshness(results: Path) -> list[Table]:
     """Which share of the K, V attended to is fresh, and how many steps old the rest is; measured on the shipped model,
     records/staleness."""
-    record = stale.load(results / "records/staleness")
-    table, note = stale.freshness(record), stale.FRESHNESS_NOTE.format(**record.probed)
-    text = words(table, stale.headed(stale.FRESHNESS, table))
-    return tables.save(table, text, results / "tables", "staleness_freshness", after=note)
+    record = stale.load(results / STALENESS)
+    rows, note = stale.freshness(record), stale.FRESHNESS_NOTE.format(**record.probed)
+    return [table(rows, words(rows, stale.headed(stale.FRESHNESS, rows)), after=note)]
 
 
-def staleness_redundancy(results: Path) -> list[Path]:
+def staleness_redundancy(results: Path) -> list[Table]:
     """How much hidden states, K and V change from one step to the next; measured on the shipped model,
     records/staleness."""
-    record = stale.load(results / "records/staleness")
-    table, note = (
-        stale.redundancy(record),
-        stale.REDUNDANCY_NOTE.format(**record.source, ahead=stale.ahead_of(record)),
-    )
-    return tables.save(
-        table, words(table, stale.REDUNDANCY), results / "tables", "staleness_redundancy", after=note
-    )
+    record = stale.load(results / STALENESS)
+    note = stale.REDUNDANCY_NOTE.format(**record.source, ahead=stale.ahead_of(record))
+    rows = stale.redundancy(record)
+    return [table(rows, words(rows, stale.REDUNDANCY), after=note)]
 
 
-def staleness_error(results: Path) -> list[Path]:
+def staleness_error(results: Path) -> list[Table]:
     """What stale K, V do to the output of attention and to the final latent; measured on the shipped model,
     records/staleness."""
-    record = stale.load(results / "records/staleness")
-    table, note = stale.errors(record), stale.ERROR_NOTE.format(**record.source)
-    text = words(table, stale.headed(stale.ERRORS, table))
-    return tables.save(table, text, results / "tables", "staleness_error", after=note)
+    record = stale.load(results / STALENESS)
+    rows, note = stale.errors(record), stale.ERROR_NOTE.format(**record.source)
+    return [table(rows, words(rows, stale.headed(stale.ERRORS, rows)), after=note)]
 
 
-def staleness_heatmap(results: Path) -> list[Path]:
+def staleness_heatmap(results: Path) -> list[Drawing]:
     """Change from step to step and error of attention, by layer and step; measured on the shipped model,
     records/staleness."""
-    figure = stale_figures.heatmap(stale.load(results / "records/staleness"))
-    return style.save(figure, results / "figures", "staleness_heatmap")
+    return [Drawing(figures.heatmap(stale.load(results / STALENESS)))]
 
 
-def staleness_fresh_share(results: Path) -> list[Path]:
+def staleness_fresh_share(results: Path) -> list[Drawing]:
     """How old the K, V are that each job attends to, a lane a method; measured on the shipped model,
     records/staleness."""
-    figure = lanes.fresh_share(stale.load(results / "records/staleness"))
-    return style.save(figure, results / "figures", "staleness_fresh_share")
+    return [Drawing(lanes.fresh_share(stale.load(results / STALENESS)))]
 
 
-def staleness_error_map(results: Path) -> list[Path]:
+def staleness_error_map(results: Path) -> list[Drawing]:
     """Where in the picture the final latent differs from serial's; measured on the shipped model, records/staleness."""
-    figure = stale_figures.error_map(stale.load(results / "records/staleness"))
-    return style.save(figure, results / "figures", "staleness_error_map")
+    return [Drawing(figures.error_map(stale.load(results / STALENESS)))]
 
 
-def staleness_steps(results: Path) -> list[Path]:
+def staleness_steps(results: Path) -> list[Drawing]:
     """How far the latent is from serial's after every step; measured on the shipped model, records/staleness."""
-    figure = stale_figures.steps(stale.load(results / "records/staleness"))
-    return style.save(figure, results / "figures", "staleness_steps")
+    return [Drawing(figures.steps(stale.load(results / STALENESS)))]
 
 
 OUTPUTS = [
-    Output(staleness_freshness, RECORDS, COMMANDS, "Section 3, fresh and stale K, V"),
-    Output(staleness_redundancy, RECORDS, COMMANDS, "Section 3, input temporal redundancy"),
-    Output(staleness_error, RECORDS, COMMANDS),
-    Output(staleness_heatmap, RECORDS, COMMANDS, "Section 3, input temporal redundancy"),
-    Output(staleness_fresh_share, RECORDS, COMMANDS, "Section 3, fresh and stale K, V"),
-    Output(staleness_error_map, RECORDS, COMMANDS),
-    Output(staleness_steps, RECORDS, COMMANDS),
+    Output(staleness_freshness, (STALENESS,), "Section 3, fresh and stale K, V"),
+    Output(staleness_redundancy, (STALENESS,), "Section 3, input temporal redundancy"),
+    Output(staleness_error, (STALENESS,)),
+    Output(staleness_heatmap, (STALENESS,), "Section 3, input temporal redundancy"),
+    Output(staleness_fresh_share, (STALENESS,), "Section 3, fresh and stale K, V"),
+    Output(staleness_error_map, (STALENESS,)),
+    Output(staleness_steps, (STALENESS,)),
 ]

@@ -18,12 +18,13 @@ from analysis.columns import GIB, Column, Shown, column, percent, shares, three,
 from analysis.evidence.published import read
 from analysis.paper.panels import commit_of, logarithmic, method_line, predicted
 from analysis.points import marker
+from analysis.records import LATENCY
 from analysis.sheet import Sheet
 from analysis.style import GREY, ORDER, RC, label
 
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""
-SOURCE, CLAIMS = "records/paper/latency", "published/claims.csv"
+CLAIMS = "published/claims.csv"
 METRIC = "communication share"
 NAMES = {"PixArt": "pixart_alpha", "PipeFusion": "pipefusion"}
 """A model or method as the claims call it -> its name here. `SP` is the best of several mixtures: none of these."""
@@ -71,23 +72,13 @@ def joined(record: dict[str, Any], published: Path) -> pd.DataFrame:
     """The shares, and beside PipeFusion's what was published of it."""
     theirs = claims(published, list(record["clusters"]))
     keys = ["model", "cluster", "resolution", "method", "devices"]
-    kept = [
-        *keys,
-        "patches",
-        "warmup",
-        "predicted_latency_s",
-        "serial_s",
-        "lost_s",
-        "share",
-        "compute_s",
-        "idle",
-    ]
-    ours = losses(record)[[*kept, "wait_s", "sent_bytes"]].astype({"sent_bytes": "Int64"})
+    kept = [*keys, "patches", "warmup", "predicted_latency_s", "serial_s", "lost_s", "share", "compute_s"]
+    ours = losses(record)[[*kept, "idle", "wait_s", "sent_bytes"]].astype({"sent_bytes": "Int64"})
     return ours.merge(theirs[[*keys, "published_share", "row_id"]].dropna(), on=keys, how="left")
 
 
-def save(record: dict[str, Any], published: Path, folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md; below the table the published shares of what is none of these methods."""
+def tabulate(record: dict[str, Any], published: Path) -> tables.Table:
+    """The shares; below the table the published ones of what is none of these methods."""
     table = joined(record, published)
     columns: Shown = ["model", "cluster", "resolution", "method", "devices", "patches"]
     columns += [
@@ -103,7 +94,7 @@ def save(record: dict[str, Any], published: Path, folder: Path, name: str) -> li
         for row in theirs[theirs.method.isna()].to_dict("records")
     )
     before = f"**Predicted**, not measured; of the fastest M. {MEANING}"
-    return tables.save(table, words(table, columns), folder, name, before, others)
+    return tables.table(table, words(table, columns), before, others)
 
 
 MEANING = (
@@ -194,5 +185,5 @@ def note(record: dict[str, Any], theirs: pd.DataFrame) -> str:
     rows = ", ".join(theirs.row_id) or "none"
     return (
         f"Lines: predicted, PipeFusion's fastest M. {MEANING} Published: {rows}. "
-        f"Source: results/{SOURCE}, {commit_of(record)}, and results/{CLAIMS}."
+        f"Source: results/{LATENCY}, {commit_of(record)}, and results/{CLAIMS}."
     )

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tables
 from analysis.accounting import DEVICES
 from analysis.columns import NOTHING, Column, mib, words
 from analysis.evidence.published import METHODS, TABLE1, read
 from analysis.style import label
 from analysis.table1 import CLAIMS, READING, claims
+from analysis.tables import Table, markdown
 
 MODEL, PIXELS = "pixart_alpha", 1024
 HEADINGS = {
@@ -42,24 +42,19 @@ def table(record: dict[str, Any], cases: pd.DataFrame, published: Path) -> pd.Da
     found = found[(found.what == "activations") | ~found.duplicated(["what", "method"])]
     found["overlap"] = found.overlap.where(found.what == "sent a step")
     columns = ["what", "method", "warmup", "formula", "overlap", "formula_bytes", "counted_bytes", "ratio"]
-    return (
-        found[columns]
-        .rename(columns={"what": "quantity"})
-        .astype({"warmup": "Int64", "counted_bytes": "Int64"})
-    )
+    found = found[columns].rename(columns={"what": "quantity"})
+    return found.astype({"warmup": "Int64", "counted_bytes": "Int64"})
 
 
-def save(found: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """NAME.csv, all quantities; NAME.md, a table for each of them."""
-    csv, md = tables.save(found, pd.DataFrame(), folder, name)
+def tabulate(found: pd.DataFrame, record: dict[str, Any]) -> Table:
+    """All quantities; to read, a table for each of them."""
     facts = record["models"][MODEL]
     text = f"**{MODEL}, {PIXELS} px, N = {DEVICES}** (p = {facts['tokens'][str(PIXELS)]} tokens, "
     text += f"hs = {facts['hidden']}, L = {facts['layers']}, {facts['parameters']:,} parameters, {facts['dtype']}, "
     text += "both branches). Counted on the fullest device.\n"
     for what, rows in found.groupby("quantity", sort=False):
-        text += f"\n**{HEADINGS[str(what)]}**\n\n{tables.markdown(readable(rows))}"
-    md.write_text(f"{text}\n{WHY} {READING.split('. ', 1)[1]}\n")
-    return [csv, md]
+        text += f"\n**{HEADINGS[str(what)]}**\n\n{markdown(readable(rows))}"
+    return Table(found, f"{text}\n{WHY} {READING.split('. ', 1)[1]}\n")
 
 
 def readable(rows: pd.DataFrame) -> pd.DataFrame:

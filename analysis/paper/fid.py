@@ -104,24 +104,12 @@ def joined(record: dict[str, Any], folder: Path) -> pd.DataFrame:
     """Both sides, published rows first."""
     table = pd.concat([published(folder), ours(record)], ignore_index=True)
     whole = dict.fromkeys(["resolution", "n", "n_reference", "devices", "patches", "warmup"], "Int64")
-    columns = [
-        "side",
-        *SET,
-        "metric",
-        "against",
-        "method",
-        "devices",
-        "patches",
-        "warmup",
-        "value",
-        "low",
-        "high",
-    ]
-    return table.astype(whole)[[*columns, "n_reference", "remark", "source"]]
+    columns = ["side", *SET, "metric", "against", *CHOICES, "value", "low", "high", "n_reference", "remark"]
+    return table.astype(whole)[[*columns, "source"]]
 
 
-def save(table: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md, which says what is what."""
+def tabulate(table: pd.DataFrame, record: dict[str, Any]) -> tables.Table:
+    """Both sides, and what is what."""
     cells = [
         f"{row['value']:.4g}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.4g}, {row['high']:.4g}]")
         for row in table.to_dict("records")
@@ -129,7 +117,7 @@ def save(table: pd.DataFrame, record: dict[str, Any], folder: Path, name: str) -
     columns: Shown = ["side", "model", "resolution", column("n", heading="pictures n"), "metric", *CHOICES]
     columns += [Column("cell", "value"), "remark", column("source", heading="row or setting")]
     note = f"**{APART}** {about(record)} In brackets: {record.get('interval', INTERVAL)}."
-    return tables.save(table, words(table.assign(cell=cells), columns), folder, name, after=note)
+    return tables.table(table, words(table.assign(cell=cells), columns), after=note)
 
 
 def about(record: dict[str, Any]) -> str:

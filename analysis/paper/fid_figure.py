@@ -20,7 +20,8 @@ from analysis.sheet import Sheet, blank
 from analysis.style import GREY, RC, label
 
 REFERENCE = {"real": "real pictures (G.T.)", "serial": "serial's pictures (Orig.)"}
-FLOOR: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "linestyle": (0, (4, 2))}
+FLOOR: dict[str, Any] = {"marker": "D", "markersize": 5, "linestyle": "none", "markeredgecolor": GREY}
+FLOOR |= {"markerfacecolor": "white", "zorder": 4}
 PALE = "#F3F3F3"
 
 
@@ -69,36 +70,30 @@ def words_of(one: tuple[Any, ...]) -> str:
 
 
 def points(axes: Axes, rows: pd.DataFrame) -> None:
-    """A line from 0 to each value, its interval, and the number; floors are lines across."""
-    rows, across = rows[rows.method != "floor"], rows[rows.method == "floor"]
-    ends = [*rows.value, *rows.high.dropna(), *across.value]
+    """A line from 0 to each value, its interval, and the number; floors are values like the others, below them."""
+    rows = rows.sort_values("method", key=lambda names: names == "floor", kind="stable")
+    ends = [0, *rows.value, *rows.low.dropna(), *rows.high.dropna()]
     for at, row in enumerate(rows.to_dict("records")):
-        look = marker(row["method"], "prediction")
-        axes.plot([0, row["value"]], [at, at], color=look["markeredgecolor"], linewidth=1.0, alpha=0.5)
+        look = FLOOR if row["method"] == "floor" else marker(row["method"], "prediction")
+        colour = look["markeredgecolor"]
+        axes.plot([0, row["value"]], [at, at], color=colour, linewidth=1.0, alpha=0.5)
         if not pd.isna(row["low"]):
-            ends.append(row["low"])
-            axes.plot(
-                [row["low"], row["high"]], [at, at], color=look["markeredgecolor"], linewidth=2.6, zorder=3
-            )
+            axes.plot([row["low"], row["high"]], [at, at], color=colour, linewidth=2.6, zorder=3)
         axes.plot(row["value"], at, **look)
         right = max(row["value"], 0 if pd.isna(row["high"]) else row["high"])
         axes.annotate(
             f"{row['value']:.4g}", (right, at), (6, 0), textcoords="offset points", va="center", fontsize=8
         )
-    for row in across.to_dict("records"):
-        axes.axvline(row["value"], **FLOOR)
-        if not pd.isna(row["low"]):
-            axes.axvspan(row["low"], row["high"], color="#DDDDDD", zorder=0)
     names = [f"{label(row['method'])} {choice(row)}".strip() for row in rows.to_dict("records")]
     axes.set_yticks(range(len(rows)), names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(min(0, *ends) * 1.1, 1.25 * max(ends))
+    axes.set_xlim(min(ends) * 1.1, 1.25 * max(ends))
 
 
 def choice(row: dict[Any, Any]) -> str:
-    """N and M of a row, a question mark where the source is unsure of N; of serial nothing."""
-    if row["method"] == "serial":
+    """N and M of a row, a question mark where the source is unsure of N; of serial and floors nothing."""
+    if row["method"] in ("serial", "floor"):
         return ""
     text = choices(row | {"warmup": None})
     return text.replace(f"N={row['devices']}", f"N={row['devices']}?") if "N:" in row["remark"] else text
@@ -107,16 +102,9 @@ def choice(row: dict[Any, Any]) -> str:
 def say(axes: Axes) -> None:
     """In the place below our panels: that the two sides are not the same thing."""
     first, _, rest = APART.partition(": ")
-    axes.text(
-        0,
-        0.92,
-        first.replace(", ", ",\n") + ":",
-        transform=axes.transAxes,
-        fontsize=10,
-        weight="bold",
-        va="top",
-    )
-    axes.text(0, 0.5, rest.replace(", not", ",\nnot"), transform=axes.transAxes, fontsize=9, va="top")
+    look: dict[str, Any] = {"transform": axes.transAxes, "va": "top"}
+    axes.text(0, 0.92, first.replace(", ", ",\n") + ":", fontsize=10, weight="bold", **look)
+    axes.text(0, 0.5, rest.replace(", not", ",\nnot"), fontsize=9, **look)
 
 
 def handles(mine: pd.DataFrame) -> list[Artist]:

@@ -1,7 +1,7 @@
 """The paper's latency figures: every method on N devices, by model, cluster and resolution, as predicted, with the
 published points of the same setting on the bars.
 
-The axis of seconds is logarithmic and a bar begins at serial / N, perfect scaling: its length is what is lost.
+Seconds are dots on a logarithmic axis, which has no zero; the dashed line is serial / N, perfect scaling.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from analysis import scaling, tables
 from analysis.columns import Column, Shown, column, three, words
 from analysis.evidence import predictions
-from analysis.paper.panels import CASE, commit_of, logarithmic, predicted, published
+from analysis.paper.panels import CASE, beside, commit_of, logarithmic, predicted, published
 from analysis.points import fills, marker
+from analysis.records import LATENCY, PREDICTIONS
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, RC, label, pale
 
-SOURCE, OWN = "records/paper/latency", "records/published"
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 
 
 def load(results: Path) -> dict[str, Any]:
     """The record, and with it the printed latencies of another W, predicted with that: some sources ran W + 1 steps."""
-    record: dict[str, Any] = scaling.load(results / SOURCE)
+    record: dict[str, Any] = scaling.load(results / LATENCY)
     planned: dict[tuple[Any, ...], set[int | None]] = {}
     for row in record["rows"]:
         planned.setdefault(_kind(row), set()).add(row["warmup"])
     rows = [
         row | {"predicted_latency_s": row["predicted_s"], "oom": row["published_oom"]}
-        for row in predictions.load(results / OWN)
+        for row in predictions.load(results / PREDICTIONS)
         if row["row_id"].startswith("latency.csv")
         and row["warmup"] not in planned.get(_kind(row), {row["warmup"]})
     ]
@@ -66,59 +65,32 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     theirs = table.published_s.map(three, na_action="ignore").mask(
         table.oom.fillna(False).astype(bool), "OOM"
     )
-    columns: Shown = [
-        "cluster",
-        "resolution",
-        "method",
-        "devices",
-        "patches",
-        "warmup",
-        Column("ours", "predicted s"),
-    ]
-    columns += [
-        "speedup",
-        column("peak_bytes", unit="GiB"),
-        Column("theirs", "published s"),
-        "row_id",
-        "error",
-        "role",
-    ]
+    columns: Shown = ["cluster", "resolution", "method", "devices", "patches", "warmup"]
+    columns += [Column("ours", "predicted s"), "speedup", column("peak_bytes", unit="GiB")]
+    columns += [Column("theirs", "published s"), "row_id", "error", "role"]
     return words(table.assign(ours=ours, theirs=theirs), columns)
 
 
-def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """NAME.csv, all models; NAME.md, a table a model, and why a setting was not run."""
+def tabulate(record: dict[str, Any]) -> tables.Table:
+    """All models; to read, a table a model, and why a setting was not run."""
     table = joined(record)
-    columns = [
-        *CASE,
-        "steps",
-        "patches",
-        "warmup",
-        "split",
-        "status",
-        "reason",
-        "predicted_latency_s",
-        "speedup",
-    ]
-    columns += ["compute_s", "wait_s", "peak_bytes", "kv_bytes", "sent_bytes", "missing_bytes"]
+    columns = [*CASE, "steps", "patches", "warmup", "split", "status", "reason", "predicted_latency_s"]
+    columns += ["speedup", "compute_s", "wait_s", "peak_bytes", "kv_bytes", "sent_bytes", "missing_bytes"]
     columns += ["published_s", "oom", "row_id", "error", "role", "digitized", "flags"]
     whole = {key: "Int64" for key in columns if key.endswith("_bytes")}
-    csv, md = tables.save(table[columns].astype(whole), pd.DataFrame(), folder, name)
     text = "**Predicted**, not measured: seconds of one picture, the fastest M of those planned, and the peak of the "
     text += "fullest device (transformer only). Published numbers of the same setting stand beside it; a row that "
     text += "the profile is fitted on (calibration) is no test of it.\n"
     for model, part in table.groupby("model", sort=False):
         text += f"\n**{model}, {part.steps.iloc[0]} steps**\n\n{tables.markdown(readable(part))}"
-    for row in (
-        table[table.status == "skipped"].drop_duplicates(["model", "method", "reason"]).to_dict("records")
-    ):
+    skipped = table[table.status == "skipped"].drop_duplicates(["model", "method", "reason"])
+    for row in skipped.to_dict("records"):
         text += f"\n{row['model']}, {label(row['method'])}, N = {row['devices']}: {row['reason']}.\n"
-    md.write_text(text)
-    return [csv, md]
+    return tables.Table(table[columns].astype(whole), text)
 
 
 def figure(record: dict[str, Any], model: str) -> Figure:
-    """A row a resolution, a column a cluster, a bar a method."""
+    """A row a resolution, a column a cluster, in each panel a line a method."""
     ours, theirs = (table[table.model == model] for table in (predicted(record), published(record)))
     clusters, sizes = list(record["clusters"]), sorted(set(ours.resolution))
     bars = list(ours[["method", "warmup"]].drop_duplicates().itertuples(index=False, name=None))
@@ -128,7 +100,7 @@ def figure(record: dict[str, Any], model: str) -> Figure:
     low, high = span(ours, theirs)
     left = 1.5 if several else 1.15
     sheet = Sheet(len(sizes), len(clusters), 1.85, 0.2 * len(bars) + 0.1, left=left, across=0.82, right=0.72)
-    with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9, "xtick.labelsize": 8}):
+    with mpl.rc_context({**RC, "axes.grid.axis": "both", "axes.titlesize": 9, "xtick.labelsize": 8}):
         drawn, grid = sheet.open()
         for axes_row, size in zip(grid, sizes, strict=True):
             for axes, cluster in zip(axes_row, clusters, strict=True):
@@ -143,7 +115,7 @@ def figure(record: dict[str, Any], model: str) -> Figure:
                 names = [name_of(method, warmup, bars) for method, warmup in bars]
                 axes.set_yticks(range(len(bars)), names if axes is axes_row[0] else [""] * len(bars))
         for axes in grid[-1]:
-            axes.set_xlabel("seconds, log")
+            axes.set_xlabel("seconds (log: no zero)")
         title = f"Predicted latency of {model} on {devices} devices, {steps} steps"
         title += ", with published points" if len(theirs) else ""
         sheet.close(drawn, title, handles(theirs), note(record, model, devices, len(theirs), several))
@@ -151,7 +123,7 @@ def figure(record: dict[str, Any], model: str) -> Figure:
 
 
 def span(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, float]:
-    """The least and most of any time over its serial / N, so that bars compare across panels."""
+    """The least and most of any time over its serial / N, so that panels compare."""
     perfect = (
         (ours.serial_s / ours.devices.max()).groupby([ours.cluster, ours.resolution]).max().rename("perfect")
     )
@@ -170,7 +142,7 @@ def panel(
     bars: Sequence[tuple[str, Any]],
     ends: tuple[float, float],
 ) -> None:
-    """Bars from serial / N, published points on them, and the predicted seconds in a column at the right."""
+    """Predicted dots, published points over them, and the predicted seconds in a column at the right."""
     known = ours.predicted_latency_s.dropna()
     serial = ours.serial_s.iloc[0] / ours.devices.max()
     start = known.min() if pd.isna(serial) else serial
@@ -180,25 +152,23 @@ def panel(
     axes.tick_params(axis="y", length=0)
     logarithmic(axes.xaxis, (1, 3) if ends[1] / ends[0] > 30 else (1, 2, 5))
     axes.axvline(start, **PERFECT, zorder=2)
-    beside: dict[str, Any] = {"va": "center", "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
     for at, (method, warmup) in enumerate(bars):
         same = ours[(ours.method == method) & alike(ours.warmup, warmup)]
         points = theirs[(theirs.method == method) & alike(theirs.warmup, warmup)].to_dict("records")
         for row in same.to_dict("records"):
             if row["status"] == "ok":
-                width = row["predicted_latency_s"] - start
-                axes.barh(at, width, left=start, height=0.74, **bar(method))
-                axes.text(1.03, at, three(row["predicted_latency_s"]) + patches(row), **beside)
+                axes.plot(row["predicted_latency_s"], at, **dot(COLOUR[method]))
+                axes.text(1.03, at, three(row["predicted_latency_s"]) + patches(row), **beside(axes))
             else:
                 said = "predicted: out of memory" if row["status"] == "oom" else "cannot be"
                 axes.text(start * 1.08, at, said, va="center", fontsize=7, color=COLOUR[method])
         if same.empty:
-            axes.text(1.03, at, "–", color=GREY, **beside)
+            axes.text(1.03, at, "–", color=GREY, **beside(axes))
         for point in points:
             look = marker(method, point["role"])
             if point["oom"]:
                 axes.plot(0.93, at, **look, transform=axes.get_yaxis_transform())
-                axes.text(0.88, at, "published: OOM", ha="right", **{**beside, "fontsize": 7})
+                axes.text(0.88, at, "published: OOM", ha="right", **beside(axes) | {"fontsize": 7})
             else:
                 axes.plot(point["published_s"], at, **look)
 
@@ -208,13 +178,10 @@ def alike(column: pd.Series, value: Any) -> pd.Series:
     return column.isna() if pd.isna(value) else (column == value).fillna(False)
 
 
-def bar(method: str) -> dict[str, Any]:
-    return {
-        "facecolor": pale(COLOUR[method], 0.55),
-        "edgecolor": COLOUR[method],
-        "linewidth": 0.8,
-        "zorder": 1.5,
-    }
+def dot(colour: str) -> dict[str, Any]:
+    """A predicted latency."""
+    look = {"marker": "o", "markersize": 8, "linestyle": "none", "zorder": 3}
+    return look | {"markerfacecolor": pale(colour, 0.55), "markeredgecolor": colour, "markeredgewidth": 0.8}
 
 
 def name_of(method: str, warmup: Any, bars: Sequence[tuple[str, Any]]) -> str:
@@ -228,22 +195,24 @@ def patches(row: dict[Any, Any]) -> str:
 
 
 def handles(theirs: pd.DataFrame) -> list[Artist]:
-    look: dict[str, Any] = {"facecolor": pale(GREY, 0.55), "edgecolor": GREY, "linewidth": 0.8}
-    shown: list[Artist] = [Patch(label="bar: predicted", **look)]
-    shown.append(Line2D([], [], label="serial / N, where bars begin", **PERFECT))
+    shown: list[Artist] = [Line2D([], [], label="predicted", **dot(GREY))]
+    shown.append(Line2D([], [], label="serial / N, perfect scaling", **PERFECT))
     return shown + fills(list(theirs.role))
 
 
 def note(record: dict[str, Any], model: str, devices: int, points: int, several: bool) -> str:
     """What is predicted, what is published, and from which record."""
-    said = "Bars: predicted by the plan of each method's own code at full size, one picture, PipeFusion's fastest M; "
-    said += f"serial is 1 device, all others N = {devices}. Right of each panel: predicted seconds, in brackets M. "
-    said += "Every panel's axis is logarithmic and equally wide; a bar's length is what is lost to perfect scaling. "
+    said = (
+        "Large dots: predicted by the plan of each method's own code at full size, one picture, PipeFusion's "
+    )
+    said += f"fastest M; serial is 1 device, all others N = {devices}. Right of each panel: predicted seconds and M. "
+    said += "Every panel's axis is logarithmic, without a zero, and equally wide: a dot's distance to the dashed line "
+    said += "is what is lost to perfect scaling. "
     said += f"{points} published numbers of the same hardware, model, resolution, N and W" if points else ""
     said += " (each once). " if points else f"No published number of {model} has one of these settings. "
     if several:
         said += "The W + 1 synchronous steps of the older sources are planned for those rows alone. "
     return (
-        f"{said}Source: results/{SOURCE}, {commit_of(record)}"
-        f"{f', and results/{OWN}' if several else ''}; rows are named in paper_latency.csv."
+        f"{said}Source: results/{LATENCY}, {commit_of(record)}"
+        f"{f', and results/{PREDICTIONS}' if several else ''}; rows are named in paper_latency.csv."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -15,11 +14,11 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
-from analysis.paper.panels import commit_of, predicted
+from analysis.paper.panels import beside, commit_of, predicted
+from analysis.records import LATENCY
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, ORDER, RC, label, pale
 
-SOURCE = "records/paper/latency"
 STACK = {
     "param_bytes": "parameters",
     "kv_bytes": "K, V kept between steps",
@@ -46,14 +45,14 @@ def peaks(record: dict[str, Any]) -> pd.DataFrame:
     return most.assign(rest_bytes=rest, full=full)
 
 
-def save(record: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md."""
+def tabulate(record: dict[str, Any]) -> tables.Table:
+    """The peaks in GiB."""
     table = peaks(record)
     text = "**Predicted**, not measured: GiB on the fullest device, the transformer alone, the most of any cluster."
     columns: Shown = ["model", "resolution", "method", "devices", "patches"]
     columns += [Column(f"{kind}_bytes", heading, format=gib) for kind, heading in HEADINGS.items()]
     columns.append(Column("full", "does not fit on", format=lambda names: names.upper() or NOTHING))
-    return tables.save(table, words(table, columns), folder, name, text)
+    return tables.table(table, words(table, columns), text)
 
 
 def figure(record: dict[str, Any]) -> Figure:
@@ -80,7 +79,7 @@ def figure(record: dict[str, Any]) -> Figure:
         title = f"Predicted peak of the fullest device, N = {table.devices.max()} (transformer only)"
         note = "All predicted by the plan of each method's own code at full size, one picture, half precision; serial "
         note += "is one device. PipeFusion with its fastest M, the most of any cluster. Right of each panel: GiB. "
-        sheet.close(drawn, title, handles, f"{note}Source: results/{SOURCE}, {commit_of(record)}.")
+        sheet.close(drawn, title, handles, f"{note}Source: results/{LATENCY}, {commit_of(record)}.")
     return drawn
 
 
@@ -117,12 +116,7 @@ def stacked(axes: Axes, rows: pd.DataFrame, methods: list[str], rooms: dict[str,
             for kind in STACK:
                 axes.barh(at, row[kind] / GIB, left=left, height=0.74, **look(COLOUR[method], kind))
                 left += row[kind] / GIB
-            beside: dict[str, Any] = {
-                "va": "center",
-                "fontsize": 7.5,
-                "transform": axes.get_yaxis_transform(),
-            }
-            axes.text(1.03, at, three(row["peak_bytes"] / GIB), **beside)
+            axes.text(1.03, at, three(row["peak_bytes"] / GIB), **beside(axes))
             if row["full"]:
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
                 text = f"does not fit: {row['full'].upper()}"

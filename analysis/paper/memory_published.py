@@ -19,9 +19,10 @@ from matplotlib.patches import Patch
 from analysis import tables
 from analysis.columns import Column, Shown, words
 from analysis.evidence.published import METHODS, SP, read
-from analysis.paper.memory import SOURCE, named, peaks
-from analysis.paper.panels import commit_of
+from analysis.paper.memory import named, peaks
+from analysis.paper.panels import beside, commit_of
 from analysis.points import marker
+from analysis.records import LATENCY
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
@@ -65,8 +66,8 @@ def joined(record: dict[str, Any], path: Path) -> pd.DataFrame:
     return table[table.method != "serial"].reset_index(drop=True)
 
 
-def save(record: dict[str, Any], path: Path, folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md."""
+def tabulate(record: dict[str, Any], path: Path) -> tables.Table:
+    """Published and predicted peaks, each less that of one device."""
     table = joined(record, path)
     columns = ["row_id", "model", "resolution", "printed_method", "method", "devices", "patches"]
     columns += ["published_gb", "original_gb", "published_more_gb"]
@@ -76,7 +77,7 @@ def save(record: dict[str, Any], path: Path, folder: Path, name: str) -> list[Pa
     shown += [Column("published_more_gb", "less Original's", format=more)]
     shown += [Column("predicted_more_gb", "predicted, less serial's GB", format=more)]
     text = words(table.assign(gb=table.published_gb.astype(object).fillna("OOM")), shown)
-    return tables.save(table[columns].astype(whole), text, folder, name)
+    return tables.table(table[columns].astype(whole), text)._replace(suffix="_published")
 
 
 def more(value: float) -> str:
@@ -126,7 +127,7 @@ def note(record: dict[str, Any], table: pd.DataFrame) -> str:
         f"is in 10^9 bytes, N = {table.devices.max():.0f}; the sources say GB, and not all of them N. Published SP, "
         "which may mix Ulysses and Ring, stands beside Ulysses. "
         f"Published: {'; '.join(names)}; rows of results/{PUBLISHED} named in the table of the same name. "
-        f"Predicted: results/{SOURCE}, {commit_of(record)}."
+        f"Predicted: results/{LATENCY}, {commit_of(record)}."
     )
 
 
@@ -136,7 +137,6 @@ def signed(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
     room = 0.08 * (max(values) - min(values))
     axes.set_xlim(min(values) - room, max(values) + room)
     axes.axvline(0, color="black", linewidth=0.8, zorder=2)
-    beside: dict[str, Any] = {"va": "center", "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
     for at, method in enumerate(methods):
         for row in rows[rows.method == method].to_dict("records"):
             colour = COLOUR[method]
@@ -144,8 +144,8 @@ def signed(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
                 at, row["predicted_more_gb"], height=0.74, facecolor=pale(colour, 0.55), edgecolor=colour
             )
             said = "OOM" if pd.isna(row["published_gb"]) else more(row["published_more_gb"])
-            axes.text(1.03, at, f"{more(row['predicted_more_gb'])}, {said}", **beside)
+            axes.text(1.03, at, f"{more(row['predicted_more_gb'])}, {said}", **beside(axes))
             if not pd.isna(row["published_gb"]):
                 axes.plot(row["published_more_gb"], at, **marker(method, "prediction"))
         if not (rows.method == method).any():
-            axes.text(1.03, at, "–", color=GREY, **beside)
+            axes.text(1.03, at, "–", color=GREY, **beside(axes))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -56,6 +57,11 @@ def logarithmic(axis: Axis, leading: Sequence[float] = (1, 2, 5)) -> None:
     axis.set_major_locator(LogLocator(subs=leading))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def beside(axes: Axes) -> dict[str, Any]:
+    """The look of words right of a panel, at the height of its line."""
+    return {"va": "center", "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
 
 
 def commit_of(record: dict[str, Any]) -> str:

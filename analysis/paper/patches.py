@@ -17,6 +17,7 @@ from analysis.paper.small_model import quality
 from analysis.points import marker
 from analysis.quality import figures as sweeps
 from analysis.quality.record import of_study, settings
+from analysis.records import PREDICTIONS
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, RC, label
 
@@ -39,7 +40,7 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
     return sweep.sort_values(["devices", "resolution", "patches"], kind="stable", ignore_index=True)
 
 
-def figure(table: pd.DataFrame, record: dict[str, Any], source: str) -> Figure:
+def figure(table: pd.DataFrame, record: dict[str, Any]) -> Figure:
     """A row an N, a column a resolution; the last column is the small model's quality against M."""
     sweep = rows(table)
     counts, sizes = sorted(set(sweep.devices)), sorted(set(sweep.resolution))
@@ -59,7 +60,7 @@ def figure(table: pd.DataFrame, record: dict[str, Any], source: str) -> Figure:
         found = of_study(settings(record), "patches")
         beside = quality([axes_row[-1] for axes_row in grid], record, found, "patches", "patches M")
         title = f"Latency of {label(METHOD)} against M ({sweep.cluster.iloc[0]}, {sweep.model.iloc[0]}), and quality"
-        sheet.close(drawn, title, [*handles(), *beside], note(sweep, record, source))
+        sheet.close(drawn, title, [*handles(), *beside], note(sweep, record))
     return drawn
 
 
@@ -87,17 +88,18 @@ def handles() -> list[Artist]:
     ]
 
 
-def note(sweep: pd.DataFrame, record: dict[str, Any], source: str) -> str:
+def note(sweep: pd.DataFrame, record: dict[str, Any]) -> str:
     """Which W, what the bound is, and where each series is from."""
     printed = " and ".join(str(one) for one in sorted(set(sweep.printed_warmup.dropna())))
     ran = " and ".join(f"{one:.0f}" for one in sorted(set(sweep.warmup)))
     said = f"Published: {named(sweep.row_id)}, printed as W = {printed}, of a repository that runs one synchronous "
     said += f"step more than its W: {ran} here. " if printed != ran else f"({ran} synchronous steps). "
-    said += f"Predicted: {source}, same settings. Bound: the published time of one device, W of S steps at its speed, "
-    said += "the others as jobs of 1/(MN) with fill and drain, equal stages, free messages, no loss in small patches. "
+    said += f"Predicted: results/{PREDICTIONS}, same settings. Bound: the published time of one device, W of S steps "
+    said += "at its speed, the others as jobs of 1/(MN) with fill and drain, equal stages, free messages, no loss in "
+    said += "small patches. "
     pictures = sorted(set(of_study(settings(record), "patches").latent_error_serial_n.dropna()))
     counts = "–".join(str(one) for one in {pictures[0]: 0, pictures[-1]: 0}) if pictures else "no"
     return said + (
         f"Quality, another model and machine, against serial from the same noise: {sweeps.SOURCE}, {counts} pictures a "
-        "point; bars and grey bands are 95 % intervals."
+        "point; bars are 95 % intervals."
     )

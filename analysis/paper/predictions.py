@@ -1,26 +1,8 @@
-"""The predictions of published latencies with what the figures of the paper need: model, steps, the printed W."""
+"""What one device was published with, and the least that PipeFusion's schedule makes of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
-
-from analysis.evidence import predictions as published
-from analysis.evidence.published import stated
-
-SOURCE = "records/published"
-ROWS = "published/*.csv"
-
-
-def load(results: Path) -> pd.DataFrame:
-    """`published.joined` with `model`, `steps` and `printed_warmup`, the W of the source, which may be one less than
-    the synchronous steps that it ran (`warmup`)."""
-    predictions = published.load(results / SOURCE)
-    table = published.joined(predictions, results / "published")
-    printed = [stated("W", setting) for setting in table.setting]
-    facts = {key: [one[key] for one in predictions] for key in ("model", "steps")}
-    return table.assign(**facts, printed_warmup=pd.array(printed, dtype="Int64"))
 
 
 def serial_s(table: pd.DataFrame, cluster: str, resolution: int, model: str) -> float:

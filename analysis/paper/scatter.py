@@ -15,11 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from analysis.columns import percent
 from analysis.evidence import predictions as published
 from analysis.evidence.published import PRODUCT, named
 from analysis.points import fills, marker
+from analysis.records import PREDICTIONS
 from analysis.style import GREY, MARKER, ORDER, RC, label
-from analysis.tables import percent
 
 BAND = 0.1
 """Predictions within a tenth of the published number lie in the band."""
@@ -35,7 +36,7 @@ def role(table: pd.DataFrame) -> pd.Series:
     return pd.Series("prediction", table.index).mask(table.doubt != "", "doubt").mask(fitted, "calibration")
 
 
-def figure(table: pd.DataFrame, source: str) -> Figure:
+def figure(table: pd.DataFrame) -> Figure:
     """A panel a model, the one with the most rows large; below all relative errors by model and resolution.
 
     A product of degrees is drawn as the method whose own axis it has.
@@ -45,7 +46,7 @@ def figure(table: pd.DataFrame, source: str) -> Figure:
     across = math.ceil((len(models) - 1) / 2)
     wide = LEFT + LARGE + across * (BETWEEN + SMALL) + RIGHT
     wide = max(wide, 7.5)
-    text = textwrap.fill(note(table, points, source), int(wide * 17), break_long_words=False)
+    text = textwrap.fill(note(table, points), int(wide * 17), break_long_words=False)
     below = 0.145 * (text.count("\n") + 1) + 0.85
     high = HEAD + LARGE + DOWN + 0.3 + LOW + 0.62 + below
     with mpl.rc_context({**RC, "axes.grid": False, "axes.titlesize": 9}):
@@ -161,11 +162,11 @@ def handles(points: pd.DataFrame) -> list[Artist]:
     return [*shown, Patch(facecolor="#E4E4E4", label=f"± {percent(BAND)}")]
 
 
-def note(table: pd.DataFrame, points: pd.DataFrame, source: str) -> str:
+def note(table: pd.DataFrame, points: pd.DataFrame) -> str:
     """Which rows were fitted on, what is not drawn, and where all are from."""
     fitted = points[points.kind == "calibration"]
     gone = len(table) - len(points)
-    said = f"{len(points)} published latencies (results/published) beside their predictions ({source}). "
+    said = f"{len(points)} published latencies (results/published) beside their predictions (results/{PREDICTIONS}). "
     products = table[table.method.isin([*PRODUCT]) & table.error.notna()]
     said += (
         f"Products of degrees are drawn as PipeFusion and Ring: {named(products.row_id)}. "

@@ -11,22 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 
+from analysis.columns import percent
 from analysis.paper.schedule import WHOLE, Schedule, filled, fresh_share, seen
 from analysis.style import GREY, RC, label, pale
-from analysis.tables import percent
 from analysis.timeline import bubble, ideal_bubble
 
 WIDTH, LEFT, RIGHT = 10.6, 0.95, 0.15  # inches, as all lengths here
 HEAD, LANE, CELL, BETWEEN, FOOT = 0.82, 0.45, 0.3, 0.84, 0.96
 BOX: dict[str, Any] = {"ha": "center", "va": "center_baseline", "clip_on": True}
 SYNCHRONOUS: dict[str, Any] = {"facecolor": "#DADADA", "edgecolor": "white", "linewidth": 0.8}
-LINE: dict[str, Any] = {
-    "arrowstyle": "-|>",
-    "mutation_scale": 7,
-    "linewidth": 1.1,
-    "color": "black",
-    "zorder": 5,
-}
+LINE: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 1.1, "color": "black"}
+LINE |= {"zorder": 5}
 
 
 def figure(plan: Schedule, spans: pd.DataFrame, source: str) -> Figure:
@@ -44,13 +39,8 @@ def figure(plan: Schedule, spans: pd.DataFrame, source: str) -> Figure:
         _buffer(lower, plan, rank)
         for place, words in enumerate(head(plan, spans)):
             look: dict[str, Any] = {"fontsize": 8.5} if place else {"fontsize": 12, "weight": "bold"}
-            sheet.text(
-                0.1 / WIDTH,
-                1 - (0.17 + 0.2 * place + 0.05 * min(place, 1)) / height,
-                words,
-                va="center",
-                **look,
-            )
+            y = 1 - (0.17 + 0.2 * place + 0.05 * min(place, 1)) / height
+            sheet.text(0.1 / WIDTH, y, words, va="center", **look)
         sheet.legend(
             handles=legend(), loc="upper left", bbox_to_anchor=(LEFT / WIDTH, (FOOT - 0.06) / height),
             ncols=4, borderaxespad=0, fontsize=8, handlelength=1.6,
@@ -132,15 +122,10 @@ def shade(patch: int, patches: int | None) -> tuple[float, float, float]:
 def patch_look(patch: int, patches: int | None, fresh: bool) -> dict[str, Any]:
     """Full when fresh; pale and hatched when from the step before."""
     colour = mpl.colors.to_hex(shade(patch, patches))
+    edge = {"edgecolor": "white", "linewidth": 0.8}
     if fresh:
-        return {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
-    return {
-        "facecolor": pale(colour, 0.72),
-        "edgecolor": "white",
-        "linewidth": 0.8,
-        "hatch": "////",
-        "hatchcolor": pale(colour, 0.25),
-    }
+        return edge | {"facecolor": colour}
+    return edge | {"facecolor": pale(colour, 0.72), "hatch": "////", "hatchcolor": pale(colour, 0.25)}
 
 
 def ink_on(colour: tuple[float, float, float]) -> str:
@@ -168,17 +153,11 @@ def head(plan: Schedule, spans: pd.DataFrame) -> list[str]:
 
 def legend() -> list[Patch]:
     grey = "#777777"
+    old: dict[str, Any] = {"facecolor": pale(grey, 0.72), "hatch": "////", "hatchcolor": grey}
     return [
         Patch(label="synchronous step: all patches at once", **SYNCHRONOUS),
         Patch(facecolor=grey, label="fresh: K, V of this step"),
-        Patch(
-            facecolor=pale(grey, 0.72),
-            edgecolor="white",
-            linewidth=0,
-            hatch="////",
-            hatchcolor=grey,
-            label="one step old",
-        ),
+        Patch(edgecolor="white", linewidth=0, label="one step old", **old),
         Patch(facecolor="white", edgecolor="black", linewidth=1.3, label="the patch that the job computes"),
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -12,54 +11,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.evidence.published import named, read, stated
+from analysis.evidence.published import HYBRID, named
 from analysis.paper.predictions import serial_s
 from analysis.paper.small_model import quality
 from analysis.points import marker
 from analysis.quality import figures as sweeps
 from analysis.quality.record import of_study, settings
+from analysis.records import PREDICTIONS
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, RC, label
 
 METHOD, FILE = "pipefusion", "warmup.csv"
 COMPARED = ["distrifusion", "pipefusion"]
 LINE: dict[str, Any] = {"color": COLOUR[METHOD], "linewidth": 1.3, "marker": "o", "markersize": 3}
-HYBRID: dict[str, Any] = {
-    "marker": "p",
-    "markersize": 6,
-    "linestyle": "none",
+SPLIT: dict[str, Any] = {
     "color": GREY,
-    "markerfacecolor": "white",
-    "zorder": 5,
+    "linewidth": 1.3,
+    "linestyle": (0, (4, 2)),
+    "marker": "o",
+    "markersize": 3,
 }
+POINT: dict[str, Any] = {"marker": "p", "markersize": 6.5, "linestyle": "none", "color": GREY, "zorder": 5}
+HYBRIDS = {"published": POINT, "predicted": SPLIT}
 
 
-def rows(table: pd.DataFrame, published: Path) -> pd.DataFrame:
-    """All published rows of the warm-up, predicted or not, with the synchronous steps that were run.
-
-    A hybrid of several methods stands without a prediction; its W counts as in the predicted rows of the same source.
-    """
-    ours = table[table.row_id.str.startswith(FILE) & (table.method == METHOD)]
-    more = (ours.warmup - ours.printed_warmup).groupby(ours.source).first()
-    others = []
-    for row_id, row in read(published / FILE).items():
-        if row_id in set(ours.row_id):
-            continue
-        of_hardware = ours[ours.source == row["source"]].cluster
-        others.append(
-            {
-                "row_id": row_id,
-                "cluster": None if of_hardware.empty else of_hardware.iloc[0],
-                "resolution": int(row["resolution"]),
-                "devices": int(row["n_devices"]),
-                "setting": row["setting"],
-                "published_s": float(row["value"]),
-                "printed_warmup": stated("W", row["setting"]),
-                "warmup": (stated("W", row["setting"]) or 0) + more.get(row["source"], 0),
-            }
-        )
-    both = pd.concat([ours.assign(hybrid=False), pd.DataFrame(others).assign(hybrid=True)], ignore_index=True)
-    return both.sort_values(["cluster", "resolution", "hybrid", "warmup"], kind="stable", ignore_index=True)
+def rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The published rows of the warm-up with their predictions, by the synchronous steps that were run."""
+    found = table[table.row_id.str.startswith(FILE)]
+    found = found.assign(hybrid=found.method == HYBRID)
+    return found.sort_values(["cluster", "resolution", "hybrid", "warmup"], kind="stable", ignore_index=True)
 
 
 def step_s(here: pd.DataFrame, column: str) -> float:
@@ -69,12 +49,10 @@ def step_s(here: pd.DataFrame, column: str) -> float:
     return float((last[column] - first[column]) / (last.warmup - first.warmup))
 
 
-def figure(table: pd.DataFrame, published: Path, record: dict[str, Any], source: str) -> Figure:
+def figure(table: pd.DataFrame, record: dict[str, Any]) -> Figure:
     """At the left latency against synchronous steps by cluster and resolution, at the right quality."""
-    sweep = rows(table, published)
-    cells = list(
-        dict.fromkeys(sweep[["cluster", "resolution", "model"]].dropna().itertuples(index=False, name=None))
-    )
+    sweep = rows(table)
+    cells = list(dict.fromkeys(sweep[["cluster", "resolution", "model"]].itertuples(index=False, name=None)))
     across = (len(cells) + 1) // 2
     sheet = Sheet(2, across + 1, 2.6, 1.9, left=0.62, across=0.62, down=0.72)
     with mpl.rc_context({**RC, "axes.titlesize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8}):
@@ -96,7 +74,7 @@ def figure(table: pd.DataFrame, published: Path, record: dict[str, Any], source:
         beside = quality(column, record, found, "warmup", "synchronous steps W")
         devices = " and ".join(str(count) for count in sorted(set(sweep.devices)))
         title = f"What warm-up costs ({label(METHOD)}, N = {devices}) and what it buys"
-        sheet.close(drawn, title, [*handles(sweep), *beside], note(sweep, source))
+        sheet.close(drawn, title, [*handles(sweep), *beside], note(sweep))
     return drawn
 
 
@@ -105,7 +83,8 @@ def latency(axes: Axes, here: pd.DataFrame, serial_step_s: float) -> None:
     ours, hybrid = here[~here.hybrid], here[here.hybrid]
     axes.plot(ours.warmup, ours.predicted_s, **LINE)
     axes.plot(ours.warmup, ours.published_s, **marker(METHOD, "prediction"))
-    axes.plot(hybrid.warmup, hybrid.published_s, **HYBRID)
+    axes.plot(hybrid.warmup, hybrid.predicted_s, **SPLIT)
+    axes.plot(hybrid.warmup, hybrid.published_s, **POINT)
     ticks = sorted(set(here.warmup.astype(int)))
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlim(ticks[0] - 0.5, ticks[-1] + 0.5)
@@ -122,13 +101,12 @@ def handles(sweep: pd.DataFrame) -> list[Artist]:
         Line2D([], [], label="predicted", **LINE),
     ]
     if sweep.hybrid.any():
-        shown.append(
-            Line2D([], [], label="published, hybrid with parallel guidance: not predicted", **HYBRID)
-        )
+        words = "guidance on two groups as well"
+        shown += [Line2D([], [], label=f"{said}, {words}", **look) for said, look in HYBRIDS.items()]
     return shown
 
 
-def note(sweep: pd.DataFrame, source: str) -> str:
+def note(sweep: pd.DataFrame) -> str:
     """Which convention of W each source has, and where each series is from."""
     ours = sweep[~sweep.hybrid]
     more = ours[ours.warmup != ours.printed_warmup]
@@ -139,7 +117,7 @@ def note(sweep: pd.DataFrame, source: str) -> str:
         else ""
     )
     return said + (
-        f". Predicted: {source}, same settings, the fastest M. In brackets: published "
+        f". Predicted: results/{PREDICTIONS}, same settings, the fastest M. In brackets: published "
         "for one device, over S. Quality, another model and machine, against serial from the "
-        f"same noise: {sweeps.SOURCE}; bars and grey bands are 95 % intervals, W = S is serial's own picture."
+        f"same noise: {sweeps.SOURCE}; bars are 95 % intervals, W = S is serial's own picture."
     )

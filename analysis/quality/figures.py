@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
@@ -32,7 +33,6 @@ from analysis.quality.record import (
 from analysis.sheet import Sheet
 from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label
 
-DASHES: list[Any] = [(0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3))]
 SHOWN = [("latent_error", "serial"), ("frechet", "serial"), ("frechet", "real")]
 FEW = [("latent_error", "serial"), ("feature_distance", "serial")]
 """The panels, one for each network that measured it; `FEW` of pictures that are too few for a Fréchet distance."""
@@ -77,30 +77,40 @@ def steps(record: dict[str, Any]) -> Figure | None:
 
 
 def sheet(record: dict[str, Any], sweeps: list[tuple[pd.DataFrame, str, str]], title: str) -> Figure | None:
-    """A row of panels for each sweep (its settings, the column on the x axis, its name), a column a measure."""
+    """A panel a measure of one sweep (its settings, the column on the x axis, its name); of several a row a measure.
+
+    There is no panel of a measure that has one setting of a sweep alone.
+    """
     sweeps = [sweep for sweep in sweeps if len(sweep[0])]
     every = pd.concat([rows for rows, _, _ in sweeps]) if sweeps else pd.DataFrame()
-    shown = _shown(record, every)
+    shown = _shown(record, sweeps)
     if not shown:
         return None
+    down, across = (len(shown), len(sweeps)) if len(sweeps) > 1 else (1, len(shown))
     with mpl.rc_context({**RC, "axes.titlesize": 9}):
-        page = Sheet(len(sweeps), len(shown), 3.0, 1.9, **SIDES)
+        page = Sheet(down, across, 3.0, 1.9, **SIDES)
         figure, grid = page.open()
         handles: dict[str, Artist] = {}
-        for axes_row, (rows, x, name) in zip(grid, sweeps, strict=True):
-            for axes, measure in zip(axes_row, shown, strict=True):
-                handles = panel(axes, record, rows, x, measure) | handles
-                axes.set_xlabel(name)
-                axes.set_ylabel(f"{measure.looks.name}, {measure.looks.unit or 'no unit'}")
-                axes.set_title(measure.name)
+        panels = [axes for axes_row in grid for axes in axes_row]
+        for axes, (measure, (rows, x, name)) in zip(panels, product(shown, sweeps), strict=True):
+            handles = panel(axes, record, rows, x, measure) | handles
+            axes.set_xlabel(name)
+            axes.set_ylabel(f"{measure.looks.name}, {measure.looks.unit or 'no unit'}")
+            axes.set_title(measure.name)
         order = sorted(handles.values(), key=lambda handle: _place(str(handle.get_label())))
         page.close(figure, f"{title} (measured)", order, caption(record, every, shown))
     return figure
 
 
-def _shown(record: dict[str, Any], rows: pd.DataFrame) -> list[Measure]:
-    """The measures of `SHOWN`, or of `FEW`, that these settings have."""
-    there = [one for one in measures(record) if one.key in rows and rows[one.key].notna().any()]
+def _shown(record: dict[str, Any], sweeps: list[tuple[pd.DataFrame, str, str]]) -> list[Measure]:
+    """The measures of `SHOWN`, or of `FEW`, that several settings of every sweep have."""
+
+    def several(measure: Measure) -> bool:
+        """Serial's own pictures are no settings that differ."""
+        known = [rows[~rows.exact & rows[measure.key].notna()][x] for rows, x, _ in sweeps]
+        return all(values.nunique() > 1 for values in known)
+
+    there = [one for one in measures(record) if sweeps and several(one)]
     wanted = SHOWN if any(one.metric == "frechet" for one in there) else FEW
     return [one for pair in wanted for one in there if (one.metric, one.against) == pair]
 
@@ -114,32 +124,42 @@ def _place(name: str) -> int:
 def panel(
     axes: Axes, record: dict[str, Any], rows: pd.DataFrame, x: str, measure: Measure
 ) -> dict[str, Artist]:
-    """Lines, floors and serial of one measure; returns what the legend says of them."""
+    """Lines, serial, and floors apart from them, of one measure; returns what the legend says of them."""
     handles: dict[str, Artist] = {}
-    places, ends = ticks(axes, rows, x)
     values = distance(rows, measure)
     beside = list(references(record, rows, measure))
     levels = [float(row[measure.key]) for _, _, row in beside]
     bottom = logarithmic(axes, [*values, *levels]) if measure.against == "serial" else None
+    low, high = rows[f"{measure.key}_low"].min(), rows[f"{measure.key}_high"].max()
+    apart = []  # floors are measured values, no limits: they have a place of their own on the x axis
+    for (name, look, row), level in zip(beside, levels, strict=True):
+        floor = "marker" in look
+        if floor and bottom is None and level < low - (high - low):  # drawn, it would flatten every line
+            text = f"floor (below, at {measure.looks.write(level)}): {row['what']}"
+            handles[text] = Line2D([], [], label=text, linestyle="none")
+            continue
+        handles[name] = Line2D([], [], label=name, **look)
+        if floor:
+            apart.append((look, row, level))
+        else:
+            axes.axhspan(row[f"{measure.key}_low"], row[f"{measure.key}_high"], color="#EEEEEE", zorder=0)
+            axes.axhline(level, **look, zorder=1)
+    places, ends, behind = ticks(axes, rows, x, len(apart))
+    for at, (look, row, level) in zip(behind, apart, strict=True):
+        off = [[level - row[f"{measure.key}_low"]], [row[f"{measure.key}_high"] - level]]
+        axes.errorbar(at, level, off, capsize=2.5, elinewidth=0.9, **look, zorder=3)
     drawn = [line for line in lines(rows, x) if distance(line.rows, measure).notna().any()]
     for at, line in enumerate(drawn):
         aside = 0.12 * (at - (len(drawn) - 1) / 2)  # side by side where they would hide each other
         handles[line.name] = _draw(axes, line, measure, places, ends, aside, bottom, x)
-    low, high = rows[f"{measure.key}_low"].min(), rows[f"{measure.key}_high"].max()
-    for name, look, row in beside:
-        level = float(row[measure.key])
-        if bottom is None and level < low - (high - low):  # drawn, it would flatten every line
-            text = f"floor (below, at {measure.looks.write(level)}): {row['what']}"
-            handles[text] = Line2D([], [], label=text, linestyle="none")
-            continue
-        axes.axhspan(row[f"{measure.key}_low"], row[f"{measure.key}_high"], color="#EEEEEE", zorder=0)
-        axes.axhline(level, **look, zorder=1)
-        handles[name] = Line2D([], [], label=name, **look)
     return handles
 
 
-def ticks(axes: Axes, rows: pd.DataFrame, x: str) -> tuple[dict[Any, float], set[Any]]:
-    """Value -> its place, one beside the other; W = S stands apart, behind a break. Returns the places and those."""
+def ticks(
+    axes: Axes, rows: pd.DataFrame, x: str, floors: int
+) -> tuple[dict[Any, float], set[Any], list[float]]:
+    """Value -> its place, one beside the other; the values that stand apart, behind a break (W = S); and the places of
+    so many floors behind the last."""
     ends = set(rows[rows.warmup == rows.steps].warmup) if x == "warmup" else set()
     values = sorted(set(rows[x].dropna()))
     places = {value: at + (0.7 if value in ends else 0.0) for at, value in enumerate(values)}
@@ -147,11 +167,14 @@ def ticks(axes: Axes, rows: pd.DataFrame, x: str) -> tuple[dict[Any, float], set
         value if isinstance(value, str) else f"S = {value:g}" if value in ends else f"{value:g}"
         for value in values
     ]
-    axes.set_xticks(list(places.values()), words)
-    axes.set_xlim(-0.5, max(places.values()) + 0.5)
+    last = max(places.values())
+    wide = 1.5 if ends else 1.0  # `S = 20` needs more room than a number
+    behind = [last + wide * at for at in range(1, floors + 1)]
+    axes.set_xticks([*places.values(), *behind], [*words, *["floor"] * floors])
+    axes.set_xlim(-0.5, last + wide * floors + 0.5)
     for value in ends:
         broken(axes, places[value] - 0.85)
-    return places, ends
+    return places, ends, behind
 
 
 def distance(rows: pd.DataFrame, measure: Measure) -> pd.Series:
@@ -198,16 +221,13 @@ def _draw(
 def references(
     record: dict[str, Any], rows: pd.DataFrame, measure: Measure
 ) -> Iterator[tuple[str, dict[str, Any], dict[Any, Any]]]:
-    """Horizontal lines of a panel, each with its name and look: floors, and serial where x has no place for it."""
+    """What stands beside the lines, each with its name and look: floors, and serial where x has no place for it."""
     below = floors(record)
-    dashes = {what: DASHES[at % len(DASHES)] for at, what in enumerate(dict.fromkeys(below.what))}
+    markers = dict(zip(dict.fromkeys(below.what), cycle("Dshv")))
     below = below[below.px.isin(rows.px) & below[measure.key].notna()]
     for row in below.to_dict("records"):
-        yield (
-            f"floor: {row['what']}",
-            {"color": GREY, "linewidth": 1.1, "linestyle": dashes[row["what"]]},
-            row,
-        )
+        look = {"color": GREY, "marker": markers[row["what"]], "markersize": 5, "linestyle": "none"}
+        yield f"floor: {row['what']}", look, row
     if "serial" not in set(rows.method) and len(rows[TASK].drop_duplicates()) == 1:
         table = settings(record)
         for row in same_task(table[table.method == "serial"], rows).to_dict("records"):

@@ -16,8 +16,6 @@ import pandas as pd
 from analysis.quality.record import load as load_record
 from analysis.quality.record import measured
 
-FILES = ("records/quality/record.json", "records/quality/rows.parquet")
-"""The record, below the results folder."""
 RESAMPLES, SEED = 2000, 0
 COVERED = 0.95
 ENDS = (1 - COVERED) / 2, (1 + COVERED) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -123,9 +122,10 @@ def readable(record: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     return words(cells, [*columns, "remark"])
 
 
-def save(record: dict[str, Any], rows: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """NAME.csv and NAME.md, which says what is predicted and what is measured."""
-    return tables.save(rows, readable(record, rows), folder, name, before=about(record, rows))
+def tabulate(record: dict[str, Any]) -> tables.Table:
+    """The settings, with what is predicted and what is measured."""
+    rows = table(record)
+    return tables.table(rows, readable(record, rows), before=about(record, rows))
 
 
 def about(record: dict[str, Any], rows: pd.DataFrame) -> str:

@@ -157,7 +157,7 @@ def settings(record: dict[str, Any]) -> pd.DataFrame:
     """
     rows = measured(record)
     table = rows.drop_duplicates("key").reset_index(drop=True)
-    dropped = [
+    of_metric = [
         "metric",
         "against",
         "network",
@@ -167,9 +167,8 @@ def settings(record: dict[str, Any]) -> pd.DataFrame:
         "note",
         "values",
         "measure",
-        "what",
     ]
-    table = table.drop(columns=dropped).rename(columns={"studies": "study"})
+    table = table.drop(columns=[*of_metric, "what"]).rename(columns={"studies": "study"})
     method_of = dict(zip(table.key, table.method, strict=True))
     table["exact"] = (table.sampled_as.map(method_of) == "serial") & (table.status == "ok")
     own = with_measures(table, rows, ["key"], measures(record))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import tables
 from analysis.columns import Column, Shown, words
 from analysis.quality import paired
 from analysis.quality.record import (
@@ -34,20 +32,9 @@ from analysis.quality.record import (
 )
 from analysis.style import ORDER, in_order, label
 
-__all__ = ["cell", "chosen", "main", "notes", "readable_main", "readable_sweeps", "save", "sweeps"]
 TAIL = 0.95
-LEADING = [
-    "study",
-    "key",
-    *SETTING,
-    "status",
-    "reason",
-    "sampled_as",
-    "equal_error",
-    "equal_n",
-    "pictures",
-    "exact",
-]
+LEADING = ["study", "key", *SETTING, "status", "reason", "sampled_as", "equal_error", "equal_n", "pictures"]
+LEADING += ["exact"]
 
 
 def main(record: dict[str, Any]) -> pd.DataFrame:
@@ -113,13 +100,6 @@ def tails(pairs: pd.DataFrame, keys: list[str]) -> dict[str, float]:
     known = sorted(set(keys) & set(pairs.index.get_level_values("key")))
     errors = paired.together(pairs, known, "latent_error").quantile(TAIL)
     return {str(key): float(error) for key, error in errors.items()}
-
-
-def save(
-    record: dict[str, Any], table: pd.DataFrame, text: pd.DataFrame, folder: Path, name: str
-) -> list[Path]:
-    """NAME.csv, and NAME.md with the networks, n and references below the table."""
-    return tables.save(table, text, folder, name, after=notes(record, table))
 
 
 def notes(record: dict[str, Any], table: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,16 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from analysis.columns import NOTHING
+from analysis.columns import COLUMNS, NOTHING
 from analysis.looks import LABEL
-from analysis.output import Output
 from analysis.report.files import Picture, data_uri, picture
 from analysis.report.origin import Group, grouped
 
 SIDECAR = ".sources.json"
 PICTURES, TEXTS = (".png", ".svg"), (".csv", ".md")
 CAPITALS = {"cpu", "fid", "kv", "l20", "l40", "a100", "sd3", "pcie"}
+WORDS = {"params": "parameters", "vs": "and", "bench": "benchmark of the"}
+"""What a part of a name is in a title, where it is no word."""
 WHOLE_UP_TO = 500
 """Rows of a CSV that are shown; a longer one is a link."""
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """An output as it lies in the results folder."""
+    """An output as its sidecar has it, with its files."""
 
     name: str
     caption: str = ""
@@ -52,9 +52,9 @@ class Exhibit:
 
     @property
     def title(self) -> str:
-        """The name as words, a word and its number apart: `Table 1`."""
+        """The name in words, a word and its number apart: `Table 1`."""
         parts = self.name.removeprefix("paper_").split("_")
-        spaced = (re.sub(r"(?<=[a-z])(?=\d)", " ", part) for part in parts)
+        spaced = (WORDS.get(part) or re.sub(r"(?<=[a-z])(?=\d)", " ", part) for part in parts)
         known = [
             part.upper() if part in CAPITALS else LABEL.get(part, text)
             for part, text in zip(parts, spaced, strict=True)
@@ -67,32 +67,10 @@ class Exhibit:
         return grouped(self.records)
 
 
-def exhibits(results: Path, outputs: Sequence[Output]) -> list[Exhibit]:
-    """Those of `outputs` that have files, in their order, then files that no output owns."""
-    sidecars = {said["name"]: said for said in map(_read, sorted(results.glob(f"*/*{SIDECAR}")))}
-    rows = {output.name: output for output in outputs}
-    owned: dict[str, list[list[Path]]] = {name: [] for name in [*rows, *sorted(sidecars)]}
-    for stem, paths in committed(results).items():
-        owned.setdefault(owner(stem, owned, sidecars), []).append(paths)
-    return [
-        exhibit(name, files, rows.get(name), sidecars.get(name)) for name, files in owned.items() if files
-    ]
-
-
-def committed(results: Path) -> dict[str, list[Path]]:
-    """Every table and figure by the stem of its files, in order."""
-    stems: dict[str, list[Path]] = {}
-    for path in (*sorted((results / "tables").glob("*")), *sorted((results / "figures").glob("*"))):
-        if path.suffix in PICTURES + TEXTS:
-            stems.setdefault(path.stem, []).append(path)
-    return dict(sorted(stems.items()))
-
-
-def owner(stem: str, names: dict[str, Any], sidecars: dict[str, dict[str, Any]]) -> str:
-    """The output a file belongs to: whose sidecar lists it, else the longest name that it begins with, else none's."""
-    listed = [name for name, said in sidecars.items() if stem in {Path(file).stem for file in said["made"]}]
-    begins = [name for name in names if stem == name or stem.startswith(f"{name}_")]
-    return (listed or sorted(begins, key=len)[-1:] or [stem])[0]
+def exhibits(results: Path) -> list[Exhibit]:
+    """Every output that has a sidecar, by name."""
+    found = [json.loads(path.read_text()) for path in results.glob(f"*/*{SIDECAR}")]
+    return [exhibit(said, results) for said in sorted(found, key=lambda said: str(said["name"]))]
 
 
 def paper_order(one: Exhibit) -> tuple[int, int]:
@@ -101,19 +79,14 @@ def paper_order(one: Exhibit) -> tuple[int, int]:
     return (2, 0) if found is None else (int(found[1].lower() == "tab"), int(found[2]))
 
 
-def exhibit(
-    name: str, files: list[list[Path]], row: Output | None = None, said: dict[str, Any] | None = None
-) -> Exhibit:
-    """What the sidecar says of these files, those of one table or figure together, or else the row."""
-    one = Exhibit(name)
-    if said is not None:
-        commands = (*said["commands_of_records"], said["command"])
-        one = Exhibit(name, said["caption"], said["paper"], commands, said["records"])
-    elif row is not None:
-        commands = (*row.commands, f"python -m analysis {name}")
-        records = [{"record": None, "files": dict.fromkeys(row.records)}]
-        one = Exhibit(name, row.caption, row.paper, commands, records)
-    for paths in files:
+def exhibit(said: dict[str, Any], results: Path) -> Exhibit:
+    """What a sidecar says, and the tables and pictures that it lists."""
+    commands = (*said["commands_of_records"], said["command"])
+    one = Exhibit(said["name"], said["caption"], said["paper"], commands, said["records"])
+    stems: dict[str, list[Path]] = {}
+    for name in said["made"]:
+        stems.setdefault(Path(name).stem, []).append(results / name)
+    for paths in stems.values():
         drawn, written = ([path for path in paths if path.suffix in kinds] for kinds in (PICTURES, TEXTS))
         if drawn:
             one.pictures.append(picture(drawn))
@@ -130,7 +103,15 @@ def table(paths: dict[str, Path], title: str) -> Table:
     csv = paths[".csv"]
     rows = pd.read_csv(csv, dtype_backend="numpy_nullable")
     more = text.count("<tr>") - text.count("<thead>") < len(rows) <= WHOLE_UP_TO
-    return Table(text, rows.map(short) if more else None, len(rows), csv.name, data_uri(csv))
+    whole = rows.map(short).rename(columns=heading) if more else None
+    return Table(text, whole, len(rows), csv.name, data_uri(csv))
+
+
+def heading(name: str) -> str:
+    """A column of a CSV in words, with its raw unit."""
+    text = COLUMNS[name].heading if name in COLUMNS else re.sub(r"_(s|bytes)$", "", name).replace("_", " ")
+    unit = re.search(r"_(s|bytes|db|gb)$", name)
+    return f"{text}, {unit[1]}" if unit else text
 
 
 def short(cell: Any) -> str:
@@ -150,8 +131,3 @@ def html(text: str, title: str) -> Markup:
     page = MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})
     box = f'<div class="sortable"><div class="box" role="region" tabindex="0" aria-label="{escape(title)}">'
     return Markup(page.replace("<table>", f"{box}\n<table>").replace("</table>", "</table></div></div>"))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(path.read_text())
-    return said

@@ -81,6 +81,7 @@ for (const block of document.querySelectorAll(".sortable")) {
   const titles = () => [...table.tHead.rows[0].cells].map((one) => one.textContent.trim().toLowerCase());
   const at = titles().indexOf("verdict");
   if (at > 0) for (const row of table.rows) row.prepend(row.cells[at]);
+  if (at >= 0) table.classList.add("fits"); // whatever a verdict rests on is seen beside it
   const controls = Object.assign(document.createElement("p"), { className: "controls" });
   titles().forEach((title, column) => {
     if (title === "verdict") verdicts(table, column);
@@ -89,6 +90,7 @@ for (const block of document.querySelectorAll(".sortable")) {
     const filled = new Set(cells(table, column).map(said).filter((text) => !EMPTY.has(text)));
     const numeric = [...filled].filter((text) => number(text) !== null).length * 2 > filled.size;
     for (const cell of [heading, ...cells(table, column)]) {
+      if (cell !== heading) cell.dataset.label = title;
       if (numeric) cell.classList.add("number");
       else if (cell !== heading && cell.textContent.length > LONG) cell.classList.add("long");
     }

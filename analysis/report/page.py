@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.files import write_text
-from analysis.output import Output
-from analysis.outputs import OUTPUTS
 from analysis.report import origin, summary
 from analysis.report.exhibits import exhibits, paper_order
 from analysis.report.sections import placed
@@ -26,9 +23,9 @@ def write(results: Path, target: Path) -> Path:
     return target
 
 
-def html(results: Path, outputs: Sequence[Output] = OUTPUTS) -> str:
+def html(results: Path) -> str:
     """The whole page as text."""
-    shown = exhibits(results, outputs)
+    shown = exhibits(results)
     pages = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, undefined=StrictUndefined
     )

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.staleness.tables import Record, means_by_step, of_setting
+from analysis.staleness.tables import SETTING, Record, errors, means_by_step, of_setting
 from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
 MAP = "cividis"
@@ -80,23 +80,12 @@ def heatmap(record: Record) -> Figure:
     with mpl.rc_context({**RC, "axes.grid": False}):
         sheet = Figure(figsize=(9.6, 6.2), layout="constrained")
         top, bottom = sheet.subfigures(2, 1, squeeze=False)[:, 0]
-        panels(
-            top,
-            above,
-            "How much the inputs of attention change from one step to the next",
-            "change ‖xₜ − xₜ₋₁‖ / ‖xₜ‖",
-        )
-        panels(
-            bottom,
-            below,
-            "Error of attention's output that stale K, V cause",
-            "error ‖stale − fresh‖ / ‖fresh‖",
-        )
-        caption(
-            sheet,
-            record,
-            "Above: serial. Grey: nothing to compare with (the first step), or nothing stale (synchronous steps).",
-        )
+        title = "How much the inputs of attention change from one step to the next"
+        panels(top, above, title, "change ‖xₜ − xₜ₋₁‖ / ‖xₜ‖")
+        title = "Error of attention's output that stale K, V cause"
+        panels(bottom, below, title, "error ‖stale − fresh‖ / ‖fresh‖")
+        words = "Above: serial. Grey: nothing to compare with (the first step), or nothing stale (synchronous steps)."
+        caption(sheet, record, words)
     return sheet
 
 
@@ -141,6 +130,7 @@ def error_map(record: Record) -> Figure:
     """A panel a method: where in the picture the final latent differs from serial's; lines between patches."""
     runs = [run for run in ran(record) if run["watched"]]
     rows, columns = record.facts["token_rows"], record.facts["token_cols"]
+    latents = errors(record).set_index(SETTING).latent_error
     grids = []
     for run in runs:
         part = of_setting(record.map, run).sort_values(["row", "column"])
@@ -151,7 +141,8 @@ def error_map(record: Record) -> Figure:
         row = sheet.subplots(1, max(len(runs), 1), squeeze=False, sharey=True)[0]
         for axes, run, grid in zip(row, runs, grids, strict=False):
             axes.imshow(grid, cmap=MAP, norm=scale, interpolation="nearest")
-            axes.set_title(f"{record.name(run)}\nmean {100 * grid.mean():.1f} %", fontsize=9)
+            off = latents[tuple(run[key] for key in SETTING)]
+            axes.set_title(f"{record.name(run)}\nwhole latent off by {100 * off:.1f} %", fontsize=9)
             bands = patches_of(record, run)
             for start, _ in bands[1:]:
                 axes.axhline(start - 0.5, color="white", linewidth=1.4)
@@ -159,13 +150,9 @@ def error_map(record: Record) -> Figure:
             axes.set_xlabel("token column")
             kind = "patch" if not pd.isna(run["patches"]) else "device"
             right = axes.secondary_yaxis("right")
-            right.set_yticks(
-                [(start + stop - 1) / 2 for start, stop in bands],
-                [f"{kind} {at}" for at in range(len(bands))],
-                fontsize=7,
-                rotation=90,
-                va="center",
-            )
+            middles = [(start + stop - 1) / 2 for start, stop in bands]
+            names = [f"{kind} {at}" for at in range(len(bands))]
+            right.set_yticks(middles, names, fontsize=7, rotation=90, va="center")
             right.tick_params(length=0)
         row[0].set_ylabel("token row")
         bar = sheet.colorbar(ScalarMappable(scale, MAP), ax=[*row], pad=0.01, shrink=0.8)
@@ -227,9 +214,6 @@ def steps(record: Record) -> Figure:
         )
         sheet.suptitle("How far the latent is from serial's after every step", fontsize=11, x=0.01, ha="left")
         words = "Mean over pictures, from the first displaced step on; the steps before it are exact. "
-        caption(
-            sheet,
-            record,
-            words + f"Shaded: 10th to 90th percentile at W = {record.facts['config']['measure']['watched']}.",
-        )
+        watched = record.facts["config"]["measure"]["watched"]
+        caption(sheet, record, f"{words}Shaded: 10th to 90th percentile at W = {watched}.")
     return sheet

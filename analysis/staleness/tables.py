@@ -180,11 +180,8 @@ def freshness(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
             share = later.age_0 / later.tokens
             counts = later[ages].mul(later.rows, axis=0).sum().to_numpy()
             old = [age for age in range(1, len(ages)) if counts[age]]
-            row |= {
-                "fresh_min": share.min(),
-                "fresh_max": share.max(),
-                "fresh_mean": mean_of(share, later.rows),
-            }
+            row |= {"fresh_min": share.min(), "fresh_max": share.max()}
+            row["fresh_mean"] = mean_of(share, later.rows)
             if old:
                 row["stale_age"] = float(np.average(old, weights=counts[old]))
             row["oldest"] = max(old, default=0)

@@ -8,41 +8,38 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from analysis import same, sources, style
+from analysis import same, sources
 from analysis.__main__ import main
 from analysis.check import check
 from analysis.output import Output
+from analysis.style import Drawing
+from analysis.tables import Table
 
 DATA, HIDDEN = "records/data/data.json", "records/other/hidden.txt"
 
 
-def table(results: Path) -> list[Path]:
+def table(results: Path) -> list[Table]:
     """The numbers of the record."""
-    path = results / "tables" / "table.md"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(f"| {number} |\n" for number in json.loads((results / DATA).read_text())["rows"]))
-    return [path]
+    rows = json.loads((results / DATA).read_text())["rows"]
+    return [Table(None, "".join(f"| {number} |\n" for number in rows))]
 
 
-def curve(results: Path) -> list[Path]:
+def curve(results: Path) -> list[Drawing]:
     """The same, drawn, with a picture in it."""
     rows = json.loads((results / DATA).read_text())["rows"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(3, 2))
     left.plot(rows, clip_on=True)
     right.imshow(np.outer(rows, rows))
     plt.close(figure)
-    return style.save(figure, results / "figures", "curve", dpi=60)
+    return [Drawing(figure, dpi=60)]
 
 
-def peeping(results: Path) -> list[Path]:
+def peeping(results: Path) -> list[Table]:
     """Reads what its row does not name."""
-    path = results / "tables" / "peeping.md"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text((results / HIDDEN).read_text())
-    return [path]
+    return [Table(None, (results / HIDDEN).read_text())]
 
 
-TABLE, CURVE = (Output(make, (DATA,), ("python run.py",)) for make in (table, curve))
+TABLE, CURVE = Output(table, (DATA,)), Output(curve, (DATA,))
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def results(tmp_path: Path) -> Path:
     (folder / DATA).write_text(json.dumps({"command": "run.py", "rows": [1.0, 2.5, 2.0]}))
     (folder / HIDDEN).write_text("a secret")
     for output in (TABLE, CURVE):
-        sources.write(output, folder, output.make(folder))
+        sources.write(output, folder, output.write(folder))
     text = (folder / "tables" / "table.md").read_text()
     (tmp_path / "README.md").write_text(f"<!-- table: table -->\n{text}<!-- end -->\n")
     return folder
@@ -93,7 +90,7 @@ def test_a_changed_record_is_told_of_every_file_made_of_it(results: Path) -> Non
 
 
 def test_a_file_that_is_read_must_be_declared(results: Path) -> None:
-    peep = Output(peeping, (DATA,), ("python run.py",))
+    peep = Output(peeping, (DATA,))
     wrong = problems(results, TABLE, CURVE, peep)
     assert len(wrong) == 1 and "\n" not in wrong[0]
     assert wrong[0].startswith("peeping: cannot be made of its records alone: FileNotFoundError")

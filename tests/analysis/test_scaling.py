@@ -102,9 +102,9 @@ def test_every_prediction_stands_beside_all_its_published_numbers(record: dict[s
 
 
 def test_the_figure_says_that_it_is_predicted_and_shows_each_published_point(record: dict[str, Any]) -> None:
-    sheet = scaling.figure(record)
-    assert sheet.get_suptitle().startswith("PREDICTED")
-    latency, memory = sheet.axes
+    sheets = scaling.latency_figure(record, "c"), scaling.memory_figure(record)
+    assert all(sheet.get_suptitle().startswith("PREDICTED") for sheet in sheets)
+    (latency,), (memory,) = (sheet.axes for sheet in sheets)
     points = {
         (line.get_color(), *line.get_xydata()[0]) for line in latency.lines if line.get_linestyle() == "None"
     }
@@ -115,38 +115,11 @@ def test_the_figure_says_that_it_is_predicted_and_shows_each_published_point(rec
     assert list(piped[0].get_ydata()) == [0.5, 0.125]
 
 
-def test_a_record_becomes_the_same_files_twice(results: Path) -> None:
-    def made() -> dict[str, bytes]:
-        assert main(["scaling"], results) == 0
-        return {
-            path.name: path.read_bytes()
-            for name in ("tables", "figures")
-            for path in (results / name).iterdir()
-        }
-
-    first = made()
-    assert {name for name in first if not name.endswith(".sources.json")} == {
-        "scaling.csv",
-        "scaling.md",
-        "scaling.png",
-        "scaling.svg",
-    }
-    assert made() == first
+def test_a_cluster_has_a_figure_and_memory_another(results: Path) -> None:
+    assert main(["scaling"], results) == 0
+    figures = {path.name for path in (results / "figures").iterdir()}
+    assert figures == {f"scaling_{name}.{kind}" for name in ("c", "memory") for kind in ("png", "svg")}
     assert "**Predicted**" in (results / "tables" / "scaling.md").read_text()
-
-
-def test_a_record_whose_rows_name_their_model_gives_the_same_words_and_figure(
-    record: dict[str, Any], tmp_path: Path
-) -> None:
-    more = {"model": "made_up", "steps": 4}
-    newer = record | {"models": {"made_up": {"steps": 4, "parameters": 1}}}
-    newer["rows"] = [more | one | {"param_bytes": 1, "busiest_wait_s": 0.0} for one in record["rows"]]
-    newer["published"] = [more | one for one in record["published"]]
-    for name, one in {"old": record, "new": newer}.items():
-        scaling.save(one, tmp_path / name, "scaling")
-        style.save(scaling.figure(one), tmp_path / name, "scaling")
-    for file in ("scaling.md", "scaling.svg", "scaling.png"):
-        assert (tmp_path / "new" / file).read_bytes() == (tmp_path / "old" / file).read_bytes()
 
 
 def test_a_record_may_be_kept_in_a_folder_of_records(tmp_path: Path, record: dict[str, Any]) -> None:

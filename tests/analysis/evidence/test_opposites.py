@@ -15,7 +15,8 @@ from analysis.evidence import costs, latency, memory, quality, schedule, text
 from analysis.evidence.claim import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, Claim
 from analysis.evidence.claims import all_claims
 from analysis.evidence.published import HYBRID, MODELS, read_row
-from analysis.evidence.records import MODEL, PREDICTIONS, Evidence
+from analysis.evidence.records import MODEL, Evidence
+from analysis.records import PREDICTIONS
 from tests.analysis.evidence.planted import changed
 
 RESULTS = Path(__file__).resolve().parents[3] / "results"

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.outputs.paper_more import paper_schedule
 from analysis.paper import schedule_figure
 from analysis.paper.schedule import WHOLE, Schedule, filled, fresh_share, load, schedule, seen
 from analysis.timeline import ideal_bubble, read
@@ -101,11 +100,3 @@ def test_the_figure_has_a_box_a_job_and_a_cell_a_patch(tmp_path: Path) -> None:
     assert [text.get_text() for text in lower.texts][4:8] == ["1", "0", "0", "0"]
     said = " ".join(text.get_text() for text in figure.texts)
     assert f"{100 * filled(plan):.1f} % of the micro-steps" in said and "a source" in said
-
-
-def test_it_is_the_same_bytes_twice(tmp_path: Path) -> None:
-    write_pipeline(tmp_path, 2, 2, 1, 3).rename(tmp_path / "run")
-    (tmp_path / "records/paper").mkdir(parents=True)
-    (tmp_path / "run").rename(tmp_path / "records/paper/schedule")
-    first = [path.read_bytes() for path in paper_schedule(tmp_path)]
-    assert first == [path.read_bytes() for path in paper_schedule(tmp_path)]

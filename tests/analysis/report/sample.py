@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from analysis import style
-from analysis.output import Output
 
 CLAIMS = """claim,published,ours,verdict
 <b>fast</b> & small,2.5,2.25,confirmed
@@ -25,18 +25,11 @@ NUMBERS = """| method | seconds | share |
 """
 
 
-def curve(results: Path) -> list[Path]:
-    """A line & <no> tag."""
+def write(results: Path, rows: int = 40) -> Path:
+    """The folder's files, among them a table of `rows` numbers."""
     figure = Figure(figsize=(9, 4))
     figure.subplots().plot([1, 3, 2])
-    return style.save(figure, results / "figures", "curve")
-
-
-OUTPUT = Output(curve, ("records/one/run.json",), ("python run.py experiment=one",), "Fig. 3")
-
-
-def write(results: Path, rows: int = 40) -> Path:
-    """The folder's files, among them a table of `rows` numbers and a figure that no output owns."""
+    style.save(figure, results / "figures", "curve")
     tables = results / "tables"
     tables.mkdir(parents=True)
     (tables / "claims.csv").write_text(CLAIMS)
@@ -44,12 +37,21 @@ def write(results: Path, rows: int = 40) -> Path:
     (tables / "numbers.csv").write_text("method,seconds\nring,9.51234567\n")
     long = "".join(f"row {at},{(at * 7) % rows},{'word ' * 20}{at}\n" for at in range(rows))
     (tables / "published_vs_ours.csv").write_text(f"name,value,reason\n{long}")
-    curve(results)
-    style.save(Figure(figsize=(2, 2)), results / "figures", "orphan")
-    (tables / "claims.sources.json").write_text(json.dumps(SOURCES))
+    for name, more in SIDECARS.items():
+        (tables / f"{name}.sources.json").write_text(json.dumps(SOURCES | {"name": name} | more))
     return results
 
 
+SIDECARS: dict[str, dict[str, Any]] = {
+    "claims": {},
+    "curve": {
+        "made": ["figures/curve.png", "figures/curve.svg"],
+        "caption": "A line & <no> tag.",
+        "paper": "Fig. 3",
+    },
+    "numbers": {"made": ["tables/numbers.csv", "tables/numbers.md"]},
+    "published_vs_ours": {"made": ["tables/published_vs_ours.csv"]},
+}
 SOURCES = {
     "name": "claims",
     "paper": "",

@@ -74,6 +74,18 @@ def test_a_phone_never_scrolls_sideways(chrome: Any, pages: dict[str, Path], nam
     assert tall == 0
 
 
+def test_a_verdict_is_seen_whole_on_a_laptop_and_is_a_card_on_a_phone(
+    chrome: Any, pages: dict[str, Path]
+) -> None:
+    browsers.opened(chrome, pages["committed"], 1280)
+    sides = "(one) => [one.scrollWidth, one.closest('.box').clientWidth]"
+    found = chrome.execute_script(f"return [...document.querySelectorAll('table.fits')].map({sides})")
+    assert found and all(table <= box for table, box in found)
+    browsers.opened(chrome, pages["made up"], PHONE)
+    label = "return getComputedStyle(document.querySelector('#claims td:nth-child(2)'), '::before').content"
+    assert chrome.execute_script(label) == '"claim"'
+
+
 def test_dark_and_light_differ(chrome: Any, pages: dict[str, Path]) -> None:
     colours = []
     for dark in (False, True):

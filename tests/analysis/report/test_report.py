@@ -89,18 +89,25 @@ def test_the_smaller_picture_is_embedded(made_up: Path) -> None:
     assert drawn.startswith("<svg") and drawn.endswith("</svg>") and "DOCTYPE" not in drawn
 
 
-def test_files_belong_to_the_output_that_lists_them_or_that_they_are_named_after(made_up: Path) -> None:
-    shown = {one.name: one for one in exhibits.exhibits(made_up, [sample.OUTPUT])}
-    assert set(shown) == {"claims", "curve", "numbers", "orphan", "published_vs_ours"}
+def test_an_exhibit_is_what_its_sidecar_lists(made_up: Path) -> None:
+    shown = {one.name: one for one in exhibits.exhibits(made_up)}
+    assert list(shown) == ["claims", "curve", "numbers", "published_vs_ours"]
     assert shown["curve"].paper == "Fig. 3" and shown["claims"].caption == "Every claim."
-    assert exhibits.owner("scaling_peak", {"scaling": 0, "sca": 0}, {}) == "scaling"
-    assert exhibits.owner("peak", {"scaling": 0}, {"scaling": {"made": ["figures/peak.png"]}}) == "scaling"
+    assert [len(one.pictures) for one in shown.values()] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("row_id", "row"), ("peak_bytes", "peak, bytes"), ("lost_s", "lost, s"), ("a_b", "a b")],
+)
+def test_headings_of_raw_rows_are_words(name: str, words: str) -> None:
+    assert exhibits.heading(name) == words
 
 
 def test_every_section_in_order_and_nothing_twice(made_up: Path) -> None:
-    placed = sections.placed(exhibits.exhibits(made_up, [sample.OUTPUT]))
+    placed = sections.placed(exhibits.exhibits(made_up))
     assert [section.name for section, _ in placed] == ["verdicts", "published", "further"]
-    assert [one.name for one in placed[-1][1]] == ["curve", "numbers", "orphan"]
+    assert [one.name for one in placed[-1][1]] == ["curve", "numbers"]
     assert (
         sections.home("paper_schedule").name == "schedule" and sections.home("paper_latency").name == "paper"
     )
@@ -144,11 +151,11 @@ def test_summary_counts_the_verdicts(made_up: Path, tmp_path: Path) -> None:
 
 
 def test_the_page_is_sound_and_says_everything(made_up: Path) -> None:
-    html = page.html(made_up, [sample.OUTPUT])
+    html = page.html(made_up)
     read = Reader(html)
     assert len(read.ids) == len(set(read.ids))
     assert {address[1:] for address in read.addresses if address.startswith("#")} <= set(read.ids)
-    assert html.count("<img ") == 2 and "A line &amp; &lt;no&gt; tag." in html and "&lt;b&gt;fast" in html
+    assert html.count("<img ") == 1 and "A line &amp; &lt;no&gt; tag." in html and "&lt;b&gt;fast" in html
     assert "python run.py experiment=claims" in html and "records/one/b.json" in html
     assert "c0ffeec0ffee-dirty" in html and "a &lt;CPU&gt;" in html
 

@@ -1,0 +1,46 @@
+"""The committed records, below the results folder, each with the command that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ACCOUNTING = "records/accounting"
+WHOLE = "records/paper/table1_tensor"
+"""Tensor parallelism with the cross-attention whole on every device, as Table 1 counts it."""
+PARAMS, TEXT, SCALING, TIMELINE = "records/params", "records/text", "records/scaling", "records/timeline"
+LATENCY, OVERLAP, SCHEDULE = "records/paper/latency", "records/paper/overlap", "records/paper/schedule"
+PREDICTIONS = "records/published"
+PUBLISHED = "published/*.csv"
+QUALITY, STALENESS = "records/quality", "records/staleness"
+PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
+"""The record of quality without its pictures."""
+QUICKSTART, PRODUCTS = "records/quickstart", "records/products"
+BENCH, WORLDS, LOADING = "records/bench/bench.json", "records/worlds", "records/loading"
+
+PLAN = "model=pixart_alpha cluster=l40_pcie devices=8 method.patches=8 model.resolution=2048"
+COMMANDS = {
+    ACCOUNTING: "experiment=accounting",
+    WHOLE: "experiment=paper/table1_tensor",
+    PARAMS: "experiment=params_per_device",
+    TEXT: "experiment=text_variants",
+    SCALING: "experiment=scaling",
+    TIMELINE: f"{PLAN} hydra.run.dir=results/runs/timeline",
+    LATENCY: "experiment=paper/latency",
+    OVERLAP: "experiment=paper/overlap",
+    SCHEDULE: "experiment=paper/schedule",
+    PREDICTIONS: "experiment=predict_published",
+    QUALITY: "experiment=quality",
+    STALENESS: "experiment=staleness",
+    QUICKSTART: "experiment=quickstart",
+    PRODUCTS: "experiment=products",
+    BENCH: "experiment=bench_cpu",
+    WORLDS: "experiment=worlds steps=3 measure.rounds=3",
+    LOADING: "experiment=loading",
+}
+"""Record -> what `python run.py` is given."""
+
+
+def commands(paths: Iterable[str]) -> list[str]:
+    """The commands that make the records at these paths, each once; published rows are made by none."""
+    found = [words for path in paths for record, words in COMMANDS.items() if path.startswith(record)]
+    return [f"python run.py {words}" for words in dict.fromkeys(found)]
