@@ -38,11 +38,8 @@ def row_of(method: str, devices: int, warmup: int | None, size: int) -> dict[str
     """What each of the devices holds: PipeFusion its layers and the shared part, K, V of these, half of 2 A sent."""
     a = TOKENS[size] * HIDDEN * BRANCHES * 2
     mine = LAYERS // devices if method == "pipefusion" else LAYERS
-    row: dict[str, Any] = {
-        "branches": BRANCHES,
-        "patches": devices if method == "pipefusion" else None,
-        "layer_count": mine,
-    }
+    row: dict[str, Any] = {"branches": BRANCHES, "layer_count": mine}
+    row["patches"] = devices if method == "pipefusion" else None
     row |= {"replicated_param_bytes": SHARED, "param_bytes": mine * BLOCK + SHARED}
     row |= {"kv_bytes": 2 * a * mine if method == "pipefusion" else 0, "buffer_bytes": 3, "comm_bytes": 2}
     row |= {"given_bytes": 1, "activation_bytes": 10 * a // (devices if warmup != 1 else 1)}
@@ -59,34 +56,22 @@ def results(tmp_path: Path) -> Path:
     grid += [("pipefusion", n, warmup) for warmup in (1, 0) for n in (4, 8)]
     for size in TOKENS:
         for method, devices, warmup in grid:
-            place = {
-                "model": "made_up",
-                "resolution": size,
-                "method": method,
-                "devices": devices,
-                "warmup": warmup,
-            }
+            place = {"model": "made_up", "resolution": size, "method": method, "devices": devices}
+            place |= {"warmup": warmup}
             if (method, devices) == ("ring", 8):
                 rows.append(place | {"status": "skipped", "reason": "devices=8 is too many"})
                 continue
             found = [row_of(method, devices, warmup, size) for _ in range(devices)]
             held = sum(row["param_bytes"] for row in found)
             sums = {"devices_bytes": held, "copies_bytes": held - WHOLE, "model_bytes": WHOLE}
-            sums |= {
-                "copied": json.dumps({"AdaLN": held - WHOLE}),
-                "reconciles": method != "serial",
-                "agrees": True,
-            }
+            sums |= {"copied": json.dumps({"AdaLN": held - WHOLE}), "agrees": True}
+            sums |= {"reconciles": method != "serial"}
             rows += [
                 place | {"rank": rank, "status": "ok", "layers": "0-7"} | row | sums
                 for rank, row in enumerate(found)
             ]
-    facts: dict[str, Any] = {
-        "parameters": WHOLE // 2,
-        "diffusers_parameters": WHOLE // 2,
-        "param_bytes": WHOLE,
-        "layers": LAYERS,
-    }
+    facts: dict[str, Any] = dict.fromkeys(("parameters", "diffusers_parameters"), WHOLE // 2)
+    facts |= {"param_bytes": WHOLE, "layers": LAYERS}
     facts |= {"hidden": HIDDEN, "class": "MadeUp", "tokens": {str(size): p for size, p in TOKENS.items()}}
     keys = ("resolution", "method", "devices", "warmup")
     rows = [row | {"key": " ".join(str(row[key]) for key in keys)} for row in rows]

@@ -16,16 +16,9 @@ def test_no_name_is_written_down_twice() -> None:
 
 
 def test_words_write_units_in_headings_and_dashes_for_what_is_missing() -> None:
-    frame = pd.DataFrame(
-        {
-            "method": ["pipefusion", "serial"],
-            "devices": [4.0, None],
-            "param_bytes": [1.5 * MIB, None],
-            "latency_s": [2.0, float("inf")],
-            "model_share": [0.25, None],
-            "predicted": [True, None],
-        }
-    )
+    cells = {"method": ["pipefusion", "serial"], "devices": [4.0, None], "param_bytes": [1.5 * MIB, None]}
+    cells |= {"latency_s": [2.0, float("inf")], "model_share": [0.25, None], "predicted": [True, None]}
+    frame = pd.DataFrame(cells)
     text = words(frame, frame.columns)
     assert list(text) == ["method", "N", "params MiB", "latency s", "of the model", "predicted"]
     assert text.iloc[0].tolist() == ["PipeFusion", "4", "1.50", "2.00", "25.0 %", "yes"]
@@ -59,13 +52,8 @@ def test_records_keep_their_kinds_where_cells_are_missing() -> None:
         {"method": "pipefusion", "patches": 4, "latency_s": None, "exact": None, "reason": "why"},
     ]
     frame = typed(pd.DataFrame(rows))
-    assert frame.dtypes.astype(str).to_dict() == {
-        "method": "str",
-        "patches": "Int64",
-        "latency_s": "float64",
-        "exact": "boolean",
-        "reason": "str",
-    }
+    kinds = {"method": "str", "patches": "Int64", "latency_s": "float64", "exact": "boolean", "reason": "str"}
+    assert frame.dtypes.astype(str).to_dict() == kinds
     assert frame.patches.tolist() == [pd.NA, 4] and frame.reason.isna().tolist() == [True, False]
     assert typed(frame.iloc[:0]).dtypes.equals(frame.dtypes)
 

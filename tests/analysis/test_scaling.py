@@ -72,23 +72,16 @@ def test_only_the_fastest_setting_of_each_n_is_shown(record: dict[str, Any]) -> 
     words = scaling.latency(table).set_index("N")
     assert words["PipeFusion"].tolist() == ["–", "4.00 (8)", "2.00 (4)"]
     assert words["Ring"].tolist() == ["–", "5.00", "oom"]
-    assert scaling.memory(table).set_index("N").loc["4", ["Ring", "PipeFusion"]].tolist() == [
-        "0.250",
-        "0.125",
-    ]
+    memory = scaling.memory(table).set_index("N")
+    assert memory.loc["4", ["Ring", "PipeFusion"]].tolist() == ["0.250", "0.125"]
 
 
 def test_what_a_profile_was_fitted_on_is_marked_and_a_repetition_is_shown_once(
     record: dict[str, Any],
 ) -> None:
     table = points.published(record).set_index("row_id")
-    assert table.role.to_dict() == {
-        "p:1": "calibration",
-        "p:4": "doubt",
-        "p:5": "prediction",
-        "p:3": "prediction",
-        "p:6": "prediction",
-    }
+    roles = {"p:1": "calibration", "p:4": "doubt"} | dict.fromkeys(("p:3", "p:5", "p:6"), "prediction")
+    assert table.role.to_dict() == roles
     record["published"] = [one for one in record["published"] if one["row_id"] != "p:1"]
     record["clusters"]["c"]["calibrated_on"] = ["p:1"]
     assert points.published(record).set_index("row_id").loc["p:2", "role"] == "calibration"

@@ -26,19 +26,10 @@ from analysis.evidence.claim import (
 )
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (0.9, CONFIRMED),
-        (1.1, CONFIRMED),
-        (1.0, CONFIRMED),
-        (0.899, NOT_CONFIRMED),
-        (1.101, NOT_CONFIRMED),
-        (None, NOT_TESTABLE),
-    ],
-)
-def test_a_number_may_be_off_by_the_tolerance_and_not_more(value: float | None, expected: str) -> None:
-    assert verdict(within(value, 1.0, 0.1)) == expected
+def test_a_number_may_be_off_by_the_tolerance_and_not_more() -> None:
+    assert {verdict(within(value, 1.0, 0.1)) for value in (0.9, 1.0, 1.1)} == {CONFIRMED}
+    assert {verdict(within(value, 1.0, 0.1)) for value in (0.899, 1.101)} == {NOT_CONFIRMED}
+    assert verdict(within(None, 1.0, 0.1)) == NOT_TESTABLE
 
 
 def test_a_tolerance_as_wide_as_the_number_confirms_nothing_but_may_refute() -> None:
@@ -47,22 +38,13 @@ def test_a_tolerance_as_wide_as_the_number_confirms_nothing_but_may_refute() -> 
     assert verdict(Comparison(2.5, 1.0, 1.0)) == NOT_CONFIRMED
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.9, 1.1, CONFIRMED),
-        (0.89, 1.05, UNDECIDED),
-        (0.95, 1.11, UNDECIDED),
-        (0.5, 2.0, UNDECIDED),
-        (0.5, 0.9, UNDECIDED),
-        (0.5, 0.89, NOT_CONFIRMED),
-        (1.11, 2.0, NOT_CONFIRMED),
-    ],
-)
-def test_the_whole_interval_of_a_number_has_to_be_within_the_tolerance(
-    low: float, high: float, expected: str
-) -> None:
-    assert verdict(Comparison((low + high) / 2, 1.0, 0.1, low=low, high=high)) == expected
+def test_the_whole_interval_of_a_number_has_to_be_within_the_tolerance() -> None:
+    def said(low: float, high: float) -> str:
+        return verdict(Comparison((low + high) / 2, 1.0, 0.1, low=low, high=high))
+
+    assert said(0.9, 1.1) == CONFIRMED
+    assert {said(0.89, 1.05), said(0.95, 1.11), said(0.5, 2.0), said(0.5, 0.9)} == {UNDECIDED}
+    assert {said(0.5, 0.89), said(1.11, 2.0)} == {NOT_CONFIRMED}
 
 
 def test_a_wide_interval_never_confirms() -> None:

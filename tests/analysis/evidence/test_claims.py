@@ -92,17 +92,8 @@ def test_products_that_the_record_does_not_have_are_not_measured_and_bound_nothi
     found = by_id(all_claims(changed(evidence, predictions=alone, made={})))
     for name in PRODUCTS:
         assert found[name].verdict == NOT_TESTABLE and "Not measured" in found[name].reason, name
-    for line in (
-        2,
-        3,
-        4,
-        8,
-        9,
-        12,
-        13,
-        17,
-        19,
-    ):  # the best in print may be one: any other is the most that it can be
+    # The best in print may be one: any other is the most that it can be.
+    for line in (2, 3, 4, 8, 9, 12, 13, 17, 19):
         assert found[f"claims.csv:{line}"].test.relation == "at most", line
 
 

@@ -11,7 +11,8 @@ import pytest
 from analysis.__main__ import main
 from analysis.check import calibration
 from analysis.evidence import predictions as published
-from analysis.outputs.predicted import PREDICTIONS
+from analysis.records import PREDICTIONS
+from tests.analysis.evidence.planted import prediction as planted_prediction
 from tests.analysis.synthetic import write_study
 
 COLUMNS = ["source", "resolution", "setting", "metric", "value"]
@@ -21,27 +22,8 @@ Predictions = list[dict[str, Any]]
 def prediction(
     line: int, method: str, value: float | None, predicted: float | None, **more: Any
 ) -> dict[str, Any]:
-    """A prediction for line `line` of latency.csv; None is out of memory."""
-    return {
-        "row_id": f"latency.csv:{line}",
-        "model": "pixart_alpha",
-        "cluster": "l20_pcie",
-        "devices": 8,
-        "method": method,
-        "resolution": 1024,
-        "published_s": value,
-        "published_oom": value is None,
-        "predicted_s": predicted,
-        "status": "oom" if predicted is None else "ok",
-        "missing_bytes": None,
-        "warmup": None,
-        "patches": None,
-        "calibrated_on": ["latency.csv:2"],
-        "flags": [],
-        "duplicate_of": None,
-        "contradicted_by": [],
-        "digitized": False,
-    } | more
+    """A prediction for line `line` of latency.csv, on eight devices where no other number is given."""
+    return planted_prediction(f"latency.csv:{line}", method, value, predicted, **{"devices": 8} | more)
 
 
 def made_up() -> Predictions:
@@ -208,7 +190,6 @@ def test_a_record_for_other_rows_is_refused(tmp_path: Path) -> None:
     assert "latency.csv:99" in str(published.check(predictions, folder))
 
 
-KINDS = ("csv", "md", "sources.json")
 PROFILE = {
     "cluster/l20_pcie": "defaults: [/schema/cluster@_here_: cluster, /device@hardware: l20, _self_]\n",
     "device/l20": "calibrated_on: ['latency.csv:2']\n",

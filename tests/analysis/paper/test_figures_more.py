@@ -14,23 +14,12 @@ from analysis.evidence.predictions import load_joined
 from analysis.evidence.published import named
 from analysis.paper import costs, fid, fid_figure, patches, predictions, scatter, warmup
 from analysis.quality import record as quality_record
+from tests.analysis.evidence.planted import prediction
 from tests.analysis.quality import synthetic as synthetic_quality
 from tests.analysis.synthetic import write_study
 
 COLUMNS = ["source", "model", "resolution", "n_devices", "method", "setting", "metric", "value"]
 OLD, NEW = "the older repository", "the paper"
-
-
-def prediction(
-    row_id: str, method: str, published: float | None, predicted: float | None, **more: Any
-) -> dict[str, Any]:
-    return {
-        "row_id": row_id, "model": "pixart_alpha", "cluster": "l20_pcie", "devices": 1 if method == "serial" else 8,
-        "method": method, "resolution": 1024, "steps": 20, "published_s": published, "published_oom": published is None,
-        "predicted_s": predicted, "status": "oom" if predicted is None else "ok", "missing_bytes": None,
-        "warmup": None, "patches": None, "calibrated_on": ["latency.csv:2"], "flags": [], "duplicate_of": None,
-        "contradicted_by": [], "digitized": False,
-    } | more  # fmt: skip
 
 
 def predicted() -> list[dict[str, Any]]:

@@ -18,19 +18,8 @@ STEPS, PICTURES, PROMPTS = 20, 2000, ["green apple", "pickup truck", "owl", "sli
 EXACT = ["sync_pipeline", "tensor", "ulysses", "ring"]
 DISPLACED = {"naive_patch": 0.4, "distrifusion": 0.08, "pipefusion": 0.06}
 NETWORK = "efficientnet_lite0"
-METRIC = (
-    "metric",
-    "against",
-    "network",
-    "preprocessing",
-    "value",
-    "low",
-    "high",
-    "n",
-    "n_reference",
-    "note",
-    "values",
-)
+METRIC = ("metric", "against", "network", "preprocessing", "value", "low", "high", "n", "n_reference", "note")
+METRIC += ("values",)
 
 
 def setting(method: str, *study: str, **more: Any) -> dict[str, Any]:

@@ -18,13 +18,8 @@ from analysis.staleness import figures, tables
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
 ONE = {"method": "pipefusion", "devices": 1, "patches": 2, "warmup": 1}
 TWO = {"method": "distrifusion", "devices": 2, "patches": None, "warmup": 1}
-SKIPPED = {
-    "method": "naive_patch",
-    "devices": 3,
-    "warmup": 1,
-    "status": "skipped",
-    "reason": "devices=3 is wrong",
-}
+SKIPPED = {"method": "naive_patch", "devices": 3, "warmup": 1, "status": "skipped"}
+SKIPPED |= {"reason": "devices=3 is wrong"}
 PROBES = [
     ONE | {"devices": 2},
     TWO,
