@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.staleness.tables import SETTING, Record, errors, means_by_step, of_setting
+from analysis.staleness.tables import Record, final_errors, means_by_step, of_setting
 from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
 MAP = "cividis"
@@ -130,7 +130,6 @@ def error_map(record: Record) -> Figure:
     """A panel a method: where in the picture the final latent differs from serial's; lines between patches."""
     runs = [run for run in ran(record) if run["watched"]]
     rows, columns = record.facts["token_rows"], record.facts["token_cols"]
-    latents = errors(record).set_index(SETTING).latent_error
     grids = []
     for run in runs:
         part = of_setting(record.map, run).sort_values(["row", "column"])
@@ -141,7 +140,7 @@ def error_map(record: Record) -> Figure:
         row = sheet.subplots(1, max(len(runs), 1), squeeze=False, sharey=True)[0]
         for axes, run, grid in zip(row, runs, grids, strict=False):
             axes.imshow(grid, cmap=MAP, norm=scale, interpolation="nearest")
-            off = latents[tuple(run[key] for key in SETTING)]
+            off = final_errors(record, run).mean()
             axes.set_title(f"{record.name(run)}\nwhole latent off by {100 * off:.1f} %", fontsize=9)
             bands = patches_of(record, run)
             for start, _ in bands[1:]:

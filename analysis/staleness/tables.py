@@ -191,6 +191,12 @@ def freshness(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
     return by_setting(found, FRESHNESS, names or more(record.probes))
 
 
+def final_errors(record: Record, run: Mapping[Any, Any]) -> pd.Series:
+    """How far the final latents of a run are from serial's, relative, one a picture."""
+    steps = of_setting(record.steps, run)
+    return steps[steps.step == steps.step.max()].relative_error
+
+
 def errors(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
     """One row a run on the model: relative errors of attention, K and V (where watched), and of the final latents.
 
@@ -198,14 +204,13 @@ def errors(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
     """
     found = []
     for row in record.runs.to_dict("records"):
-        seen, steps = (of_setting(table, row) for table in (record.error, record.steps))
+        seen, last = of_setting(record.error, row), final_errors(record, row)
         if not seen.empty:
             seen = steady(seen, row)
             by_step = means_by_step(seen, "attention_error")
             row |= {"worst_step_error": by_step.max(), "worst_step": by_step.idxmax()}
             row |= {key: mean_of(seen[key], seen.rows) for key in ("attention_error", "k_error", "v_error")}
-        if not steps.empty:
-            last = steps[steps.step == steps.step.max()].relative_error
+        if not last.empty:
             row |= {"latent_error": last.mean(), "latent_sd": last.std(), "pictures": len(last)}
         found.append(row)
     shown = [*ERRORS[:-1], column("pictures"), "status"]
