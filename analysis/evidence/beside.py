@@ -17,13 +17,12 @@ from analysis.accounting import DEVICES
 from analysis.evidence import memory, text
 from analysis.evidence.bounds import base_of
 from analysis.evidence.claim import Claim, Comparison
-from analysis.evidence.published import HYBRID, METHODS, SP, TABLE1, Published
+from analysis.evidence.published import HYBRID, OURS, SP, TABLE1, Published
 from analysis.evidence.records import MODEL, Evidence
 from analysis.records import ACCOUNTING, PREDICTIONS, STALENESS
 
 ASKED = (2, 4, 8)
 """The N that a source may have meant that names none."""
-OURS = {"Original": "serial", SP: "ulysses", **METHODS}
 PICTURES = (
     "needs the model's trained weights, COCO's pictures and captions, and Inception's weights: none is here"
 )

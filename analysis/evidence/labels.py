@@ -10,6 +10,7 @@ from itertools import combinations
 from statistics import mean, median
 
 from analysis.columns import percent
+from analysis.evidence.bounds import said
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.doubts import same_number
 from analysis.evidence.published import CONTRADICTION, READING, WARMUP, Published, alone
@@ -28,10 +29,7 @@ def finding(
 ) -> Claim:
     """That published numbers are those of their label: off by so much, which is more than a contradiction."""
     test = Comparison(1 + size, 1.0, CONTRADICTION)
-    sources = tuple(row.row_id for row in rows)
-    return Claim(
-        kind, what, sources, "published", (), test, how, printed=printed, expected=expected, size=size
-    )
+    return replace(said(kind, what, rows, test, how, printed, expected), size=size)
 
 
 def swapped(found: Sequence[Published], ours: Seconds) -> Iterator[Claim]:
@@ -162,9 +160,11 @@ def other_gpu(found: Sequence[Published]) -> Iterator[Claim]:
         known = [each for each in both if each is not None]
         if len(known) == 2:
             far = [one.value / each.value - 1 for each in known]
-            said = [f"{each.gpu} {each.said} ({100 * o:+.1f} %)" for each, o in zip(known, far, strict=True)]
+            each_said = [
+                f"{each.gpu} {each.said} ({100 * o:+.1f} %)" for each, o in zip(known, far, strict=True)
+            ]
             what = f"one device, {one.model}, {one.px} px ({one['source'].partition(' (')[0]})"
             printed = f"{one.said}; {known[0].gpu} in the file's name, {known[1].gpu} in the title"
             expected = min(zip(far, known, strict=True), key=lambda each: abs(each[0]))[1].gpu
-            how, size = f"other sources: {', '.join(said)}", max(map(abs, far))
+            how, size = f"other sources: {', '.join(each_said)}", max(map(abs, far))
             yield finding(MISLABELLED, what, (one, *known), size, how, printed, expected)

@@ -26,6 +26,9 @@ METHODS = {
     "DistriFusion": "distrifusion",
     "PipeFusion": "pipefusion",
 }
+OURS = {"Original": "serial", "SP": "ulysses", **METHODS}
+"""All names of the sources; `SP`, which may mix Ulysses and Ring, is Ulysses: either holds all parameters and 1/N of
+the rest."""
 DISPLACED = ("pipefusion", "distrifusion")
 HYBRID, USP, SP = "hybrid", "USP", "SP"
 """Products of the sources: guidance split and PipeFusion; Ulysses and Ring; sequence parallelism, whichever is best."""

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import Column, Shown, words
-from analysis.evidence.published import METHODS, SP, read
+from analysis.evidence.published import OURS, read
 from analysis.paper.memory import named, peaks
 from analysis.paper.panels import beside, commit_of
 from analysis.points import marker
@@ -28,9 +28,6 @@ from analysis.style import COLOUR, GREY, ORDER, RC, pale
 
 GB = 10**9
 PUBLISHED = "published/memory.csv"
-OURS = {"Original": "serial", SP: "ulysses", **METHODS}
-"""A method as the published rows call it -> its name here; `SP`, which may mix Ulysses and Ring, is Ulysses: either
-holds all parameters and 1/N of the rest."""
 
 
 def published(path: Path) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from analysis.report.exhibits import Exhibit
 
@@ -86,29 +87,17 @@ SECTIONS = (
 
 def placed(exhibits: Sequence[Exhibit]) -> list[tuple[Section, list[Exhibit]]]:
     """Each section that has something to show, with its exhibits in the order it names them."""
-    homes: dict[str, list[Exhibit]] = {section.name: [] for section in SECTIONS}
-    for exhibit in exhibits:
-        homes[home(exhibit.name).name].append(exhibit)
-    return [(section, in_order(section, homes[section.name])) for section in SECTIONS if homes[section.name]]
+    found = groupby(sorted(exhibits, key=lambda one: rank(one.name)), key=lambda one: rank(one.name)[0])
+    return [(SECTIONS[at], list(members)) for at, members in found]
 
 
-def home(name: str) -> Section:
-    """The section with the longest beginning that fits, or the last."""
+def rank(name: str) -> tuple[int, int]:
+    """The section with the longest beginning that fits, or the last, and the place of that beginning in it."""
     fits = [
-        (len(start), -at)
+        (len(start), -at, -place)
         for at, one in enumerate(SECTIONS)
-        for start in one.begins.split()
+        for place, start in enumerate(one.begins.split())
         if name.startswith(start)
     ]
-    return SECTIONS[-max(fits)[1]] if fits else SECTIONS[-1]
-
-
-def in_order(section: Section, exhibits: list[Exhibit]) -> list[Exhibit]:
-    """As the section names them, then as they came."""
-
-    def place(exhibit: Exhibit) -> int:
-        return next(
-            (at for at, start in enumerate(section.begins.split()) if exhibit.name.startswith(start)), 0
-        )
-
-    return sorted(exhibits, key=place)
+    _, at, place = max(fits, default=(0, 1 - len(SECTIONS), 0))
+    return -at, -place
