@@ -1,6 +1,6 @@
 """Ranks on a grid with named axes.
 
-A method names the axis it communicates on and never sees a global rank, so that a later hybrid (guidance groups x
+A method names the axis it communicates on and never sees a global rank, so that a product of degrees (guidance groups x
 pipeline stages x Ulysses x ring) is another mesh and not another method.
 """
 
