@@ -13,7 +13,7 @@ class Attend(Protocol):
     """The self-attention of one layer, as a method does it.
 
     The first `prefix` tokens are the prompt's where an MM-DiT attends to both (0 elsewhere), a Ulysses rank's own share
-    of them; the others are a band of the image. What comes back has q's shape. K and V of the prompt are always the caller's own, never stale.
+    of them; the others are a band of the image. What comes back has q's shape. K and V of the prompt are never stale.
     """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor: ...
