@@ -76,10 +76,18 @@ def check_cluster(cfg: RunConfig) -> None:
         raise ConfigError("cluster.device", text)
     if cluster.world == "plan" and cluster.hardware is None:
         raise ConfigError("cluster.hardware", "null has no costs; allowed: a cluster that names its device")
-    node = cluster.topology.devices_per_node
-    if cluster.world != "local" and cluster.topology.card is None and cfg.devices > node:
-        text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
-        raise ConfigError("devices", text)
+    problem = check_node(cfg)
+    if problem is not None:
+        raise problem
+
+
+def check_node(cfg: RunConfig) -> ConfigError | None:
+    """What keeps so many devices from a cluster that is one node, or None."""
+    cluster, node = cfg.cluster, cfg.cluster.topology.devices_per_node
+    if cluster.world == "local" or cluster.topology.card is not None or cfg.devices <= node:
+        return None
+    text = f"{cfg.devices} is more than the one node of {cluster.name} has; allowed: 1..{node}"
+    return ConfigError("devices", text)
 
 
 def check_output(run_dir: Path, key: str, measure: str, writes: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from baselines.tensor import CROSS
 from experiments.check import CHOICES, check_shares
+from experiments.check_command import check_node
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, config_names
@@ -154,14 +155,8 @@ def problem(cfg: RunConfig, model: Model) -> str | None:
     found = problem_of(model.shape, cfg)
     if found is not None:
         return f"{found.key}={found.message}"
-    request, node = check_shares(cfg, model), cfg.cluster.topology.devices_per_node
-    if request is not None:
-        return str(request)
-    if cfg.cluster.world != "local" and cfg.cluster.topology.card is None and cfg.devices > node:
-        return (
-            f"devices={cfg.devices} is more than the one node of {cfg.cluster.name} has; allowed: 1..{node}"
-        )
-    return None
+    request = check_shares(cfg, model) or check_node(cfg)
+    return None if request is None else str(request)
 
 
 def check_grid(grid: GridConfig, key: str = "measure") -> None:

@@ -75,15 +75,8 @@ PARAMS = replace(
     ACCOUNTING,
     name="params",
     columns=(
-        *(
-            "rank",
-            "layers",
-            "param_bytes",
-            "model_share",
-            "block_share",
-            "replicated_param_bytes",
-            "kv_bytes",
-        ),
+        *("rank", "layers", "param_bytes", "model_share", "block_share", "replicated_param_bytes"),
+        "kv_bytes",
     ),
     title="PipeFusion, device by device",
     note=NOTE,

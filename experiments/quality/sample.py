@@ -62,7 +62,12 @@ def sample_in_process(run: RunConfig, session: Session, device: torch.device) ->
         return session.sample(run, *as_inputs(inputs, run.guidance_scale), device=device)
 
 
-SAMPLE = Study(PICTURES, sample, ())
+def apart(cell: Cell) -> str:
+    """Every batch is a task of its own."""
+    return cell.key
+
+
+SAMPLE = Study(PICTURES, sample, (), group=apart)
 
 
 def pictures_of(

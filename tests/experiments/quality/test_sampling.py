@@ -16,6 +16,7 @@ from experiments.grid import serial_of
 from experiments.methods import METHODS
 from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import (
+    SAMPLE,
     exactly,
     pictures_of,
     require,
@@ -25,6 +26,7 @@ from experiments.quality.sample import (
 )
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import Pictures, batches, remove_others, shared
+from experiments.runner import cell_of, grouped
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
 from tests.experiments.runs import config
@@ -49,6 +51,12 @@ def cfg() -> RunConfig:
 
 def with_method(cfg: RunConfig, method: str, devices: int, **own: object) -> RunConfig:
     return replace(cfg, method=METHODS[method].Config(**own), devices=devices)
+
+
+def test_batches_are_sampled_side_by_side(cfg: RunConfig, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    cells = [cell_of(SAMPLE, one, session) for one in batches(cfg, OWN, 5)]
+    assert [len(group) for group in grouped(SAMPLE, cells)] == [1, 1, 1]
 
 
 def latents(paths: tuple[Path, ...], count: int) -> torch.Tensor:
