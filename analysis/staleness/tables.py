@@ -194,7 +194,7 @@ def freshness(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
 def final_errors(record: Record, run: Mapping[Any, Any]) -> pd.Series:
     """How far the final latents of a run are from serial's, relative, one a picture."""
     steps = of_setting(record.steps, run)
-    return steps[steps.step == steps.step.max()].relative_error
+    return pd.Series(dtype=float) if steps.empty else steps[steps.step == steps.step.max()].relative_error
 
 
 def errors(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:

@@ -61,7 +61,7 @@ def test_a_row_that_its_cluster_is_fitted_on_is_calibration(lines: pd.DataFrame,
     own = {row_id for row_id, one in evidence.made.items() if row_id in one["calibrated_on"]}
     assert own
     assert set(lines[lines.row.isin(own)].kind) == {"calibration"}
-    assert "calibration" not in set(lines[~lines.record.str.contains("predictions")].kind)
+    assert "calibration" not in set(lines[~lines.record.str.contains("records/published")].kind)
 
 
 def test_errors_are_of_the_numbers_that_are_there(lines: pd.DataFrame) -> None:
