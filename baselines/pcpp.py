@@ -52,7 +52,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
 
 def shared_rows(shape: DiTShape, bands: int, cfg: Config) -> int:
     """Token rows of a band that a neighbour sees."""
-    return ceil(round(cfg.fraction * (shape.token_rows // bands), 9))  # 0.07 * 100 is a little above 7
+    return ceil(round(cfg.fraction * (shape.lines // bands), 9))  # 0.07 * 100 is a little above 7
 
 
 def neighbours(bands: int, index: int) -> list[int]:
@@ -62,9 +62,9 @@ def neighbours(bands: int, index: int) -> list[int]:
 
 def attends(shape: DiTShape, parallel: Parallel, cfg: Config, rows: Band) -> range:
     """The band that the rows are of, and the nearest rows of those next to it."""
-    reach, size = shared_rows(shape, parallel.patch, cfg), shape.token_rows // parallel.patch
+    reach, size = shared_rows(shape, parallel.patch, cfg), shape.lines // parallel.patch
     start = rows_in(rows)[0] // size * size
-    return range(max(start - reach, 0), min(start + size + reach, shape.token_rows))
+    return range(max(start - reach, 0), min(start + size + reach, shape.lines))
 
 
 def partial(run: Run, warmup: int, shared: int) -> AttendFor:
@@ -114,7 +114,7 @@ def partial(run: Run, warmup: int, shared: int) -> AttendFor:
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """All layers on a band of rows, with every layer's K, V of the neighbours' nearest rows."""
-    shared = shared_rows(dit.shape, fabric.axis(AXIS).size, cfg) * dit.shape.token_cols
+    shared = shared_rows(dit.shape, fabric.axis(AXIS).size, cfg) * dit.shape.grid.width
 
     def attention(run: Run) -> AttendFor:
         return ulysses(run, gathered(run, partial(run, cfg.warmup, shared)))
@@ -130,7 +130,7 @@ def predict(
     found = bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=cfg.warmup)
     peers = len(neighbours(n, parallel.mesh().axis(AXIS, rank).index))
     whole = found.kv_bytes // shape.layers  # K, V of all tokens of one layer
-    part = whole * shared_rows(shape, n, cfg) // shape.token_rows
+    part = whole * shared_rows(shape, n, cfg) // shape.lines
     sent = shape.layers * max(steps - 1 - cfg.warmup, 0) * peers * part
     return replace(
         found,

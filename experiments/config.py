@@ -40,6 +40,7 @@ class ModelConfig:
     resolution: Pixels | None = None  # pixels of a square's side; null: what the model was made for
     height: Pixels | None = None  # null: as resolution
     width: Pixels | None = None
+    frames: Annotated[int, Domain(1, 4096)] | None = None  # of a video; null: what the model was made for
     dtype: str = "float32"  # float32 | bfloat16 | float16
     text: str = (
         "auto"  # own (the weights' encoders) | minilm | random (seeded numbers) | auto: own, or random

@@ -161,6 +161,7 @@ def facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
         "resolution": model.resolution,  # of a square picture
         "height": model.height,
         "width": model.width,
+        "frames": model.frames,  # of a video
         "threads": cfg.threads,
         "dtype": cfg.model.dtype,
         "prompts": prompts_of(cfg),

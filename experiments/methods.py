@@ -14,6 +14,7 @@ import pipefusion.method as pipefusion
 from baselines import distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
+from pipefusion.core.cut import cutting
 from pipefusion.core.dit import Sampler
 from pipefusion.core.grid import Band
 from pipefusion.core.parallel import Parallel, degrees
@@ -27,7 +28,7 @@ Attends = Callable[[DiTShape, Parallel, Any, Band], Sequence[int]]
 
 def to_all(shape: DiTShape, parallel: Parallel, cfg: Any, rows: Band) -> Sequence[int]:
     """The whole image."""
-    return range(shape.token_rows)
+    return range(shape.lines)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def problem_of(shape: DiTShape, cfg: RunConfig) -> Problem | None:
 
 def row(module: ModuleType, **facts: Any) -> Method:
     """The row of a module that has `Config`, `check`, `build` and `predict`."""
-    return Method(module.Config, module.AXIS, module.check, module.build, module.predict, **facts)
+    return Method(module.Config, module.AXIS, *cutting(module), **facts)
 
 
 METHODS: dict[str, Method] = {

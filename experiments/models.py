@@ -21,12 +21,13 @@ from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import held, reader
-from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
+from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, makes_videos, patch_of, whole_config
 from pipefusion.pipelines.timesteps import shift, timestep_arguments
 from pipefusion.schedulers import SCHEDULERS, make_scheduler
 
 FACTS = {
     "pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale", "resolution",
+    "frames", "frame_factor",
 }  # fmt: skip
 """What the project wants to know of a model besides its class and the arguments of that."""
 # Predicting v keeps float noise small: noise prediction divides it by sqrt(alpha), a factor of 16 in DDIM's first step.
@@ -54,6 +55,8 @@ class Model:
     dtype: torch.dtype
     facts: dict[str, Any]
     scheduler: dict[str, Any]
+    frames: int | None = None
+    """Pictures of a video."""
 
     @property
     def resolution(self) -> int | None:
@@ -70,10 +73,16 @@ class Model:
         return self.pixels_per_latent * patch_of(self.class_name, self.config)
 
     @property
+    def latent_frames(self) -> int | None:
+        """Frames of the latents: the first picture is one alone, as a causal VAE has it."""
+        return None if self.frames is None else (self.frames - 1) // self.facts["frame_factor"] + 1
+
+    @property
     def shape(self) -> DiTShape:
         """Sizes of the transformer at this height and width. Raises ValueError if it cannot be."""
         rows, cols = self.height // self.multiple, self.width // self.multiple
-        shape = VIEWS[self.class_name].shape(self.config, rows, cols, self.facts, self.dtype.itemsize)
+        facts = self.facts | {"frames": self.latent_frames}
+        shape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
         return replace(shape, guidance=self.facts.get("guidance", shape.guidance))
 
     @property
@@ -130,17 +139,19 @@ def open_model(cfg: ModelConfig) -> Model:
         facts = {**facts_in(folder), **facts, **own}
     else:
         config = given
-        flow = class_name in TEXT_TOKENS  # the MM-DiTs predict velocities
+        flow = class_name in TEXT_TOKENS  # these predict velocities
         scheduler = RANDOM_FLOW_SCHEDULER if flow else RANDOM_SCHEDULER
         facts = {"pixel_space": True, "latent_factor": 8, **facts}
     if class_name not in VIEWS:
         raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
     config = whole_config(getattr(diffusers, class_name), config, strict=folder is None)
+    if makes_videos(class_name):
+        facts = {"frame_factor": 4, "frames": 81} | facts
     facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
     pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
     height, width = size_of(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)
-    dtype = getattr(torch, cfg.dtype)
-    return Model(class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler)
+    dtype, frames = getattr(torch, cfg.dtype), frames_of(cfg, class_name, facts)
+    return Model(class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler, frames)
 
 
 def read_scheduler(path: Path) -> dict[str, Any]:
@@ -160,12 +171,35 @@ def resolved(cfg: RunConfig, model: Model) -> RunConfig:
     shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
     scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
     height, width = (None, None) if model.resolution else (model.height, model.width)
-    model_cfg = replace(cfg.model, resolution=model.resolution, height=height, width=width)
+    model_cfg = replace(
+        cfg.model, resolution=model.resolution, height=height, width=width, frames=model.frames
+    )
     return replace(cfg, guidance_scale=scale, model=model_cfg)
 
 
-def size_of(cfg: ModelConfig, own: int) -> tuple[int, int]:
-    """Height and width in pixels; what is not given is `own`, the side that the model was made for.
+def pictures_only(model: Model) -> None:
+    """Raises ConfigError for a model of videos, where what is measured is one of pictures."""
+    if model.frames is not None:
+        text = f"a {model.class_name} makes videos; allowed: a model of pictures"
+        raise ConfigError("model", text)
+
+
+def frames_of(cfg: ModelConfig, class_name: str, facts: dict[str, Any]) -> int | None:
+    """Pictures of a video; what is not given is as the model was made for. Raises ConfigError."""
+    if not makes_videos(class_name):
+        if cfg.frames is not None:
+            text = f"{cfg.frames}, and the model makes pictures; allowed: null"
+            raise ConfigError("model.frames", text)
+        return None
+    frames, factor = cfg.frames or facts["frames"], facts["frame_factor"]
+    if (frames - 1) % factor:
+        allowed = f"1, {1 + factor}, {1 + 2 * factor}, ..."
+        raise ConfigError("model.frames", f"{frames} is not 1 and a multiple of {factor}; allowed: {allowed}")
+    return int(frames)
+
+
+def size_of(cfg: ModelConfig, own: int | list[int]) -> tuple[int, int]:
+    """Height and width in pixels; what is not given is `own`, the side (or sides) that the model was made for.
 
     Raises ConfigError if `resolution`, which stands for both, contradicts one of them.
     """
@@ -174,8 +208,8 @@ def size_of(cfg: ModelConfig, own: int) -> tuple[int, int]:
         if cfg.resolution and side and side != cfg.resolution:
             text = f"{side} contradicts model.resolution={cfg.resolution}, which is both height and width"
             raise ConfigError(f"model.{name}", f"{text}; allowed: {cfg.resolution}, or model.resolution=null")
-    side = cfg.resolution or own
-    return cfg.height or side, cfg.width or side
+    own_height, own_width = (own, own) if isinstance(own, int) else own
+    return cfg.resolution or cfg.height or own_height, cfg.resolution or cfg.width or own_width
 
 
 def facts_in(folder: Path) -> dict[str, Any]:

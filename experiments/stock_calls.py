@@ -109,6 +109,11 @@ def z_image(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: fl
     return -torch.stack(out[0])[:, :, 0]
 
 
+def wan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """Wan: latents [b, C, F, H, W]; no mask, the tokens behind a prompt's end are zeros."""
+    return model(latent, times, prompt["prompt_embeds"], return_dict=False)[0]
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -142,6 +147,7 @@ CALLS: dict[str, Call] = {
     "Flux2Transformer2DModel": flux2,
     "QwenImageTransformer2DModel": qwen,
     "ZImageTransformer2DModel": z_image,
+    "WanTransformer3DModel": wan,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from pipefusion.core.dit import DiT
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import DTYPES, held, reader, stored_dtype
-from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, patch_of, whole_config
+from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, makes_videos, patch_of, whole_config
 from pipefusion.pipelines.pictures import latent_factor
 
 FACTOR = 8
 FACTORS = {"Flux2Transformer2DModel": 16}
 """Pixels per latent row where there is no VAE to ask; of all others FACTOR."""
+FRAME_FACTOR = 4
+"""Pictures of a video per frame of its latents, behind the first, which is one alone."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class Transformer:
         """Latent rows per token row."""
         return patch_of(self.class_name, self.config)
 
-    def shape(self, height: int, width: int, text_tokens: int | None) -> DiTShape:
-        """Sizes for latents of this size. Raises ValueError for a size that the model cannot have."""
+    def shape(self, size: Sequence[int], text_tokens: int | None) -> DiTShape:
+        """Sizes for latents of this (frames,) height and width. Raises ValueError for what the model cannot have."""
+        *frames, height, width = size
+        if len(frames) != makes_videos(self.class_name):
+            kind = "frames, height, width" if makes_videos(self.class_name) else "height, width"
+            raise ValueError(f"{len(size)} sides; allowed: {kind}")
         rows, cols = height // self.patch, width // self.patch
         if rows * self.patch != height or cols * self.patch != width or not rows or not cols:
             raise ValueError(f"latents of {height} x {width}; allowed: multiples of {self.patch}")
         tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
-        facts = {"text_tokens": tokens}
+        facts = {"text_tokens": tokens, "frames": frames[0] if frames else None}
         found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
         if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
             # Klein: base and distilled differ in their pipeline alone, and only base has branches.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipefusion.checkpoint import Transformer, open_transformer
+from pipefusion.checkpoint import FRAME_FACTOR, Transformer, open_transformer
 from pipefusion.core.closed_forms import stages
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.local import LocalFabric
@@ -30,6 +30,7 @@ def parallelize(
     *,
     height: int,
     width: int,
+    frames: int | None = None,
     method: str | Attention = "pipefusion",
     patches: int | None = None,
     warmup: int | None = None,
@@ -45,6 +46,7 @@ def parallelize(
             offloaded or compiled); or a folder, or a hub id, of which only this rank's part is read (safetensors).
         fabric: what `init` returned. Its axes say what is shared.
         height, width: of the pictures, in pixels. Other sizes may follow in the calls.
+        frames: pictures of a video, 1 and a multiple of 4; None for pictures.
         method: `pipefusion`, the name of a module of `baselines`, or a function `attention(run)` that returns what the
             self-attention sites do in a job (`pipefusion/core/run.py`).
         patches: M, the patches that a pipeline works on in turn.
@@ -72,9 +74,13 @@ def parallelize(
     factor = opened.pixels_per_latent
     if height % factor or width % factor:
         raise ValueError(f"{height} x {width} pixels; allowed: multiples of {factor * opened.patch}")
-    size = height // factor, width // factor
+    size: tuple[int, ...] = (height // factor, width // factor)
+    if frames is not None:
+        if frames < 1 or (frames - 1) % FRAME_FACTOR:
+            raise ValueError(f"frames={frames}; allowed: 1 and a multiple of {FRAME_FACTOR}")
+        size = ((frames - 1) // FRAME_FACTOR + 1, *size)
     if split == "cost":  # which depends on the size, and other sizes have the same layers
-        shape = opened.shape(*size, text_tokens)
+        shape = opened.shape(size, text_tokens)
         split = [len(layers) for layers in stages(shape, fabric.axis("pipe").size, split)]
     given = {"patches": patches, "warmup": warmup, "split": split}
     chosen = choose(method, {key: value for key, value in given.items() if value is not None} | settings)
@@ -88,7 +94,7 @@ class Denoiser:
         layers: the blocks that are here.
         parallel: the degree of each axis.
         pixels_per_latent: pixels of a picture's side per latent row.
-        size: height and width of the latents that it was built for.
+        size: (frames,) height and width of the latents that it was built for.
     """
 
     def __init__(
@@ -96,21 +102,22 @@ class Denoiser:
         transformer: Transformer,
         fabric: LocalFabric,
         method: Chosen,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         text_tokens: int | None,
     ):
         self.fabric, self.parallel, self.size = fabric, Parallel(**fabric.mesh.axes), size
         self.pixels_per_latent, self.class_name = transformer.pixels_per_latent, transformer.class_name
         self._transformer, self._method = transformer, method
-        self._built: dict[tuple[int, int, int], tuple[DiT, Sampler]] = {}
-        self.dit, _ = self._build(*size, text_tokens)
+        self._built: dict[tuple[tuple[int, ...], int], tuple[DiT, Sampler]] = {}
+        self.dit, _ = self._build(size, text_tokens)
         self.layers = self.dit.layers
 
     def __call__(self, noise: Tensor, conditioning: Conditioning, scheduler: Any) -> Tensor | None:
         """Denoise a batch of images. Every rank calls it, with the same arguments.
 
         Args:
-            noise: [B, C, H, W] latents, equal on all ranks; another H and W builds nothing but tables anew.
+            noise: [B, C, H, W] latents, of a video [B, C, F, H, W], equal on all ranks; another size builds nothing but
+                tables anew.
             conditioning: the prompts' tensors, B rows each, by the names in `denoiser.dit.shape.prompt`; with
                 `negative` ones and a scale above 1 there is classifier-free guidance. Prompts of different lengths in
                 an MM-DiT: see `Conditioning`.
@@ -129,12 +136,13 @@ class Denoiser:
             >>> latents = denoiser(noise, Conditioning(prompt, 4.5, negative), scheduler)
         """
         shape = self.dit.shape
-        if noise.ndim != 4 or noise.shape[1] != shape.in_channels:
-            raise ValueError(f"noise {[*noise.shape]}; allowed: [B, {shape.in_channels}, H, W]")
+        if noise.ndim != 2 + len(self.size) or noise.shape[1] != shape.in_channels:
+            sides = "H, W" if len(self.size) == 2 else "F, H, W"
+            raise ValueError(f"noise {[*noise.shape]}; allowed: [B, {shape.in_channels}, {sides}]")
         require_prompts(shape.prompt, conditioning, noise.shape[0])
         check_scheduler(scheduler)
         tokens = conditioning.prompt["prompt_embeds"].shape[1] if shape.joint else shape.text_tokens
-        key = (noise.shape[2], noise.shape[3], tokens)
+        key = (tuple(noise.shape[2:]), tokens)
         dit, sampler = self._built.get(key) or self._build(*key)
         require(self._method.check(dit.shape, self.parallel, len(scheduler.timesteps)))
         self.fabric.clear()
@@ -162,9 +170,9 @@ class Denoiser:
             return None
         return self._method.predict(self.dit.shape, self.parallel, self.fabric.rank, steps, images, branches)
 
-    def _build(self, height: int, width: int, text_tokens: int | None) -> tuple[DiT, Sampler]:
+    def _build(self, size: tuple[int, ...], text_tokens: int | None) -> tuple[DiT, Sampler]:
         """View and sampler for latents of a size. All sizes share the parameters of the first."""
-        dit = self._transformer.view(self._transformer.shape(height, width, text_tokens))
+        dit = self._transformer.view(self._transformer.shape(size, text_tokens))
         require(self._method.check(dit.shape, self.parallel, self._method.warmup))
         sampler = self._method.build(dit, self.fabric)
         dit.load(self._transformer.tensors, self.fabric.device)
@@ -172,7 +180,7 @@ class Denoiser:
             self._transformer = self._transformer.holding(dit)
         if len(self._built) == SIZES:
             self._built.pop(next(iter(self._built)))
-        self._built[height, width, dit.shape.text_tokens] = dit, sampler
+        self._built[size, dit.shape.text_tokens] = dit, sampler
         return dit, sampler
 
 

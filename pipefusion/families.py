@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3, z_image
+from pipefusion.views import dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3, wan, z_image
 
 VIEWS: dict[str, ModuleType] = {
     "PixArtTransformer2DModel": pixart,
@@ -16,6 +16,7 @@ VIEWS: dict[str, ModuleType] = {
     "Flux2Transformer2DModel": flux2,
     "QwenImageTransformer2DModel": qwen,
     "ZImageTransformer2DModel": z_image,
+    "WanTransformer3DModel": wan,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
@@ -27,6 +28,7 @@ TEXT_TOKENS = {
     "Flux2Transformer2DModel": 512,
     "QwenImageTransformer2DModel": 512,
     "ZImageTransformer2DModel": 512,
+    "WanTransformer3DModel": 512,
 }
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 
@@ -40,6 +42,11 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     if name == "Transformer2DModel":
         name = RENAMED.get(str(config.get("norm_type")), name)
     return str(name)
+
+
+def makes_videos(class_name: str) -> bool:
+    """Whether latents have frames."""
+    return getattr(VIEWS[class_name], "VIDEO", False)
 
 
 def patch_of(class_name: str, config: Mapping[str, Any]) -> int:

@@ -50,7 +50,7 @@ class Config(Settings):
 
 def patches_in(shape: DiTShape, stages: int, lanes: int, cfg: Config) -> int:
     """M."""
-    return min(stages, shape.token_rows // lanes) if cfg.patches is None else cfg.patches
+    return min(stages, shape.lines // lanes) if cfg.patches is None else cfg.patches
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
@@ -62,8 +62,8 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
             "method.patches",
             patches_in(shape, parallel.pipe, lanes, cfg),
             1,
-            shape.token_rows // lanes,
-            f"the token rows, {lanes} at a time" if lanes > 1 else "the token rows",
+            shape.lines // lanes,
+            f"the {shape.line_name}, {lanes} at a time" if lanes > 1 else f"the {shape.line_name}",
         )
         or within("method.warmup", cfg.warmup, 0, steps, "the steps")
         or splits(cfg.split, shape.layers, parallel.pipe)

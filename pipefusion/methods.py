@@ -13,6 +13,7 @@ from typing import Any
 
 import baselines
 from pipefusion.core.checks import degrees_fit, splits, within
+from pipefusion.core.cut import cutting
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
@@ -49,16 +50,11 @@ def named(name: str, settings: Mapping[str, Any]) -> Chosen:
     for key in settings:
         if key not in allowed:
             raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed)}")
-    cfg = module.Config(**settings)
-
-    def predict(*args: Any) -> Prediction:
-        found: Prediction = module.predict(*args, cfg)
-        return found
-
+    cfg, functions = module.Config(**settings), cutting(module)
     return Chosen(
-        lambda shape, parallel, steps: module.check(shape, parallel, steps, cfg),
-        lambda dit, fabric: module.build(dit, fabric, cfg),
-        predict,
+        lambda shape, parallel, steps: functions.check(shape, parallel, steps, cfg),
+        lambda dit, fabric: functions.build(dit, fabric, cfg),
+        lambda *args: functions.predict(*args, cfg),
         getattr(cfg, "warmup", 0),
     )
 
@@ -98,10 +94,10 @@ def of_attention(attention: Attention, settings: Mapping[str, Any]) -> Chosen:
         return made
 
     def check(shape: DiTShape, parallel: Parallel, steps: int) -> Problem | None:
-        rows = shape.token_rows // (parallel.patch * parallel.lanes)
+        lines = shape.lines // (parallel.patch * parallel.lanes)
         return (
             degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", heads)
-            or within("patches", patches, 1, rows, "the token rows")
+            or within("patches", patches, 1, lines, f"the {shape.line_name}")
             or within("warmup", warmup or 0, 0, steps, "the steps")
             or splits(split, shape.layers, parallel.pipe)
         )

@@ -55,6 +55,7 @@ FAMILIES = (
     "flux2_tiny",
     "qwen_tiny",
     "z_image_tiny",
+    "wan_tiny",
     "hunyuan_tiny",
     "dit_tiny",
 )
@@ -65,8 +66,8 @@ FAMILIES = (
 class Case:
     """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights.
 
-    `size` is token rows and columns; None: those that the model was made for. `padded`: an MM-DiT's prompts end in
-    padding, which nothing attends to.
+    `size` is token rows and columns, of a video as many frames as rows; None: what the model was made for.
+    `padded`: an MM-DiT's prompts end in padding, which nothing attends to.
     """
 
     name: str
@@ -115,7 +116,9 @@ def _model(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int
     if size is not None:
         model = _model(name, changes)
         rows, cols = size
-        return replace(model, height=rows * model.multiple, width=cols * model.multiple)
+        sides = {"height": rows * model.multiple, "width": cols * model.multiple}
+        frames = None if model.frames is None else 1 + (rows - 1) * model.facts["frame_factor"]
+        return replace(model, **sides, frames=frames)
     if name == "pixart":
         return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
     cfg = model_config(name)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens
-from pipefusion.core.shape import DiTShape
 
 See = Callable[[int, int, int, Tensor], None]
 """see(step, patch or -1 for the whole image, layer, image tokens [b, t, hs] behind that layer's block)"""
@@ -152,7 +151,7 @@ def denoise(dit: DiT, request: Request, deviation: Deviation = NONE, see: See | 
 
 def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers, see: See | None) -> Tensor:
     """All steps: the whole image in the first W of them, then patch by patch."""
-    cond, shape, bands = request.cond, dit.shape, request.bands
+    cond, shape, grid, bands = request.cond, dit.shape, dit.shape.grid, request.bands
     warmup, steppers = deviation.warmup(request), Steppers(request, deviation.history)
     stream, prompt = TextStream(request, deviation), range(shape.joint_tokens)
     latent, after = request.noise.float().clone(), []
@@ -166,8 +165,8 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
         for patches in [range(len(bands))] if step < warmup else [range(m, m + 1) for m in range(len(bands))]:
             patch = -1 if step < warmup else patches.start
             rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
-            part = shape.band_latent(rows)
-            tokens = dit.embed(torch.cat([latent[:, :, part]] * cond.branches), rows, text)
+            part = grid.take_latent(latent, rows)
+            tokens = dit.embed(torch.cat([part] * cond.branches), rows, text)
             given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
             skips = KeptSkips(shape)
             attend = buffers.attend_for(rows, patch)
@@ -179,16 +178,13 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
                     see(step, patch, layer, tokens.image)
             prediction = dit.unembed(tokens.image, modulation, rows)
             guided = combined(prediction, cond, scale, deviation.guidance == "swapped")
-            for m in patches:
-                own, mine = shape.band_latent(bands[m]), within(shape, bands[m], rows)
-                latent[:, :, own] = steppers.step(m, step, guided[:, :, mine], latent[:, :, own])
+            for m, mine in zip(
+                patches, grid.split_latent(guided, bands[patches.start : patches.stop]), strict=True
+            ):
+                own = grid.take_latent(latent, bands[m])  # a view of it
+                own.copy_(steppers.step(m, step, mine, own))
         after.append(latent.clone())
     return torch.stack(after)
-
-
-def within(shape: DiTShape, band: range, rows: range) -> slice:
-    """The latent rows of a patch, counted from the start of a job's."""
-    return shape.band_latent(range(band.start - rows.start, band.stop - rows.start))
 
 
 def combined(prediction: Tensor, cond: Conditioning, scale: float, swapped: bool) -> Tensor:

@@ -33,14 +33,15 @@ def rerun(run_dir: Path) -> Tensor:
     assert method.stale is not None
     cfg = method.Config(**record["method_config"])
     model = open_model(replace(ModelConfig(**config["model"]), weights=record["weights"]))
-    view, shape = model.view(), model.shape
+    view, shape = model.view(), model.shape.cut(cfg.patch_axis)
+    view.cut(shape.patch_axis)
     view.load(model.tensors(), CPU)
     noise, cond = read_inputs(run_dir / "inputs.safetensors", record["guidance_scale"], CPU)
     told = record["scheduler"]
     scheduler = make_scheduler(told["class"], told["config"], told.get("set_timesteps", record["steps"]))
     lanes = parallel.lanes
     patches = patches_in(shape, parallel.pipe, lanes, cfg) if method.has("patches") else parallel.patch
-    bands = split_rows(shape.token_rows, patches, lanes)
+    bands = split_rows(shape.lines, patches, lanes)
     request = Request(
         noise,
         cond,

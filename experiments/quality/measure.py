@@ -22,7 +22,7 @@ from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
 from experiments.grid import check_grid, cluster_config, problem, serial_of
 from experiments.journal import Row
-from experiments.models import Model
+from experiments.models import Model, pictures_only
 from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of, settings_of
 from experiments.quality.look import look_all, real_features
 from experiments.quality.metrics import compare, paired_rows, real_floor, seeds_floor, seen_rows
@@ -177,6 +177,7 @@ def check_settings(cfg: RunConfig, session: Session) -> None:
                 text = f"{given} are several; allowed: [], pictures are of one model on one cluster"
                 raise ConfigError(f"{key}.{name}", text)
     model = session.model(cfg.model)
+    pictures_only(model)
     prompts_for(cfg, model)
     open_real(options.real, options.data_dir, model)
     open_network(options.network)

@@ -13,7 +13,7 @@ from experiments.grid import GridConfig, check_grid, expand, place
 from experiments.inputs import spaced
 from experiments.journal import Row
 from experiments.methods import METHODS
-from experiments.models import Model, open_model
+from experiments.models import Model, open_model, pictures_only
 from experiments.session import Session
 from pipefusion.core.domain import (
     Count,
@@ -123,7 +123,9 @@ def check_staleness(cfg: RunConfig, session: Session) -> None:
     if serial.model.dtype != "float32":
         text = f"{serial.model.dtype} has errors of its own; allowed: float32"
         raise ConfigError("model.dtype", text)
-    listed = len(listed_prompts(serial, check_model(serial)))
+    model = check_model(serial)
+    pictures_only(model)
+    listed = len(listed_prompts(serial, model))
     if options.pictures > listed:
         text = f"{options.pictures} pictures, and there are {listed} prompts; allowed: 1..{listed}"
         raise ConfigError("measure.pictures", text)

@@ -20,11 +20,12 @@ class Settings:
     """What the configuration of every method has.
 
     `heads` of Ulysses ranks: each has as many (even), or zeros are computed, held and sent in place of those that lack
-    (pad).
+    (pad). `patch_axis` of a video: patches, bands and shares are cut over its frames (also null) or its rows.
     """
 
     name: str
     heads: str = "even"
+    patch_axis: str | None = None
 
 
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:
@@ -106,5 +107,5 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str
         or divides(key("tensor"), parallel.tensor, shape.heads, "attention heads")
         or divides(key("tensor"), parallel.tensor, shape.mlp_hidden, "MLP columns")
         or heads_fit(key("ulysses"), parallel.ulysses, shape.heads // parallel.tensor, heads)
-        or divides(key(widest), rows, shape.token_rows, "token rows")
+        or divides(key(widest), rows, shape.lines, shape.line_name)
     )

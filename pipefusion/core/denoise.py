@@ -94,7 +94,7 @@ class Stage:
         self.latents = Latents(fabric, layout, noise) if layout.first or layout.last else None
         if layout.last:
             self.schedulers = PatchSchedulers(scheduler, len(layout.patches))
-            pixels = noise[0, :, 0, 0].numel() * noise.shape[0] * shape.patch_size**2
+            pixels = noise.shape[0] * shape.in_channels * shape.patch_size**2
             guidance.reserve(pixels * run.most_tokens, run.dtype)
         self.outbox = Outbox(fabric, (layout.stage + 1) % len(layout.stages))
         self.inbox = None

@@ -118,12 +118,13 @@ class TensorPlan(NamedTuple):
     """The linear layers of a block that tensor parallelism splits, by their name in the block.
 
     A fused layer is split section by section; the sections are sizes along its outputs (columns) or inputs (rows).
-    `cross` names the cross-attention in the block, where it has one.
+    `cross` names the cross-attention in the block, where it has one; `norms` the RMS norms of q and k over all heads.
     """
 
     columns: Mapping[str, tuple[int, ...]]
     rows: Mapping[str, tuple[int, ...]]
     cross: str | None = None
+    norms: tuple[str, ...] = ()
 
     def without_cross(self) -> TensorPlan:
         """The same with the cross-attention left whole."""
@@ -133,7 +134,8 @@ class TensorPlan(NamedTuple):
             {name: sizes for name, sizes in part.items() if not name.startswith(f"{self.cross}.")}
             for part in (self.columns, self.rows)
         )
-        return TensorPlan(columns, rows)
+        norms = tuple(name for name in self.norms if not name.startswith(f"{self.cross}."))
+        return TensorPlan(columns, rows, norms=norms)
 
 
 class DiT(Protocol):
@@ -148,6 +150,10 @@ class DiT(Protocol):
 
     def clone(self) -> DiT:
         """An independent view that shares the tensors: for many ranks in one process."""
+        ...
+
+    def cut(self, axis: str) -> None:
+        """Cut patches of a video over `frames` or `rows`. Before anything is loaded."""
         ...
 
     def keep(self, layers: range, *, embed: bool, unembed: bool) -> None:

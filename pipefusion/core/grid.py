@@ -1,4 +1,4 @@
-"""Token rows and columns of an image: the only place that knows how tokens lie, are cut, taken and joined."""
+"""Token rows, columns and frames: the only place that knows how tokens lie, are cut, taken and joined."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Strips:
-    """Token rows that do not follow each other: a rank's shares of several patches, in the order of the patches."""
+    """Lines that do not follow each other: a rank's shares of several patches, in the order of the patches."""
 
     parts: tuple[range, ...]
 
     def __len__(self) -> int:
-        """Token rows in all."""
+        """Lines in all."""
         return sum(map(len, self.parts))
 
 
 Band = range | Strips
-"""Token rows, ascending."""
+"""Lines of a grid, ascending: token rows, or frames."""
 
 
 def strips(parts: Iterable[range]) -> Band:
-    """Ascending rows as a band: one range where they follow each other."""
+    """Ascending lines as a band: one range where they follow each other."""
     joined: list[range] = []
     for part in parts:
         if joined and joined[-1].stop == part.start:
@@ -36,46 +36,87 @@ def strips(parts: Iterable[range]) -> Band:
 
 
 def ranges_in(band: Band) -> tuple[range, ...]:
-    """The consecutive rows that a band is made of."""
+    """The consecutive lines that a band is made of."""
     return (band,) if isinstance(band, range) else band.parts
 
 
 def rows_in(band: Band) -> list[int]:
-    """Every row of a band."""
+    """Every line of a band."""
     return [row for part in ranges_in(band) for row in part]
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """`rows` x `cols` tokens, each a square of `patch_size` latent pixels."""
+    """`rows` x `cols` tokens, each a square of `patch_size` latent pixels; in a video so many in each of `frames`.
+
+    What is cut into bands are its `lines`: token rows (of all frames), or with `axis` frames whole frames. Tokens lie
+    line after line, so that a band of either axis is one piece of every tensor of tokens, K and V among them. A
+    transformer sees no difference: its attention has no order but what positions say.
+    """
 
     rows: int
     cols: int
     patch_size: int
+    frames: int | None = None
+    axis: str = "rows"
+
+    @property
+    def lines(self) -> int:
+        """What can be cut apart."""
+        return self.rows if self.axis == "rows" else self.frames or 1
+
+    @property
+    def width(self) -> int:
+        """Tokens of a line."""
+        return self.cols * (self.rows if self.axis == "frames" else self.frames or 1)
+
+    @property
+    def dim(self) -> int:
+        """The dimension of a latent [B, C, H, W] or [B, C, F, H, W] that is cut."""
+        return 3 if self.frames and self.axis == "rows" else 2
+
+    @property
+    def thickness(self) -> int:
+        """Latent rows, or frames, of a line."""
+        return self.patch_size if self.axis == "rows" else 1
 
     def tokens(self, band: Band) -> int:
         """Tokens of a band."""
-        return len(band) * self.cols
+        return len(band) * self.width
 
     def take_tokens(self, table: Tensor, band: Band, dim: int = 0, offset: int = 0) -> Tensor:
         """A band of a tensor with a token along `dim`, of which the first `offset` are no image tokens."""
         taken = [
-            table.narrow(dim, offset + part.start * self.cols, len(part) * self.cols)
+            table.narrow(dim, offset + part.start * self.width, len(part) * self.width)
             for part in ranges_in(band)
         ]
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim)
 
     def take_latent(self, latent: Tensor, band: Band) -> Tensor:
-        """A band [B, C, h, W] of a latent [B, C, H, W]."""
-        size = self.patch_size
-        taken = [latent.narrow(2, part.start * size, len(part) * size) for part in ranges_in(band)]
-        return taken[0] if len(taken) == 1 else torch.cat(taken, 2)
+        """A band [B, C, h, W] of a latent [B, C, H, W], or of a video's; a view of it where that is one piece."""
+        size = self.thickness
+        taken = [latent.narrow(self.dim, part.start * size, len(part) * size) for part in ranges_in(band)]
+        return taken[0] if len(taken) == 1 else torch.cat(taken, self.dim)
+
+    def split_latent(self, latent: Tensor, bands: Sequence[Band]) -> list[Tensor]:
+        """The latents of bands, of one in which they follow each other."""
+        return [*latent.split([len(band) * self.thickness for band in bands], dim=self.dim)]
 
     def join_latents(self, bands: Sequence[Band], latents: Sequence[Tensor]) -> Tensor:
-        """The latent [B, C, H, W] whose bands, which together are all rows once, are these."""
+        """The latent [B, C, H, W] whose bands, which together are all lines once, are these."""
         placed = []
         for band, latent in zip(bands, latents, strict=True):
             parts = ranges_in(band)
-            pieces = latent.split([len(part) * self.patch_size for part in parts], dim=2)
+            pieces = self.split_latent(latent, parts)
             placed += [(part.start, piece) for part, piece in zip(parts, pieces, strict=True)]
-        return torch.cat([piece for _, piece in sorted(placed, key=lambda pair: pair[0])], dim=2)
+        return torch.cat([piece for _, piece in sorted(placed, key=lambda pair: pair[0])], dim=self.dim)
+
+    def in_line(self, frames: Tensor) -> Tensor:
+        """Tokens of a video's band [b, F, h, w, ...] line after line: [b, t, ...]."""
+        return (frames.transpose(1, 2) if self.axis == "rows" else frames).flatten(1, 3)
+
+    def in_frames(self, tokens: Tensor) -> Tensor:
+        """Tokens of a video's band [b, t, ...] by frame, row and column: [b, F, h, w, ...]."""
+        if self.axis == "rows":
+            return tokens.unflatten(1, (-1, self.frames or 1, self.cols)).transpose(1, 2)
+        return tokens.unflatten(1, (-1, self.rows, self.cols))

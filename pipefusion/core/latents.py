@@ -11,7 +11,7 @@ from pipefusion.core.ledger import Where
 
 
 class Latents:
-    """The latent [B, C, h, W] of each patch's share, float32 whatever the model computes in.
+    """The latent [B, C, h, W] of each patch's share, float32 whatever the model computes in (video: [B, C, F, h, W]).
 
     In a pipeline the last stage steps a patch and sends it back at once, and the first one receives it in place, so
     that consecutive steps overlap with no flush.
@@ -30,7 +30,7 @@ class Latents:
         for patch in job.patches:
             if patch in self._arriving:
                 self._arriving.pop(patch).wait()
-        whole = torch.cat([self.parts[patch] for patch in job.patches], dim=2)
+        whole = torch.cat([self.parts[patch] for patch in job.patches], dim=self.layout.grid.dim)
         if not self.layout.last:  # received in place: this step's has been read, and causes the next one
             for patch in job.patches:
                 at, source = Where(job.step, -1, patch), len(self.layout.stages) - 1
@@ -39,14 +39,14 @@ class Latents:
 
     def split(self, job: Job, prediction: Tensor) -> list[tuple[int, Tensor]]:
         """The prediction [B, C, h, W] of a job by patch."""
-        heights = [len(self.layout.shares[patch]) * self.layout.grid.patch_size for patch in job.patches]
-        return list(zip(job.patches, prediction.split(heights, dim=2), strict=True))
+        shares = [self.layout.shares[patch] for patch in job.patches]
+        return list(zip(job.patches, self.layout.grid.split_latent(prediction, shares), strict=True))
 
     def gather(self, steps: int) -> Tensor:
         """The latents of all images [B, C, H, W], on every rank of the first stage; what is under way is waited for."""
         for work in self._arriving.values():
             work.wait()
-        own = torch.cat(self.parts, dim=2)
+        own = torch.cat(self.parts, dim=self.layout.grid.dim)
         at = Where(step=steps)
         lines = [own]
         for axis in ("ulysses", "ring", "patch"):  # innermost first: the order of `layout.bands`

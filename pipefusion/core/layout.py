@@ -77,17 +77,17 @@ class Layout:
     @property
     def tokens(self) -> int:
         """This rank's tokens of the image."""
-        return sum(map(len, self.shares)) * self.grid.cols
+        return sum(map(len, self.shares)) * self.grid.width
 
     @property
     def band_tokens(self) -> int:
         """Tokens of all patches."""
-        return sum(map(len, self.patches)) * self.grid.cols
+        return sum(map(len, self.patches)) * self.grid.width
 
     def jobs(self, steps: int, warmup: int) -> list[Job]:
         """W synchronous steps on all patches at once, then S - W steps patch by patch: every stage's order."""
         count = len(self.patches)
-        starts = [rows * self.grid.cols for rows in accumulate(map(len, self.shares), initial=0)]
+        starts = [rows * self.grid.width for rows in accumulate(map(len, self.shares), initial=0)]
         whole = strips(self.shares)
         found = []
         for step in range(steps):
@@ -106,7 +106,7 @@ class Layout:
         """
         if lanes == 1 or len(job.patches) == 1:
             return [slice(job.own.start * lanes, job.own.stop * lanes)]
-        sizes = [len(share) * self.grid.cols for share in self.shares]
+        sizes = [len(share) * self.grid.width for share in self.shares]
         starts = [start * lanes for start in accumulate(sizes, initial=0)]
         return [
             slice(starts[m] + lane * sizes[m], starts[m] + (lane + 1) * sizes[m])
@@ -121,10 +121,10 @@ def make_layout(
     """The layout of the rank whose places on the axes `axis` gives. Raises ValueError where rows cannot be cut so."""
     pipe, band, ring, ulysses = (axis(name) for name in ("pipe", "patch", "ring", "ulysses"))
     lanes, lane = ring.size * ulysses.size, ring.index * ulysses.size + ulysses.index
-    rows = split_rows(range(shape.token_rows), band.size, lanes)
+    rows = split_rows(range(shape.lines), band.size, lanes)
     if len({len(part) for part in rows}) > 1:
         raise ValueError(
-            f"{shape.token_rows} token rows cannot be shared evenly by {band.size * lanes} ranks"
+            f"{shape.lines} {shape.line_name} cannot be shared evenly by {band.size * lanes} ranks"
         )
     cuts = [split_rows(part, patches, lanes) for part in rows]
     shares = [[[split_rows(patch, lanes)[s] for patch in parts] for s in range(lanes)] for parts in cuts]

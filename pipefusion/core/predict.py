@@ -223,18 +223,24 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
     """Two all-reduces per attention and MLP pair: 2(n-1)/n * p * hs elements each per step, the prompt's beside them.
 
     Table 1's 4 O(p hs) L counts one attention and one MLP per block; a split cross-attention makes it 6 O(p hs) L.
+    Norms over all heads sum one float32 a token besides.
     """
-    n = size.parallel.tensor
-    layers, blocks = size.layout.layers, size.shape.blocks
-    images = sum(
-        blocks[layer].image_reduces - (whole_cross and blocks[layer].cross_params > 0) for layer in layers
-    )
+    n, shape = size.parallel.tensor, size.shape
+    blocks = [shape.blocks[layer] for layer in size.layout.layers]
+    images = sum(block.image_reduces - (whole_cross and block.cross_params > 0) for block in blocks)
     texts = sum(
-        blocks[layer].text_reduces
-        * wire_bytes("all_reduce", size.shape.own_prefix(layer, size.layout.prompt) * size.hidden, n)
-        for layer in layers
+        shape.blocks[layer].text_reduces
+        * wire_bytes("all_reduce", shape.own_prefix(layer, size.layout.prompt) * size.hidden, n)
+        for layer in size.layout.layers
     )
-    sent = sum(images * wire_bytes("all_reduce", job.tokens * size.hidden, n) + texts for job in jobs)
+    crosses = 0 if whole_cross else sum(block.wide_cross for block in blocks)
+    norms, square = sum(block.wide_norms for block in blocks) + crosses, 4 * size.batch
+    sent = crosses * wire_bytes("all_reduce", shape.text_tokens * square, n) + sum(
+        images * wire_bytes("all_reduce", job.tokens * size.hidden, n)
+        + norms * wire_bytes("all_reduce", job.tokens * square, n)
+        + texts
+        for job in jobs
+    )
     return sent, sent, 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipefusion.core.grid import TokenGrid
@@ -26,6 +26,10 @@ class BlockShape:
     """All-reduces of the prompt tokens."""
     cross_params: int = 0
     """Of `split_params` what is the cross-attention's, which an axis may leave whole."""
+    wide_norms: int = 0
+    """RMS norms of q and k over all heads: tensor parallelism sums the squares, one float32 an image token each."""
+    wide_cross: bool = False
+    """The cross-attention has two as well: of q for each image token, of k for the prompt's once an image."""
     image_only: bool = False
     """In an MM-DiT: attends to no token of the prompt (a refiner before the joint blocks): these pass by."""
 
@@ -65,6 +69,10 @@ class DiTShape:
     """Long skip connections: (layer that gives, layer that takes)."""
     guidance: Literal["cfg", "embedded", "none"] = "cfg"
     """How a guidance scale acts: on two branches, as an input of the model, or not at all."""
+    frames: int | None = None
+    """Of a video: frames of tokens. None: a picture."""
+    patch_axis: str = "rows"
+    """What patches are cut over: `rows` or, of a video, `frames`."""
     itemsize: int = 4
 
     @property
@@ -75,7 +83,7 @@ class DiTShape:
     @property
     def tokens(self) -> int:
         """p, the image tokens."""
-        return self.token_rows * self.token_cols
+        return self.token_rows * self.token_cols * (self.frames or 1)
 
     @property
     def text_tokens(self) -> int:
@@ -100,18 +108,35 @@ class DiTShape:
         return self.hidden // self.heads
 
     @property
-    def latent_size(self) -> tuple[int, int, int]:
-        """Channels, height and width of the latent of one image."""
-        return self.in_channels, self.token_rows * self.patch_size, self.token_cols * self.patch_size
+    def latent_size(self) -> tuple[int, ...]:
+        """Channels, frames of a video, height and width of the latent of one image."""
+        frames = () if self.frames is None else (self.frames,)
+        sides = self.token_rows * self.patch_size, self.token_cols * self.patch_size
+        return self.in_channels, *frames, *sides
 
     @property
     def grid(self) -> TokenGrid:
         """Where the image's tokens lie."""
-        return TokenGrid(self.token_rows, self.token_cols, self.patch_size)
+        return TokenGrid(self.token_rows, self.token_cols, self.patch_size, self.frames, self.patch_axis)
+
+    def cut(self, axis: str | None) -> DiTShape:
+        """The same with patches cut over another axis; None leaves it as it is."""
+        return self if axis is None else replace(self, patch_axis=axis)
+
+    @property
+    def lines(self) -> int:
+        """What patches, bands and shares are cut of: token rows, or frames."""
+        return self.grid.lines
+
+    @property
+    def line_name(self) -> str:
+        """What lines are called."""
+        return "token rows" if self.patch_axis == "rows" else "latent frames"
 
     def band_tokens(self, rows: range) -> slice:
-        """The image tokens of consecutive token rows."""
-        return slice(rows.start * self.token_cols, rows.stop * self.token_cols)
+        """The image tokens of consecutive lines."""
+        width = self.grid.width
+        return slice(rows.start * width, rows.stop * width)
 
     def band_latent(self, rows: range) -> slice:
         """The latent rows of consecutive token rows."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +30,21 @@ class RowParallel(nn.Module):
         out = F.linear(x, self.weight)  # [b, t, hs], a partial sum
         self.fabric.all_reduce(out, axis=AXIS, at=self.fabric.place._replace(layer=self.layer))
         return out if self.bias is None else out.add_(self.bias)
+
+
+class WideNorm(nn.Module):
+    """An RMS norm over all heads, of which this rank has some: the sum of squares over the axis completes it."""
+
+    def __init__(self, norm: nn.RMSNorm, size: int, fabric: Fabric, layer: int):
+        super().__init__()
+        self.weight = nn.Parameter(norm.weight[:size].clone(), requires_grad=False)
+        self.size, self.eps = norm.weight.numel(), norm.eps or torch.finfo(norm.weight.dtype).eps
+        self.fabric, self.layer = fabric, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = x.float().square().sum(-1, keepdim=True)  # [b, t, 1]
+        self.fabric.all_reduce(squares, axis=AXIS, at=self.fabric.place._replace(layer=self.layer))
+        return (x.float() * torch.rsqrt(squares / self.size + self.eps)).type_as(x) * self.weight
 
 
 def shares(sizes: Sequence[int], n: int, index: int) -> tuple[tuple[int, int], ...]:
@@ -66,3 +82,10 @@ def shard(dit: DiT, fabric: Fabric, whole_cross: bool = False) -> None:
             inputs = sum(stop - start for start, stop in parts)
             block.set_submodule(name, RowParallel(linear, inputs, fabric, layer))
             dit.shards[f"{prefix}.{name}.weight"] = (1, parts)
+        for name in plan.norms:
+            norm = block.get_submodule(name)
+            assert isinstance(norm, nn.RMSNorm)
+            parts = shares((norm.weight.numel(),), place.size, place.index)
+            size = sum(stop - start for start, stop in parts)
+            block.set_submodule(name, WideNorm(norm, size, fabric, layer))
+            dit.shards[f"{prefix}.{name}.weight"] = (0, parts)

@@ -17,7 +17,7 @@ OpKind = Literal["matmul", "attention", "rest"]
 
 MATMULS = {torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__}
 ADDED_MATMULS = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
-OTHER_PRODUCTS = {torch.einsum, torch.tensordot, torch.addmv, torch.mv, F.bilinear, F.conv1d, F.conv3d}
+OTHER_PRODUCTS = {torch.einsum, torch.tensordot, torch.addmv, torch.mv, F.bilinear, F.conv1d}
 """Arithmetic whose FLOPs are not worked out here: refused, where counting it as traffic would be wrong."""
 FUSED_ATTENTION = {
     F.scaled_dot_product_attention,
@@ -49,7 +49,7 @@ def op_of(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: 
         return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
     if func in OTHER_PRODUCTS:
         raise TypeError(f"{func}: its FLOPs are not known")
-    if func in (torch.conv2d, F.conv2d):
+    if func in (torch.conv2d, F.conv2d, F.conv3d):
         return Op("matmul", 2.0 * made[0].numel() * prod(args[1].shape[1:]), moved, itemsize)
     if func is F.multi_head_attention_forward:  # the projections; its scores are few beside them
         (ours, batch, width), theirs, out = inputs[0].shape, inputs[1].shape[0], made[0].shape[-1]

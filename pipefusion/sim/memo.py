@@ -155,6 +155,10 @@ class MemoView:
     def clone(self) -> DiT:
         raise NotImplementedError("clone the view before it is memoised")
 
+    def cut(self, axis: str) -> None:
+        self.view.cut(axis)
+        self._sizes = repr((self.view.shape, self.view.dtype))
+
     def keep(self, layers: range, *, embed: bool, unembed: bool) -> None:
         self.view.keep(layers, embed=embed, unembed=unembed)
         self._ends = (embed, unembed, layers)
@@ -178,13 +182,16 @@ class MemoView:
         return AtStep(self.fabric.place.step, inner)
 
     def positions(self, rows: range, prompt: range) -> Any:
-        return self._once(("positions", len(rows), len(prompt)), lambda: self.view.positions(rows, prompt))
+        key = ("positions", self.shape.grid, len(rows), len(prompt))
+        return self._once(key, lambda: self.view.positions(rows, prompt))
 
     def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
-        return self._once(("embed", key_of(latent)), lambda: self.view.embed(latent, rows, text))
+        return self._once(
+            ("embed", self.shape.grid, key_of(latent)), lambda: self.view.embed(latent, rows, text)
+        )
 
     def unembed(self, image: Tensor, modulation: AtStep, rows: range) -> Tensor:
-        key = ("unembed", len(rows), key_of(image))
+        key = ("unembed", self.shape.grid, len(rows), key_of(image))
         return self._once(key, lambda: self.view.unembed(image, modulation.inner, rows))
 
     def block(

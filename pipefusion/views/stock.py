@@ -70,6 +70,9 @@ class StockView:
         twin.shards = dict(self.shards)
         return twin
 
+    def cut(self, axis: str) -> None:
+        self.shape = self.shape.cut(axis)  # tables are made in the order of its tokens when they are loaded
+
     def keep(self, layers: range, *, embed: bool, unembed: bool) -> None:
         self.layers = layers
         for layer, name in enumerate(self._names):

@@ -140,6 +140,19 @@ FAMILY_PRODUCTS = [
         ("ring", "ring 2 ulysses 2", {}),
     )
 ]
+VIDEO_PRODUCTS = [  # over frames they are among those of families
+    product(name, degrees, "wan_tiny", patch_axis="rows", **method)
+    for name, degrees, method in (
+        ("pipefusion", "pipe 2 ulysses 2", {"M": 3}),
+        ("pipefusion", "cfg 2 pipe 3", {"M": 5, "W": 0}),
+        ("pipefusion", "pipe 2 ring 2", {"M": 3, "ring": "rotate"}),
+        ("pipefusion", "pipe 2 tensor 2", {"M": 3, "W": STEPS}),
+        ("distrifusion", "patch 2 ulysses 3", {"W": 1}),
+        ("pcpp", "patch 3 ulysses 2", {"W": 1}),
+        ("naive_patch", "patch 2 ring 2", {"W": 1}),
+        ("ring", "ring 3 ulysses 2", {}),
+    )
+]
 GUIDED_PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", family, M=3)
     for family in FAMILIES
@@ -164,7 +177,9 @@ PADDED_PRODUCTS = [
     padded("pipefusion", "ulysses 4", 2, M=3, W=0),
     padded("pipefusion", "pipe 2", M=3),  # nothing to pad
 ] + [
-    product(name, degrees, family, heads="pad", **method).but(size=(10, 10))  # 12 heads: 3, 3, 3, 3, 0
+    product(name, degrees, family, heads="pad", **method).but(
+        size=(10, 2 if family == "wan_tiny" else 10)
+    )  # heads: 3, 3, 3, 3, 0
     for family in FAMILIES
     for name, degrees, method in (
         ("pipefusion", "pipe 2 ulysses 5", {"M": 2}),
@@ -177,6 +192,7 @@ PRODUCTS = [
     *BANDED_PRODUCTS,
     *PIPED_PRODUCTS,
     *FAMILY_PRODUCTS,
+    *VIDEO_PRODUCTS,
     *GUIDED_PRODUCTS,
     *PADDED_PRODUCTS,
 ]
@@ -201,7 +217,7 @@ def wanted(case: Case) -> Tensor:
 
     Units of more than one token row move the borders of an uneven M. Then the loops of `tests/reference.py` say it.
     """
-    row, parallel, rows = METHODS[case.name], case.parallel, model_of(case).shape.token_rows
+    row, parallel, rows = METHODS[case.name], case.parallel, model_of(case).shape.lines
     model = (case.model, tuple(sorted(case.architecture.items())), case.size)
     if row.never_stale(case.steps, case.method):
         return alone("serial", *model, 1, ())
@@ -344,6 +360,7 @@ LOCAL = [
     product("distrifusion", "patch 2 ulysses 2", "flux_tiny", W=1),
     product("pcpp", "patch 2 ring 2", "qwen_tiny", W=0),
     product("naive_patch", "cfg 2 patch 2", "dit_tiny", W=1),
+    product("pipefusion", "pipe 2 ulysses 2", "wan_tiny", M=3, patch_axis="rows"),
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
     product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
     product("distrifusion", "data 2 patch 2 tensor 2", W=1),

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
 FACTS = {
     "pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale", "resolution",
+    "frames", "frame_factor",
 }  # fmt: skip
 # Each agrees with the size of the published checkpoint, which may hold buffers (tables of positions) besides.
 PARAMETERS = {
@@ -29,6 +30,8 @@ PARAMETERS = {
     "flux2_klein_4b": 3_875_544_576,
     "qwen_image": 20_430_401_088,
     "z_image_turbo": 6_154_908_736,
+    "wan21_1_3b": 1_418_996_800,
+    "wan21_14b": 14_288_491_584,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -39,6 +42,7 @@ TINY = {
     "flux2_tiny": "flux2_dev",
     "qwen_tiny": "qwen_image",
     "z_image_tiny": "z_image_turbo",
+    "wan_tiny": "wan21_14b",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }
@@ -94,6 +98,9 @@ def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
     assert all(not p.is_meta for p in transformer.parameters())
     assert sum(p.numel() for p in transformer.parameters()) < 3_000_000
     patch = patch_of(architecture["class"], architecture)
-    latents = architecture.get("sample_size") or architecture["resolution"] // architecture["latent_factor"]
-    assert latents == SIDE * patch
+    side = architecture.get("resolution")
+    side = side[0] if isinstance(side, list) else side  # of a video its height, and its frames
+    assert (architecture.get("sample_size") or side // architecture["latent_factor"]) == SIDE * patch
+    if "frames" in architecture:
+        assert (architecture["frames"] - 1) // architecture["frame_factor"] + 1 == SIDE
     assert architecture.get("num_attention_heads", architecture.get("n_heads")) == SIDE

@@ -1,0 +1,192 @@
+"""`diffusers.WanTransformer3DModel`: Wan 2.1, text to video. Its own modules are called and none is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import Tensor, nn
+
+from pipefusion.core.attention import Attend, full
+from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.grid import Band
+from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.views.sites import STOCK, Rotary, Site, heads, turned
+from pipefusion.views.stock import StockView, set_rotary
+
+VIDEO = True
+PATCH = 2
+"""Latent rows per token row; a token is of one frame."""
+CONDITIONED = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
+"""What only models have that go from an image to a video."""
+
+
+class Modulation(NamedTuple):
+    """Six shifts, scales and gates [b, 6, hs] for the blocks, and the time embedding [b, hs]."""
+
+    blocks: Tensor
+    embedded: Tensor
+
+
+def shape(
+    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
+) -> DiTShape:
+    """The sizes of a configuration on `facts["frames"]` x `rows` x `cols` tokens. Raises ValueError."""
+    for key in CONDITIONED:
+        if config[key] is not None:
+            raise ValueError(f"{key} (Wan from an image) is not supported: a second cross-attention")
+    if [*config["patch_size"]] != [1, PATCH, PATCH]:
+        raise ValueError(
+            f"patch_size={config['patch_size']} is not supported; allowed: [1, {PATCH}, {PATCH}]"
+        )
+    most = config["rope_max_seq_len"]
+    if max(facts["frames"], rows, cols) > most:
+        raise ValueError(f"{facts['frames']} x {rows} x {cols} tokens; allowed: at most {most} on an axis")
+    hs, mlp = config["num_attention_heads"] * config["attention_head_dim"], config["ffn_dim"]
+    channels, out = config["in_channels"], config["out_channels"] or config["in_channels"]
+    attention = 3 * linear(hs, hs) + hs * hs + 2 * hs  # and the norms of q and k
+    block = BlockShape(
+        split_params=2 * attention + linear(hs, mlp) + mlp * hs,
+        kept_params=3 * hs
+        + 6 * hs
+        + 2 * hs * config["cross_attn_norm"],  # biases of outputs, scale_shift_table
+        image_macs=6 * hs * hs + 2 * hs * mlp,
+        text_macs=2 * hs * hs,
+        image_reduces=3,
+        cross_params=attention,
+        wide_norms=2,
+        wide_cross=True,
+    )
+    time = linear(config["freq_dim"], hs) + linear(hs, hs) + linear(hs, 6 * hs)
+    text = linear(config["text_dim"], hs) + linear(hs, hs)
+    return DiTShape(
+        heads=config["num_attention_heads"],
+        hidden=hs,
+        mlp_hidden=mlp,
+        token_rows=rows,
+        token_cols=cols,
+        patch_size=PATCH,
+        in_channels=channels,
+        out_channels=out,
+        blocks=(block,) * config["num_layers"],
+        embed_params=linear(channels * PATCH**2, hs),
+        unembed_params=linear(hs, PATCH**2 * out) + 2 * hs,
+        shared_params=((range(0), time + text),),
+        prompt=(
+            ("prompt_embeds", (facts["text_tokens"], config["text_dim"])),
+            ("prompt_mask", (facts["text_tokens"],)),
+        ),
+        frames=facts["frames"],
+        patch_axis="frames",
+        itemsize=itemsize,
+    )
+
+
+class AcrossHeads:
+    """Self- and cross-attention whose q and k are normalised over all heads; its `Site` travels as `rotary_emb`."""
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: KV | None = None,
+        attention_mask: None = None,
+        rotary_emb: Site | None = None,
+    ) -> Tensor:
+        site = rotary_emb or STOCK
+        q = turned(heads(attn, attn.norm_q(attn.to_q(hidden_states))), site.rotary)  # [b, t, H, d]
+        if encoder_hidden_states is not None:
+            out = full(q, *encoder_hidden_states)
+        else:
+            k = turned(heads(attn, attn.norm_k(attn.to_k(hidden_states))), site.rotary)
+            out = site.attend(self.layer, q, k, heads(attn, attn.to_v(hidden_states)))
+        return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
+
+
+class View(StockView):
+    """Wan opened up. Its pipeline attends to all of a prompt's tokens, those behind its end too, which are zeros."""
+
+    stock = WanTransformer3DModel
+    stacks = ("blocks",)
+    embed_parts = ("patch_embedding",)
+    unembed_parts = ("norm_out", "proj_out", "scale_shift_table")
+    labels: ClassVar[Mapping[str, str]] = {
+        "condition_embedder": "time and text embedding",
+        "patch_embedding": "patch embedding",
+        "proj_out": "output projection",
+        "scale_shift_table": "output projection",
+    }
+
+    def open_sites(self) -> None:
+        self.model.rope = nn.Identity()  # its tables are buffers without data
+        for layer in self.layers:
+            for attention in (self.block_module(layer).attn1, self.block_module(layer).attn2):
+                attention.set_processor(AcrossHeads(layer))
+
+    def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
+        size, config = self.shape, self.model.config
+        cos, sin = (torch.empty(size.tokens, size.head_dim, device=self.device) for _ in range(2))
+        if self.device.type != "meta":
+            rope = WanRotaryPosEmbed(size.head_dim, config["patch_size"], config["rope_max_seq_len"])
+            there = torch.empty(1, *size.latent_size, device="meta")
+            grid = (size.frames, size.token_rows, size.token_cols)
+            frames = (table.view(1, *grid, -1) for table in rope(there))  # [1, F, h, w, d]
+            cos, sin = (size.grid.in_line(table)[0].to(self.device) for table in frames)
+        set_rotary(self.model, (cos, sin))
+
+    def positions(self, rows: Band, prompt: range) -> Rotary:
+        take = self.shape.grid.take_tokens
+        return take(self.model.rotary_cos, rows), take(self.model.rotary_sin, rows)
+
+    def tensor_plan(self, layer: int) -> TensorPlan:
+        hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)
+        queries = [f"attn{n}.to_{part}" for n in (1, 2) for part in "qkv"]
+        return TensorPlan(
+            columns=dict.fromkeys(queries, hs) | {"ffn.net.0.proj": mlp},
+            rows={"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ffn.net.2": mlp},
+            cross="attn2",
+            norms=tuple(f"attn{n}.norm_{part}" for n in (1, 2) for part in "qk"),
+        )
+
+    def text(self, cond: Conditioning) -> Tensor:
+        embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
+        return self.model.condition_embedder.text_embedder(embeds)  # [b, T, hs]
+
+    def cross(self, text: Tensor) -> Mapping[int, KV]:
+        found = {}
+        for layer in self.layers:
+            attn = self.block_module(layer).attn2
+            found[layer] = heads(attn, attn.norm_k(attn.to_k(text))), heads(attn, attn.to_v(text))
+        return found
+
+    def modulation(self, timestep: Tensor, text: Tensor, batch: int) -> Modulation:
+        embedder = self.model.condition_embedder
+        embedded = embedder.time_embedder(embedder.timesteps_proj(timestep.expand(batch)).to(self.dtype))
+        blocks = embedder.time_proj(embedder.act_fn(embedded))
+        return Modulation(blocks.unflatten(1, (6, -1)), embedded)
+
+    def embed(self, latent: Tensor, rows: Band, text: Tensor) -> Tokens:
+        hidden = self.model.patch_embedding(latent.to(self.dtype)).movedim(1, -1)  # [b, F, h, w, hs]
+        return Tokens(self.shape.grid.in_line(hidden).contiguous())
+
+    def block(
+        self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
+    ) -> Tokens:
+        site = Site(attend, given.positions)
+        return Tokens(
+            self.block_module(layer)(tokens.image, given.cross[layer], given.modulation.blocks, site)
+        )
+
+    def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
+        model = self.model
+        shift, scale = (model.scale_shift_table + modulation.embedded[:, None]).chunk(2, dim=1)
+        image = (model.norm_out(image.float()) * (1 + scale) + shift).type_as(image)
+        pixels = self.shape.grid.in_frames(model.proj_out(image))  # [b, F, h, w, patch*patch*C]
+        latent = pixels.unflatten(-1, (PATCH, PATCH, -1)).permute(0, 6, 1, 2, 4, 3, 5)
+        return latent.flatten(5, 6).flatten(3, 4)  # [b, C, F, h*patch, w*patch]
