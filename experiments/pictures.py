@@ -38,9 +38,12 @@ def pictures_of(
 ) -> list[Image.Image]:
     """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder.
 
+    Of videos there are none: they are not decoded yet.
     The VAE is on `device`, or on the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be
     full.
     """
+    if model.frames is not None:
+        return []
     if model.facts["pixel_space"]:
         if latents.shape[1] != 3:
             return []

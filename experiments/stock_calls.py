@@ -114,6 +114,24 @@ def wan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float,
     return model(latent, times, prompt["prompt_embeds"], return_dict=False)[0]
 
 
+def cogvideox(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """CogVideoX: latents [b, F, C, H, W]; rotary positions are an argument."""
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
+    config, rotary = model.config, None
+    if config.use_rotary_positional_embeddings:
+        patch, frames = config.patch_size, latent.shape[2]
+        tokens = (latent.shape[3] // patch, latent.shape[4] // patch)
+        base = config.sample_width // patch, config.sample_height // patch
+        middle = get_resize_crop_region_for_grid(tokens, *base)
+        rotary = get_3d_rotary_pos_embed(config.attention_head_dim, middle, tokens, frames)
+    out = model(
+        latent.transpose(1, 2), prompt["prompt_embeds"], times, image_rotary_emb=rotary, return_dict=False
+    )
+    return out[0].transpose(1, 2)
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -148,6 +166,7 @@ CALLS: dict[str, Call] = {
     "QwenImageTransformer2DModel": qwen,
     "ZImageTransformer2DModel": z_image,
     "WanTransformer3DModel": wan,
+    "CogVideoXTransformer3DModel": cogvideox,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

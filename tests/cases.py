@@ -56,6 +56,7 @@ FAMILIES = (
     "qwen_tiny",
     "z_image_tiny",
     "wan_tiny",
+    "cogvideox_tiny",
     "hunyuan_tiny",
     "dit_tiny",
 )

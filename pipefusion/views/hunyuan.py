@@ -18,6 +18,7 @@ from pipefusion.views.sites import Rotary, SelfOrCross, Site, prompt_kv
 from pipefusion.views.stock import (
     StockView,
     cross_attention_plan,
+    fitted,
     set_rotary,
     time_embedder,
     unpatchified,
@@ -102,13 +103,6 @@ def skips_of(layers: int) -> list[tuple[int, int]]:
     return [(givers.pop(), taker) for taker in range(layers // 2 + 1, layers)]
 
 
-def fitted(tokens: tuple[int, int], base: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last row and column of a picture that is fitted into the middle of a square of `base` tokens."""
-    rows, cols = (round(base / max(tokens) * size) for size in tokens)
-    top, left = round((base - rows) / 2), round((base - cols) / 2)
-    return (top, left), (top + rows, left + cols)
-
-
 class View(StockView):
     """HunyuanDiT opened up. A skip is an argument of `block`; who carries it there is not the view's matter."""
 
@@ -131,7 +125,8 @@ class View(StockView):
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         rows, cols = self.shape.token_rows, self.shape.token_cols
-        grid = fitted((rows, cols), BASE_PIXELS // 8 // self.shape.patch_size), (rows, cols)
+        base = BASE_PIXELS // 8 // self.shape.patch_size
+        grid = fitted((rows, cols), (base, base)), (rows, cols)
         tables = get_2d_rotary_pos_embed(self.shape.head_dim, *grid, device=self.device, output_type="pt")
         set_rotary(self.model, tables)
 

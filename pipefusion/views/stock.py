@@ -159,6 +159,14 @@ def cross_attention_plan(shape: DiTShape) -> TensorPlan:
     return TensorPlan(columns, {"attn1.to_out.0": hs, "attn2.to_out.0": hs, "ff.net.2": mlp}, cross="attn2")
 
 
+def fitted(tokens: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last row and column of a picture that is fitted into the middle of one of `base` tokens."""
+    scale = min(most / size for most, size in zip(base, tokens, strict=True))
+    rows, cols = (round(scale * size) for size in tokens)
+    top, left = round((base[0] - rows) / 2), round((base[1] - cols) / 2)
+    return (top, left), (top + rows, left + cols)
+
+
 def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
     """Keep rotary tables [tokens, head_dim] as buffers of the model, so that they are counted as held."""
     for name, table in zip(("rotary_cos", "rotary_sin"), tables, strict=True):
@@ -198,6 +206,15 @@ def unpatchified(pixels: Tensor, rows: int, patch: int, channels_last: bool = Tr
     else:
         latent = grid.unflatten(-1, (-1, patch, patch)).permute(0, 3, 1, 4, 2, 5)
     return latent.flatten(4, 5).flatten(2, 3)  # [b, C, rows*patch, cols*patch]
+
+
+def video_unpatchified(pixels: Tensor, patch: int, channels_last: bool = True) -> Tensor:
+    """[b, F, h, w, patch*patch*C] -> [b, C, F, h*patch, w*patch]; `channels_last` is the order in a token."""
+    if channels_last:
+        latent = pixels.unflatten(-1, (patch, patch, -1)).permute(0, 6, 1, 2, 4, 3, 5)
+    else:
+        latent = pixels.unflatten(-1, (-1, patch, patch)).permute(0, 4, 1, 2, 5, 3, 6)
+    return latent.flatten(5, 6).flatten(3, 4)
 
 
 def without_variance(latent: Tensor, shape: DiTShape) -> Tensor:

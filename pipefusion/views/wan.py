@@ -15,7 +15,7 @@ from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import STOCK, Rotary, Site, heads, turned
-from pipefusion.views.stock import StockView, set_rotary
+from pipefusion.views.stock import StockView, set_rotary, video_unpatchified
 
 VIDEO = True
 PATCH = 2
@@ -110,7 +110,10 @@ class AcrossHeads:
 
 
 class View(StockView):
-    """Wan opened up. Its pipeline attends to all of a prompt's tokens, those behind its end too, which are zeros."""
+    """Wan opened up. Its pipeline attends to all of a prompt's tokens, those behind its end too, which are zeros.
+
+    All parameters have one precision; `from_pretrained` keeps norms, tables and the time embedding in float32.
+    """
 
     stock = WanTransformer3DModel
     stacks = ("blocks",)
@@ -187,6 +190,4 @@ class View(StockView):
         model = self.model
         shift, scale = (model.scale_shift_table + modulation.embedded[:, None]).chunk(2, dim=1)
         image = (model.norm_out(image.float()) * (1 + scale) + shift).type_as(image)
-        pixels = self.shape.grid.in_frames(model.proj_out(image))  # [b, F, h, w, patch*patch*C]
-        latent = pixels.unflatten(-1, (PATCH, PATCH, -1)).permute(0, 6, 1, 2, 4, 3, 5)
-        return latent.flatten(5, 6).flatten(3, 4)  # [b, C, F, h*patch, w*patch]
+        return video_unpatchified(self.shape.grid.in_frames(model.proj_out(image)), PATCH)

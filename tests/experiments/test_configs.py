@@ -32,6 +32,9 @@ PARAMETERS = {
     "z_image_turbo": 6_154_908_736,
     "wan21_1_3b": 1_418_996_800,
     "wan21_14b": 14_288_491_584,
+    "wan22_ti2v_5b": 4_999_787_712,
+    "cogvideox_2b": 1_693_783_872,
+    "cogvideox_5b": 5_570_283_072,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -43,6 +46,7 @@ TINY = {
     "qwen_tiny": "qwen_image",
     "z_image_tiny": "z_image_turbo",
     "wan_tiny": "wan21_14b",
+    "cogvideox_tiny": "cogvideox_5b",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from experiments.conformance.fields import BundleError, read_fields
+from experiments.decode import latent_factor
 from experiments.methods import METHODS
 from experiments.replay import main, replay
 from tests.experiments.runs import command
@@ -153,6 +155,41 @@ def test_a_picture_that_is_not_square_comes_out_again(method, model, tmp_path, m
         with Image.open(tmp_path / "images" / "0.png") as picture:
             assert picture.size == (width, height)
     assert main([str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("axis", ["frames", "rows"])
+def test_a_video_checkpoint_comes_out_again(
+    axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in the hub's layout: the VAE says how many pixels a latent row is, 16 in Wan 2.2 5B."""
+    folder, out = tmp_path / "wan", tmp_path / "run"
+    torch.manual_seed(0)
+    sizes = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "num_layers": 2,
+        "ffn_dim": 16,
+        "freq_dim": 16,
+    }
+    channels = {"in_channels": 4, "out_channels": 4, "text_dim": 8}
+    diffusers.WanTransformer3DModel(**sizes, **channels).save_pretrained(folder / "transformer")
+    diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0).save_pretrained(folder / "scheduler")
+    vae = diffusers.AutoencoderKLWan(base_dim=4, z_dim=4, num_res_blocks=1, scale_factor_spatial=16)
+    vae.save_config(folder / "vae")
+    assert latent_factor(folder) == 16
+    chosen = [f"model.weights={folder}", "model=wan22_ti2v_5b", "model.text=random", "model.dtype=float32"]
+    chosen += [
+        "model.height=128",
+        "model.width=64",
+        "model.frames=13",
+        f"method.patch_axis={axis}",
+        "steps=3",
+    ]
+    chosen += ["devices=2", "cluster=sim", "guidance_scale=3", "measure.memory=false"]
+    assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}") == 0
+    assert load_file(out / "latents.safetensors")["latents"].shape == (1, 4, 4, 8, 4)
+    assert json.loads((out / "run.json").read_text())["frames"] == 13
+    assert main([str(out)]) == 0
 
 
 STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exact]

@@ -191,3 +191,36 @@ def test_layers_stay_where_they_are_at_another_size(rank: int, pipe_of: Any) -> 
     scheduler.set_timesteps(2)
     small(torch.randn(1, 512, 64, 64), Conditioning(prompt), scheduler)
     assert [dit.layers for dit, _ in small._built.values()] == [small.layers] * 2
+
+
+@pytest.mark.parametrize("axis", ["frames", "rows"])
+def test_a_video_of_a_transformer_in_memory(fabric: LocalFabric, axis: str) -> None:
+    """All steps synchronous: the stock model's loop. Another number of frames may follow."""
+    torch.manual_seed(0)
+    model = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=8, freq_dim=16,
+        ffn_dim=16, num_layers=2,
+    )  # fmt: skip
+    settings: dict[str, Any] = {"patches": 2, "warmup": 3, "patch_axis": axis}
+    denoiser = parallelize(model, fabric, height=64, width=32, frames=9, **settings)
+    assert denoiser.size == (3, 8, 4)
+    prompt = torch.randn(1, 512, 8, generator=seeded())
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(STEPS)
+    for frames in (3, 5):
+        noise = torch.randn(1, 4, frames, 8, 4, generator=seeded())
+        got = denoiser(
+            noise, Conditioning({"prompt_embeds": prompt, "prompt_mask": prompt[..., 0] ** 0}), scheduler
+        )
+        want, stepped = noise, diffusers.FlowMatchEulerDiscreteScheduler()
+        stepped.set_timesteps(STEPS)
+        with torch.no_grad():
+            for time in stepped.timesteps:
+                want = stepped.step(model(want, time.expand(1), prompt).sample, time, want).prev_sample
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"noise \[1, 4, 8, 4\]; allowed: \[B, 4, F, H, W\]"):
+        denoiser(noise[:, :, 0], Conditioning({"prompt_embeds": prompt}), scheduler)
+    with pytest.raises(ValueError, match=r"frames=8; allowed: 1 and a multiple of 4"):
+        parallelize(model, fabric, height=64, width=32, frames=8)
+    with pytest.raises(ValueError, match=r"2 sides; allowed: frames, height, width"):
+        parallelize(model, fabric, height=64, width=32)

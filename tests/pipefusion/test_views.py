@@ -14,7 +14,7 @@ from pipefusion.core.attention import local
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
-from pipefusion.views.hunyuan import fitted
+from pipefusion.views.stock import fitted
 from tests.cases import FAMILIES, Case, inputs, model_of, weights_of
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,10 +25,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixart, stretched positions": ("pixart", {"interpolation_scale": 2}),
     "flux schnell": ("flux_tiny", {"guidance_embeds": False, "guidance": "none"}),
     "flux2 klein": ("flux2_tiny", {"guidance_embeds": False, "guidance": "none"}),
+    "cogvideox 2b": ("cogvideox_tiny", {"use_rotary_positional_embeddings": False}),
     "hunyuan 1.1": ("hunyuan_tiny", {"use_style_cond_and_image_meta_size": True}),
     **{name: (name, {}) for name in FAMILIES},
 }
-OVER_ROWS = {"wan_tiny, cut over rows": "wan_tiny"}
+OVER_ROWS = {f"{name}, cut over rows": name for name in ("wan_tiny", "cogvideox_tiny")}
 """Videos are cut over frames unless it is said."""
 WIDE, TALL = (7, 16), (17, 6)  # token rows and columns
 SIZES: dict[str, tuple[str, tuple[int, int]]] = {
@@ -98,6 +99,18 @@ def test_view_is_the_stock_model(case):
 
 
 @torch.inference_mode()
+def test_one_timestep_is_that_timestep_for_every_token():
+    """Wan 2.2 5B's pipeline gives its transformer one a token; from text to video they are all the same."""
+    case = Case("serial", model="wan_tiny", architecture={"in_channels": 6, "out_channels": 6})
+    model, (noise, cond) = model_of(case), inputs(case, model_of(case))
+    torch.manual_seed(model.seed)
+    network = diffusers.WanTransformer3DModel.from_config(model.config).eval()
+    prompt = cond.stacked("prompt_embeds")
+    one, each = (network(noise, TIME.expand(size), prompt).sample for size in ((1,), (1, model.shape.tokens)))
+    torch.testing.assert_close(each, one, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
 def test_bands_are_slices_of_the_whole(case):
     """Positions above all, learned, sin-cos or rotary: a band is where it lies in the image, not at its top."""
     view, (noise, cond) = loaded(case), inputs(case, model_of(case))
@@ -148,7 +161,7 @@ def test_hunyuan_counts_positions_as_its_pipeline(size):
     from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 
     for base in (16, 32):
-        assert fitted(size, base) == get_resize_crop_region_for_grid(size, base)
+        assert fitted(size, (base, base)) == get_resize_crop_region_for_grid(size, base)
 
 
 def test_a_stage_holds_its_parts_only(case):
