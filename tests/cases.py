@@ -61,6 +61,7 @@ FAMILIES = (
     "dit_tiny",
 )
 """The other architectures, as conf/model has them."""
+VIDEOS = ("wan_tiny", "cogvideox_tiny")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from pipefusion.core.split import split_rows
 from pipefusion.sim.engine import SimulationError
 from tests.cases import (
     FAMILIES,
+    VIDEOS,
     Case,
     Result,
     model_of,
@@ -152,6 +153,14 @@ VIDEO_PRODUCTS = [  # over frames they are among those of families
         ("naive_patch", "patch 2 ring 2", {"W": 1}),
         ("ring", "ring 3 ulysses 2", {}),
     )
+] + [
+    product(
+        name, "pipe 2 ulysses 2" if name == "pipefusion" else "patch 2 ulysses 2", "cogvideox_tiny", **method
+    )
+    for name, method in (
+        ("pipefusion", {"M": 3, "patch_axis": "rows"}),
+        ("distrifusion", {"W": 1, "patch_axis": "rows"}),
+    )
 ]
 GUIDED_PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", family, M=3)
@@ -178,7 +187,7 @@ PADDED_PRODUCTS = [
     padded("pipefusion", "pipe 2", M=3),  # nothing to pad
 ] + [
     product(name, degrees, family, heads="pad", **method).but(
-        size=(10, 2 if family == "wan_tiny" else 10)
+        size=(10, 2 if family in VIDEOS else 10)
     )  # heads: 3, 3, 3, 3, 0
     for family in FAMILIES
     for name, degrees, method in (

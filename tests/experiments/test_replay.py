@@ -124,6 +124,7 @@ def test_nothing_of_ours_takes_part() -> None:
         "qwen_tiny",
         "z_image_tiny",
         "wan_tiny",
+        "cogvideox_tiny",
         "hunyuan_tiny",
         "dit_tiny",
     ],

@@ -15,7 +15,7 @@ from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, par
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import fitted
-from tests.cases import FAMILIES, Case, inputs, model_of, weights_of
+from tests.cases import FAMILIES, VIDEOS, Case, inputs, model_of, weights_of
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixart": ("pixart", {}),
@@ -29,7 +29,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hunyuan 1.1": ("hunyuan_tiny", {"use_style_cond_and_image_meta_size": True}),
     **{name: (name, {}) for name in FAMILIES},
 }
-OVER_ROWS = {f"{name}, cut over rows": name for name in ("wan_tiny", "cogvideox_tiny")}
+OVER_ROWS = {f"{name}, cut over rows": name for name in VIDEOS}
 """Videos are cut over frames unless it is said."""
 WIDE, TALL = (7, 16), (17, 6)  # token rows and columns
 SIZES: dict[str, tuple[str, tuple[int, int]]] = {
