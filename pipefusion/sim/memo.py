@@ -182,16 +182,13 @@ class MemoView:
         return AtStep(self.fabric.place.step, inner)
 
     def positions(self, rows: range, prompt: range) -> Any:
-        key = ("positions", self.shape.grid, len(rows), len(prompt))
-        return self._once(key, lambda: self.view.positions(rows, prompt))
+        return self._once(("positions", len(rows), len(prompt)), lambda: self.view.positions(rows, prompt))
 
     def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
-        return self._once(
-            ("embed", self.shape.grid, key_of(latent)), lambda: self.view.embed(latent, rows, text)
-        )
+        return self._once(("embed", key_of(latent)), lambda: self.view.embed(latent, rows, text))
 
     def unembed(self, image: Tensor, modulation: AtStep, rows: range) -> Tensor:
-        key = ("unembed", self.shape.grid, len(rows), key_of(image))
+        key = ("unembed", len(rows), key_of(image))
         return self._once(key, lambda: self.view.unembed(image, modulation.inner, rows))
 
     def block(
