@@ -53,7 +53,9 @@ def most(planned: Planned) -> Row:
     """Seconds and bytes of the busiest and the fullest device, and what the busiest one waits."""
     ranks, fits = planned.ranks, planned.latency_s is not None
     busiest = max(ranks, key=lambda rank: rank.compute_s)
-    parts = {id(rank.dit): rank.dit for rank in ranks}.values()  # those that do the same share theirs
+    parts = [
+        rank.dit for rank in {id(rank.meter): rank for rank in reversed(ranks)}.values()
+    ]  # one of those alike
     return {
         "predicted_latency_s": planned.latency_s,
         "compute_s": busiest.compute_s if fits else None,

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -38,13 +39,18 @@ class Costs:
 class PlannedRank:
     """One rank after the plan: its part of the model, its buffers in bytes by kind, its operations, its times.
 
-    Ranks that do the same share all but `timed`.
+    Ranks that do the same share buffers and meter; their parts may be other slices, and are `built` when asked for.
     """
 
-    dit: DiT
+    built: Callable[[], DiT]
     buffer_bytes: dict[str, int]
     meter: Meter
     timed: Timed
+
+    @cached_property
+    def dit(self) -> DiT:
+        """The rank's part of the model."""
+        return self.built()
 
     @property
     def compute_s(self) -> float:
@@ -103,10 +109,17 @@ def plan_ranks(
     device, topology, costs = device or DeviceConfig(), topology or TopologyConfig(), costs or Costs()
     noise, cond = noise.to(META), cond.to(META)
 
-    def record(rank: int) -> tuple[DiT, Recorder, Script]:
+    def start(rank: int) -> tuple[DiT, Recorder, Sampler]:
         dit, meter = template.clone(), Meter(device)
         fabric = Recorder(mesh, rank, META, meter)
-        sampler = build(view(dit, fabric, meter, costs.blocks, steady), fabric)
+        return dit, fabric, build(view(dit, fabric, meter, costs.blocks, steady), fabric)
+
+    def part(rank: int, known: DiT | None) -> DiT:
+        return start(rank)[0] if known is None else known
+
+    def record(rank: int) -> tuple[DiT, Recorder, Script]:
+        dit, fabric, sampler = start(rank)
+        meter = fabric.meter
         meter.hold([*dit.model.parameters(), *dit.model.buffers(), noise, *cond.tensors])
         try:
             with MetaMode(lambda: meter, costs.calls):
@@ -128,7 +141,10 @@ def plan_ranks(
     ranks = []
     for place, timed in zip(places, times, strict=True):
         dit, fabric, _ = found[place]
-        ranks.append(PlannedRank(dit, fabric.ledger.buffer_bytes, fabric.meter, timed))
+        own = dit if timed.rank == fabric.rank else None
+        ranks.append(
+            PlannedRank(partial(part, timed.rank, own), fabric.ledger.buffer_bytes, fabric.meter, timed)
+        )
     return ranks
 
 
