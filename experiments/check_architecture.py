@@ -19,6 +19,8 @@ SIZES = {
     "text_tokens_2": Domain(0, 1 << 14),
     "latent_factor": Domain(1, 256),
     "resolution": Domain(1, 1 << 16),
+    "frames": Domain(1, 4096),
+    "frame_factor": Domain(1, 64),
     "guidance_scale": NUMBER,
 }
 """Numbers among the facts that the project wants to know of a model."""
@@ -52,8 +54,11 @@ def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> I
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             yield f"{key}={value!r} is of the wrong type; allowed: {names}"
     for key, domain in SIZES.items():
-        if facts.get(key) is not None:
-            yield from size_faults(key, facts[key], domain)
+        value = facts.get(key)
+        two = value if key == "resolution" and isinstance(value, list) else None  # height and width
+        for each in two if two is not None and len(two) == 2 else [value]:
+            if each is not None:
+                yield from size_faults(key, each, domain)
     if not isinstance(facts.get("pixel_space", False), bool):
         yield f"pixel_space={facts['pixel_space']!r} is of the wrong type; allowed: bool"
     if facts.get("guidance") not in (*GUIDANCE, None):

@@ -10,6 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from experiments.check_architecture import architecture_fault
+from experiments.grid import model_config
+from experiments.models import open_model
 from pipefusion.families import patch_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
@@ -82,6 +85,11 @@ def test_a_model_leaves_height_and_width_to_the_command(path: Path) -> None:
 def test_a_model_with_weights_takes_their_own_encoders(path: Path) -> None:
     # A `text: random` here would stay when weights are given, and the pictures would have nothing to do with prompts.
     assert "text" not in OmegaConf.load(path)
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *TINY])
+def test_what_is_committed_is_nothing_that_a_run_refuses(name: str) -> None:
+    assert architecture_fault(open_model(model_config(name))) is None
 
 
 @pytest.mark.parametrize("name", TINY)
