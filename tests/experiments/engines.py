@@ -208,7 +208,7 @@ class HalvesSwapped(Buggy):
     def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self.store(layer, tokens, k, v)
         seen = []
-        for buffer, new in zip(self.buffers[layer], (k, v), strict=True):
+        for buffer, new in zip(super().read(layer), (k, v), strict=True):
             negative, positive = buffer.chunk(2)
             swapped = torch.cat([positive, negative])
             swapped[:, tokens] = new
