@@ -27,14 +27,26 @@ TYPES: dict[str, tuple[type, ...]] = {
     "steps": (int,), "height": (int,), "width": (int,), "resolution": (int,), "guidance_scale": (int, float),
 }  # fmt: skip
 """What the record of a run may have under its keys, if not null."""
+METHOD_TYPES: dict[str, tuple[type, ...]] = {
+    "patches": (int,),
+    "warmup": (int,),
+    "split": (str, list),
+    "text": (str,),
+}
+"""And under those of its `method_config`."""
 
 
 def check_types(record: dict[str, Any], path: Path) -> None:
     """Raises ValueError for what no run of this project has recorded."""
     if not record.keys() & {"status", "method"}:
         raise ValueError(f"{path} is of no run of this project; allowed: what run.py wrote")
-    for key, types in TYPES.items():
-        value = record.get(key)
+    nested = "method_config"
+    checked = [(key, record.get(key), types) for key, types in TYPES.items()]
+    own = record.get(nested) or {}
+    checked += [
+        (f"{nested}.{key}", own.get(key), types) for key, types in METHOD_TYPES.items() if type(own) is dict
+    ]
+    for key, value, types in checked:
         if value is None or (type(value) in types and (not isinstance(value, str) or value.isprintable())):
             continue
         names = ", ".join(kind.__name__ for kind in types)

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.config import ModelConfig, RunConfig
 from experiments.decode import has_vae, latent_factor
 from experiments.errors import ConfigError
-from experiments.schedulers import converted, is_flow, table_fault, whole
+from experiments.schedulers import config_fault, converted, is_flow, whole
 from experiments.stepping import stepping_problem
 from experiments.weights import read_json, resolve_weights
 from pipefusion.core.dit import DiT
@@ -160,7 +160,7 @@ def read_scheduler(path: Path) -> dict[str, Any]:
     config = read_json(path, allowed)
     if not isinstance(config.get("_class_name"), str):
         raise ConfigError("model.weights", f"{path} names no class; allowed: {allowed}")
-    fault = table_fault(config)
+    fault = config_fault(config["_class_name"], config)
     if fault:
         raise ConfigError("model.weights", f"{path} has {fault}")
     return config

@@ -12,8 +12,8 @@ from typing import Any
 
 import diffusers
 
+from experiments.arguments import argument_faults
 from experiments.errors import first_line
-from pipefusion.core.domain import Domain
 from pipefusion.schedulers import SCHEDULERS
 
 SOLVER = {
@@ -33,8 +33,6 @@ FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 """How a solver of diffusion is made one of flows."""
 SPACINGS = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}
 """Of a diffusion's sigmas in DPM-Solver, of a flow's in the flow's own class: never one for the other."""
-TABLE = Domain(1, 1_000_000)
-"""Steps that a model may have been trained in."""
 
 
 def is_flow(scheduler: Mapping[str, Any]) -> bool:
@@ -42,11 +40,16 @@ def is_flow(scheduler: Mapping[str, Any]) -> bool:
     return "FlowMatch" in scheduler["_class_name"] or scheduler.get("prediction_type") == "flow_prediction"
 
 
-def table_fault(config: Mapping[str, Any]) -> str | None:
-    """Why the table of a scheduler's training steps cannot be meant, before it takes memory; None if it can."""
-    count = config.get("num_train_timesteps", 1000)
-    fault = "is no whole number" if type(count) is not int else TABLE.fault(count)
-    return fault and f"num_train_timesteps={count!r} {fault}; allowed: {TABLE}"
+def config_fault(class_name: str, config: Mapping[str, Any]) -> str | None:
+    """The first key of a scheduler's configuration that cannot be meant, and what is allowed; nothing is made."""
+    cls = class_of(class_name)
+    return next(argument_faults(cls, config), None) if cls else None
+
+
+def class_of(name: str) -> Any:
+    """A scheduler's class; None if diffusers has none of that name."""
+    cls = getattr(diffusers, name, None)
+    return cls if isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin) else None
 
 
 def whole(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,9 +57,8 @@ def whole(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     An infinite default, which JSON cannot hold, is left out: it comes from the class again. Raises ValueError.
     """
-    cls: Any = getattr(diffusers, class_name, None)
-    known = isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)
-    if not known:
+    cls = class_of(class_name)
+    if cls is None:
         raise ValueError(f"{class_name} is no scheduler of diffusers")
     try:
         made, defaults = cls.from_config(dict(config)).config, cls().config

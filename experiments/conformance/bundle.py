@@ -33,7 +33,7 @@ from experiments.conformance.tensors import (
 from experiments.errors import ConfigError, first_line, nearest
 from experiments.errors import told as explained
 from experiments.models import FACTS, Model, choose_scheduler, louder, open_model
-from experiments.schedulers import table_fault
+from experiments.schedulers import config_fault
 from experiments.stepping import stepping_problem
 from experiments.weights import check_weights
 from pipefusion import method
@@ -188,11 +188,11 @@ def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
 
 
 def check_length(file: str, given: dict[str, Any], steps: int) -> None:
-    """Whether the tables of a scheduler are as long as can be meant, before they take memory. Raises BundleError."""
+    """Whether the numbers of a scheduler can be meant, before its tables take memory. Raises BundleError."""
     asked = (given["set_timesteps"] or {}).get("num_inference_steps", steps)
     for key, message in outside(asked, Steps, "scheduler.set_timesteps.num_inference_steps"):
         raise BundleError(file, f"{key}={message}")
-    fault = table_fault(given["config"])
+    fault = config_fault(given["class"], given["config"])
     if fault:
         raise BundleError(file, f"scheduler.config.{fault}")
 

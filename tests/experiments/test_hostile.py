@@ -23,7 +23,7 @@ from experiments.conformance.fields import BundleError, read_fields
 from experiments.errors import ConfigError
 from experiments.inputs import encoded_prompts
 from experiments.models import read_scheduler
-from experiments.schedulers import table_fault
+from experiments.schedulers import config_fault
 from experiments.weights import read_config, read_header
 
 ESCAPE = "\x1b[31m\nred\u202e"
@@ -202,7 +202,7 @@ def test_facts_of_a_model() -> None:
         == "text_tokens=1000000000.0 is no whole number; allowed: 0..16384"
     )
     assert next(faults(stock, {}, {"guidance_scale": "x"})) == (
-        "guidance_scale='x' is no number; allowed: -1000000000.0..1000000000.0"
+        "guidance_scale='x' is no number; allowed: 0..1000"
     )
     assert (
         next(faults(stock, {}, {"pixel_space": "no"}))
@@ -219,11 +219,27 @@ def test_facts_of_a_model() -> None:
     assert next(faults(stock, {}, whole), None) is None
 
 
-def test_tables_of_a_scheduler_are_refused_before_they_take_memory() -> None:
-    assert table_fault({}) is None
-    assert table_fault({"num_train_timesteps": 10**12}) == (
-        "num_train_timesteps=1000000000000 is too large; allowed: 1..1000000"
-    )
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, None),
+        ({"beta_start": 0, "trained_betas": [0.1, 0.2], "variance_type": None, "unknown": []}, None),
+        ({"lambda_min_clipped": float("-inf")}, None),
+        (
+            {"num_train_timesteps": 10**12},
+            "num_train_timesteps=1000000000000 is too large; allowed: 1..1000000",
+        ),
+        ({"beta_start": float("nan")}, "beta_start=nan is not a number; allowed: 0..1"),
+        ({"thresholding": []}, "thresholding=[] is of the wrong type; allowed: bool"),
+        ({"lower_order_final": "no"}, "lower_order_final='no' is of the wrong type; allowed: bool"),
+        ({"solver_order": True}, "solver_order=True is no number; allowed: 1..1048576"),
+        ({"trained_betas": [0.1, ESCAPE]}, f"trained_betas={ESCAPE!r} is no number; allowed: 0..1"),
+        ({"solver_type": "x"}, "solver_type='x' is unknown; allowed: midpoint, heun"),
+        ({"variance_type": []}, "variance_type=[] is unknown; allowed: learned, learned_range"),
+    ],
+)
+def test_keys_of_a_scheduler(config: dict[str, Any], expected: str | None) -> None:
+    assert config_fault("DPMSolverMultistepScheduler", config) == expected
 
 
 def test_a_temporary_directory_that_is_too_long_for_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
