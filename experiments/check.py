@@ -16,7 +16,7 @@ from experiments.device import device_type
 from experiments.errors import ConfigError, first_line, lookup, nearest, told
 from experiments.inputs import text_of
 from experiments.methods import METHODS, problem_of
-from experiments.models import Model, check_scheduler, open_model, resolved
+from experiments.models import Model, check_scheduler, open_model, parts_of, resolved
 from experiments.text import PACKAGES, encoder_folder
 from experiments.weights import check_weights
 from pipefusion.core.shape import DiTShape, NotSquare
@@ -90,7 +90,10 @@ def check_model(cfg: RunConfig) -> Model:
 def buildable(cfg: ModelConfig) -> Model:
     """A model whose files are there, and that can be built in this size. Raises whatever its class does."""
     if cfg.weights is not None:
-        check_weights(cfg.weights)
+        check_weights(cfg.weights, cfg.variant, parts_of(cfg))
+    elif cfg.variant is not None:
+        text = f"{cfg.variant} is of the files of weights, and model.weights is null; allowed: null"
+        raise ConfigError("model.variant", text)
     elif cfg.architecture is None:
         raise ConfigError(
             "model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id"

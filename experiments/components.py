@@ -49,7 +49,12 @@ def has_encoders(folder: Path) -> bool:
 
 
 def encode(
-    folder: Path, texts: Sequence[str], negative: str | None, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    texts: Sequence[str],
+    negative: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    variant: str | None = None,
 ) -> dict[str, Tensor]:
     """Texts as the folder's own text encoders have them. These are gone when this returns.
 
@@ -60,13 +65,13 @@ def encode(
     if index["_class_name"] == "DiTPipeline":
         labels = torch.tensor([class_label(index, prompt) for prompt in texts])
         return prompts.labelled(labels, negative is not None)
-    found = prompts.encode(load_encoders(folder, index, dtype).to(device), texts, negative, device)
+    found = prompts.encode(load_encoders(folder, index, dtype, variant).to(device), texts, negative, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return found
 
 
-def load_encoders(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> Any:
+def load_encoders(folder: Path, index: dict[str, Any], dtype: torch.dtype, variant: str | None) -> Any:
     """The folder's diffusers pipeline with tokenizers and text encoders; all other parts are None, and not read."""
     # Here and not at the top: importing transformers takes seconds, and most commands encode nothing.
     import diffusers
@@ -84,6 +89,7 @@ def load_encoders(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> An
     options: dict[str, Any] = {part: None for part in parts if not part.startswith(read)}
     if name == "HunyuanDiTPipeline":
         options["requires_safety_checker"] = False  # or it warns of having none
+    options["variant"] = variant
     logging.disable_progress_bar()
     pipe = pipeline.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, **options

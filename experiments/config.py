@@ -37,6 +37,7 @@ class ModelConfig:
 
     name: str = MISSING
     weights: str | None = None  # a folder in diffusers' layout, or a hub id; safetensors only
+    variant: str | None = None  # of the weights' files: fp16 for diffusion_pytorch_model.fp16.safetensors
     resolution: Pixels | None = None  # pixels of a square's side; null: what the model was made for
     height: Pixels | None = None  # null: as resolution
     width: Pixels | None = None

@@ -29,7 +29,12 @@ def latent_factor(folder: Path) -> int:
 
 
 def decode(
-    folder: Path, latents: Tensor, tiled: bool, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    latents: Tensor,
+    tiled: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    variant: str | None = None,
 ) -> list[Image]:
     """Latents [B, C, H, W] as B pictures, of `latent_factor` times their size.
 
@@ -37,7 +42,7 @@ def decode(
     does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors, and NotFinite
     for what no picture could show.
     """
-    vae = load_vae(folder, dtype).to(device)
+    vae = load_vae(folder, dtype, variant).to(device)
     (vae.enable_tiling if tiled else vae.disable_tiling)()
     try:
         return pictures.decode(vae, latents)
@@ -46,12 +51,16 @@ def decode(
 
 
 @lru_cache(maxsize=1)
-def load_vae(folder: Path, dtype: torch.dtype) -> Any:
+def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
     import diffusers
 
     name = read_json(folder / "vae" / "config.json")["_class_name"]
     kind = getattr(diffusers, name if name in (PATCHED, VIDEO) else "AutoencoderKL")
-    return kind.from_pretrained(
-        folder / "vae", dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-    )
+    options = {
+        "variant": variant,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "low_cpu_mem_usage": False,
+    }
+    return kind.from_pretrained(folder / "vae", dtype=dtype, **options)

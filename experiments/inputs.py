@@ -53,7 +53,7 @@ def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str 
     text, shape = text_of(cfg, model), model.shape
     if text == "own":
         assert model.folder is not None
-        return dict(own_prompts(model.folder, tuple(prompts), negative))
+        return dict(own_prompts(model.folder, tuple(prompts), negative, model.variant))
 
     def tensors(texts: Sequence[str]) -> dict[str, Tensor]:
         if text == "random":
@@ -77,9 +77,11 @@ def text_of(cfg: RunConfig, model: Model) -> str:
 
 
 @lru_cache(maxsize=4)
-def own_prompts(folder: Path, prompts: tuple[str, ...], negative: str | None) -> dict[str, Tensor]:
+def own_prompts(
+    folder: Path, prompts: tuple[str, ...], negative: str | None, variant: str | None
+) -> dict[str, Tensor]:
     """Prompts through a pipeline's own encoders, on the CPU; once for all runs of a sweep, as loading takes minutes."""
-    return components.encode(folder, prompts, negative, torch.device("cpu"), torch.float32)
+    return components.encode(folder, prompts, negative, torch.device("cpu"), torch.float32, variant)
 
 
 @lru_cache(maxsize=64)

@@ -57,6 +57,7 @@ class Model:
     scheduler: dict[str, Any]
     frames: int | None = None
     """Pictures of a video."""
+    variant: str | None = None
 
     @property
     def resolution(self) -> int | None:
@@ -99,7 +100,7 @@ class Model:
     def tensors(self) -> Callable[..., Tensor]:
         """What `DiT.load` reads: slices of the safetensors files, or of a model drawn from the seed."""
         if self.folder:
-            return reader(self.folder / "transformer")
+            return reader(self.folder / "transformer", self.variant)
         return random_tensors(self.class_name, self.config, self.seed)
 
 
@@ -128,8 +129,7 @@ def open_model(cfg: ModelConfig) -> Model:
     given = dict(cfg.architecture or {})
     class_name, known = given.pop("class", "PixArtTransformer2DModel"), given.keys() & FACTS
     facts: dict[str, Any] = {key: given.pop(key) for key in known}
-    parts = ["transformer"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
-    folder = resolve_weights(cfg.weights, parts) if cfg.weights else None
+    folder = resolve_weights(cfg.weights, parts_of(cfg), cfg.variant) if cfg.weights else None
     if folder is not None:
         config = read_json(folder / "transformer" / "config.json", "a configuration in diffusers' layout")
         class_name = architecture_of(config)
@@ -151,7 +151,14 @@ def open_model(cfg: ModelConfig) -> Model:
     pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
     height, width = size_of(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)
     dtype, frames = getattr(torch, cfg.dtype), frames_of(cfg, class_name, facts)
-    return Model(class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler, frames)
+    return Model(
+        class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler, frames, cfg.variant
+    )
+
+
+def parts_of(cfg: ModelConfig) -> list[str]:
+    """Patterns of the folders of a pipeline whose weights a run reads."""
+    return ["transformer"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
 
 
 def read_scheduler(path: Path) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def pictures_of(
         return [Image.fromarray(picture) for picture in pixels]
     if model.folder is None or not has_vae(model.folder):
         return []
-    return decode(model.folder, latents, cfg.model.tiled, device or torch.device("cpu"), torch.float32)
+    place = device or torch.device("cpu")
+    return decode(model.folder, latents, cfg.model.tiled, place, torch.float32, model.variant)
 
 
 def pixels_of(latents: Tensor, cfg: RunConfig, model: Model, device: torch.device) -> Tensor:

@@ -37,6 +37,7 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
         name = json.loads((folder / "transformer" / "config.json").read_text())["_class_name"]
         cls = getattr(diffusers, name)
         options = {"torch_dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": False}
+        options["variant"] = cfg.get("variant")
         model = cls.from_pretrained(folder / "transformer", **options)
     else:
         architecture = dict(cfg["architecture"])

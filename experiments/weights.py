@@ -23,7 +23,7 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 """What is fetched of every part of a pipeline: configurations and vocabularies."""
 
 VARIANTS = "*/*.*.safetensors"
-"""diffusers' second copies in another precision, such as `diffusion_pytorch_model.fp16.safetensors`: not fetched."""
+"""diffusers' second copies in another precision: not fetched unless one is asked for."""
 
 HEADER_BYTES = 100 << 20
 """The longest header that safetensors reads."""
@@ -38,7 +38,9 @@ class Stored:
     dtype: str
 
 
-def resolve_weights(weights: str | Path, parts: Sequence[str] = ("transformer",)) -> Path:
+def resolve_weights(
+    weights: str | Path, parts: Sequence[str] = ("transformer",), variant: str | None = None
+) -> Path:
     """A local folder, or the snapshot of a hub id with the safetensors of `parts` (patterns of folder names).
 
     A relative path is one of the working directory or, where that has none, of this project: so the shipped models are
@@ -56,10 +58,14 @@ def resolve_weights(weights: str | Path, parts: Sequence[str] = ("transformer",)
         raise ConfigError(KEY, f"{weights} does not exist; {allowed}")
     from huggingface_hub import snapshot_download
 
-    patterns = [*SMALL, *(f"{part}/*.safetensors" for part in parts)]
+    files = f"*.{variant}*.safetensors" if variant else "*.safetensors"
+    patterns = [*SMALL, *(f"{part}/{files}" for part in parts)]
     try:
         found = snapshot_download(
-            name, revision=revision or None, allow_patterns=patterns, ignore_patterns=VARIANTS
+            name,
+            revision=revision or None,
+            allow_patterns=patterns,
+            ignore_patterns=None if variant else VARIANTS,
         )
         return Path(found)
     except Exception as error:  # of the hub, the network or the disk: what helps is the same
@@ -78,18 +84,33 @@ def places(path: str | Path) -> list[Path]:
     return [typed, CONF.parent / typed]
 
 
-def check_weights(weights: str | Path) -> Path:
+def check_weights(
+    weights: str | Path, variant: str | None = None, parts: Sequence[str] = ("transformer",)
+) -> Path:
     """The folder of a local path or hub id, if every header in it is as its config.json says.
 
     Raises ConfigError with the file and the tensor where weights are missing, pickled, cut short, misplaced, too many,
     or of another shape or dtype.
     """
-    folder = resolve_weights(weights)
+    folder = resolve_weights(weights, parts, variant)
+    if variant is not None:
+        check_variant(folder, variant, parts)
     part = folder / "transformer"
     config = read_config(part / "config.json")
-    found = read_tensors(part)
-    compare(found, expected_shapes(config, part), part, architecture_of(config))
+    found = read_tensors(part, variant)
+    compare(found, expected_shapes(config, part), part, architecture_of(config), variant)
     return folder
+
+
+def check_variant(folder: Path, variant: str, parts: Sequence[str]) -> None:
+    """Whether every part of a pipeline that has weights has them in this variant. Raises ConfigError."""
+    from pipefusion.core.weights import variants
+
+    for part in sorted(path for pattern in parts for path in folder.glob(pattern)):
+        there = variants(part)
+        if variant not in there and next(part.glob("*.safetensors"), None):
+            text = f"{variant} is no variant that {part} has; allowed: {', '.join(['null', *there])}"
+            raise ConfigError("model.variant", text)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -114,14 +135,15 @@ def read_json(path: Path, allowed: str) -> dict[str, Any]:
     return content
 
 
-def read_tensors(part: Path) -> dict[str, Stored]:
+def read_tensors(part: Path, variant: str | None = None) -> dict[str, Stored]:
     """All tensors of a `transformer/` folder, which must lie in the files where its index says. Raises ConfigError."""
-    from pipefusion.core.weights import INDEX, NAME
+    from pipefusion.core.weights import file_names, variant_of
 
-    index = read_index(part / INDEX) if (part / INDEX).exists() else None
-    wanted = {NAME} if index is None else set(index.values())
+    single, several = file_names(variant)
+    index = read_index(part / several) if (part / several).exists() else None
+    wanted = {single} if index is None else set(index.values())
     there = sorted(path.name for path in part.glob("*.safetensors"))
-    files = [name for name in there if name in wanted or name.count(".") == 1]  # the others are variants
+    files = [name for name in there if name in wanted or variant_of(name) == variant]
     if index is None and not files:
         pickled = sorted(path.name for path in part.iterdir() if path.suffix in PICKLED)
         holds = f"holds pickled weights ({pickled[0]})" if pickled else "holds no weights"
@@ -129,27 +151,29 @@ def read_tensors(part: Path) -> dict[str, Stored]:
     for name, file in (index or {}).items():
         if file not in files:
             raise ConfigError(
-                KEY, f"{part / file} does not exist, and {INDEX} says {name} is in it; allowed: all its files"
+                KEY,
+                f"{part / file} does not exist, and {several} says {name} is in it; allowed: all its files",
             )
     found: dict[str, Stored] = {}
     for file in files:
         first = next((name for name, other in (index or {}).items() if other == file), None)
         for name, tensor in read_header(part / file, first).items():
-            if index is None and file != NAME:
+            if index is None and file != single:
                 raise ConfigError(
                     KEY,
-                    f"{tensor.file} has {name}, and there is no {INDEX}; allowed: {NAME} alone, or an index",
+                    f"{tensor.file} has {name}, and there is no {several}; allowed: {single} alone, or an index",
                 )
             if index is not None and index.get(name) != file:
                 says = f"says is in {index[name]}" if name in index else "does not name"
                 raise ConfigError(
-                    KEY, f"{tensor.file} has {name}, which {INDEX} {says}; allowed: what its index says"
+                    KEY, f"{tensor.file} has {name}, which {several} {says}; allowed: what its index says"
                 )
             found[name] = tensor
     for name, file in (index or {}).items():
         if name not in found:
             raise ConfigError(
-                KEY, f"{part / file} lacks {name}, which {INDEX} says is in it; allowed: what its index says"
+                KEY,
+                f"{part / file} lacks {name}, which {several} says is in it; allowed: what its index says",
             )
     return found
 
@@ -223,11 +247,18 @@ def expected_shapes(config: dict[str, Any], part: Path) -> dict[str, tuple[int, 
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def compare(found: dict[str, Stored], expected: dict[str, tuple[int, ...]], part: Path, name: str) -> None:
+def compare(
+    found: dict[str, Stored],
+    expected: dict[str, tuple[int, ...]],
+    part: Path,
+    name: str,
+    variant: str | None = None,
+) -> None:
     """Raises ConfigError at the first tensor that is missing, too many, or of another shape or dtype."""
-    from pipefusion.core.weights import DTYPES, INDEX, NAME
+    from pipefusion.core.weights import DTYPES, file_names
 
-    holder = part / (INDEX if (part / INDEX).exists() else NAME)
+    single, several = file_names(variant)
+    holder = part / (several if (part / several).exists() else single)
     for key in expected:
         if key not in found:
             raise ConfigError(KEY, f"{holder} lacks {key}; allowed: the {len(expected)} tensors of {name}")

@@ -76,7 +76,9 @@ class Transformer:
         return replace(self, tensors=tensors)
 
 
-def open_transformer(source: nn.Module | str | Path, dtype: torch.dtype | None) -> Transformer:
+def open_transformer(
+    source: nn.Module | str | Path, dtype: torch.dtype | None, variant: str | None = None
+) -> Transformer:
     """A transformer in memory, in a folder, or of a hub id. No tensor is read yet. Raises ValueError and OSError."""
     if dtype is not None and dtype not in DTYPES.values():
         raise ValueError(f"dtype={dtype}; allowed: {', '.join(map(str, DTYPES.values()))}")
@@ -84,7 +86,7 @@ def open_transformer(source: nn.Module | str | Path, dtype: torch.dtype | None) 
         return of_module(source, dtype)
     if not isinstance(source, (str, Path)):
         raise ValueError(f"{type(source).__name__} is no transformer; allowed: a module, a folder, a hub id")
-    return of_folder(find_folder(source), dtype)
+    return of_folder(find_folder(source, variant), dtype, variant)
 
 
 def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
@@ -106,13 +108,13 @@ def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
     )
 
 
-def of_folder(folder: Path, dtype: torch.dtype | None) -> Transformer:
+def of_folder(folder: Path, dtype: torch.dtype | None, variant: str | None) -> Transformer:
     """A transformer in a folder; the VAE beside it says how many pixels a latent row is."""
     config, vae = json.loads((folder / "config.json").read_text()), folder.parent / "vae" / "config.json"
-    name, tensors = known(architecture_of(config)), reader(folder)
+    name, tensors = known(architecture_of(config)), reader(folder, variant)
     factor = latent_factor(json.loads(vae.read_text())) if vae.exists() else FACTORS.get(name, FACTOR)
     whole = whole_config(getattr(diffusers, name), config)
-    return Transformer(name, whole, tensors, tensors, dtype or stored_dtype(folder), factor)
+    return Transformer(name, whole, tensors, tensors, dtype or stored_dtype(folder, variant), factor)
 
 
 def known(name: str) -> str:
@@ -122,7 +124,7 @@ def known(name: str) -> str:
     return name
 
 
-def find_folder(source: str | Path) -> Path:
+def find_folder(source: str | Path, variant: str | None = None) -> Path:
     """The transformer's folder: this one or the one in it, or in the snapshot of a hub id. Raises OSError."""
     folder = Path(source).expanduser()
     if not folder.is_dir():
@@ -130,7 +132,11 @@ def find_folder(source: str | Path) -> Path:
             raise FileNotFoundError(f"{source} is no folder and no hub id")
         from huggingface_hub import snapshot_download
 
-        patterns = ["transformer/*.json", "transformer/*.safetensors", "vae/config.json"]
+        patterns = [
+            "transformer/*.json",
+            f"transformer/*{f'.{variant}' if variant else ''}*.safetensors",
+            "vae/config.json",
+        ]
         folder = Path(snapshot_download(str(source), allow_patterns=patterns))
     inside = folder / "transformer"
     found = inside if inside.is_dir() else folder

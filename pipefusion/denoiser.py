@@ -37,6 +37,7 @@ def parallelize(
     split: Split | None = None,
     text_tokens: int | None = None,
     dtype: torch.dtype | None = None,
+    variant: str | None = None,
     **settings: Any,
 ) -> Denoiser:
     """Keep this rank's part of a transformer. Every rank calls it, with the same arguments.
@@ -54,6 +55,7 @@ def parallelize(
         split: layers per stage: `even`, `ceil`, `cost`, `bytes`, or a list.
         text_tokens: of a prompt, in an MM-DiT whose prompts have another length than its pipeline's default.
         dtype: None keeps that of the transformer or checkpoint.
+        variant: of a folder or hub id, the files to read: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
         settings: what else the method's `Config` has.
 
     Arguments that are None are the method's own defaults: of PipeFusion a patch per stage, W = 1, `even`; of an
@@ -70,7 +72,7 @@ def parallelize(
     Example:
         >>> denoiser = parallelize(pipe.transformer, fabric, height=1024, width=1024, warmup=1)
     """
-    opened = open_transformer(transformer, dtype)
+    opened = open_transformer(transformer, dtype, variant)
     factor = opened.pixels_per_latent
     if height % factor or width % factor:
         raise ValueError(f"{height} x {width} pixels; allowed: multiples of {factor * opened.patch}")

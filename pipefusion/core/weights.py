@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -19,28 +20,51 @@ INDEX = f"{NAME}.index.json"
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What weights may be stored in, by the name that safetensors has for it."""
 
+VARIANT = re.compile(r"[^.]+\.(.+?)(-\d+-of-\d+)?\.safetensors")
+"""A file, or a shard, of a second copy in another precision: `diffusion_pytorch_model.fp16.safetensors`."""
+
 Piece = tuple[tuple[slice, ...], tuple[slice, ...], int]
 
 WINDOW_BYTES = 4 << 20
 """The most of a file that is in memory at a time. Larger ones read no faster, smaller ones spend time on opening."""
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
+def file_names(variant: str | None) -> tuple[str, str]:
+    """The names of the one file of a transformer's weights and of the index of several."""
+    if variant is None:
+        return NAME, INDEX
+    return NAME.replace(".", f".{variant}."), INDEX.replace(".json", f".{variant}.json")
+
+
+def variant_of(file: str) -> str | None:
+    """The variant that a file of weights is of; None for those that are read if none is asked for."""
+    found = VARIANT.fullmatch(file)
+    return found and found[1]
+
+
+def variants(folder: Path) -> list[str]:
+    """The variants that a folder of weights has."""
+    return sorted({name for path in folder.glob("*.safetensors") if (name := variant_of(path.name))})
+
+
+def weight_files(folder: Path, variant: str | None = None) -> dict[str, Path]:
     """Tensor name -> file, for a diffusers `transformer/` folder, sharded or not. Raises FileNotFoundError."""
-    index = folder / INDEX
+    single, several = file_names(variant)
+    index = folder / several
     if index.exists():
         names = json.loads(index.read_text())["weight_map"]
         return {name: folder / file for name, file in names.items()}
-    file = folder / NAME
+    file = folder / single
     if not file.exists():
-        raise FileNotFoundError(f"{folder} holds no {NAME}")
+        there = f"; there are the variants {', '.join(variants(folder))}" if variants(folder) else ""
+        raise FileNotFoundError(f"{folder} holds no {single}{there}")
     with safe_open(file, framework="pt") as opened:
         return dict.fromkeys(opened.keys(), file)
 
 
-def stored_dtype(folder: Path) -> torch.dtype:
+def stored_dtype(folder: Path, variant: str | None = None) -> torch.dtype:
     """What the first tensor of a folder is stored in. Raises FileNotFoundError, and KeyError for another dtype."""
-    name, file = next(iter(weight_files(folder).items()))
+    name, file = next(iter(weight_files(folder, variant).items()))
     kind = Window().describe(file, name)[1]
     if kind not in DTYPES:
         raise KeyError(f"{file} has {name} of dtype {kind}; allowed: {', '.join(DTYPES)}")
@@ -73,7 +97,7 @@ class Window:
         return tuple(stored.get_shape()), stored.get_dtype()
 
 
-def reader(folder: Path) -> Callable[..., Tensor]:
+def reader(folder: Path, variant: str | None = None) -> Callable[..., Tensor]:
     """`tensors(name, shard=None, *, dtype=None, device=None)` for `DiT.load`: reads from disk only what is asked for.
 
     A tensor is copied into new memory of its final dtype and device, so that loading a rank takes its tensors and
@@ -81,7 +105,7 @@ def reader(folder: Path) -> Callable[..., Tensor]:
     Raises KeyError for a name that is not there or a dtype that weights do not have, ValueError for a shard that
     reaches beyond the tensor.
     """
-    files, window = weight_files(folder), Window()
+    files, window = weight_files(folder, variant), Window()
 
     def tensors(
         name: str,

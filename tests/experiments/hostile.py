@@ -66,10 +66,8 @@ def configurations(values: int = len(VALUES)) -> Iterator[Hostile]:
     for group in GROUPS:
         for name in config_names(group):
             base = [*BASE, f"{group}={name}"]
-            job = plan(base).jobs[0]
-            job.pop("hydra")
-            for key, owner, kinds in keys_in(job):
-                if (key, owner) in seen:
+            for key, owner, kinds in keys_in(plan(base).jobs[0]):
+                if (key, owner) in seen or key.startswith("hydra"):
                     continue
                 seen.add((key, owner))
                 for _ in range(values):

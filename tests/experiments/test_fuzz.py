@@ -124,7 +124,7 @@ def tried(folder: Path, values: int) -> tuple[int, list[str]]:
     prompts.write_text("red apple\n")
     small = config("model=emoji64", "cluster=sim", "steps=2")
     of_model = replace(small, model=replace(small.model, weights=str(model)))
-    of_bundle = config("experiment=conformance", f"bundle={bundle}")
+    of_bundle = from_hydra(compose.compose_one(["experiment=conformance", f"bundle={bundle}"]))
     cases: list[tuple[Path, Callable[[], object]]] = [
         (path, lambda: check_run(of_model))
         for path in sorted(model.rglob("*"))
