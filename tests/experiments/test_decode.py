@@ -142,7 +142,9 @@ def test_tiles_are_those_of_the_vae(folder_of, family: str) -> None:
 def test_written_pictures(tmp_path: Path, folder_of) -> None:
     def write(latents: Tensor, folder: Path | None, pixel_space: bool) -> list[Path]:
         save_file({"latents": latents}, tmp_path / "latents.safetensors")
-        model: Any = SimpleNamespace(folder=folder, variant=None, facts={"pixel_space": pixel_space})
+        model: Any = SimpleNamespace(
+            folder=folder, frames=None, variant=None, facts={"pixel_space": pixel_space}
+        )
         cfg: Any = SimpleNamespace(model=SimpleNamespace(tiled=False))
         return write_images(tmp_path, cfg, model)
 
