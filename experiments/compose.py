@@ -90,7 +90,7 @@ def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
     with composing(overrides) as loader:
         given = OverridesParser.create(loader).parse_overrides(overrides)
         for one in given:
-            check_override(one)
+            check_override(one, loader)
         master = loader.load_configuration(
             "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
         )
@@ -101,7 +101,7 @@ def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
     return master
 
 
-def check_override(one: Override) -> None:
+def check_override(one: Override, loader: ConfigLoader) -> None:
     """Whether an override sets a key, a group by the name of one of its files. Raises ConfigError."""
     if not one.is_hydra_override() and (one.is_delete() or one.is_add()):
         text = f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
@@ -115,19 +115,19 @@ def check_override(one: Override) -> None:
             raise ConfigError(
                 group, f"{one.get_value_string()} is no name; allowed: a plugin that is installed"
             )
-        if own and (not isinstance(name, str) or name not in options(group)):
-            raise unknown(group, name if isinstance(name, str) else one.get_value_string())
+        valid = options(group, loader)
+        if own and (not isinstance(name, str) or name not in valid):
+            raise unknown(group, name if isinstance(name, str) else one.get_value_string(), valid)
 
 
-def options(group: str) -> list[str]:
-    """The names that a group takes: its files, and those of its folders."""
+def options(group: str, loader: ConfigLoader) -> list[str]:
+    """The names that a group takes: its files, those of its folders, and what is stored under it."""
     files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
-    return sorted(path.as_posix() for path in files)
+    return sorted({*(path.as_posix() for path in files), *loader.get_group_options(group)})
 
 
-def unknown(group: str, name: str) -> ConfigError:
+def unknown(group: str, name: str, valid: list[str]) -> ConfigError:
     """The error of a name that a group does not have."""
-    valid = options(group)
     return ConfigError(group, f"{name} is unknown{nearest(name, valid)}; allowed: {', '.join(valid)}")
 
 

@@ -88,7 +88,7 @@ def test_a_group_takes_a_name(group: str, value: str) -> None:
         ("parallel=${seed}", "parallel=0 has no keys and is no list; allowed:"),
         ("model.architecture=${seed}", "model.architecture=0 has no keys and is no list; allowed:"),
         ("measure.name=7", "measure.name=7 is set by its group; allowed: measure=NAME instead"),
-        ("model=null", "model=null is unknown; allowed: dit_48,"),
+        ("model=null", "model=null is unknown; allowed: cogvideox_2b,"),
         ("steps", "'steps' is not understood; allowed: key=value"),
     ],
 )
