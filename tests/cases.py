@@ -22,7 +22,6 @@ from pipefusion.core.dit import Conditioning, DiT, parameter_parts
 from pipefusion.core.ledger import Span
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
-from pipefusion.core.mesh import Mesh
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
@@ -39,7 +38,7 @@ TINY: dict[str, Any] = {
     "attention_head_dim": 4,
     "in_channels": 3,
     "out_channels": 3,
-    "num_layers": 6,
+    "num_layers": 4,
     "cross_attention_dim": 48,
     "sample_size": 48,
     "patch_size": 4,
@@ -62,13 +61,16 @@ FAMILIES = (
 )
 """The other architectures, as conf/model has them."""
 VIDEOS = ("wan_tiny", "cogvideox_tiny")
+SIZE = (12, 4)
+"""Token rows, which most degrees divide, and columns."""
 
 
 @dataclass(frozen=True)
 class Case:
     """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights.
 
-    `size` is token rows and columns, of a video as many frames as rows; None: what the model was made for.
+    `size` is token rows and columns, of a video as many frames as rows; None: what the model was made for. At the
+    default that is also what DiT gets, which draws squares alone, and a video.
     `padded`: an MM-DiT's prompts end in padding, which nothing attends to.
     """
 
@@ -80,11 +82,13 @@ class Case:
     images: int = 1
     architecture: dict[str, Any] = field(default_factory=dict)
     model: str = "pixart"
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = SIZE
     gain: float = 1.0
     parallel: Parallel = field(default_factory=Parallel)
-    peak: bool = False
     padded: bool = False
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -106,11 +110,15 @@ class Result:
     predicted: dict[str, Any]
     layers: range
     parts: dict[str, int]
-    peak_bytes: int | None
 
 
 def model_of(case: Case) -> Model:
-    return _model(case.model, tuple(sorted(case.architecture.items())), case.size)
+    return _model(case.model, tuple(sorted(case.architecture.items())), size_of(case))
+
+
+def size_of(case: Case) -> tuple[int, int] | None:
+    own = case.size == SIZE and case.model in ("dit_tiny", *VIDEOS)
+    return None if own else case.size
 
 
 @cache
@@ -135,7 +143,7 @@ def tensors_of(name: str, architecture: tuple[tuple[str, Any], ...]) -> Callable
 
 def view_of(case: Case) -> DiT:
     """A view of its own; building one takes longer than running it."""
-    return _template(case.model, tuple(sorted(case.architecture.items())), case.size).clone()
+    return _template(case.model, tuple(sorted(case.architecture.items())), size_of(case)).clone()
 
 
 @cache
@@ -182,13 +190,28 @@ def degrees_in(case: Case, devices: int) -> Parallel:
     return METHODS[case.name].parallel(devices, case.parallel)
 
 
-def sample(case: Case, images: int = 1) -> Result:
-    """Run a case on this rank of the running process group; the last of several images, which must all be equal."""
+def requests(case: Case, repeats: int) -> list[tuple[Tensor, Conditioning]]:
+    """The case's inputs, and as often as said again with others in place of all images but the first."""
+    noise, cond = inputs(case, model_of(case))
+
+    def others(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor[:1], tensor[1:].roll(1, -1)])
+
+    prompt, negative = (
+        side and {name: others(each) for name, each in side.items()} for side in (cond.prompt, cond.negative)
+    )
+    return [(noise, cond), *[(others(noise), replace(cond, prompt=prompt, negative=negative))] * repeats]
+
+
+def sample(case: Case, repeats: int = 0) -> Result:
+    """Run a case on this rank of the running process group, and again for others of `requests`.
+
+    Raises AssertionError if the first image depends on those beside or before it.
+    """
     model, module, parallel = model_of(case), METHODS[case.name], degrees_in(case, dist.get_world_size())
     cfg = module.Config(**case.method)
     problem = module.check(model.shape, parallel, case.steps, cfg)
     assert problem is None, problem
-    noise, cond = inputs(case, model)
     mesh, tensors = parallel.mesh(), weights_of(case)
     fabric = LocalFabric(mesh, CPU)
     dit = view_of(case)
@@ -196,15 +219,19 @@ def sample(case: Case, images: int = 1) -> Result:
     sampler = module.build(dit, fabric, cfg)
     dit.load(tensors, CPU)
     made = []
-    for _ in range(images):
+    for request in requests(case, repeats):
         fabric.clear()
-        made.append(sampler(noise, cond, scheduler))
+        made.append(sampler(*request, scheduler))
     seconds = fabric.close()
-    for latents in made:
-        assert latents is None or torch.equal(latents, made[0]), (
-            "something survived from one image to the next"
-        )
-    return result_of(case, dit, fabric, made[-1], seconds)
+    if made[0] is not None:
+        same_first_image(made)
+    return result_of(case, dit, fabric, made[0], seconds)
+
+
+def same_first_image(made: list[Tensor]) -> None:
+    assert all(torch.equal(latents[0], made[0][0]) for latents in made), (
+        "something of an image survived, or went into the one beside it"
+    )
 
 
 def result_of(
@@ -240,41 +267,44 @@ def result_of(
         predicted=asdict(predicted),
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
-        peak_bytes=peak_of(case, model, mesh, fabric.rank) if case.peak else None,
     )
 
 
-def simulate(case: Case, faults: Faults | None = None, images: int = 1) -> list[Result]:
-    """Run a case of the product `case.parallel` on as many simulated ranks; the last of several images."""
+def simulate(case: Case, faults: Faults | None = None, repeats: int = 0) -> list[Result]:
+    """Run a case of the product `case.parallel` on as many simulated ranks, and again as `sample` does."""
     torch.set_num_threads(1)
     model, module = model_of(case), METHODS[case.name]
     world = World(degrees_in(case, case.parallel.world).mesh(), CPU, TopologyConfig(), faults)
     cfg, scheduler, tensors = module.Config(**case.method), scheduler_of(case, model), weights_of(case)
-    noise, cond = inputs(case, model)
     dits, samplers = [view_of(case) for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
         samplers.append(module.build(dit, fabric, cfg))
         dit.load(tensors, CPU)
 
-    def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
-        return samplers[fabric.rank](noise, cond, scheduler), fabric.close()
+    def image(*request: Any) -> list[Any]:
+        return world.run(lambda fabric: (samplers[fabric.rank](*request, scheduler), fabric.close()))
 
     with torch.inference_mode():
-        for _ in range(images):
-            found = world.run(program)
+        made = [image(*request) for request in requests(case, repeats)]
+        same_first_image([ranks[0][0] for ranks in made])
         return [
-            result_of(case, dit, fabric, *each)
-            for dit, fabric, each in zip(dits, world.fabrics, found, strict=True)
+            result_of(case, dit, fabric, latents, seconds)
+            for dit, fabric, (latents, _), (_, seconds) in zip(
+                dits, world.fabrics, made[0], made[-1], strict=True
+            )
         ]
 
 
-def peak_of(case: Case, model: Model, mesh: Mesh, rank: int) -> int:
+def peak_of(case: Case, devices: int, rank: int, device: torch.device) -> int:
     """Peak bytes of a rank's program run alone."""
-    module, dit, scheduler = METHODS[case.name], view_of(case), scheduler_of(case, model)
-    fabric = SilentFabric(mesh, rank, torch.device("cpu"))
+    model, module, dit = model_of(case), METHODS[case.name], view_of(case)
+    fabric = SilentFabric(degrees_in(case, devices).mesh(), rank, device)
     sampler = module.build(dit, fabric, module.Config(**case.method))
-    dit.load(weights_of(case), fabric.device)
-    return sampling_peak(sampler, dit.model, scheduler, *inputs(case, model))
+    if device == CPU:
+        dit.load(weights_of(case), device)
+    noise, cond = inputs(case, model)
+    with torch.inference_mode():
+        return sampling_peak(sampler, dit.model, scheduler_of(case, model), noise.to(device), cond.to(device))
 
 
 def planned(

@@ -11,7 +11,7 @@ from baselines import pcpp
 from pipefusion.core.parallel import Parallel
 from tests.cases import Case, model_of, simulate
 
-SHAPE = model_of(Case("pcpp")).shape  # 12 rows of 12 tokens
+SHAPE = model_of(Case("pcpp")).shape  # 12 rows of 4 tokens
 
 
 def test_two_whole_bands_are_distrifusion():
@@ -25,7 +25,7 @@ def test_two_whole_bands_are_distrifusion():
 
 def test_after_the_warm_up_neighbours_exchange_their_edges_and_wait_a_step_later():
     results = simulate(Case("pcpp", {"warmup": 1, "fraction": 0.5}).on(4))
-    edge = 2 * 2 * 12 * 48 * 4  # K, V of two of three rows, float32
+    edge = 2 * 2 * 4 * 48 * 4  # K, V of two of three rows, float32
     for rank, result in enumerate(results):
         peers = {peer for peer in (rank - 1, rank + 1) if 0 <= peer < 4}
         inside = [row for row in result.rows if row["layer"] >= 0]

@@ -8,7 +8,7 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.split import split_rows
-from tests.cases import Case, inputs, model_of, relative_error, sample, scheduler_of
+from tests.cases import Case, inputs, model_of, relative_error, scheduler_of, simulate
 from tests.reference import denoise
 
 GUIDED = {"guidance": 4.5, "images": 2}
@@ -44,9 +44,9 @@ def reference(
         (4, 7, 0, GUIDED | {"scheduler": "flow_euler"}),
     ],
 )
-def test_pipefusion(ranks, devices, patches, warmup, settings):
+def test_pipefusion(devices, patches, warmup, settings):
     case = Case("pipefusion", {"patches": patches, "warmup": warmup}, **settings)
-    got = ranks(devices).run(sample, case, 2)[0].latents
+    got = simulate(case.on(devices), repeats=1)[0].latents
     assert relative_error(got, reference(case, patches, warmup, "pipefusion")) <= 1e-5
 
 
@@ -54,9 +54,9 @@ def test_pipefusion(ranks, devices, patches, warmup, settings):
 @pytest.mark.parametrize(
     ("devices", "warmup", "settings"), [(3, 1, {}), (4, 0, {"scheduler": "ddim"}), (4, 2, GUIDED)]
 )
-def test_patch_parallel(ranks, name, sees, devices, warmup, settings):
+def test_patch_parallel(name, sees, devices, warmup, settings):
     case = Case(name, {"warmup": warmup}, **settings)
-    got = ranks(devices).run(sample, case, 2)[0].latents
+    got = simulate(case.on(devices), repeats=1)[0].latents
     assert relative_error(got, reference(case, devices, warmup, sees)) <= 1e-5
 
 
@@ -70,9 +70,9 @@ NEAR = [
 
 
 @pytest.mark.parametrize(("devices", "warmup", "fraction", "near", "settings"), NEAR)
-def test_pcpp(ranks, devices, warmup, fraction, near, settings):
+def test_pcpp(devices, warmup, fraction, near, settings):
     case = Case("pcpp", {"warmup": warmup, "fraction": fraction}, **settings)
-    got = ranks(devices).run(sample, case, 2)[0].latents
+    got = simulate(case.on(devices), repeats=1)[0].latents
     rows_seen = [[*range(*rows)] for rows in near]
     assert relative_error(got, reference(case, devices, warmup, "pcpp", rows_seen)) <= 1e-5
     assert relative_error(got, reference(case, devices, warmup, "distrifusion")) > 1e-3

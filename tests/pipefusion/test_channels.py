@@ -199,13 +199,12 @@ def case_of(name: str, family: str, **settings) -> Case:
 
 
 PARALLEL = [name for name in METHODS if name != "serial"]
-GRID = [(name, family, 3) for family in ("pixart", *FAMILIES) for name in PARALLEL]
-GRID += [(name, "pixart", 2) for name in PARALLEL]
-GRID += [
-    ("pipefusion", "hunyuan_tiny", 2),
-    ("pipefusion", "hunyuan_tiny", 4),
-    ("sync_pipeline", "hunyuan_tiny", 4),
-]
+# Of a model the calls know its skips and, inside of blocks, what tensor parallelism reduces.
+GRID = [(name, "pixart", devices) for name in PARALLEL for devices in (2, 3)]
+GRID += [(name, family, 3) for name in ("pipefusion", "tensor") for family in FAMILIES]
+GRID += [(name, "hunyuan_tiny", devices) for name in ("pipefusion", "sync_pipeline") for devices in (2, 4)]
+OTHERS = [(name, family, 3) for name in PARALLEL for family in FAMILIES if (name, family, 3) not in GRID]
+GRID += [pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS]  # type: ignore[misc]
 
 
 def product(name: str, family: str, method: dict[str, Any] | None = None, **degrees: int) -> Any:

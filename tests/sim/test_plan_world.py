@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.methods import METHODS
-from pipefusion.core.memory import sampling_peak
-from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
 from pipefusion.sim.meter import DeviceClock
-from pipefusion.sim.plan import META
-from tests.cases import FAMILIES, TINY, Case, inputs, model_of, planned, scheduler_of, view_of
+from tests.cases import TINY, Case, model_of, planned
+from tests.contract.covering import cover
+from tests.contract.oracle import ARCHITECTURES
 
-ALL = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
 DEVICE = DeviceConfig(
     "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6
 )
@@ -39,13 +36,13 @@ def case_of(name: str, **settings) -> Case:
     return Case(name, method, **settings)
 
 
-@pytest.mark.parametrize(("family", "devices"), [("pixart", 1), *((family, 3) for family in ALL)])
-@pytest.mark.parametrize("name", METHODS)
-def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, family, devices):
-    if name == "serial" and devices > 1:
-        pytest.skip("serial uses one device")
-    case = case_of(name, guidance=4.5, images=2, model=family, steps=3)
-    both = (planned(case, devices, DEVICE, view=view) for view in (MemoView, EveryTime))
+GRID = [case_of(name, guidance=4.5, images=2, steps=3) for name in METHODS]
+GRID += [case.but(model=model).on(3) for model in ARCHITECTURES for case in GRID if case.name != "serial"]
+
+
+@pytest.mark.parametrize("case", cover(GRID))
+def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(case):
+    both = (planned(case, case.parallel.world, DEVICE, view=view) for view in (MemoView, EveryTime))
     for rank, (replayed, run) in enumerate(zip(*both, strict=True)):
         for number in ("matmul_flops", "attention_flops", "bytes"):
             got, want = getattr(replayed.meter, number), getattr(run.meter, number)
@@ -56,26 +53,6 @@ def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(name, family, 
             entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in theirs.entries
         ]
         assert ours.wait_s == pytest.approx(theirs.wait_s, rel=1e-6, abs=1e-9)
-
-
-PEAKS = [(name, "pixart", 1) for name in METHODS]
-PEAKS += [(name, family, 3) for family in ALL for name in METHODS if name != "serial"]
-
-
-@pytest.mark.parametrize(("name", "family", "devices"), PEAKS)
-def test_peak_is_that_of_the_program_run_alone(name, family, devices):
-    """Every operation really run on `meta` under a tracker of all storages, against the plan's count."""
-    case = case_of(name, guidance=4.5, images=2, model=family, steps=3)
-    ranks = planned(case, devices)
-    model, module = model_of(case), METHODS[name]
-    cfg = module.Config(**case.method)
-    noise, cond = inputs(case, model)
-    for rank, counted in enumerate(ranks):
-        dit, scheduler = view_of(case), scheduler_of(case, model)
-        sampler = module.build(dit, SilentFabric(module.parallel(devices).mesh(), rank, META), cfg)
-        with torch.inference_mode():
-            want = sampling_peak(sampler, dit.model, scheduler, noise.to(META), cond.to(META))
-        assert counted.meter.peak_bytes == want
 
 
 def test_flops_of_serial_are_the_closed_form():

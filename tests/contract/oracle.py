@@ -1,0 +1,129 @@
+"""What a run has to compute, send and hold, whoever shares its work: the check behind the grids of this folder.
+
+What a displaced method computes depends on its bands and W and on no other degree; an exact one equals serial.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import ceil
+from typing import Any
+
+from torch import Tensor
+
+from experiments.methods import METHODS
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.split import split_rows
+from tests.cases import FAMILIES, SIZE, Case, Result, model_of, relative_error, simulate
+from tests.contract.test_reference import reference
+
+TOLERANCE = 1e-5
+STEPS = 3
+KEYS = {"M": "patches", "W": "warmup"}
+ARCHITECTURES = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
+"""SD3.5 is SD3 with norms that test_views.py has seen."""
+Items = tuple[tuple[str, Any], ...]
+
+
+def product(name: str, degrees: str = "", model: str = "pixart", **method: Any) -> Case:
+    """`product("pipefusion", "cfg 2 pipe 2", M=3)`: two guided images on so many ranks."""
+    words = degrees.split()
+    parallel = Parallel(**{axis: int(n) for axis, n in zip(words[::2], words[1::2], strict=True)})
+    own = {KEYS.get(key, key): value for key, value in method.items()}
+    return Case(name, own, STEPS, guidance=4.5, images=2, model=model, parallel=parallel)
+
+
+def label(case: Case) -> str:
+    method = [f"{key}={value}" for key, value in case.method.items()]
+    changes = [f"{key}={value}" for key, value in case.architecture.items()]
+    size = [] if case.size == SIZE else [str(case.size)]
+    padding = ["padded"] * case.padded
+    return " ".join([case.name, str(case.parallel), *method, case.model, *size, *changes, *padding])
+
+
+def padded(name: str, degrees: str, heads: int = 12, **method: Any) -> Case:
+    """A product whose Ulysses ranks do not divide so many heads (of each tensor rank)."""
+    changes = {"num_attention_heads": heads, "attention_head_dim": 48 // heads} if heads != 12 else {}
+    return product(name, degrees, heads="pad", **method).but(architecture=changes)
+
+
+@cache
+def alone(case: Case) -> Tensor:
+    """Latents of one rank, or of one a band."""
+    latents = simulate(case)[0].latents
+    assert latents is not None
+    return latents
+
+
+def serial(case: Case) -> Tensor:
+    return alone(case.but(name="serial", method={}, parallel=Parallel()))
+
+
+def never_stale(case: Case) -> bool:
+    return METHODS[case.name].never_stale(
+        case.steps, case.method
+    ) or case.parallel.patch == 1 == case.method.get("patches", 1)
+
+
+def wanted(case: Case) -> Tensor:
+    """The latents that a case has to compute: serial's, or those of its method with the same bands and nothing shared.
+
+    Units of more than one line move the borders of an uneven M. Then the loops of `tests/reference.py` say it.
+    """
+    if never_stale(case):
+        return serial(case)
+    parallel, patches = case.parallel, case.method.get("patches", 1)
+    lines = model_of(case).shape.cut(case.method.get("patch_axis")).lines
+    if split_rows(lines, patches, parallel.lanes) == split_rows(lines, patches):
+        own = {key: value for key, value in case.method.items() if key in (*KEYS.values(), "patch_axis")}
+        return alone(case.but(method=own, parallel=Parallel(patch=parallel.patch)))
+    assert case.model == "pixart"
+    return reference(case, patches, case.method.get("warmup", 1), case.name, unit=parallel.lanes)
+
+
+def computes(results: list[Result], want: Tensor) -> None:
+    error = relative_error(results[0].latents, want)
+    assert error <= TOLERANCE, f"latents are {error:.1e} away from what they have to be"
+
+
+def sends_and_holds_what_is_predicted(results: list[Result]) -> None:
+    """Parameters, KV, buffers, sent and received bytes of every rank."""
+    for rank, result in enumerate(results):
+        predicted = {key: result.predicted[key] for key in result.measured}
+        assert result.measured == predicted, f"rank {rank}"
+    rows = [row for result in results for row in result.rows]
+    assert sum(row["sent_bytes"] - row["recv_bytes"] for row in rows) == 0, "sent is not what was received"
+
+
+def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
+    """2 * p/R * h * d * own layers * images/data * branches/cfg elements, R only for a buffer that goes round.
+
+    h = ceil(heads/(U T)) heads of d: hs/(U T) elements a token, unless heads are padded.
+    """
+    shape, parallel = model_of(case).shape, case.parallel
+    parts = parallel.data * parallel.cfg
+    parts *= parallel.ring if case.method.get("ring") == "rotate" else 1
+    branches = 2 if shape.guidance == "cfg" and case.guidance > 1 else 1
+    heads = ceil(shape.heads / (parallel.ulysses * parallel.tensor))
+    layer = 2 * shape.tokens * heads * shape.head_dim * case.images * branches * shape.itemsize
+    assert layer % parts == 0
+    for result in results:
+        want = 0 if METHODS[case.name].exact else layer // parts * len(result.layers)
+        assert result.measured["kv_bytes"] == want, (
+            f"{result.measured['kv_bytes']} bytes of K, V in place of {want}"
+        )
+
+
+def check(case: Case) -> list[Result]:
+    """All of the above, and that a method which may be stale is: otherwise equality would prove nothing."""
+    results = simulate(case)
+    computes(results, wanted(case))
+    if not never_stale(case):
+        assert relative_error(results[0].latents, serial(case)) > 10 * TOLERANCE, "nothing is stale"
+    sends_and_holds_what_is_predicted(results)
+    if case.name != "pcpp":  # which holds a part of the neighbours' alone
+        holds_its_part_of_kv(case, results)
+    assert {layer for result in results for layer in result.layers} == {
+        *range(model_of(case).shape.layers)
+    }, "a layer is nobody's"
+    return results

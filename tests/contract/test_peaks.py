@@ -1,0 +1,55 @@
+"""The most that a rank holds at once: what the plan of all ranks counts is the peak of its program run alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from experiments.methods import METHODS
+from pipefusion.sim.plan import META
+from tests.cases import CPU, Case, peak_of, planned
+from tests.contract.covering import cover
+from tests.contract.oracle import ARCHITECTURES, padded, product
+
+METHOD = {"patches": 5, "warmup": 1}
+ALONE = [
+    product(name, "", model)
+    .but(method={key: METHOD[key] for key in METHOD if METHODS[name].has(key)})
+    .on(devices)
+    for model in ARCHITECTURES
+    for name in METHODS
+    for devices in ((1, 3) if model == "pixart" and name != "serial" else (1,) if name == "serial" else (3,))
+]
+PRODUCTS = [
+    product("pipefusion", "cfg 2 pipe 2", M=5),
+    product("pipefusion", "pipe 2 ulysses 2", "sd3_tiny", M=3),
+    product("pipefusion", "pipe 2 ring 2", M=3, ring="rotate"),
+    product("distrifusion", "patch 2 ulysses 2", W=1),
+    product("pcpp", "cfg 2 patch 2", W=1),
+    product("ring", "ring 2 tensor 2", "flux_tiny"),
+    *(
+        product("tensor", "tensor 2", model, cross="whole")
+        for model in ("pixart", "hunyuan_tiny", "flux_tiny")
+    ),
+    product("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
+    product("ulysses", "ulysses 2 tensor 2", "flux2_tiny").but(architecture={"text_tokens": 8}),
+    product("pipefusion", "pipe 2 ulysses 3", "z_image_tiny", M=2),
+    padded("pipefusion", "ulysses 2", 3, M=3),
+    product("ring", "ulysses 5", "flux_tiny", heads="pad").but(size=(10, 10)),
+]
+
+
+def peaks_agree(case: Case, device: torch.device) -> None:
+    for rank, counted in enumerate(planned(case, case.parallel.world)):
+        want = peak_of(case, case.parallel.world, rank, device)
+        assert counted.meter.peak_bytes == want, f"rank {rank}"
+
+
+@pytest.mark.parametrize("case", cover(ALONE, apart={"model", "name"}))
+def test_of_operations_on_meta(case: Case) -> None:
+    peaks_agree(case, META)
+
+
+@pytest.mark.parametrize("case", cover(ALONE + PRODUCTS))
+def test_of_operations_on_data(case: Case) -> None:
+    peaks_agree(case, CPU)

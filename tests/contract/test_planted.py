@@ -1,0 +1,128 @@
+"""Bugs that products make possible, each planted, and how it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch.nn.functional as F
+from torch import Tensor
+
+import pipefusion.core.denoise as denoise
+import pipefusion.core.layout as layout
+import pipefusion.core.sequence as sequence
+import pipefusion.method as method_of_pipefusion
+from pipefusion.core.attention import Attend, full
+from pipefusion.core.dit import Conditioning
+from pipefusion.core.kv import StaleKV
+from pipefusion.core.layout import Job, Layout
+from pipefusion.core.predict import Sizes
+from pipefusion.core.run import AttendFor, Run
+from pipefusion.core.sequence import ring
+from pipefusion.core.split import split_rows
+from pipefusion.sim.engine import SimulationError
+from tests.cases import Case, simulate
+from tests.contract.oracle import computes, padded, product, sends_and_holds_what_is_predicted, wanted
+
+
+def own_share_only(run: Run) -> AttendFor:
+    """A stale buffer outside the Ulysses exchange: of a patch's fresh K, V it gets this rank's own share."""
+    kv, lane = StaleKV(run, run.layout.band_tokens), run.fabric.axis("ulysses").index
+
+    def attend_for(job: Job) -> Attend:
+        slots, t = run.layout.slots(job, run.layout.lanes), job.tokens
+        own = slice(lane * t, (lane + 1) * t)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            if len(job.patches) > 1:
+                kv.write(layer, slots, k, v, prefix)
+            else:
+                place = [slice(slots[0].start + own.start, slots[0].start + own.stop)]
+                kv.write(layer, place, k[:, own], v[:, own], prefix)
+            return full(q, *kv.read(layer))
+
+        return attend
+
+    return attend_for
+
+
+def plant_buffer_outside_ulysses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(method_of_pipefusion, "stale", own_share_only)
+
+
+def plant_ring_over_fresh_kv_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(method_of_pipefusion, "rotating", ring)
+
+
+def plant_swapped_guidance(patch: pytest.MonkeyPatch) -> None:
+    branch = Conditioning.branch
+    patch.setattr(Conditioning, "branch", lambda cond, index: branch(cond, 1 - index))
+
+
+def plant_latent_stepped_on_one_side(patch: pytest.MonkeyPatch) -> None:
+    class Still:
+        def step(self, patch: int, step: int, prediction: Tensor, latent: Tensor) -> Tensor:
+            return latent
+
+    emit = denoise.Stage.emit
+
+    def stepped_on_one(stage: denoise.Stage, job: Job, tokens: Any) -> None:
+        if stage.layout.last and stage.run.fabric.axis("cfg").index:
+            stage.schedulers = Still()  # type: ignore[assignment]
+        emit(stage, job, tokens)
+
+    patch.setattr(denoise.Stage, "emit", stepped_on_one)
+
+
+def plant_rank_major_warmup(patch: pytest.MonkeyPatch) -> None:
+    def slots(own: Layout, job: Job, lanes: int) -> list[slice]:
+        return [slice(job.own.start * lanes, job.own.stop * lanes)]
+
+    patch.setattr(Layout, "slots", slots)
+
+
+def plant_padding_in_front(patch: pytest.MonkeyPatch) -> None:
+    def in_front(x: Tensor, n: int, h: int, tokens: int) -> Tensor:
+        return F.pad(x, (0, 0, n * h - x.shape[2], 0)).unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
+
+    patch.setattr(sequence, "head_groups", in_front)
+
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+PLANTED: list[tuple[Plant, Case]] = [
+    (plant_buffer_outside_ulysses, product("pipefusion", "pipe 2 ulysses 2", M=3)),
+    (plant_ring_over_fresh_kv_only, product("pipefusion", "pipe 2 ring 2", M=3, ring="rotate")),
+    (plant_swapped_guidance, product("pipefusion", "cfg 2 pipe 2", M=3)),
+    (plant_latent_stepped_on_one_side, product("pipefusion", "cfg 2 pipe 2", M=3)),
+    (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3)),
+    (plant_padding_in_front, padded("ulysses", "ulysses 2", 3)),
+]
+
+
+@pytest.mark.parametrize(("plant", "case"), PLANTED, ids=[plant.__name__ for plant, _ in PLANTED])
+def test_planted_bugs_are_found(plant: Plant, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = wanted(case)
+    computes(simulate(case), want)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="away from what they have to be"):
+        computes(simulate(case), want)
+
+
+def test_unequal_shares_do_not_even_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = product("pipefusion", "pipe 2 ulysses 2", M=5)
+    computes(simulate(case), wanted(case))
+    monkeypatch.setattr(layout, "split_rows", lambda rows, parts, unit=1: split_rows(rows, parts))
+    with pytest.raises(SimulationError, match="mismatched shape"):
+        simulate(case)
+
+
+@pytest.mark.parametrize(
+    "case", [padded("ulysses", "ulysses 2", 3), padded("pipefusion", "ulysses 2", 3, M=3)]
+)
+def test_padding_that_is_not_counted_is_found(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = simulate(case)
+    sends_and_holds_what_is_predicted(results)
+    monkeypatch.setattr(Sizes, "inner", property(lambda size: size.hidden // size.parallel.ulysses))
+    with pytest.raises(AssertionError, match="rank 0"):
+        sends_and_holds_what_is_predicted(simulate(case))
