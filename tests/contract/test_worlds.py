@@ -18,20 +18,24 @@ from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
 from tests.cases import Case, Result, relative_error, sample, simulate
 from tests.contract.covering import cover
-from tests.contract.oracle import ARCHITECTURES, TOLERANCE, padded, product
+from tests.contract.oracle import ARCHITECTURES, padded, product
 from tests.ranks import Ranks
 
 COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
 
 
 def agree(case: Case, real: list[Result], virtual: list[Result]) -> None:
-    """Latents to the bit, or to float error where gloo takes sums in another order; ledgers and bytes exactly."""
+    """Latents to the bit where two parts at most are summed; ledgers and bytes exactly.
+
+    Of three parts gloo takes the sums in another order than the simulator does. Another order in the simulator moves
+    its own latents as far: 1.1e-6 of PixArt, 1.7e-6 of HunyuanDiT.
+    """
     want = virtual[0].latents
     assert want is not None
-    if case.parallel.tensor == 1:
+    if case.parallel.tensor <= 2:
         assert torch.equal(real[0].latents, want)
     else:
-        assert relative_error(real[0].latents, want) <= (1e-6 if case.model == "pixart" else TOLERANCE)
+        assert relative_error(real[0].latents, want) <= 4e-6
     for rank, (ours, theirs) in enumerate(zip(virtual, real, strict=True)):
         ledgers = [[tuple(row[key] for key in COUNTED) for row in side.rows] for side in (ours, theirs)]
         assert ledgers[0] == ledgers[1], f"rank {rank}"
