@@ -17,7 +17,7 @@ from analysis.check import check
 from analysis.compare import compare
 from analysis.files import replacing
 from analysis.gantt import gantt
-from analysis.keep import keep, target_of
+from analysis.keep import keep, record_folder
 from analysis.line import one_line
 from analysis.output import Output, alone, each, missing
 from analysis.outputs import OUTPUTS
@@ -170,7 +170,7 @@ def publish_results(options: Namespace, results: Path) -> int:
 
 def keep_runs(options: Namespace, results: Path) -> int:
     """``keep FOLDER NAME``"""
-    target = target_of(results / "records", options.name)
+    target = record_folder(results / "records", options.name)
     print(f"kept {len(keep(options.folder, target))} runs in {target}")
     return 0
 

@@ -91,7 +91,7 @@ def memory(cases: pd.DataFrame, model: str) -> pd.DataFrame:
 def copies(record: dict[str, Any], model: str, devices: int = DEVICES) -> Iterator[str]:
     """What is on more than one of N devices, a sentence for each method, those that hold everything together."""
     found: dict[str, list[str]] = {}
-    for case in cases_of(record, model):
+    for case in model_cases(record, model):
         if case["devices"] == devices and case["status"] == "ok":
             whole = case["devices_bytes"] == devices * case["model_bytes"]
             parts = ", ".join(f"{part} {mib(size)} MiB" for part, size in case["copies_by_part"].items())
@@ -102,7 +102,7 @@ def copies(record: dict[str, Any], model: str, devices: int = DEVICES) -> Iterat
         yield f"{', '.join(names)}: {what}"
 
 
-def cases_of(record: dict[str, Any], model: str) -> list[dict[str, Any]]:
+def model_cases(record: dict[str, Any], model: str) -> list[dict[str, Any]]:
     """The cases of a model, methods in the order they always have."""
     found = [case for case in record["cases"] if case["model"] == model]
     return sorted(found, key=lambda case: (ORDER.index(case["method"]), case["devices"]))
@@ -112,7 +112,7 @@ def sums(record: dict[str, Any]) -> pd.DataFrame:
     """To read, one row per model: diffusers' count, the cases that add up to it, PipeFusion's sum spelt out."""
     rows = []
     for model, facts in record["models"].items():
-        done = [case for case in cases_of(record, model) if case["status"] == "ok"]
+        done = [case for case in model_cases(record, model) if case["status"] == "ok"]
         exact = sum(len(case["resolutions"]) for case in done if case["reconciles"])
         runs = sum(len(case["resolutions"]) for case in done)
         row = {"model": model, "parameters": facts["diffusers_parameters"]}
@@ -156,7 +156,7 @@ def skipped(record: dict[str, Any]) -> pd.DataFrame:
     """To read, why combinations cannot be: one row a model, method and reason."""
     rows: dict[tuple[str, str], tuple[list[str], set[int]]] = {}
     for model in record["models"]:
-        for case in cases_of(record, model):
+        for case in model_cases(record, model):
             if case["status"] != "ok":
                 names, sizes = rows.setdefault((model, case["reason"]), ([], set()))
                 sizes |= {*case["resolutions"]}

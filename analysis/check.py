@@ -62,7 +62,7 @@ def calibration(results: Path, predictions: str) -> list[str]:
     path = results / predictions
     if not path.exists():
         return []
-    profiles = published.profiles_of(results.parent / "conf")
+    profiles = published.read_profiles(results.parent / "conf")
     try:
         wrong = published.check(published.load(path), results / "published", profiles)
     except (KeyError, ValueError, OSError) as error:

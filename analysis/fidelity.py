@@ -52,7 +52,7 @@ def to_serial(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with ``latency_ratio`` (over serial), ``relative_error``, ``psnr_db`` and ``serial_path``."""
     rows = []
     for _, run in runs.iterrows():
-        serial = serial_of(run, runs)
+        serial = find_serial(run, runs)
         row = {"serial_path": None, "latency_ratio": np.nan, "relative_error": np.nan, "psnr_db": np.nan}
         if serial is not None and run.status == "ok":
             row = {
@@ -65,7 +65,7 @@ def to_serial(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.join(pd.DataFrame(rows, index=runs.index))
 
 
-def serial_of(run: pd.Series, runs: pd.DataFrame) -> pd.Series | None:
+def find_serial(run: pd.Series, runs: pd.DataFrame) -> pd.Series | None:
     """The finished serial run of the same task, or None."""
     for _, other in runs[(runs.method == "serial") & (runs.status == "ok")].iterrows():
         if all(other[key] == run[key] or (pd.isna(other[key]) and pd.isna(run[key])) for key in SAME_TASK):

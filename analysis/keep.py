@@ -18,7 +18,7 @@ WHOLE = ["bench.json", "record.json", "measured.json", "gpu_check.json"]
 KEPT += [*WHOLE, "rows.parquet", "gpu_check.md"]
 
 
-def target_of(records: Path, name: str) -> Path:
+def record_folder(records: Path, name: str) -> Path:
     """The folder of a record's name. Raises ValueError for a name that is not one folder below `records`."""
     path = Path(name)
     inside = (records / path).resolve().is_relative_to(records.resolve()) and ".." not in path.parts
@@ -72,7 +72,7 @@ def check_target(target: Path) -> None:
 def copy_run(run: Path, copy: Path) -> None:
     """The files of a run that are kept, compared with their originals. Raises OSError."""
     copy.mkdir(parents=True, exist_ok=True)
-    for path in files_of(run):
+    for path in kept_files(run):
         there = copy / path.relative_to(run)
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, there)
@@ -80,7 +80,7 @@ def copy_run(run: Path, copy: Path) -> None:
             raise OSError(f"{path} changed while it was copied")
 
 
-def files_of(run: Path) -> Iterator[Path]:
+def kept_files(run: Path) -> Iterator[Path]:
     """The files of a run that are kept; pictures lie in `images`, or one folder deeper."""
     for name in KEPT:
         path = run / name

@@ -84,7 +84,7 @@ class Comparison:
 
 def joined(a: Path, b: Path) -> Comparison:
     """The rows of both folders, joined. Raises ValueError when they have nothing to compare."""
-    kind = kind_of(a, b)
+    kind = common_kind(a, b)
     sides = [_runs(folder) if kind is RUNS else _record(folder, kind) for folder in (a, b)]
     keys = [*kind.keys, "again"]
     warnings = []
@@ -108,7 +108,7 @@ def joined(a: Path, b: Path) -> Comparison:
     return Comparison(kind, rows, warnings)
 
 
-def kind_of(a: Path, b: Path) -> Kind:
+def common_kind(a: Path, b: Path) -> Kind:
     """What both folders hold. Raises ValueError when that is nothing, or not the same."""
     for folder in (a, b):
         if not folder.is_dir():

@@ -68,7 +68,7 @@ def readable(rows: pd.DataFrame) -> pd.DataFrame:
     return wide(text, ["model", "N"], "method")
 
 
-def methods_of(table: pd.DataFrame) -> list[str]:
+def recorded_methods(table: pd.DataFrame) -> list[str]:
     """The methods of the record in the order that they always have."""
     found = list(table.method.unique())
     return [method for method in ORDER if method in found]
@@ -119,7 +119,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame, column: str) -> Figure:
     most = done.groupby(["model", "method", "devices"], as_index=False)[["model_share", "kv_bytes"]].max()
     models = [name for name, facts in record["models"].items() if facts["layers"] >= DEEP]
     kept = column == "kv_bytes"
-    methods = [method for method in methods_of(table) if method in WITH_KV or not kept]
+    methods = [method for method in recorded_methods(table) if method in WITH_KV or not kept]
     level = [method for method in methods if method not in SLOPED]
     sloped = [method for method in methods if method in SLOPED]
     sheet = Sheet(1, len(models), 2.9, 2.7, left=0.85, across=0.75, head=0.86)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
-from analysis.evidence.predictions import role_of
+from analysis.evidence.predictions import row_role
 from analysis.style import COLOUR, GREY, MARKER, ORDER, pale
 
 KEYS = ["cluster", "resolution", "method", "devices"]
@@ -28,7 +28,7 @@ def published(record: dict[str, Any]) -> pd.DataFrame:
     fitted = {name: set(facts["calibrated_on"]) for name, facts in record["clusters"].items()}
     roles = []
     for one in rows:
-        role = role_of(one["row_id"], fitted[one["cluster"]], origins)
+        role = row_role(one["row_id"], fitted[one["cluster"]], origins)
         roles.append("doubt" if one["flags"] and role == "prediction" else role)
     columns = [*KEYS, "row_id", "published_s", "oom", "digitized", "flags", "role"]
     table = pd.DataFrame(rows, columns=columns[:-1]).assign(role=roles)

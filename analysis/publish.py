@@ -36,8 +36,10 @@ def publish(results: Path, project: str, mode: str = "offline", folder: Path | N
         settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
     )
     try:
-        logged = {f"tables/{path.stem}": wandb.Table(dataframe=_read(path)) for path in _of(files, ".csv")}
-        logged |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in _of(files, ".png")}
+        logged = {
+            f"tables/{path.stem}": wandb.Table(dataframe=_read(path)) for path in _with_suffix(files, ".csv")
+        }
+        logged |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in _with_suffix(files, ".png")}
         run.log(logged)
         where = Path(run.dir).resolve().parent
         artifact = wandb.Artifact("report", type="report")
@@ -56,7 +58,7 @@ def publish(results: Path, project: str, mode: str = "offline", folder: Path | N
     return where
 
 
-def _of(files: list[Path], suffix: str) -> list[Path]:
+def _with_suffix(files: list[Path], suffix: str) -> list[Path]:
     return [path for path in files if path.suffix == suffix]
 
 

@@ -42,12 +42,12 @@ def text(output: Output, results: Path, made: Sequence[Path]) -> str:
         "command": f"python -m analysis {output.name}",
         "made": [path.as_posix() for path in made],
         "commands_of_records": list(output.commands),
-        "records": records_of(output, results),
+        "records": output_records(output, results),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def records_of(output: Output, results: Path) -> list[dict[str, Any]]:
+def output_records(output: Output, results: Path) -> list[dict[str, Any]]:
     """Every record of an output: what it says of itself, and the sha256 of each of its files that is read."""
     owners: dict[Path, Path | None] = {}
     records: dict[Path | None, dict[str, Any]] = {}

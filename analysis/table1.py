@@ -78,7 +78,7 @@ COLUMNS = ["attn_KV", "overlap", *COUNTED]
 NOTHING = ("-", "NA", "")
 
 
-def formula_of(cell: str) -> str | None:
+def parse_formula(cell: str) -> str | None:
     """The formula of a cell, `(2/N)A=KV/N` being two spellings of one; None where it is none that is known."""
     text = cell.rpartition("=")[2].strip()
     return text if text in COSTS else None
@@ -103,7 +103,7 @@ def claims(
             continue
         symbols, cost = units(record["models"][case["model"]], case), printed[case["method"]]
         for what, (column, ours) in CLAIMS.items():
-            formula = formula_of(cost[column])
+            formula = parse_formula(cost[column])
             formula_bytes = COSTS[formula](symbols) if formula else 0.0
             if formula_bytes:
                 row = {key: case[key] for key in ("model", "resolution", "method", "warmup")}

@@ -15,7 +15,7 @@ from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
-from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
@@ -43,4 +43,4 @@ def predict(
 ) -> Prediction:
     """Table 1: 2 O(p hs) L per step, K, V of all L layers. The last step sends nothing unless it is synchronous."""
     gathers = steps if cfg.warmup == steps else steps - 1
-    return bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)
+    return predict_bytes(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)

@@ -9,7 +9,7 @@ from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
-from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.sequence import ring, ulysses
 from pipefusion.core.shape import DiTShape
 
@@ -28,4 +28,4 @@ def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Any
 ) -> Prediction:
     """What the axes send, and no K, V from step to step."""
-    return bytes_of(shape, parallel, rank, steps, images, branches, **options(cfg))
+    return predict_bytes(shape, parallel, rank, steps, images, branches, **options(cfg))

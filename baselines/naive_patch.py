@@ -16,7 +16,7 @@ from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
-from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
@@ -44,4 +44,4 @@ def predict(
 ) -> Prediction:
     """An all-gather in each of the W synchronous steps, nothing after."""
     gathers = cfg.warmup
-    return bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)
+    return predict_bytes(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)

@@ -27,7 +27,7 @@ from pipefusion.core.grid import Band, rows_in
 from pipefusion.core.layout import Job
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
-from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import gathered, ulysses
@@ -127,7 +127,9 @@ def predict(
 ) -> Prediction:
     """2 * fraction/n * p * hs * L elements per step to each neighbour, K, V of that size; DistriFusion's warm-up."""
     n = parallel.patch
-    found = bytes_of(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=cfg.warmup)
+    found = predict_bytes(
+        shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=cfg.warmup
+    )
     peers = len(neighbours(n, parallel.mesh().axis(AXIS, rank).index))
     whole = found.kv_bytes // shape.layers  # K, V of all tokens of one layer
     part = whole * shared_rows(shape, n, cfg) // shape.lines

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from baselines.exact import build as build
 from baselines.exact import predict as predict
-from pipefusion.core.checks import Settings, degrees_fit, one_of
+from pipefusion.core.checks import Settings, degrees_fit, unknown_choice
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
@@ -31,4 +31,4 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    return one_of("method.cross", cfg.cross, CROSS) or degrees_fit(shape, parallel, AXIS, cfg.heads)
+    return unknown_choice("method.cross", cfg.cross, CROSS) or degrees_fit(shape, parallel, AXIS, cfg.heads)

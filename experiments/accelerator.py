@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipefusion.core.attention import kernel_of
+from pipefusion.core.attention import pick_kernel
 
 ENVIRONMENT = ("CUDA_", "NCCL_", "NVIDIA_", "PYTORCH_", "TORCH_")
 """First letters of the variables that can change what is measured on a GPU."""
@@ -62,7 +62,7 @@ def facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any] | None:
         "driver": driver_version(),
         "tf32": {"matmul": cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
         "attention": {
-            "unmasked": kernel_of(device, dtype),
+            "unmasked": pick_kernel(device, dtype),
             "masked": [name for name, enabled in masked.items() if enabled],
         },
         "environment": {name: value for name, value in sorted(os.environ.items()) if told(name)},

@@ -25,7 +25,7 @@ from experiments.errors import ConfigError, check_known
 from experiments.facts import model_facts
 from experiments.grid import GridConfig, expand
 from experiments.journal import Row
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model
 from experiments.plan import plan
 from experiments.report import ParameterKey, RankReport, held_parameters, layers_text
@@ -105,7 +105,7 @@ def measure(cell: Cell, session: Session) -> list[Row]:
 
 def count_run(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row], bool]:
     """The parts, what each holds by kind and sends in a step, and whether every byte is its closed form's."""
-    reports, parallel = plan(cfg, session).reports, parallel_of(cfg)
+    reports, parallel = plan(cfg, session).reports, parallel_degrees(cfg)
     shape, method, settings = session.model(cfg.model).shape, METHODS[cfg.method.name], cfg.method
     assert cfg.guidance_scale is not None
     noise, cond = empty_inputs(shape, 1, cfg.guidance_scale)
@@ -121,7 +121,7 @@ def count_run(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row], b
 
 def count_parts(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row], bool]:
     """The parts, built and not run, with the closed forms of K, V and of all bytes sent."""
-    parallel, shape = parallel_of(cfg), session.model(cfg.model).shape
+    parallel, shape = parallel_degrees(cfg), session.model(cfg.model).shape
     mesh, branches = parallel.mesh(), guidance_branches(cfg, shape)
     parts, counts = [session.build(cfg, SilentFabric(mesh, rank, META))[0] for rank in range(mesh.size)], []
     for rank in range(mesh.size):
@@ -181,7 +181,7 @@ def bytes_by_part(sizes: Mapping[ParameterKey, int], view: DiT) -> dict[str, int
     """Bytes by part of the model, the largest first."""
     parts: Counter[str] = Counter()
     for (name, _), size in sizes.items():
-        parts[view.label_of(name)] += size
+        parts[view.parameter_label(name)] += size
     return dict(parts.most_common())
 
 

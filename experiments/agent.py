@@ -216,10 +216,10 @@ def cause(
         at = "".join(f"; {mesh.name(other)} is at {places[other]}" for other in hanging if other in places)
         text = f"{names} hangs: {name} has waited for longer than cluster.timeout_s ({line}){at}"
         return RunFailed("failed", text)
-    return RunFailed(status_of(line), f"{name}: {line}")
+    return RunFailed(failure_status(line), f"{name}: {line}")
 
 
-def status_of(message: str) -> str:
+def failure_status(message: str) -> str:
     """`oom` if a message `Type: text` is about memory, else `failed`."""
     return (
         "oom"

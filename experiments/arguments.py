@@ -42,27 +42,27 @@ def argument_faults(stock: Any, config: Mapping[str, Any]) -> Iterator[str]:
         if int in kinds and value is not None:
             yield from number_faults(key, value, DOMAINS.get(key, LAYERS if "layers" in key else SIZE))
         elif isinstance(value, list) and kinds & {tuple, list}:
-            fractions = float in {inner for part in parts_of(hint) for inner in get_args(part)}
+            fractions = float in {inner for part in union_types(hint) for inner in get_args(part)}
             for each in value:  # sizes, numbers of layers, or a table
                 yield from number_faults(key, each, DOMAINS.get(key, LISTED), fractions)
         elif float in kinds and value is not None:
             yield from number_faults(key, value, DOMAINS.get(key, NUMBER), True)
         elif names and (not isinstance(value, str) or value not in names):
-            if value is not None or type(None) not in parts_of(hint):
+            if value is not None or type(None) not in union_types(hint):
                 yield f"{key}={value!r} is unknown; allowed: {', '.join(names)}"
         elif not names and object not in kinds and not isinstance(value, tuple(kinds)):
             allowed = ", ".join(sorted(kind.__name__ for kind in kinds))
             yield f"{key}={value!r} is of the wrong type; allowed: {allowed}"
 
 
-def parts_of(hint: Any) -> tuple[Any, ...]:
+def union_types(hint: Any) -> tuple[Any, ...]:
     """The types that a hint unites."""
     return (hint,) if get_origin(hint) in (None, Literal, list, tuple) else get_args(hint)
 
 
 def names_in(hint: Any) -> list[str]:
     """The names that a hint lists."""
-    return [name for part in parts_of(hint) if get_origin(part) is Literal for name in get_args(part)]
+    return [name for part in union_types(hint) if get_origin(part) is Literal for name in get_args(part)]
 
 
 def number_faults(key: str, value: Any, domain: Domain, fractions: bool = False) -> Iterator[str]:

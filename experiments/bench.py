@@ -57,18 +57,18 @@ def groups(cfg: RunConfig) -> list[list[BenchCase]]:
     return list(found.values())
 
 
-def base_of(case: BenchCase) -> BenchCase:
+def serial_case(case: BenchCase) -> BenchCase:
     """Serial on the same task."""
     return replace(case, method="serial", patches=None, warmup=None, parallel=Parallel())
 
 
-def peer_of(case: BenchCase) -> BenchCase | None:
+def diffusers_case(case: BenchCase) -> BenchCase | None:
     """diffusers on the same task, on one rank beside serial and on all beside exact sequence parallelism."""
     name = {"serial": DIFFUSERS, "ulysses": NATIVE_ULYSSES, "ring": NATIVE_ULYSSES}.get(case.method)
     return replace(case, method=name) if name and case.parallel.world == 1 else None
 
 
-def model_of(case: BenchCase, cfg: RunConfig) -> ModelConfig:
+def case_model(case: BenchCase, cfg: RunConfig) -> ModelConfig:
     """The model that a case runs."""
     return cfg.model if case.model is None else model_config(case.model)
 
@@ -85,13 +85,13 @@ def check_bench(cfg: RunConfig) -> None:
         check_known(cfg, {f"{key}.method": [*METHODS, *PEERS]})
         if case.model is not None:
             check_known(cfg, {f"{key}.model": config_names("model")})
-        check_case(key, case, check_model(replace(cfg, model=model_of(case, cfg))))
+        check_case(key, case, check_model(replace(cfg, model=case_model(case, cfg))))
         if names.count(case.name) > 1:
             raise ConfigError(key, f"{case.name!r} is there twice; allowed: once")
     for group in groups(cfg):
         there = {case.name for case in group}
         for case in group:
-            if base_of(case).name not in there:
+            if serial_case(case).name not in there:
                 key = f"measure.cases.{names.index(case.name)}.steps"
                 text = f"{case.steps} has no serial case to be compared with; allowed: the steps of one"
                 raise ConfigError(key, f"{text} with the same model, guidance, ranks and rounds")
@@ -149,7 +149,7 @@ def bench(cfg: RunConfig, out: Path) -> str:
         return failure.status
     finally:
         (out / ".progress.json").unlink(missing_ok=True)
-    rows = [row_of(case, seconds) for case in cfg.measure.cases]
+    rows = [case_row(case, seconds) for case in cfg.measure.cases]
     record = {"rows": rows, "startup_s": startups, "threads": cfg.threads}
     write_json(out / "bench.json", record | provenance() | {"config": as_dict(cfg)})
     show(rows, startups, Console() if sys.stdout.isatty() else Console(width=120))
@@ -163,7 +163,7 @@ def timed(cfg: RunConfig, group: Sequence[BenchCase], out: Path) -> dict[str, li
     """The seconds of a group's cases, round by round, on ranks of their own. Raises RunFailed."""
     first = group[0]
     measure = replace(cfg.measure, cases=[*group], rounds=first.rounds or cfg.measure.rounds)
-    task = replace(cfg, model=model_of(first, cfg), measure=measure)
+    task = replace(cfg, model=case_model(first, cfg), measure=measure)
     start_ranks(bench_rank, out, task, Mesh({"ranks": first.ranks}))
     path = out / "seconds.json"
     seconds: dict[str, list[float]] = json.loads(path.read_text())
@@ -171,9 +171,9 @@ def timed(cfg: RunConfig, group: Sequence[BenchCase], out: Path) -> dict[str, li
     return seconds
 
 
-def row_of(case: BenchCase, seconds: dict[str, list[float]]) -> dict[str, Any]:
+def case_row(case: BenchCase, seconds: dict[str, list[float]]) -> dict[str, Any]:
     """A case with every repeat, its ratio to serial, its time over diffusers' and its bound where there are such."""
-    times, peer = seconds[case.name], peer_of(case)
+    times, peer = seconds[case.name], diffusers_case(case)
     theirs = seconds.get(peer.name) if peer else None
     over = None if theirs is None else statistics.median(a / b for a, b in zip(times, theirs, strict=True))
     return {
@@ -182,7 +182,9 @@ def row_of(case: BenchCase, seconds: dict[str, list[float]]) -> dict[str, Any]:
         "rounds": len(times),
         "parallel": str(case.parallel),
         "seconds": times,
-        "ratio": statistics.median(a / b for a, b in zip(seconds[base_of(case).name], times, strict=True)),
+        "ratio": statistics.median(
+            a / b for a, b in zip(seconds[serial_case(case).name], times, strict=True)
+        ),
         "over_diffusers": over,
         "bound": bound(case),
     }

@@ -11,12 +11,12 @@ from experiments.check_architecture import architecture_fault
 from experiments.check_command import CHOICES as CHOICES
 from experiments.check_command import check_request
 from experiments.components import class_label, has_encoders, read_index
-from experiments.config import ModelConfig, RunConfig, prompts_of
+from experiments.config import ModelConfig, RunConfig, read_prompts
 from experiments.device import device_type
 from experiments.errors import ConfigError, first_line, lookup, nearest, told
-from experiments.inputs import text_of
-from experiments.methods import METHODS, problem_of
-from experiments.models import Model, check_scheduler, open_model, parts_of, resolved
+from experiments.inputs import text_source
+from experiments.methods import METHODS, find_problem
+from experiments.models import Model, check_scheduler, open_model, pipeline_parts, resolved
 from experiments.text import PACKAGES, encoder_folder
 from experiments.weights import check_weights
 from pipefusion.core.shape import DiTShape, NotSquare
@@ -76,9 +76,9 @@ def check_model(cfg: RunConfig) -> Model:
         raise ConfigError(
             "model.text", f"{cfg.model.text!r} is unknown{near}; allowed: {', '.join(encoders)}"
         )
-    text = text_of(cfg, model)
+    text = text_source(cfg, model)
     if text == "own":
-        check_own_text(model, prompts_of(cfg))
+        check_own_text(model, read_prompts(cfg))
     elif text != "random":
         check_text(text, dict(model.shape.prompt))
     problem = check_scheduler(model, cfg.scheduler, cfg.steps)
@@ -90,7 +90,7 @@ def check_model(cfg: RunConfig) -> Model:
 def buildable(cfg: ModelConfig) -> Model:
     """A model whose files are there, and that can be built in this size. Raises whatever its class does."""
     if cfg.weights is not None:
-        check_weights(cfg.weights, cfg.variant, parts_of(cfg))
+        check_weights(cfg.weights, cfg.variant, pipeline_parts(cfg))
     elif cfg.variant is not None:
         text = f"{cfg.variant} is of the files of weights, and model.weights is null; allowed: null"
         raise ConfigError("model.variant", text)
@@ -161,7 +161,7 @@ def check_text(encoder: str, prompt: dict[str, tuple[int, ...]]) -> None:
 
 def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
     """What keeps this combination from running; in a sweep a reason to skip it."""
-    problem = problem_of(model.shape, cfg)
+    problem = find_problem(model.shape, cfg)
     return (
         ConfigError(problem.key, problem.message) if problem else check_shares(cfg, model) or check_gpus(cfg)
     )
@@ -169,7 +169,7 @@ def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
 
 def check_shares(cfg: RunConfig, model: Model) -> ConfigError | None:
     """Whether there are images and guidance branches for the ranks that share them."""
-    images, scale = len(prompts_of(cfg)), resolved(cfg, model).guidance_scale
+    images, scale = len(read_prompts(cfg)), resolved(cfg, model).guidance_scale
     if images % cfg.parallel.data:
         allowed = ", ".join(str(n) for n in range(1, images + 1) if images % n == 0)
         return ConfigError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import directory
-from experiments.config import LatencyConfig, RunConfig, prompts_of
+from experiments.config import LatencyConfig, RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known, first_line
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ def check_seed(cfg: RunConfig) -> None:
     seeds = cfg.seed if isinstance(cfg.seed, list) else [cfg.seed]
     if any(not isinstance(seed, int) for seed in seeds):
         raise ConfigError("seed", f"{cfg.seed} is no whole number; allowed: 0 or more, or a list of them")
-    pictures = len(prompts_of(cfg))
+    pictures = len(read_prompts(cfg))
     if isinstance(cfg.seed, list) and len(seeds) != pictures:
         text = f"{cfg.seed} has {len(seeds)} seeds for {pictures} pictures"
         raise ConfigError("seed", f"{text}; allowed: one seed, or a list of {pictures}")
@@ -58,7 +58,7 @@ def check_seed(cfg: RunConfig) -> None:
 def check_prompt_file(cfg: RunConfig) -> None:
     """Whether the file is there, is text, and has a prompt. Raises ConfigError."""
     try:
-        empty = not prompts_of(cfg)
+        empty = not read_prompts(cfg)
     except (OSError, ValueError) as error:
         text = (
             f"{cfg.prompt_file} cannot be read ({first_line(error)}); allowed: a text file, a prompt a line"

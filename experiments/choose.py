@@ -20,7 +20,7 @@ from analysis.study import Record
 from experiments.config import RunConfig
 from experiments.grid import GridConfig, expand, place, problem
 from experiments.journal import Row
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model
 from experiments.plan import Planned, plan
 from experiments.products import alone, bound_s, expanded, held_bytes, stages
@@ -80,7 +80,7 @@ def search(cell: Cell, session: Session) -> list[Row]:
     found: dict[Any, RunConfig] = {}
     for point in [*own, *(other for one in own for other in expanded(one, model))]:
         settings = [getattr(point.method, key, None) for key in ("patches", "warmup", "split")]
-        degrees = asdict(point.parallel if point.parallel.world == point.devices else parallel_of(point))
+        degrees = asdict(point.parallel if point.parallel.world == point.devices else parallel_degrees(point))
         found.setdefault((*settings, *degrees.values()), point)  # exact ones are the same run
     single, rows, queue = alone(own[0], session), [], []
     for point in found.values():
@@ -112,7 +112,7 @@ def search(cell: Cell, session: Session) -> list[Row]:
 
 def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
     """The columns of a product: its degrees, also in one text, M as it is run, and whether it is exact."""
-    parallel, row = parallel_of(cfg), place(cfg)
+    parallel, row = parallel_degrees(cfg), place(cfg)
     if "patches" in METHODS[cfg.method.name].Config.__dataclass_fields__:
         row["patches"] = patches_in(shape, parallel.pipe, parallel.lanes, cfg.method)
     elif not METHODS[cfg.method.name].exact:

@@ -184,7 +184,7 @@ def check_early(asked: Namespace) -> None:
         check_torchrun(cfg, False, given)
         check_request(cfg)
         if given and os.environ.get("RANK", "0") == "0":
-            check_output(directory_of(first, False), "hydra.run.dir", "latency", MEASURES["latency"].writes)
+            check_output(run_directory(first, False), "hydra.run.dir", "latency", MEASURES["latency"].writes)
     if cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first):
         server.check()
         load("experiments.agent.prepare")()
@@ -206,13 +206,13 @@ def check(planned: Plan, overrides: list[str]) -> None:
         check_torchrun(cfg, planned.sweep, gives_directory(overrides))
         measure = MEASURES[cfg.measure.name]
         key = "hydra.sweep.dir" if planned.sweep else "hydra.run.dir"
-        out = directory_of(job, planned.sweep)
+        out = run_directory(job, planned.sweep)
         if cells.setdefault(out, plain(job)) != plain(job):
             text = f"{out.name} is of several runs; allowed: a name for each, as {EACH_ITS_OWN}"
             raise ConfigError("hydra.sweep.subdir", text)
         if os.environ.get("RANK", "0") == "0":  # under torchrun it may have begun when others come here
             check_output(out, key, cfg.measure.name, measure.writes)
-        if not planned.sweep and launcher_of(job) and not measure.study:
+        if not planned.sweep and cluster_launcher(job) and not measure.study:
             name = job.hydra.runtime.choices["hydra/launcher"]
             text = f"{name} runs a sweep, or a study's cells; allowed: basic, or -m"
             raise ConfigError("hydra/launcher", text)
@@ -228,7 +228,7 @@ def runs_here(job: DictConfig) -> bool:
     return bool(job.hydra.runtime.choices["hydra/launcher"] == "basic")
 
 
-def launcher_of(job: DictConfig) -> dict[str, Any] | None:
+def cluster_launcher(job: DictConfig) -> dict[str, Any] | None:
     """The settings of a cluster's launcher, its `scheduler` among them; None for Hydra's own."""
     if runs_here(job):
         return None
@@ -239,7 +239,7 @@ def launcher_of(job: DictConfig) -> dict[str, Any] | None:
     return kept | {"scheduler": scheduler}
 
 
-def directory_of(job: DictConfig, sweep: bool) -> Path:
+def run_directory(job: DictConfig, sweep: bool) -> Path:
     """The directory that Hydra will make for a run. Raises ConfigError."""
     keys = ("hydra.sweep.dir", "hydra.sweep.subdir") if sweep else ("hydra.run.dir",)
     parts = []
@@ -267,7 +267,7 @@ def launch(planned: Plan, overrides: list[str]) -> list[str]:
     # What other processes were at when it was its turn: done by now, or waited for.
     held = [one for one, status in zip(planned.jobs, statuses, strict=True) if status == "held" and here]
     return [status for status in statuses if not (status == "held" and here)] + [
-        load("experiments.job.attempt")(from_hydra(one), directory_of(one, True), True, wait=True)
+        load("experiments.job.attempt")(from_hydra(one), run_directory(one, True), True, wait=True)
         for one in held
     ]
 
@@ -275,7 +275,7 @@ def launch(planned: Plan, overrides: list[str]) -> list[str]:
 def job(cfg: DictConfig, sweep: bool) -> str:
     """One run, in the process that the launcher chose; its status."""
     of = HydraConfig.get()
-    launcher = launcher_of(OmegaConf.create({"hydra": of}))
+    launcher = cluster_launcher(OmegaConf.create({"hydra": of}))
     here = launcher is None or not sweep
     if not here:
         join_tasks()

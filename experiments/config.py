@@ -124,7 +124,7 @@ class RunConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
 
-def prompts_of(cfg: RunConfig) -> list[str]:
+def read_prompts(cfg: RunConfig) -> list[str]:
     """The prompt of each picture of the batch: pictures of one prompt follow each other.
 
     Raises OSError, and ValueError for a file that is no text.
@@ -163,17 +163,17 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
         ) from None
     assert isinstance(run, RunConfig)
     for group in ("method", "measure") if hydra is not None else ():
-        name, chosen = name_of(getattr(run, group)), hydra.runtime.choices[group]
+        name, chosen = part_name(getattr(run, group)), hydra.runtime.choices[group]
         if name is not None and name != chosen:
             text = f"{name} is set by its group; allowed: {group}=NAME instead"
             raise ConfigError(f"{group}.name", text)
     check_domains(run)
-    if name_of(run.method) == "serial":
+    if part_name(run.method) == "serial":
         run.devices = run.parallel.world  # no axis is its own: `devices` is meant for the methods beside it
     return run
 
 
-def name_of(part: Any) -> Any:
+def part_name(part: Any) -> Any:
     """The name of a method or a measure, whose dataclass may not be imported yet."""
     return part.get("name") if isinstance(part, dict) else getattr(part, "name", None)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.record import SCHEMA
-from experiments.config import RunConfig, as_dict, prompts_of
-from experiments.inputs import text_of
+from experiments.config import RunConfig, as_dict, read_prompts
+from experiments.inputs import text_source
 from experiments.models import Model
 from experiments.text import PACKAGES, encoder_folder
 
@@ -22,14 +22,14 @@ NO_MATTER = ("log", "resume", "prompt", "prompt_file", "images_per_prompt")
 """Keys of a configuration that decide no result, or stand for prompts, which do."""
 
 
-def key_of(cfg: RunConfig, model: Model) -> str:
+def run_key(cfg: RunConfig, model: Model) -> str:
     """SHA-256 over everything that decides a run's result. `cfg` as `models.resolved` gives it. Raises OSError."""
     config = {key: value for key, value in as_dict(cfg).items() if key not in NO_MATTER}
     config["model"].pop("weights")
-    return sha256_of_json([SCHEMA, config, prompts_of(cfg), contents_of(model, text_of(cfg, model))])
+    return hash_json([SCHEMA, config, read_prompts(cfg), model_digests(model, text_source(cfg, model))])
 
 
-def contents_of(model: Model, text: str) -> dict[str, str | None]:
+def model_digests(model: Model, text: str) -> dict[str, str | None]:
     """SHA-256 of the weights and of each file that a model is run with; `text` is the encoder of the prompts."""
     found: dict[str, str | None] = {"weights": weights_sha256(model.folder)}
     if model.folder is not None:
@@ -48,15 +48,15 @@ def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str | None]:
     """SHA-256 by name of every file that a pattern names, or that lies in a folder that it names."""
     named = [path for pattern in patterns for path in folder.glob(pattern)]
     files = {file for path in named for file in (path, *path.rglob("*")) if file.is_file()}
-    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(files)}
+    return {file.relative_to(folder).as_posix(): hash_files(file) for file in sorted(files)}
 
 
 def weights_sha256(folder: Path | None) -> str | None:
     """SHA-256 over the safetensors files of a model's transformer, in the order of their names; None without one."""
-    return None if folder is None else sha256_of(*sorted((folder / "transformer").glob("*.safetensors")))
+    return None if folder is None else hash_files(*sorted((folder / "transformer").glob("*.safetensors")))
 
 
-def sha256_of(*files: Path) -> str:
+def hash_files(*files: Path) -> str:
     """SHA-256 over files one after the other; read again only when they have changed since this process read them."""
     stats = [file.stat() for file in files]
     return _sha256(files, tuple((one.st_size, one.st_mtime_ns, one.st_ino) for one in stats))
@@ -72,6 +72,6 @@ def _sha256(files: tuple[Path, ...], changed: tuple[Any, ...]) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_json(content: Any) -> str:
+def hash_json(content: Any) -> str:
     """SHA-256 over plain Python, whatever the order of its keys."""
     return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

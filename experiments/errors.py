@@ -56,7 +56,7 @@ def check_domains(cfg: Any) -> None:
 def check_known(cfg: Any, allowed: Mapping[str, Collection[str]]) -> None:
     """Names that do not exist, alone or in lists. Raises ConfigError."""
     for key, names in allowed.items():
-        for value in values_of(cfg, key):
+        for value in lookup_values(cfg, key):
             if value not in names:
                 text = f"{value!r} is unknown{nearest(str(value), names)}; allowed: {', '.join(names)}"
                 raise ConfigError(key, text)
@@ -73,7 +73,7 @@ def check_folder(folder: Path, known: Collection[str], key: str) -> None:
         )
 
 
-def values_of(cfg: Any, key: str) -> list[Any]:
+def lookup_values(cfg: Any, key: str) -> list[Any]:
     """The values of a list, or the one of another key."""
     value = lookup(cfg, key)
     return value if isinstance(value, list) else [value]

@@ -20,9 +20,9 @@ from analysis.files import write_text
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
-from experiments.models import Model, open_model, resolved, scheduler_of
+from experiments.models import Model, build_scheduler, open_model, resolved
 from experiments.plan import plan
-from experiments.published import Target, run_of, targets
+from experiments.published import Target, target_run, targets
 from experiments.records import write_json
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
@@ -67,7 +67,7 @@ class FitConfig:
 def check_fit(cfg: RunConfig) -> None:
     """Devices, links and rows that do not exist, devices without rows of their own. Raises ConfigError."""
     options: FitConfig = cfg.measure
-    devices, links, rows = config_names("device"), config_names("link"), rows_of(cfg)
+    devices, links, rows = config_names("device"), config_names("link"), model_targets(cfg)
     if not options.devices and (options.borrow or not options.links):
         raise ConfigError("measure.devices", "[] leaves nothing to fit; allowed: files of conf/device")
     check_known(cfg, {"measure.devices": devices, "measure.borrow": devices})
@@ -89,7 +89,7 @@ def check_fit(cfg: RunConfig) -> None:
             raise ConfigError(f"{key}.low", f"{link.low} is not below high={link.high}; allowed: less")
 
 
-def rows_of(cfg: RunConfig) -> list[Target]:
+def model_targets(cfg: RunConfig) -> list[Target]:
     """The published runs of the model."""
     return [target for target in targets() if target.model == cfg.model.name]
 
@@ -99,15 +99,15 @@ def alone(rows: Sequence[Target], device: str) -> list[Target]:
     return [t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == device and t.published_s]
 
 
-def numbers_of(rows: Sequence[Target]) -> list[Target]:
+def drop_repeats(rows: Sequence[Target]) -> list[Target]:
     """Each number once, however often it is printed: the rows that repeat no other of them."""
     ids = {target.row_id for target in rows}
     return [target for target in rows if target.duplicate_of not in ids]
 
 
-def config_of(target: Target, base: RunConfig) -> tuple[RunConfig, Model]:
+def resolve_target(target: Target, base: RunConfig) -> tuple[RunConfig, Model]:
     """The resolved configuration of a published row's run, and its model."""
-    cfg = run_of(target, base)
+    cfg = target_run(target, base)
     model = open_model(cfg.model)
     return resolved(cfg, model), model
 
@@ -117,7 +117,7 @@ def step_ops(cfg: RunConfig, model: Model) -> list[Op]:
     found: list[Op] = []
     assert cfg.cluster.hardware is not None and cfg.guidance_scale is not None
     meter, dit = Meter(cfg.cluster.hardware), model.view()
-    scheduler = scheduler_of(model, cfg.scheduler, 1)
+    scheduler = build_scheduler(model, cfg.scheduler, 1)
     fabric = SilentFabric(Mesh({}), 0, torch.device("meta"))
     noise, cond = empty_inputs(model.shape, 1, cfg.guidance_scale)
     sampler = assemble(dit, fabric, plain)
@@ -155,13 +155,13 @@ def fit_device(
 def fit(cfg: RunConfig, out: Path) -> str:
     """Fit everything that `measure` names, write the files, and say what was found; returns the run's status."""
     options: FitConfig = cfg.measure
-    rows = rows_of(cfg)
+    rows = model_targets(cfg)
     fitted: list[tuple[float, float]] = []
     record: dict[str, Any] = {"devices": [], "links": []}
     for name in options.devices:
         printed = alone(rows, name)
-        mine = numbers_of(printed)
-        configs = [config_of(target, cfg) for target in mine]
+        mine = drop_repeats(printed)
+        configs = [resolve_target(target, cfg) for target in mine]
         device = configs[0][0].cluster.hardware
         assert device is not None
         ops = {model.resolution: step_ops(each, model) for each, model in configs}
@@ -200,7 +200,7 @@ def efficiencies(matmul: float, attention: float) -> dict[str, float]:
 
 def fit_link(link: LinkFit, target: Target, base: RunConfig) -> float:
     """The value of the key with which the row is predicted exactly, by bisection."""
-    cfg, _ = config_of(target, base)
+    cfg, _ = resolve_target(target, base)
     session = Session()
     low, high = link.low, link.high
     config = getattr(cfg.cluster.topology, link.place)

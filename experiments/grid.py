@@ -16,7 +16,7 @@ from experiments.check_command import check_node
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, config_names
-from experiments.methods import METHODS, problem_of
+from experiments.methods import METHODS, find_problem
 from experiments.models import Model
 from pipefusion.core.domain import Devices, Guidance, PatchCounts, Pixels, Steps, Warmups
 from pipefusion.core.parallel import Parallel, degrees
@@ -126,7 +126,7 @@ def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
         yield replace(cfg, method=replace(cfg.method, **given))
 
 
-def serial_of(cfg: RunConfig) -> RunConfig:
+def serial_reference(cfg: RunConfig) -> RunConfig:
     """What a run is compared with: the same steps, guidance, scheduler and size on one device."""
     return replace(cfg, method=METHODS["serial"].Config(), devices=1, parallel=Parallel())
 
@@ -152,7 +152,7 @@ def place(cfg: RunConfig) -> dict[str, Any]:
 
 def problem(cfg: RunConfig, model: Model) -> str | None:
     """Why a cell cannot run, as `KEY=VALUE ...; allowed: ...`: the one rule for what is skipped."""
-    found = problem_of(model.shape, cfg)
+    found = find_problem(model.shape, cfg)
     if found is not None:
         return f"{found.key}={found.message}"
     request = check_shares(cfg, model) or check_node(cfg)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.line import one_line
 from experiments import components
-from experiments.config import RunConfig, prompts_of
+from experiments.config import RunConfig, read_prompts
 from experiments.models import Model
 from experiments.tensors import write_tensors
 from experiments.text import encode_prompts, too_long
@@ -34,7 +34,7 @@ def make_inputs(cfg: RunConfig, model: Model, encode: Encode | None = None) -> d
     Nothing depends on the method or the number of devices. With a list of seeds a picture depends on its own seed and
     prompt alone, whatever else is in the batch. `encode` in place of `encoded`.
     """
-    prompts, shape = prompts_of(cfg), model.shape
+    prompts, shape = read_prompts(cfg), model.shape
     inputs = {"noise": draw_noise(shape, cfg.seed, len(prompts))}
     scale = cfg.guidance_scale
     negative = cfg.negative_prompt if shape.guidance == "cfg" and scale is not None and scale > 1 else None
@@ -50,7 +50,7 @@ def draw_noise(shape: DiTShape, seed: int | Sequence[int], pictures: int) -> Ten
 
 def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str | None) -> dict[str, Tensor]:
     """The prompts as the model's text encoders, the project's own encoder, or seeded numbers have them."""
-    text, shape = text_of(cfg, model), model.shape
+    text, shape = text_source(cfg, model), model.shape
     if text == "own":
         assert model.folder is not None
         return dict(own_prompts(model.folder, tuple(prompts), negative, model.variant))
@@ -69,7 +69,7 @@ def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str 
     return found
 
 
-def text_of(cfg: RunConfig, model: Model) -> str:
+def text_source(cfg: RunConfig, model: Model) -> str:
     """`model.text`, where `auto` is what came with the weights, and `random` for random ones."""
     if cfg.model.text != "auto":
         return cfg.model.text

@@ -17,7 +17,7 @@ from analysis.terminal import make_console, rich_table
 from experiments import directory, measures, records, sinks
 from experiments.check import check_method, check_model
 from experiments.config import LatencyConfig, RunConfig
-from experiments.contents import key_of
+from experiments.contents import run_key
 from experiments.difference import NotFinite
 from experiments.errors import ConfigError, RunFailed, first_line, refuse
 from experiments.launch import complete, execute
@@ -88,7 +88,7 @@ def run(cfg: RunConfig, out: Path, group: str | None = None) -> str:
     """
     model = check_model(cfg)
     cfg = complete(cfg, model)
-    record = records.finished(out, key_of(cfg, model)) if cfg.resume else None
+    record = records.finished(out, run_key(cfg, model)) if cfg.resume else None
     again = record is not None
     if record is None:
         known = (records.read_json(out / "run.json") or {}).get("status")

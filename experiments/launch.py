@@ -14,13 +14,13 @@ from omegaconf import OmegaConf
 
 from analysis.record import SCHEMA
 from experiments import contents, directory, pictures, records
-from experiments.agent import GRACE_S, Entry, lost_peer, prepare, start_ranks, status_of
-from experiments.config import RunConfig, as_dict, prompts_of
+from experiments.agent import GRACE_S, Entry, failure_status, lost_peer, prepare, start_ranks
+from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.environment import hardware, provenance
 from experiments.errors import RunFailed
 from experiments.inputs import make_inputs, write_inputs
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model, resolved, timesteps_of
+from experiments.models import Model, choose_scheduler, choose_timesteps, open_model, resolved
 from experiments.plan import write_plan
 from experiments.progress import live
 from experiments.rank import run_rank
@@ -132,7 +132,7 @@ def execute_as_rank(
 def failed(error: BaseException, name: str = "") -> dict[str, str]:
     """Status and reason of a run that an exception ended."""
     text = f"{type(error).__name__}: {error}"
-    status = "interrupted" if isinstance(error, KeyboardInterrupt) else status_of(text)
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else failure_status(text)
     return {"status": status, "reason": name + text.splitlines()[0]}
 
 
@@ -145,7 +145,7 @@ def facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
     assert not isinstance(chosen, Problem), chosen
     return {
         "schema": SCHEMA,
-        "key": contents.key_of(cfg, model),
+        "key": contents.run_key(cfg, model),
         "status": "running",
         "reason": None,
         **provenance(),
@@ -164,12 +164,12 @@ def facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
         "frames": model.frames,  # of a video
         "threads": cfg.threads,
         "dtype": cfg.model.dtype,
-        "prompts": prompts_of(cfg),
+        "prompts": read_prompts(cfg),
         "method_config": as_dict(cfg)["method"],
         "scheduler": {
             "class": chosen[0],
             "config": chosen[1],
-            "set_timesteps": timesteps_of(model, chosen, cfg.steps),
+            "set_timesteps": choose_timesteps(model, chosen, cfg.steps),
         },
         "transformer": model.class_name,
         "guidance": model.shape.guidance,

@@ -28,7 +28,7 @@ from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_folder, check_known, first_line
 from experiments.grid import GridConfig, expand
 from experiments.journal import Row
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.models import open_model
 from experiments.report import layers_text
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
@@ -129,7 +129,7 @@ def load_rank(cfg: RunConfig, rank: int) -> Row:
     torch.set_num_threads(cfg.threads)
     session = Session()
     model = session.model(cfg.model)
-    dit, _ = session.build(cfg, SilentFabric(parallel_of(cfg).mesh(), rank, META))
+    dit, _ = session.build(cfg, SilentFabric(parallel_degrees(cfg).mesh(), rank, META))
     assert model.folder is not None
     tensors = Counted(model.tensors(), model.folder / "transformer")
     gc.collect()

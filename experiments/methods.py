@@ -82,7 +82,7 @@ class Method:
         return self.exact or settings.get("warmup") == steps or settings.get("patches") == 1
 
 
-def parallel_of(cfg: RunConfig) -> Parallel:
+def parallel_degrees(cfg: RunConfig) -> Parallel:
     """All degrees of a run. Raises ConfigError."""
     return METHODS[cfg.method.name].parallel(cfg.devices, cfg.parallel)
 
@@ -93,7 +93,7 @@ def beside(cfg: RunConfig) -> dict[str, int]:
     return {axis: degree for axis, degree in cfg.parallel.axes.items() if axis != own}
 
 
-def problem_of(shape: DiTShape, cfg: RunConfig) -> Problem | None:
+def find_problem(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     """What keeps a run from this model, or None."""
     return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)
 

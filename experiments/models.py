@@ -21,7 +21,7 @@ from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import held, reader
-from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, makes_videos, patch_of, whole_config
+from pipefusion.families import TEXT_TOKENS, VIEWS, diffusers_class, latent_patch, makes_videos, whole_config
 from pipefusion.pipelines.timesteps import shift, timestep_arguments
 from pipefusion.schedulers import SCHEDULERS, make_scheduler
 
@@ -71,7 +71,7 @@ class Model:
     @property
     def multiple(self) -> int:
         """Height and width must be multiples of this many pixels, those of a token."""
-        return self.pixels_per_latent * patch_of(self.class_name, self.config)
+        return self.pixels_per_latent * latent_patch(self.class_name, self.config)
 
     @property
     def latent_frames(self) -> int | None:
@@ -129,10 +129,10 @@ def open_model(cfg: ModelConfig) -> Model:
     given = dict(cfg.architecture or {})
     class_name, known = given.pop("class", "PixArtTransformer2DModel"), given.keys() & FACTS
     facts: dict[str, Any] = {key: given.pop(key) for key in known}
-    folder = resolve_weights(cfg.weights, parts_of(cfg), cfg.variant) if cfg.weights else None
+    folder = resolve_weights(cfg.weights, pipeline_parts(cfg), cfg.variant) if cfg.weights else None
     if folder is not None:
         config = read_json(folder / "transformer" / "config.json", "a configuration in diffusers' layout")
-        class_name = architecture_of(config)
+        class_name = diffusers_class(config)
         scheduler = read_scheduler(folder / "scheduler" / "scheduler_config.json")
         path = folder / "pipefusion_lab.json"
         own = read_json(path, "the facts of a model") if path.exists() else {}
@@ -149,14 +149,14 @@ def open_model(cfg: ModelConfig) -> Model:
         facts = {"frame_factor": 4, "frames": 81} | facts
     facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
     pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
-    height, width = size_of(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)
-    dtype, frames = getattr(torch, cfg.dtype), frames_of(cfg, class_name, facts)
+    height, width = choose_size(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)
+    dtype, frames = getattr(torch, cfg.dtype), choose_frames(cfg, class_name, facts)
     return Model(
         class_name, config, folder, cfg.seed, height, width, dtype, facts, scheduler, frames, cfg.variant
     )
 
 
-def parts_of(cfg: ModelConfig) -> list[str]:
+def pipeline_parts(cfg: ModelConfig) -> list[str]:
     """Patterns of the folders of a pipeline whose weights a run reads."""
     return ["transformer"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
 
@@ -191,7 +191,7 @@ def pictures_only(model: Model) -> None:
         raise ConfigError("model", text)
 
 
-def frames_of(cfg: ModelConfig, class_name: str, facts: dict[str, Any]) -> int | None:
+def choose_frames(cfg: ModelConfig, class_name: str, facts: dict[str, Any]) -> int | None:
     """Pictures of a video; what is not given is as the model was made for. Raises ConfigError."""
     if not makes_videos(class_name):
         if cfg.frames is not None:
@@ -205,7 +205,7 @@ def frames_of(cfg: ModelConfig, class_name: str, facts: dict[str, Any]) -> int |
     return int(frames)
 
 
-def size_of(cfg: ModelConfig, own: int | list[int]) -> tuple[int, int]:
+def choose_size(cfg: ModelConfig, own: int | list[int]) -> tuple[int, int]:
     """Height and width in pixels; what is not given is `own`, the side (or sides) that the model was made for.
 
     Raises ConfigError if `resolution`, which stands for both, contradicts one of them.
@@ -262,7 +262,7 @@ def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Pr
     return class_name, whole(class_name, converted(config, name) if config else {})
 
 
-def timesteps_of(model: Model, chosen: tuple[str, dict[str, Any]], steps: int) -> dict[str, Any]:
+def choose_timesteps(model: Model, chosen: tuple[str, dict[str, Any]], steps: int) -> dict[str, Any]:
     """What the model's own pipeline tells its scheduler to set the timesteps by: arguments of `set_timesteps`.
 
     Another scheduler has its own timesteps, but for the shift by the picture's size. Raises ValueError where no
@@ -289,7 +289,7 @@ def check_scheduler(model: Model, name: str, steps: int) -> Problem | None:
     if isinstance(chosen, Problem):
         return chosen
     try:
-        fault = stepping_problem(*chosen, timesteps_of(model, chosen, steps))
+        fault = stepping_problem(*chosen, choose_timesteps(model, chosen, steps))
     except (ValueError, TypeError) as error:
         fault = str(error)
     if fault is None:
@@ -299,9 +299,9 @@ def check_scheduler(model: Model, name: str, steps: int) -> Problem | None:
     return Problem("scheduler", f"{name} is {fault}; allowed: a scheduler_config.json without that")
 
 
-def scheduler_of(model: Model, name: str, steps: int) -> Any:
+def build_scheduler(model: Model, name: str, steps: int) -> Any:
     """The diffusers scheduler of a run with its timesteps set. Raises ValueError if it does not fit the model."""
     chosen = choose_scheduler(model, name)
     if isinstance(chosen, Problem):
         raise ValueError(f"{chosen.key}: {chosen.message}")
-    return make_scheduler(*chosen, timesteps_of(model, chosen, steps))
+    return make_scheduler(*chosen, choose_timesteps(model, chosen, steps))

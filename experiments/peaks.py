@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.methods import METHODS, Method, parallel_of
-from experiments.models import Model, scheduler_of
+from experiments.methods import METHODS, Method, parallel_degrees
+from experiments.models import Model, build_scheduler
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
@@ -27,7 +27,7 @@ def peak_bytes(
 ) -> int:
     """High-water mark of the tensor bytes of this rank's program, run alone on `device` with tensors of `loaded`."""
     dit = model.view()
-    fabric = SilentFabric(parallel_of(cfg).mesh(), rank, device)
+    fabric = SilentFabric(parallel_degrees(cfg).mesh(), rank, device)
     sampler = METHODS[cfg.method.name].build(dit, fabric, cfg.method)
     dit.adopt(loaded)  # the tensors that are held already: a second copy might not fit
     return sampling_peak(sampler, dit.model, peak_scheduler(model, cfg), noise.to(device), cond.to(device))
@@ -39,7 +39,7 @@ def predicted_peaks(model: Model, cfg: RunConfig, noise: Tensor, cond: Condition
     ranks = plan_ranks(
         lambda dit, fabric: method.build(dit, fabric, cfg.method),
         model.view(),
-        parallel_of(cfg).mesh(),
+        parallel_degrees(cfg).mesh(),
         peak_scheduler(model, cfg),
         noise,
         cond,
@@ -52,4 +52,4 @@ def peak_scheduler(model: Model, cfg: RunConfig) -> Any:
 
     Three steps after the warm-up are enough: from then on every step allocates what the one before it did.
     """
-    return scheduler_of(model, cfg.scheduler, min(cfg.steps, getattr(cfg.method, "warmup", 0) + 3))
+    return build_scheduler(model, cfg.scheduler, min(cfg.steps, getattr(cfg.method, "warmup", 0) + 3))

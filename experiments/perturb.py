@@ -23,7 +23,7 @@ from experiments.errors import first_line
 from experiments.grid import GridConfig, expand, problem
 from experiments.inputs import random_prompts
 from experiments.journal import Row
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.dit import Conditioning
@@ -140,7 +140,7 @@ def latents(cfg: RunConfig, session: Session, faults: Faults, wrap: Wrap | None 
     """
     model, images = session.model(cfg.model), cfg.parallel.data
     shape, scheduler = model.shape, session.scheduler(cfg)
-    world = World(parallel_of(cfg).mesh(), CPU, TopologyConfig(), faults)
+    world = World(parallel_degrees(cfg).mesh(), CPU, TopologyConfig(), faults)
     noise = torch.randn(1, *shape.latent_size, generator=torch.Generator().manual_seed(cfg.seed))
     negative = random_prompts([""] * images, shape) if shape.guidance == "cfg" else None
     cond = Conditioning(random_prompts(cfg.prompt, shape), 3.0, negative)
@@ -181,7 +181,7 @@ def undisturbed(cfg: RunConfig, session: Session) -> Tensor | str:
 
 def line(cfg: RunConfig) -> Axis:
     """The ranks that pass messages from one to the next, rank 0 first; it alone where there are none."""
-    return parallel_of(cfg).mesh().axis("ring" if cfg.method.name == "ring" else "pipe", 0)
+    return parallel_degrees(cfg).mesh().axis("ring" if cfg.method.name == "ring" else "pipe", 0)
 
 
 def disasters(cfg: RunConfig, session: Session, seed: int) -> list[str]:
@@ -189,7 +189,7 @@ def disasters(cfg: RunConfig, session: Session, seed: int) -> list[str]:
 
     What did not end as a failure that names the rank.
     """
-    mesh, draw, ranks = parallel_of(cfg).mesh(), random.Random(seed), line(cfg).ranks
+    mesh, draw, ranks = parallel_degrees(cfg).mesh(), random.Random(seed), line(cfg).ranks
     if mesh.size == 1:
         return []
     early, late = draw.randrange(mesh.size), draw.randrange(mesh.size)

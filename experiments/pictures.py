@@ -24,7 +24,7 @@ def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
     path = run_dir / "latents.safetensors"
     if not path.exists():
         return []
-    pictures = pictures_of(load_file(path)["latents"], cfg, model)
+    pictures = decode_pictures(load_file(path)["latents"], cfg, model)
     paths = [run_dir / "images" / f"{index}.png" for index in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         path.parent.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
     return paths
 
 
-def pictures_of(
+def decode_pictures(
     latents: Tensor, cfg: RunConfig, model: Model, device: torch.device | None = None
 ) -> list[Image.Image]:
     """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder.
@@ -55,9 +55,9 @@ def pictures_of(
     return decode(model.folder, latents, cfg.model.tiled, place, torch.float32, model.variant)
 
 
-def pixels_of(latents: Tensor, cfg: RunConfig, model: Model, device: torch.device) -> Tensor:
+def decode_pixels(latents: Tensor, cfg: RunConfig, model: Model, device: torch.device) -> Tensor:
     """The same pictures as one tensor [B, 3, H, W] uint8. Raises ValueError if there are none."""
-    pictures = [np.array(picture.convert("RGB")) for picture in pictures_of(latents, cfg, model, device)]
+    pictures = [np.array(picture.convert("RGB")) for picture in decode_pictures(latents, cfg, model, device)]
     if not pictures:
         raise ValueError("the model has no pictures: its latents are not RGB and its weights have no VAE")
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

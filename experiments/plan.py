@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments import records
-from experiments.config import RunConfig, prompts_of
+from experiments.config import RunConfig, read_prompts
 from experiments.errors import RunFailed
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.report import RankReport, held_parameters, write_report
 from experiments.session import Session, guidance_branches
 from pipefusion.core.shape import DiTShape
@@ -57,8 +57,12 @@ class Planned:
     def reports(self) -> list[RankReport]:
         """What each rank would have written, its ledger included: made when asked for."""
         cfg, shape, ready = self.cfg, self.shape, time.time()
-        method, parallel, branches = METHODS[cfg.method.name], parallel_of(cfg), guidance_branches(cfg, shape)
-        images, found = len(prompts_of(cfg)), []
+        method, parallel, branches = (
+            METHODS[cfg.method.name],
+            parallel_degrees(cfg),
+            guidance_branches(cfg, shape),
+        )
+        images, found = len(read_prompts(cfg)), []
         for index, rank in enumerate(self.ranks):
             seconds: dict[str, float | None] = dict.fromkeys(("compute_s", "wait_s", "idle_s", "latency_s"))
             if self.latency_s is not None:

@@ -18,7 +18,7 @@ from experiments.grid import place, problem
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.plan import plan
-from experiments.published import FOLDER, Target, run_of, targets, unpredicted
+from experiments.published import FOLDER, Target, target_run, targets, unpredicted
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
@@ -38,7 +38,7 @@ def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """A run for each published row: the first of its candidates."""
     for target in targets():
         if target.row_id.startswith(cfg.measure.only):
-            yield replace(run_of(target, cfg), measure=target)
+            yield replace(target_run(target, cfg), measure=target)
 
 
 def check_rows(cfg: RunConfig, session: Session) -> None:
@@ -61,14 +61,14 @@ def candidates(cfg: RunConfig) -> dict[str, RunConfig]:
     for given in target.products or [target.parallel]:
         for patches in every:
             own = {} if patches is None else {"patches": patches}
-            degrees = text_of(given) if target.products else ""
+            degrees = degrees_text(given) if target.products else ""
             name = ", ".join(part for part in (degrees, str(patches or "")) if part)
             method = replace(cfg.method, **own)
             found[name] = replace(cfg, parallel=Parallel(**given), method=method)
     return found
 
 
-def text_of(given: dict[str, int]) -> str:
+def degrees_text(given: dict[str, int]) -> str:
     """Degrees beside a method's own."""
     return " x ".join(f"{axis} {degree}" for axis, degree in given.items())
 
@@ -106,7 +106,7 @@ def fastest(cfg: RunConfig, session: Session) -> Row:
     given = {axis: degree for axis, degree in vars(cfg.parallel).items() if degree > 1}
     row: Row = {
         "parallel": place(cfg)["parallel"],
-        "product": text_of(given) or None,
+        "product": degrees_text(given) or None,
         "patches": getattr(cfg.method, "patches", None),
         "predicted_s": found.latency_s,
         "missing_bytes": found.missing_bytes,

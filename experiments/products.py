@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from experiments.config import RunConfig, prompts_of
-from experiments.grid import serial_of
-from experiments.methods import METHODS, parallel_of, problem_of, to_all
+from experiments.config import RunConfig, read_prompts
+from experiments.grid import serial_reference
+from experiments.methods import METHODS, find_problem, parallel_degrees, to_all
 from experiments.models import Model
 from experiments.session import Session, guidance_branches
 from pipefusion.core.ledger import wire_bytes
@@ -52,7 +52,7 @@ def expanded(point: RunConfig, model: Model) -> Iterator[RunConfig]:
     A method keeps at least two ranks on that axis; without them there are copies for images and guidance branches only,
     and these are `serial`'s, which is exact.
     """
-    method, images = METHODS[point.method.name], len(prompts_of(point))
+    method, images = METHODS[point.method.name], len(read_prompts(point))
     axes = {"data": images > 1, "cfg": guidance_branches(point, model.shape) == 2}
     found = [axis for axis in (*SHARED, method.axis) if axis and axes.get(axis, True)]
     for given in products(tuple(dict.fromkeys(found)), point.devices):
@@ -63,13 +63,13 @@ def expanded(point: RunConfig, model: Model) -> Iterator[RunConfig]:
             continue
         settings = point.method if own else METHODS["serial"].Config()
         one = replace(point, method=settings, parallel=given)
-        if problem_of(model.shape, one) is None:
+        if find_problem(model.shape, one) is None:
             yield one
 
 
 def alone(cfg: RunConfig, session: Session) -> Alone:
     """What the bounds are made of: the model on one device of the cluster, planned once."""
-    meter, hardware = session.plan(serial_of(cfg))[0].meter, cfg.cluster.hardware
+    meter, hardware = session.plan(serial_reference(cfg))[0].meter, cfg.cluster.hardware
     assert hardware is not None
     ops = meter.ops / cfg.steps
     return Alone(meter.busy_s / cfg.steps, ops * hardware.kernel_s, ops * hardware.launch_s)
@@ -77,9 +77,9 @@ def alone(cfg: RunConfig, session: Session) -> Alone:
 
 def stages(cfg: RunConfig, shape: DiTShape) -> list[tuple[int, Prediction]]:
     """The first rank of each stage and its closed forms: those of all ranks of the stage."""
-    parallel, branches = parallel_of(cfg), guidance_branches(cfg, shape)
+    parallel, branches = parallel_degrees(cfg), guidance_branches(cfg, shape)
     inner = parallel.patch * parallel.lanes * parallel.tensor
-    predict, images = METHODS[cfg.method.name].predict, len(prompts_of(cfg))
+    predict, images = METHODS[cfg.method.name].predict, len(read_prompts(cfg))
     ranks = [stage * inner for stage in range(parallel.pipe)]
     return [(rank, predict(shape, parallel, rank, cfg.steps, images, branches, cfg.method)) for rank in ranks]
 
@@ -97,13 +97,13 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
     """
     if METHODS[cfg.method.name].attends is not to_all:
         return 0.0
-    parallel, topology = parallel_of(cfg), cfg.cluster.topology
+    parallel, topology = parallel_degrees(cfg), cfg.cluster.topology
     settings, steps, p = cfg.method, cfg.steps, parallel.pipe
     m = getattr(settings, "patches", None) or 1
     w = min(getattr(settings, "warmup", steps), steps)
     layers = len(shape.blocks) / p
     calls = collectives(cfg, shape)
-    images = len(prompts_of(cfg)) * guidance_branches(cfg, shape) / (parallel.data * parallel.cfg)
+    images = len(read_prompts(cfg)) * guidance_branches(cfg, shape) / (parallel.data * parallel.cfg)
     hidden = shape.tokens * shape.hidden * shape.itemsize * images / parallel.patch / parallel.lanes
 
     def job_s(patches: int) -> float:
@@ -123,7 +123,7 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
 
 def collectives(cfg: RunConfig, shape: DiTShape) -> list[tuple[str, str, float, int]]:
     """What every layer of a job waits for: axis, operation, its size in hidden states of the job, how often."""
-    parallel, method = parallel_of(cfg), METHODS[cfg.method.name]
+    parallel, method = parallel_degrees(cfg), METHODS[cfg.method.name]
     found: list[tuple[str, str, float, int]] = []
     if parallel.ulysses > 1:  # Q, K, V in one, and the result
         found.append(("ulysses", "all_to_all", 2.0 / parallel.tensor, 2))

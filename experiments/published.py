@@ -60,18 +60,18 @@ def published_rows(folder: Path = FOLDER) -> Rows:
 def targets(folder: Path = FOLDER) -> list[Target]:
     """Every published row that can be predicted, with its doubts marked."""
     rows = published_rows(folder)
-    each = [found for row in rows.values() if isinstance(found := target_of(row), Target)]
+    each = [found for row in rows.values() if isinstance(found := find_target(row), Target)]
     marks = doubts([rows[one.row_id] for one in each if one.published_s or one.oom])
     return [replace(one, **vars(marks[one.row_id])) if one.row_id in marks else one for one in each]
 
 
 def unpredicted(folder: Path = FOLDER) -> dict[str, str]:
     """The other rows: row id -> reason."""
-    found = {row_id: target_of(row) for row_id, row in published_rows(folder).items()}
+    found = {row_id: find_target(row) for row_id, row in published_rows(folder).items()}
     return {row_id: reason for row_id, reason in found.items() if isinstance(reason, str)}
 
 
-def target_of(row: Published) -> Target | str:
+def find_target(row: Published) -> Target | str:
     """What has to be run for a row, or in one sentence why nothing is."""
     reason = not_a_run(row)
     if reason:
@@ -86,7 +86,7 @@ def target_of(row: Published) -> Target | str:
     if not products:
         text = f"{row['method']} ({row['setting']}) is a hybrid of several methods"
         return f"{text}, whose degrees on {row.devices} devices are not stated"
-    cluster = cluster_of(row, row.devices)
+    cluster = find_cluster(row, row.devices)
     if cluster is None:
         return f"no profile of {row['hardware']} with {row['interconnect']}"
     method, timed = PRODUCT.get(row.product, row.method), row["metric"] == "latency"
@@ -100,13 +100,13 @@ def target_of(row: Published) -> Target | str:
         steps=row.steps,
         warmup=row.synchronous if method in DISPLACED else None,
         split="ceil" if method == "pipefusion" else None,
-        patches=patches_of(row) if method == "pipefusion" else [],
+        patches=candidate_patches(row) if method == "pipefusion" else [],
         parallel=products[0],
         products=products if len(products) > 1 else [],
         published_s=row.value if timed and not row.oom else None,
         oom=row.oom,
         digitized=row.digitized,
-        notes=list(notes_of(row, method)),
+        notes=list(list_assumptions(row, method)),
     )
 
 
@@ -124,7 +124,7 @@ def not_a_run(row: Published) -> str | None:
     return f"compiled with {row.compiler}; costs are those of eager PyTorch" if row.compiler else None
 
 
-def cluster_of(row: Published, devices: int) -> str | None:
+def find_cluster(row: Published, devices: int) -> str | None:
     """The cluster's name here: GPU and link, and the network where one node is not enough."""
     match = re.match(r"(?:\d+x)?(?P<node>\d+)x(?P<gpu>[A-Z]+\d+)", row["hardware"])
     if not match:
@@ -136,12 +136,12 @@ def cluster_of(row: Published, devices: int) -> str | None:
     return name if name in CLUSTERS else None
 
 
-def patches_of(row: Published) -> list[int]:
+def candidate_patches(row: Published) -> list[int]:
     """M as stated, or the candidates of which the fastest counts: the sources searched too."""
     return list(SEARCHED) if row.patches is None else [row.patches]
 
 
-def notes_of(row: Published, method: str) -> Iterator[str]:
+def list_assumptions(row: Published, method: str) -> Iterator[str]:
     """What had to be assumed or known to read the row."""
     degrees = row.degrees
     if row["metric"] != "latency":
@@ -163,7 +163,7 @@ def notes_of(row: Published, method: str) -> Iterator[str]:
         yield "read off a curve"
 
 
-def run_of(target: Target, base: RunConfig) -> RunConfig:
+def target_run(target: Target, base: RunConfig) -> RunConfig:
     """The run of a target, with the first of its candidates; what no source states is as in `base`."""
     patches = target.patches[0] if target.patches else None
     own = {"warmup": target.warmup, "patches": patches, "split": target.split}

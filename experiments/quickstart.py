@@ -39,10 +39,10 @@ class Report(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         done = [path for path in self.run_dirs if (path / "run.json").exists()]
         if done:
-            report(done, Path(self.folder or config.hydra.sweep.dir), tokens_of(config), make_console())
+            report(done, Path(self.folder or config.hydra.sweep.dir), count_tokens(config), make_console())
 
 
-def tokens_of(config: DictConfig) -> int:
+def count_tokens(config: DictConfig) -> int:
     """Image tokens of the sweep's model."""
     return open_model(from_hydra(config).model).shape.tokens
 

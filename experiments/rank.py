@@ -17,8 +17,8 @@ from experiments import accelerator
 from experiments.config import RunConfig
 from experiments.device import choose_device, synchronise
 from experiments.inputs import read_inputs
-from experiments.methods import METHODS, parallel_of
-from experiments.models import open_model, scheduler_of
+from experiments.methods import METHODS, parallel_degrees
+from experiments.models import build_scheduler, open_model
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
 from experiments.report import ParameterKey, RankReport, held_parameters, write_latents, write_report
@@ -55,7 +55,7 @@ def open_fabric(cfg: RunConfig, dit: DiT, device: torch.device) -> LocalFabric:
     """The fabric of this rank: all ranks on the method's axis, connected and with the cluster's timeout."""
     accelerator.check_dtype(device, dit.dtype)
     timeout = timedelta(seconds=cfg.cluster.timeout_s)
-    return LocalFabric(parallel_of(cfg).mesh(), device, timeout, skips=bool(dit.shape.skips))
+    return LocalFabric(parallel_degrees(cfg).mesh(), device, timeout, skips=bool(dit.shape.skips))
 
 
 def patient_barrier() -> Callable[[], None]:
@@ -78,7 +78,7 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
     dit.load(model.tensors(), device)
     patient_barrier()()  # parts of ranks and their disks differ
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, device)
-    scheduler = scheduler_of(model, cfg.scheduler, cfg.steps)
+    scheduler = build_scheduler(model, cfg.scheduler, cfg.steps)
     image = partial(timed, sampler, noise, cond, scheduler, fabric)
 
     tell = report_progress(run_dir, fabric, cfg.steps)
@@ -107,7 +107,7 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
         ledger=fabric.ledger,
         repeats=repeats,
         forecast=method.predict(
-            dit.shape, parallel_of(cfg), fabric.rank, cfg.steps, images, branches, cfg.method
+            dit.shape, parallel_degrees(cfg), fabric.rank, cfg.steps, images, branches, cfg.method
         ),
         ready_unix_s=ready_unix_s,
         accelerator=accelerator.facts(device, dit.dtype),

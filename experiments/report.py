@@ -48,7 +48,7 @@ def held_parameters(dit: DiT) -> dict[ParameterKey, int]:
     }
 
 
-def row_of(report: RankReport, elsewhere: set[ParameterKey]) -> dict[str, Any]:
+def rank_row(report: RankReport, elsewhere: set[ParameterKey]) -> dict[str, Any]:
     """The row of ranks.csv. `elsewhere`: the parameters that other ranks hold, which makes them replicated."""
     mine, parts, ledger = held_parameters(report.dit), parameter_parts(report.dit), report.ledger
     counts = {key: value for key, value in asdict(report.forecast).items() if key.endswith("_bytes")}
@@ -84,7 +84,7 @@ def write_report(
     """Write `.rank-R.json` and, with `ledger`, `.rank-R.ledger.parquet` and `.rank-R.timeline.parquet`."""
     rank = report.rank
     record = {
-        "row": row_of(report, elsewhere),
+        "row": rank_row(report, elsewhere),
         "repeats": list(report.repeats),
         "parts": dict(parameter_parts(report.dit)),
         "ready_unix_s": report.ready_unix_s,

@@ -26,15 +26,15 @@ from analysis.files import replacing
 from analysis.record import RECORD, ROWS, SCHEMA
 from analysis.study import Record, load_study, plain_rows
 from analysis.terminal import make_console, rich_table
-from experiments.agent import status_of
+from experiments.agent import failure_status
 from experiments.check import check_model, check_values, checked_shape
 from experiments.closure import Code
-from experiments.config import RunConfig, as_dict, prompts_of
-from experiments.contents import contents_of, sha256_of_json
+from experiments.config import RunConfig, as_dict, read_prompts
+from experiments.contents import hash_json, model_digests
 from experiments.environment import provenance
 from experiments.errors import ConfigError, RunFailed, first_line
 from experiments.grid import GridConfig, check_grid
-from experiments.inputs import text_of
+from experiments.inputs import text_source
 from experiments.journal import CELLS, Journal, Row
 from experiments.models import resolved
 from experiments.pool import Bar, run_all, worker_count
@@ -55,7 +55,7 @@ PATHS = ("real", "data_dir", "clip")
 def run(study: Study, cfg: RunConfig, out: Path, launcher: dict[str, Any] | None = None) -> str:
     """Run a study into directory `out` and print its table; the run's status. With a `launcher` cells are its jobs."""
     started, session, journal = time.time(), Session(out, launcher=launcher), Journal(out / CELLS)
-    cells = cells_of(study, cfg, session)
+    cells = study_cells(study, cfg, session)
     had = known(out, journal) if cfg.resume else {}
     todo = [cell for cell in cells if cell.key not in had]
     if len(todo) < len(cells):
@@ -102,7 +102,7 @@ def check(study: Study, cfg: RunConfig) -> None:
     check_values(cfg)
     session = Session()
     study.check(cfg, session)
-    cells = cells_of(study, cfg, session)
+    cells = study_cells(study, cfg, session)
     if all(cell.skipped for cell in cells):
         reason = f": {cells[0].skipped}" if cells else ""
         raise ConfigError("measure", f"{study.name} leaves no cell that can run{reason}")
@@ -115,23 +115,23 @@ def what_a_model_decides(cfg: RunConfig) -> str:
     return repr((cfg.model, cfg.scheduler, cfg.steps, cfg.prompt))
 
 
-def cells_of(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:
+def study_cells(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:
     """The cells of a study in order, each with its key."""
-    return [cell_of(study, one, session) for one in study.grid(cfg, session)]
+    return [make_cell(study, one, session) for one in study.grid(cfg, session)]
 
 
-def cell_of(study: Study, cfg: RunConfig, session: Session) -> Cell:
+def make_cell(study: Study, cfg: RunConfig, session: Session) -> Cell:
     """One cell: a size that the model does not have is a reason to skip it."""
     try:
         model = session.model(cfg.model)
         checked_shape(model)
         cfg = resolved(cfg, model)
         reason = study.problem(cfg, model)
-        contents = contents_of(model, text_of(cfg, model))
+        contents = model_digests(model, text_source(cfg, model))
     except ValueError as error:
         reason, contents = first_line(error), {}
-    decides = [study.name, session.code.sha256(study.modules), what_decides(study, cfg), prompts_of(cfg)]
-    return Cell(cfg, study.place(cfg), sha256_of_json([SCHEMA, *decides, contents]), reason)
+    decides = [study.name, session.code.sha256(study.modules), what_decides(study, cfg), read_prompts(cfg)]
+    return Cell(cfg, study.place(cfg), hash_json([SCHEMA, *decides, contents]), reason)
 
 
 def what_decides(study: Study, cfg: RunConfig) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def measured_rows(measure: Measure, cell: Cell, session: Session) -> list[Row]:
         logs = session.folder / "logs"
         logs.mkdir(exist_ok=True)
         (logs / f"{cell.key[:12]}.txt").write_text(traceback.format_exc())
-        rows = [{"status": status_of(text), "reason": text}]
+        rows = [{"status": failure_status(text), "reason": text}]
     return [{"status": "ok", "reason": None} | cell.place | row for row in rows]
 
 

@@ -42,11 +42,11 @@ def is_flow(scheduler: Mapping[str, Any]) -> bool:
 
 def config_fault(class_name: str, config: Mapping[str, Any]) -> str | None:
     """The first key of a scheduler's configuration that cannot be meant, and what is allowed; nothing is made."""
-    cls = class_of(class_name)
+    cls = scheduler_class(class_name)
     return next(argument_faults(cls, config), None) if cls else None
 
 
-def class_of(name: str) -> Any:
+def scheduler_class(name: str) -> Any:
     """A scheduler's class; None if diffusers has none of that name."""
     cls = getattr(diffusers, name, None)
     return cls if isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin) else None
@@ -57,7 +57,7 @@ def whole(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     An infinite default, which JSON cannot hold, is left out: it comes from the class again. Raises ValueError.
     """
-    cls = class_of(class_name)
+    cls = scheduler_class(class_name)
     if cls is None:
         raise ValueError(f"{class_name} is no scheduler of diffusers")
     try:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from experiments.closure import Code
-from experiments.config import ModelConfig, RunConfig, prompts_of
-from experiments.methods import METHODS, parallel_of
-from experiments.models import Model, open_model, scheduler_of
+from experiments.config import ModelConfig, RunConfig, read_prompts
+from experiments.methods import METHODS, parallel_degrees
+from experiments.models import Model, build_scheduler, open_model
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.shape import DiTShape
@@ -63,7 +63,7 @@ class Session:
 
     def scheduler(self, cfg: RunConfig) -> Any:
         """The scheduler of a run, its timesteps set."""
-        return scheduler_of(self.model(cfg.model), cfg.scheduler, cfg.steps)
+        return build_scheduler(self.model(cfg.model), cfg.scheduler, cfg.steps)
 
     def build(
         self, cfg: RunConfig, fabric: Fabric, tensors: Tensors | None = None, wrap: Wrap | None = None
@@ -84,7 +84,7 @@ class Session:
 
         `tensors` in place of the model's own. Raises `RankFailed` and `SimulationError`.
         """
-        world = World(parallel_of(cfg).mesh(), device, cfg.cluster.topology)
+        world = World(parallel_degrees(cfg).mesh(), device, cfg.cluster.topology)
         tensors = tensors or self.tensors(cfg.model)
         samplers = build_all(cfg, self.view(cfg.model), world, tensors, wrap)[1]
         noise, cond, scheduler = noise.to(device), cond.to(device), self.scheduler(cfg)
@@ -96,11 +96,11 @@ class Session:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
         hardware, shape, method = cfg.cluster.hardware, self.model(cfg.model).shape, METHODS[cfg.method.name]
         assert hardware is not None and cfg.guidance_scale is not None
-        noise, cond = empty_inputs(shape, len(prompts_of(cfg)), cfg.guidance_scale)
+        noise, cond = empty_inputs(shape, len(read_prompts(cfg)), cfg.guidance_scale)
         return plan_ranks(
             lambda dit, fabric: method.build(dit, fabric, cfg.method),
             self.view(cfg.model),
-            parallel_of(cfg).mesh(),
+            parallel_degrees(cfg).mesh(),
             self.scheduler(cfg),
             noise,
             cond,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.inputs import read_inputs
-from experiments.methods import METHODS, parallel_of
-from experiments.models import Model, scheduler_of
+from experiments.methods import METHODS, parallel_degrees
+from experiments.models import Model, build_scheduler
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
 from experiments.report import RankReport, held_parameters, write_latents, write_report
@@ -34,8 +34,8 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
 
 
 def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
-    options, method, parallel = cfg.measure, METHODS[cfg.method.name], parallel_of(cfg)
-    mesh, scheduler = parallel.mesh(), scheduler_of(model, cfg.scheduler, cfg.steps)
+    options, method, parallel = cfg.measure, METHODS[cfg.method.name], parallel_degrees(cfg)
+    mesh, scheduler = parallel.mesh(), build_scheduler(model, cfg.scheduler, cfg.steps)
     # CPU seconds of one thread are not stretched by other processes; with more threads only the wall clock sees all.
     now = time.thread_time if cfg.threads == 1 else time.perf_counter
     clocks = [MeasuredClock(now) for _ in range(mesh.size)]

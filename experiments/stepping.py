@@ -24,7 +24,7 @@ def stepping_problem(
 
 def responsible(class_name: str, config: Mapping[str, Any], timesteps: Mapping[str, Any] | int) -> list[str]:
     """The keys without any one of which there would be no fault; if there are none such, those that suffice for it."""
-    defaults = defaults_of(class_name)
+    defaults = scheduler_defaults(class_name)
     changed = [key for key, value in config.items() if key in defaults and value != defaults[key]]
 
     def without(keys: list[str]) -> str | None:
@@ -36,7 +36,7 @@ def responsible(class_name: str, config: Mapping[str, Any], timesteps: Mapping[s
     return needed or [key for key in changed if without([each for each in changed if each != key])]
 
 
-def defaults_of(class_name: str) -> dict[str, Any]:
+def scheduler_defaults(class_name: str) -> dict[str, Any]:
     """The configuration of a scheduler class that is given nothing."""
     cls = next(cls for cls in SCHEDULERS.values() if cls.__name__ == class_name)
     return dict(cls().config)

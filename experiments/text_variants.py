@@ -17,7 +17,7 @@ import pipefusion.method as pipefusion
 from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
 from experiments.errors import check_known, config_names
-from experiments.grid import GridConfig, expand, serial_of
+from experiments.grid import GridConfig, expand, serial_reference
 from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Row
 from experiments.models import louder
@@ -72,7 +72,7 @@ def measure(cell: Cell, session: Session) -> list[Row]:
 
 def distances(cfg: RunConfig, session: Session) -> Row:
     """Relative errors (root mean square over that of the reference) of both variants."""
-    reference = sample(serial_of(cfg), session)
+    reference = sample(serial_reference(cfg), session)
     exact, first = (
         sample(replace(cfg, method=replace(cfg.method, text=text)), session) for text in pipefusion.TEXTS
     )

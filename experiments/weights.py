@@ -12,7 +12,7 @@ from typing import Any
 from analysis import files
 from analysis.files import require_file
 from experiments.errors import CONF, ConfigError, first_line
-from pipefusion.families import VIEWS, architecture_of
+from pipefusion.families import VIEWS, diffusers_class
 
 KEY = "model.weights"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -98,7 +98,7 @@ def check_weights(
     part = folder / "transformer"
     config = read_config(part / "config.json")
     found = read_tensors(part, variant)
-    compare(found, expected_shapes(config, part), part, architecture_of(config), variant)
+    compare(found, expected_shapes(config, part), part, diffusers_class(config), variant)
     return folder
 
 
@@ -116,7 +116,7 @@ def check_variant(folder: Path, variant: str, parts: Sequence[str]) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """The architecture's configuration. Raises ConfigError."""
     config = read_json(path, "a configuration in diffusers' layout")
-    name = architecture_of(config)
+    name = diffusers_class(config)
     if name not in ARCHITECTURES:
         raise ConfigError(KEY, f"{path} is for {name}; allowed: {', '.join(ARCHITECTURES)}")
     return config
@@ -137,13 +137,13 @@ def read_json(path: Path, allowed: str) -> dict[str, Any]:
 
 def read_tensors(part: Path, variant: str | None = None) -> dict[str, Stored]:
     """All tensors of a `transformer/` folder, which must lie in the files where its index says. Raises ConfigError."""
-    from pipefusion.core.weights import file_names, variant_of
+    from pipefusion.core.weights import file_names, file_variant
 
     single, several = file_names(variant)
     index = read_index(part / several) if (part / several).exists() else None
     wanted = {single} if index is None else set(index.values())
     there = sorted(path.name for path in part.glob("*.safetensors"))
-    files = [name for name in there if name in wanted or variant_of(name) == variant]
+    files = [name for name in there if name in wanted or file_variant(name) == variant]
     if index is None and not files:
         pickled = sorted(path.name for path in part.iterdir() if path.suffix in PICKLED)
         holds = f"holds pickled weights ({pickled[0]})" if pickled else "holds no weights"
@@ -237,7 +237,7 @@ def expected_shapes(config: dict[str, Any], part: Path) -> dict[str, tuple[int, 
     import diffusers
     import torch
 
-    name = architecture_of(config)
+    name = diffusers_class(config)
     try:
         with torch.device("meta"):
             model = getattr(diffusers, name).from_config(config)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipefusion.core.dit import DiT
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import DTYPES, held, reader, stored_dtype
-from pipefusion.families import TEXT_TOKENS, VIEWS, architecture_of, makes_videos, patch_of, whole_config
+from pipefusion.families import TEXT_TOKENS, VIEWS, diffusers_class, latent_patch, makes_videos, whole_config
 from pipefusion.pipelines.pictures import latent_factor
 
 FACTOR = 8
@@ -42,7 +42,7 @@ class Transformer:
     @property
     def patch(self) -> int:
         """Latent rows per token row."""
-        return patch_of(self.class_name, self.config)
+        return latent_patch(self.class_name, self.config)
 
     def shape(self, size: Sequence[int], text_tokens: int | None) -> DiTShape:
         """Sizes for latents of this (frames,) height and width. Raises ValueError for what the model cannot have."""
@@ -111,7 +111,7 @@ def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
 def of_folder(folder: Path, dtype: torch.dtype | None, variant: str | None) -> Transformer:
     """A transformer in a folder; the VAE beside it says how many pixels a latent row is."""
     config, vae = json.loads((folder / "config.json").read_text()), folder.parent / "vae" / "config.json"
-    name, tensors = known(architecture_of(config)), reader(folder, variant)
+    name, tensors = known(diffusers_class(config)), reader(folder, variant)
     factor = latent_factor(json.loads(vae.read_text())) if vae.exists() else FACTORS.get(name, FACTOR)
     whole = whole_config(getattr(diffusers, name), config)
     return Transformer(name, whole, tensors, tensors, dtype or stored_dtype(folder, variant), factor)

@@ -38,7 +38,7 @@ RENAMED = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTT
 """What `Transformer2DModel` is called today, by its `norm_type`: PixArt and DiT were published under that name."""
 
 
-def architecture_of(config: Mapping[str, Any]) -> str:
+def diffusers_class(config: Mapping[str, Any]) -> str:
     """The diffusers class that a `config.json` is for, under today's name."""
     name = config.get("_class_name")
     if name == "Transformer2DModel":
@@ -51,7 +51,7 @@ def makes_videos(class_name: str) -> bool:
     return getattr(VIEWS[class_name], "VIDEO", False)
 
 
-def patch_of(class_name: str, config: Mapping[str, Any]) -> int:
+def latent_patch(class_name: str, config: Mapping[str, Any]) -> int:
     """Rows of the latent per token row."""
     return getattr(VIEWS[class_name], "PATCH", config.get("patch_size", 1))
 

@@ -45,7 +45,7 @@ def init(
             f"{parallel} is {parallel.world} ranks, and there are {world} processes; "
             f"allowed: torchrun --nproc-per-node {parallel.world}, or other degrees"
         )
-    place = device_of(device)
+    place = pick_device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if not dist.is_initialized():
@@ -53,7 +53,7 @@ def init(
     return LocalFabric(parallel.mesh(), place, timeout)
 
 
-def device_of(device: torch.device | str | None) -> torch.device:
+def pick_device(device: torch.device | str | None) -> torch.device:
     """The device given, or this rank's own."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pipefusion.core.checks import Settings, degrees_fit, one_of, splits, within
+from pipefusion.core.checks import Settings, degrees_fit, splits, unknown_choice, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Natural, Patches, Warmup
@@ -22,7 +22,7 @@ from pipefusion.core.fabric import Fabric
 from pipefusion.core.kv import rotating, stale
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
-from pipefusion.core.predict import predict as bytes_of
+from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
 from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
@@ -67,8 +67,8 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
         )
         or within("method.warmup", cfg.warmup, 0, steps, "the steps")
         or splits(cfg.split, shape.layers, parallel.pipe)
-        or one_of("method.text", cfg.text, TEXTS)
-        or one_of("method.ring", cfg.ring, RINGS)
+        or unknown_choice("method.text", cfg.text, TEXTS)
+        or unknown_choice("method.ring", cfg.ring, RINGS)
     )
 
 
@@ -91,7 +91,7 @@ def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
     """A non-last stage sends p * hs * b elements per step and holds 2 * p * hs * L/N * b of K, V."""
-    return bytes_of(
+    return predict_bytes(
         shape,
         parallel,
         rank,

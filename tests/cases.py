@@ -112,11 +112,11 @@ class Result:
     parts: dict[str, int]
 
 
-def model_of(case: Case) -> Model:
-    return _model(case.model, tuple(sorted(case.architecture.items())), size_of(case))
+def case_model(case: Case) -> Model:
+    return _model(case.model, tuple(sorted(case.architecture.items())), case_size(case))
 
 
-def size_of(case: Case) -> tuple[int, int] | None:
+def case_size(case: Case) -> tuple[int, int] | None:
     own = case.size == SIZE and case.model in ("dit_tiny", *VIDEOS)
     return None if own else case.size
 
@@ -137,13 +137,13 @@ def _model(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int
 
 
 @cache
-def tensors_of(name: str, architecture: tuple[tuple[str, Any], ...]) -> Callable[..., Tensor]:
+def stock_tensors(name: str, architecture: tuple[tuple[str, Any], ...]) -> Callable[..., Tensor]:
     return _model(name, architecture).tensors()
 
 
-def view_of(case: Case) -> DiT:
+def case_view(case: Case) -> DiT:
     """A view of its own; building one takes longer than running it."""
-    return _template(case.model, tuple(sorted(case.architecture.items())), size_of(case)).clone()
+    return _template(case.model, tuple(sorted(case.architecture.items())), case_size(case)).clone()
 
 
 @cache
@@ -151,8 +151,8 @@ def _template(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, 
     return _model(name, changes, size).view()
 
 
-def weights_of(case: Case) -> Callable[..., Tensor]:
-    return models.louder(tensors_of(case.model, tuple(sorted(case.architecture.items()))), case.gain)
+def case_weights(case: Case) -> Callable[..., Tensor]:
+    return models.louder(stock_tensors(case.model, tuple(sorted(case.architecture.items()))), case.gain)
 
 
 def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
@@ -181,8 +181,8 @@ def prompts(shape: DiTShape, images: int, draw: torch.Generator, kept: int) -> d
     return found
 
 
-def scheduler_of(case: Case, model: Model) -> Any:
-    return models.scheduler_of(model, case.scheduler, case.steps)
+def case_scheduler(case: Case, model: Model) -> Any:
+    return models.build_scheduler(model, case.scheduler, case.steps)
 
 
 def degrees_in(case: Case, devices: int) -> Parallel:
@@ -192,7 +192,7 @@ def degrees_in(case: Case, devices: int) -> Parallel:
 
 def requests(case: Case, repeats: int) -> list[tuple[Tensor, Conditioning]]:
     """The case's inputs, and as often as said again with others in place of all images but the first."""
-    noise, cond = inputs(case, model_of(case))
+    noise, cond = inputs(case, case_model(case))
 
     def others(tensor: Tensor) -> Tensor:
         return torch.cat([tensor[:1], tensor[1:].roll(1, -1)])
@@ -208,14 +208,14 @@ def sample(case: Case, repeats: int = 0) -> Result:
 
     Raises AssertionError if the first image depends on those beside or before it.
     """
-    model, module, parallel = model_of(case), METHODS[case.name], degrees_in(case, dist.get_world_size())
+    model, module, parallel = case_model(case), METHODS[case.name], degrees_in(case, dist.get_world_size())
     cfg = module.Config(**case.method)
     problem = module.check(model.shape, parallel, case.steps, cfg)
     assert problem is None, problem
-    mesh, tensors = parallel.mesh(), weights_of(case)
+    mesh, tensors = parallel.mesh(), case_weights(case)
     fabric = LocalFabric(mesh, CPU)
-    dit = view_of(case)
-    scheduler = scheduler_of(case, model)
+    dit = case_view(case)
+    scheduler = case_scheduler(case, model)
     sampler = module.build(dit, fabric, cfg)
     dit.load(tensors, CPU)
     made = []
@@ -225,7 +225,7 @@ def sample(case: Case, repeats: int = 0) -> Result:
     seconds = fabric.close()
     if made[0] is not None:
         same_first_image(made)
-    return result_of(case, dit, fabric, made[0], seconds)
+    return collect_result(case, dit, fabric, made[0], seconds)
 
 
 def same_first_image(made: list[Tensor]) -> None:
@@ -234,7 +234,7 @@ def same_first_image(made: list[Tensor]) -> None:
     )
 
 
-def result_of(
+def collect_result(
     case: Case,
     dit: DiT,
     fabric: LocalFabric | SimFabric,
@@ -242,7 +242,7 @@ def result_of(
     seconds: tuple[float, float, float],
 ) -> Result:
     """What a rank is asked after it has sampled."""
-    model, module, ledger, mesh = model_of(case), METHODS[case.name], fabric.ledger, fabric.mesh
+    model, module, ledger, mesh = case_model(case), METHODS[case.name], fabric.ledger, fabric.mesh
     parallel, branches = degrees_in(case, mesh.size), inputs(case, model)[1].branches
     predicted = module.predict(
         model.shape, parallel, fabric.rank, case.steps, case.images, branches, module.Config(**case.method)
@@ -273,10 +273,10 @@ def result_of(
 def simulate(case: Case, faults: Faults | None = None, repeats: int = 0) -> list[Result]:
     """Run a case of the product `case.parallel` on as many simulated ranks, and again as `sample` does."""
     torch.set_num_threads(1)
-    model, module = model_of(case), METHODS[case.name]
+    model, module = case_model(case), METHODS[case.name]
     world = World(degrees_in(case, case.parallel.world).mesh(), CPU, TopologyConfig(), faults)
-    cfg, scheduler, tensors = module.Config(**case.method), scheduler_of(case, model), weights_of(case)
-    dits, samplers = [view_of(case) for _ in world.fabrics], []
+    cfg, scheduler, tensors = module.Config(**case.method), case_scheduler(case, model), case_weights(case)
+    dits, samplers = [case_view(case) for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
         samplers.append(module.build(dit, fabric, cfg))
         dit.load(tensors, CPU)
@@ -288,34 +288,36 @@ def simulate(case: Case, faults: Faults | None = None, repeats: int = 0) -> list
         made = [image(*request) for request in requests(case, repeats)]
         same_first_image([ranks[0][0] for ranks in made])
         return [
-            result_of(case, dit, fabric, latents, seconds)
+            collect_result(case, dit, fabric, latents, seconds)
             for dit, fabric, (latents, _), (_, seconds) in zip(
                 dits, world.fabrics, made[0], made[-1], strict=True
             )
         ]
 
 
-def peak_of(case: Case, devices: int, rank: int, device: torch.device) -> int:
+def measure_peak(case: Case, devices: int, rank: int, device: torch.device) -> int:
     """Peak bytes of a rank's program run alone."""
-    model, module, dit = model_of(case), METHODS[case.name], view_of(case)
+    model, module, dit = case_model(case), METHODS[case.name], case_view(case)
     fabric = SilentFabric(degrees_in(case, devices).mesh(), rank, device)
     sampler = module.build(dit, fabric, module.Config(**case.method))
     if device == CPU:
-        dit.load(weights_of(case), device)
+        dit.load(case_weights(case), device)
     noise, cond = inputs(case, model)
     with torch.inference_mode():
-        return sampling_peak(sampler, dit.model, scheduler_of(case, model), noise.to(device), cond.to(device))
+        return sampling_peak(
+            sampler, dit.model, case_scheduler(case, model), noise.to(device), cond.to(device)
+        )
 
 
 def planned(
     case: Case, devices: int, device: DeviceConfig | None = None, **options: Any
 ) -> list[PlannedRank]:
     """Every rank of the case, planned; `options` are those of `plan_ranks`."""
-    model, module = model_of(case), METHODS[case.name]
-    cfg, scheduler = module.Config(**case.method), scheduler_of(case, model)
+    model, module = case_model(case), METHODS[case.name]
+    cfg, scheduler = module.Config(**case.method), case_scheduler(case, model)
     return plan_ranks(
         lambda dit, fabric: module.build(dit, fabric, cfg),
-        view_of(case),
+        case_view(case),
         degrees_in(case, devices).mesh(),
         scheduler,
         *inputs(case, model),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from tests.experiments.runs import ROOT, alive, ranks_of, wait_until
+from tests.experiments.runs import ROOT, alive, rank_pids, wait_until
 
 STARTS = """
 import sys
@@ -33,7 +33,7 @@ def wait_for_ever(folder: Path) -> None:
 
 def test_ranks_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", STARTS, str(tmp_path)], cwd=ROOT) as parent:
-        wait_until(lambda: len(ranks_of(tmp_path)) == 2 and all(ranks_of(tmp_path)))
-        assert all(alive(pid) for pid in ranks_of(tmp_path))
+        wait_until(lambda: len(rank_pids(tmp_path)) == 2 and all(rank_pids(tmp_path)))
+        assert all(alive(pid) for pid in rank_pids(tmp_path))
         parent.kill()
-    wait_until(lambda: not any(alive(pid) for pid in ranks_of(tmp_path)))
+    wait_until(lambda: not any(alive(pid) for pid in rank_pids(tmp_path)))

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import table1
 from analysis.accounting import DEVICES
 from analysis.evidence import memory, text
-from analysis.evidence.bounds import base_of
+from analysis.evidence.bounds import one_device_row
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.published import HYBRID, OURS, SP, TABLE1, Published
 from analysis.evidence.records import MODEL, Evidence
@@ -99,7 +99,7 @@ def memory_said(published: bool, predicted: bool) -> str:
 
 def peak(evidence: Evidence, row: Published) -> Claim:
     """A peak of N devices; where N is not said, only whether it is above or below that of one."""
-    method, base, px = OURS.get(row["method"]), base_of(row, evidence.rows), row.px or 0
+    method, base, px = OURS.get(row["method"]), one_device_row(row, evidence.rows), row.px or 0
     if row["metric"].startswith("text encoders"):
         return nothing(row, "no text encoder of that size is here, only the transformers")
     if row.model not in evidence.accounts["models"]:
@@ -147,7 +147,7 @@ def cell(evidence: Evidence, row: Published, column: str, counted: pd.DataFrame,
     said = row[column]
     if column == "overlap":
         return nothing(row, "says when messages travel; what is counted is how many bytes do")
-    formula = table1.formula_of(said)
+    formula = table1.parse_formula(said)
     if said in table1.NOTHING:
         return nothing(row, f"the version says nothing here ({said})")
     if column == "attn_KV":

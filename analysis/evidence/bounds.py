@@ -163,12 +163,12 @@ def mixed_types(rows: Rows) -> Iterator[Claim]:
 def peaks(rows: Rows) -> Iterator[tuple[Published, Published]]:
     """Published peaks of several devices that fitted, each with that of one in the same figure."""
     for row in rows.values():
-        base = base_of(row, rows) if row["metric"] in ("peak memory", "max memory") else None
+        base = one_device_row(row, rows) if row["metric"] in ("peak memory", "max memory") else None
         if base is not None and row.devices != 1 and not row.oom:
             yield row, base
 
 
-def base_of(row: Published, rows: Rows) -> Published | None:
+def one_device_row(row: Published, rows: Rows) -> Published | None:
     """The same source's peak of one device."""
     alike = {key: row[key] for key in ("source", "model", "resolution", "metric")}
     ones = (one for one in rows.values() if one.devices == 1)

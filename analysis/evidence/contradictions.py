@@ -29,7 +29,7 @@ from analysis.evidence.published import (
     read_row,
 )  # fmt: skip
 from analysis.evidence.records import MODEL, Evidence
-from analysis.table1 import COLUMNS, COSTS, NOTHING, Units, formula_of
+from analysis.table1 import COLUMNS, COSTS, NOTHING, Units, parse_formula
 
 TWO_NUMBERS, IMPOSSIBLE = "two numbers for one setting", "impossible setting"
 SLOWER, VERSIONS = "slower with more devices", "versions of Table 1"
@@ -161,7 +161,7 @@ def versions(rows: Rows, layers: int) -> Iterator[Claim]:
                 cells.setdefault((row["method"], column), {}).setdefault(cell, []).append(row)
     for (method, column), texts in cells.items():
         if len(texts) > 1:
-            costs = [COSTS[cell](units) for cell in texts if formula_of(cell)]
+            costs = [COSTS[cell](units) for cell in texts if parse_formula(cell)]
             known = len(costs) > 1 and min(costs) > 0
             how = f"largest over smallest with A = p*hs, N=M={DEVICES}, L={layers}"
             how = how if known else "no ratio: one is 0, or no formula"

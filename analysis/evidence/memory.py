@@ -177,7 +177,7 @@ def beside_sp(evidence: Evidence) -> Claim:
     return computed("pipefusion-beside-sp", statement, sources, test, note)
 
 
-def room_of(row: Published) -> float:
+def device_memory_gb(row: Published) -> float:
     """`8xL20-48GB`: 48."""
     match = re.search(r"(\d+)GB", row["hardware"])
     if match is None:
@@ -195,7 +195,7 @@ def out_of_memory(evidence: Evidence, source: str) -> Claim:
     """DistriFusion at the largest size, encoders and all beside it."""
     row_id = evidence.one("latency", source=source, resolution=LARGE, method="DistriFusion")
     row, (one_id, rest) = evidence.rows[row_id], beside(evidence, FIGURE, LARGE)
-    room, slug = room_of(row), row.gpu
+    room, slug = device_memory_gb(row), row.gpu
     test = beyond(evidence.peaks[row_id] / GB + rest, room)
     again = evidence.predictions[evidence.predictions.duplicate_of == row_id].index
     statement = (
@@ -212,7 +212,7 @@ def out_at_8192(evidence: Evidence, method: str) -> Claim:
     """Beyond the sizes that were counted."""
     px, ours = 8192, METHODS[method]
     row_id = evidence.one("memory", source=OLD, resolution=px, method=method)
-    room, (one_id, rest) = room_of(evidence.rows[row_id]), beside(evidence, OLD, px)
+    room, (one_id, rest) = device_memory_gb(evidence.rows[row_id]), beside(evidence, OLD, px)
     test = beyond(peak_of_size(evidence, px, 8, ours) + rest, room)
     statement = f"{label(ours)} runs out of memory on A100, {room:g} GB each (PixArt, {px} px)."
     line = "Peak continued from the largest sizes counted, on 8 GPUs (the source names no N)"

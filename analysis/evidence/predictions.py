@@ -61,7 +61,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
     record has `product`) is no row of one method: its `method` is `hybrid` or `USP`.
     Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
     """
-    published, origins = read(Path(folder)), origins_of(predictions)
+    published, origins = read(Path(folder)), trace_origins(predictions)
     rows = []
     for one in predictions:
         row = published[one["row_id"]]
@@ -87,7 +87,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 "predicted_oom": one["status"] == "oom",
                 "missing_bytes": one.get("missing_bytes"),
                 "status": one["status"],
-                "role": role_of(one["row_id"], set(one["calibrated_on"]), origins),
+                "role": row_role(one["row_id"], set(one["calibrated_on"]), origins),
                 "doubt": "; ".join(one["flags"]),
                 "duplicate_of": one["duplicate_of"],
                 "contradicted_by": " ".join(one.get("contradicted_by") or []),
@@ -99,12 +99,12 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
     return pd.DataFrame(rows).astype(kinds | {"printed_warmup": "Int64"})
 
 
-def origins_of(predictions: list[dict[str, Any]]) -> dict[str, str]:
+def trace_origins(predictions: list[dict[str, Any]]) -> dict[str, str]:
     """Row id -> the row that it repeats, or itself."""
     return {one["row_id"]: one["duplicate_of"] or one["row_id"] for one in predictions}
 
 
-def role_of(row_id: str, fitted: set[str], origins: dict[str, str]) -> str:
+def row_role(row_id: str, fitted: set[str], origins: dict[str, str]) -> str:
     """What a row is to a profile that was fitted on the rows `fitted`."""
     if row_id in fitted:
         return "calibration"
@@ -198,17 +198,17 @@ def check(
     fitted: Fitted = {cluster: set(rows) for cluster, rows in (profiles or {}).items()}
     for one in predictions:
         fitted.setdefault(one["cluster"], set()).update(one["calibrated_on"])
-    origins = origins_of(predictions)
+    origins = trace_origins(predictions)
     cluster_of = dict(zip(table.row_id, table.cluster, strict=True))
     for name, used in uses(table):
         for row_id in used:
             cluster = cluster_of[row_id]
-            if role_of(row_id, fitted[cluster], origins) != "prediction":
+            if row_role(row_id, fitted[cluster], origins) != "prediction":
                 return f"{name} uses {row_id}, which {cluster} was calibrated on"
     return None
 
 
-def profiles_of(conf: str | Path) -> Fitted:
+def read_profiles(conf: str | Path) -> Fitted:
     """What the clusters in `conf/cluster` are fitted on: their own rows and those of their device and links."""
 
     def rows(path: Path) -> set[str]:

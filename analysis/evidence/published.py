@@ -184,20 +184,20 @@ def read_row(row_id: str, row: Row) -> Published:
         row_id=row_id,
         printed=row,
         value=math.inf if row.get("value") == "OOM" else float(row.get("value") or math.nan),
-        model=model_of(row.get("model", "")),
+        model=model_name(row.get("model", "")),
         gpu=gpu[0] if gpu else "",
-        link=link_of(hardware, row.get("interconnect", ""), devices),
+        link=link_name(hardware, row.get("interconnect", ""), devices),
         px=px,
         steps=steps,
         devices=devices,
-        method=method_of(row.get("method", ""), setting if row.get("metric") == "latency" else "", devices),
+        method=method_name(row.get("method", ""), setting if row.get("metric") == "latency" else "", devices),
         warmup=stated("W", setting),
         patches=stated("M", setting),
         compiler=next((name for name in COMPILERS if name in setting), ""),
     )
 
 
-def link_of(hardware: str, interconnect: str, devices: int | None) -> str:
+def link_name(hardware: str, interconnect: str, devices: int | None) -> str:
     """`PCIe`, `NVLink`, or `Ethernet` where one node is not enough."""
     if devices == 1:
         return ""
@@ -207,13 +207,13 @@ def link_of(hardware: str, interconnect: str, devices: int | None) -> str:
     return next((link for link in ("NVLink", "PCIe") if link in interconnect), interconnect)
 
 
-def model_of(name: str) -> str:
+def model_name(name: str) -> str:
     """The model's name here; one that is not here keeps its own."""
     name = "PixArt" if re.fullmatch(r"PixArt(-alpha.*)?", name) else name
     return MODELS.get(name, name)
 
 
-def method_of(name: str, setting: str, devices: int | None) -> str:
+def method_name(name: str, setting: str, devices: int | None) -> str:
     """The method's name here, or `HYBRID`, `USP`, `SP`."""
     if devices == 1:
         return "serial"

@@ -18,7 +18,7 @@ from analysis.evidence.published import TABLE1
 from analysis.evidence.records import Evidence
 from analysis.quality.paired import ratio, together
 from analysis.records import QUALITY, STALENESS
-from analysis.staleness.tables import SETTING, mean_of, of_setting, steady
+from analysis.staleness.tables import SETTING, of_setting, steady, weighted_mean
 
 SMALL = "On a small model (emoji64, 64 px), not PixArt: evidence for the order only"
 ERROR = "latent_error"
@@ -198,7 +198,7 @@ def warmup_helps(evidence: Evidence, warmup: int) -> Claim:
 def alike(evidence: Evidence) -> Claim:
     """The premise of every displaced method."""
     hidden = evidence.stale.redundancy[evidence.stale.redundancy.quantity == "hidden"]
-    test = Comparison(100 * mean_of(hidden.change, hidden.rows), None, unit="%")
+    test = Comparison(100 * weighted_mean(hidden.change, hidden.rows), None, unit="%")
     statement = "What the blocks see hardly changes from step to step."
     sources, note = ("introduction: input temporal redundancy",), "Mean relative change of the blocks' inputs"
     blocked = "The source gives no number, and no model would change as much as unrelated inputs do, by √2"
@@ -222,7 +222,7 @@ def steady_jobs(evidence: Evidence, method: str) -> Iterator[tuple[int, pd.DataF
 def fresher(evidence: Evidence) -> Claim:
     """At as many patches: (M + 1) / 2M against 1/M."""
     mine, theirs = (
-        {m: mean_of(part.age_0 / part.tokens, part.rows) for m, part in steady_jobs(evidence, method)}
+        {m: weighted_mean(part.age_0 / part.tokens, part.rows) for m, part in steady_jobs(evidence, method)}
         for method in ("pipefusion", "distrifusion")
     )
     forms = [exactly(mine[m], (m + 1) / (2 * m)) for m in mine] + [exactly(theirs[n], 1 / n) for n in theirs]

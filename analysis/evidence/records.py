@@ -76,7 +76,7 @@ class Evidence:
 
     @cached_property
     def errors(self) -> dict[tuple[str, int], float]:
-        return errors_of(self.predictions)
+        return prediction_errors(self.predictions)
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -206,7 +206,7 @@ class Evidence:
         return f"Source in doubt: {'; '.join(dict.fromkeys(parts))}" if parts else ""
 
 
-def errors_of(table: pd.DataFrame) -> dict[tuple[str, int], float]:
+def prediction_errors(table: pd.DataFrame) -> dict[tuple[str, int], float]:
     """(method, resolution) -> what the logarithms of nine in ten predictions are off by, and of `ALL` methods.
 
     Of rows that are no calibration, not in doubt, not contradicted by another, each number once.

@@ -80,7 +80,7 @@ def ratio(row: Published, mine: float, other: float) -> float:
     return 100 * (1 - share / mine) if row["unit"] == "%" else mine - share
 
 
-def statement_of(row: Published) -> str:
+def row_sentence(row: Published) -> str:
     """The row as a sentence."""
     text, unit = row["value"], row["unit"]
     if row["metric"] != "speedup":
@@ -129,7 +129,7 @@ def predicted(evidence: Evidence, row: Published) -> Claim:
         lacking = sides(row)[1 if mine else 0]
         blocked = f"Not measured: the records have no seconds of {' or '.join(map(label, lacking))} there"
     note, ids = ". ".join(notes), (row.row_id,)
-    return Claim(row.row_id, statement_of(row), ids, "predicted", tuple(records), test, note, blocked)
+    return Claim(row.row_id, row_sentence(row), ids, "predicted", tuple(records), test, note, blocked)
 
 
 def said_x(row: Published) -> float:
@@ -229,10 +229,10 @@ def clocks(task: list[Published]) -> Iterator[Clock]:
         known = options.setdefault((one.method, one.devices or 1), [])
         known.append(Timed(one.value, one.method, one.row_id))
     for choice in product(*options.values()):
-        yield clock_of(dict(zip(options, choice, strict=True)))
+        yield make_clock(dict(zip(options, choice, strict=True)))
 
 
-def clock_of(chosen: dict[tuple[str, int], Timed]) -> Clock:
+def make_clock(chosen: dict[tuple[str, int], Timed]) -> Clock:
     return lambda method, devices: chosen.get((method, devices))
 
 

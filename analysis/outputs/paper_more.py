@@ -18,7 +18,7 @@ from analysis.paper import (
     schedule_figure,
     warmup,
 )
-from analysis.paper.panels import commit_of
+from analysis.paper.panels import short_commit
 from analysis.quality import paired
 from analysis.quality import record as quality_record
 from analysis.record import load_run
@@ -33,7 +33,9 @@ def paper_schedule(results: Path) -> list[Drawing]:
     to: full colour fresh, hatched one step old."""
     plan, spans = schedule.load(results / SCHEDULE)
     record = load_run(results / SCHEDULE)
-    source = f"Source: results/{SCHEDULE} (run.json, timeline.parquet, ledger.parquet), {commit_of(record)}."
+    source = (
+        f"Source: results/{SCHEDULE} (run.json, timeline.parquet, ledger.parquet), {short_commit(record)}."
+    )
     return [Drawing(schedule_figure.figure(plan, spans, source))]
 
 

@@ -25,7 +25,7 @@ def staleness_redundancy(results: Path) -> list[Table]:
     """How much hidden states, K and V change from one step to the next; measured on the shipped model,
     records/staleness."""
     record = stale.load(results / STALENESS)
-    note = stale.REDUNDANCY_NOTE.format(**record.source, ahead=stale.ahead_of(record))
+    note = stale.REDUNDANCY_NOTE.format(**record.source, ahead=stale.first_changes(record))
     rows = stale.redundancy(record)
     return [table(rows, words(rows, stale.REDUNDANCY), after=note)]
 

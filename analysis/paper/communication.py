@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from analysis import tables
 from analysis.columns import GIB, Column, Shown, column, percent, shares, three, words
 from analysis.evidence.published import read
-from analysis.paper.panels import commit_of, logarithmic, method_line, predicted
+from analysis.paper.panels import logarithmic, method_line, predicted, short_commit
 from analysis.points import marker
 from analysis.records import LATENCY
 from analysis.sheet import Sheet
@@ -185,5 +185,5 @@ def note(record: dict[str, Any], theirs: pd.DataFrame) -> str:
     rows = ", ".join(theirs.row_id) or "none"
     return (
         f"Lines: predicted, PipeFusion's fastest M. {MEANING} Published: {rows}. "
-        f"Source: results/{LATENCY}, {commit_of(record)}, and results/{CLAIMS}."
+        f"Source: results/{LATENCY}, {short_commit(record)}, and results/{CLAIMS}."
     )

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis.evidence.published import named
 from analysis.paper.fid import APART, SET, about
-from analysis.paper.panels import commit_of
+from analysis.paper.panels import short_commit
 from analysis.points import marker
 from analysis.quality.record import INTERVAL, choices
 from analysis.sheet import Sheet, blank
@@ -41,7 +41,7 @@ def figure(table: pd.DataFrame, record: dict[str, Any]) -> Figure:
                 if here.empty:
                     blank(axes, "not published")
                     continue
-                axes.set_title(f"published FID to {words}\n{words_of(one)}")
+                axes.set_title(f"published FID to {words}\n{setting_label(one)}")
                 points(axes, here)
         for axes_row, (metric, here) in zip(grid, shown, strict=False):
             n = " and ".join(str(one) for one in sorted(set(here[here.method != "floor"].n)))
@@ -64,7 +64,7 @@ def heading(metric: str) -> str:
     return metric.replace(" distance", "")
 
 
-def words_of(one: tuple[Any, ...]) -> str:
+def setting_label(one: tuple[Any, ...]) -> str:
     model, resolution, n = one
     return f"{model}, {resolution} px, n = {n:,}"
 
@@ -120,4 +120,4 @@ def note(table: pd.DataFrame, record: dict[str, Any]) -> str:
     said = f"Published: {named(theirs.source)}, Inception features, COCO captions"
     said += f"; N? is unsure in the source ({named(unsure.source)}). " if len(unsure) else ". "
     said += f"{about(record)} Bars: {record.get('interval', INTERVAL)}. "
-    return f"{said}Source: records/quality, {commit_of(record)}."
+    return f"{said}Source: records/quality, {short_commit(record)}."

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from analysis import scaling, tables
 from analysis.columns import Column, Shown, column, three, words
 from analysis.evidence import predictions
-from analysis.paper.panels import CASE, beside, commit_of, logarithmic, predicted, published
+from analysis.paper.panels import CASE, beside, logarithmic, predicted, published, short_commit
 from analysis.points import fills, marker
 from analysis.records import LATENCY, PREDICTIONS
 from analysis.sheet import Sheet, blank
@@ -112,7 +112,7 @@ def figure(record: dict[str, Any], model: str) -> Figure:
                     blank(axes, "not planned")
                     continue
                 panel(axes, here, points, bars, (low, high))
-                names = [name_of(method, warmup, bars) for method, warmup in bars]
+                names = [bar_label(method, warmup, bars) for method, warmup in bars]
                 axes.set_yticks(range(len(bars)), names if axes is axes_row[0] else [""] * len(bars))
         for axes in grid[-1]:
             axes.set_xlabel("seconds (log: no zero)")
@@ -184,7 +184,7 @@ def dot(colour: str) -> dict[str, Any]:
     return look | {"markerfacecolor": pale(colour, 0.55), "markeredgecolor": colour, "markeredgewidth": 0.8}
 
 
-def name_of(method: str, warmup: Any, bars: Sequence[tuple[str, Any]]) -> str:
+def bar_label(method: str, warmup: Any, bars: Sequence[tuple[str, Any]]) -> str:
     """The method's name; W where there are bars of several."""
     several = sum(one == method for one, _ in bars) > 1
     return f"{label(method)}, W={warmup}" if several else label(method)
@@ -213,6 +213,6 @@ def note(record: dict[str, Any], model: str, devices: int, points: int, several:
     if several:
         said += "The W + 1 synchronous steps of the older sources are planned for those rows alone. "
     return (
-        f"{said}Source: results/{LATENCY}, {commit_of(record)}"
+        f"{said}Source: results/{LATENCY}, {short_commit(record)}"
         f"{f', and results/{PREDICTIONS}' if several else ''}; rows are named in paper_latency.csv."
     )

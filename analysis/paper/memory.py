@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
-from analysis.paper.panels import beside, commit_of, predicted
+from analysis.paper.panels import beside, predicted, short_commit
 from analysis.records import LATENCY
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, ORDER, RC, label, pale
@@ -79,7 +79,7 @@ def figure(record: dict[str, Any]) -> Figure:
         title = f"Predicted peak of the fullest device, N = {table.devices.max()} (transformer only)"
         note = "All predicted by the plan of each method's own code at full size, one picture, half precision; serial "
         note += "is one device. PipeFusion with its fastest M, the most of any cluster. Right of each panel: GiB. "
-        sheet.close(drawn, title, handles, f"{note}Source: results/{LATENCY}, {commit_of(record)}.")
+        sheet.close(drawn, title, handles, f"{note}Source: results/{LATENCY}, {short_commit(record)}.")
     return drawn
 
 

@@ -20,7 +20,7 @@ from analysis import tables
 from analysis.columns import Column, Shown, words
 from analysis.evidence.published import OURS, read
 from analysis.paper.memory import named, peaks
-from analysis.paper.panels import beside, commit_of
+from analysis.paper.panels import beside, short_commit
 from analysis.points import marker
 from analysis.records import LATENCY
 from analysis.sheet import Sheet, blank
@@ -124,7 +124,7 @@ def note(record: dict[str, Any], table: pd.DataFrame) -> str:
         f"is in 10^9 bytes, N = {table.devices.max():.0f}; the sources say GB, and not all of them N. Published SP, "
         "which may mix Ulysses and Ring, stands beside Ulysses. "
         f"Published: {'; '.join(names)}; rows of results/{PUBLISHED} named in the table of the same name. "
-        f"Predicted: results/{LATENCY}, {commit_of(record)}."
+        f"Predicted: results/{LATENCY}, {short_commit(record)}."
     )
 
 

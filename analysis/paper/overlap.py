@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from analysis import tables
 from analysis.columns import Shown, column, flags, percent, shares, three, words
-from analysis.paper.panels import CASE, beside, commit_of, predicted, published
+from analysis.paper.panels import CASE, beside, predicted, published, short_commit
 from analysis.records import OVERLAP
 from analysis.sheet import Sheet, blank
 from analysis.style import COLOUR, GREY, MARKER, RC, label, pale
@@ -172,5 +172,5 @@ def note(record: dict[str, Any], warmups: list[int]) -> str:
         "W = S. ✗: the published latency of this setting is nearer to every step synchronous than to the overlap that "
         "is predicted. In a synchronous step the stages of PipeFusion run one after another, as in every step of the "
         "synchronous pipeline. "
-        f"Source: results/{OVERLAP}, {commit_of(record)}."
+        f"Source: results/{OVERLAP}, {short_commit(record)}."
     )

@@ -64,7 +64,7 @@ def beside(axes: Axes) -> dict[str, Any]:
     return {"va": "center", "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
 
 
-def commit_of(record: dict[str, Any]) -> str:
+def short_commit(record: dict[str, Any]) -> str:
     """The commit a record names, short."""
     commit, _, changed = str(record.get("git_commit") or "").partition("-")
     return f"commit {commit[:8]}{f'-{changed}' if changed else ''}" if commit else "no commit"

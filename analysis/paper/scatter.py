@@ -62,7 +62,7 @@ def figure(table: pd.DataFrame) -> Figure:
             axes = panel(*place)
             scatter(axes, points[points.model == model])
             axes.set_title(model)
-            words = median_of(table[table.model == model], large=at == 0).replace(", ", "\n")
+            words = describe_median(table[table.model == model], large=at == 0).replace(", ", "\n")
             look_of: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8, "color": GREY}
             axes.text(0.98, 0.03, f"median error\n{words}", transform=axes.transAxes, **look_of)
             axes.set_xlabel("published, s" if at == 0 or row else "")
@@ -70,7 +70,7 @@ def figure(table: pd.DataFrame) -> Figure:
         errors(panel(LEFT, HEAD + LARGE + DOWN + 0.3, wide - LEFT - RIGHT, LOW), points, models)
         title = "Predicted against published latency"
         sheet.suptitle(title, fontsize=12, x=0.1 / wide, y=1 - 0.08 / high, ha="left", va="top")
-        words = f"Median absolute error of all {median_of(table, large=True)}"
+        words = f"Median absolute error of all {describe_median(table, large=True)}"
         sheet.text(0.1 / wide, 1 - 0.4 / high, words, fontsize=9, va="center")
         sheet.legend(
             handles=handles(points), loc="lower left", ncols=5 if across > 1 else 4, columnspacing=1.4,
@@ -80,7 +80,7 @@ def figure(table: pd.DataFrame) -> Figure:
     return sheet
 
 
-def median_of(table: pd.DataFrame, large: bool) -> str:
+def describe_median(table: pd.DataFrame, large: bool) -> str:
     """The median absolute error with the number of rows; without rows in doubt or repeated too, if there is room."""
     lines = published.statistics(table)
     if lines.empty or not lines.rows_all.iloc[0]:

@@ -40,7 +40,7 @@ def table(record: dict[str, Any]) -> pd.DataFrame:
 
     What has only a latency, or only an error, stays with a remark.
     """
-    rows, measure = compared(record), error_of(record)
+    rows, measure = compared(record), error_measure(record)
     found = rows.assign(error=distance(rows, measure) if measure else float("nan"))
     found.loc[(found.method == "serial") & found.exact, "error"] = 0.0
     found = found.rename(columns={"status": "quality_status", "reason": "quality_reason"})
@@ -75,7 +75,7 @@ def compared(record: dict[str, Any]) -> pd.DataFrame:
     return pd.concat([rows, exact]).drop_duplicates(JOIN)
 
 
-def error_of(record: dict[str, Any]) -> Measure | None:
+def error_measure(record: dict[str, Any]) -> Measure | None:
     """The measure on the y axis: the latent error to serial."""
     return next(
         (one for one in measures(record) if (one.metric, one.against) == ("latent_error", "serial")), None
@@ -133,7 +133,7 @@ def about(record: dict[str, Any], rows: pd.DataFrame) -> str:
     worlds = rows[WORLD[1:]].drop_duplicates().to_dict("records")
     full = " and ".join(f"{world['model']} at {world['full_resolution']} px" for world in worlds)
     every = compared(record)
-    measure = error_of(record)
+    measure = error_measure(record)
     n = "–" if measure is None else count(rows[f"{measure.key}_n"])
     shared = float(every[every.exact].equal_error.max())
     sizes = ", ".join(f"{size} px" for size in sorted(set(every[every.exact].px)))
@@ -151,7 +151,7 @@ def figure(record: dict[str, Any]) -> Figure | None:
     if rows.dropna(subset=["predicted_latency_s", "error"]).empty:
         return None
     worlds = list(rows.groupby(WORLD, sort=False))
-    measure = error_of(record)
+    measure = error_measure(record)
     with mpl.rc_context({**RC, "axes.grid.axis": "both"}):
         page = Sheet(1, len(worlds), 4.4, 3.4, **SIDES)
         sheet, (grid,) = page.open()

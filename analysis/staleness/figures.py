@@ -91,7 +91,7 @@ def heatmap(record: Record) -> Figure:
 
 def panels(sheet: Any, grids: dict[str, np.ndarray], title: str, unit: str) -> None:
     """Panels [layers, steps] on one scale with one bar."""
-    scale = norm_of([*grids.values()])
+    scale = log_scale([*grids.values()])
     sheet.suptitle(title, fontsize=10.5)
     row = sheet.subplots(1, max(len(grids), 1), squeeze=False, sharey=True)[0]
     for axes, (name, grid) in zip(row, grids.items(), strict=False):
@@ -106,7 +106,7 @@ def panels(sheet: Any, grids: dict[str, np.ndarray], title: str, unit: str) -> N
     bar.set_label(f"relative {unit}", fontsize=8)
 
 
-def norm_of(grids: Sequence[np.ndarray]) -> Normalize:
+def log_scale(grids: Sequence[np.ndarray]) -> Normalize:
     """One logarithmic scale for all, from the 1st percentile to the largest."""
     values = np.concatenate([grid[np.isfinite(grid)] for grid in grids]) if grids else np.zeros(0)
     values = values[values > 0]
@@ -134,7 +134,7 @@ def error_map(record: Record) -> Figure:
     for run in runs:
         part = of_setting(record.map, run).sort_values(["row", "column"])
         grids.append((part.rms_error / part.rms_serial).to_numpy().reshape(rows, columns))
-    scale = norm_of(grids)
+    scale = log_scale(grids)
     with mpl.rc_context({**RC, "axes.grid": False}):
         sheet = Figure(figsize=(1.2 + 2.9 * len(runs), 4.1), layout="constrained")
         row = sheet.subplots(1, max(len(runs), 1), squeeze=False, sharey=True)[0]
@@ -142,7 +142,7 @@ def error_map(record: Record) -> Figure:
             axes.imshow(grid, cmap=MAP, norm=scale, interpolation="nearest")
             off = final_errors(record, run).mean()
             axes.set_title(f"{record.name(run)}\nwhole latent off by {100 * off:.1f} %", fontsize=9)
-            bands = patches_of(record, run)
+            bands = patch_rows(record, run)
             for start, _ in bands[1:]:
                 axes.axhline(start - 0.5, color="white", linewidth=1.4)
                 axes.axhline(start - 0.5, color="black", linewidth=0.7, linestyle=(0, (3, 2)))
@@ -162,7 +162,7 @@ def error_map(record: Record) -> Figure:
     return sheet
 
 
-def patches_of(record: Record, run: Mapping[Any, Any]) -> list[tuple[int, int]]:
+def patch_rows(record: Record, run: Mapping[Any, Any]) -> list[tuple[int, int]]:
     """First and last + 1 token row of each patch, as the displaced steps of a run computed them."""
     seen = of_setting(record.error, run)
     last = seen[seen.step == seen.step.max()]

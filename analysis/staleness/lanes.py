@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.staleness.figures import CAPTION, GREY, place
-from analysis.staleness.tables import Record, mean_of, more, of_setting
+from analysis.staleness.tables import Record, more, of_setting, weighted_mean
 from analysis.style import COLOUR, RC, label, pale
 
 
@@ -68,7 +68,7 @@ def lane(axes: Axes, seen: pd.DataFrame, method: str) -> None:
         for at, (_, job) in enumerate(parts):
             bottom = 0.0
             for kind, look in looks(COLOUR.get(method, GREY)).items():
-                share = mean_of(job[kind] / job.tokens, job.rows)
+                share = weighted_mean(job[kind] / job.tokens, job.rows)
                 left = int(str(step)) + at * width
                 axes.bar(left, share, width, bottom=bottom, align="edge", **look)
                 bottom += share

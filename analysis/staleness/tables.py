@@ -142,7 +142,7 @@ def headed(shown: Shown, names: Iterable[Hashable]) -> Shown:
     return [*SETTING, *(name for name in MORE if name in [*names]), *shown[len(SETTING) :]]
 
 
-def mean_of(values: pd.Series, rows: pd.Series) -> float:
+def weighted_mean(values: pd.Series, rows: pd.Series) -> float:
     """A mean in which each job counts by its token rows; NaN of nothing."""
     there = values.notna()
     return float(np.average(values[there], weights=rows[there])) if there.any() else float("nan")
@@ -155,8 +155,8 @@ def steady(table: pd.DataFrame, setting: Mapping[Any, Any]) -> pd.DataFrame:
 
 
 def means_by_step(table: pd.DataFrame, value: str) -> pd.Series:
-    """`mean_of` a column, by step."""
-    found = {int(str(step)): mean_of(part[value], part.rows) for step, part in table.groupby("step")}
+    """The `weighted_mean` of a column, by step."""
+    found = {int(str(step)): weighted_mean(part[value], part.rows) for step, part in table.groupby("step")}
     return pd.Series(found, dtype=float)
 
 
@@ -181,12 +181,12 @@ def freshness(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
             counts = later[ages].mul(later.rows, axis=0).sum().to_numpy()
             old = [age for age in range(1, len(ages)) if counts[age]]
             row |= {"fresh_min": share.min(), "fresh_max": share.max()}
-            row["fresh_mean"] = mean_of(share, later.rows)
+            row["fresh_mean"] = weighted_mean(share, later.rows)
             if old:
                 row["stale_age"] = float(np.average(old, weights=counts[old]))
             row["oldest"] = max(old, default=0)
-            row["never_first"] = mean_of(first.never / first.tokens, first.rows)
-            row["never_later"] = mean_of(later.never / later.tokens, later.rows)
+            row["never_first"] = weighted_mean(first.never / first.tokens, first.rows)
+            row["never_later"] = weighted_mean(later.never / later.tokens, later.rows)
         found.append(row)
     return by_setting(found, FRESHNESS, names or more(record.probes))
 
@@ -209,7 +209,9 @@ def errors(record: Record, names: Sequence[str] = ()) -> pd.DataFrame:
             seen = steady(seen, row)
             by_step = means_by_step(seen, "attention_error")
             row |= {"worst_step_error": by_step.max(), "worst_step": by_step.idxmax()}
-            row |= {key: mean_of(seen[key], seen.rows) for key in ("attention_error", "k_error", "v_error")}
+            row |= {
+                key: weighted_mean(seen[key], seen.rows) for key in ("attention_error", "k_error", "v_error")
+            }
         if not last.empty:
             row |= {"latent_error": last.mean(), "latent_sd": last.std(), "pictures": len(last)}
         found.append(row)
@@ -228,7 +230,7 @@ def by_setting(rows: list[dict[Any, Any]], shown: Shown, names: Sequence[str]) -
 
 def redundancy(record: Record) -> pd.DataFrame:
     """One row a quantity: the mean change of the first steps, of the rest, of all, and the largest and least step."""
-    found, ahead = [], ahead_of(record)
+    found, ahead = [], first_changes(record)
     for quantity in QUANTITIES if len(record.redundancy) else ():
         by_step = means_by_step(record.redundancy[record.redundancy.quantity == quantity], "change")
         first, rest = by_step.iloc[:ahead].mean(), by_step.iloc[ahead:].mean()
@@ -237,6 +239,6 @@ def redundancy(record: Record) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[one.name for one in REDUNDANCY if isinstance(one, Column)])
 
 
-def ahead_of(record: Record) -> int:
+def first_changes(record: Record) -> int:
     """How many changes count as the first."""
     return max(1, round(AHEAD * (record.source["steps"] - 1)))

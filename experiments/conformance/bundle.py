@@ -85,10 +85,10 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     inputs = read_tensors(folder, INPUTS)
     if "noise" not in inputs or inputs["noise"].ndim != 4:
         raise BundleError(INPUTS, "noise is missing or has not 4 dimensions; allowed: [B, C, H, W]")
-    model = model_of(file, folder, told, inputs)
-    view = view_of(file, model)
+    model = bundle_model(file, folder, told, inputs)
+    view = meta_view(file, model)
     noise, cond = conditioning(inputs, view.shape, told["guidance_scale"])
-    scheduler = scheduler_of(file, told, model)
+    scheduler = bundle_scheduler(file, told, model)
     split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
     cfg = method.Config(patches=told["patches"], warmup=told["warmup"], split=split, text=told["text"])
     problem = method.check(view.shape, Parallel(pipe=told["devices"]), told["steps"], cfg)
@@ -107,7 +107,7 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     return Bundle(told, model, view, request, latents, check_hidden(folder, request, view.shape), limit)
 
 
-def model_of(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Tensor]) -> Model:
+def bundle_model(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Tensor]) -> Model:
     """The model of a bundle for the size of its noise, without its tensors. Raises BundleError."""
     recipe = told["model"]
     if (recipe["folder"] is None) == (recipe["class"] is None):
@@ -152,7 +152,7 @@ def model_of(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Te
     return replace(model, height=height * pixels, width=width * pixels)
 
 
-def view_of(file: str, model: Model) -> DiT:
+def meta_view(file: str, model: Model) -> DiT:
     """The model on `meta`. Raises BundleError."""
     try:
         return model.view()
@@ -161,7 +161,7 @@ def view_of(file: str, model: Model) -> DiT:
         raise BundleError(file, f"{text}; allowed: what its class takes") from None
 
 
-def scheduler_of(file: str, told: dict[str, Any], model: Model) -> Any:
+def bundle_scheduler(file: str, told: dict[str, Any], model: Model) -> Any:
     """The scheduler with its timesteps set: as told, or as the model's own pipeline has it. Raises BundleError."""
     if told["scheduler"] is None:
         return own_scheduler(file, told["steps"], model)

@@ -159,13 +159,13 @@ def of_run(folder: Path) -> dict[str, Any]:
     except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BundleError("config.yaml", f"cannot be read ({first_line(error)}); allowed: a run's") from None
     try:
-        return asked_of(record, model)
+        return bundle_fields(record, model)
     except (KeyError, TypeError, AttributeError) as error:
         text = f"is not whole ({told(error)})"
         raise BundleError("run.json", f"{text}; allowed: a finished run's") from None
 
 
-def asked_of(record: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+def bundle_fields(record: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     """The keys of a bundle, from a run's record and the `model` of its configuration."""
     recipe: dict[str, Any] = {"folder": record["weights"]}
     if recipe["folder"] is None:

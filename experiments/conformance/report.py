@@ -96,7 +96,7 @@ def conformance(cfg: RunConfig, out: Path) -> str:
     bundle = read_bundle(Path(cfg.bundle).expanduser(), cfg.measure.tolerance)
     try:
         judgement = judge(bundle, on_device(bundle, choose_device(cfg.cluster.device)))
-        record = record_of(bundle, judgement) | {"message": message(bundle, judgement)}
+        record = judgement_record(bundle, judgement) | {"message": message(bundle, judgement)}
     except NotFinite as error:
         judgement = None
         record = {"equal": False, "message": f"not finite, so neither equal nor different: {error}"}
@@ -121,12 +121,14 @@ def judge(bundle: Bundle, dit: DiT) -> Judgement:
     trials = []
     for hypothesis in track(possible, "deviations", transient=True, disable=not sys.stderr.isatty()):
         latents = denoise(dit, request, hypothesis.deviation)[-len(bundle.latents) :]
-        trials.append(trial_of(hypothesis, bundle, latents, ours, parting is None))
+        trials.append(judge_hypothesis(hypothesis, bundle, latents, ours, parting is None))
     trials.sort(key=lambda trial: trial.error)
     return Judgement(errors(bundle.latents, ours), parting, states.first, states.compared, trials)
 
 
-def trial_of(hypothesis: Hypothesis, bundle: Bundle, latents: Tensor, ours: Tensor, equal: bool) -> Trial:
+def judge_hypothesis(
+    hypothesis: Hypothesis, bundle: Bundle, latents: Tensor, ours: Tensor, equal: bool
+) -> Trial:
     """A verdict on one hypothesis, whose latents are those of the steps that the bundle has."""
     if not bool(torch.isfinite(latents).all()):
         return Trial(hypothesis, inf, inf, NOT_FINITE)
@@ -161,7 +163,7 @@ def message(bundle: Bundle, judgement: Judgement) -> str:
     return f"{text}; no known deviation explains it{near}"
 
 
-def record_of(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
+def judgement_record(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
     """What is stored."""
     parting = {name: getattr(judgement, name) for name in ("latents", "hidden")}
     return {

@@ -14,11 +14,11 @@ from experiments.gpu_check.cases import (
     Found,
     Tally,
     distance,
-    dtypes_of,
+    family_runs,
+    method_run,
     reference,
-    run_of,
-    runs_of,
     simulated,
+    usable_dtypes,
 )
 
 Say = Callable[[str], None]
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 def answers(cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """The device runs a kernel of each dtype, and its numbers are right."""
-    for dtype in dtypes_of(device):
+    for dtype in usable_dtypes(device):
         say(dtype)
         ones = torch.ones(64, 64, device=device, dtype=getattr(torch, dtype))
         if not torch.equal(ones @ ones, 64 * ones):
@@ -50,18 +50,18 @@ def answers(cfg: RunConfig, device: torch.device, say: Say) -> Found:
 def serial(family: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """Two steps of the model alone, in float32, against the CPU."""
     tally = Tally()
-    run = run_of(cfg, "serial", family, 1, steps=2)
+    run = method_run(cfg, "serial", family, 1, steps=2)
     tally.add(family, "float32", distance(simulated(run, device.type), reference(run)))
     return tally.found()
 
 
 def on_one(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """All ranks of a method on this one device, every family and dtype."""
-    runs, skipped = runs_of(cfg, method, cfg.devices)
+    runs, skipped = family_runs(cfg, method, cfg.devices)
     tally = Tally(skipped)
     for run in runs:
         wanted = reference(run)
-        for dtype in dtypes_of(device):
+        for dtype in usable_dtypes(device):
             say(f"{run.model.name} {dtype}")
             found = simulated(replace(run, model=replace(run.model, dtype=dtype)), device.type)
             tally.add(run.model.name, dtype, distance(found, wanted))

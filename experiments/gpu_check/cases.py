@@ -63,7 +63,7 @@ def families() -> list[str]:
     return [name for name in config_names("model") if name.endswith("_tiny")]
 
 
-def run_of(
+def method_run(
     cfg: RunConfig, method: str, model: str, devices: int, dtype: str = "float32", steps: int = STEPS
 ) -> RunConfig:
     """A run of one method with its own defaults on real ranks. Raises NotPossible if the method cannot do it."""
@@ -85,18 +85,18 @@ def run_of(
     return resolved(one, subject)
 
 
-def runs_of(cfg: RunConfig, method: str, devices: int) -> tuple[list[RunConfig], list[str]]:
+def family_runs(cfg: RunConfig, method: str, devices: int) -> tuple[list[RunConfig], list[str]]:
     """A method's run of every family, and why there is none of the others."""
     runs, skipped = [], []
     for family in families():
         try:
-            runs.append(run_of(cfg, method, family, devices))
+            runs.append(method_run(cfg, method, family, devices))
         except NotPossible as reason:
             skipped.append(str(reason))
     return runs, skipped
 
 
-def inputs_of(run: RunConfig, device: torch.device) -> tuple[Tensor, Conditioning]:
+def device_inputs(run: RunConfig, device: torch.device) -> tuple[Tensor, Conditioning]:
     """Noise and prompts of a run."""
     assert run.guidance_scale is not None
     noise, cond = as_inputs(make_inputs(run, open_model(run.model)), run.guidance_scale)
@@ -106,7 +106,7 @@ def inputs_of(run: RunConfig, device: torch.device) -> tuple[Tensor, Conditionin
 def simulated(run: RunConfig, device: str) -> Tensor:
     """Latents of a run with all its ranks on one device, in turn."""
     cluster = ClusterConfig(name="sim", world="sim", device=device)
-    inputs = inputs_of(run, torch.device("cpu"))
+    inputs = device_inputs(run, torch.device("cpu"))
     with torch.inference_mode():
         return Session().sample(replace(run, cluster=cluster), *inputs, device=choose_device(device))
 
@@ -126,7 +126,7 @@ def within(found: float, dtype: str) -> bool:
     return found <= TOLERANCES[dtype]
 
 
-def dtypes_of(device: torch.device) -> list[str]:
+def usable_dtypes(device: torch.device) -> list[str]:
     """Those of `model.dtype` that the device computes in; bfloat16 takes compute capability 8.0."""
     old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
     return [name for name in TOLERANCES if not (old and name == "bfloat16")]

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.gpu_check.cases import Failed, Found, run_of
+from experiments.gpu_check.cases import Failed, Found, method_run
 from experiments.gpu_check.ranks import MODEL, execute, sampler_on
 from experiments.inputs import read_inputs
-from experiments.methods import parallel_of
+from experiments.methods import parallel_degrees
 from experiments.models import open_model
 from experiments.rank import in_group
 from pipefusion.core.ledger import Where
@@ -29,7 +29,7 @@ def ends_as_it_should(
     entry: Callable[..., None], expected: str, method: str, devices: int, cfg: RunConfig, out: Path
 ) -> Found:
     """A run in which something goes wrong: it ends, and its record says what and where."""
-    run = run_of(cfg, method, MODEL, devices, steps=4)
+    run = method_run(cfg, method, MODEL, devices, steps=4)
     record = execute(run, out, partial(entry, run))
     if record["status"] == "failed" and re.search(expected, str(record["reason"])):
         return Found(record["reason"])
@@ -44,7 +44,7 @@ def killed(run: RunConfig, run_dir: str, cfg: RunConfig) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def program(device: torch.device) -> None:
-        fabric = LocalFabric(parallel_of(run).mesh(), device)
+        fabric = LocalFabric(parallel_degrees(run).mesh(), device)
         fabric.watch = kill if fabric.rank == run.devices - 1 else None
         sample(run, run_dir, fabric)
 
@@ -63,7 +63,7 @@ def poisoned(run: RunConfig, run_dir: str, cfg: RunConfig) -> None:
             tensor = read(name, *args, **kwargs)
             return tensor * float("nan") if name == first else tensor
 
-        sample(run, run_dir, LocalFabric(parallel_of(run).mesh(), device), tensors)
+        sample(run, run_dir, LocalFabric(parallel_degrees(run).mesh(), device), tensors)
 
     in_group(cfg, program)
 

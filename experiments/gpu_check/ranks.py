@@ -23,16 +23,16 @@ from experiments.gpu_check.cases import (
     Failed,
     Found,
     Tally,
+    device_inputs,
     distance,
-    dtypes_of,
-    inputs_of,
+    family_runs,
+    method_run,
     other_bytes,
     reference,
-    run_of,
-    runs_of,
+    usable_dtypes,
     within,
 )
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.models import open_model
 from experiments.session import Session
 from experiments.timing import cache_bytes, copies, message_seconds
@@ -44,7 +44,7 @@ SAMPLES = 5
 
 def whole_run(method: str, devices: int, cfg: RunConfig, out: Path) -> Found:
     """Two steps as `python run.py` makes them: status, latents against the CPU, bytes against their closed forms."""
-    run = run_of(cfg, method, MODEL, devices, steps=2)
+    run = method_run(cfg, method, MODEL, devices, steps=2)
     record = execute(run, out)
     if record["status"] != "ok":
         raise Failed(f"{record['status']}: {record['reason']}")
@@ -81,14 +81,14 @@ def sampler_on(run: RunConfig, fabric: LocalFabric, read: Callable[..., Tensor] 
 
 def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """A method on real ranks, every family and dtype; every rank's bytes against their closed forms."""
-    runs, skipped = runs_of(cfg, method, devices)
+    runs, skipped = family_runs(cfg, method, devices)
     tally, wrong = Tally(skipped), []
     size = dist.get_world_size()
     fabric = LocalFabric(METHODS[method].parallel(size).mesh(), device)
     for run in runs:
         wanted = reference(run) if fabric.rank == 0 else None
-        noise, cond = inputs_of(run, device)
-        for dtype in dtypes_of(device):
+        noise, cond = device_inputs(run, device)
+        for dtype in usable_dtypes(device):
             case = f"{run.model.name} {dtype}"
             say(case)
             one = replace(run, model=replace(run.model, dtype=dtype))
@@ -99,7 +99,7 @@ def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, sa
             fabric.close()
             if wanted is not None and latents is not None:
                 tally.add(run.model.name, dtype, distance(latents, wanted))
-            shape, parallel = open_model(one.model).shape, parallel_of(one)
+            shape, parallel = open_model(one.model).shape, parallel_degrees(one)
             forecast = METHODS[method].predict(
                 shape, parallel, fabric.rank, one.steps, len(noise), cond.branches, one.method
             )

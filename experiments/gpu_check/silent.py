@@ -19,13 +19,13 @@ from experiments.gpu_check.cases import (
     Failed,
     Found,
     NotPossible,
+    device_inputs,
+    family_runs,
     found_in,
-    inputs_of,
+    method_run,
     other_bytes,
-    run_of,
-    runs_of,
 )  # fmt: skip
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.models import open_model
 from experiments.peaks import predicted_peaks
 from experiments.session import Session
@@ -42,7 +42,7 @@ PEAK_TOLERANCE = {"cpu": 0.0, "cuda": 0.05}
 
 def built(run: RunConfig, rank: int, device: torch.device) -> tuple[SilentFabric, DiT, Sampler, Any]:
     """One rank of a run with nobody else there: fabric, view with its weights, sampler, scheduler."""
-    session, fabric = Session(), SilentFabric(parallel_of(run).mesh(), rank, device)
+    session, fabric = Session(), SilentFabric(parallel_degrees(run).mesh(), rank, device)
     return fabric, *session.build(run, fabric, session.tensors(run.model)), session.scheduler(run)
 
 
@@ -56,12 +56,12 @@ def no_synchronisation(
     cuda = torch.cuda.set_sync_debug_mode if device.type == "cuda" else lambda name: None
     set_mode = mode or cuda
     failures, ranks = [], 0
-    runs, skipped = runs_of(cfg, method, cfg.devices)
+    runs, skipped = family_runs(cfg, method, cfg.devices)
     for run in runs:
         for rank in range(run.devices):
             say(f"{run.model.name} rank {rank}")
             fabric, _, sampler, scheduler = built(run, rank, device)
-            inputs = inputs_of(run, device)
+            inputs = device_inputs(run, device)
 
             def watch(at: Where) -> None:
                 set_mode("error" if at.step < STEPS - 1 else "default")
@@ -97,9 +97,9 @@ def place(error: BaseException) -> str:
 
 def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
     """Every rank's buffers against their closed forms to the byte, and the peak of its tensors against the plan's."""
-    run = run_of(cfg, method, MEMORY_MODEL, MEMORY_DEVICES, steps=STEPS + 1)
+    run = method_run(cfg, method, MEMORY_MODEL, MEMORY_DEVICES, steps=STEPS + 1)
     model = open_model(run.model)
-    noise, cond = inputs_of(run, device)
+    noise, cond = device_inputs(run, device)
     predicted, images = predicted_peaks(model, run, noise, cond), len(noise)
     rows: list[dict[str, Any]] = []
     for rank in range(run.devices):
@@ -110,7 +110,7 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
         with torch.inference_mode():
             peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)
         forecast = METHODS[method].predict(
-            model.shape, parallel_of(run), rank, run.steps, images, cond.branches, run.method
+            model.shape, parallel_degrees(run), rank, run.steps, images, cond.branches, run.method
         )
         for text in other_bytes(fabric.ledger, forecast, BUFFERS):
             raise Failed(f"rank {rank}: {text}")

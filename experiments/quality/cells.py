@@ -16,7 +16,7 @@ from experiments.quality.settings import (
     SampleConfig,
     SettingConfig,
     in_float32,
-    serial_of,
+    serial_reference,
     stand_in,
 )
 from experiments.quality.subjects import open_real, prompts_for
@@ -69,13 +69,13 @@ class QualityConfig(GridConfig):
 
 def all_cells(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """Every cell, resolved."""
-    settings = settings_of(cfg, session)
+    settings = all_settings(cfg, session)
     yield from settings
     yield from floors(cfg, settings, session)
     yield from latencies(cfg, settings, session)
 
 
-def settings_of(cfg: RunConfig, session: Session) -> list[RunConfig]:
+def all_settings(cfg: RunConfig, session: Session) -> list[RunConfig]:
     """Every setting once, with the most pictures that any study wants, and serial beside each."""
     options: QualityConfig = cfg.measure
     found: dict[str, tuple[RunConfig, SettingConfig]] = {}
@@ -91,14 +91,14 @@ def settings_of(cfg: RunConfig, session: Session) -> list[RunConfig]:
         for one in expand(plain, over(options, grid)):
             setting, pictures = resolved(one, session.model(one.model)), grid.pictures or options.pictures
             add(setting, pictures, grid.study)
-            add(serial_of(setting), pictures)
+            add(serial_reference(setting), pictures)
     drawn: dict[str, int] = {}
     for setting, wanted in found.values():
         source = repr(stand_in(setting))
         drawn[source] = max(drawn.get(source, 0), wanted.pictures)
     texts, cells = prompts_for(cfg, session.model(cfg.model)).texts, []
     for setting, wanted in found.values():
-        wanted.drawn, wanted.compared = (drawn[repr(one(setting))] for one in (stand_in, serial_of))
+        wanted.drawn, wanted.compared = (drawn[repr(one(setting))] for one in (stand_in, serial_reference))
         prompts = [
             texts[k % len(texts)] for k in range(max(wanted.drawn, wanted.compared, options.equal_pictures))
         ]
@@ -130,14 +130,14 @@ def floors(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Itera
     def cell(setting: RunConfig, what: str, pictures: int) -> RunConfig:
         return replace(setting, measure=replace(setting.measure, what=what, studies=[], pictures=pictures))
 
-    serial = [one for one in settings if one == serial_of(one)]
+    serial = [one for one in settings if one == serial_reference(one)]
     seen: set[tuple[int | None, ...]] = set()
     for one in settings:
         n, model = one.measure.pictures, one.model
         if n >= options.fewest and (at := (model.resolution, model.height, model.width, n)) not in seen:
             seen.add(at)
-            yield cell(serial_of(one), REAL, n)
-    usual = resolved(serial_of(cfg), session.model(cfg.model))
+            yield cell(serial_reference(one), REAL, n)
+    usual = resolved(serial_reference(cfg), session.model(cfg.model))
     for one in serial:
         same = all(
             getattr(one, key) == getattr(usual, key)
@@ -150,7 +150,7 @@ def floors(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Itera
         yield cell(largest, SEEDS, largest.measure.pictures)
 
 
-def control_of(cfg: RunConfig) -> RunConfig | None:
+def control_run(cfg: RunConfig) -> RunConfig | None:
     """What the serial pictures of a floor are held against, where it is not real ones."""
     if cfg.measure.what == DTYPE:
         return in_float32(cfg)

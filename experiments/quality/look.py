@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.contents import sha256_of_json
+from experiments.contents import hash_json
 from experiments.pool import Bar, run_all, worker_count
 from experiments.quality.networks import open_network
 from experiments.quality.settings import Eyes
@@ -64,7 +64,7 @@ def real_features(cfg: RunConfig, session: Session) -> Path:
     """The file of the features [m, d] of real pictures at the size of a setting's."""
     own, model = cfg.measure, session.model(cfg.model)
     size = (model.height, model.width)
-    name = f"real-{sha256_of_json([own.digest, asdict(own.eyes), size])}.safetensors"
+    name = f"real-{hash_json([own.digest, asdict(own.eyes), size])}.safetensors"
 
     def make() -> dict[str, Tensor]:
         real, net = open_real(own.real, own.data_dir, model), open_network(own.eyes.network)
@@ -77,7 +77,7 @@ def real_features(cfg: RunConfig, session: Session) -> Path:
 
 def seen_path(file: Path, eyes: Eyes) -> Path:
     """Where what is seen in a batch is kept: beside the folder of pictures, by the same code."""
-    name = f"{sha256_of_json([file.stem, asdict(eyes)])}.safetensors"
+    name = f"{hash_json([file.stem, asdict(eyes)])}.safetensors"
     return file.parents[2] / LOOKS / file.parent.name / name
 
 

@@ -20,19 +20,19 @@ from experiments.config import LatencyConfig, RunConfig
 from experiments.contents import weights_sha256
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
-from experiments.grid import check_grid, cluster_config, problem, serial_of
+from experiments.grid import check_grid, cluster_config, problem, serial_reference
 from experiments.journal import Row
 from experiments.models import Model, pictures_only
-from experiments.quality.cells import DTYPE, QualityConfig, all_cells, control_of, settings_of
+from experiments.quality.cells import DTYPE, QualityConfig, all_cells, all_settings, control_run
 from experiments.quality.look import look_all, real_features
 from experiments.quality.metrics import compare, paired_rows, real_floor, seeds_floor, seen_rows
 from experiments.quality.networks import open_network
 from experiments.quality.sample import (
     exactly,
-    pictures_of,
+    find_source,
+    picture_files,
     require,
     sample_all,
-    source_of,
 )  # fmt: skip
 from experiments.quality.settings import (
     SettingConfig,
@@ -62,15 +62,15 @@ def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
         claims = [side for one in settings if stand_in(one) != one for side in (one, stand_in(one))]
         sample_all([(in_float32(one), count) for one in claims], exactly(own.sample, count), cfg, session)
     sources = [(one.measure, *source(one, session)[:2]) for one in settings]
-    beside = {setting_name(other := serial_of(one)): (one.measure, other) for one in settings}
+    beside = {setting_name(other := serial_reference(one)): (one.measure, other) for one in settings}
     sources += [(own, other, own.compared) for own, other in beside.values()]
     for one in cells:
-        if control := control_of(one):
+        if control := control_run(one):
             sources += [(one.measure, one, one.measure.drawn), (one.measure, control, one.measure.pictures)]
     drawn = {(repr(one), n): (one, n) for _, one, n in sources}.values()  # several may be of one setting
     sample_all(drawn, own.sample, cfg, session)
     shown = {
-        setting_name(one): pictures_of(one, own.sample, n, session, min(options.shown, n))
+        setting_name(one): picture_files(one, own.sample, n, session, min(options.shown, n))
         for wanted, one, n in sources
         if wanted.what is None
     }
@@ -81,7 +81,7 @@ def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
         path
         for wanted, one, n in sources
         if wanted.seen
-        for path in pictures_of(one, own.sample, n, session, wanted.pictures)
+        for path in picture_files(one, own.sample, n, session, wanted.pictures)
     ]
     look_all((path for path in seen if path.exists()), own.eyes, cfg)
 
@@ -89,7 +89,7 @@ def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
 def source(cfg: RunConfig, session: Session) -> tuple[RunConfig, int, float | None]:
     """The setting whose pictures a setting has, how many are drawn of it, and the difference that was measured."""
     own: SettingConfig = cfg.measure
-    found, error = source_of(cfg, own.sample, own.equal_pictures, session)
+    found, error = find_source(cfg, own.sample, own.equal_pictures, session)
     return found, own.pictures if found == cfg != stand_in(cfg) else own.drawn, error
 
 
@@ -107,9 +107,9 @@ def setting_rows(cfg: RunConfig, session: Session) -> list[Row]:
     found, drawn, error = source(cfg, session)
     mine = stored(found, drawn, own, session)
     serial = None
-    if cfg != serial_of(cfg):
+    if cfg != serial_reference(cfg):
         with suppress(RunFailed):  # then it is compared with real pictures only
-            serial = stored(serial_of(cfg), own.compared, own, session)
+            serial = stored(serial_reference(cfg), own.compared, own, session)
     rows: list[Row] = []
     if own.seen:
         rows += seen_rows(own, mine, serial, real_features(cfg, session), cfg.prompt)
@@ -127,7 +127,7 @@ def setting_rows(cfg: RunConfig, session: Session) -> list[Row]:
 
 def floor_rows(cfg: RunConfig, session: Session) -> list[Row]:
     """The distances of pictures that ought not to differ."""
-    own, other = cfg.measure, control_of(cfg)
+    own, other = cfg.measure, control_run(cfg)
     if other is None:
         return real_floor(own, real_features(cfg, session))
     mine, theirs = stored(cfg, own.drawn, own, session), stored(other, own.pictures, own, session)
@@ -138,7 +138,7 @@ def floor_rows(cfg: RunConfig, session: Session) -> list[Row]:
 
 def stored(cfg: RunConfig, drawn: int, own: SettingConfig, session: Session) -> Pictures:
     """The pictures of a setting. Raises RunFailed where these are not there."""
-    files = pictures_of(cfg, own.sample, drawn, session, own.pictures)
+    files = picture_files(cfg, own.sample, drawn, session, own.pictures)
     require(files, session)
     return Pictures(files)
 
@@ -194,8 +194,8 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     prompts, real = prompts_for(cfg, model), open_real(options.real, options.data_dir, model)
     most = int(rows.pictures.max())
     sampled = (
-        pictures_of(found, one.measure.sample, drawn, session)
-        for one in settings_of(cfg, session)
+        picture_files(found, one.measure.sample, drawn, session)
+        for one in all_settings(cfg, session)
         for found, drawn, _ in [source(one, session)]
     )
     return {

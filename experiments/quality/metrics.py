@@ -55,7 +55,7 @@ def seen_rows(
     rows.append(mean_row("text_score", "prompt", open_scorer(eyes.clip).name, seen["scores"]))
     if own.captions is not None:
         right = torch.tensor([own.captions.index(text) for text in texts[:n]])
-        nearest = similarity(seen["features"], features_of(real, n, eyes)).argmax(1)
+        nearest = similarity(seen["features"], picture_features(real, n, eyes)).argmax(1)
         more = {"preprocessing": network.preprocessing, "n_reference": len(own.captions)}
         rows.append(mean_row("nearest_top1", "real", network.name, (nearest == right).double()) | more)
     return rows
@@ -100,18 +100,18 @@ def compare(mine: Pictures, serial: Pictures, count: int) -> dict[str, Tensor]:
 @lru_cache(maxsize=8)
 def frechet(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes, resamples: int) -> Estimate:
     """Frechet distance of the first `count` pictures to as many of a setting's, or to all real ones."""
-    made, real = (features_of(one, count, eyes) for one in (mine, reference))
+    made, real = (picture_features(one, count, eyes) for one in (mine, reference))
     return frechet_distance(made, real, open_network(eyes.network), resamples=resamples)
 
 
 @lru_cache(maxsize=8)
 def kernel(mine: Pictures, reference: Pictures | Path, count: int, eyes: Eyes) -> Estimate:
     """Kernel distance of the same."""
-    made, real = (features_of(one, count, eyes) for one in (mine, reference))
+    made, real = (picture_features(one, count, eyes) for one in (mine, reference))
     return kernel_distance(made, real, open_network(eyes.network))
 
 
-def features_of(source: Pictures | Path, count: int, eyes: Eyes) -> Tensor:
+def picture_features(source: Pictures | Path, count: int, eyes: Eyes) -> Tensor:
     """Features [n, d] of the first `count` pictures, or of all real ones whose file it is."""
     seen = look(source, count, eyes) if isinstance(source, Pictures) else load_file(source)
     return seen["features"]

@@ -15,9 +15,9 @@ from experiments.agent import start_ranks
 from experiments.config import RunConfig
 from experiments.errors import RunFailed
 from experiments.inputs import make_inputs, read_inputs, write_inputs
-from experiments.methods import parallel_of
-from experiments.models import open_model, scheduler_of
-from experiments.pictures import pixels_of
+from experiments.methods import parallel_degrees
+from experiments.models import build_scheduler, open_model
+from experiments.pictures import decode_pixels
 from experiments.quality.store import write_pictures
 from experiments.quality.texts import stored, texts_path
 from experiments.rank import in_group, open_fabric, patient_barrier
@@ -38,7 +38,7 @@ def sample_on_ranks(todo: Mapping[Path, RunConfig], session: Session) -> None:
     asked = {file: (one.prompt, one.seed, texts_path(one, session)) for file, one in todo.items()}
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            start_ranks(partial(sample_rank, asked), Path(scratch), first, parallel_of(first).mesh())
+            start_ranks(partial(sample_rank, asked), Path(scratch), first, parallel_degrees(first).mesh())
         except RunFailed as failure:
             if failure.status == "interrupted":
                 raise KeyboardInterrupt from None
@@ -53,7 +53,7 @@ def sample_rank(asked: Mapping[Path, Asked], run_dir: str, run: RunConfig) -> No
         view = model.view()
         fabric = open_fabric(run, view, device)
         _, sampler = build(run, view, fabric, model.tensors())
-        scheduler = scheduler_of(model, run.scheduler, run.steps)
+        scheduler = build_scheduler(model, run.scheduler, run.steps)
         path, wait_for_all = Path(run_dir) / "inputs.safetensors", patient_barrier()
         assert run.guidance_scale is not None
         for file, (prompts, seeds, texts) in asked.items():
@@ -67,7 +67,7 @@ def sample_rank(asked: Mapping[Path, Asked], run_dir: str, run: RunConfig) -> No
             if fabric.rank == 0:
                 assert latents is not None
                 latents = latents.cpu()
-                pictures = pixels_of(latents, one, model, device)
+                pictures = decode_pixels(latents, one, model, device)
                 write_pictures(file, latents, pictures, prompts, start, device)
         wait_for_all()
 

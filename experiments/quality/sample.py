@@ -16,20 +16,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.agent import status_of
+from experiments.agent import failure_status
 from experiments.config import RunConfig
 from experiments.device import choose_device
 from experiments.difference import largest_difference
 from experiments.errors import RunFailed, first_line
 from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import CELLS, Journal, Row
-from experiments.pictures import pixels_of
+from experiments.pictures import decode_pixels
 from experiments.pool import Bar
 from experiments.quality.ranks import sample_on_ranks
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import PICTURES, batches, shared, there, write_pictures
 from experiments.quality.texts import encode_all, stored, texts_path
-from experiments.runner import cell_of, measure_all
+from experiments.runner import make_cell, measure_all
 from experiments.session import Session
 from experiments.study import Cell, Study
 
@@ -37,9 +37,9 @@ EQUAL = 1e-4
 """Largest difference, over the largest latent, that the order of sums makes in some tens of steps of float32."""
 
 
-def path_of(cfg: RunConfig, session: Session) -> Path:
+def batch_file(cfg: RunConfig, session: Session) -> Path:
     """The file of one batch, after the key of its cell."""
-    return shared(session, SAMPLE.name) / f"{cell_of(SAMPLE, cfg, session).key}.safetensors"
+    return shared(session, SAMPLE.name) / f"{make_cell(SAMPLE, cfg, session).key}.safetensors"
 
 
 def sample(cell: Cell, session: Session) -> list[Row]:
@@ -47,8 +47,8 @@ def sample(cell: Cell, session: Session) -> list[Row]:
     cfg, start = cell.cfg, time.perf_counter()
     model, device = session.model(cfg.model), choose_device(cfg.cluster.device)
     latents = sample_in_process(cfg, session, device)
-    pictures = None if cfg.measure.exact else pixels_of(latents, cfg, model, device)
-    write_pictures(path_of(cfg, session), latents, pictures, cfg.prompt, start, device)
+    pictures = None if cfg.measure.exact else decode_pixels(latents, cfg, model, device)
+    write_pictures(batch_file(cfg, session), latents, pictures, cfg.prompt, start, device)
     return []
 
 
@@ -70,11 +70,11 @@ def apart(cell: Cell) -> str:
 SAMPLE = Study(PICTURES, sample, (), group=apart)
 
 
-def pictures_of(
+def picture_files(
     cfg: RunConfig, own: SampleConfig, drawn: int, session: Session, count: int | None = None
 ) -> tuple[Path, ...]:
     """The files of the first `count` (None: all) of the `drawn` pictures of a setting, which may not be there."""
-    return tuple(path_of(one, session) for one in batches(cfg, own, drawn, count))
+    return tuple(batch_file(one, session) for one in batches(cfg, own, drawn, count))
 
 
 def sample_all(
@@ -82,7 +82,7 @@ def sample_all(
 ) -> None:
     """Sample so many pictures of each setting, as far as they are missing; what fails is a line in the journal."""
     settings = [
-        {path: one for one in batches(setting, own, count) if not (path := path_of(one, session)).exists()}
+        {path: one for one in batches(setting, own, count) if not (path := batch_file(one, session)).exists()}
         for setting, count in wanted
     ]
     todo = {path: one for runs in settings for path, one in runs.items()}
@@ -92,10 +92,12 @@ def sample_all(
         encode_all([*todo.values()], cfg, session, gpus)
     except Exception as error:  # whatever a foreign folder, or too little memory, has to say
         text = f"the prompts were not encoded: {type(error).__name__}: {first_line(error)}"
-        give_up(todo, RunFailed(status_of(text), text), session)
+        give_up(todo, RunFailed(failure_status(text), text), session)
         return
     if own.exact or cfg.cluster.world == "sim":
-        measure_all(SAMPLE, [cell_of(SAMPLE, one, session) for one in todo.values()], cfg, session, bar, gpus)
+        measure_all(
+            SAMPLE, [make_cell(SAMPLE, one, session) for one in todo.values()], cfg, session, bar, gpus
+        )
         return
     with bar.polled():
         for runs in settings:
@@ -123,7 +125,7 @@ def require(paths: Iterable[Path], session: Session) -> None:
             raise RunFailed(rows[0]["status"], rows[0]["reason"])
 
 
-def source_of(
+def find_source(
     cfg: RunConfig, own: SampleConfig, count: int, session: Session
 ) -> tuple[RunConfig, float | None]:
     """The setting whose pictures these are: its stand-in where both are measured to be the same; and their difference.
@@ -134,7 +136,7 @@ def source_of(
     other = stand_in(cfg)
     if not count or other == cfg:
         return cfg, None
-    both = [pictures_of(in_float32(one), exactly(own, count), count, session)[0] for one in (cfg, other)]
+    both = [picture_files(in_float32(one), exactly(own, count), count, session)[0] for one in (cfg, other)]
     if not all(path.exists() for path in both):
         return cfg, None
     ours, theirs = (load_file(path)["latents"] for path in both)

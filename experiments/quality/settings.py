@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from experiments.config import RunConfig
-from experiments.grid import place, serial_of
+from experiments.grid import place, serial_reference
 from experiments.journal import Row
 from experiments.methods import METHODS, beside
 from pipefusion.core.parallel import Parallel, degrees
@@ -71,7 +71,7 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     """
     method = METHODS[cfg.method.name]
     if method.never_stale(cfg.steps, vars(cfg.method)):
-        return serial_of(cfg)
+        return serial_reference(cfg)
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if not isinstance(found, Parallel):
         return cfg

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from experiments.config import RunConfig, prompts_of
-from experiments.contents import sha256_of, sha256_of_json
+from experiments.config import RunConfig, read_prompts
+from experiments.contents import hash_files, hash_json
 from experiments.emoji import (
     check_packages,
     load_listed,
@@ -46,7 +46,7 @@ def prompts_for(cfg: RunConfig, model: Model) -> Prompts:
     Raises ConfigError if there are neither.
     """
     if cfg.prompt_file is not None:
-        found = [(text, "") for text in prompts_of(cfg)]
+        found = [(text, "") for text in read_prompts(cfg)]
     else:
         listed = model.prompts
         if listed is None:
@@ -71,7 +71,7 @@ class Real:
     def digest(self) -> str:
         """Tells these pictures from others."""
         drawn = None if self.pictures is None else sha256(self.pictures.numpy().tobytes()).hexdigest()
-        return sha256_of_json([self.what, [sha256_of(path) for path in self.files], drawn, self.captions])
+        return hash_json([self.what, [hash_files(path) for path in self.files], drawn, self.captions])
 
     def __len__(self) -> int:
         return len(self.files) if self.pictures is None else len(self.pictures)

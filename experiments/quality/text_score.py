@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.contents import sha256_of, sha256_of_json
+from experiments.contents import hash_files, hash_json
 from experiments.errors import ConfigError, first_line
 from experiments.features import WIDTH, features
 from experiments.quality.networks import to_bytes
@@ -112,7 +112,7 @@ def emoji_scorer(folder: Path = FOLDER) -> TextScorer:
         check(pictures, prompts)
         return score_features(features(pictures.clamp(0, 1)), prompts)
 
-    heads_file = sha256_of(folder / HEADS_FILE)
+    heads_file = hash_files(folder / HEADS_FILE)
     return TextScorer("emoji scorer (EfficientNet-Lite0 + MiniLM)", score, score_features, heads_file)
 
 
@@ -155,7 +155,7 @@ def clip_scorer(source: str) -> TextScorer:
             found.append(metric.compute())
         return torch.stack(found)
 
-    found = sha256_of_json([network_sha256(model), pixels.to_dict(), tokenizer.get_vocab()])
+    found = hash_json([network_sha256(model), pixels.to_dict(), tokenizer.get_vocab()])
     return TextScorer(f"CLIPScore ({source})", score, weights=found)
 
 

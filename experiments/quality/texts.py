@@ -12,9 +12,9 @@ from torch import Tensor
 
 from experiments.components import encode
 from experiments.config import RunConfig
-from experiments.contents import sha256_of_json, text_contents
+from experiments.contents import hash_json, text_contents
 from experiments.device import choose_device
-from experiments.inputs import Encode, text_of
+from experiments.inputs import Encode, text_source
 from experiments.models import Model, open_model
 from experiments.pool import Bar, run_all
 from experiments.quality.store import TEXTS, shared, there
@@ -27,10 +27,10 @@ NEGATIVE = "negative_"
 def texts_path(cfg: RunConfig, session: Session) -> Path | None:
     """The file of the encoded prompts of a batch; None where encoding costs next to nothing."""
     model = session.model(cfg.model)
-    if text_of(cfg, model) != "own":
+    if text_source(cfg, model) != "own":
         return None
     made_of = [cfg.prompt, cfg.negative_prompt, cfg.model.dtype, text_contents(model.folder, "own")]
-    return shared(session, TEXTS) / f"{sha256_of_json(made_of)}.safetensors"
+    return shared(session, TEXTS) / f"{hash_json(made_of)}.safetensors"
 
 
 def encode_all(runs: Sequence[RunConfig], cfg: RunConfig, session: Session, gpus: int = 0) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from analysis.files import replacing_folder
 from experiments.config import RunConfig
-from experiments.contents import sha256_of_json
+from experiments.contents import hash_json
 from experiments.emoji import (
     DATA_DIR,
     Item,
@@ -138,7 +138,7 @@ def read_pairs(options: TrainScorerConfig) -> Pairs:
 def features_file(items: list[Item], options: TrainScorerConfig) -> Path:
     """The file for the features of these pictures and captions, by all that decides them."""
     packages = [asdict(package) for package in options.packages]  # each with the digest of its pictures
-    digest = sha256_of_json([PREPROCESSING, TOKENS, packages, [[item.caption, item.file] for item in items]])
+    digest = hash_json([PREPROCESSING, TOKENS, packages, [[item.caption, item.file] for item in items]])
     return Path(options.data_dir).expanduser() / f"scorer-features-{digest[:16]}.safetensors"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from experiments.check import check_model
-from experiments.config import RunConfig, prompts_of
+from experiments.config import RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known
 from experiments.grid import GridConfig, check_grid, expand, place
 from experiments.inputs import spaced
@@ -97,7 +97,7 @@ def pictured(cfg: RunConfig) -> RunConfig:
 
 def listed_prompts(cfg: RunConfig, model: Model) -> list[str]:
     """The prompts that the model was trained on, where its folder lists them, else the run's own."""
-    return prompts_of(cfg) if model.prompts is None else model.prompts["train"]
+    return read_prompts(cfg) if model.prompts is None else model.prompts["train"]
 
 
 def place_in_table(cfg: RunConfig) -> Row:

@@ -26,9 +26,9 @@ from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
-from experiments.grid import serial_of
+from experiments.grid import serial_reference
 from experiments.journal import Row
-from experiments.methods import parallel_of
+from experiments.methods import parallel_degrees
 from experiments.models import resolved
 from experiments.session import Session, guidance_branches
 from experiments.staleness.cells import TASK, cells, check_staleness, pictured, place_in_table, serial_run
@@ -69,7 +69,7 @@ def redundancy(cfg: RunConfig, session: Session) -> list[Row]:
 def run_rows(cfg: RunConfig, session: Session) -> list[Row]:
     """A run's own row, which is `failed` where it does what the probe does not know, and those of its tables."""
     shape, started = session.model(cfg.model).shape, time.time()
-    serial = serial_of(cfg)
+    serial = serial_reference(cfg)
     want = session.once(repr(serial), lambda: latents_by_step(serial, session))
     if getattr(cfg.method, "warmup", None) not in (None, cfg.measure.watched):
         got = latents_by_step(cfg, session)
@@ -77,7 +77,7 @@ def run_rows(cfg: RunConfig, session: Session) -> list[Row]:
             {"watched": False, "seconds": time.time() - started},
             *of_table("steps", step_errors(got, want)),
         ]
-    watcher = StaleErrors(shape, parallel_of(cfg).mesh(), probe(cfg, session))
+    watcher = StaleErrors(shape, parallel_degrees(cfg).mesh(), probe(cfg, session))
     got = latents_by_step(cfg, session, watcher.watch)
     # Of NaN and a number Python's max may be either; torch's is NaN.
     worst = float(torch.tensor([0.0, *(one["unexplained"] or 0.0 for one in watcher.rows)]).max())

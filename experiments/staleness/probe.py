@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.journal import Row
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.session import Session
 from experiments.staleness.traced import Marked, Place, TracedView
 from experiments.staleness.watch import row_columns
@@ -73,7 +73,7 @@ class HollowView(TracedView):
     def __init__(self, inner: DiT, timesteps: Tensor, rank: int, cfg: RunConfig, seen: list[Seen]):
         super().__init__(inner, timesteps, rank)
         self.cfg, self.seen = cfg, seen
-        self.heads = self.shape.heads // parallel_of(cfg).tensor
+        self.heads = self.shape.heads // parallel_degrees(cfg).tensor
         self._job = -1
         self._last: tuple[int, Band] = (-1, range(0))
 
@@ -154,7 +154,7 @@ def rows_attended(cfg: RunConfig, shape: DiTShape, place: Place) -> Sequence[int
     warmup = getattr(cfg.method, "warmup", None)
     if warmup is None or place.step < warmup:
         return range(shape.token_rows)
-    return METHODS[cfg.method.name].attends(shape, parallel_of(cfg), cfg.method, place.rows)
+    return METHODS[cfg.method.name].attends(shape, parallel_degrees(cfg), cfg.method, place.rows)
 
 
 def probe(cfg: RunConfig, session: Session) -> list[Seen]:
@@ -162,7 +162,7 @@ def probe(cfg: RunConfig, session: Session) -> list[Seen]:
     shape, timesteps, parallel = (
         session.model(cfg.model).shape,
         session.scheduler(cfg).timesteps,
-        parallel_of(cfg),
+        parallel_degrees(cfg),
     )
     channels = shape.hidden // parallel.tensor
     pictures = (

@@ -23,7 +23,7 @@ def full(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of q to all of k, v. `mask` is a bias [batch, 1 or heads, 1 or q tokens, k tokens]."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if mask is None:
-        return run_kernel(kernel_of(q.device, q.dtype), q, k, v)[0].transpose(1, 2)
+        return run_kernel(pick_kernel(q.device, q.dtype), q, k, v)[0].transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
@@ -38,7 +38,7 @@ def with_logsumexp(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) 
     `mask` is a bias [batch, 1, 1, k tokens].
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    kernel = kernel_of(q.device, q.dtype)
+    kernel = pick_kernel(q.device, q.dtype)
     if mask is not None and kernel == "flash":  # which takes none
         kernel = "efficient"
     out, lse = run_kernel(kernel, q, k, v, mask)
@@ -46,7 +46,7 @@ def with_logsumexp(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) 
     return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
 
 
-def kernel_of(device: torch.device, dtype: torch.dtype) -> str:
+def pick_kernel(device: torch.device, dtype: torch.dtype) -> str:
     """The kernel of attention without a mask, one for all methods: `flash`, `efficient` or `cpu` (also of `meta`).
 
     Flash attention is for 16 bits and compute capability 8.0.

@@ -40,7 +40,7 @@ class Handshake(NamedTuple):
     receiver: int | None = None
 
 
-def channel_of(place: Axis, sender: int, receiver: int, tag: int) -> Channel:
+def message_channel(place: Axis, sender: int, receiver: int, tag: int) -> Channel:
     """The channel of a message between two indices of a line: the hop's, or the line's own where there is none.
 
     NCCL knows no tags: messages with another tag come in an order of their own and go through the line's.

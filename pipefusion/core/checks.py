@@ -35,7 +35,7 @@ def within(key: str, value: int, low: int, high: int, what: str) -> Problem | No
     return Problem(key, f"{value} is outside {low}..{high} ({high}: {what}); allowed: {low}..{high}")
 
 
-def one_of(key: str, value: str, allowed: Sequence[str]) -> Problem | None:
+def unknown_choice(key: str, value: str, allowed: Sequence[str]) -> Problem | None:
     """`value` must be one of `allowed`."""
     if value in allowed:
         return None
@@ -48,7 +48,7 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> Problem | None:
 def splits(split: Any, layers: int, devices: int) -> Problem | None:
     """`method.split`: a name, or the layers of each stage, as many as devices and none left over."""
     if isinstance(split, str):
-        return one_of("method.split", split, (*SPLITS, "a list of layers a stage"))
+        return unknown_choice("method.split", split, (*SPLITS, "a list of layers a stage"))
     if not isinstance(split, Sequence):
         text = f"{split} is no way to cut layers; allowed: {', '.join(SPLITS)}, a list of layers a stage"
         return Problem("method.split", text)
@@ -75,7 +75,7 @@ def divides(key: str, count: int, total: int, what: str) -> Problem | None:
 
 def heads_fit(key: str, ranks: int, total: int, heads: str) -> Problem | None:
     """Ulysses ranks must divide the heads, unless these are padded."""
-    problem = one_of("method.heads", heads, HEADS)
+    problem = unknown_choice("method.heads", heads, HEADS)
     if problem or heads == "pad":
         return problem
     problem = divides(key, ranks, total, "attention heads")

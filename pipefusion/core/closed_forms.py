@@ -64,7 +64,7 @@ def stages(shape: DiTShape, devices: int, how: Split) -> list[range]:
     return split_layers(shape.layers, devices, how, weights, *ends)
 
 
-def stage_of(layers: Sequence[range], layer: int) -> int:
+def find_stage(layers: Sequence[range], layer: int) -> int:
     """The stage that has a layer."""
     return next(stage for stage, held in enumerate(layers) if layer in held)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pipefusion.core.checks import one_of
+from pipefusion.core.checks import unknown_choice
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
@@ -32,7 +32,7 @@ def axis_fits(shape: DiTShape, axis: str | None) -> Problem | None:
     """Whether there is such an axis: pictures have no frames."""
     if axis is None:
         return None
-    return one_of("method.patch_axis", axis, AXES if shape.frames else ("rows",))
+    return unknown_choice("method.patch_axis", axis, AXES if shape.frames else ("rows",))
 
 
 def cutting(module: ModuleType) -> Functions:

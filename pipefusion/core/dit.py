@@ -176,11 +176,11 @@ class DiT(Protocol):
         """What tensor parallelism splits in the block of a layer."""
         ...
 
-    def part_of(self, name: str) -> str:
+    def parameter_part(self, name: str) -> str:
         """The part that a parameter belongs to: `block 3`, `embed`, `unembed` or `conditioning`."""
         ...
 
-    def label_of(self, name: str) -> str:
+    def parameter_label(self, name: str) -> str:
         """What people call the part that a parameter belongs to: `blocks`, `AdaLN`, `patch embedding`, ..."""
         ...
 
@@ -264,7 +264,7 @@ def parameter_parts(dit: DiT) -> Mapping[str, int]:
     """Bytes of the parameters held, each tensor once, by part: `block i`, `embed`, `unembed`, `conditioning`."""
     parts: dict[str, int] = {}
     for name, parameter in dit.model.named_parameters():
-        part = dit.part_of(name)
+        part = dit.parameter_part(name)
         parts[part] = parts.get(part, 0) + parameter.numel() * parameter.element_size()
     return parts
 

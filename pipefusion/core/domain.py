@@ -77,9 +77,9 @@ PLAIN = frozenset({object, bool, int, float, str})
 
 def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
     """What lies outside its domain in a tree of dataclasses: its dotted key, and what is allowed."""
-    marks = marks_of(hint)
+    marks = find_marks(hint)
     if is_dataclass(value) and not isinstance(value, type):
-        inside = [(name, getattr(value, name), inner) for name, inner in hints_of(type(value)).items()]
+        inside = [(name, getattr(value, name), inner) for name, inner in field_hints(type(value)).items()]
     elif isinstance(value, list | tuple | dict):
         if not value and any(isinstance(mark, NotEmpty) for mark in marks):
             yield key, "[] leaves nothing to do; allowed: a list of one or more"
@@ -99,7 +99,7 @@ def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, s
 
 
 @cache
-def hints_of(kind: type) -> dict[str, Any]:
+def field_hints(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields with what they are annotated with."""
     return get_type_hints(kind, include_extras=True)
 
@@ -115,9 +115,9 @@ def kinds_in(hint: Any) -> set[type]:
     return {kind if isinstance(kind, type) and kind is not Any else object}
 
 
-def marks_of(hint: Any) -> list[Domain | NotEmpty]:
+def find_marks(hint: Any) -> list[Domain | NotEmpty]:
     """What a type is annotated with, anywhere in it: `list[Steps] | None` with the domain of steps."""
     found: list[Domain | NotEmpty] = []
     for inner in get_args(hint):
-        found += [inner] if isinstance(inner, Domain | NotEmpty) else marks_of(inner)
+        found += [inner] if isinstance(inner, Domain | NotEmpty) else find_marks(inner)
     return found

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipefusion.core.channels import Channel, channel_of, channels, handshakes
+from pipefusion.core.channels import Channel, channels, handshakes, message_channel
 from pipefusion.core.fabric import Work
 from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
 from pipefusion.core.mesh import Axis, Mesh
@@ -79,12 +79,12 @@ class LocalFabric:
         self.clock: WallClock | CudaClock = CudaClock() if device.type == "cuda" else WallClock()
         # gloo matches messages by their tag and needs no more than the lines.
         wanted = [channel for channel in channels(mesh) if channel.hop is None or device.type == "cuda"]
-        self._groups = {channel: self._group_of(channel, timeout) for channel in wanted}
+        self._groups = {channel: self._make_group(channel, timeout) for channel in wanted}
         if device.type == "cuda":
             self._connect(skips)
         self.clear()
 
-    def _group_of(self, channel: Channel, timeout: timedelta | None) -> Any:
+    def _make_group(self, channel: Channel, timeout: timedelta | None) -> Any:
         """The process group of a channel; every rank makes all of them, in the same order."""
         if len(channel.members) == dist.get_world_size() and channel.hop is None:
             return dist.group.WORLD
@@ -221,7 +221,7 @@ class LocalFabric:
 
     def _group(self, place: Axis, sender: int, receiver: int, tag: int) -> Any:
         line = self._groups[Channel(place.name, place.ranks)]
-        return self._groups.get(channel_of(place, sender, receiver, tag), line)
+        return self._groups.get(message_channel(place, sender, receiver, tag), line)
 
     def _start(
         self, entry: Entry, tensors: tuple[Tensor, ...], call: Callable, *args: Any, **kwargs: Any

@@ -6,7 +6,7 @@ from collections import deque
 
 from torch import Tensor
 
-from pipefusion.core.closed_forms import stage_of
+from pipefusion.core.closed_forms import find_stage
 from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
 from pipefusion.core.ledger import Where
@@ -31,10 +31,10 @@ class StageSkips:
         me = run.layout.layers
         ends = [(giver, taker) for giver, taker in run.shape.skips if giver in me or taker in me]
         self.local = {giver: taker for giver, taker in ends if giver in me and taker in me}
-        self.sent_to = {giver: stage_of(stages, taker) for giver, taker in ends if taker not in me}
+        self.sent_to = {giver: find_stage(stages, taker) for giver, taker in ends if taker not in me}
         self.takers = {giver: taker for giver, taker in ends if taker in me}
         self.sources = {
-            giver: stage_of(stages, giver) for giver in sorted(self.takers) if giver not in self.local
+            giver: find_stage(stages, giver) for giver in sorted(self.takers) if giver not in self.local
         }
         size = run.batch * run.layout.tokens * run.shape.hidden
         self.buffers = {giver: self.fabric.empty("comm", size, dtype=run.dtype) for giver in self.sources}

@@ -43,7 +43,7 @@ def balanced_sizes(costs: Sequence[float], parts: int, first: float = 0.0, last:
     for cost in costs:
         prefix.append(prefix[-1] + cost)
 
-    def cost_of(part: int, start: int, stop: int) -> float:
+    def stage_cost(part: int, start: int, stop: int) -> float:
         return prefix[stop] - prefix[start] + first * (part == 0) + last * (part == parts - 1)
 
     best: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]  # per part: layers done -> (worst cost, start)
@@ -54,7 +54,7 @@ def balanced_sizes(costs: Sequence[float], parts: int, first: float = 0.0, last:
             if left == 0 and stop != layers:
                 continue
             row[stop] = min(
-                (max(worst, cost_of(part, start, stop)), start)
+                (max(worst, stage_cost(part, start, stop)), start)
                 for start, (worst, _) in best[part].items()
                 if start < stop
             )

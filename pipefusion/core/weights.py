@@ -36,7 +36,7 @@ def file_names(variant: str | None) -> tuple[str, str]:
     return NAME.replace(".", f".{variant}."), INDEX.replace(".json", f".{variant}.json")
 
 
-def variant_of(file: str) -> str | None:
+def file_variant(file: str) -> str | None:
     """The variant that a file of weights is of; None for those that are read if none is asked for."""
     found = VARIANT.fullmatch(file)
     return found and found[1]
@@ -44,7 +44,7 @@ def variant_of(file: str) -> str | None:
 
 def variants(folder: Path) -> list[str]:
     """The variants that a folder of weights has."""
-    return sorted({name for path in folder.glob("*.safetensors") if (name := variant_of(path.name))})
+    return sorted({name for path in folder.glob("*.safetensors") if (name := file_variant(path.name))})
 
 
 def weight_files(folder: Path, variant: str | None = None) -> dict[str, Path]:

@@ -36,7 +36,7 @@ class Op(NamedTuple):
     itemsize: int
 
 
-def op_of(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: Iterable[Tensor]) -> Op:
+def count_op(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: Iterable[Tensor]) -> Op:
     """The cost of one call. `tensors` are its tensor arguments, `outputs` the new tensors it makes."""
     inputs, made = list(tensors), list(outputs)
     moved = float(sum(map(touched_bytes, [*inputs, *made])))
@@ -107,7 +107,7 @@ class Segment:
 EMPTY = Segment()
 
 
-def segment_of(op: Op, device: DeviceConfig) -> Segment:
+def as_segment(op: Op, device: DeviceConfig) -> Segment:
     """One operation as a segment."""
     seconds = kernel_seconds(op, device)
     matmul, attention = (op.flops if op.kind == kind else 0.0 for kind in ("matmul", "attention"))

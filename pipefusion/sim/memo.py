@@ -19,7 +19,7 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import KV, Conditioning, DiT, Given, Shard, TensorPlan, Tokens
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.cost import Segment
-from pipefusion.sim.meta import key_of
+from pipefusion.sim.meta import memo_key
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.mold import Mold, tensors_in, uncounted
 from pipefusion.sim.script import Recorder
@@ -86,12 +86,12 @@ call_again = object()
 """In the memo: not to be remembered."""
 
 
-def kind_of(attend: Any) -> Any:
+def attention_kind(attend: Any) -> Any:
     """Which functions attend, from the outside in: Ulysses around a ring is another kind than Ulysses alone."""
     if not isinstance(attend, FunctionType):
         return attend
     inside = [cell.cell_contents for cell in attend.__closure__ or ()]
-    return (attend.__code__, *(kind_of(each) for each in inside if isinstance(each, FunctionType)))
+    return (attend.__code__, *(attention_kind(each) for each in inside if isinstance(each, FunctionType)))
 
 
 class MemoView:
@@ -146,11 +146,11 @@ class MemoView:
     def tensor_plan(self, layer: int) -> TensorPlan:
         return self.view.tensor_plan(layer)
 
-    def part_of(self, name: str) -> str:
-        return self.view.part_of(name)
+    def parameter_part(self, name: str) -> str:
+        return self.view.parameter_part(name)
 
-    def label_of(self, name: str) -> str:
-        return self.view.label_of(name)
+    def parameter_label(self, name: str) -> str:
+        return self.view.parameter_label(name)
 
     def clone(self) -> DiT:
         raise NotImplementedError("clone the view before it is memoised")
@@ -170,7 +170,7 @@ class MemoView:
         raise NotImplementedError("a memoised view never has data")
 
     def text(self, cond: Conditioning) -> Any:
-        key = ("text", self._ends, cond.branches, key_of(tuple(cond.tensors)))
+        key = ("text", self._ends, cond.branches, memo_key(tuple(cond.tensors)))
         return self._once(key, lambda: self.view.text(cond))
 
     def cross(self, text: Any) -> Mapping[int, KV]:
@@ -185,10 +185,10 @@ class MemoView:
         return self._once(("positions", len(rows), len(prompt)), lambda: self.view.positions(rows, prompt))
 
     def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
-        return self._once(("embed", key_of(latent)), lambda: self.view.embed(latent, rows, text))
+        return self._once(("embed", memo_key(latent)), lambda: self.view.embed(latent, rows, text))
 
     def unembed(self, image: Tensor, modulation: AtStep, rows: range) -> Tensor:
-        key = ("unembed", len(rows), key_of(image))
+        key = ("unembed", len(rows), memo_key(image))
         return self._once(key, lambda: self.view.unembed(image, modulation.inner, rows))
 
     def block(
@@ -209,8 +209,8 @@ class MemoView:
     def _block(self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None) -> Tokens:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
         if attend is not self._attend:  # one for all layers of a job
-            self._attend, self._kind = attend, kind_of(attend)
-        sizes = key_of(tokens), key_of(skip), self.shape.own_prefix(layer, given.prompt)
+            self._attend, self._kind = attend, attention_kind(attend)
+        sizes = memo_key(tokens), memo_key(skip), self.shape.own_prefix(layer, given.prompt)
         key = (self.meter.key, self._sizes, self._signature(layer), sizes, self._kind)
         known = self.memo.get(key)
         at = given.modulation
@@ -234,7 +234,7 @@ class MemoView:
             self._end_part("attend", "", q, k, v, prefix=prefix)
             out = attend(layer, q, k, v, prefix)
             if self._parts is not None:
-                self._parts[-1] = replace(self._parts[-1], returned=key_of(out))
+                self._parts[-1] = replace(self._parts[-1], returned=memo_key(out))
             self._start_part()
             return out
 
@@ -277,8 +277,10 @@ class MemoView:
             if part.call == "attend":
                 q, k, v = part.tensors
                 out = attend(layer, q, k, v, part.prefix)
-                if key_of(out) != part.returned:
-                    raise TypeError(f"layer {layer}: attention returns {key_of(out)}, before {part.returned}")
+                if memo_key(out) != part.returned:
+                    raise TypeError(
+                        f"layer {layer}: attention returns {memo_key(out)}, before {part.returned}"
+                    )
             else:
                 at = self.fabric.place._replace(layer=layer)
                 getattr(self.fabric, part.call)(*part.tensors, axis=part.axis, at=at)

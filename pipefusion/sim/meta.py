@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from pipefusion.sim.cost import Op, Segment, op_of, segment_of
+from pipefusion.sim.cost import Op, Segment, as_segment, count_op
 from pipefusion.sim.meter import Meter
 
 VIEWS = {
@@ -92,7 +92,7 @@ class MetaMode(TorchFunctionMode):
                 meter.allocate(out)
             return out
         try:
-            key = (meter.key, func, key_of(args), key_of(tuple(sorted(kwargs.items()))) if kwargs else ())
+            key = (meter.key, func, memo_key(args), memo_key(tuple(sorted(kwargs.items()))) if kwargs else ())
             recipe = self._recipes.get(key)
         except Unkeyable:
             return self._run(meter, func, args, kwargs)[0]
@@ -132,8 +132,8 @@ class MetaMode(TorchFunctionMode):
             raise TypeError(f"{func} with out=: its cost is not known")
         if not made and not in_place:
             return out, Recipe(None)  # a view, or nothing that the device sees
-        op = op_of(func, args, given, made)
-        segment = segment_of(op, meter.device)
+        op = count_op(func, args, given, made)
+        segment = as_segment(op, meter.device)
         meter.charge(segment)
         if self._watch:
             self._watch(op)
@@ -163,12 +163,12 @@ def meta_tensors(value: Any) -> list[Tensor]:
     return list(found.values())
 
 
-def key_of(value: Any) -> Any:
+def memo_key(value: Any) -> Any:
     """What an argument means for cost and result shapes: of tensors their kind, of everything else the value."""
     if isinstance(value, Tensor):
         return (value.shape, value.stride(), value.dtype, value.is_meta)
     if isinstance(value, (tuple, list)):
-        return tuple(map(key_of, value))
+        return tuple(map(memo_key, value))
     if isinstance(value, slice):
         return ("slice", value.start, value.stop, value.step)
     if isinstance(value, (int, float)):

@@ -97,7 +97,7 @@ class Network:
             return start
         key = (op, tuple(ranks), size)
         if key not in self._loads:
-            self._loads[key] = self._load_of(op, ranks, size)
+            self._loads[key] = self._collective_load(op, ranks, size)
         return self._occupy(self._loads[key], start)
 
     def _occupy(self, load: Load, start: float) -> float:
@@ -111,7 +111,7 @@ class Network:
             free[link] = begin + seconds
         return begin + load.latency_s + load.seconds
 
-    def _load_of(self, op: str, ranks: Sequence[int], size: int) -> Load:
+    def _collective_load(self, op: str, ranks: Sequence[int], size: int) -> Load:
         """What a collective of several ranks does to the links between them."""
         n = len(ranks)
         loads: dict[Link, float] = {}

@@ -97,12 +97,12 @@ class View(StockView):
             norm1.emb, block.norm1 = borrowed, norm1
             self.model.transformer_blocks[0] = block
 
-    def part_of(self, name: str) -> str:
-        part = super().part_of(name)
+    def parameter_part(self, name: str) -> str:
+        part = super().parameter_part(name)
         return "unembed" if part == "block 0" and 0 not in self.layers else part
 
-    def label_of(self, name: str) -> str:
-        return "embedder of time and class" if ".norm1.emb." in name else super().label_of(name)
+    def parameter_label(self, name: str) -> str:
+        return "embedder of time and class" if ".norm1.emb." in name else super().parameter_label(name)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)

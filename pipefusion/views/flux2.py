@@ -113,7 +113,7 @@ class View(StockView):
             single = self.block_name(layer).startswith("single")
             self.block_module(layer).attn.set_processor((Fused if single else Joint)(layer))
 
-    def layers_of(self, name: str) -> range | None:
+    def served_layers(self, name: str) -> range | None:
         if name not in MODULATIONS:
             return None
         doubles = self.model.config["num_layers"]

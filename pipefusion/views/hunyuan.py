@@ -92,12 +92,12 @@ def shape(
             ("prompt_embeds_2", (tokens[1], second)),
             ("prompt_mask_2", (tokens[1],)),
         ),
-        skips=tuple(skips_of(layers)),
+        skips=tuple(mirror_skips(layers)),
         itemsize=itemsize,
     )
 
 
-def skips_of(layers: int) -> list[tuple[int, int]]:
+def mirror_skips(layers: int) -> list[tuple[int, int]]:
     """The first layers give, the last ones take, in mirror order: what is put away last is taken first."""
     givers = list(range(layers // 2 - 1))
     return [(givers.pop(), taker) for taker in range(layers // 2 + 1, layers)]

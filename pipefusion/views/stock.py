@@ -54,7 +54,7 @@ class StockView:
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         """Make what depends on the size of the image, such as positions, on `self.device`."""
 
-    def layers_of(self, name: str) -> range | None:
+    def served_layers(self, name: str) -> range | None:
         """The layers that a shared part serves, where not all do."""
         return None
 
@@ -81,7 +81,7 @@ class StockView:
         gone = [] if embed else [*self.embed_parts]
         gone += [] if unembed else self.unembed_parts
         for name, _ in self.model.named_children():
-            served = self.layers_of(name)
+            served = self.served_layers(name)
             if served is not None and not set(served) & set(layers):
                 gone.append(name)
         for name in gone:
@@ -118,7 +118,7 @@ class StockView:
         """The stock block of a layer."""
         return self.model.get_submodule(self._names[layer])
 
-    def part_of(self, name: str) -> str:
+    def parameter_part(self, name: str) -> str:
         first, *rest = name.split(".")
         if first in self.stacks:
             return f"block {self._names.index(f'{first}.{rest[0]}')}"
@@ -126,7 +126,7 @@ class StockView:
             return "embed"
         return "unembed" if first in self.unembed_parts else "conditioning"
 
-    def label_of(self, name: str) -> str:
+    def parameter_label(self, name: str) -> str:
         return self.labels.get(name.split(".")[0], "blocks")
 
 

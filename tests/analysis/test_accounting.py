@@ -34,7 +34,7 @@ there,older,PipeFusion,stale,nothing at all,yes,P/N,-,-
 """
 
 
-def row_of(method: str, devices: int, warmup: int | None, size: int) -> dict[str, Any]:
+def planted_row(method: str, devices: int, warmup: int | None, size: int) -> dict[str, Any]:
     """What each of the devices holds: PipeFusion its layers and the shared part, K, V of these, half of 2 A sent."""
     a = TOKENS[size] * HIDDEN * BRANCHES * 2
     mine = LAYERS // devices if method == "pipefusion" else LAYERS
@@ -61,7 +61,7 @@ def results(tmp_path: Path) -> Path:
             if (method, devices) == ("ring", 8):
                 rows.append(place | {"status": "skipped", "reason": "devices=8 is too many"})
                 continue
-            found = [row_of(method, devices, warmup, size) for _ in range(devices)]
+            found = [planted_row(method, devices, warmup, size) for _ in range(devices)]
             held = sum(row["param_bytes"] for row in found)
             sums = {"devices_bytes": held, "copies_bytes": held - WHOLE, "model_bytes": WHOLE}
             sums |= {"copied": json.dumps({"AdaLN": held - WHOLE}), "agrees": True}
@@ -91,7 +91,7 @@ def write_whole(folder: Path) -> None:
         sent = 4 * tokens * HIDDEN * BRANCHES * 2 * LAYERS * 7 // 8
         rows.append(
             place
-            | row_of("tensor", 8, None, size)
+            | planted_row("tensor", 8, None, size)
             | {"resolution": size, "step_sent_bytes": sent, "reason": None, "key": str(size)}
             | dict.fromkeys(accounting.TOTALS)
         )

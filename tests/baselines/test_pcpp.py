@@ -9,9 +9,9 @@ import torch
 
 from baselines import pcpp
 from pipefusion.core.parallel import Parallel
-from tests.cases import Case, model_of, simulate
+from tests.cases import Case, case_model, simulate
 
-SHAPE = model_of(Case("pcpp")).shape  # 12 rows of 4 tokens
+SHAPE = case_model(Case("pcpp")).shape  # 12 rows of 4 tokens
 
 
 def test_two_whole_bands_are_distrifusion():

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.methods import METHODS
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.split import split_rows
-from tests.cases import FAMILIES, SIZE, Case, Result, model_of, relative_error, simulate
+from tests.cases import FAMILIES, SIZE, Case, Result, case_model, relative_error, simulate
 from tests.contract.test_reference import reference
 
 TOLERANCE = 1e-5
@@ -73,7 +73,7 @@ def wanted(case: Case) -> Tensor:
     if never_stale(case):
         return serial(case)
     parallel, patches = case.parallel, case.method.get("patches", 1)
-    lines = model_of(case).shape.cut(case.method.get("patch_axis")).lines
+    lines = case_model(case).shape.cut(case.method.get("patch_axis")).lines
     if split_rows(lines, patches, parallel.lanes) == split_rows(lines, patches):
         own = {key: value for key, value in case.method.items() if key in (*KEYS.values(), "patch_axis")}
         return alone(case.but(method=own, parallel=Parallel(patch=parallel.patch)))
@@ -100,7 +100,7 @@ def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
 
     h = ceil(heads/(U T)) heads of d: hs/(U T) elements a token, unless heads are padded.
     """
-    shape, parallel = model_of(case).shape, case.parallel
+    shape, parallel = case_model(case).shape, case.parallel
     parts = parallel.data * parallel.cfg
     parts *= parallel.ring if case.method.get("ring") == "rotate" else 1
     branches = 2 if shape.guidance == "cfg" and case.guidance > 1 else 1
@@ -124,6 +124,6 @@ def check(case: Case) -> list[Result]:
     if case.name != "pcpp":  # which holds a part of the neighbours' alone
         holds_its_part_of_kv(case, results)
     assert {layer for result in results for layer in result.layers} == {
-        *range(model_of(case).shape.layers)
+        *range(case_model(case).shape.layers)
     }, "a layer is nobody's"
     return results

@@ -12,7 +12,7 @@ import torch
 
 from experiments.config import ModelConfig, RunConfig
 from experiments.grid import GridConfig, expand, model_config
-from experiments.methods import METHODS, parallel_of, problem_of
+from experiments.methods import METHODS, find_problem, parallel_degrees
 from experiments.session import Session
 from experiments.staleness.probe import Seen, freshness_rows, probe
 from pipefusion.core.grid import rows_in
@@ -48,7 +48,7 @@ def probed(name: str, model: ModelConfig, **lists: Any) -> Iterator[tuple[RunCon
     cfg = RunConfig(model=model, method=METHODS["serial"].Config(), steps=STEPS)
     grid = {"devices": [1, 2, 3], "patches": [3, 4]} | lists
     for one in expand(cfg, GridConfig(methods=[name], **grid)):
-        if problem_of(SESSION.model(one.model).shape, one) is None:
+        if find_problem(SESSION.model(one.model).shape, one) is None:
             yield one, seen_by(one)
 
 
@@ -101,7 +101,7 @@ def test_a_product_sees_what_the_method_alone_does(name, given, own):
     assert found
     for cfg, seen in found:
         check_seen(cfg, seen)
-        stages = getattr(parallel_of(cfg), METHODS[name].axis or "pipe")
+        stages = getattr(parallel_degrees(cfg), METHODS[name].axis or "pipe")
         assert by_row(seen) == alone(name, stages, getattr(cfg.method, "warmup", 0)), (
             f"{cfg}: other ages than alone"
         )

@@ -20,7 +20,7 @@ from pipefusion.core.mesh import Mesh
 from pipefusion.core.silent import SilentFabric
 from pipefusion.schedulers import SCHEDULERS
 from pipefusion.sim.plan import META
-from tests.cases import FAMILIES, Case, inputs, model_of, scheduler_of, view_of, weights_of
+from tests.cases import FAMILIES, Case, case_model, case_scheduler, case_view, case_weights, inputs
 
 CPU = torch.device("cpu")
 READS = {"item", "_local_scalar_dense", "is_nonzero", "nonzero", "equal", "resolve_conj"}
@@ -39,12 +39,12 @@ class Steps(SilentFabric):
 
 def run(case: Case, devices: int, rank: int, device: torch.device, watch: Any) -> None:
     """One rank's program, alone, under `watch(fabric, scheduler)`."""
-    model, module = model_of(case), METHODS[case.name]
-    cfg, scheduler = module.Config(**case.method), scheduler_of(case, model)
-    fabric, dit = Steps(module.parallel(devices).mesh(), rank, device), view_of(case)
+    model, module = case_model(case), METHODS[case.name]
+    cfg, scheduler = module.Config(**case.method), case_scheduler(case, model)
+    fabric, dit = Steps(module.parallel(devices).mesh(), rank, device), case_view(case)
     sampler = module.build(dit, fabric, cfg)
     if device == CPU:
-        dit.load(weights_of(case), device)
+        dit.load(case_weights(case), device)
     noise, cond = inputs(case, model)
     noise, cond = noise.to(device), cond.to(device)
     with torch.inference_mode(), watch(fabric, scheduler):
@@ -109,7 +109,7 @@ def watch_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling.Finite, "require", lambda self, rank: None)
 
 
-def case_of(name: str, family: str, **settings: Any) -> Case:
+def make_case(name: str, family: str, **settings: Any) -> Case:
     keys = {key.name for key in fields(METHODS[name].Config)}
     method = {key: value for key, value in {"patches": 3, "warmup": 1}.items() if key in keys}
     return Case(name, method, model=family, **({"steps": 2, "guidance": 4.5} | settings))
@@ -121,7 +121,7 @@ GRID = [(name, "pixart") for name in METHODS] + [("pipefusion", family) for fami
 @pytest.mark.parametrize(("name", "family"), [*GRID, ("pipefusion", "pixart_sizes")])
 def test_no_step_copies_from_the_host(monkeypatch, name, family):
     watch_notes(monkeypatch)
-    case = case_of(name, family.removesuffix("_sizes"))
+    case = make_case(name, family.removesuffix("_sizes"))
     if family == "pixart_sizes":
         case = case.but(architecture={"use_additional_conditions": True})
     devices = 1 if name == "serial" else 2
@@ -135,13 +135,13 @@ def test_no_step_reads_from_the_device(monkeypatch, name, scheduler):
     """The last stage applies guidance and the scheduler."""
     watch_notes(monkeypatch)
     devices = 1 if name == "serial" else 2
-    run(case_of(name, "pixart", scheduler=scheduler), devices, devices - 1, CPU, Reads)
+    run(make_case(name, "pixart", scheduler=scheduler), devices, devices - 1, CPU, Reads)
 
 
 def test_the_watches_see_what_they_are_for():
     fabric, scheduler = (
         Steps(Mesh({"a": 1}), 0, META),
-        scheduler_of(case_of("serial", "pixart"), model_of(Case("serial"))),
+        case_scheduler(make_case("serial", "pixart"), case_model(Case("serial"))),
     )
     for change in (lambda: torch.tensor([1.0], device=META), lambda: scheduler.timesteps[0].to(META)):
         fabric.begun = False

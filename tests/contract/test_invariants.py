@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from experiments.methods import METHODS
-from tests.cases import Case, model_of, relative_error, simulate
+from tests.cases import Case, case_model, relative_error, simulate
 from tests.contract.covering import cover
 from tests.contract.oracle import (
     ARCHITECTURES,
@@ -32,7 +32,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"size": (9, 11)},
 ]
 SPLITS = ("ceil", "even", "cost", "bytes", "list")
-JOINT = [name for name in ARCHITECTURES if model_of(Case("serial", model=name)).shape.joint]
+JOINT = [name for name in ARCHITECTURES if case_model(Case("serial", model=name)).shape.joint]
 
 
 def methods(name: str, model: str) -> Iterator[dict[str, Any]]:
@@ -65,7 +65,7 @@ def single_axis() -> Iterator[Case]:
 
 def problem(case: Case) -> Any:
     method = METHODS[case.name]
-    return method.check(model_of(case).shape, case.parallel, case.steps, method.Config(**case.method))
+    return method.check(case_model(case).shape, case.parallel, case.steps, method.Config(**case.method))
 
 
 @pytest.mark.parametrize("case", cover([*single_axis()]))
@@ -74,7 +74,7 @@ def test_methods_alone(case: Case) -> None:
 
 
 def splits(name: str, model: str, split: str) -> Case:
-    layers = model_of(Case(name, model=model)).shape.layers
+    layers = case_model(Case(name, model=model)).shape.layers
     sizes = [1, layers - 2, 0, 1] if split == "list" else split
     return product(name, "pipe 4", model, split=sizes, **({"M": 3} if METHODS[name].has("patches") else {}))
 

@@ -7,7 +7,7 @@ import torch
 
 from experiments.methods import METHODS
 from pipefusion.sim.plan import META
-from tests.cases import CPU, Case, peak_of, planned
+from tests.cases import CPU, Case, measure_peak, planned
 from tests.contract.covering import cover
 from tests.contract.oracle import ARCHITECTURES, padded, product
 
@@ -41,7 +41,7 @@ PRODUCTS = [
 
 def peaks_agree(case: Case, device: torch.device) -> None:
     for rank, counted in enumerate(planned(case, case.parallel.world)):
-        want = peak_of(case, case.parallel.world, rank, device)
+        want = measure_peak(case, case.parallel.world, rank, device)
         assert counted.meter.peak_bytes == want, f"rank {rank}"
 
 

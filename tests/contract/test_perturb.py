@@ -15,9 +15,9 @@ from torch import Tensor
 from analysis.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.perturb import PERTURB, PRODUCTS, PerturbConfig, cases, disasters, latents, measure, verdict
-from experiments.runner import cells_of
+from experiments.runner import study_cells
 from experiments.session import Session
 from pipefusion.core.fabric import Work
 from pipefusion.core.ledger import Kind
@@ -94,7 +94,7 @@ HANDFUL = [
 ]
 
 
-@pytest.mark.parametrize("one", HANDFUL, ids=lambda one: f"{one.method.name} {parallel_of(one)}")
+@pytest.mark.parametrize("one", HANDFUL, ids=lambda one: f"{one.method.name} {parallel_degrees(one)}")
 def test_no_order_of_events_changes_the_result_of_a_product(session, one):
     want = latents(one, session, Faults())
     for seed in range(3):
@@ -105,7 +105,7 @@ def test_no_order_of_events_changes_the_result_of_a_product(session, one):
 def test_five_hundred_schedules_of_products():
     cfg = config(replace(WITH_PRODUCTS, devices=[2], schedules=500, kills=0))
     session = Session()
-    for cell in cells_of(PERTURB, cfg, session):
+    for cell in study_cells(PERTURB, cfg, session):
         (row,) = measure(cell, session)
         assert row["failures"] == 0, row["reason"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.methods import METHODS
-from tests.cases import VIDEOS, Case, model_of
+from tests.cases import VIDEOS, Case, case_model
 from tests.contract.covering import cover
 from tests.contract.oracle import (
     ARCHITECTURES,
@@ -106,7 +106,7 @@ VIDEO_PRODUCTS = [  # over frames they are among those of families
 GUIDED_PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", family, M=3)
     for family in ARCHITECTURES[1:]
-    if model_of(Case("serial", model=family)).shape.guidance == "cfg"
+    if case_model(Case("serial", model=family)).shape.guidance == "cfg"
 ]
 PADDED_PRODUCTS = (
     [

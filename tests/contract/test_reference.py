@@ -8,7 +8,7 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.split import split_rows
-from tests.cases import Case, inputs, model_of, relative_error, scheduler_of, simulate
+from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
 from tests.reference import denoise
 
 GUIDED = {"guidance": 4.5, "images": 2}
@@ -23,13 +23,13 @@ def reference(
     unit: int = 1,
 ) -> Tensor:
     """The latents of these patches, each a multiple of `unit` token rows."""
-    model = model_of(case)
+    model = case_model(case)
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
     bands = [list(band) for band in split_rows(model.shape.token_rows, patches, unit)]
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
-    scheduler = scheduler_of(case, model)
+    scheduler = case_scheduler(case, model)
     with torch.inference_mode():
         return denoise(network, scheduler, noise, text, mask, case.guidance, bands, warmup, sees, rows_seen)
 
@@ -80,12 +80,12 @@ def test_pcpp(devices, warmup, fraction, near, settings):
 
 def test_the_reference_itself_equals_the_stock_model_when_synchronous():
     case = Case("serial", **GUIDED)
-    model = model_of(case)
+    model = case_model(case)
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
-    scheduler, latent = scheduler_of(case, model), noise
+    scheduler, latent = case_scheduler(case, model), noise
     with torch.inference_mode():
         for time in scheduler.timesteps:
             out = network(

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.cases import model_of, simulate
+from tests.cases import case_model, simulate
 from tests.contract.oracle import STEPS, product
 
 
@@ -15,7 +15,7 @@ def test_a_whole_cross_attention_is_held_by_every_device_and_reduced_by_none(mod
     split, whole = (
         simulate(product("tensor", "tensor 2", model, cross=cross))[0] for cross in ("split", "whole")
     )
-    shape = model_of(product("tensor", "", model)).shape
+    shape = case_model(product("tensor", "", model)).shape
     crossed = sum(block.cross_params for block in shape.blocks)
     assert (crossed > 0) == shape.cross
     more = whole.measured["param_bytes"] - split.measured["param_bytes"]

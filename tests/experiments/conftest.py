@@ -12,7 +12,7 @@ from tests.experiments.tiny_pipelines import save_tiny
 
 
 @pytest.fixture(scope="session")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @cache
     def folder(family: str) -> Path:
         return save_tiny(family, tmp_path_factory.mktemp("pipelines") / family, with_transformer=True)

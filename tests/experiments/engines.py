@@ -16,7 +16,7 @@ from experiments.models import FACTS, choose_scheduler
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows
-from tests.cases import Case, inputs, model_of, scheduler_of, simulate
+from tests.cases import Case, case_model, case_scheduler, inputs, simulate
 from tests.reference import denoise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,9 +37,9 @@ def writer_class() -> Any:
     return names["BundleWriter"]
 
 
-def asked_of(case: Case, devices: int) -> dict[str, Any]:
+def bundle_content(case: Case, devices: int) -> dict[str, Any]:
     """bundle.json of a case."""
-    model = model_of(case)
+    model = case_model(case)
     chosen = choose_scheduler(model, case.scheduler)
     assert isinstance(chosen, tuple)
     facts = {key: model.facts[key] for key in FACTS & model.facts.keys() - {"guidance_scale", "resolution"}}
@@ -74,10 +74,10 @@ def write(
     noise: Tensor | None = None,
 ) -> Path:
     """A bundle: what `case` asks for, and the latents after each step, or only after the last."""
-    own, cond = inputs(case, model_of(case))
+    own, cond = inputs(case, case_model(case))
     tensors = {"noise": own if noise is None else noise, **cond.prompt}
     tensors |= {f"negative_{name}": tensor for name, tensor in (cond.negative or {}).items()}
-    writer = writer_class()(folder, asked_of(case, devices), tensors)
+    writer = writer_class()(folder, bundle_content(case, devices), tensors)
     writer.hidden |= hidden or {}
     if len(steps) == 1:
         writer.close(steps[0])
@@ -111,9 +111,9 @@ def watched(scheduler: Any, record: list[Tensor], shared: bool, forgetful: bool)
     return found
 
 
-def network_of(case: Case) -> PixArtTransformer2DModel:
+def stock_network(case: Case) -> PixArtTransformer2DModel:
     """The stock model of a case."""
-    model = model_of(case)
+    model = case_model(case)
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval().requires_grad_(False)
     for parameter in network.parameters():
@@ -131,13 +131,13 @@ def naive(
     noise: Tensor | None = None,
 ) -> list[Tensor]:
     """The naive loop's latents after each step; what is given is done differently from what the case asks for."""
-    model = model_of(case)
-    network = network_of(case)
+    model = case_model(case)
+    network = stock_network(case)
     own, cond = inputs(case, model)
     noise = own if noise is None else noise
     bands = split_rows(noise.shape[2] // model.shape.patch_size, case.method["patches"])
     record: list[Tensor] = []
-    scheduler = watched(scheduler_of(case, model), record, shared, forgetful)
+    scheduler = watched(case_scheduler(case, model), record, shared, forgetful)
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
     warmup = case.method["warmup"] if warmup is None else warmup
     with torch.inference_mode():

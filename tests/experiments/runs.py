@@ -55,7 +55,7 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def ranks_of(run_dir: Path) -> list[int]:
+def rank_pids(run_dir: Path) -> list[int]:
     """Process ids that the ranks of `fake_rank` wrote down."""
     return [int(path.read_text() or 0) for path in sorted(run_dir.glob("pid-*"))]
 

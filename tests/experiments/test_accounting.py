@@ -19,12 +19,12 @@ from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.models import open_model, resolved, scheduler_of
+from experiments.models import build_scheduler, open_model, resolved
 from experiments.params import PARAMS
 from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run
 from experiments.report import held_parameters
-from experiments.runner import cells_of, check
+from experiments.runner import check, study_cells
 from experiments.session import Session, empty_inputs
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
@@ -44,7 +44,7 @@ def counted(*overrides: str) -> pd.DataFrame:
     """The rows of a grid, measured in this process."""
     cfg, session = config(*overrides), Session()
     study = PARAMS if cfg.measure.name == "params" else ACCOUNTING
-    cells = cells_of(study, cfg, session)
+    cells = study_cells(study, cfg, session)
     with torch.inference_mode():
         return pd.DataFrame(
             [
@@ -89,7 +89,7 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
                 entries = [entry for entry in report.ledger.entries if entry.at.step == step]
                 assert row[f"step_{kind}"] == sum(getattr(entry, kind) for entry in entries)
         fabric = SilentFabric(module.parallel(devices).mesh(), report.rank, torch.device("meta"))
-        dit, scheduler = model.view(), scheduler_of(model, longer.scheduler, longer.steps)
+        dit, scheduler = model.view(), build_scheduler(model, longer.scheduler, longer.steps)
         sampler = module.build(dit, fabric, settings)
         with torch.inference_mode():
             alone = sampling_peak(sampler, dit.model, scheduler, noise, cond)
@@ -107,12 +107,12 @@ def test_without_a_synchronous_step_pipefusion_never_has_the_whole_image_at_once
 
 def test_sizes_and_devices_that_a_model_does_not_have_are_skipped() -> None:
     grid = ["measure.models=[sd3_tiny]", "measure.methods=[serial,ring]", "measure.resolutions=[4096]"]
-    cells = cells_of(ACCOUNTING, config(*grid), Session())
+    cells = study_cells(ACCOUNTING, config(*grid), Session())
     assert [(cell.place["method"], cell.place["devices"]) for cell in cells] == [
         ("serial", 1), ("ring", 1), ("ring", 2), ("ring", 4),
     ]  # fmt: skip
     assert all("positions end at" in str(cell.skipped) for cell in cells)
-    (cell,) = cells_of(
+    (cell,) = study_cells(
         ACCOUNTING, config("measure.methods=[ulysses]", "measure.devices=[3]", *MODEL), Session()
     )
     assert str(cell.skipped).startswith("devices=3 does not divide the 4 attention heads")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from experiments.bench import base_of, bound, peer_of
+from experiments.bench import bound, diffusers_case, serial_case
 from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES
 from experiments.bench_rank import BenchCase, drawn, prepare_case
 from experiments.grid import model_config
@@ -44,7 +44,7 @@ def sampled(case: BenchCase, name: str) -> Tensor | None:
 )
 def test_every_path_computes_the_same_picture(model, cases):
     with Ranks(2) as ranks:
-        want, nothing = ranks.run(sampled, base_of(cases[0]), model)
+        want, nothing = ranks.run(sampled, serial_case(cases[0]), model)
         assert nothing is None
         for case in cases:
             assert relative_error(ranks.run(sampled, case, model)[0], want) < 1e-5, case.name
@@ -52,12 +52,15 @@ def test_every_path_computes_the_same_picture(model, cases):
 
 def test_rows_are_held_against_the_same_task():
     case = BenchCase("ulysses", "flux_bench", steps=3, rounds=7)
-    assert base_of(case).name == "flux_bench serial S=3"
-    assert peer_of(case) == BenchCase(NATIVE_ULYSSES, "flux_bench", steps=3, rounds=7)
-    assert peer_of(BenchCase("serial")) == BenchCase(DIFFUSERS) and peer_of(BenchCase("tensor")) is None
+    assert serial_case(case).name == "flux_bench serial S=3"
+    assert diffusers_case(case) == BenchCase(NATIVE_ULYSSES, "flux_bench", steps=3, rounds=7)
+    assert (
+        diffusers_case(BenchCase("serial")) == BenchCase(DIFFUSERS)
+        and diffusers_case(BenchCase("tensor")) is None
+    )
     guided = BenchCase("pipefusion", ranks=4, patches=4, guidance_scale=4.5, parallel=Parallel(cfg=2))
     assert guided.name == "pipefusion cfg 2 N=4 M=4 S=20 guided"
-    assert base_of(guided).name == "serial S=20 guided"
+    assert serial_case(guided).name == "serial S=20 guided"
 
 
 def test_the_bound_is_what_fill_drain_and_warm_up_leave():

@@ -8,9 +8,9 @@ import pytest
 from analysis.study import Record, load_study
 from experiments.choose import PLAN, best, product_row, search, searches, verdict
 from experiments.grid import expand, problem
-from experiments.methods import METHODS, parallel_of, problem_of
+from experiments.methods import METHODS, find_problem, parallel_degrees
 from experiments.products import expanded, products
-from experiments.runner import cells_of, check
+from experiments.runner import check, study_cells
 from experiments.scaling import planned_row
 from experiments.session import Session
 from pipefusion.core.parallel import AXES
@@ -69,11 +69,11 @@ def test_padded_heads_are_planned_when_asked_for(heads, ranks):
     grid = ["measure.methods=[ulysses,pipefusion]", "measure.devices=[2,4,8,16]", "measure.patches=[1]"]
     session = Session()
     found = {True: set(), False: set()}
-    for cell in cells_of(PLAN, plan_config(*grid, f"method.heads={heads}"), session):
+    for cell in study_cells(PLAN, plan_config(*grid, f"method.heads={heads}"), session):
         model = session.model(cell.cfg.model)
         for point in expand(cell.cfg, cell.cfg.measure):
-            runs = [one for one in (point, *expanded(point, model)) if not problem_of(model.shape, one)]
-            found[METHODS[point.method.name].exact] |= {parallel_of(one).ulysses for one in runs}
+            runs = [one for one in (point, *expanded(point, model)) if not find_problem(model.shape, one)]
+            found[METHODS[point.method.name].exact] |= {parallel_degrees(one).ulysses for one in runs}
     assert found == {True: ranks, False: ranks}
 
 
@@ -93,7 +93,7 @@ def searched():
     """Every product of four devices on the small model: the rows of the search, and all of them planned."""
     cfg = plan_config(*FOUR, "measure.methods=[tensor,ulysses,ring,sync_pipeline,distrifusion,pipefusion]")
     session, rows, planned = Session(), [], []
-    for cell in cells_of(PLAN, cfg, session):
+    for cell in study_cells(PLAN, cfg, session):
         rows += [cell.place | row for row in search(cell, session)]
         model = session.model(cell.cfg.model)
         own = list(expand(cell.cfg, cell.cfg.measure))
@@ -138,7 +138,7 @@ def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatc
     cfg = plan_config(*FOUR, "measure.methods=[pipefusion]", "cluster.hardware.memory_bytes=1")
     monkeypatch.setattr("experiments.choose.plan", lambda *_: pytest.fail("planned"))
     session = Session()
-    (cell,) = cells_of(PLAN, cfg, session)
+    (cell,) = study_cells(PLAN, cfg, session)
     rows = pd.DataFrame(search(cell, session))
     assert set(rows.status) == {"oom"} and rows.reason.str.contains("parameters and K, V alone").all()
     room = cfg.cluster.hardware.memory_bytes - cfg.cluster.hardware.reserved_bytes

@@ -13,7 +13,7 @@ from experiments.closure import PACKAGES, Code, modules
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.perturb import PERTURB
-from experiments.runner import cells_of
+from experiments.runner import study_cells
 from experiments.session import Session
 from experiments.text_variants import TEXT_VARIANTS, TextVariantsConfig
 from tests.experiments.runs import ROOT, config
@@ -45,10 +45,10 @@ def test_a_study_is_measured_again_when_what_it_is_made_of_is_edited(
     copy: Path, file: str, measures_again: bool
 ) -> None:
     cfg = replace(config("cluster=sim"), measure=TextVariantsConfig(models=["flux_tiny"], counted=[]))
-    before = {cell.key for cell in cells_of(TEXT_VARIANTS, cfg, Session(code=Code(copy)))}
+    before = {cell.key for cell in study_cells(TEXT_VARIANTS, cfg, Session(code=Code(copy)))}
     text = (copy / file).read_text()
     (copy / file).write_text(f"{text}# edited\n")
-    after = {cell.key for cell in cells_of(TEXT_VARIANTS, cfg, Session(code=Code(copy)))}
+    after = {cell.key for cell in study_cells(TEXT_VARIANTS, cfg, Session(code=Code(copy)))}
     (copy / file).write_text(text)
     assert (before != after) == measures_again
     assert not measures_again or not before & after

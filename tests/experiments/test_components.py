@@ -75,8 +75,8 @@ def stock_prompts(family: str, pipe: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", SIZES)
-def test_prompts_are_those_of_the_pipeline(folder_of, family: str) -> None:
-    found = encode_all(folder_of(family))
+def test_prompts_are_those_of_the_pipeline(tiny_folder, family: str) -> None:
+    found = encode_all(tiny_folder(family))
     masks = {
         name.replace("embeds", "mask"): size[:1] for name, size in SIZES[family].items() if len(size) == 2
     }
@@ -87,14 +87,14 @@ def test_prompts_are_those_of_the_pipeline(folder_of, family: str) -> None:
         for name, size in sizes.items()
     }
     assert all(tensor.dtype == torch.float32 and not tensor.requires_grad for tensor in found.values())
-    expected = stock_prompts(family, stock(folder_of(family)))
+    expected = stock_prompts(family, stock(tiny_folder(family)))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor.float().expand_as(found[name]), rtol=1e-5, atol=1e-5)
     for name in found.keys() - expected.keys():
         assert name.endswith("prompt_mask") and found[name].eq(1).all()
     embeds = found["prompt_embeds"]
     assert torch.equal(embeds[0], embeds[2]) and not torch.equal(embeds[0], embeds[1])
-    assert encode_all(folder_of(family), None).keys() == {
+    assert encode_all(tiny_folder(family), None).keys() == {
         name for name in found if not name.startswith("negative_")
     }
 
@@ -123,10 +123,10 @@ def test_encoders_alone_are_read_and_gone_afterwards(tmp_path: Path, monkeypatch
         gc.enable()
 
 
-def test_bfloat16_encoders_give_float32(folder_of) -> None:
-    found = encode(folder_of("flux"), PROMPTS, None, CPU, torch.bfloat16)
+def test_bfloat16_encoders_give_float32(tiny_folder) -> None:
+    found = encode(tiny_folder("flux"), PROMPTS, None, CPU, torch.bfloat16)
     assert all(tensor.dtype == torch.float32 for tensor in found.values())
-    exact = encode_all(folder_of("flux"), None)
+    exact = encode_all(tiny_folder("flux"), None)
     torch.testing.assert_close(found["prompt_embeds"], exact["prompt_embeds"], rtol=0.05, atol=0.05)
 
 
@@ -159,8 +159,8 @@ def test_a_tokenizer_with_spiece_model_alone(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], expected[name])
 
 
-def test_classes_by_name_and_number(folder_of) -> None:
-    folder = folder_of("dit")
+def test_classes_by_name_and_number(tiny_folder) -> None:
+    folder = tiny_folder("dit")
     found = encode(folder, ["207", "golden retriever", "dog", "class 3"], "", CPU, torch.float32)
     assert found["class_labels"].tolist() == [207, 207, 207, 3]
     assert found["negative_class_labels"].tolist() == [1000] * 4

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from experiments.check_architecture import architecture_fault
 from experiments.grid import model_config
 from experiments.models import open_model
-from pipefusion.families import patch_of
+from pipefusion.families import latent_patch
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
@@ -109,7 +109,7 @@ def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
     architecture = model["architecture"]
     assert all(not p.is_meta for p in transformer.parameters())
     assert sum(p.numel() for p in transformer.parameters()) < 3_000_000
-    patch = patch_of(architecture["class"], architecture)
+    patch = latent_patch(architecture["class"], architecture)
     side = architecture.get("resolution")
     side = side[0] if isinstance(side, list) else side  # of a video its height, and its frames
     assert (architecture.get("sample_size") or side // architecture["latent_factor"]) == SIDE * patch

@@ -25,7 +25,7 @@ from pipefusion.core.ledger import Where
 from pipefusion.core.mesh import Axis
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
-from tests.cases import Case, inputs, model_of, relative_error, scheduler_of, weights_of
+from tests.cases import Case, case_model, case_scheduler, case_weights, inputs, relative_error
 from tests.experiments import engines
 from tests.experiments.engines import CPU, LOUD, naive, simulated, told, write
 
@@ -43,14 +43,14 @@ def judged(folder: Path) -> Judgement:
 @pytest.mark.parametrize("family", ["pixart", "flux_tiny", "hunyuan_tiny", "sd3_tiny"])
 def test_the_reference_is_the_method(family: str, devices: int, keys: dict[str, Any]) -> None:
     case = LOUD.but(method=keys, model=family, architecture={}, images=2)
-    model = model_of(case)
+    model = case_model(case)
     noise, cond = inputs(case, model)
     cfg = method.Config(**keys)
     bands = split_rows(model.shape.token_rows, keys["patches"])
     stages = forms.stages(model.shape, devices, cfg.split)
-    request = Request(noise, cond, scheduler_of(case, model), bands, stages, cfg.warmup, cfg.text)
+    request = Request(noise, cond, case_scheduler(case, model), bands, stages, cfg.warmup, cfg.text)
     dit = model.view()
-    dit.load(weights_of(case), CPU)
+    dit.load(case_weights(case), CPU)
     assert relative_error(reference(dit, request)[-1], simulated(case, devices)[0]) <= 1e-6
 
 
@@ -70,9 +70,9 @@ def test_weights_may_lie_in_the_bundle(tmp_path: Path) -> None:
     """
     case, weights = LOUD.but(steps=2), tmp_path / "weights"
     bundle = write(tmp_path, case, naive(case))
-    engines.network_of(case).save_pretrained(weights / "transformer")
+    engines.stock_network(case).save_pretrained(weights / "transformer")
     (weights / "scheduler").mkdir()
-    (weights / "scheduler/scheduler_config.json").write_text(json.dumps(model_of(case).scheduler))
+    (weights / "scheduler/scheduler_config.json").write_text(json.dumps(case_model(case).scheduler))
     told(model={"folder": "weights"}, scheduler="absent")(bundle)
     assert max(judged(bundle).errors) < 1e-5
     told(dtype="bfloat16")(bundle)
@@ -166,7 +166,7 @@ def test_a_stale_text_stream_is_named(
 
 def test_embedded_guidance_that_is_lost_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = LOUD.but(model="flux_tiny", architecture={}, scheduler="shipped", steps=3)
-    view = type(model_of(case).view())
+    view = type(case_model(case).view())
     real, calls = view.modulation, []
 
     def modulation(self: Any, timestep: Tensor, text: Any, batch: int) -> Any:
@@ -181,7 +181,7 @@ def test_embedded_guidance_that_is_lost_is_named(tmp_path: Path, monkeypatch: py
 
 def with_hidden(case: Case, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Latents and hidden states of one device, as its blocks return them."""
-    view: type[StockView] = type(model_of(case).view())
+    view: type[StockView] = type(case_model(case).view())
     real, seen = view.block, []
 
     def block(self: Any, *args: Any) -> Any:
@@ -192,7 +192,7 @@ def with_hidden(case: Case, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tenso
     monkeypatch.setattr(view, "block", block)
     latents = simulated(case, devices=1)
     monkeypatch.undo()
-    shape = model_of(case).shape
+    shape = case_model(case).shape
     layout = make_layout(shape, lambda name: Axis(name, 0, (0,)), case.method["patches"])
     jobs = layout.jobs(case.steps, case.method["warmup"])
     names = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config import RunConfig
-from experiments.contents import key_of, sha256_of
+from experiments.contents import hash_files, run_key
 from experiments.launch import complete
 from experiments.models import open_model
 from experiments.quality.texts import texts_path
@@ -21,11 +21,11 @@ from tests.experiments.runs import QUICK, command, config
 
 
 @pytest.fixture
-def weights(folder_of: Callable[[str], Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folder_of("pixart_alpha"), tmp_path / "weights"))
+def weights(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder("pixart_alpha"), tmp_path / "weights"))
 
 
-def run_of(weights: Path, *overrides: str) -> RunConfig:
+def run_config(weights: Path, *overrides: str) -> RunConfig:
     here = [
         "model=pixart_alpha",
         f"model.weights={weights}",
@@ -37,7 +37,7 @@ def run_of(weights: Path, *overrides: str) -> RunConfig:
 
 def key(cfg: RunConfig) -> str:
     model = open_model(cfg.model)
-    return key_of(complete(cfg, model), model)
+    return run_key(complete(cfg, model), model)
 
 
 def flip(path: Path) -> None:
@@ -56,10 +56,10 @@ CHANGED = [
 
 
 def test_contents_of_the_weights_and_not_their_place_decide(weights: Path, tmp_path: Path) -> None:
-    cfg = run_of(weights)
+    cfg = run_config(weights)
     keys, stamps = [key(cfg)], [texts_path(cfg, Session())]
     (weights / "README.md").write_text("a note")
-    moved = run_of(Path(shutil.copytree(weights, tmp_path / "moved")))
+    moved = run_config(Path(shutil.copytree(weights, tmp_path / "moved")))
     assert key(moved) == keys[0] and texts_path(moved, Session()) == stamps[0]
     for name in CHANGED:
         flip(weights / name)
@@ -70,9 +70,9 @@ def test_contents_of_the_weights_and_not_their_place_decide(weights: Path, tmp_p
     keys.append(key(cfg))
     assert len(set(keys)) == len(CHANGED) + 2
     assert len(set(stamps)) == 3  # of encoder and tokenizer
-    random = [key(run_of(weights, "model.text=random"))]
+    random = [key(run_config(weights, "model.text=random"))]
     flip(weights / "text_encoder" / "model.safetensors")
-    assert [key(run_of(weights, "model.text=random"))] == random  # which asks no encoder
+    assert [key(run_config(weights, "model.text=random"))] == random  # which asks no encoder
 
 
 def test_prompts_decide_and_not_where_they_come_from(tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_prompts_decide_and_not_where_they_come_from(tmp_path: Path) -> None:
 def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("one")
-    first = sha256_of(file)
+    first = hash_files(file)
     file.write_text("two")
     os.utime(file, ns=(1, 1))
-    assert sha256_of(file) != first
+    assert hash_files(file) != first
 
 
 def test_a_resumed_sweep_runs_again_what_its_prompts_decide(

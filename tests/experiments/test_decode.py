@@ -39,7 +39,7 @@ CLASS = {
 
 
 @torch.no_grad()
-def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
+def draw_picture(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     """Latents as the pipeline's scheduler has them last [2, C, H, W], and its pixels [2, h, w, 3] in 0..1."""
     stepped: list[Tensor] = []
     height, width = SIZE
@@ -71,10 +71,10 @@ def picture_of(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pictures_and_timesteps_are_those_of_the_pipeline(folder_of, family: str) -> None:
-    folder = folder_of(family)
+def test_pictures_and_timesteps_are_those_of_the_pipeline(tiny_folder, family: str) -> None:
+    folder = tiny_folder(family)
     pipe = stock(folder)
-    latents, expected = picture_of(family, pipe)
+    latents, expected = draw_picture(family, pipe)
     height, width = SQUARE if family == "dit" else SIZE
     factor = latent_factor(folder)
     assert latents.shape[2:] == (height // factor, width // factor)
@@ -120,8 +120,8 @@ def test_timesteps_of_schedulers_that_the_pipeline_does_not_ship_with() -> None:
 
 
 @pytest.mark.parametrize("family", ["pixart_alpha", "flux2_klein"])
-def test_tiles_are_those_of_the_vae(folder_of, family: str) -> None:
-    folder, factor = folder_of(family), latent_factor(folder_of(family))
+def test_tiles_are_those_of_the_vae(tiny_folder, family: str) -> None:
+    folder, factor = tiny_folder(family), latent_factor(tiny_folder(family))
     channels = 4 if family == "pixart_alpha" else 16
     latents = torch.randn(2, channels, 8, 4, generator=torch.Generator().manual_seed(0))
     whole, tiles = (
@@ -139,7 +139,7 @@ def test_tiles_are_those_of_the_vae(folder_of, family: str) -> None:
     assert np.array_equal(alone[0], whole[1])
 
 
-def test_written_pictures(tmp_path: Path, folder_of) -> None:
+def test_written_pictures(tmp_path: Path, tiny_folder) -> None:
     def write(latents: Tensor, folder: Path | None, pixel_space: bool) -> list[Path]:
         save_file({"latents": latents}, tmp_path / "latents.safetensors")
         model: Any = SimpleNamespace(
@@ -153,9 +153,9 @@ def test_written_pictures(tmp_path: Path, folder_of) -> None:
     latents = torch.randn(2, 4, 8, 8)
     assert write(latents, None, False) == write(latents, tmp_path, False) == write(latents, None, True) == []
     assert not (tmp_path / "images").exists()
-    paths = write(latents, folder_of("pixart_alpha"), False)
+    paths = write(latents, tiny_folder("pixart_alpha"), False)
     assert paths == [tmp_path / "images" / "0.png", tmp_path / "images" / "1.png"]
     assert Image.open(paths[1]).size == (64, 64)
     with pytest.raises(NotFinite, match="a picture has NaN or infinite values"):
-        write(torch.full((1, 4, 8, 8), 3e38), folder_of("pixart_alpha"), False)
+        write(torch.full((1, 4, 8, 8), 3e38), tiny_folder("pixart_alpha"), False)
     assert Image.open(write(torch.zeros(1, 3, 8, 8), None, True)[0]).getpixel((0, 0)) == (128, 128, 128)

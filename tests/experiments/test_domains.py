@@ -21,7 +21,7 @@ from experiments.grid import GridConfig
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.quality.cells import StudyConfig
-from pipefusion.core.domain import Domain, NotEmpty, marks_of, outside
+from pipefusion.core.domain import Domain, NotEmpty, find_marks, outside
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
 
@@ -61,7 +61,7 @@ ALL = list(dict.fromkeys(found for kind in CONFIGS for found in dataclasses_in(k
 @pytest.mark.parametrize("kind", ALL, ids=[kind.__qualname__ + "@" + kind.__module__ for kind in ALL])
 def test_every_number_has_a_domain_and_every_grid_is_one(kind: type) -> None:
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        marks = marks_of(hint)
+        marks = find_marks(hint)
         if kinds_in(hint) & {int, float, Any} and name not in WITHOUT:
             assert any(isinstance(mark, Domain) for mark in marks), f"{kind.__name__}.{name} has no domain"
         if str(hint).startswith("list[") and not any(isinstance(mark, NotEmpty) for mark in marks):
@@ -109,7 +109,7 @@ FILLED: dict[str, Any] = {
 
 def numbers_in(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, Domain]]:
     """Every place of a number in an object, present or None, with its domain."""
-    domains = [mark for mark in marks_of(hint) if isinstance(mark, Domain)]
+    domains = [mark for mark in find_marks(hint) if isinstance(mark, Domain)]
     if is_dataclass(value):
         for name, inner in get_type_hints(type(value), include_extras=True).items():
             yield from numbers_in(getattr(value, name), inner, f"{key}.{name}" if key else name)
@@ -170,7 +170,7 @@ def test_the_composition_is_checked(composed: list[DictConfig]) -> None:
 def test_empty_grids_are_refused(composed: list[DictConfig]) -> None:
     for job in composed:
         for name, hint in get_type_hints(type(from_hydra(job).measure), include_extras=True).items():
-            if any(isinstance(mark, NotEmpty) for mark in marks_of(hint)):
+            if any(isinstance(mark, NotEmpty) for mark in find_marks(hint)):
                 empty = deepcopy(job)
                 empty.measure[name] = []
                 with pytest.raises(ConfigError, match=rf"^measure.{name}=\[\] leaves nothing to do; allowed"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.fit import alone, fit_device, numbers_of, write_values
+from experiments.fit import alone, drop_repeats, fit_device, write_values
 from experiments.published import targets
 from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig
@@ -37,12 +37,12 @@ def test_planted_efficiencies_are_found(matmul, attention):
 def test_a_number_that_is_printed_several_times_counts_once():
     rows = alone([target for target in targets() if target.model == "pixart_alpha"], "l20")
     assert len(rows) == 7
-    assert sorted((target.resolution, target.published_s) for target in numbers_of(rows)) == [
+    assert sorted((target.resolution, target.published_s) for target in drop_repeats(rows)) == [
         (1024, 3.34),
         (2048, 26.43),
         (4096, 306.6),
     ]
-    assert numbers_of(rows[3:4]) == rows[3:4]  # a repetition of what is not there is a number
+    assert drop_repeats(rows[3:4]) == rows[3:4]  # a repetition of what is not there is a number
 
 
 def test_values_are_replaced_and_everything_else_stays(tmp_path):

@@ -18,7 +18,7 @@ from experiments import cli, compose, server
 from experiments.check_architecture import faults
 from experiments.check_command import check_request
 from experiments.components import read_index
-from experiments.config import RunConfig, from_hydra, prompts_of
+from experiments.config import RunConfig, from_hydra, read_prompts
 from experiments.conformance.fields import BundleError, read_fields
 from experiments.errors import ConfigError
 from experiments.inputs import encoded_prompts
@@ -101,13 +101,13 @@ def test_what_is_said(override: str, expected: str) -> None:
 @pytest.mark.parametrize("text", ["1e5", "7", "true", "nan", "1_000", "0x10", "green apple"])
 def test_a_prompt_is_the_text_that_was_typed(text: str) -> None:
     cfg = from_hydra(compose.plan([*BASE, compose.as_text(f"prompt={text}")]).jobs[0])
-    assert prompts_of(cfg) == [text]
+    assert read_prompts(cfg) == [text]
 
 
 def test_a_line_of_a_prompt_file_is_a_prompt(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeffred apple\r\n\r\n two\u2028parts\u0085here \nlast".encode())
-    assert prompts_of(RunConfig(prompt_file=str(path))) == ["red apple", "two\u2028parts\u0085here", "last"]
+    assert read_prompts(RunConfig(prompt_file=str(path))) == ["red apple", "two\u2028parts\u0085here", "last"]
 
 
 def test_one_line() -> None:

@@ -16,7 +16,7 @@ from experiments.config import RunConfig
 from experiments.launch import execute
 from experiments.records import read_json
 from tests.experiments import fake_rank
-from tests.experiments.runs import alive, config, ranks_of, wait_until
+from tests.experiments.runs import alive, config, rank_pids, wait_until
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,8 +62,8 @@ def test_rank_that_dies_is_named(
     record = execute(config(), tmp_path, entry)
     assert (record["status"], record["reason"]) == (status, reason)
     assert record == read_json(tmp_path / "run.json")
-    assert len(ranks_of(tmp_path)) == 4
-    assert not any(alive(pid) for pid in ranks_of(tmp_path))
+    assert len(rank_pids(tmp_path)) == 4
+    assert not any(alive(pid) for pid in rank_pids(tmp_path))
     assert capfd.readouterr().err == ""
     if entry not in (fake_rank.kill, fake_rank.watchdog):
         assert "Traceback" in (tmp_path / "logs" / "rank-2.txt").read_text()
@@ -80,7 +80,7 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
 def test_a_rank_that_is_stopped_is_named_and_killed(tmp_path: Path) -> None:
     record = execute(config("cluster.timeout_s=1"), tmp_path, fake_rank.freeze)
     assert record["reason"].startswith("rank 2 hangs: rank ")
-    assert not any(alive(pid) for pid in ranks_of(tmp_path))
+    assert not any(alive(pid) for pid in rank_pids(tmp_path))
 
 
 def test_a_failed_rank_tears_nothing_down(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_work_of_the_host_may_take_longer_than_a_communication(tmp_path: Path) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_all_ranks(number: signal.Signals, tmp_path: Path) -> None:
     def press() -> None:
-        wait_until(lambda: len(ranks_of(tmp_path)) == 4 and all(ranks_of(tmp_path)))
+        wait_until(lambda: len(rank_pids(tmp_path)) == 4 and all(rank_pids(tmp_path)))
         os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
     threading.Thread(target=press, daemon=True).start()
     record = execute(config(), tmp_path, fake_rank.hang)
     assert (record["status"], record["reason"]) == ("interrupted", f"ended by {number.name}")
-    assert not any(alive(pid) for pid in ranks_of(tmp_path))
+    assert not any(alive(pid) for pid in rank_pids(tmp_path))
     assert signal.getsignal(number) is before
 
 

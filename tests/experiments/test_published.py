@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from experiments.check import check_method, check_model, check_values
-from experiments.fit import config_of
+from experiments.fit import resolve_target
 from experiments.grid import model_config
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.models import open_model
-from experiments.published import FOLDER, Target, run_of, target_of, targets, unpredicted
+from experiments.published import FOLDER, Target, find_target, target_run, targets, unpredicted
 from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
 from tests.analysis.evidence.planted import Row, published
@@ -22,13 +22,13 @@ LEGACY = {"source": "PipeFusion repo assets/some.png"}
 
 
 def target(**changes: str) -> Target:
-    found = target_of(published(**changes))
+    found = find_target(published(**changes))
     assert isinstance(found, Target), found
     return found
 
 
 def reason(**changes: str) -> str:
-    found = target_of(published(**changes))
+    found = find_target(published(**changes))
     assert isinstance(found, str), found
     return found
 
@@ -98,7 +98,7 @@ def test_each_model_and_spelling_of_a_method(changes: Row, run: tuple[str, str, 
 )
 def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int) -> None:
     config()
-    cfg, opened = config_of(target(model=model, method="Original", n_devices="1"), config())
+    cfg, opened = resolve_target(target(model=model, method="Original", n_devices="1"), config())
     assert cfg.guidance_scale is not None
     assert empty_inputs(opened.shape, 1, cfg.guidance_scale)[1].branches == branches
 
@@ -253,7 +253,7 @@ def test_the_run_of_a_target_is_what_was_published(found: dict[str, Target]) -> 
     }
     for one in each.values():
         patches = one.patches[0] if one.patches else None
-        cfg = run_of(one, base)
+        cfg = target_run(one, base)
         check_values(cfg)
         assert check_method(cfg, check_model(cfg)) is None
         assert (cfg.devices, cfg.steps, cfg.method.name) == (one.devices, one.steps, one.method)
@@ -263,4 +263,4 @@ def test_the_run_of_a_target_is_what_was_published(found: dict[str, Target]) -> 
         assert getattr(cfg.method, "warmup", None) == one.warmup
         assert getattr(cfg.method, "patches", None) == patches
         assert {axis: getattr(cfg.parallel, axis) for axis in one.parallel} == one.parallel
-        assert parallel_of(cfg).world == one.devices
+        assert parallel_degrees(cfg).world == one.devices

@@ -24,7 +24,7 @@ from experiments.journal import Journal
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.pool import Bar, run_all, take_gpu
-from experiments.runner import cells_of, check, run
+from experiments.runner import check, run, study_cells
 from experiments.session import Session
 from experiments.study import Cell, Study
 from tests.experiments.runs import ROOT
@@ -104,13 +104,13 @@ def test_the_same_again_measures_nothing_and_a_wider_grid_what_is_new(tmp_path):
     [{"steps": 5}, {"prompt": "a tree"}, {"seed": 1}, {"measure": Options(["pixart_tiny"], matters=1)}],
 )
 def test_what_decides_a_result_is_in_the_key(change):
-    cells = {cell.key for cell in cells_of(COUNTED, config(), Session())}
-    assert not cells & {cell.key for cell in cells_of(COUNTED, replace(config(), **change), Session())}
+    cells = {cell.key for cell in study_cells(COUNTED, config(), Session())}
+    assert not cells & {cell.key for cell in study_cells(COUNTED, replace(config(), **change), Session())}
 
 
 def test_the_key_does_not_know_the_processes():
-    cells = [cell.key for cell in cells_of(COUNTED, config(), Session())]
-    assert cells == [cell.key for cell in cells_of(COUNTED, config(workers=7), Session())]
+    cells = [cell.key for cell in study_cells(COUNTED, config(), Session())]
+    assert cells == [cell.key for cell in study_cells(COUNTED, config(workers=7), Session())]
 
 
 def test_rows_that_are_broken_are_not_measured_over(tmp_path, capsys):

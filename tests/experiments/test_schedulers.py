@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments.grid import model_config
-from experiments.models import choose_scheduler, open_model, scheduler_of, timesteps_of
+from experiments.models import build_scheduler, choose_scheduler, choose_timesteps, open_model
 from experiments.schedulers import converted, whole
 from pipefusion.core.problem import Problem
 from pipefusion.schedulers import make_scheduler
@@ -87,9 +87,9 @@ def test_the_shift_by_size_survives_a_conversion() -> None:
     assert not isinstance(chosen, Problem) and chosen[1]["use_dynamic_shifting"] is True
     own = choose_scheduler(trained, "shipped")
     assert not isinstance(own, Problem)
-    given, theirs = timesteps_of(trained, chosen, 4), timesteps_of(trained, own, 4)
+    given, theirs = choose_timesteps(trained, chosen, 4), choose_timesteps(trained, own, 4)
     assert given["mu"] == theirs["mu"]
-    made, plain = make_scheduler(*chosen, given), scheduler_of(model, "dpmsolver++", 4)
+    made, plain = make_scheduler(*chosen, given), build_scheduler(model, "dpmsolver++", 4)
     shift = torch.tensor(given["mu"]).exp()
     expected = shift * plain.sigmas / (1 + (shift - 1) * plain.sigmas)
     torch.testing.assert_close(made.sigmas, expected)
@@ -99,5 +99,5 @@ def test_random_models_take_any_scheduler() -> None:
     for architecture in ("pixart_tiny", "flux_tiny"):
         model = open_model(model_config(architecture))
         for name in ("shipped", "dpmsolver++", "ddim", "flow_euler"):
-            assert len(scheduler_of(model, name, 3).timesteps) == 3
-    assert scheduler_of(open_model(model_config("flux_tiny")), "ddim", 3).config.clip_sample is False
+            assert len(build_scheduler(model, name, 3).timesteps) == 3
+    assert build_scheduler(open_model(model_config("flux_tiny")), "ddim", 3).config.clip_sample is False

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipefusion.core.attention import full, kernel_of, merge, run_kernel, with_logsumexp
+from pipefusion.core.attention import full, merge, pick_kernel, run_kernel, with_logsumexp
 
 
 def draw(*shape):
@@ -48,8 +48,8 @@ def test_merging_keeps_its_head_when_scores_are_far_apart():
 )
 def test_flash_attention_is_for_16_bits_and_newer_gpus(monkeypatch, capability, dtype, kernel):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert kernel_of(torch.device("cuda", 0), dtype) == kernel
-    assert kernel_of(torch.device("cpu"), dtype) == "cpu"
+    assert pick_kernel(torch.device("cuda", 0), dtype) == kernel
+    assert pick_kernel(torch.device("cpu"), dtype) == "cpu"
 
 
 @pytest.mark.parametrize("kernel", ["flash", "efficient"])

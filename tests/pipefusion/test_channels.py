@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from experiments.methods import METHODS
-from pipefusion.core.channels import Channel, Handshake, channel_of, channels, handshakes
+from pipefusion.core.channels import Channel, Handshake, channels, handshakes, message_channel
 from pipefusion.core.dit import DiT
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
-from tests.cases import FAMILIES, Case, degrees_in, inputs, model_of, scheduler_of, view_of
+from tests.cases import FAMILIES, Case, case_model, case_scheduler, case_view, degrees_in, inputs
 
 
 @dataclass(eq=False)
@@ -54,11 +54,13 @@ class Recorder(SilentFabric):
 
     def isend(self, tensor, to, *, axis, at, tag=0):
         place = self.axis(axis)
-        return self._begin(Handshake(channel_of(place, place.index, to, tag), self.rank, place.ranks[to]))
+        return self._begin(
+            Handshake(message_channel(place, place.index, to, tag), self.rank, place.ranks[to])
+        )
 
     def irecv(self, out, source, *, axis, at, tag=0):
         place = self.axis(axis)
-        channel = channel_of(place, source, place.index, tag)
+        channel = message_channel(place, source, place.index, tag)
         return self._begin(Handshake(channel, place.ranks[source], self.rank))
 
     def send(self, tensor, to, *, axis, at):
@@ -104,13 +106,13 @@ class Hollow:
 
 def record(case: Case, devices: int) -> tuple[Mesh, list[list[Call]]]:
     """The calls of every rank for one image."""
-    model, module = model_of(case), METHODS[case.name]
-    cfg, scheduler = module.Config(**case.method), scheduler_of(case, model)
+    model, module = case_model(case), METHODS[case.name]
+    cfg, scheduler = module.Config(**case.method), case_scheduler(case, model)
     mesh = degrees_in(case, devices).mesh()
     noise, cond = inputs(case, model)
     fabrics = [Recorder(mesh, rank) for rank in range(devices)]
     for fabric in fabrics:
-        view = view_of(case)
+        view = case_view(case)
         dit = view if mesh.axes.get("tensor", 1) > 1 else Hollow(view)  # which communicates inside of blocks
         with torch.inference_mode():
             module.build(dit, fabric, cfg)(noise.to(META), cond.to(META), scheduler)
@@ -162,7 +164,7 @@ def devices_left(programs: list[list[Call]], by_pair: bool) -> dict[int, Handsha
     """
     devices, done = [Device() for _ in programs], set()
 
-    def queue_of(use: Handshake) -> Any:
+    def pick_queue(use: Handshake) -> Any:
         return (use.channel, frozenset(members(use))) if by_pair and use.sender is not None else use.channel
 
     moved = True
@@ -174,7 +176,7 @@ def devices_left(programs: list[list[Call]], by_pair: bool) -> dict[int, Handsha
                 if call.waits_for and call.waits_for not in done:
                     break
                 if call.use:
-                    device.queues[queue_of(call.use)].append(call)
+                    device.queues[pick_queue(call.use)].append(call)
                 device.at += 1
                 moved = True
         for device in devices:
@@ -192,7 +194,7 @@ def devices_left(programs: list[list[Call]], by_pair: bool) -> dict[int, Handsha
     return stuck
 
 
-def case_of(name: str, family: str, **settings) -> Case:
+def make_case(name: str, family: str, **settings) -> Case:
     keys = {key.name for key in fields(METHODS[name].Config)}
     method = {key: value for key, value in {"patches": 4, "warmup": 1}.items() if key in keys}
     return Case(name, method, steps=1 if name == "tensor" else 3, model=family, **settings)
@@ -209,7 +211,7 @@ GRID += [pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS]  # ty
 
 def product(name: str, family: str, method: dict[str, Any] | None = None, **degrees: int) -> Any:
     """Two guided images, where the model has branches to share."""
-    case = case_of(name, family, guidance=4.5, images=2)
+    case = make_case(name, family, guidance=4.5, images=2)
     case = case.but(method=case.method | (method or {}), parallel=Parallel(**degrees))
     return pytest.param(case, id=f"{name} {case.parallel} {family}")
 
@@ -236,12 +238,12 @@ def test_no_host_and_no_device_of_a_product_waits_for_ever(case):
 
 @pytest.mark.parametrize(("name", "family", "devices"), GRID)
 def test_no_host_and_no_device_waits_for_ever(name, family, devices):
-    nobody_waits_for_ever(case_of(name, family), devices)
+    nobody_waits_for_ever(make_case(name, family), devices)
 
 
 def nobody_waits_for_ever(case: Case, devices: int) -> None:
     mesh, programs = record(case, devices)
-    skips = bool(model_of(case).shape.skips)
+    skips = bool(case_model(case).shape.skips)
     connected: set[Handshake] = set()
     assert hosts_left(connecting(mesh, skips), connected) == {}
     used = {call.use for program in programs for call in program if call.use}
@@ -261,7 +263,7 @@ def nobody_waits_for_ever(case: Case, devices: int) -> None:
     ],
 )
 def test_without_connecting_first_all_hosts_wait_in_a_circle(name, family):
-    _, programs = record(case_of(name, family), 3)
+    _, programs = record(make_case(name, family), 3)
     assert set(hosts_left(programs, set())) == {0, 1, 2}
 
 

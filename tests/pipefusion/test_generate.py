@@ -53,7 +53,7 @@ def fabric() -> Iterator[LocalFabric]:
 
 
 @pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @cache
     def made(family: str) -> Path:
         folder = save_tiny(family, tmp_path_factory.mktemp("tiny") / family, with_transformer=True)
@@ -80,10 +80,10 @@ def asked(family: str) -> dict[str, Any]:
     found = {"prompt": CLASSES if family == "dit" else PROMPTS, scale: 3.0, "num_inference_steps": STEPS}
     if family in NEGATIVE:
         found["negative_prompt"] = ["blurry", "very blurry and grey"]
-    return found | {"num_images_per_prompt": 2, "height": HEIGHT, "width": size_of(family)[1]}
+    return found | {"num_images_per_prompt": 2, "height": HEIGHT, "width": picture_size(family)[1]}
 
 
-def size_of(family: str) -> tuple[int, int]:
+def picture_size(family: str) -> tuple[int, int]:
     return HEIGHT, HEIGHT if family == "dit" else WIDTH
 
 
@@ -115,7 +115,7 @@ def expected(family: str, pipe: Any, swapped: bool = False) -> np.ndarray:
 def drawn(folder: Path, family: str, parallel: Parallel, settings: dict[str, Any]) -> np.ndarray | None:
     """What a rank returns."""
     fabric = init(parallel, "cpu")
-    height, width = size_of(family)
+    height, width = picture_size(family)
     pipe = opened(folder)
     denoiser = parallelize(folder, fabric, height=height, width=width, **settings)
     pipe.transformer = None
@@ -123,12 +123,12 @@ def drawn(folder: Path, family: str, parallel: Parallel, settings: dict[str, Any
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric, folder_of: Any) -> None:
-    images = drawn(folder_of(family), family, Parallel(), {"patches": 2, "warmup": STEPS})
-    pictures = expected(family, opened(folder_of(family)))
-    assert images is not None and images.shape == pictures.shape == (4, *size_of(family), 3)
+def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric, tiny_folder: Any) -> None:
+    images = drawn(tiny_folder(family), family, Parallel(), {"patches": 2, "warmup": STEPS})
+    pictures = expected(family, opened(tiny_folder(family)))
+    assert images is not None and images.shape == pictures.shape == (4, *picture_size(family), 3)
     assert np.abs(images - pictures).max() <= ROUNDING
-    others = expected(family, opened(folder_of(family)), swapped=True)
+    others = expected(family, opened(tiny_folder(family)), swapped=True)
     assert np.abs(others - pictures).max() > 4 * ROUNDING, "pictures hardly depend on their prompts"
 
 
@@ -137,9 +137,9 @@ def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric
     "family", ["pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit"]
 )
 def test_exact_products_draw_what_the_pipeline_draws(
-    family: str, count: int, ranks: Callable[[int], Ranks], folder_of: Any
+    family: str, count: int, ranks: Callable[[int], Ranks], tiny_folder: Any
 ) -> None:
-    folder = folder_of(family)
+    folder = tiny_folder(family)
     pictures = expected(family, opened(folder))
     for parallel, settings in EXACT[count]:
         if parallel.cfg > 1 and family in UNGUIDED:
@@ -151,9 +151,9 @@ def test_exact_products_draw_what_the_pipeline_draws(
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["sd3", "flux", "flux2_klein", "qwen"])
-def test_noise_that_is_given(family: str, fabric: LocalFabric, folder_of: Any) -> None:
+def test_noise_that_is_given(family: str, fabric: LocalFabric, tiny_folder: Any) -> None:
     """The pipelines of Flux and Qwen-Image are given it as they pack it."""
-    pipe = opened(folder_of(family))
+    pipe = opened(tiny_folder(family))
     denoiser = parallelize(pipe.transformer, fabric, height=32, width=32, method="serial")
     rows, cols = HEIGHT // denoiser.pixels_per_latent, WIDTH // denoiser.pixels_per_latent
     size = (2, denoiser.dit.shape.in_channels, rows, cols)
@@ -186,9 +186,9 @@ def test_one_generator_and_every_kind_of_output(fabric: LocalFabric, tmp_path: P
         ours("pil")
 
 
-def test_distilled_klein_has_no_guidance(fabric: LocalFabric, folder_of: Any) -> None:
-    pipe = opened(folder_of("flux2_klein"))
-    guided = drawn(folder_of("flux2_klein"), "flux2_klein", Parallel(), {"method": "serial"})
+def test_distilled_klein_has_no_guidance(fabric: LocalFabric, tiny_folder: Any) -> None:
+    pipe = opened(tiny_folder("flux2_klein"))
+    guided = drawn(tiny_folder("flux2_klein"), "flux2_klein", Parallel(), {"method": "serial"})
     pipe.register_to_config(is_distilled=True)
     denoiser = parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, method="serial")
     images = generate(pipe, denoiser, **asked("flux2_klein"), generator=seeded(4), output_type="np")

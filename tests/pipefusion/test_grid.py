@@ -27,13 +27,13 @@ def grid(request) -> TokenGrid:
     return GRIDS[request.param]
 
 
-def latent_of(grid: TokenGrid) -> torch.Tensor:
+def random_latent(grid: TokenGrid) -> torch.Tensor:
     frames = () if grid.frames is None else (grid.frames,)
     return torch.randn(2, 3, *frames, grid.rows * grid.patch_size, grid.cols * grid.patch_size)
 
 
 def test_bands_of_a_latent_join_to_the_latent(grid):
-    latent = latent_of(grid)
+    latent = random_latent(grid)
     bands: list[Band] = [Strips((range(1), range(3, grid.lines))), range(1, 3)]
     assert sum(map(grid.tokens, bands)) == grid.rows * grid.cols * (grid.frames or 1)
     taken = [grid.take_latent(latent, band) for band in bands]
@@ -44,7 +44,7 @@ def test_bands_of_a_latent_join_to_the_latent(grid):
 
 
 def test_one_range_of_a_latent_is_a_view(grid):
-    latent = latent_of(grid)
+    latent = random_latent(grid)
     grid.take_latent(latent, range(1, 3)).zero_()
     assert not grid.take_latent(latent, range(1, 3)).any() and latent.any()
 

@@ -44,7 +44,7 @@ def fabric() -> Iterator[LocalFabric]:
 
 
 @pytest.fixture(scope="module")
-def pipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def tiny_pipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     @cache
     def made(family: str) -> Any:
         pipe = stock(save_tiny(family, tmp_path_factory.mktemp("tiny") / family, with_transformer=True))
@@ -105,8 +105,8 @@ def stock_latents(model: Any, noise: Tensor, cond: Conditioning, steps: int) -> 
     return latents
 
 
-def test_parameters_are_adopted_and_other_sizes_share_them(fabric: LocalFabric, pipe_of: Any) -> None:
-    model = pipe_of("sd3_shifted").transformer
+def test_parameters_are_adopted_and_other_sizes_share_them(fabric: LocalFabric, tiny_pipe: Any) -> None:
+    model = tiny_pipe("sd3_shifted").transformer
     theirs = {name: each.data_ptr() for name, each in model.named_parameters()}
     denoiser = parallelize(model, fabric, height=SIDE, width=SIDE, patches=2, warmup=STEPS)
     for height, width in ((8, 8), (12, 4)):
@@ -119,8 +119,8 @@ def test_parameters_are_adopted_and_other_sizes_share_them(fabric: LocalFabric, 
     assert all(each.requires_grad for each in model.parameters())  # the caller's own, untouched
 
 
-def test_a_folder_is_the_same_model(fabric: LocalFabric, pipe_of: Any, tmp_path: Path) -> None:
-    model = pipe_of("sd3_shifted").transformer
+def test_a_folder_is_the_same_model(fabric: LocalFabric, tiny_pipe: Any, tmp_path: Path) -> None:
+    model = tiny_pipe("sd3_shifted").transformer
     model.save_pretrained(tmp_path / "pipeline" / "transformer")
     noise, cond, scheduler = inputs(1, 8, 8)
     expected = stock_latents(model, noise, cond, STEPS)
@@ -134,12 +134,14 @@ def test_a_folder_is_the_same_model(fabric: LocalFabric, pipe_of: Any, tmp_path:
 
 
 def test_a_hub_id_in_the_local_cache(
-    fabric: LocalFabric, pipe_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fabric: LocalFabric, tiny_pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     repository = tmp_path / "hub" / "models--someone--sd3"
-    pipe_of("sd3_shifted").transformer.save_pretrained(repository / "snapshots" / ("0" * 40) / "transformer")
+    tiny_pipe("sd3_shifted").transformer.save_pretrained(
+        repository / "snapshots" / ("0" * 40) / "transformer"
+    )
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     denoiser = parallelize("someone/sd3", fabric, height=SIDE, width=SIDE)
@@ -150,8 +152,10 @@ def test_a_hub_id_in_the_local_cache(
 
 
 @pytest.mark.parametrize(("rank", "layers"), [(0, range(1)), (1, range(1, 2))])
-def test_what_is_not_this_ranks_can_be_freed(rank: int, layers: range, pipe_of: Any) -> None:
-    model = type(pipe_of("sd3_shifted").transformer).from_config(pipe_of("sd3_shifted").transformer.config)
+def test_what_is_not_this_ranks_can_be_freed(rank: int, layers: range, tiny_pipe: Any) -> None:
+    model = type(tiny_pipe("sd3_shifted").transformer).from_config(
+        tiny_pipe("sd3_shifted").transformer.config
+    )
     own, other = (
         StorageWeakRef(model.transformer_blocks[layer].attn.to_q.weight.untyped_storage())
         for layer in (rank, 1 - rank)
@@ -163,9 +167,9 @@ def test_what_is_not_this_ranks_can_be_freed(rank: int, layers: range, pipe_of: 
     assert denoiser.layers == layers and other.expired() and not own.expired()
 
 
-def test_an_attention_of_ones_own(fabric: LocalFabric, pipe_of: Any) -> None:
+def test_an_attention_of_ones_own(fabric: LocalFabric, tiny_pipe: Any) -> None:
     """PipeFusion's own, given as a function, computes what it computes by its name."""
-    model = pipe_of("sd3_shifted").transformer
+    model = tiny_pipe("sd3_shifted").transformer
     size = {"height": SIDE, "width": SIDE, "patches": 2, "warmup": 1}
     noise, cond, scheduler = inputs(1, 8, 8)
     ours, named = (parallelize(model, fabric, method=method, **size) for method in (stale, "pipefusion"))
@@ -176,9 +180,9 @@ def test_an_attention_of_ones_own(fabric: LocalFabric, pipe_of: Any) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_layers_stay_where_they_are_at_another_size(rank: int, pipe_of: Any) -> None:
+def test_layers_stay_where_they_are_at_another_size(rank: int, tiny_pipe: Any) -> None:
     """Though `cost` would split another size otherwise: attention outweighs the wide ends of this model there."""
-    tiny = pipe_of("pixart_sigma").transformer
+    tiny = tiny_pipe("pixart_sigma").transformer
     wide = {"num_layers": 6, "in_channels": 512, "out_channels": 1024}
     model = type(tiny).from_config({**tiny.config, **wide})
     silent: Any = SilentFabric(Parallel(pipe=2).mesh(), rank, torch.device("cpu"))

@@ -92,7 +92,7 @@ def test_every_group_has_the_timeout_of_the_cluster(monkeypatch):
     mesh, timeout = Mesh({"pipe": 2, "ring": 2}), timedelta(seconds=7)
     fabric = LocalFabric(mesh, CPU, timeout)
     for channel in channels(mesh):
-        fabric._group_of(channel, timeout)
+        fabric._make_group(channel, timeout)
     assert {ranks for ranks, _ in made} >= {(0, 1), (1, 0), (0, 2), (2, 0)}
     assert {given for _, given in made} == {timeout}
 
@@ -101,7 +101,7 @@ def connected(skips: bool) -> list[tuple[str, int]]:
     """Make and connect all channels of a ring on gloo, then send once round it through the hops."""
     mesh = Mesh({"ring": dist.get_world_size()})
     fabric = LocalFabric(mesh, CPU)
-    fabric._groups = {channel: fabric._group_of(channel, None) for channel in channels(mesh)}
+    fabric._groups = {channel: fabric._make_group(channel, None) for channel in channels(mesh)}
     fabric._connect(skips)
     n, out = mesh.size, torch.zeros(1)
     received = fabric.irecv(out, (fabric.rank - 1) % n, axis="ring", at=Where(0))

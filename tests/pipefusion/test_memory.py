@@ -10,7 +10,7 @@ from pipefusion.core import attention
 from pipefusion.core.memory import PeakTracker, sampling_peak
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
-from tests.cases import Case, inputs, model_of, planned, scheduler_of, view_of
+from tests.cases import Case, case_model, case_scheduler, case_view, inputs, planned
 
 
 def program(device: str) -> None:
@@ -55,13 +55,13 @@ def test_kernels_of_cuda_hold_no_more_than_a_float_a_score_row_above_the_plan(mo
         name, method, steps=2, architecture={"num_attention_heads": 6, "attention_head_dim": 8}, guidance=4.5
     )
     devices = 1 if name == "serial" else 2
-    model, module = model_of(case), METHODS[name]
+    model, module = case_model(case), METHODS[name]
     cfg, noise_and_cond = module.Config(**case.method), inputs(case, model)
     noise, cond = (part.to(META) for part in noise_and_cond)
     plans = planned(case, devices)
-    monkeypatch.setattr(attention, "kernel_of", lambda device, dtype: kernel)
+    monkeypatch.setattr(attention, "pick_kernel", lambda device, dtype: kernel)
     for rank, plan in enumerate(plans):
-        dit, scheduler = view_of(case), scheduler_of(case, model)
+        dit, scheduler = case_view(case), case_scheduler(case, model)
         sampler = module.build(dit, SilentFabric(module.parallel(devices).mesh(), rank, META), cfg)
         with torch.inference_mode():
             peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)

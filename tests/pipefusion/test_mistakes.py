@@ -32,13 +32,13 @@ def fabric() -> Iterator[LocalFabric]:
 
 
 @pytest.fixture(scope="module")
-def pipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def tiny_pipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return cache(lambda family: stock(save_tiny(family, tmp_path_factory.mktemp("tiny") / family, True)))
 
 
 @pytest.fixture(scope="module")
-def denoiser_of(fabric: LocalFabric, pipe_of: Callable[[str], Any]) -> Callable[[str], Denoiser]:
-    return cache(lambda family: parallelize(pipe_of(family).transformer, fabric, **SIZE))
+def tiny_denoiser(fabric: LocalFabric, tiny_pipe: Callable[[str], Any]) -> Callable[[str], Denoiser]:
+    return cache(lambda family: parallelize(tiny_pipe(family).transformer, fabric, **SIZE))
 
 
 def seeded() -> torch.Generator:
@@ -66,14 +66,14 @@ def seeded() -> torch.Generator:
     ],
 )  # fmt: skip
 def test_arguments_of_parallelize(
-    settings: dict[str, Any], message: str, fabric: LocalFabric, pipe_of: Any
+    settings: dict[str, Any], message: str, fabric: LocalFabric, tiny_pipe: Any
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        parallelize(pipe_of("sd3").transformer, fabric, **SIZE | settings)
+        parallelize(tiny_pipe("sd3").transformer, fabric, **SIZE | settings)
 
 
-def test_transformers_that_cannot_be_shared(fabric: LocalFabric, pipe_of: Any, tmp_path: Path) -> None:
-    model = pipe_of("sd3").transformer
+def test_transformers_that_cannot_be_shared(fabric: LocalFabric, tiny_pipe: Any, tmp_path: Path) -> None:
+    model = tiny_pipe("sd3").transformer
     with torch.device("meta"):
         hollow = type(model).from_config(model.config)
     quantised = type(model).from_config(model.config)
@@ -111,8 +111,8 @@ def test_arguments_of_init(fabric: LocalFabric) -> None:
         init(Parallel(cfg=0))
 
 
-def test_arguments_of_a_denoiser(fabric: LocalFabric, pipe_of: Any) -> None:
-    denoiser = parallelize(pipe_of("sd3").transformer, fabric, **SIZE, warmup=STEPS + 1)
+def test_arguments_of_a_denoiser(fabric: LocalFabric, tiny_pipe: Any) -> None:
+    denoiser = parallelize(tiny_pipe("sd3").transformer, fabric, **SIZE, warmup=STEPS + 1)
     noise, cond, scheduler = inputs(1, 8, 8)
     wider = Conditioning({**cond.prompt, "prompt_embeds": torch.ones(1, 5, 17)})
     padded = {**cond.prompt, "padding": torch.zeros(1, 5, dtype=torch.bool)}
@@ -133,7 +133,7 @@ def test_arguments_of_a_denoiser(fabric: LocalFabric, pipe_of: Any) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             denoiser(*arguments)
-    returns_nothing = parallelize(pipe_of("sd3").transformer, fabric, **SIZE, method=lambda run: None)
+    returns_nothing = parallelize(tiny_pipe("sd3").transformer, fabric, **SIZE, method=lambda run: None)
     with pytest.raises(
         TypeError, match=r"attention\(run\) returned None; allowed: a function attend_for\(job\)"
     ):
@@ -169,7 +169,7 @@ LATENTS = torch.zeros(1, 4, 8, 8)
     ],
 )  # fmt: skip
 def test_arguments_of_generate(
-    family: str, asked: dict[str, Any], message: str, pipe_of: Any, denoiser_of: Any
+    family: str, asked: dict[str, Any], message: str, tiny_pipe: Any, tiny_denoiser: Any
 ) -> None:
     given = {
         "prompt": "dog" if family == "dit" else "red apple",
@@ -177,20 +177,20 @@ def test_arguments_of_generate(
         "num_inference_steps": 2,
     }
     with pytest.raises(ValueError, match=message):
-        generate(pipe_of(family), denoiser_of(family), **given | asked)
+        generate(tiny_pipe(family), tiny_denoiser(family), **given | asked)
 
 
-def test_pipelines_that_do_not_fit(pipe_of: Any, denoiser_of: Any) -> None:
+def test_pipelines_that_do_not_fit(tiny_pipe: Any, tiny_denoiser: Any) -> None:
     with pytest.raises(
         ValueError, match="FluxPipeline has a FluxTransformer2DModel, and the denoiser is a SD3"
     ):
-        generate(pipe_of("flux"), denoiser_of("sd3"), prompt="dog", generator=seeded())
+        generate(tiny_pipe("flux"), tiny_denoiser("sd3"), prompt="dog", generator=seeded())
     with pytest.raises(ValueError, match=r"NoneType is not supported; allowed: PixArtAlphaPipeline, .*, DiT"):
-        generate(None, denoiser_of("sd3"), prompt="dog", generator=seeded())
+        generate(None, tiny_denoiser("sd3"), prompt="dog", generator=seeded())
 
 
-def test_a_group_that_has_ended(fabric: LocalFabric, pipe_of: Any) -> None:
-    gone = parallelize(pipe_of("sd3").transformer, fabric, **SIZE)
+def test_a_group_that_has_ended(fabric: LocalFabric, tiny_pipe: Any) -> None:
+    gone = parallelize(tiny_pipe("sd3").transformer, fabric, **SIZE)
     dist.destroy_process_group()
     for make_another in (False, True):
         if make_another:  # in whose place the old one does not communicate

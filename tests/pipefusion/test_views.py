@@ -15,7 +15,7 @@ from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, par
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import fitted
-from tests.cases import FAMILIES, VIDEOS, Case, inputs, model_of, weights_of
+from tests.cases import FAMILIES, VIDEOS, Case, case_model, case_weights, inputs
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixart": ("pixart", {}),
@@ -49,7 +49,7 @@ TIME = torch.tensor(321.0)
 
 def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
     """The prediction of plain diffusers, called as its pipeline calls it."""
-    model = model_of(case)
+    model = case_model(case)
     torch.manual_seed(model.seed)
     network = getattr(diffusers, model.class_name).from_config(model.config).eval()
     told = {name: cond.stacked(name) for name, _ in model.shape.prompt}
@@ -67,10 +67,10 @@ def case(request) -> Case:
 
 
 def loaded(case: Case) -> DiT:
-    view = model_of(case).view()
+    view = case_model(case).view()
     if "patch_axis" in case.method:
         view.cut(case.method["patch_axis"])
-    view.load(weights_of(case), torch.device("cpu"))
+    view.load(case_weights(case), torch.device("cpu"))
     return view
 
 
@@ -85,7 +85,7 @@ def enter(view: DiT, noise: Tensor, cond: Conditioning, rows: range) -> tuple[To
 
 @torch.inference_mode()
 def test_view_is_the_stock_model(case):
-    view, (noise, cond) = loaded(case), inputs(case, model_of(case))
+    view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     rows = range(view.shape.lines)
     tokens, given = enter(view, noise, cond, rows)
     tokens = run_blocks(view, tokens, given, local, KeptSkips(view.shape))
@@ -102,7 +102,7 @@ def test_view_is_the_stock_model(case):
 def test_one_timestep_is_that_timestep_for_every_token():
     """Wan 2.2 5B's pipeline gives its transformer one a token; from text to video they are all the same."""
     case = Case("serial", model="wan_tiny", architecture={"in_channels": 6, "out_channels": 6})
-    model, (noise, cond) = model_of(case), inputs(case, model_of(case))
+    model, (noise, cond) = case_model(case), inputs(case, case_model(case))
     torch.manual_seed(model.seed)
     network = diffusers.WanTransformer3DModel.from_config(model.config).eval()
     prompt = cond.stacked("prompt_embeds")
@@ -113,7 +113,7 @@ def test_one_timestep_is_that_timestep_for_every_token():
 @torch.inference_mode()
 def test_bands_are_slices_of_the_whole(case):
     """Positions above all, learned, sin-cos or rotary: a band is where it lies in the image, not at its top."""
-    view, (noise, cond) = loaded(case), inputs(case, model_of(case))
+    view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     whole_rows = range(view.shape.lines)
     whole, given = enter(view, noise, cond, whole_rows)
     picture = view.unembed(whole.image, given.modulation, whole_rows)
@@ -132,7 +132,7 @@ def test_bands_are_slices_of_the_whole(case):
 
 def test_attention_sites_are_the_blocks_self_attentions(case):
     """Each layer asks its method once, for q, k, v of the prompt and the band."""
-    view, (noise, cond) = loaded(case), inputs(case, model_of(case))
+    view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     seen = []
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
@@ -152,7 +152,7 @@ def test_attention_sites_are_the_blocks_self_attentions(case):
 def test_dit_draws_squares_only(size):
     """As its stock model, which takes the root of the number of tokens for rows and columns."""
     with pytest.raises(NotSquare, match="squares only"):
-        model_of(Case("serial", model="dit_tiny", size=size)).view()
+        case_model(Case("serial", model="dit_tiny", size=size)).view()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (12, 12), (12, 20), (23, 32), (64, 63), (96, 33)])
@@ -165,14 +165,14 @@ def test_hunyuan_counts_positions_as_its_pipeline(size):
 
 
 def test_a_stage_holds_its_parts_only(case):
-    view = model_of(case).view()
+    view = case_model(case).view()
     view.keep(range(2, 4), embed=False, unembed=True)
-    conditioning = {"conditioning"} & set(parameter_parts(model_of(case).view()))
+    conditioning = {"conditioning"} & set(parameter_parts(case_model(case).view()))
     assert set(parameter_parts(view)) == {"block 2", "block 3", "unembed"} | conditioning
 
 
 def test_every_parameter_has_a_name_that_people_use(case):
-    view = model_of(case).view()
-    labels = {view.label_of(name) for name, _ in view.model.named_parameters()}
+    view = case_model(case).view()
+    labels = {view.parameter_label(name) for name, _ in view.model.named_parameters()}
     assert "blocks" in labels
     assert not any("_" in label for label in labels)

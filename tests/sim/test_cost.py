@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipefusion.core.attention import with_logsumexp
-from pipefusion.sim.cost import Op, kernel_seconds, segment_of, touched_bytes
+from pipefusion.sim.cost import Op, as_segment, kernel_seconds, touched_bytes
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import DeviceClock, Meter
@@ -102,5 +102,5 @@ def test_only_an_asynchronous_host_runs_ahead():
         device = DeviceConfig(**{**vars(DEVICE), "asynchronous": asynchronous})
         clock = DeviceClock(device)
         for _ in range(3):
-            clock.charge(segment_of(op, device))
+            clock.charge(as_segment(op, device))
         assert (clock.host_s, clock.read()) == pytest.approx((host, read), rel=1e-12)

@@ -13,12 +13,12 @@ from pipefusion.core.silent import SilentFabric
 from pipefusion.core.split import split_rows
 from pipefusion.core.tensor import shard
 from pipefusion.sim.plan import META, Costs
-from tests.cases import model_of, planned
-from tests.sim.test_plan_world import DEVICE, case_of
+from tests.cases import case_model, planned
+from tests.sim.test_plan_world import DEVICE, make_case
 
 
 def test_clones_share_tensors_and_nothing_else():
-    template = model_of(case_of("serial")).view()
+    template = case_model(make_case("serial")).view()
     parts = dict(parameter_parts(template))
     kept, sharded, untouched = (template.clone() for _ in range(3))
     kept.keep(range(2, 4), embed=False, unembed=False)
@@ -35,7 +35,7 @@ def test_clones_share_tensors_and_nothing_else():
 
 @torch.inference_mode()
 def test_a_clone_computes_what_its_template_does():
-    model = model_of(case_of("serial"))
+    model = case_model(make_case("serial"))
     template = model.view()
     clone = template.clone()
     for view in (template, clone):
@@ -51,7 +51,7 @@ def test_a_clone_computes_what_its_template_does():
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
 def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
     """Each query attends once a layer and step to all keys that its method declares: ring by parts, tensor by heads."""
-    case, method, shape = case_of(name, guidance=4.5), METHODS[name], model_of(case_of(name)).shape
+    case, method, shape = make_case(name, guidance=4.5), METHODS[name], case_model(make_case(name)).shape
     cfg = method.Config(**case.method)
     bands = split_rows(shape.token_rows, case.method.get("patches", devices))
     unseen = sum(
@@ -59,7 +59,7 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         for rows in bands
     )  # pairs of token rows in a displaced step
     left_out = (case.steps - case.method.get("warmup", case.steps)) * unseen * shape.token_cols**2
-    alone = planned(case_of("serial", guidance=4.5), 1)[0].meter
+    alone = planned(make_case("serial", guidance=4.5), 1)[0].meter
     meters = [rank.meter for rank in planned(case, devices)]
     less = 2 * shape.layers * 4 * shape.hidden * left_out  # two branches
     assert sum(meter.attention_flops for meter in meters) == alone.attention_flops - less
@@ -85,12 +85,12 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
 )
 def test_a_layer_costs_its_closed_form(family, key, layer, beside):
     """The difference that one more layer makes, a step."""
-    case = case_of("serial", steps=3, model=family)
+    case = make_case("serial", steps=3, model=family)
     totals = []
     for layers in (2, 3):
         meter = planned(case.but(architecture={key: layers}), 1)[0].meter
         totals.append(meter.matmul_flops + meter.attention_flops)
-    shape = model_of(case).shape
+    shape = case_model(case).shape
     once = 2 * shape.cross * shape.blocks[layer].text_macs * shape.text_tokens
     if key == "n_refiner_layers":  # of which another one refines the prompt
         text = shape.text_tokens + shape.text_filling
@@ -107,14 +107,16 @@ def test_a_memo_filled_by_other_methods_changes_nothing():
     costs = Costs()
     for name in METHODS:
         for devices in (1,) if name == "serial" else (1, 3):
-            alone, after = (planned(case_of(name), devices, DEVICE, costs=memo) for memo in (Costs(), costs))
+            alone, after = (
+                planned(make_case(name), devices, DEVICE, costs=memo) for memo in (Costs(), costs)
+            )
             for one, two in zip(alone, after, strict=True):
                 assert (one.meter.bytes, one.meter.peak_bytes) == (two.meter.bytes, two.meter.peak_bytes)
                 assert one.total_s == two.total_s
 
 
 def test_a_hook_on_one_clone_is_not_called_by_the_others():
-    template = model_of(case_of("serial")).view()
+    template = case_model(make_case("serial")).view()
     one, other = template.clone(), template.clone()
     handle = one.model.adaln_single.register_forward_hook(lambda *_: None)
     hooks = [len(view.model.adaln_single._forward_hooks) for view in (one, other, template)]

@@ -11,7 +11,7 @@ from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
 from pipefusion.sim.meter import DeviceClock
-from tests.cases import TINY, Case, model_of, planned
+from tests.cases import TINY, Case, case_model, planned
 from tests.contract.covering import cover
 from tests.contract.oracle import ARCHITECTURES
 
@@ -31,12 +31,12 @@ class EveryTime(MemoView):
         return call()
 
 
-def case_of(name: str, **settings) -> Case:
+def make_case(name: str, **settings) -> Case:
     method = {key: value for key, value in {"patches": 5, "warmup": 1}.items() if METHODS[name].has(key)}
     return Case(name, method, **settings)
 
 
-GRID = [case_of(name, guidance=4.5, images=2, steps=3) for name in METHODS]
+GRID = [make_case(name, guidance=4.5, images=2, steps=3) for name in METHODS]
 GRID += [case.but(model=model).on(3) for model in ARCHITECTURES for case in GRID if case.name != "serial"]
 
 
@@ -56,9 +56,9 @@ def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(case):
 
 
 def test_flops_of_serial_are_the_closed_form():
-    case = case_of("serial")
+    case = make_case("serial")
     meter = planned(case, 1)[0].meter
-    shape = model_of(case).shape
+    shape = case_model(case).shape
     p, hs, text, steps = shape.tokens, shape.hidden, shape.text_tokens, case.steps
     attention = 4 * hs * p * (p + text)
     assert meter.attention_flops == steps * shape.layers * attention

@@ -19,8 +19,8 @@ from pipefusion.sim.plan import META
 from pipefusion.sim.script import Recorder
 from pipefusion.sim.timetable import timetable
 from pipefusion.sim.world import World
-from tests.cases import model_of, planned
-from tests.sim.test_plan_world import DEVICE, case_of
+from tests.cases import case_model, planned
+from tests.sim.test_plan_world import DEVICE, make_case
 
 LINK = LinkConfig(bandwidth=3e6, latency_s=1e-5, call_s=4e-6, congestion=0.3)
 NODES = TopologyConfig(
@@ -44,7 +44,7 @@ PRODUCTS += [
 
 def case_on(name: str, parallel: Parallel | None, **settings):
     given = {} if parallel is None else {"parallel": parallel}
-    return case_of(
+    return make_case(
         name, guidance=4.5, images=2, steps=6, **given, **settings
     ), parallel.world if parallel else 4
 
@@ -124,7 +124,7 @@ def test_one_program_and_one_steady_step_stand_for_all(name, parallel, family):
     case, devices = case_on(name, parallel, model=family)
     warmup = case.method.get("warmup", 0)
     plan = partial(planned, case, devices, DEVICE, topology=NODES)
-    apart = METHODS[name].apart(model_of(case).shape)
+    apart = METHODS[name].apart(case_model(case).shape)
     every, few = plan(), plan(apart=apart, steady=range(warmup + 1, case.steps - 1))
     for one, other in zip(every, few, strict=True):
         assert one.buffer_bytes == other.buffer_bytes and one.meter.peak_bytes == other.meter.peak_bytes

@@ -13,7 +13,7 @@ from analysis.evidence.beside import memory_said
 from analysis.evidence.records import Evidence
 from analysis.output import missing
 from analysis.outputs.evidence import OUTPUTS
-from analysis.table1 import COLUMNS, COSTS, Units, formula_of
+from analysis.table1 import COLUMNS, COSTS, Units, parse_formula
 
 RESULTS = Path(__file__).resolve().parents[3] / "results"
 
@@ -86,9 +86,9 @@ def test_an_earlier_formula_of_table_1_is_put_in_numbers() -> None:
         "AL": 15.0,
         "0": 0.0,
     }.items():
-        formula = formula_of(cell)
+        formula = parse_formula(cell)
         assert formula is not None and COSTS[formula](units) == bytes_
-    assert formula_of("A/N [shifted cell, sic]") is None
+    assert parse_formula("A/N [shifted cell, sic]") is None
 
 
 def test_running_out_of_memory_is_compared_too() -> None:

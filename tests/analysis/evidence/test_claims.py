@@ -24,7 +24,7 @@ from analysis.evidence.claim import (
 from analysis.evidence.claims import all_claims
 from analysis.evidence.published import cited
 from analysis.evidence.quality import EXCESS, REAL, any_devices, further
-from analysis.evidence.records import ALL, LEAST, MODEL, Evidence, errors_of
+from analysis.evidence.records import ALL, LEAST, MODEL, Evidence, prediction_errors
 from analysis.evidence.tables import claims as table
 from analysis.evidence.tables import claims_text, summary, summary_text
 from analysis.records import LATENCY, PREDICTIONS
@@ -145,7 +145,7 @@ def test_intervals_come_from_the_errors_cover_most_of_them_and_are_never_small(e
             "contradicted_by": [""] * 9 + ["row"] + [""] * 4,
         }
     )
-    found = errors_of(rows)
+    found = prediction_errors(rows)
     assert found["ring", 1024] == pytest.approx(np.quantile(np.log1p(np.linspace(0.1, 0.9, 9)), 0.9))
     assert set(found) == {("ring", 1024), (ALL, 1024)}  # four predictions say nothing of a method
 

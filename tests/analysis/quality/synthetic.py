@@ -69,7 +69,7 @@ def settings() -> list[dict[str, Any]]:
     return rows
 
 
-def error_of(row: dict[str, Any]) -> float:
+def planted_error(row: dict[str, Any]) -> float:
     """The planted latent error, above 0 for every displaced setting that is not W = S."""
     pieces = row["patches"] if row["method"] == "pipefusion" else row["devices"]
     growth = math.log2(pieces) / 2 * row["guidance_scale"] / 2 * STEPS / row["steps"]
@@ -89,7 +89,7 @@ def metric(key: str, name: str, value: Any, against: str | None, **more: Any) ->
 def metrics(row: dict[str, Any]) -> list[dict[str, Any]]:
     """What is measured on one setting's own pictures."""
     serial, key = row["method"] == "serial", row["key"]
-    error = 0.0 if serial else error_of(row)
+    error = 0.0 if serial else planted_error(row)
     features: dict[str, Any] = {"network": NETWORK, "preprocessing": "224 px, bicubic"}
     real = 30.0 + 12 / row["steps"] + 40 * error**1.5
     rows = [
@@ -217,7 +217,7 @@ def write(folder: Path, given: dict[str, Any] | None = None) -> Path:
     rng = np.random.default_rng(0)
     yy, xx = np.mgrid[0:64, 0:64] / 63
     for row in filter(own, given["settings"]):
-        error = 0.0 if row["method"] == "serial" else error_of(row)
+        error = 0.0 if row["method"] == "serial" else planted_error(row)
         (folder / "images" / row["key"]).mkdir(parents=True)
         for at in range(len(PROMPTS)):
             picture = np.stack([xx, yy, np.full_like(xx, at / len(PROMPTS))], axis=-1)

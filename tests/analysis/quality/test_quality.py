@@ -47,7 +47,7 @@ def test_values_intervals_and_n_land_in_the_row_of_their_method(record: dict[str
     table = tables.main(read(record))
     assert table.method.dropna().tolist() == style.ORDER
     ours = table.set_index("method").loc["pipefusion"]
-    planted = made_up.error_of(of(record, "pipefusion", warmup=1))
+    planted = made_up.planted_error(of(record, "pipefusion", warmup=1))
     assert ours.latent_error_serial == planted
     assert (ours.latent_error_serial_low, ours.latent_error_serial_n) == (planted * 0.95, 512)
     text = main_text(record)
@@ -166,7 +166,7 @@ def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(record: dict[str
 def test_the_worst_pictures_are_told_from_the_pairs(record: dict[str, Any]) -> None:
     table = tables.sweeps(read(record))
     row = table[(table.study == "warmup") & (table.method == "naive_patch") & (table.warmup == 0)].iloc[0]
-    planted = made_up.error_of(of(record, "naive_patch", warmup=0))
+    planted = made_up.planted_error(of(record, "naive_patch", warmup=0))
     assert row.latent_error_tail == pytest.approx(planted * 1.95)
     assert "latent error, 95 % of pictures below" in sweeps(record)
     for row in record["metrics"]:
@@ -252,7 +252,7 @@ def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]
     assert [tick.get_text() for tick in error.get_xticklabels()][-3:] == ["6", "S = 20", "floor"]
     lines = [line for line in error.lines if line.get_color() == style.COLOUR["pipefusion"]]
     drawn = next(line for line in lines if len(line.get_xdata()) == 7)
-    planted = [made_up.error_of(of(record, "pipefusion", warmup=warmup)) for warmup in range(7)]
+    planted = [made_up.planted_error(of(record, "pipefusion", warmup=warmup)) for warmup in range(7)]
     assert list(drawn.get_ydata()) == pytest.approx(planted)
     hollow = [line for line in lines if line.get_markerfacecolor() == "white"]
     assert len(hollow) == 1 and hollow[0].get_ydata()[0] < min(planted)

@@ -102,8 +102,8 @@ def test_freshness_is_a_share_after_the_warm_up_and_a_skipped_setting_says_so(re
 
 
 def test_shares_count_by_rows() -> None:
-    assert tables.mean_of(pd.Series([1.0, 0.0, None]), pd.Series([3, 1, 9])) == 0.75
-    assert pd.isna(tables.mean_of(pd.Series([None], dtype=float), pd.Series([1])))
+    assert tables.weighted_mean(pd.Series([1.0, 0.0, None]), pd.Series([3, 1, 9])) == 0.75
+    assert pd.isna(tables.weighted_mean(pd.Series([None], dtype=float), pd.Series([1])))
 
 
 def test_errors_are_means_of_displaced_steps_and_of_the_last_latent(results: Path) -> None:
@@ -128,7 +128,7 @@ def test_patches_of_the_map_are_those_that_the_steps_computed(results: Path) -> 
     record = tables.load(results / "records/staleness")
     runs = figures.ran(record)
     assert [run["method"] for run in runs] == ["distrifusion", "pipefusion"]
-    assert figures.patches_of(record, runs[0]) == [(0, 2), (2, 4)]
+    assert figures.patch_rows(record, runs[0]) == [(0, 2), (2, 4)]
 
 
 def test_every_output_is_written(results: Path) -> None:

@@ -12,21 +12,21 @@ from experiments.closure import Code
 from experiments.config import RunConfig
 from experiments.device import choose_device
 from experiments.errors import RunFailed
-from experiments.grid import serial_of
+from experiments.grid import serial_reference
 from experiments.methods import METHODS
 from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import (
     SAMPLE,
     exactly,
-    pictures_of,
+    find_source,
+    picture_files,
     require,
     sample_all,
     sample_in_process,
-    source_of,
 )
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import Pictures, batches, remove_others, shared
-from experiments.runner import cell_of, grouped
+from experiments.runner import grouped, make_cell
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
 from tests.experiments.runs import config
@@ -55,7 +55,7 @@ def with_method(cfg: RunConfig, method: str, devices: int, **own: object) -> Run
 
 def test_batches_are_sampled_side_by_side(cfg: RunConfig, tmp_path: Path) -> None:
     session = Session(tmp_path)
-    cells = [cell_of(SAMPLE, one, session) for one in batches(cfg, OWN, 5)]
+    cells = [make_cell(SAMPLE, one, session) for one in batches(cfg, OWN, 5)]
     assert [len(group) for group in grouped(SAMPLE, cells)] == [1, 1, 1]
 
 
@@ -66,7 +66,7 @@ def latents(paths: tuple[Path, ...], count: int) -> torch.Tensor:
 def test_a_picture_is_a_run_with_its_seed_and_prompt(cfg: RunConfig, tmp_path: Path) -> None:
     session = Session(tmp_path)
     sample_all([(cfg, 5)], OWN, cfg, session)
-    paths = pictures_of(cfg, OWN, 5, session)
+    paths = picture_files(cfg, OWN, 5, session)
     runs = batches(cfg, OWN, 5)
     assert [(run.prompt, run.seed) for run in runs][1:] == [
         (["a tree", "red apple"], [7, 8]),
@@ -74,7 +74,7 @@ def test_a_picture_is_a_run_with_its_seed_and_prompt(cfg: RunConfig, tmp_path: P
     ]
     alone = replace(cfg, prompt=TEXTS[3:], seed=8)
     sample_all([(alone, 1)], OWN, cfg, session)
-    one = latents(pictures_of(alone, OWN, 1, session), 1)
+    one = latents(picture_files(alone, OWN, 1, session), 1)
     torch.testing.assert_close(one[0], latents(paths, 5)[3], rtol=2e-3, atol=2e-3)
     some, images = next(Pictures(paths).read(2))
     shown = ((some.clamp(-1, 1) + 1) / 2 * 255).round() / 255
@@ -85,7 +85,7 @@ def test_a_picture_is_a_run_with_its_seed_and_prompt(cfg: RunConfig, tmp_path: P
 def test_a_killed_run_goes_on_and_nothing_is_made_twice(cfg: RunConfig, tmp_path: Path) -> None:
     session = Session(tmp_path)
     sample_all([(cfg, 5)], OWN, cfg, session)
-    first, middle, last = pictures_of(cfg, OWN, 5, session)
+    first, middle, last = picture_files(cfg, OWN, 5, session)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (first, last)}
     made = middle.read_bytes()
     middle.unlink()
@@ -95,9 +95,9 @@ def test_a_killed_run_goes_on_and_nothing_is_made_twice(cfg: RunConfig, tmp_path
     again = latents((middle,), 2)
     middle.write_bytes(made)
     assert torch.equal(again, latents((middle,), 2))
-    more = pictures_of(cfg, OWN, 6, session)  # the last file was not full: it alone is made again
+    more = picture_files(cfg, OWN, 6, session)  # the last file was not full: it alone is made again
     assert more[:2] == (first, middle) and not more[2].exists()
-    assert pictures_of(cfg, OWN, 5, session, 3) == (first, middle)
+    assert picture_files(cfg, OWN, 5, session, 3) == (first, middle)
 
 
 def test_what_other_code_has_made_is_removed(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_other_code_has_made_is_removed(tmp_path: Path) -> None:
 
 def test_other_weights_prompts_or_seeds_are_other_pictures(cfg: RunConfig, tmp_path: Path) -> None:
     session = Session(tmp_path)
-    (path,) = pictures_of(cfg, OWN, 2, session)
+    (path,) = picture_files(cfg, OWN, 2, session)
     changed = [
         replace(cfg, seed=6),
         replace(cfg, negative_prompt="blurry"),
@@ -122,11 +122,11 @@ def test_other_weights_prompts_or_seeds_are_other_pictures(cfg: RunConfig, tmp_p
         replace(cfg, model=replace(cfg.model, seed=1)),
         replace(cfg, devices=4),
     ]
-    others = {pictures_of(one, OWN, 2, session) for one in changed}
-    others |= {pictures_of(cfg, replace(OWN, device="cuda"), 2, session)}
-    others |= {pictures_of(cfg, OWN, 2, Session(tmp_path, OtherCode()))}
+    others = {picture_files(one, OWN, 2, session) for one in changed}
+    others |= {picture_files(cfg, replace(OWN, device="cuda"), 2, session)}
+    others |= {picture_files(cfg, OWN, 2, Session(tmp_path, OtherCode()))}
     assert len(others) == 8 and (path,) not in others
-    assert pictures_of(replace(cfg, resume=False), OWN, 2, session) == (path,)
+    assert picture_files(replace(cfg, resume=False), OWN, 2, session) == (path,)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -144,9 +144,9 @@ def test_pictures_of_a_gpu_are_those_of_a_cpu(cfg: RunConfig, method: str) -> No
 def test_a_setting_that_fails_has_a_reason_and_the_others_go_on(cfg: RunConfig, tmp_path: Path) -> None:
     session, bad = Session(tmp_path), replace(cfg, scheduler="nonsense")
     sample_all([(bad, 3), (cfg, 2)], OWN, cfg, session)
-    require(pictures_of(cfg, OWN, 2, session), session)
+    require(picture_files(cfg, OWN, 2, session), session)
     with pytest.raises(RunFailed, match="nonsense") as caught:
-        require(pictures_of(bad, OWN, 3, session), session)
+        require(picture_files(bad, OWN, 3, session), session)
     assert caught.value.status == "failed"
 
 
@@ -158,19 +158,19 @@ def test_a_stand_in_is_used_where_a_measurement_agrees(
     bad = replace(ring, scheduler="nonsense")
     claims = [side for one in (cfg, ring, bad) for side in (one, stand_in(one))]
     sample_all([(in_float32(one), 2) for one in claims], exactly(OWN, 2), cfg, session)
-    found, error = source_of(cfg, OWN, 2, session)
+    found, error = find_source(cfg, OWN, 2, session)
     assert found == replace(cfg, devices=1) and error == 0.0
-    found, error = source_of(ring, OWN, 2, session)
-    assert found == serial_of(ring) and error is not None and error < 1e-5
-    assert source_of(bad, OWN, 2, session) == (bad, None)  # what fails in the comparison is sampled itself
-    assert source_of(stale, OWN, 2, session) == (stale, None)
-    assert source_of(ring, OWN, 0, session) == (ring, None)
+    found, error = find_source(ring, OWN, 2, session)
+    assert found == serial_reference(ring) and error is not None and error < 1e-5
+    assert find_source(bad, OWN, 2, session) == (bad, None)  # what fails in the comparison is sampled itself
+    assert find_source(stale, OWN, 2, session) == (stale, None)
+    assert find_source(ring, OWN, 0, session) == (ring, None)
     monkeypatch.setattr("experiments.quality.sample.EQUAL", error / 2)
-    assert source_of(ring, OWN, 2, session) == (ring, error)
+    assert find_source(ring, OWN, 2, session) == (ring, error)
 
 
 def test_a_product_has_the_pictures_of_its_method(cfg: RunConfig, tmp_path: Path) -> None:
     session, product = Session(tmp_path), replace(cfg, devices=4, parallel=Parallel(cfg=2))
     sample_all([(in_float32(one), 2) for one in (product, stand_in(product))], exactly(OWN, 2), cfg, session)
-    found, error = source_of(product, OWN, 2, session)
+    found, error = find_source(product, OWN, 2, session)
     assert found == stand_in(cfg) and error is not None and error < 1e-5

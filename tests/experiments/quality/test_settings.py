@@ -9,12 +9,12 @@ import pytest
 
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_domains
-from experiments.grid import serial_of
+from experiments.grid import serial_reference
 from experiments.methods import METHODS
-from experiments.quality.cells import DTYPE, SEEDS, QualityConfig, StudyConfig, all_cells, settings_of
+from experiments.quality.cells import DTYPE, SEEDS, QualityConfig, StudyConfig, all_cells, all_settings
 from experiments.quality.measure import QUALITY, check_settings
 from experiments.quality.settings import setting_name, stand_in
-from experiments.runner import cells_of
+from experiments.runner import study_cells
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
 from tests.experiments.quality.pictures import save_pictures
@@ -35,7 +35,7 @@ def of(base: RunConfig, *studies: StudyConfig, **options: object) -> RunConfig:
 
 
 def named(cfg: RunConfig) -> dict[str, RunConfig]:
-    return {setting_name(one): one for one in settings_of(cfg, Session())}
+    return {setting_name(one): one for one in all_settings(cfg, Session())}
 
 
 def run(
@@ -80,7 +80,7 @@ def test_what_is_never_stale_has_serial_for_a_stand_in(base: RunConfig) -> None:
         run(base, "ring", 8, Parallel(cfg=2)),
         run(base, "serial", 2, Parallel(cfg=2)),
     ]
-    assert all(stand_in(one) == serial_of(one) == serial for one in exact)
+    assert all(stand_in(one) == serial_reference(one) == serial for one in exact)
 
 
 def test_a_displaced_product_has_its_method_with_all_other_degrees_1(base: RunConfig) -> None:
@@ -106,7 +106,7 @@ def test_floors_are_of_serial_in_float32_and_from_other_seeds(base: RunConfig) -
 
 def test_latencies_are_of_the_same_methods_once_for_all_schedulers(base: RunConfig) -> None:
     study = StudyConfig(methods=["pipefusion"], schedulers=["shipped", "ddim"], guidance_scales=[1.0, 2.0])
-    cells = cells_of(QUALITY, of(base, study, latency_clusters=["l40_pcie"]), Session())
+    cells = study_cells(QUALITY, of(base, study, latency_clusters=["l40_pcie"]), Session())
     rows = [one.place for one in cells if one.place["cluster"] == "l40_pcie"]
     assert [(row["method"], row["resolution"], row["guidance_scale"]) for row in rows] == [
         ("pipefusion", 1024, 4.5), ("serial", 1024, 4.5),
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_one_line(base: RunConfig, study: StudyConfig, line: st
 def test_what_a_method_cannot_do_is_a_reason(base: RunConfig) -> None:
     given = [Parallel(), Parallel(data=2)]
     study = StudyConfig(methods=["pipefusion"], devices=[2], patches=[2, 16], products=given)
-    cells = cells_of(QUALITY, of(base, study, batch=3), Session())
+    cells = study_cells(QUALITY, of(base, study, batch=3), Session())
     reasons = {one.place["setting"]: one.skipped for one in cells}
     assert "method.patches=16 is outside 1..8" in str(reasons["pipefusion_N2_M16_W1_S4_g2_shipped_32px"])
     assert reasons["pipefusion_N2_M2_W1_S4_g2_shipped_32px"] is None

@@ -13,7 +13,7 @@ from experiments.errors import RunFailed
 from experiments.inputs import make_inputs
 from experiments.models import open_model
 from experiments.quality.cells import QualityConfig
-from experiments.quality.sample import pictures_of, require, sample_all
+from experiments.quality.sample import picture_files, require, sample_all
 from experiments.quality.settings import SampleConfig
 from experiments.quality.texts import encode_all, encode_to, stored, texts_path
 from experiments.session import Session
@@ -82,5 +82,5 @@ def test_without_encoders_every_setting_has_that_reason(weights: Path, tmp_path:
     shutil.rmtree(tmp_path / "weights" / "text_encoder")
     sample_all([(cfg, 2)], own, cfg, session)
     with pytest.raises(RunFailed, match="the prompts were not encoded: ") as caught:
-        require(pictures_of(cfg, own, 2, session), session)
+        require(picture_files(cfg, own, 2, session), session)
     assert caught.value.status == "failed"

@@ -35,7 +35,7 @@ def case(
     )  # fmt: skip
 
 
-def name_of(cfg: RunConfig) -> str:
+def run_label(cfg: RunConfig) -> str:
     return f"{cfg.method} {cfg.devices} {cfg.parallel}"
 
 

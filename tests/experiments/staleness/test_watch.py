@@ -8,7 +8,7 @@ import torch
 from experiments.config import RunConfig
 from experiments.difference import NotFinite, norm_of_difference
 from experiments.journal import Row
-from experiments.methods import METHODS, parallel_of
+from experiments.methods import METHODS, parallel_degrees
 from experiments.staleness.errors import StaleErrors
 from experiments.staleness.redundancy import Changes
 from experiments.staleness.traced import Place
@@ -19,8 +19,8 @@ from tests.experiments.staleness.cases import (
     PICTURES,
     STEPS,
     case,
-    name_of,
     run,
+    run_label,
     seen,
     serial,
     shape,
@@ -55,7 +55,7 @@ class Counting(StaleErrors):
 
 
 def errors(cfg: RunConfig) -> tuple[list[Row], Counting]:
-    watcher = Counting(shape(cfg.model.name), parallel_of(cfg).mesh(), seen(cfg))
+    watcher = Counting(shape(cfg.model.name), parallel_degrees(cfg).mesh(), seen(cfg))
     assert torch.equal(run(cfg, watcher.watch), run(cfg)), "watching changed the result"
     assert not watcher._pending
     return watcher.rows, watcher
@@ -66,7 +66,7 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
     return norm_of_difference(got[1:], want[1:], 2)
 
 
-@pytest.mark.parametrize("cfg", EXACT, ids=name_of)
+@pytest.mark.parametrize("cfg", EXACT, ids=run_label)
 def test_exact_methods_are_serial_after_every_step_and_nothing_is_stale(cfg):
     rows, watcher = errors(cfg)
     assert {(row["step"], row["layer"]) for row in rows} == {(t, l) for t in range(STEPS) for l in range(4)}
@@ -77,7 +77,7 @@ def test_exact_methods_are_serial_after_every_step_and_nothing_is_stale(cfg):
     assert found.shape == (STEPS, PICTURES) and float(found.max()) < 1e-5
 
 
-@pytest.mark.parametrize("cfg", STALE + PRODUCTS, ids=name_of)
+@pytest.mark.parametrize("cfg", STALE + PRODUCTS, ids=run_label)
 def test_what_is_known_of_stale_attention_explains_it(cfg):
     rows, watcher = errors(cfg)
     warmup, stale = cfg.method.warmup, [row for row in rows if row["k_error"] is not None]
@@ -97,7 +97,7 @@ def test_what_is_known_of_stale_attention_explains_it(cfg):
     [case("pipefusion", 1, patches=4, model="sd3_tiny")]
     + [case("pipefusion", 4, given=Parallel(ulysses=2), patches=2, warmup=1, model="sd3_tiny")]
     + [case(name, 3, warmup=1, model="sd3_tiny") for name in ("distrifusion", "pcpp")],
-    ids=name_of,
+    ids=run_label,
 )
 def test_the_prompt_of_an_mm_dit_is_attended_to_and_never_stale(cfg):
     rows, _ = errors(cfg)

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.errors import ConfigError
-from experiments.weights import ARCHITECTURES, architecture_of, check_weights, read_tensors
+from experiments.weights import ARCHITECTURES, check_weights, diffusers_class, read_tensors
 from tests.experiments.weights.files import (
     INDEX,
     KEY,
     SINGLE,
     change,
-    content_of,
-    index_of,
+    copy_tensors,
+    read_index,
     write_index,
 )
 
@@ -59,9 +59,9 @@ def test_good_weights_pass(kind: str, request: pytest.FixtureRequest) -> None:
 
 
 def test_mixed_precision_passes(sharded: Path) -> None:
-    file = sharded / index_of(sharded)[KEY]
+    file = sharded / read_index(sharded)[KEY]
     change(file, proj_out__bias=torch.zeros(48, dtype=torch.bfloat16))
-    change(sharded / index_of(sharded)["pos_embed.proj.bias"], pos_embed__proj__bias=torch.zeros(16).half())
+    change(sharded / read_index(sharded)["pos_embed.proj.bias"], pos_embed__proj__bias=torch.zeros(16).half())
     check_weights(sharded.parent)
 
 
@@ -83,7 +83,7 @@ def nothing_left(part: Path, file: Path) -> None:
 
 
 def pickle_renamed(part: Path, file: Path) -> None:
-    torch.save(content_of(file), file)
+    torch.save(copy_tensors(file), file)
 
 
 def pickled(part: Path, file: Path) -> None:
@@ -142,7 +142,7 @@ FILES = [
 ]  # fmt: skip
 
 
-def last_of(path: Path) -> str:
+def last_tensor(path: Path) -> str:
     """The tensor at the end of a file."""
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -150,7 +150,13 @@ def last_of(path: Path) -> str:
 
 
 def check_complaint(says: str, damage: Damage, part: Path, file: Path, first: str) -> None:
-    words = {"PART": str(part), "FILE": str(file), "NAME": file.name, "FIRST": first, "LAST": last_of(file)}
+    words = {
+        "PART": str(part),
+        "FILE": str(file),
+        "NAME": file.name,
+        "FIRST": first,
+        "LAST": last_tensor(file),
+    }
     damage(part, file)
     for word, meant in words.items():
         says = says.replace(word, meant)
@@ -160,12 +166,12 @@ def check_complaint(says: str, damage: Damage, part: Path, file: Path, first: st
 @pytest.mark.parametrize(("damage", "says"), ONE_FILE)
 def test_one_file(damage: Damage, says: str, single: Path) -> None:
     file = single / SINGLE
-    check_complaint(says, damage, single, file, min(content_of(file)))
+    check_complaint(says, damage, single, file, min(copy_tensors(file)))
 
 
 @pytest.mark.parametrize(("damage", "says"), FILES)
 def test_several_files(damage: Damage, says: str, sharded: Path) -> None:
-    index = index_of(sharded)
+    index = read_index(sharded)
     first = next(name for name, other in index.items() if other == index[KEY])
     check_complaint(says, damage, sharded, sharded / index[KEY], first)
 
@@ -180,12 +186,12 @@ def test_several_files(damage: Damage, says: str, sharded: Path) -> None:
     ],
 )
 def test_index_that_leads_nowhere(file: str | None, says: str, sharded: Path) -> None:
-    write_index(sharded, index_of(sharded) | {KEY: file})
+    write_index(sharded, read_index(sharded) | {KEY: file})
     assert complaint(sharded).startswith(says.replace("PART", str(sharded)))
 
 
 def test_index_that_names_the_wrong_file(sharded: Path) -> None:
-    index = index_of(sharded)
+    index = read_index(sharded)
     other = next(file for file in index.values() if file != index[KEY])
     write_index(sharded, index | {KEY: other})
     assert complaint(sharded).startswith(
@@ -194,7 +200,7 @@ def test_index_that_names_the_wrong_file(sharded: Path) -> None:
 
 
 def test_index_and_files_that_both_lack_a_tensor(sharded: Path) -> None:
-    index = index_of(sharded)
+    index = read_index(sharded)
     change(sharded / index.pop(KEY), proj_out__bias=None)
     write_index(sharded, index)
     assert complaint(sharded).startswith(f"{sharded / INDEX} lacks {KEY}; allowed: the {TENSORS} tensors")
@@ -243,9 +249,9 @@ def test_names_that_classes_had_before(single: Path) -> None:
     config = json.loads(path.read_text()) | {"_class_name": "Transformer2DModel", "num_vector_embeds": None}
     path.write_text(json.dumps(config))
     check_weights(single.parent)
-    assert architecture_of(config) == "PixArtTransformer2DModel"
-    assert architecture_of(config | {"norm_type": "ada_norm_zero"}) == "DiTTransformer2DModel"
-    assert all(architecture_of({"_class_name": name}) == name for name in ARCHITECTURES)
+    assert diffusers_class(config) == "PixArtTransformer2DModel"
+    assert diffusers_class(config | {"norm_type": "ada_norm_zero"}) == "DiTTransformer2DModel"
+    assert all(diffusers_class({"_class_name": name}) == name for name in ARCHITECTURES)
 
 
 def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

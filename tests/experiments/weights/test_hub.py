@@ -12,7 +12,7 @@ import torch
 
 from experiments.errors import ConfigError
 from experiments.weights import check_weights, resolve_weights
-from tests.experiments.weights.files import KEY, SINGLE, change, index_of
+from tests.experiments.weights.files import KEY, SINGLE, change, read_index
 
 HUB_ID = "someone/pixart"
 
@@ -69,7 +69,7 @@ def test_hub_id_in_the_cache_needs_no_hub(cache: Path, parts: Path) -> None:
 
 def test_what_was_downloaded_is_checked_too(cache: Path, parts: Path) -> None:
     part = fill(cache, parts) / "transformer"
-    change(part / index_of(part)[KEY], proj_out__bias=torch.zeros(7))
+    change(part / read_index(part)[KEY], proj_out__bias=torch.zeros(7))
     with pytest.raises(ConfigError, match=rf"{KEY} of shape \[7\]; allowed: \[48\]"):
         check_weights(HUB_ID)
 

@@ -47,8 +47,8 @@ def test_a_variant_beside_the_others(whole: Path, tmp_path: Path, largest_file: 
         reader(part, "fp8")
 
 
-def test_all_parts_of_a_pipeline(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    full, half = folder_of("pixart_alpha"), tmp_path / "half"
+def test_all_parts_of_a_pipeline(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    full, half = tiny_folder("pixart_alpha"), tmp_path / "half"
     pipe = stock(full).to(torch.float16)
     pipe.save_pretrained(half, variant="fp16")
     assert not [*half.rglob("model.safetensors")]
