@@ -39,7 +39,7 @@ def methods(name: str, model: str) -> Iterator[dict[str, Any]]:
     """What is tried of a method's own settings."""
     method = METHODS[name]
     if method.has("patches"):
-        yield from ({"M": m, "W": w} for m, w in ((1, 0), (1, 2), (2, 0), (5, 1), (9, 2), (5, STEPS)))
+        yield from ({"M": m, "W": w} for m, w in ((1, 0), (1, 2), (2, 0), (5, 1), (9, 1), (5, STEPS)))
         yield from (
             {"M": m, "W": w, "text": "first_patch"} for m, w in ((1, 0), (3, STEPS)) if model in JOINT
         )
