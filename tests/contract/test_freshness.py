@@ -34,6 +34,7 @@ def narrow(name: str, layers: int, height: int, width: int) -> ModelConfig:
 PIXART = narrow("pixart_tiny", 3, 32, 8)
 FAMILIES = {
     "cross-attention": PIXART,
+    "four layers": narrow("pixart_tiny", 4, 32, 8),
     "joint prompt": narrow("sd3_tiny", 3, 192, 32),
     "long skips": narrow("hunyuan_tiny", 4, 192, 32),
 }
@@ -79,6 +80,7 @@ def check_seen(cfg: RunConfig, seen: list[Seen]) -> None:
     ("family", "devices", "warmups"),
     [
         ("cross-attention", [1, 2, 3], [0, 1, STEPS]),
+        pytest.param("four layers", [4], [0, 1, STEPS], marks=pytest.mark.slow),
         ("joint prompt", [1, 3], [1]),
         ("long skips", [1, 3], [1]),
     ],

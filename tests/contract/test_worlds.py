@@ -28,14 +28,14 @@ def agree(case: Case, real: list[Result], virtual: list[Result]) -> None:
     """Latents to the bit where two parts at most are summed; ledgers and bytes exactly.
 
     Of three parts gloo takes the sums in another order than the simulator does. Another order in the simulator moves
-    its own latents as far: 1.1e-6 of PixArt, 1.7e-6 of HunyuanDiT.
+    its own latents as far: 1.7e-6 of HunyuanDiT, less than 1e-6 of PixArt on more columns.
     """
     want = virtual[0].latents
     assert want is not None
     if case.parallel.tensor <= 2:
         assert torch.equal(real[0].latents, want)
     else:
-        assert relative_error(real[0].latents, want) <= 4e-6
+        assert relative_error(real[0].latents, want) <= (1e-6 if case.model == "pixart" else 4e-6)
     for rank, (ours, theirs) in enumerate(zip(virtual, real, strict=True)):
         ledgers = [[tuple(row[key] for key in COUNTED) for row in side.rows] for side in (ours, theirs)]
         assert ledgers[0] == ledgers[1], f"rank {rank}"
@@ -46,6 +46,7 @@ METHOD = {"patches": 5, "warmup": 1}
 ALONE = [
     product(name, "", model)
     .but(method={key: METHOD[key] for key in METHOD if METHODS[name].has(key)}, **settings)
+    .but(**({"size": (12, 12)} if (name, model) == ("tensor", "pixart") else {}))
     .on(devices)
     for model in ARCHITECTURES
     for name in METHODS
