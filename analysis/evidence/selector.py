@@ -6,7 +6,7 @@ could choose between. Regret is what the choice costs: its measured seconds over
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import tables
-from analysis.columns import counts, percent, seconds, shares, texts, words
+from analysis.columns import Shown, counts, percent, seconds, shares, texts, words
 from analysis.evidence import predictions
 from analysis.evidence.predictions import Fitted
 from analysis.evidence.published import WARMUP, Rows, read
@@ -56,38 +56,34 @@ def groups(table: pd.DataFrame, rows: Rows, fitted: Fitted) -> pd.DataFrame:
     nothing but numbers that another source prints is left out.
     """
     found = []
-    for key, part in options(table).groupby(GROUP, sort=False):
+    for _, part in options(table).groupby(GROUP, sort=False):
         if len(part) < 2 or part.duplicate_of.notna().all():
             continue
-        best, chosen = part.loc[part.measured.idxmin()], part.loc[part.foretold.idxmin()]
-        origins = {rows[row_id]["source"] for row_id in fitted.get(chosen.cluster, ())}
+        each = part.to_dict("records")
+        best, chosen = (min(each, key=lambda row: row[key]) for key in ("measured", "foretold"))
+        origins = {rows[row_id]["source"] for row_id in fitted.get(chosen["cluster"], ())}
         found.append(
-            dict(zip(GROUP, map(plain, key), strict=True))
+            {name: best[name] for name in GROUP}
             | {
                 "kind": "methods" if part.method.nunique() > 1 else "M",
                 "settings": len(part),
                 "chosen": setting(chosen),
                 "fastest_setting": setting(best),
-                "chosen_s": chosen.measured,
-                "fastest_s": best.measured,
-                "regret": chosen.measured / best.measured - 1,
-                "random_regret": (part.measured / best.measured - 1).replace(inf, pd.NA).mean(),
-                "apart": key[0] not in origins,
-                "chosen_row": chosen.row_id,
-                "fastest_row": best.row_id,
+                "chosen_s": chosen["measured"],
+                "fastest_s": best["measured"],
+                "regret": chosen["measured"] / best["measured"] - 1,
+                "random_regret": (part.measured / best["measured"] - 1).replace(inf, pd.NA).mean(),
+                "apart": best["source"] not in origins,
+                "chosen_row": chosen["row_id"],
+                "fastest_row": best["row_id"],
             }
         )
     return pd.DataFrame(found)
 
 
-def plain(value: Any) -> Any:
-    """A number of numpy as Python's own."""
-    return value.item() if hasattr(value, "item") else value
-
-
-def setting(row: pd.Series) -> str:
+def setting(row: Mapping[Any, Any]) -> str:
     """`PipeFusion M=8`."""
-    return label(row.method) + (f" M={int(row.patches)}" if pd.notna(row.patches) else "")
+    return label(row["method"]) + (f" M={int(row['patches'])}" if pd.notna(row["patches"]) else "")
 
 
 def summary(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -112,15 +108,16 @@ def summary(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def tabulate(found: pd.DataFrame) -> list[Table]:
     """The summary, the groups, and the summary in one line."""
     lines = pd.DataFrame(summary(found))
-    columns = [
+    columns: Shown = [
         *texts(groups="of"),
         *counts(count="groups", hits="hits"),
         *shares(hit_rate="hit rate", random_hit_rate="hit rate at random", mean_regret="mean regret"),
         *shares(random_regret="mean regret at random", worst_regret="worst regret"),
         *counts(out_of_memory="chosen ran out of memory"),
     ]
-    each = [
-        *("cluster", "model", "resolution", "devices", *counts(settings="settings")),
+    beside: Shown = [
+        *("cluster", "model", "resolution", "devices"),
+        *counts(settings="settings"),
         *texts(chosen="predicted fastest", fastest_setting="measured fastest"),
         *seconds(chosen_s="of the predicted", fastest_s="of the fastest"),
         *texts(cost="regret", source="source"),
@@ -128,7 +125,7 @@ def tabulate(found: pd.DataFrame) -> list[Table]:
     shown = found.assign(cost=[percent(one) if one < inf else "OOM" for one in found.regret])
     return [
         tables.table(lines, words(lines, columns)),
-        tables.table(found, words(shown, each))._replace(suffix="_groups"),
+        tables.table(found, words(shown, beside))._replace(suffix="_groups"),
         Table(None, f"{sentence(found)}\n", "_line"),
     ]
 
