@@ -1,0 +1,139 @@
+"""Intervals of predicted seconds, from the errors of predictions of the same kind on rows that were not fitted.
+
+A kind is a family of methods, small or large pictures, and a link. Where fewer than `LEAST` rows are of one kind, those
+of the family and size are taken, then those of the family, then all. Errors are ln(published / predicted), and the
+interval between their quantiles is widened about the median until it holds `SHARE` of the rows of a source that it was
+made without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.evidence.predictions import LARGE, cuts, load_joined, scored
+
+SHARE = 0.8
+"""Of the rows that an interval is to hold."""
+LEAST = 8
+FAMILIES = {
+    "serial": "one device",
+    "tensor": "tensor",
+    **dict.fromkeys(("ulysses", "ring", "USP"), "sequence"),
+    **dict.fromkeys(("distrifusion", "naive_patch", "pcpp"), "displaced patches"),
+    **dict.fromkeys(("pipefusion", "sync_pipeline", "hybrid"), "pipeline"),
+}
+LINKS = ("ethernet", "infiniband", "nvlink", "pcie")
+WIDENINGS = np.linspace(0.5, 3.0, 51)
+
+Kind = tuple[str, str, str]
+
+
+class Error(NamedTuple):
+    """ln(published / predicted) of one row."""
+
+    kind: Kind
+    source: str
+    value: float
+
+
+def kind(method: str, resolution: int, cluster: str) -> Kind:
+    """Family, size and link of a run; `method` may be a product's, `hybrid` or `USP`."""
+    family = FAMILIES.get(method, method)
+    link = next((link for link in LINKS if link in cluster), "") if family != "one device" else ""
+    return family, "large" if resolution >= LARGE else "small", link
+
+
+def read_errors(table: pd.DataFrame) -> list[Error]:
+    """Each number once, not in doubt and not fitted, of a table as `predictions.joined` makes it."""
+    rows = cuts(scored(table))["once"]
+    values = -np.log1p(rows.error)
+    kinds = map(kind, rows.method, rows.resolution, rows.cluster)
+    return [Error(*one) for one in zip(kinds, rows.source, values, strict=True)]
+
+
+def alike(errors: Sequence[Error], of: Kind) -> np.ndarray:
+    """The errors of the narrowest kind that has enough of them; of all where none has."""
+    for known in (3, 2, 1):
+        found = [error.value for error in errors if error.kind[:known] == of[:known]]
+        if len(found) >= LEAST:
+            return np.array(found)
+    return np.array([error.value for error in errors])
+
+
+def quantiles(values: np.ndarray) -> np.ndarray:
+    """The ends and the middle of what holds `SHARE` of a next value of the same kind."""
+    ends = [(1 - SHARE) / 2, 0.5, (1 + SHARE) / 2]
+    found: np.ndarray = np.quantile(
+        values, ends, method="weibull"
+    )  # of n + 1 places, as in conformal prediction
+    return found
+
+
+def apart(errors: Sequence[Error]) -> list[tuple[Error, np.ndarray]]:
+    """Each error, with the quantiles of the others of its kind that are from other sources."""
+    pairs = []
+    for source in dict.fromkeys(error.source for error in errors):
+        others, ends = [error for error in errors if error.source != source], {}
+        for error in errors:
+            if error.source == source and others:
+                if error.kind not in ends:
+                    ends[error.kind] = quantiles(alike(others, error.kind))
+                pairs.append((error, ends[error.kind]))
+    return pairs
+
+
+def held(pairs: Sequence[tuple[Error, np.ndarray]], widening: float) -> list[bool]:
+    """Which errors lie in the interval that was made without their source."""
+    return [
+        middle - widening * (middle - low) <= error.value <= middle + widening * (high - middle)
+        for error, (low, middle, high) in pairs
+    ]
+
+
+def widening(errors: Sequence[Error]) -> float:
+    """The least of `WIDENINGS` with which `SHARE` of the errors are held, each without its source; or the largest."""
+    pairs = apart(errors)
+    enough = (float(one) for one in WIDENINGS if pairs and np.mean(held(pairs, one)) >= SHARE)
+    return next(enough, float(WIDENINGS[-1]))
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """What intervals are made of."""
+
+    errors: Sequence[Error]
+    widening: float
+
+    def around(self, seconds: float, method: str, resolution: int, cluster: str) -> tuple[float, float]:
+        """The interval of predicted seconds: where predictions of the kind are biased it lies to one side of them."""
+        low, middle, high = quantiles(alike(self.errors, kind(method, resolution, cluster)))
+        down, up = middle - self.widening * (middle - low), middle + self.widening * (high - middle)
+        return seconds * exp(down), seconds * exp(up)
+
+
+def intervals(table: pd.DataFrame) -> Intervals:
+    """Made from the predictions of a table. Raises ValueError where none of them has an error."""
+    errors = read_errors(table)
+    if not errors:
+        raise ValueError("no prediction has an error to make intervals of")
+    return Intervals(errors, widening(errors))
+
+
+def load_intervals(results: Path) -> Intervals:
+    """Made from the committed predictions. Raises OSError and ValueError."""
+    return intervals(load_joined(results))
+
+
+def coverage(errors: Sequence[Error]) -> Iterator[tuple[Error, bool]]:
+    """Each error, and whether the interval holds it that is made, widening included, without its source."""
+    for source in dict.fromkeys(error.source for error in errors):
+        others = [error for error in errors if error.source != source]
+        mine = [pair for pair in apart(errors) if pair[0].source == source]
+        yield from zip([error for error, _ in mine], held(mine, widening(others)), strict=True)
