@@ -75,8 +75,8 @@ class Model:
 
     @property
     def latent_frames(self) -> int | None:
-        """Frames of the latents: the first picture is one alone, as a causal VAE has it."""
-        return None if self.frames is None else (self.frames - 1) // self.facts["frame_factor"] + 1
+        """Frames of the latents: a causal VAE has the first picture alone, and in pixel space all are packed alike."""
+        return None if self.frames is None else -(-self.frames // self.facts["frame_factor"])
 
     @property
     def shape(self) -> DiTShape:
@@ -199,9 +199,12 @@ def choose_frames(cfg: ModelConfig, class_name: str, facts: dict[str, Any]) -> i
             raise ConfigError("model.frames", text)
         return None
     frames, factor = cfg.frames or facts["frames"], facts["frame_factor"]
-    if (frames - 1) % factor:
-        allowed = f"1, {1 + factor}, {1 + 2 * factor}, ..."
-        raise ConfigError("model.frames", f"{frames} is not 1 and a multiple of {factor}; allowed: {allowed}")
+    first = factor if facts["pixel_space"] else 1  # what the first latent frame holds
+    if (frames - first) % factor:
+        allowed = f"{first}, {first + factor}, {first + 2 * factor}, ..."
+        raise ConfigError(
+            "model.frames", f"{frames} is not {first} and a multiple of {factor}; allowed: {allowed}"
+        )
     return int(frames)
 
 

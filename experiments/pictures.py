@@ -1,4 +1,4 @@
-"""Latents of a run -> PNG files."""
+"""Latents of a run -> PNG files, those of a video -> contact sheets and mp4."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from analysis.files import replacing
+from experiments.clips import as_bytes, contact_sheet, write_mp4
 from experiments.config import RunConfig
 from experiments.decode import decode, has_vae
 from experiments.models import Model
 
 
 def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
-    """images/0.png, 1.png, ... of latents.safetensors [B, C, H, W].
+    """images/0.png, 1.png, ... of latents.safetensors [B, C, H, W]; of a video's [B, C, F, H, W] 0.mp4, ... as well.
 
     Nothing if the world has no latents, or if these are neither RGB nor of a model that came with a VAE.
     """
     path = run_dir / "latents.safetensors"
     if not path.exists():
         return []
-    pictures = decode_pictures(load_file(path)["latents"], cfg, model)
+    latents = load_file(path)["latents"]
+    pictures = decode_pictures(latents, cfg, model)
     paths = [run_dir / "images" / f"{index}.png" for index in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
+    if pictures and model.frames is not None:
+        films = [path.with_suffix(".mp4") for path in paths]
+        for path, clip in zip(films, as_bytes(latents, model.facts["frame_factor"]), strict=True):
+            write_mp4(path, clip)
+        paths += films
     return paths
 
 
@@ -38,12 +45,15 @@ def decode_pictures(
 ) -> list[Image.Image]:
     """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder.
 
-    Of videos there are none: they are not decoded yet.
+    A video in pixel space is its contact sheet; others are not decoded yet.
     The VAE is on `device`, or on the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be
     full.
     """
     if model.frames is not None:
-        return []
+        factor = model.facts["frame_factor"]
+        if not model.facts["pixel_space"] or latents.shape[1] != 3 * factor:
+            return []
+        return [contact_sheet(clip) for clip in as_bytes(latents, factor)]
     if model.facts["pixel_space"]:
         if latents.shape[1] != 3:
             return []

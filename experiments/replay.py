@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor
 from analysis.record import load_run
 from experiments.difference import NotFinite, largest_difference
 from experiments.stock_calls import denoise
+from experiments.stock_model import load_stock
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}  # relative to the largest latent
 
@@ -33,12 +33,7 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
     """The stock transformer: from the weights, or drawn again from the seed and architecture of the config."""
     dtype = getattr(torch, cfg["dtype"])
     if weights:
-        folder = Path(weights)
-        name = json.loads((folder / "transformer" / "config.json").read_text())["_class_name"]
-        cls = getattr(diffusers, name)
-        options = {"torch_dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": False}
-        options["variant"] = cfg.get("variant")
-        model = cls.from_pretrained(folder / "transformer", **options)
+        model = load_stock(Path(weights) / "transformer", dtype, cfg.get("variant"))
     else:
         architecture = dict(cfg["architecture"])
         cls = getattr(diffusers, architecture.pop("class"))

@@ -53,7 +53,8 @@ def makes_videos(class_name: str) -> bool:
 
 def latent_patch(class_name: str, config: Mapping[str, Any]) -> int:
     """Rows of the latent per token row."""
-    return getattr(VIEWS[class_name], "PATCH", config.get("patch_size", 1))
+    patch = getattr(VIEWS[class_name], "PATCH", config.get("patch_size", 1))
+    return patch if isinstance(patch, int) else patch[-1]  # Wan: frames, rows and columns of a token
 
 
 def whole_config(stock: Any, config: Mapping[str, Any], strict: bool = False) -> dict[str, Any]:

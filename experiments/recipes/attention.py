@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipefusion.views.sites import Rotary, normed, turned
+
 
 class TrainAttention:
     """Self-attention in float32 on a CPU, cross-attention by hand.
@@ -23,14 +25,18 @@ class TrainAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        rotary_emb: Rotary | None = None,
         **_: Any,
     ) -> Tensor:
-        """Image tokens [B, P, D], text [B, T, D] or None, additive bias [B, 1, T] or None -> [B, P, D]."""
+        """Image tokens [B, P, D], text [B, T, D] or None, additive bias [B, 1, T] or None -> [B, P, D].
+
+        `rotary_emb`: cosines and sines [1, P, 1, d] of the self-attention of a video.
+        """
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            proj(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for proj, x in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
-        )
+        rows = normed(attn.norm_q, attn.to_q(hidden_states)), normed(attn.norm_k, attn.to_k(source))
+        rotary = None if rotary_emb is None else (rotary_emb[0][0, :, 0], rotary_emb[1][0, :, 0])
+        query, key = (turned(row.unflatten(-1, (attn.heads, -1)), rotary).transpose(1, 2) for row in rows)
+        value = attn.to_v(source).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         if encoder_hidden_states is None:
             if query.device.type == "cpu":
                 with torch.autocast("cpu", enabled=False):
@@ -40,7 +46,7 @@ class TrainAttention:
                 out = F.scaled_dot_product_attention(query, key, value)
         else:
             # [B, heads, T, P]: a softmax over rows of a dozen numbers is slow, over columns it is vectorised.
-            scores = key @ (query * attn.scale).transpose(-1, -2)
+            scores = key @ (query * query.shape[-1] ** -0.5).transpose(-1, -2)
             if attention_mask is not None:
                 scores = scores + attention_mask[:, None].to(scores.dtype).transpose(-1, -2)
             out = (value.transpose(-1, -2) @ scores.softmax(-2).to(value.dtype)).transpose(-1, -2)

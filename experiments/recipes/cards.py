@@ -36,7 +36,8 @@ def model_facts(folder: Path) -> dict[str, Any]:
 def write_model_card(folder: Path) -> None:
     """README.md and NOTICE of a model, from the files of its folder."""
     facts = model_facts(folder)
-    write_text(folder / "README.md", render("model.md", **facts))
+    template = "video.md" if "frames" in facts else "model.md"
+    write_text(folder / "README.md", render(template, **facts))
     write_text(folder / "NOTICE", render("NOTICE", what="weights", packages=facts["data"]["packages"]))
 
 

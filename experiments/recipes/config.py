@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
+from experiments.emoji import resize
 from experiments.recipes.choice import DataConfig
-from experiments.recipes.network import NetworkConfig, RecipeConfig
+from experiments.recipes.network import NetworkConfig, RecipeConfig, StageConfig
+from experiments.recipes.scenes import Scenes, ScenesConfig
 from pipefusion.core.domain import Cores, Count, Domain, Guidance, Seed, Threads
 
 
@@ -38,13 +41,34 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    scenes: ScenesConfig = field(
+        default_factory=ScenesConfig
+    )  # of a video network, in place of whole pictures
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures [n, 3, h, w] in -1..1."""
+
+    pictures: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def to(self, device: torch.device) -> Pictures:
+        """The same on a device."""
+        return replace(self, pictures=self.pictures.to(device))
+
+    def draw(self, chosen: Tensor, stage: StageConfig, generator: torch.Generator) -> Tensor:
+        """These pictures [B] at a stage's resolution; nothing about them is random."""
+        return resize(self.pictures[chosen], stage.resolution)
 
 
 @dataclass
 class Corpus:
-    """What is learnt: n pictures [n, 3, h, w] in -1..1, n + 1 texts (the last is the empty prompt), prompts by role."""
+    """What is learnt: n pictures or scenes, n + 1 texts (the last is the empty prompt), prompts by role."""
 
-    pictures: Tensor
+    samples: Pictures | Scenes
     embeds: Tensor
     mask: Tensor
     prompts: dict[str, list[str]]

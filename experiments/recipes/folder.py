@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers.models import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -28,7 +28,7 @@ WEIGHTS_FILE = "transformer/diffusion_pytorch_model.safetensors"
 
 
 def export(
-    model: PixArtTransformer2DModel,
+    model: ModelMixin,
     folder: Path,
     config: dict[str, Any],
     facts: dict[str, Any],
@@ -50,6 +50,9 @@ def export(
         **{key: config[key] for key in ("network", "recipe", "data", "start_from")},
         "training": training | origin(model.device) | {"notes": config["notes"]},
     }
+    if config["network"]["frames"]:
+        sampling |= {key: config["network"][key] for key in ("frames", "frame_factor")}
+        sampling["scenes"] = config["scenes"]
     with replacing_folder(folder) as fresh:
         # Module.to and not the model's own, which warns of layers to keep in float32 though this one has none.
         shipped = nn.Module.to(copy.deepcopy(model), torch.bfloat16)

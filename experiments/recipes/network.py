@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import PixArtTransformer2DModel, WanTransformer3DModel
+from diffusers.models import ModelMixin
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from experiments.recipes.attention import TrainAttention
+from experiments.recipes.muon import Muon
+from experiments.stock_calls import predict
 from pipefusion.core.domain import Count, Domain, Gain, Grid, Natural, Part, Pixels, Samples, Share, Width
 
 Mean = Annotated[float, Domain(-10, 10)]
@@ -19,14 +22,16 @@ Mean = Annotated[float, Domain(-10, 10)]
 
 @dataclass
 class NetworkConfig:
-    """A `PixArtTransformer2DModel`; heads and width are chosen to split 2, 3, 4, 6 and 12 ways."""
+    """A `PixArtTransformer2DModel`, of clips a `WanTransformer3DModel`; heads and width split many ways."""
 
     layers: Width = 12
     heads: Width = 12
     head_dim: Width = 16
     patch: Width = 4
     resolution: Pixels = 64  # of the shipped model; smaller pictures run through the same weights
-    base_resolution: Pixels = 32  # positions are counted in patches of this resolution
+    base_resolution: Pixels = 32  # a picture's positions are counted in patches of this resolution
+    frames: Natural = 0  # pictures of a clip; 0: no video
+    frame_factor: Count = 1  # pictures stacked in the channels of a latent frame, which shortens the sequence
     caption_channels: Width = 384
     # Projected text tokens start about this much larger. As built they have a root mean square of 0.1 beside 1 of the
     # image tokens: cross-attention is then uniform and its output lost, and captions are ignored for a long time.
@@ -35,11 +40,12 @@ class NetworkConfig:
 
 @dataclass
 class StageConfig:
-    """A stretch of training at one resolution."""
+    """A stretch of training at one resolution and length."""
 
     resolution: Pixels = 64
     batch: Count = 16
     samples: Samples = 20000
+    frames: Natural = 0  # latent frames: a window of a clip; 0: all there are
     rate: Gain = 1.0  # factor on both learning rates
     # None: the recipe's. What a caption says is learnt near t = 1; nearer 0 the noisy picture itself gives it away.
     time_mean: Mean | None = None
@@ -66,9 +72,22 @@ class RecipeConfig:
     ema_samples: Samples = 1200  # and at most this many samples
 
 
-def build_network(cfg: NetworkConfig, seed: int) -> PixArtTransformer2DModel:
+def build_network(cfg: NetworkConfig, seed: int) -> ModelMixin:
     """The stock network, with its output and its text branch silent at the start."""
     torch.manual_seed(seed)
+    model, text = build_video(cfg) if cfg.frames else build_picture(cfg)
+    silent: list[Any] = [model.proj_out, *(block.get_submodule("attn2.to_out.0") for block in blocks(model))]
+    for layer in silent:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        text.linear_2.weight.mul_(cfg.text_gain)
+    model.set_attn_processor(TrainAttention())
+    return model
+
+
+def build_picture(cfg: NetworkConfig) -> tuple[Any, Any]:
+    """A network for pictures, and its projection of the text."""
     model = PixArtTransformer2DModel(
         num_attention_heads=cfg.heads,
         attention_head_dim=cfg.head_dim,
@@ -82,13 +101,27 @@ def build_network(cfg: NetworkConfig, seed: int) -> PixArtTransformer2DModel:
         use_additional_conditions=False,
         caption_channels=cfg.caption_channels,
     )
-    for layer in [model.proj_out, *(block.attn2.to_out[0] for block in model.transformer_blocks)]:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    with torch.no_grad():
-        model.caption_projection.linear_2.weight.mul_(cfg.text_gain)
-    model.set_attn_processor(TrainAttention())
-    return model
+    return model, model.caption_projection
+
+
+def build_video(cfg: NetworkConfig) -> tuple[Any, Any]:
+    """A network for clips, and its projection of the text."""
+    model = WanTransformer3DModel(
+        patch_size=(1, cfg.patch, cfg.patch),
+        num_attention_heads=cfg.heads,
+        attention_head_dim=cfg.head_dim,
+        in_channels=3 * cfg.frame_factor,
+        out_channels=3 * cfg.frame_factor,
+        text_dim=cfg.caption_channels,
+        ffn_dim=4 * cfg.heads * cfg.head_dim,
+        num_layers=cfg.layers,
+    )
+    return model, model.condition_embedder.text_embedder
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The layers of a network, its only list of modules."""
+    return next(part for part in model.children() if isinstance(part, nn.ModuleList))
 
 
 def draw_times(stage: StageConfig, cfg: RecipeConfig, generator: torch.Generator) -> Tensor:
@@ -101,33 +134,30 @@ def draw_times(stage: StageConfig, cfg: RecipeConfig, generator: torch.Generator
 
 
 def flow_loss(model: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, embeds: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the velocity, per picture [B].
+    """Mean squared error of the velocity, per picture or clip [B].
 
     x_t = (1 - t) x0 + t noise, and the target is dx_t/dt = noise - x0, what diffusers calls `flow_prediction`.
-    x0, noise [B, 3, h, w] with x0 in -1..1; t [B]; embeds [B, T, D]; mask [B, T].
+    x0, noise [B, C, h, w] or [B, C, F, h, w] with x0 in -1..1; t [B]; embeds [B, T, D]; mask [B, T].
     """
-    w = t.view(-1, 1, 1, 1)
+    w = t.view(-1, *[1] * (x0.ndim - 1))
     noisy = (1 - w) * x0 + w * noise
-    out = model(noisy, encoder_hidden_states=embeds, encoder_attention_mask=mask, timestep=t * 1000).sample
-    return (out.float() - (noise - x0)).square().mean((1, 2, 3))
+    prompt = {"prompt_embeds": embeds, "prompt_mask": mask}
+    out = predict(model, noisy, t * 1000, prompt, 1.0, (0, 0))
+    return (out.float() - (noise - x0)).square().flatten(1).mean(1)
 
 
-def build_optimisers(model: nn.Module, cfg: RecipeConfig, parts: int = 1) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of the blocks, in `parts` equal parts, then AdamW on everything else.
+def build_optimisers(
+    model: nn.Module, cfg: RecipeConfig, dtype: torch.dtype, parts: int = 1
+) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices of the blocks, in `parts` equal parts, its products in `dtype`; AdamW on everything else.
 
     Each group keeps its rate as `initial_lr`. No weight decay: each picture is to be learnt.
     """
-    blocks = model.get_submodule("transformer_blocks").parameters()
-    matrices = [p for p in blocks if p.ndim == 2 and min(p.shape) > 6]
+    matrices = [p for p in blocks(model).parameters() if p.ndim == 2 and min(p.shape) > 6]
     ids = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in ids]
-    muon: dict[str, Any] = {
-        "lr": cfg.muon_lr,
-        "ns_steps": cfg.muon_iterations,
-        "adjust_lr_fn": "match_rms_adamw",
-    }
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices[part::parts], weight_decay=0.0, **muon) for part in range(parts)
+        Muon(matrices[part::parts], cfg.muon_lr, cfg.muon_iterations, dtype) for part in range(parts)
     ]
     optimisers.append(torch.optim.AdamW(rest, lr=cfg.adam_lr, betas=(0.9, 0.98), weight_decay=0.0))
     for group in (group for optimiser in optimisers for group in optimiser.param_groups):

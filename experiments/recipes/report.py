@@ -9,13 +9,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers.models import ModelMixin
 
 from analysis.files import write_text
+from experiments.clips import unpack
 from experiments.inputs import spaced
 from experiments.recipes.checkpoint import Progress
 from experiments.recipes.config import Corpus, TrainConfig
-from experiments.recipes.sampling import default_scheduler, draw_noise, sample, save_sheet
+from experiments.recipes.network import StageConfig
+from experiments.recipes.sampling import default_scheduler, draw_noise, sample, save_films, save_sheet
+from experiments.recipes.seeds import seeded
 
 log = logging.getLogger(__name__)
 COLUMNS = ["step", "samples", "resolution", "loss", "lr_factor", "seconds"]
@@ -43,11 +46,14 @@ class Report:
         write_text(self.out / "loss.csv", curve(at).to_csv(index=False, float_format="%.7g"))
         self._send(dict(zip(COLUMNS, at.losses[-1], strict=True)))
 
-    def sheet(self, at: Progress, model: PixArtTransformer2DModel, corpus: Corpus, resolution: int) -> None:
-        """Samples of the averaged weights, fixed prompts and noise, beside the real pictures."""
-        shown = spaced(range(len(corpus.pictures)), self.cfg.sheet_prompts)
+    def sheet(self, at: Progress, model: ModelMixin, corpus: Corpus, stage: StageConfig) -> None:
+        """Samples of the averaged weights, fixed prompts and noise, beside real ones."""
+        shown = spaced(range(len(corpus.samples)), self.cfg.sheet_prompts)
         text = [*shown, -1]
-        noise = draw_noise(len(shown), resolution, self.cfg.seed)
+        device = corpus.embeds.device
+        places = torch.tensor(shown, device=device)
+        real = corpus.samples.draw(places, stage, seeded(self.cfg.seed, 3, device=device)).cpu() / 2 + 0.5
+        noise = draw_noise(len(shown), real.shape[1:], self.cfg.seed)
         with torch.autocast(model.device.type, getattr(torch, self.cfg.dtype), self.cfg.dtype != "float32"):
             made = sample(
                 model,
@@ -60,9 +66,12 @@ class Report:
             )
         path = self.out / "sheets" / f"samples_{at.seen:07d}.png"
         path.parent.mkdir(exist_ok=True)
-        real = corpus.pictures[shown].cpu() / 2 + 0.5
         captions = [corpus.prompts["train"][k] for k in shown]
-        save_sheet(list(zip(captions, made, real, strict=True)), path)
+        if real.ndim == 5:
+            made, real = (unpack(clips, self.cfg.network.frame_factor) for clips in (made, real))
+            save_films(list(zip(captions, made, real, strict=True)), path)
+        else:
+            save_sheet(list(zip(captions, made, real, strict=True)), path)
         if self.wandb is not None:
             import wandb
 

@@ -23,10 +23,10 @@ def default_scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
-def draw_noise(count: int, resolution: int, seed: int) -> Tensor:
-    """Starting noise [count, 3, r, r]; picture k depends on seed + k alone, whatever the batch."""
+def draw_noise(count: int, size: Sequence[int], seed: int) -> Tensor:
+    """Starting noise [count, *size]; that of picture k depends on seed + k alone, whatever the batch."""
     draw = [torch.Generator().manual_seed(seed + k) for k in range(count)]
-    return torch.stack([torch.randn(3, resolution, resolution, generator=generator) for generator in draw])
+    return torch.stack([torch.randn(*size, generator=generator) for generator in draw])
 
 
 @torch.no_grad()
@@ -41,10 +41,10 @@ def sample(
     batch: int = 32,
     progress: bool = False,
 ) -> Tensor:
-    """Pictures [n, 3, r, r] float32 in 0..1.
+    """Pictures float32 in 0..1, of the size of the noise.
 
-    noise [n, 3, r, r]; embeds [n + 1, T, D] and mask [n + 1, T] of the prompts and of the empty one, which runs beside
-    them when guidance > 1.
+    noise [n, 3, r, r], of clips [n, C, F, r, r]; embeds [n + 1, T, D] and mask [n + 1, T] of the prompts and of the
+    empty one, which runs beside them when guidance > 1.
     """
     done, device = [], next(model.parameters()).device
     for first in track(range(0, len(noise), batch), "sampling", disable=not progress):
@@ -56,6 +56,22 @@ def sample(
         x = denoise(model, scheduler, x, prompt, empty if guidance > 1 else None, guidance, (0, 0))
         done.append((x / 2 + 0.5).clamp(0, 1).cpu())
     return torch.cat(done)
+
+
+def save_films(rows: Sequence[tuple[str, Tensor, Tensor]], path: Path, scale: int = 2) -> None:
+    """A sheet of (caption, sample, real clip), clips [3, F, r, r] in 0..1 as strips; the sample is the upper one."""
+    _, frames, side, _ = rows[0][1].shape
+    high, wide = 2 * side * scale + 20, frames * side * scale
+    sheet = Image.new("RGB", (wide, len(rows) * high), "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, (caption, *pair) in enumerate(rows):
+        for place, clip in enumerate(pair):
+            pixels = (clip.permute(2, 1, 3, 0).flatten(1, 2) * 255).round().to(torch.uint8).numpy()
+            strip = Image.fromarray(pixels).resize((wide, side * scale), Image.Resampling.NEAREST)
+            sheet.paste(strip, (0, k * high + 14 + place * side * scale))
+        draw.text((2, k * high + 2), caption, fill="black")
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
 
 
 def save_sheet(

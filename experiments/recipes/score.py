@@ -100,7 +100,7 @@ def score(run: RunConfig, out: Path) -> str:
         for captions in ([items[k].caption for k in asked], [""])
     ]
     embeds, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
-    noise = draw_noise(len(asked), facts["resolution"], cfg.seed)
+    noise = draw_noise(len(asked), (3, facts["resolution"], facts["resolution"]), cfg.seed)
     made = sample(model, scheduler, noise, embeds, mask, cfg.steps, guidance, cfg.batch, progress=True)
     real = resize(pictures, facts["resolution"])
     closer = {"features": similarity(features(made), features(real)), "pixels": closeness(made, real)}

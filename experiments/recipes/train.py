@@ -18,15 +18,16 @@ from torch import Tensor
 from experiments.check import CHOICES, check_cuda
 from experiments.config import RunConfig
 from experiments.device import device_type
-from experiments.emoji import ROLES, Item, check_packages, read_pictures, read_tables, resize
+from experiments.emoji import ROLES, Item, check_packages, read_pictures, read_tables
 from experiments.errors import ConfigError, check_known
 from experiments.recipes import checkpoint
 from experiments.recipes.checkpoint import Progress
 from experiments.recipes.choice import choose
-from experiments.recipes.config import Corpus, TrainConfig
+from experiments.recipes.config import Corpus, Pictures, TrainConfig
 from experiments.recipes.folder import WEIGHTS_FILE, export, learnt_captions
 from experiments.recipes.network import (
     StageConfig,
+    blocks,
     build_network,
     build_optimisers,
     draw_times,
@@ -36,6 +37,8 @@ from experiments.recipes.network import (
     update_average,
 )
 from experiments.recipes.report import Report
+from experiments.recipes.scenes import build_scenes, caption, check_scenes, list_scenes
+from experiments.recipes.seeds import seeded
 from experiments.recipes.workers import Workers
 from experiments.text import PACKAGES, encode_prompts
 
@@ -61,7 +64,10 @@ def check_train(cfg: RunConfig) -> None:
             raise ConfigError(f"measure.recipe.stages.{index}.resolution", text)
     learnt_captions(options.start_from, options.network)
     check_packages(options.data.packages, options.data.data_dir, "measure.data.data_dir")
-    choose_items(options)
+    if options.network.frames:
+        check_scenes(options.scenes, options.network, options.data.packages[0], options.data.data_dir)
+    else:
+        choose_items(options)
 
 
 def choose_items(cfg: TrainConfig) -> list[Item]:
@@ -71,15 +77,33 @@ def choose_items(cfg: TrainConfig) -> list[Item]:
 
 
 def train(cfg: RunConfig, out: Path) -> str:
-    """Train, export the averaged weights, print the folder that `PixArtTransformer2DModel` loads; the status."""
+    """Train, export the averaged weights, print the folder that diffusers loads; the status."""
     options: TrainConfig = cfg.measure
-    items = choose_items(options)
-    prompts = {role: [item.caption for item in items if item.role == role] for role in ROLES}
-    embeds, mask = encode_prompts([*prompts["train"], ""], options.text_encoder, options.text_tokens)
-    learnt = [item for item in items if item.role == "train"]
-    pictures = read_pictures(learnt, options.data.packages, options.data.data_dir)
-    print(train_on(options, out, Corpus(pictures * 2 - 1, embeds, mask, prompts)))
+    print(train_on(options, out, (read_scenes if options.network.frames else read_items)(options)))
     return "ok"
+
+
+def read_items(cfg: TrainConfig) -> Corpus:
+    """Pictures with their names."""
+    items = choose_items(cfg)
+    prompts = {role: [item.caption for item in items if item.role == role] for role in ROLES}
+    learnt = [item for item in items if item.role == "train"]
+    pictures = read_pictures(learnt, cfg.data.packages, cfg.data.data_dir)
+    return Corpus(Pictures(pictures * 2 - 1), *encode(prompts, cfg), prompts)
+
+
+def read_scenes(cfg: TrainConfig) -> Corpus:
+    """Scenes with their captions."""
+    scenes = list_scenes(cfg.scenes)
+    prompts = {role: [caption(scene, cfg.scenes) for scene in scenes[role]] for role in ROLES}
+    package, data_dir = cfg.data.packages[0], cfg.data.data_dir
+    learnt = build_scenes(scenes["train"], cfg.scenes, cfg.network, package, data_dir)
+    return Corpus(learnt, *encode(prompts, cfg), prompts)
+
+
+def encode(prompts: dict[str, list[str]], cfg: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Tokens and mask of the prompts that are learnt, and of the empty one behind them."""
+    return encode_prompts([*prompts["train"], ""], cfg.text_encoder, cfg.text_tokens)
 
 
 def train_on(
@@ -94,11 +118,11 @@ def train_on(
         model.load_state_dict(load_file(Path(cfg.start_from) / WEIGHTS_FILE))
     model = model.to(device).train()
     average = copy.deepcopy(model).requires_grad_(False)
-    optimisers = build_optimisers(model, cfg.recipe, parts)
+    optimisers = build_optimisers(model, cfg.recipe, getattr(torch, cfg.dtype), parts)
     if device.type != "cpu" if cfg.compile is None else cfg.compile:
-        for block in model.transformer_blocks:
+        for block in blocks(model):
             block.compile(dynamic=False)  # one resolution and batch a stage
-    on_device = {name: getattr(corpus, name).to(device) for name in ("pictures", "embeds", "mask")}
+    on_device = {name: getattr(corpus, name).to(device) for name in ("samples", "embeds", "mask")}
     corpus = replace(corpus, **on_device)  # batches are drawn there
 
     def loss(*batch: Any) -> Tensor:
@@ -111,7 +135,7 @@ def train_on(
     at = (checkpoint.load(path, model, average, optimisers) if cfg.resume else None) or Progress()
     report = Report(cfg, out)
     stages = cfg.recipe.stages
-    total = sum(work(stage, stage.samples) for stage in stages)
+    total = sum(work(cfg, stage, stage.samples) for stage in stages)
     saved = time.perf_counter()
     with Bar() as bar:
         for index, stage in enumerate(stages):
@@ -121,14 +145,13 @@ def train_on(
                 at.stage, at.stage_step, at.stage_samples = index, 0, 0
             title = f"{stage.resolution} px"
             task = bar.add_task(title, total=stage.samples, completed=at.stage_samples)
-            pictures = resize(corpus.pictures, stage.resolution)
-            before = sum(work(s, s.samples) for s in stages[:index])
+            before = sum(work(cfg, s, s.samples) for s in stages[:index])
             while at.stage_samples < stage.samples:
                 start = time.perf_counter()
-                progress = (before + work(stage, at.stage_samples)) / total
+                progress = (before + work(cfg, stage, at.stage_samples)) / total
                 factor = stage.rate * learning_rate(progress, at.step, cfg.recipe)
                 set_learning_rate(optimisers, factor)
-                value = workers.gradients(loss, model, draw_batch(cfg, at, stage, pictures, corpus))
+                value = workers.gradients(loss, model, draw_batch(cfg, at, stage, corpus))
                 workers.step(optimisers)
                 at.step += 1
                 at.stage_step += 1
@@ -146,7 +169,7 @@ def train_on(
                     return path
                 every = cfg.sheet_samples
                 if every and at.seen // every > (at.seen - stage.batch) // every:
-                    report.sheet(at, average, corpus, stage.resolution)
+                    report.sheet(at, average, corpus, stage)
     if not cfg.export_only:
         checkpoint.save(path, at, model, average, optimisers)
     report.close(at)
@@ -158,20 +181,21 @@ def train_on(
     return out / "model"
 
 
-def work(stage: StageConfig, samples: int) -> int:
-    """Image area processed: the time of a step is about proportional to it."""
-    return samples * stage.resolution**2
+def work(cfg: TrainConfig, stage: StageConfig, samples: int) -> int:
+    """Pixels of latents processed: the time of a step is about proportional to them."""
+    whole = max(1, cfg.network.frames // cfg.network.frame_factor)
+    return samples * stage.resolution**2 * (stage.frames or whole)
 
 
 def draw_batch(
-    cfg: TrainConfig, at: Progress, stage: StageConfig, pictures: Tensor, corpus: Corpus
+    cfg: TrainConfig, at: Progress, stage: StageConfig, corpus: Corpus
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x0, noise, t, embeds, mask of the next step: a function of (seed, stage, step) alone, so a resumed run repeats.
 
-    The pictures of a stage come in shuffled rounds (each once per round), one shuffle per round number. All is on the
-    device of `pictures`, the noise drawn there: a CPU would draw it more slowly than a GPU learns from it.
+    The samples of a stage come in shuffled rounds (each once per round), one shuffle per round number. All is on the
+    device of the corpus, the noise drawn there: a CPU would draw it more slowly than a GPU learns from it.
     """
-    count, device = len(pictures), pictures.device
+    count, device = len(corpus.samples), corpus.embeds.device
     places = range(at.stage_step * stage.batch, (at.stage_step + 1) * stage.batch)
     rounds = {
         r: torch.randperm(count, generator=seeded(cfg.seed, 1, at.stage, r))
@@ -180,15 +204,8 @@ def draw_batch(
     chosen = torch.stack([rounds[place // count][place % count] for place in places]).to(device)
     generator = seeded(cfg.seed, 2, at.stage, at.stage_step, device=device)
     times = draw_times(stage, cfg.recipe, generator)
-    x0 = pictures[chosen]
+    x0 = corpus.samples.draw(chosen, stage, generator)
     noise = torch.randn(x0.shape, generator=generator, device=device)
     empty = torch.rand(stage.batch, generator=generator, device=device) < cfg.recipe.empty_prompts
     text = torch.where(empty, count, chosen)
     return x0, noise, times, corpus.embeds[text], corpus.mask[text]
-
-
-def seeded(seed: int, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for this purpose, whatever ran before it (the mixing keeps nearby keys apart)."""
-    for part in key:
-        seed = (seed * 6364136223846793005 + part * 1442695040888963407 + 1) % 2**63
-    return torch.Generator(device).manual_seed(seed)

@@ -18,8 +18,6 @@ from pipefusion.views.sites import STOCK, Rotary, Site, heads, turned
 from pipefusion.views.stock import StockView, set_rotary, video_unpatchified
 
 VIDEO = True
-PATCH = 2
-"""Latent rows per token row; a token is of one frame."""
 CONDITIONED = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
 """What only models have that go from an image to a video."""
 
@@ -38,10 +36,9 @@ def shape(
     for key in CONDITIONED:
         if config[key] is not None:
             raise ValueError(f"{key} (Wan from an image) is not supported: a second cross-attention")
-    if [*config["patch_size"]] != [1, PATCH, PATCH]:
-        raise ValueError(
-            f"patch_size={config['patch_size']} is not supported; allowed: [1, {PATCH}, {PATCH}]"
-        )
+    frames, patch, other = config["patch_size"]
+    if frames != 1 or patch != other:
+        raise ValueError(f"patch_size={config['patch_size']} is not supported; allowed: [1, n, n]")
     most = config["rope_max_seq_len"]
     if max(facts["frames"], rows, cols) > most:
         raise ValueError(f"{facts['frames']} x {rows} x {cols} tokens; allowed: at most {most} on an axis")
@@ -68,12 +65,12 @@ def shape(
         mlp_hidden=mlp,
         token_rows=rows,
         token_cols=cols,
-        patch_size=PATCH,
+        patch_size=patch,
         in_channels=channels,
         out_channels=out,
         blocks=(block,) * config["num_layers"],
-        embed_params=linear(channels * PATCH**2, hs),
-        unembed_params=linear(hs, PATCH**2 * out) + 2 * hs,
+        embed_params=linear(channels * patch**2, hs),
+        unembed_params=linear(hs, patch**2 * out) + 2 * hs,
         shared_params=((range(0), time + text),),
         prompt=(
             ("prompt_embeds", (facts["text_tokens"], config["text_dim"])),
@@ -190,4 +187,4 @@ class View(StockView):
         model = self.model
         shift, scale = (model.scale_shift_table + modulation.embedded[:, None]).chunk(2, dim=1)
         image = (model.norm_out(image.float()) * (1 + scale) + shift).type_as(image)
-        return video_unpatchified(self.shape.grid.in_frames(model.proj_out(image)), PATCH)
+        return video_unpatchified(self.shape.grid.in_frames(model.proj_out(image)), self.shape.patch_size)

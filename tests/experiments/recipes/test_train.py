@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from experiments.config import RunConfig
-from experiments.emoji import resize
 from experiments.errors import ConfigError
 from experiments.recipes.checkpoint import Progress
 from experiments.recipes.choice import DataConfig
+from experiments.recipes.config import Corpus, Pictures, TrainConfig
 from experiments.recipes.folder import WEIGHTS_FILE
 from experiments.recipes.network import NetworkConfig, RecipeConfig, StageConfig, build_network, learning_rate
 from experiments.recipes.sampling import draw_noise, sample
 from experiments.recipes.score import ScoreConfig, closeness, score
-from experiments.recipes.train import Corpus, TrainConfig, draw_batch, train, train_on
+from experiments.recipes.train import draw_batch, train, train_on
 from experiments.recipes.workers import Workers
 from tests.experiments.recipes.fake_emoji import fake_package
 
@@ -52,7 +52,7 @@ def corpus() -> Corpus:
     colours = torch.rand(4, 3, 1, 1, generator=draw) * 2 - 1
     prompts = {"train": [f"colour {k}" for k in range(4)], "held_out": [], "unseen": []}
     embeds = torch.randn(5, 3, 8, generator=draw)
-    return Corpus(colours.expand(4, 3, 16, 16).clone(), embeds, torch.ones(5, 3), prompts)
+    return Corpus(Pictures(colours.expand(4, 3, 16, 16).clone()), embeds, torch.ones(5, 3), prompts)
 
 
 def test_a_stage_has_its_own_rate_and_noise_levels(corpus: Corpus, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_stage_has_its_own_rate_and_noise_levels(corpus: Corpus, tmp_path: Pat
     cfg = tiny(stages, decay=0.0)
     train_on(cfg, tmp_path, corpus)
     assert [row[4] for row in loss_rows(tmp_path)] == [1.0, 1.0, 0.5, 0.5]
-    usual, noisy = (draw_batch(cfg, Progress(), stage, corpus.pictures, corpus)[2].mean() for stage in stages)
+    usual, noisy = (draw_batch(cfg, Progress(), stage, corpus)[2].mean() for stage in stages)
     assert usual < 0.8 < 0.95 < noisy
 
 
@@ -78,9 +78,10 @@ def test_loss_falls_and_the_export_samples_in_plain_diffusers(corpus: Corpus, tm
         json.loads((folder / name).read_text()) for name in ("pipefusion_lab.json", "prompts.json")
     )
     assert (facts["resolution"], facts["training"]["samples"], prompts) == (16, 1120, corpus.prompts)
+    pictures = corpus.samples.draw(torch.arange(4), stages[1], torch.Generator())
     for solver in (scheduler, FlowMatchEulerDiscreteScheduler()):
-        made = sample(model, solver, draw_noise(4, 16, seed=5), corpus.embeds, corpus.mask, 20, 1.0)
-        assert closeness(made, corpus.pictures / 2 + 0.5).argmax(1).tolist() == [0, 1, 2, 3]
+        made = sample(model, solver, draw_noise(4, (3, 16, 16), seed=5), corpus.embeds, corpus.mask, 20, 1.0)
+        assert closeness(made, pictures / 2 + 0.5).argmax(1).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
@@ -176,11 +177,8 @@ def test_the_training_attention_is_the_stock_one() -> None:
 
 def test_batches_come_in_whole_rounds(corpus: Corpus) -> None:
     cfg = tiny([StageConfig(8, 3, 12)])
-    pictures = resize(corpus.pictures, 8)
     steps = [Progress(stage_step=step) for step in range(4)]
-    seen = torch.cat(
-        [draw_batch(cfg, at, cfg.recipe.stages[0], pictures, corpus)[0][:, :, 0, 0] for at in steps]
-    )
+    seen = torch.cat([draw_batch(cfg, at, cfg.recipe.stages[0], corpus)[0][:, :, 0, 0] for at in steps])
     assert [len(part.unique(dim=0)) for part in seen.split(4)] == [4, 4, 4]
 
 
