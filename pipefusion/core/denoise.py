@@ -2,7 +2,7 @@
 
 A job is one step on some patches; stage d of N runs job j at micro-step j + d. A method without a pipeline is one
 stage. The receive for the next job is posted before a job computes, and a send is waited for only when two more
-results are ready to go.
+results are ready to go. Where a job reads what was made in an earlier step, stages do not wait for each other.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def assemble(
     patches: int = 1,
     split: Split = "even",
     warmup: int | None = None,
+    stride: int | None = None,
+    time_shift: bool = False,
     first_patch: bool = False,
     whole_cross: bool = False,
 ) -> Sampler:
@@ -46,6 +48,8 @@ def assemble(
         patches: M, the patches of this rank's band of token rows.
         split: layers per stage.
         warmup: W, the synchronous steps; None: all steps are.
+        stride: all stages compute at once after the warm-up, in every so many steps, see `Layout.jobs`.
+        time_shift: a stage is told the timestep of the step that its input was made in.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
         whole_cross: tensor parallelism leaves cross-attentions whole.
     """
@@ -57,10 +61,10 @@ def assemble(
         guidance = Guidance(fabric, cond, dit.shape.patch_size)
         own = guidance.own_images(noise)
         steps = len(scheduler.timesteps)
-        jobs = layout.jobs(steps, steps if warmup is None else warmup)
+        jobs = layout.jobs(steps, steps if warmup is None else warmup, stride)
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
         run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype, padding)
-        stage = Stage(dit, run, own, guidance, scheduler, first_patch)
+        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift)
         attend_for = attention(run)
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
@@ -77,7 +81,14 @@ class Stage:
     """One rank's stage of one batch of images, and what travels to and from it."""
 
     def __init__(
-        self, dit: DiT, run: Run, noise: Tensor, guidance: Guidance, scheduler: Any, first_patch: bool
+        self,
+        dit: DiT,
+        run: Run,
+        noise: Tensor,
+        guidance: Guidance,
+        scheduler: Any,
+        first_patch: bool,
+        time_shift: bool,
     ):
         fabric, layout, shape = run.fabric, run.layout, dit.shape
         self.dit, self.run, self.layout, self.guidance = dit, run, layout, guidance
@@ -99,17 +110,22 @@ class Stage:
         self.outbox = Outbox(fabric, (layout.stage + 1) % len(layout.stages))
         self.inbox = None
         if not layout.first:
-            sizes = [(run.batch, self.arriving.tokens(job), shape.hidden) for job in run.jobs]
-            self.inbox = Inbox(fabric, layout.stage - 1, sizes, run.dtype)
-            self.inbox.post(0, run.jobs[0].at)
-        self.step = -1
+            largest = max(self.arriving.tokens(job) for job in run.jobs) * run.batch * shape.hidden
+            self.inbox = Inbox(fabric, layout.stage - 1, largest, run.dtype)
+            self.post(self.inbox, run.jobs[0])
+        self.step, self.shifted = -1, time_shift and not layout.first
 
     def begin(self, job: Job) -> None:
         """Start a job; the modulation of a step is made once, by its first."""
         self.skips.begin(job)
         if job.step != self.step:
             self.step = job.step
-            self.modulation = self.dit.modulation(self.timesteps[job.step], self.text, self.run.batch)
+            time = self.timesteps[job.source if self.shifted else job.step]
+            self.modulation = self.dit.modulation(time, self.text, self.run.batch)
+
+    def post(self, inbox: Inbox, job: Job) -> None:
+        """Start receiving what a job reads."""
+        inbox.post(job.origin, (self.run.batch, self.arriving.tokens(job), self.run.shape.hidden))
 
     def receive(self, index: int, job: Job) -> Tokens:
         """The tokens of job number `index`: embedded here, or from the stage before."""
@@ -117,9 +133,9 @@ class Stage:
             assert self.latents is not None
             tokens = self.dit.embed(self.guidance.expand(self.latents.take(job)), job.rows, self.text)
             return tokens.share(self.layout.prompt)
-        jobs = self.run.jobs
-        self.inbox.post(index + 1, jobs[min(index + 1, len(jobs) - 1)].at)
-        message = self.inbox.take()
+        for following in self.run.jobs[index + 1 : index + 2]:
+            self.post(self.inbox, following)
+        message = self.inbox.take(job.origin)
         if not self.dit.layers and not self.layout.last:
             message = message.clone()  # an empty stage must not send from a buffer that is received into
         return self.arriving.unpack(job, message, self.run.fabric)
@@ -134,14 +150,17 @@ class Stage:
     def emit(self, job: Job, tokens: Tokens) -> None:
         """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first."""
         if not self.layout.last:
-            self.outbox.put(self.leaving.pack(job, tokens), job.at)
+            if job.at in self.run.read:
+                self.outbox.put(self.leaving.pack(job, tokens), job.at)
             return
         assert self.latents is not None
         prediction = self.dit.unembed(tokens.image, self.modulation, job.rows)
         prediction = self.guidance.combine(prediction, job.at)  # [B, C, h, W]
         for patch, part in self.latents.split(job, prediction):
-            latent = self.schedulers.step(patch, job.step, part, self.latents.parts[patch])
-            self.finite.note(job.step, latent)
+            latent = self.latents.parts[patch]
+            for step in job.driven:
+                latent = self.schedulers.step(patch, step, part, latent)
+                self.finite.note(step, latent)
             self.latents.parts[patch] = latent
             if not self.layout.first:
                 self.outbox.put(latent, Where(job.step, -1, patch))

@@ -23,7 +23,9 @@ from pipefusion.core.split import Split, ceil_sizes, ranges, split_rows
 class Job:
     """Step `step` on `patches` (all of them in a synchronous step), of which this rank computes the token `rows`.
 
-    `own` are its tokens in the order of this rank's own, `at` its place in the ledger: patch -1 for all of them.
+    `own` are its tokens in the order of this rank's own, `at` its place in the ledger: patch -1 for all of them. A
+    stage reads what the one before it made in step `source`: this one, unless stages do not wait for each other. The
+    prediction moves the latent by so many steps: it `drives` them.
     """
 
     step: int
@@ -31,6 +33,18 @@ class Job:
     rows: Band
     own: slice
     at: Where
+    source: int
+    drives: int = 1
+
+    @property
+    def origin(self) -> Where:
+        """Where the input of a stage was made, by the one before it."""
+        return self.at._replace(step=self.source)
+
+    @property
+    def driven(self) -> range:
+        """The steps that the prediction moves the latent by."""
+        return range(self.step, self.step + self.drives)
 
     @property
     def tokens(self) -> int:
@@ -84,19 +98,30 @@ class Layout:
         """Tokens of all patches."""
         return sum(map(len, self.patches)) * self.grid.width
 
-    def jobs(self, steps: int, warmup: int) -> list[Job]:
-        """W synchronous steps on all patches at once, then S - W steps patch by patch: every stage's order."""
-        count = len(self.patches)
+    def jobs(self, steps: int, warmup: int, stride: int | None = None) -> list[Job]:
+        """W synchronous steps on all patches at once, then S - W steps patch by patch: every stage's order.
+
+        With a `stride` all patches at once in every `stride`-th step behind the warm-up, of which a stage reads what
+        the one before it made in the job before.
+        """
+        count, whole = len(self.patches), strips(self.shares)
         starts = [rows * self.grid.width for rows in accumulate(map(len, self.shares), initial=0)]
-        whole = strips(self.shares)
-        found = []
-        for step in range(steps):
-            if step < warmup or count == 1:
-                found.append(Job(step, range(count), whole, slice(0, self.tokens), Where(step)))
-                continue
-            for m, rows in enumerate(self.shares):
-                own = slice(starts[m], starts[m + 1])
-                found.append(Job(step, range(m, m + 1), rows, own, Where(step, -1, m)))
+
+        def at_once(step: int, source: int, drives: int = 1) -> Job:
+            return Job(step, range(count), whole, slice(0, self.tokens), Where(step), source, drives)
+
+        def alone(step: int, m: int) -> Job:
+            own, at = slice(starts[m], starts[m + 1]), Where(step, -1, m)
+            return Job(step, range(m, m + 1), self.shares[m], own, at, step)
+
+        found = [at_once(step, step) for step in range(warmup)]
+        for step in range(warmup, steps, stride or 1):
+            if stride:
+                found.append(at_once(step, found[-1].step, min(stride, steps - step)))
+            elif count == 1:
+                found.append(at_once(step, step))
+            else:
+                found += [alone(step, m) for m in range(count)]
         return found
 
     def slots(self, job: Job, lanes: int) -> list[slice]:

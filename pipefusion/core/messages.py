@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -17,26 +17,30 @@ from pipefusion.core.shape import DiTShape
 
 
 class Inbox:
-    """Hidden states from the previous stage: one message a job, received into two alternating buffers."""
+    """Hidden states from the previous stage, by where it made them: received into two buffers in turn."""
 
-    def __init__(self, fabric: Fabric, source: int, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype):
-        self.fabric, self.source, self.shapes = fabric, source, shapes
-        largest = max(torch.Size(shape).numel() for shape in shapes)
-        self.buffers = [fabric.empty("comm", largest, dtype=dtype) for _ in range(2)]
-        self.posted: deque[tuple[Tensor, Work]] = deque()
+    def __init__(self, fabric: Fabric, source: int, largest: int, dtype: torch.dtype):
+        self.fabric, self.source = fabric, source
+        self.buffers = deque(fabric.empty("comm", largest, dtype=dtype) for _ in range(2))
+        self.posted: dict[Where, tuple[Tensor, Work]] = {}
+        self.taken: tuple[Where, Tensor] | None = None
 
-    def post(self, index: int, at: Where) -> None:
-        """Start receiving the input of job number `index`; nothing when there is no such job."""
-        if index < len(self.shapes):
-            shape = self.shapes[index]
-            out = self.buffers[index % 2][: torch.Size(shape).numel()].view(shape)
-            self.posted.append((out, self.fabric.irecv(out, self.source, axis="pipe", at=at)))
+    def post(self, at: Where, shape: tuple[int, ...]) -> None:
+        """Start receiving the message that is made at `at`, unless it has been posted or is the one just taken."""
+        if at in self.posted or (self.taken and self.taken[0] == at):
+            return
+        out = self.buffers[0][: prod(shape)].view(shape)
+        self.buffers.rotate()
+        self.posted[at] = out, self.fabric.irecv(out, self.source, axis="pipe", at=at)
 
-    def take(self) -> Tensor:
-        """Wait for the oldest message that was posted. It stays valid until the next but one is posted."""
-        out, work = self.posted.popleft()
-        work.wait()
-        return out
+    def take(self, at: Where) -> Tensor:
+        """The message made at `at`, waited for the first time. It stays valid until the next but one is posted."""
+        if at in self.posted:
+            out, work = self.posted.pop(at)
+            work.wait()
+            self.taken = at, out
+        assert self.taken is not None and self.taken[0] == at
+        return self.taken[1]
 
 
 class Outbox:

@@ -85,6 +85,7 @@ def predict(
     patches: int = 1,
     split: Split = "even",
     warmup: int | None = None,
+    stride: int | None = None,
     gathers: int = 0,
     first_patch: bool = False,
     whole_cross: bool = False,
@@ -95,7 +96,7 @@ def predict(
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
-    jobs = layout.jobs(steps, steps if warmup is None else warmup)
+    jobs = layout.jobs(steps, steps if warmup is None else warmup, stride)
     images //= parallel.data
     size = Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
     sent, received, comm = {}, {}, 0
@@ -157,19 +158,22 @@ def cross_kv(size: Sizes, whole_cross: bool) -> int:
 
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
-    layout, shape, steps = size.layout, size.shape, jobs[-1].step + 1
-    texts = sum(not first_patch or job.patches.start == 0 for job in jobs) * size.prompt
-    image, latents = sum(job.tokens for job in jobs) * size.hidden, steps * size.latent
+    layout, shape = size.layout, size.shape
+    origins = {job.origin for job in jobs}
+    read = [job for job in jobs if job.at in origins]
+    texts = sum(not first_patch or job.patches.start == 0 for job in read) * size.prompt
+    image = sum(job.tokens for job in read) * size.hidden
+    latents = sum(job.tokens for job in jobs) // layout.tokens * size.latent
     takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
-    mine, skip = layout.layers, layout.tokens * size.hidden
+    mine, place = layout.layers, layout.tokens * size.hidden
     given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
     taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
     alone = len(layout.stages) == 1
     sent = 0 if alone else latents if layout.last else image + passes * texts
     received = 0 if alone else latents if layout.first else image + takes * texts
     message = max(job.tokens for job in jobs) * size.hidden + takes * size.prompt
-    room = (0 if layout.first else 2 * message) + taken * skip
-    return sent + given * steps * skip, received + taken * steps * skip, room
+    room = (0 if layout.first else 2 * message) + taken * place
+    return sent + given * image, received + taken * image, room
 
 
 def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:

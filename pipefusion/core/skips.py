@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -20,7 +21,8 @@ class StageSkips:
 
     A skip is received into place: a buffer for the whole image [b, p, hs] a layer, cut like the jobs. No more than a
     whole image is ever under way, since a patch's next step begins after its last one has ended; so the receive for
-    the next step is posted as soon as this step's has been read, and no sender waits long.
+    the next step is posted as soon as this step's has been read, and no sender waits long. Like its other input, a
+    stage reads them of the step that the job's source is.
     """
 
     def __init__(self, run: Run):
@@ -40,9 +42,10 @@ class StageSkips:
         self.buffers = {giver: self.fabric.empty("comm", size, dtype=run.dtype) for giver in self.sources}
         self.kept: dict[int, Tensor] = {}
         self.posted: dict[tuple[Where, int], tuple[Tensor, Work]] = {}
+        self.arrived: dict[tuple[Where, int], Tensor] = {}
         self.sending: deque[list[Work]] = deque([[]])
         self.job = run.jobs[0]
-        self._post(self.job.step, slice(0, run.layout.tokens))
+        self._post([job for job in run.jobs if job.step == self.job.step])
 
     def begin(self, job: Job) -> None:
         """A job starts: what the one before the last sent must be gone."""
@@ -55,7 +58,7 @@ class StageSkips:
     def put(self, layer: int, image: Tensor) -> None:
         if layer in self.local:
             self.kept[self.local[layer]] = image
-        elif layer in self.sent_to:
+        elif layer in self.sent_to and self.job.at in self.run.read:
             at = Where(self.job.step, layer, self.job.at.patch)
             work = self.fabric.isend(image.contiguous(), self.sent_to[layer], axis="pipe", at=at, tag=TAG)
             self.sending[-1].append(work)
@@ -66,13 +69,19 @@ class StageSkips:
         giver = next((giver for giver in self.sources if self.takers[giver] == layer), None)
         if giver is None:
             return None
-        tensor, work = self.posted.pop((self.job.at, giver))
-        work.wait()
-        return tensor
+        place = self.job.origin, giver
+        if place in self.posted:
+            self.arrived[place], work = self.posted.pop(place)
+            work.wait()
+        return self.arrived[place]
 
     def end(self) -> None:
-        """A job is done and its skips have been read: there is room for those of the next step."""
-        self._post(self.job.step + 1, self.job.own)
+        """A job is done and its skips have been read: there is room for those of the next, unless it reads the same."""
+        own, after = self.job.own, self.steps.get(self.job.driven.stop, [])
+        inside = [job for job in after if own.start <= job.own.start and job.own.stop <= own.stop]
+        if all(job.origin != self.job.origin for job in inside):
+            self.arrived.clear()
+            self._post(inside)
 
     def drain(self) -> None:
         """Wait for everything sent."""
@@ -80,17 +89,13 @@ class StageSkips:
             for work in works:
                 work.wait()
 
-    def _post(self, step: int, own: slice) -> None:
-        """Start receiving for all jobs of a step that lie within these of the rank's own tokens."""
-        if not self.sources:
-            return
-        for job in self.steps.get(step, ()):
-            if job.own.start < own.start or job.own.stop > own.stop:
-                continue
-            width = self.run.batch * self.run.shape.hidden
+    def _post(self, jobs: Sequence[Job]) -> None:
+        """Start receiving what these jobs take."""
+        width = self.run.batch * self.run.shape.hidden
+        for job in jobs:
             for giver, source in self.sources.items():
                 out = self.buffers[giver][job.own.start * width : job.own.stop * width]
                 out = out.view(self.run.batch, -1, self.run.shape.hidden)
-                at = Where(job.step, giver, job.at.patch)
+                at = job.origin._replace(layer=giver)
                 work = self.fabric.irecv(out, source, axis="pipe", at=at, tag=TAG)
-                self.posted[(job.at, giver)] = (out, work)
+                self.posted[job.origin, giver] = (out, work)
