@@ -22,6 +22,7 @@ LOOKS = {
     "ulysses": Look("Ulysses", "#009E73", "D"),
     "ring": Look("Ring", "#B8A800", "P"),
     "naive_patch": Look("Naive patch", "#7F7F7F", "x"),
+    "asyncdiff": Look("AsyncDiff", "#882255", "h"),
     "pcpp": Look("PCPP", "#CC79A7", "p"),
     "distrifusion": Look("DistriFusion", "#0072B2", "^"),
     "pipefusion": Look("PipeFusion", "#D55E00", "*"),

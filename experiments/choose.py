@@ -115,7 +115,7 @@ def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
     parallel, row = parallel_degrees(cfg), place(cfg)
     if "patches" in METHODS[cfg.method.name].Config.__dataclass_fields__:
         row["patches"] = patches_in(shape, parallel.pipe, parallel.lanes, cfg.method)
-    elif not METHODS[cfg.method.name].exact:
+    elif METHODS[cfg.method.name].stale_kv:
         row["patches"] = parallel.patch  # a band is a patch
     return row | asdict(parallel) | {"exact": METHODS[cfg.method.name].exact}
 

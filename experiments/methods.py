@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pipefusion.method as pipefusion
-from baselines import distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
+from baselines import asyncdiff, distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from pipefusion.core.cut import cutting
@@ -36,9 +36,10 @@ class Method:
     """A method's own functions and the facts that tests, replays and measures hold it to.
 
     `exact`: it equals serial whatever its settings. One that is not has a `warmup` key, equals serial with as many
-    synchronous steps as there are steps, and says which K, V of other patches a job sees after them (`stale`): the
-    newest there are (`own`, as PipeFusion writes them), those of a whole step ago (`displaced`), or those of the last
-    synchronous step (`frozen`): the words of the reference that replays it.
+    synchronous steps as there are steps, and says what is stale after them, in the words of the reference that replays
+    it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion writes them), those of a whole
+    step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V are stale but the input of a
+    stage, which was made in the step before (`input`).
     """
 
     Config: type[Any]
@@ -47,7 +48,7 @@ class Method:
     build: Callable[..., Sampler]
     predict: Callable[..., Prediction]
     exact: bool
-    stale: Literal["own", "displaced", "frozen"] | None = None
+    stale: Literal["own", "displaced", "frozen", "input"] | None = None
     attends: Attends = to_all
 
     def apart(self, shape: DiTShape) -> tuple[str, ...]:
@@ -76,6 +77,11 @@ class Method:
     def has(self, key: str) -> bool:
         """Whether its configuration has a key: `patches` where they are not its devices, `warmup`, `split`."""
         return key in self.Config.__dataclass_fields__
+
+    @property
+    def stale_kv(self) -> bool:
+        """Whether K, V may be stale; they are kept from step to step."""
+        return not self.exact and self.stale != "input"
 
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
         """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch."""
@@ -110,6 +116,7 @@ METHODS: dict[str, Method] = {
     "ulysses": row(ulysses, exact=True),
     "ring": row(ring, exact=True),
     "naive_patch": row(naive_patch, exact=False, stale="frozen"),
+    "asyncdiff": row(asyncdiff, exact=False, stale="input"),
     "pcpp": row(pcpp, exact=False, stale="displaced", attends=pcpp.attends),
     "distrifusion": row(distrifusion, exact=False, stale="displaced"),
     "pipefusion": row(pipefusion, exact=False, stale="own"),

@@ -93,7 +93,8 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
     """The least seconds of a run: its kernels and blocking collectives, its host, or its busiest link.
 
     Arithmetic is divided by N; kernels are started for every job, on every device. A synchronous step passes all
-    stages one after another, and a patch is back from the last one only after P jobs.
+    stages one after another, and a patch is back from the last one only after P jobs, unless stages do not wait for
+    each other.
     """
     if METHODS[cfg.method.name].attends is not to_all:
         return 0.0
@@ -114,8 +115,9 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
             kernels += layers * count * Network(topology).collective(op, ranks, wire, 0.0)
         return kernels
 
-    after = steps - w
+    after = -(-(steps - w) // getattr(settings, "stride", 1))
     jobs = (after - 1) * max(m, p) + m + p - 1 if after else 0
+    jobs = after if METHODS[cfg.method.name].stale == "input" else jobs
     device_s = w * p * job_s(1) + jobs * job_s(m)
     started = one.host_s / p + layers * sum(count for *_, count in calls) * topology.port.call_s
     return max(device_s, (w + after * m) * started, busiest_link_s(parallel, Network(topology), forms))
@@ -130,7 +132,7 @@ def collectives(cfg: RunConfig, shape: DiTShape) -> list[tuple[str, str, float, 
     if parallel.tensor > 1:
         reduces = min(block.image_reduces - (block.cross_params > 0) for block in shape.blocks)
         found.append(("tensor", "all_reduce", 1.0, reduces))
-    if parallel.ring > 1 and not method.exact and getattr(cfg.method, "ring", "gather") == "gather":
+    if parallel.ring > 1 and method.stale_kv and getattr(cfg.method, "ring", "gather") == "gather":
         found.append(
             ("ring", "all_gather", 2.0 / parallel.tensor, 1)
         )  # fresh K, V; other rings hide behind attention

@@ -1,4 +1,4 @@
-"""PipeFusion, DistriFusion, PCPP and naive patch parallelism from their equations: for loops, one process, no fabric.
+"""PipeFusion, DistriFusion, PCPP, naive patches and AsyncDiff from their equations: for loops, one process, no fabric.
 
 Deliberately naive and independent of the project's own code: a PixArt forward is written out from the stock model's
 parameters, attention is a plain softmax, K and V live in dictionaries.
@@ -28,24 +28,28 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None =
     return torch.cat(outs, -1)
 
 
-def predict_patch(
+def embed(model: PixArtTransformer2DModel, latent: Tensor, rows: list[int]) -> Tensor:
+    """The image tokens [b, t, hs] of these token rows of a full latent."""
+    cols = latent.shape[3] // model.config.patch_size
+    return model.pos_embed(latent)[:, [r * cols + c for r in rows for c in range(cols)]]
+
+
+def run_layers(
     model: PixArtTransformer2DModel,
-    latent: Tensor,
-    rows: list[int],
+    layers: range,
+    x: Tensor,
     time: Tensor,
     text: Tensor,
     mask: Tensor,
     remember: Remember,
 ) -> Tensor:
-    """The prediction for the token rows `rows` of a full latent; self-attention sees what `remember` gives."""
-    ps, heads = model.config.patch_size, model.config.num_attention_heads
-    b, cols = latent.shape[0], latent.shape[3] // ps
-    tokens = [r * cols + c for r in rows for c in range(cols)]
-    x = model.pos_embed(latent)[:, tokens]
-    six, embedded = model.adaln_single(time.expand(b), None, batch_size=b, hidden_dtype=x.dtype)
+    """Tokens x behind these layers; self-attention sees what `remember` gives."""
+    heads, b = model.config.num_attention_heads, x.shape[0]
+    six = model.adaln_single(time.expand(b), None, batch_size=b, hidden_dtype=x.dtype)[0]
     y = model.caption_projection(text)
     bias = (1 - mask[:, None]) * -10000.0
-    for layer, block in enumerate(model.transformer_blocks):
+    for layer in layers:
+        block = model.transformer_blocks[layer]
         shift1, scale1, gate1, shift2, scale2, gate2 = (block.scale_shift_table + six.view(b, 6, -1)).split(
             1, dim=1
         )
@@ -56,14 +60,66 @@ def predict_patch(
         x = x + c.to_out[0](attention(c.to_q(x), c.to_k(y), c.to_v(y), heads, bias))
         h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2
         x = x + gate2 * block.ff(h)
+    return x
+
+
+def unembed(model: PixArtTransformer2DModel, x: Tensor, time: Tensor, cols: int) -> Tensor:
+    """The prediction [b, C, h, W] of token rows of so many columns."""
+    ps, b = model.config.patch_size, x.shape[0]
+    embedded = model.adaln_single(time.expand(b), None, batch_size=b, hidden_dtype=x.dtype)[1]
     shift, scale = (model.scale_shift_table + embedded[:, None]).split(1, dim=1)
     x = model.proj_out(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
-    picture = torch.zeros(b, model.out_channels, len(rows) * ps, cols * ps)
-    for i in range(len(rows)):
+    rows = x.shape[1] // cols
+    picture = torch.zeros(b, model.out_channels, rows * ps, cols * ps)
+    for i in range(rows):
         for j in range(cols):
             token = x[:, i * cols + j].view(b, ps, ps, -1).permute(0, 3, 1, 2)
             picture[:, :, i * ps : (i + 1) * ps, j * ps : (j + 1) * ps] = token
     return picture
+
+
+def guide(prediction: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance, the unconditional branch first; none at a scale of 1."""
+    if guidance <= 1:
+        return prediction
+    negative, positive = prediction.chunk(2)
+    return negative + guidance * (positive - negative)
+
+
+def asyncdiff(
+    model: PixArtTransformer2DModel,
+    scheduler: Any,
+    noise: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    guidance: float,
+    sizes: list[int],
+    warmup: int,
+    stride: int,
+    time_shift: bool,
+) -> Tensor:
+    """Component k at step t works on what component k - 1 made in the step before; `sizes`: layers of each."""
+    cols = noise.shape[3] // model.config.patch_size
+    rows, latent, times = [*range(noise.shape[2] // model.config.patch_size)], noise, scheduler.timesteps
+    outputs: dict[tuple[int, int], Tensor] = {}  # (step, component)
+    computed: list[int] = []
+    for t in range(len(times)):
+        if t < warmup or (t - warmup) % stride == 0:
+            for k in range(len(sizes)):
+                layers, source = range(sum(sizes[:k]), sum(sizes[: k + 1])), t
+                if k and t >= warmup:
+                    source = computed[-1]
+                time = times[source if time_shift else t]
+                x = (
+                    outputs[source, k - 1]
+                    if k
+                    else embed(model, torch.cat([latent] * (len(text) // len(noise))), rows)
+                )
+                outputs[t, k] = run_layers(model, layers, x, time, text, mask, lambda layer, k, v: (k, v))
+            computed.append(t)
+            prediction = guide(unembed(model, outputs[t, len(sizes) - 1], time, cols), guidance)
+        latent = scheduler.step(prediction, times[t], latent, return_dict=False)[0]
+    return latent
 
 
 def denoise(
@@ -93,11 +149,9 @@ def denoise(
     latent = noise.clone()
 
     def guided(rows: list[int], time: Tensor, remember: Remember) -> Tensor:
-        out = predict_patch(model, torch.cat([latent] * branches), rows, time, text, mask, remember)
-        if branches == 1:
-            return out
-        negative, positive = out.chunk(2)
-        return negative + guidance * (positive - negative)
+        x = embed(model, torch.cat([latent] * branches), rows)
+        x = run_layers(model, range(layers), x, time, text, mask, remember)
+        return guide(unembed(model, x, time, cols), guidance)
 
     for step, time in enumerate(scheduler.timesteps):
         synchronous = step < warmup

@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from experiments.config import ModelConfig
+from experiments.conformance import asynchronous
 from experiments.conformance.reference import Deviation, Request, denoise
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS
@@ -52,4 +53,6 @@ def rerun(run_dir: Path) -> Tensor:
         getattr(cfg, "text", "exact"),
         [method.attends(shape, parallel, cfg, rows) for rows in bands],
     )
+    if method.stale == "input":
+        return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
     return denoise(view, request, Deviation(kv=method.stale))[-1]

@@ -75,8 +75,9 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if not isinstance(found, Parallel):
         return cfg
-    own: Row = {key: getattr(method.Config(), key) for key in UNSEEN if method.has(key)}
-    if method.has("patches"):
+    own: Row = {}
+    if method.has("patches"):  # then stages decide nothing
+        own = {key: getattr(method.Config(), key) for key in UNSEEN if method.has(key)}
         own["patches"] = cfg.method.patches or found.pipe
     devices = 1 if method.has("patches") else getattr(found, str(method.axis))
     return replace(cfg, method=replace(cfg.method, **own), devices=devices, parallel=Parallel())

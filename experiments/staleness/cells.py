@@ -57,7 +57,7 @@ class StalenessConfig(GridConfig):
     bands: Patches = 4
     devices: Grid[Devices] = field(default_factory=lambda: [4])
     patches: list[PatchCounts] = field(default_factory=lambda: [4])
-    methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if not METHODS[name].exact])
+    methods: Grid[str] = field(default_factory=lambda: [name for name in METHODS if METHODS[name].stale_kv])
     watched: Warmup = 1
     swept: list[str] = field(default_factory=lambda: ["distrifusion", "pipefusion"])
     warmups: list[Warmups] = field(default_factory=lambda: [0, 1, 2, 4])

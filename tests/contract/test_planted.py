@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,25 @@ def plant_padding_in_front(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sequence, "head_groups", in_front)
 
 
+def plant_stages_that_wait(patch: pytest.MonkeyPatch) -> None:
+    at_once = Layout.jobs
+
+    def jobs(own: Layout, *given: Any) -> list[Job]:
+        return [replace(job, source=job.step) for job in at_once(own, *given)]
+
+    patch.setattr(Layout, "jobs", jobs)
+
+
+def plant_first_stage_shifted(patch: pytest.MonkeyPatch) -> None:
+    begin = denoise.Stage.begin
+
+    def shifted(stage: denoise.Stage, job: Job) -> None:
+        stage.shifted = True
+        begin(stage, job)
+
+    patch.setattr(denoise.Stage, "begin", shifted)
+
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTED: list[tuple[Plant, Case]] = [
     (plant_buffer_outside_ulysses, product("pipefusion", "pipe 2 ulysses 2", M=3)),
@@ -97,6 +117,8 @@ PLANTED: list[tuple[Plant, Case]] = [
     (plant_latent_stepped_on_one_side, product("pipefusion", "cfg 2 pipe 2", M=3)),
     (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3)),
     (plant_padding_in_front, padded("ulysses", "ulysses 2", 3)),
+    (plant_stages_that_wait, product("asyncdiff", "pipe 3")),
+    (plant_first_stage_shifted, product("asyncdiff", "pipe 2", time_shift=True)),
 ]
 
 

@@ -32,6 +32,15 @@ EXACT_PRODUCTS = [
     }.items()
     for degrees in grid
 ]
+LAGGED_PRODUCTS = [
+    product("asyncdiff", degrees, **own)
+    for degrees, own in (
+        ("cfg 2 pipe 2", {}),
+        ("pipe 3 ulysses 2", {"stride": 2}),
+        ("data 2 pipe 2 tensor 2", {"W": STEPS}),
+        ("pipe 2 ring 2 ulysses 2", {"time_shift": True}),
+    )
+]
 BANDED_PRODUCTS = [
     product(name, degrees, W=warmup)
     for name in ("distrifusion", "pcpp", "naive_patch")
@@ -142,6 +151,7 @@ PADDED_PRODUCTS = (
 )
 PRODUCTS = [
     *EXACT_PRODUCTS,
+    *LAGGED_PRODUCTS,
     *BANDED_PRODUCTS,
     *PIPED_PRODUCTS,
     *FAMILY_PRODUCTS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import denoise
+from tests.reference import asyncdiff, denoise
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -23,15 +25,19 @@ def reference(
     unit: int = 1,
 ) -> Tensor:
     """The latents of these patches, each a multiple of `unit` token rows."""
+    bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, patches, unit)]
+    with torch.inference_mode():
+        return denoise(*task(case), case.guidance, bands, warmup, sees, rows_seen)
+
+
+def task(case: Case) -> tuple[Any, ...]:
+    """Network, scheduler, noise, prompts and their mask."""
     model = case_model(case)
     torch.manual_seed(model.seed)
     network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
-    bands = [list(band) for band in split_rows(model.shape.token_rows, patches, unit)]
-    text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
-    scheduler = case_scheduler(case, model)
-    with torch.inference_mode():
-        return denoise(network, scheduler, noise, text, mask, case.guidance, bands, warmup, sees, rows_seen)
+    prompts = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
+    return network, case_scheduler(case, model), noise, *prompts
 
 
 @pytest.mark.parametrize(
@@ -78,14 +84,31 @@ def test_pcpp(devices, warmup, fraction, near, settings):
     assert relative_error(got, reference(case, devices, warmup, "distrifusion")) > 1e-3
 
 
+# Layers of each of the stages: 4 on 2, 3 and 4 devices.
+LAGGED = [
+    (2, {}, {}, [2, 2]),
+    (3, {"warmup": 2}, GUIDED, [2, 1, 1]),
+    (4, {"time_shift": True}, {"steps": 6, "scheduler": "flow_euler"}, [1, 1, 1, 1]),
+    (3, {"stride": 2, "split": [1, 1, 2]}, {"steps": 6, "scheduler": "ddim"}, [1, 1, 2]),
+    (2, {"stride": 2, "time_shift": True, "split": [3, 1]}, GUIDED | {"steps": 7}, [3, 1]),
+]
+
+
+@pytest.mark.parametrize(("devices", "own", "settings", "sizes"), LAGGED)
+def test_asyncdiff(devices, own, settings, sizes):
+    case = Case("asyncdiff", own, **settings)
+    got = simulate(case.on(devices), repeats=1)[0].latents
+    with torch.inference_mode():
+        warmup, stride, shift = (
+            own.get(key, usual) for key, usual in (("warmup", 1), ("stride", 1), ("time_shift", False))
+        )
+        want = asyncdiff(*task(case), case.guidance, sizes, warmup, stride, shift)
+    assert relative_error(got, want) <= 1e-5
+
+
 def test_the_reference_itself_equals_the_stock_model_when_synchronous():
     case = Case("serial", **GUIDED)
-    model = case_model(case)
-    torch.manual_seed(model.seed)
-    network = PixArtTransformer2DModel.from_config(model.config).eval()
-    noise, cond = inputs(case, model)
-    text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
-    scheduler, latent = case_scheduler(case, model), noise
+    network, scheduler, latent, text, mask = task(case)
     with torch.inference_mode():
         for time in scheduler.timesteps:
             out = network(

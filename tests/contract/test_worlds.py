@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -83,8 +84,8 @@ def test_local_and_sim_agree(ranks: Callable[[int], Ranks], case: Case) -> None:
 
 
 def from_zeros(case: Case) -> Case:
-    """Without warm-up steps, so that what an image left in a buffer would be seen by the next."""
-    return case.but(method=case.method | ({"warmup": 0} if METHODS[case.name].has("warmup") else {}), steps=2)
+    """Without warm-up steps where K, V are kept, so that what an image left there would be seen by the next."""
+    return case.but(method=case.method | ({"warmup": 0} if METHODS[case.name].stale_kv else {}), steps=2)
 
 
 @pytest.mark.parametrize(
@@ -141,15 +142,17 @@ class OneSecond:
         return torch.zeros(1, 1, len(rows), 1)
 
 
-def ideal_pipeline(devices: int, patches: int, steps: int) -> tuple[World, list[float]]:
-    """PipeFusion where only blocks take time; each rank's seconds."""
+def ideal_pipeline(
+    devices: int, patches: int, steps: int, name: str = "pipefusion", **own: Any
+) -> tuple[World, list[float]]:
+    """A method where only blocks take time; each rank's seconds."""
     free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))
     clocks = [FixedClock(lambda: 0.0) for _ in range(devices)]
     world = World(Mesh({"pipe": devices}), torch.device("cpu"), free, clocks=clocks)
     scheduler = make_scheduler("FlowMatchEulerDiscreteScheduler", {}, steps)
-    cfg = METHODS["pipefusion"].Config(patches=patches, warmup=0)
+    cfg = METHODS[name].Config(**own or {"patches": patches, "warmup": 0})
     samplers = [
-        METHODS["pipefusion"].build(OneSecond(devices, patches, clock), fabric, cfg)
+        METHODS[name].build(OneSecond(devices, patches, clock), fabric, cfg)
         for clock, fabric in zip(clocks, world.fabrics, strict=True)
     ]
     cond = Conditioning({})
@@ -169,6 +172,13 @@ def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
     _, times = ideal_pipeline(devices, patches, steps)
     ideal = patches * steps + devices - 1 if patches >= devices else devices * steps + patches - 1
     assert max(times) == ideal
+
+
+@pytest.mark.parametrize(("stride", "seconds"), [(1, 2 * 3 + 5), (2, 2 * 3 + 3)])
+def test_stages_that_do_not_wait_take_a_stage_a_step(stride, seconds):
+    """Seven steps of three stages: two synchronous ones, then all stages at once, in each step or in every second."""
+    _, times = ideal_pipeline(3, 1, 7, "asyncdiff", warmup=2, stride=stride)
+    assert max(times) == seconds
 
 
 def test_the_next_receive_is_posted_before_a_job_computes():

@@ -20,7 +20,7 @@ from experiments.staleness.measure import STALENESS, position_errors
 from pipefusion.core.parallel import Parallel
 from tests.experiments.staleness.cases import case, run, serial, shape
 
-DISPLACED = [name for name in METHODS if not METHODS[name].exact]
+DISPLACED = [name for name in METHODS if METHODS[name].stale_kv]
 TINY = ["experiment=staleness", "model=pixart_tiny", "steps=4", "prompt=[a tree,a house]"]
 TINY += ["measure.pictures=2", "measure.probe.steps=[3]", "measure.probe.devices=[3,2]", "guidance_scale=3"]
 TINY += ["measure.swept=[distrifusion]", "measure.warmups=[0,9]", "measure.workers=1"]

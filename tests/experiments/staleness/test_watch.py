@@ -27,7 +27,7 @@ from tests.experiments.staleness.cases import (
 )
 
 EXACT = [case(name, 1 if name == "serial" else 2) for name in METHODS if METHODS[name].exact]
-BANDED = [name for name in METHODS if not (METHODS[name].exact or METHODS[name].has("patches"))]
+BANDED = [name for name in METHODS if METHODS[name].stale_kv and not METHODS[name].has("patches")]
 STALE = [case("pipefusion", n, patches=m, warmup=w) for n, m, w in ((1, 4, 1), (2, 3, 0), (1, 8, 2))]
 STALE += [case(name, 4, warmup=w) for name in BANDED for w in (0, 2)]
 PRODUCTS = [

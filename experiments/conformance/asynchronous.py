@@ -1,0 +1,73 @@
+"""AsyncDiff as a loop: one process, all layers, the outputs of the step before in a list; no messages."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from experiments.conformance.reference import Request, combined
+from pipefusion.core.attention import full
+from pipefusion.core.dit import DiT, Given, Tokens
+
+
+class Made(NamedTuple):
+    """What a forward made: the tokens behind each stage, and the image's [b, p, hs] behind each layer."""
+
+    stages: list[Tokens]
+    images: dict[int, Tensor]
+
+
+def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+    """Self-attention of the whole image: nothing of it is stale."""
+    return full(q, k, v)
+
+
+@torch.inference_mode()
+def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor:
+    """The latents [B, C, H, W] after the last step, float32 on the view's device."""
+    cond, times, warmup = request.cond.to(dit.device), request.scheduler.timesteps, request.warmup
+    latent, scheduler = request.noise.to(dit.device).float().clone(), copy.deepcopy(request.scheduler)
+    rows, prompt, text = range(dit.shape.lines), range(dit.shape.joint_tokens), dit.text(cond)
+    batch = len(latent) * cond.branches
+    given = Given(text, None, dit.positions(rows, prompt), dit.cross(text), prompt)
+    before, source, prediction = Made([], {}), 0, latent
+    for step in range(request.steps):
+        late = step >= warmup
+        if not late or (step - warmup) % stride == 0:
+            made = Made([], {})
+            for stage, layers in enumerate(request.stages):
+                read = before if late else made
+                moment = times[source if late and time_shift and stage else step]
+                told = given._replace(modulation=dit.modulation(moment.to(dit.device), text, batch))
+                tokens = (
+                    read.stages[stage - 1]
+                    if stage
+                    else dit.embed(torch.cat([latent] * cond.branches), rows, text)
+                )
+                made.stages.append(run_stage(dit, layers, tokens, told, read.images, made.images))
+            predicted = dit.unembed(made.stages[-1].image, told.modulation, rows)
+            prediction = combined(predicted, cond, cond.guidance_scale, False).float()
+            before, source = made, step
+        latent = scheduler.step(prediction, times[step], latent, return_dict=False)[0]
+    return latent
+
+
+def run_stage(
+    dit: DiT,
+    layers: range,
+    tokens: Tokens,
+    given: Given,
+    read: Mapping[int, Tensor],
+    made: dict[int, Tensor],
+) -> Tokens:
+    """The tokens behind a stage. Long skips start in `read`, or within the stage; `made` gets its layers' outputs."""
+    for layer in layers:
+        giver = next((giver for giver, taker in dit.shape.skips if taker == layer), None)
+        skip = None if giver is None else (made if giver in layers else read)[giver]
+        tokens = dit.block(layer, tokens, given, attend, skip)
+        made[layer] = tokens.image
+    return tokens
