@@ -1,21 +1,38 @@
 """What DistriFusion and naive patch parallelism share: N = M, one band of token rows and all layers per device.
 
-The two differ in whether fresh K, V are still exchanged after the warm-up.
+The two differ in whether fresh K, V are still exchanged after the warm-up. Either may leave some layers synchronous
+(selective synchrony, after DICE, arXiv 2411.16786): the most sensitive ones gather fresh K, V and wait in every step.
 """
 
 from __future__ import annotations
 
-from pipefusion.core.checks import degrees_fit, within
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pipefusion.core.checks import Settings, degrees_fit, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import displaced
 from pipefusion.core.dit import DiT, Sampler
+from pipefusion.core.domain import Natural, Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.predict import Prediction
+from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
+from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
 
 AXIS = "patch"
+
+
+@dataclass
+class Bands(Settings):
+    """`warmup` W: synchronous steps at the start. `sync_layers` are synchronous in all steps."""
+
+    warmup: Warmup = 1
+    sync_layers: list[Annotated[int, Natural]] = field(default_factory=list)
 
 
 def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, heads: str) -> Problem | None:
@@ -24,8 +41,36 @@ def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, he
     return fit or within("method.warmup", warmup, 0, steps, "the steps")
 
 
-def build_bands(dit: DiT, fabric: Fabric, warmup: int, *, exchange: bool) -> Sampler:
+def check_layers(shape: DiTShape, layers: Sequence[int]) -> Problem | None:
+    """`method.sync_layers`: layers of the model, each once."""
+    wrong = next((layer for at, layer in enumerate(layers) if layer in layers[:at]), None)
+    if wrong is not None:
+        return Problem("method.sync_layers", f"{[*layers]} has {wrong} twice; allowed: each layer once")
+    found = (within("method.sync_layers", layer, 0, shape.layers - 1, "the last layer") for layer in layers)
+    return next((problem for problem in found if problem), None)
+
+
+def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool) -> Sampler:
     """All layers on a band of rows, with every layer's full-length K, V."""
-    return assemble(
-        dit, fabric, lambda run: ulysses(run, displaced(run, warmup, exchange=exchange)), warmup=warmup
+
+    def attention(run: Run) -> AttendFor:
+        return ulysses(run, displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers))
+
+    return assemble(dit, fabric, attention, warmup=cfg.warmup)
+
+
+def predict_bands(
+    shape: DiTShape,
+    parallel: Parallel,
+    rank: int,
+    steps: int,
+    images: int,
+    branches: int,
+    cfg: Bands,
+    gathers: int,
+) -> Prediction:
+    """K, V of all layers, gathered in so many steps, and in every step in the layers that stay synchronous."""
+    synced = len(cfg.sync_layers)
+    return predict_bytes(
+        shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers, synced=synced
     )

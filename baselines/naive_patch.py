@@ -9,34 +9,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from baselines.displaced import AXIS as AXIS
-from baselines.displaced import build_bands, check_bands
-from pipefusion.core.checks import Settings
+from baselines.displaced import Bands, build_bands, check_bands, check_layers, predict_bands
 from pipefusion.core.dit import DiT, Sampler
-from pipefusion.core.domain import Warmup
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
-from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 
 
 @dataclass
-class Config(Settings):
-    """`warmup` W: synchronous steps at the start."""
+class Config(Bands):
+    """`warmup` W synchronous steps at the start, `sync_layers` that are synchronous in all."""
 
     name: str = "naive_patch"
-    warmup: Warmup = 1
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
-    """Equal bands; W between 0 and S."""
-    return check_bands(shape, parallel, steps, cfg.warmup, cfg.heads)
+    """Equal bands; W between 0 and S; layers of the model."""
+    bands = check_bands(shape, parallel, steps, cfg.warmup, cfg.heads)
+    return bands or check_layers(shape, cfg.sync_layers)
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """All layers on a band of rows, with every layer's full-length K, V on every device."""
-    return build_bands(dit, fabric, cfg.warmup, exchange=False)
+    return build_bands(dit, fabric, cfg, exchange=False)
 
 
 def predict(
@@ -44,4 +41,4 @@ def predict(
 ) -> Prediction:
     """An all-gather in each of the W synchronous steps, nothing after."""
     gathers = cfg.warmup
-    return predict_bytes(shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers)
+    return predict_bands(shape, parallel, rank, steps, images, branches, cfg, gathers)

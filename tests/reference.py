@@ -122,6 +122,48 @@ def asyncdiff(
     return latent
 
 
+def selective(
+    model: PixArtTransformer2DModel,
+    scheduler: Any,
+    noise: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    guidance: float,
+    patches: list[list[int]],
+    warmup: int,
+    synced: list[int],
+) -> Tensor:
+    """DistriFusion with `synced` layers: there a patch sees the others of this step, elsewhere of the step before."""
+    cols, latent = noise.shape[3] // model.config.patch_size, noise
+    before: list[list[tuple[Tensor, Tensor]]] = []  # K, V by layer and patch
+    for step, time in enumerate(scheduler.timesteps):
+        whole = torch.cat([latent] * (len(text) // len(noise)))
+        xs, new = [embed(model, whole, rows) for rows in patches], []
+        for layer in range(len(model.transformer_blocks)):
+            given = (time, text, mask)
+            own: list[tuple[Tensor, Tensor]] = []
+
+            def write(_: int, k: Tensor, v: Tensor, own: list = own) -> tuple[Tensor, Tensor]:
+                own.append((k, v))
+                return k, v
+
+            for x in xs:
+                run_layers(model, range(layer, layer + 1), x, *given, write)
+            fresh, after = step < warmup or layer in synced, []
+            for m, x in enumerate(xs):
+                parts = [kv if fresh or other == m else before[layer][other] for other, kv in enumerate(own)]
+                seen = tuple(torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+                after.append(
+                    run_layers(model, range(layer, layer + 1), x, *given, lambda *_, seen=seen: seen)
+                )
+            xs = after
+            new.append(own)
+        before = new
+        prediction = torch.cat([guide(unembed(model, x, time, cols), guidance) for x in xs], dim=2)
+        latent = scheduler.step(prediction, time, latent, return_dict=False)[0]
+    return latent
+
+
 def denoise(
     model: PixArtTransformer2DModel,
     scheduler: Any,

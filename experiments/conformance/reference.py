@@ -7,8 +7,9 @@ displaced method is right to do, which is how runs of those are replayed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -25,7 +26,8 @@ See = Callable[[int, int, int, Tensor], None]
 class Request:
     """Everything that the result depends on. `stages` matter for text="first_patch" only.
 
-    `attends`: the token rows whose K, V each patch sees after the warm-up; None: all of them, in every patch.
+    `attends`: the token rows whose K, V each patch sees after the warm-up; None: all of them, in every patch. In
+    `synced` layers it sees all of this step.
     """
 
     noise: Tensor  # [B, C, H, W]
@@ -36,10 +38,17 @@ class Request:
     warmup: int
     text: str
     attends: Sequence[Sequence[int]] | None = None
+    synced: Collection[int] = ()
 
     @property
     def steps(self) -> int:
         return len(self.scheduler.timesteps)
+
+    def stretches(self, layers: int) -> Iterator[range]:
+        """All layers, those that are synchronous each by itself."""
+        starts = sorted({0, *self.synced, *(layer + 1 for layer in self.synced)} - {layers})
+        for start, stop in pairwise([*starts, layers]):
+            yield range(start, stop)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class Buffers:
         shape = dit.shape
         size = 2, len(request.noise) * request.cond.branches, shape.tokens, shape.heads, shape.head_dim
         self.shape, self.deviation, self.attends = shape, deviation, request.attends
+        self.synced = request.synced
         self.starts = [shape.band_tokens(band).start for band in request.bands]
         self.layers = [torch.zeros(size, dtype=dit.dtype, device=dit.device) for _ in range(shape.layers)]
         self.before = self.layers
@@ -103,6 +113,9 @@ class Buffers:
         stored, kv = self.layers[layer], self.deviation.kv
         if patch < 0:
             return stored.copy_(image)
+        if layer in self.synced:
+            stored[:, :, band] = image
+            return stored
         if kv == "alone":
             return image
         shown = {"late": stored, "frozen": stored, "displaced": self.before[layer]}.get(kv)
@@ -162,29 +175,47 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
         cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         buffers.begin_step()
+        jobs = []
         for patches in [range(len(bands))] if step < warmup else [range(m, m + 1) for m in range(len(bands))]:
-            patch = -1 if step < warmup else patches.start
             rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
             part = grid.take_latent(latent, rows)
             tokens = dit.embed(torch.cat([part] * cond.branches), rows, text)
             given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
-            skips = KeptSkips(shape)
-            attend = buffers.attend_for(rows, patch)
-            for layer in range(shape.layers):
-                tokens = stream.enter(layer, patches.start, tokens)
-                tokens = dit.block(layer, tokens, given, attend, skips.take(layer))
-                skips.put(layer, tokens.image)
-                if see is not None:
-                    see(step, patch, layer, tokens.image)
-            prediction = dit.unembed(tokens.image, modulation, rows)
+            attend = buffers.attend_for(rows, -1 if step < warmup else patches.start)
+            jobs.append(Job(patches, rows, tokens, given, attend, KeptSkips(shape)))
+        for layers in request.stretches(shape.layers):
+            for job in (
+                jobs if layers.start in request.synced else []
+            ):  # K, V of all, before any patch attends
+                dit.block(layers.start, job.tokens, job.given, job.attend, job.skips.take(layers.start))
+            for job in jobs:
+                for layer in layers:
+                    tokens = stream.enter(layer, job.patches.start, job.tokens)
+                    job.tokens = dit.block(layer, tokens, job.given, job.attend, job.skips.take(layer))
+                    job.skips.put(layer, job.tokens.image)
+                    if see is not None:
+                        see(step, -1 if step < warmup else job.patches.start, layer, job.tokens.image)
+        for job in jobs:
+            prediction = dit.unembed(job.tokens.image, modulation, job.rows)
             guided = combined(prediction, cond, scale, deviation.guidance == "swapped")
-            for m, mine in zip(
-                patches, grid.split_latent(guided, bands[patches.start : patches.stop]), strict=True
-            ):
+            parts = grid.split_latent(guided, bands[job.patches.start : job.patches.stop])
+            for m, mine in zip(job.patches, parts, strict=True):
                 own = grid.take_latent(latent, bands[m])  # a view of it
                 own.copy_(steppers.step(m, step, mine, own))
         after.append(latent.clone())
     return torch.stack(after)
+
+
+@dataclass
+class Job:
+    """A step on some patches: what its layers are given, and how far its tokens are."""
+
+    patches: range
+    rows: range
+    tokens: Tokens
+    given: Given
+    attend: Attend
+    skips: KeptSkips
 
 
 def combined(prediction: Tensor, cond: Conditioning, scale: float, swapped: bool) -> Tensor:

@@ -52,6 +52,7 @@ def rerun(run_dir: Path) -> Tensor:
         cfg.warmup,
         getattr(cfg, "text", "exact"),
         [method.attends(shape, parallel, cfg, rows) for rows in bands],
+        getattr(cfg, "sync_layers", ()),
     )
     if method.stale == "input":
         return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -24,13 +24,13 @@ def attend_to_bands(
     return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
 
-def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
+def displaced(run: Run, warmup: int, *, exchange: bool, synced: Collection[int] = ()) -> AttendFor:
     """Queries of a band attend to its own fresh K, V and to everybody else's as the buffer has them.
 
-    In the first W steps the buffer is gathered and waited for. After that, with `exchange`, an asynchronous all-gather
-    of the fresh K, V starts behind each attention and must have arrived by the same layer of the next step
-    (DistriFusion); without it the buffer stays as it is (naive patch). An MM-DiT's prompt is computed by every rank,
-    with what that rank sees of the image.
+    In the first W steps, and in `synced` layers always, the buffer is gathered and waited for. After that, with
+    `exchange`, an asynchronous all-gather of the fresh K, V starts behind each attention and must have arrived by the
+    same layer of the next step (DistriFusion); without it the buffer stays as it is (naive patch). An MM-DiT's prompt
+    is computed by every rank, with what that rank sees of the image.
     """
     fabric, place, steps = run.fabric, run.fabric.axis("patch"), run.steps
     n = place.size
@@ -47,12 +47,15 @@ def displaced(run: Run, warmup: int, *, exchange: bool) -> AttendFor:
             if late is not None:
                 late.wait()
             mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
-            if step < warmup and n > 1:
+            fresh = step < warmup or layer in synced
+            if fresh and n > 1:
                 fabric.all_gather(buffer, mine, axis="patch", at=at)
             else:
                 buffer[place.index].copy_(mine)
             out = attend_to_bands(run, q, k, v, prefix, buffer.unbind())
-            if exchange and n > 1 and warmup <= step < steps - 1:  # nobody would see what the last step sends
+            if (
+                exchange and n > 1 and not fresh and step < steps - 1
+            ):  # nobody would see what the last step sends
                 arriving[layer] = fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
             return out
 

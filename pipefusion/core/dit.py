@@ -238,7 +238,7 @@ class Skips(Protocol):
 
 
 class KeptSkips:
-    """Skip connections of a device that has all layers."""
+    """Skip connections of one job on a device that has all layers; they may be taken again."""
 
     def __init__(self, shape: DiTShape):
         self._takers = dict(shape.skips)
@@ -249,7 +249,7 @@ class KeptSkips:
             self._kept[self._takers[layer]] = image
 
     def take(self, layer: int) -> Tensor | None:
-        return self._kept.pop(layer, None)
+        return self._kept.get(layer)
 
 
 def run_blocks(dit: DiT, tokens: Tokens, given: Given, attend: Attend, skips: Skips) -> Tokens:

@@ -87,12 +87,14 @@ def predict(
     warmup: int | None = None,
     stride: int | None = None,
     gathers: int = 0,
+    synced: int = 0,
     first_patch: bool = False,
     whole_cross: bool = False,
 ) -> Prediction:
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
-    `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged.
+    `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged; in `synced`
+    layers they are in all.
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
@@ -103,7 +105,7 @@ def predict(
     for axis, (out, back, room) in {
         "pipe": pipe(size, jobs, first_patch),
         "cfg": cfg(size, jobs),
-        "patch": patch(size, gathers),
+        "patch": patch(size, gathers, steps, synced),
         "ring": ring(size, jobs, buffer),
         "ulysses": ulysses(size, jobs),
         "tensor": tensor(size, jobs, whole_cross),
@@ -184,10 +186,11 @@ def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     return sent, sent, 2 * max(map(size.prediction, jobs))
 
 
-def patch(size: Sizes, gathers: int) -> Traffic:
+def patch(size: Sizes, gathers: int, steps: int, synced: int) -> Traffic:
     """Table 1: 2 O(p hs) L per step; the K, V of the other bands are received into the buffer itself."""
     block = 2 * size.layout.band_tokens * size.inner
-    sent = gathers * len(size.layout.layers) * (size.parallel.patch - 1) * block
+    times = gathers * (len(size.layout.layers) - synced) + steps * synced
+    sent = times * (size.parallel.patch - 1) * block
     return sent, sent, 0
 
 

@@ -94,7 +94,11 @@ def wanted(case: Case) -> Tensor:
         return lagged(case)
     lines = case_model(case).shape.cut(case.method.get("patch_axis")).lines
     if split_rows(lines, patches, parallel.lanes) == split_rows(lines, patches):
-        own = {key: value for key, value in case.method.items() if key in (*KEYS.values(), "patch_axis")}
+        own = {
+            key: value
+            for key, value in case.method.items()
+            if key in (*KEYS.values(), "patch_axis", "sync_layers")
+        }
         return alone(case.but(method=own, parallel=Parallel(patch=parallel.patch)))
     assert case.model == "pixart"
     return reference(case, patches, case.method.get("warmup", 1), case.name, unit=parallel.lanes)

@@ -54,6 +54,10 @@ BANDED_PRODUCTS = [
         ("cfg 2 patch 2 ring 2", STEPS),
     )
 ]
+BANDED_PRODUCTS += [
+    product("distrifusion", "cfg 2 patch 2 ulysses 2", W=1, sync_layers=[0, 2]),
+    product("naive_patch", "patch 2 ring 2", W=1, sync_layers=[1]),
+]
 PIPED_PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2", M=5),
     product("pipefusion", "cfg 2 pipe 3", M=4, W=0),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import asyncdiff, denoise
+from tests.reference import asyncdiff, denoise, selective
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -64,6 +64,16 @@ def test_patch_parallel(name, sees, devices, warmup, settings):
     case = Case(name, {"warmup": warmup}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
     assert relative_error(got, reference(case, devices, warmup, sees)) <= 1e-5
+
+
+@pytest.mark.parametrize(("devices", "warmup", "synced"), [(3, 1, [1]), (4, 2, [3, 0]), (2, 1, [0, 1, 2, 3])])
+def test_layers_that_stay_synchronous(devices, warmup, synced):
+    case = Case("distrifusion", {"warmup": warmup, "sync_layers": synced}, **GUIDED)
+    got = simulate(case.on(devices), repeats=1)[0].latents
+    bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, devices)]
+    with torch.inference_mode():
+        want = selective(*task(case), case.guidance, bands, warmup, synced)
+    assert relative_error(got, want) <= 1e-5
 
 
 # Of 12 token rows: half of a neighbouring band of four or, rounded up, of three; nearly nothing; all of it.
