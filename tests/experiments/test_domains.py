@@ -36,7 +36,7 @@ MAY_BE_EMPTY = {
     *(one.name for one in fields(GridConfig)), "grids",  # the run's own value
     "tags", "calibrated_on", "also", "links", "skip_subcategories", "swept",  # nothing of the kind
     "borrow", "latency_clusters",  # nothing to fit of this kind; no predictions beside
-    "TextVariantsConfig.counted",  # a part that is left out
+    "TextVariantsConfig.counted", "sync_layers",  # a part that is left out; no layer
 }  # fmt: skip
 
 
