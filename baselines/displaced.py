@@ -50,11 +50,12 @@ def check_layers(shape: DiTShape, layers: Sequence[int]) -> Problem | None:
     return next((problem for problem in found if problem), None)
 
 
-def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool) -> Sampler:
+def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compress: str = "none") -> Sampler:
     """All layers on a band of rows, with every layer's full-length K, V."""
 
     def attention(run: Run) -> AttendFor:
-        return ulysses(run, displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers))
+        inner = displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers, compress=compress)
+        return ulysses(run, inner)
 
     return assemble(dit, fabric, attention, warmup=cfg.warmup)
 

@@ -39,7 +39,8 @@ class Method:
     synchronous steps as there are steps, and says what is stale after them, in the words of the reference that replays
     it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion writes them), those of a whole
     step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V are stale but the input of a
-    stage, which was made in the step before (`input`).
+    stage, which was made in the step before (`input`). Of one that is exact unless it compresses, `stale` says what
+    that does: K, V of others are of this step, as they are rebuilt from residuals (`rebuilt`).
     """
 
     Config: type[Any]
@@ -48,7 +49,7 @@ class Method:
     build: Callable[..., Sampler]
     predict: Callable[..., Prediction]
     exact: bool
-    stale: Literal["own", "displaced", "frozen", "input"] | None = None
+    stale: Literal["own", "displaced", "frozen", "input", "rebuilt"] | None = None
     attends: Attends = to_all
 
     def apart(self, shape: DiTShape) -> tuple[str, ...]:
@@ -85,7 +86,9 @@ class Method:
 
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
         """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch."""
-        return self.exact or settings.get("warmup") == steps or settings.get("patches") == 1
+        if self.exact:
+            return settings.get("compress", "none") == "none" or settings["whole_steps"] >= steps
+        return settings.get("warmup") == steps or settings.get("patches") == 1
 
 
 def parallel_degrees(cfg: RunConfig) -> Parallel:
@@ -114,7 +117,7 @@ METHODS: dict[str, Method] = {
     "sync_pipeline": row(sync_pipeline, exact=True),
     "tensor": row(tensor, exact=True),
     "ulysses": row(ulysses, exact=True),
-    "ring": row(ring, exact=True),
+    "ring": row(ring, exact=True, stale="rebuilt"),
     "naive_patch": row(naive_patch, exact=False, stale="frozen"),
     "asyncdiff": row(asyncdiff, exact=False, stale="input"),
     "pcpp": row(pcpp, exact=False, stale="displaced", attends=pcpp.attends),

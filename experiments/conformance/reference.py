@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens
+from pipefusion.core.residuals import Codec
 
 See = Callable[[int, int, int, Tensor], None]
 """see(step, patch or -1 for the whole image, layer, image tokens [b, t, hs] behind that layer's block)"""
@@ -27,7 +28,7 @@ class Request:
     """Everything that the result depends on. `stages` matter for text="first_patch" only.
 
     `attends`: the token rows whose K, V each patch sees after the warm-up; None: all of them, in every patch. In
-    `synced` layers it sees all of this step.
+    `synced` layers it sees all of this step. `compress`: others see K, V as rebuilt from residuals.
     """
 
     noise: Tensor  # [B, C, H, W]
@@ -39,6 +40,7 @@ class Request:
     text: str
     attends: Sequence[Sequence[int]] | None = None
     synced: Collection[int] = ()
+    compress: str = "none"
 
     @property
     def steps(self) -> int:
@@ -57,7 +59,7 @@ class Deviation:
 
     `kv`, after the warm-up: `next` and `previous` write a patch's K, V at the place of another patch, `late` writes
     them after its attention, `displaced` shows other patches as they were a whole step ago (DistriFusion), `frozen`
-    as they were in the warm-up, `alone` not at all.
+    as they were in the warm-up, `rebuilt` as residuals of this very step say, `alone` not at all.
     `history` of a multistep solver: `shared` by all patches, stepped in turn, or `lost` from step to step.
     `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the warm-up.
     """
@@ -65,7 +67,7 @@ class Deviation:
     extra_warmup: int = 0
     other_text: bool = False
     kept_buffers: bool = False
-    kv: Literal["own", "next", "previous", "late", "displaced", "frozen", "alone"] = "own"
+    kv: Literal["own", "next", "previous", "late", "displaced", "frozen", "rebuilt", "alone"] = "own"
     history: Literal["own", "shared", "lost"] = "own"
     guidance: Literal["right", "swapped", "swapped_kv", "lost"] = "right"
 
@@ -84,13 +86,15 @@ class Buffers:
         shape = dit.shape
         size = 2, len(request.noise) * request.cond.branches, shape.tokens, shape.heads, shape.head_dim
         self.shape, self.deviation, self.attends = shape, deviation, request.attends
-        self.synced = request.synced
+        self.synced, self.compress = request.synced, request.compress
+        self.written: set[tuple[int, int]] = set()
         self.starts = [shape.band_tokens(band).start for band in request.bands]
         self.layers = [torch.zeros(size, dtype=dit.dtype, device=dit.device) for _ in range(shape.layers)]
         self.before = self.layers
 
     def begin_step(self) -> None:
         """Remember the buffers as they are, for who sees nothing newer during a step."""
+        self.written.clear()
         if self.deviation.kv == "displaced":
             self.before = [layer.clone() for layer in self.layers]
 
@@ -113,6 +117,13 @@ class Buffers:
         stored, kv = self.layers[layer], self.deviation.kv
         if patch < 0:
             return stored.copy_(image)
+        if kv == "rebuilt":
+            if (layer, patch) not in self.written:
+                self.written.add((layer, patch))
+                stored[:, :, band] = self.rebuilt(stored[:, :, band], image)
+            seen = stored.clone()
+            seen[:, :, band] = image
+            return seen
         if layer in self.synced:
             stored[:, :, band] = image
             return stored
@@ -123,11 +134,19 @@ class Buffers:
         if seen is not None and kv != "late":
             seen[:, :, band] = image
         if kv != "frozen":
-            stored[:, :, self.place(band, patch)] = image
+            place = self.place(band, patch)
+            stored[:, :, place] = self.rebuilt(stored[:, :, place], image)
         if self.deviation.guidance == "swapped_kv":
             seen = stored.roll(stored.shape[1] // 2, dims=1)
             seen[:, :, band] = image
         return stored if seen is None else seen
+
+    def rebuilt(self, base: Tensor, image: Tensor) -> Tensor:
+        """K, V [2, b, t, heads, head_dim] as whoever holds this base gets them."""
+        if self.compress == "none":
+            return image
+        codec = Codec(self.compress, tuple(image.transpose(2, 3).shape), image.dtype)
+        return base + codec.decode(codec.encode((image - base).transpose(2, 3))).transpose(2, 3)
 
     def place(self, band: slice, patch: int) -> Tensor:
         """The tokens that a patch's K, V overwrite."""

@@ -42,17 +42,20 @@ def rerun(run_dir: Path) -> Tensor:
     scheduler = make_scheduler(told["class"], told["config"], told.get("set_timesteps", record["steps"]))
     lanes = parallel.lanes
     patches = patches_in(shape, parallel.pipe, lanes, cfg) if method.has("patches") else parallel.patch
-    bands = split_rows(shape.lines, patches, lanes)
+    bands, synced = split_rows(shape.lines, patches, lanes), getattr(cfg, "sync_layers", ())
+    if method.stale == "rebuilt":  # of ring ranks, in layers that wait for all
+        bands, synced = split_rows(shape.lines, parallel.ring), range(shape.layers)
     request = Request(
         noise,
         cond,
         scheduler,
         bands,
         forms.stages(shape, parallel.pipe, getattr(cfg, "split", "even")),
-        cfg.warmup,
+        cfg.whole_steps if method.stale == "rebuilt" else cfg.warmup,
         getattr(cfg, "text", "exact"),
         [method.attends(shape, parallel, cfg, rows) for rows in bands],
-        getattr(cfg, "sync_layers", ()),
+        synced,
+        getattr(cfg, "compress", "none"),
     )
     if method.stale == "input":
         return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full
+from pipefusion.core.compressed import Residuals
 from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
 from pipefusion.core.run import AttendFor, Run
@@ -24,39 +25,52 @@ def attend_to_bands(
     return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
 
-def displaced(run: Run, warmup: int, *, exchange: bool, synced: Collection[int] = ()) -> AttendFor:
+def displaced(
+    run: Run, warmup: int, *, exchange: bool, synced: Collection[int] = (), compress: str = "none"
+) -> AttendFor:
     """Queries of a band attend to its own fresh K, V and to everybody else's as the buffer has them.
 
     In the first W steps, and in `synced` layers always, the buffer is gathered and waited for. After that, with
     `exchange`, an asynchronous all-gather of the fresh K, V starts behind each attention and must have arrived by the
     same layer of the next step (DistriFusion); without it the buffer stays as it is (naive patch). An MM-DiT's prompt
-    is computed by every rank, with what that rank sees of the image.
+    is computed by every rank, with what that rank sees of the image. With `compress` it is residuals that are gathered
+    asynchronously.
     """
     fabric, place, steps = run.fabric, run.fabric.axis("patch"), run.steps
     n = place.size
     block = (n, 2, run.batch, run.layout.band_tokens, run.inner_heads, run.shape.head_dim)
     buffers = {layer: fabric.zeros("kv", *block, dtype=run.dtype) for layer in run.layout.layers}
+    displaced_layers = [layer for layer in buffers if n > 1 and compress != "none" and layer not in synced]
+    residuals = {layer: Residuals(run, compress) for layer in displaced_layers}
     arriving: dict[int, Work | None] = {}
 
     def attend_for(job: Job) -> Attend:
         step = job.step
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            buffer, at = buffers[layer], job.where(layer)
+            buffer, at, residual = buffers[layer], job.where(layer), residuals.get(layer)
             late = arriving.pop(layer, None)
             if late is not None:
                 late.wait()
+                if residual:
+                    residual.add_to(buffer)
             mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
             fresh = step < warmup or layer in synced
             if fresh and n > 1:
                 fabric.all_gather(buffer, mine, axis="patch", at=at)
+                if residual:
+                    residual.reset(mine)
             else:
                 buffer[place.index].copy_(mine)
             out = attend_to_bands(run, q, k, v, prefix, buffer.unbind())
             if (
                 exchange and n > 1 and not fresh and step < steps - 1
             ):  # nobody would see what the last step sends
-                arriving[layer] = fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
+                arriving[layer] = (
+                    residual.send(mine, at)
+                    if residual
+                    else fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
+                )
             return out
 
         return attend

@@ -7,6 +7,7 @@ outside of Ulysses a rank's share of it, inside, and for ring ranks, all T of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
@@ -150,12 +151,20 @@ def ring(run: Run) -> AttendFor:
 
 
 def round_the_ring(
-    run: Run, at: Where, q: Tensor, k: Tensor, v: Tensor, mine: Tensor, spare: list[Tensor], prefix: int
+    run: Run,
+    at: Where,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mine: Tensor,
+    spare: list[Tensor],
+    prefix: int,
+    opened: Callable[[int, Tensor], Tensor] = lambda origin, message: message,
 ) -> Tensor:
     """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, h, t, d] (K, then V).
 
     The first `prefix` tokens of k, v are the prompt's. n - 1 hops, each under the attention to the block before it;
-    partial results are merged by online softmax.
+    partial results are merged by online softmax. `opened(origin, message)` makes the block of a rank from its message.
     """
     fabric, place, current = run.fabric, run.fabric.axis("ring"), mine
     n = place.size
@@ -167,6 +176,8 @@ def round_the_ring(
         if hop < n - 1:
             works.append(fabric.irecv(spare[hop % 2], before, axis="ring", at=at))
             works.append(fabric.isend(current, after, axis="ring", at=at))
+        if hop:
+            block_k, block_v = opened((place.index - hop) % n, current).transpose(2, 3)
         parts.append(with_logsumexp(q, block_k, block_v, None if hop else mask))
         if hop:
             parts = [merge(*parts[0], *parts[1])]
@@ -174,5 +185,4 @@ def round_the_ring(
             work.wait()
         if works:
             current = spare[hop % 2]
-            block_k, block_v = current.transpose(2, 3)
     return parts[0][0].to(q.dtype)

@@ -17,6 +17,7 @@ from experiments.conformance.reference import Request
 from experiments.methods import METHODS
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.residuals import BITS
 from pipefusion.core.split import split_rows
 from tests.cases import (
     CPU,
@@ -35,6 +36,8 @@ from tests.cases import (
 from tests.contract.test_reference import reference
 
 TOLERANCE = 1e-5
+BETWEEN_LEVELS = 1e-4
+"""Where residuals are quantized: rounding decides for a number between two levels, which may move latents by 2e-5."""
 STEPS = 3
 KEYS = {"M": "patches", "W": "warmup"}
 ARCHITECTURES = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
@@ -77,9 +80,10 @@ def serial(case: Case) -> Tensor:
 
 
 def never_stale(case: Case) -> bool:
-    method, stages = METHODS[case.name], 1 if METHODS[case.name].stale_kv else case.parallel.pipe
+    method = METHODS[case.name]
+    stages = 1 if method.stale_kv else case.parallel.pipe
     parts = case.parallel.patch * stages * case.method.get("patches", 1) * case.method.get("stride", 1)
-    return parts == 1 or method.never_stale(case.steps, case.method)
+    return (parts == 1 and not method.exact) or method.never_stale(case.steps, case.method)
 
 
 def wanted(case: Case) -> Tensor:
@@ -92,12 +96,14 @@ def wanted(case: Case) -> Tensor:
     parallel, patches = case.parallel, case.method.get("patches", 1)
     if METHODS[case.name].stale == "input":
         return lagged(case)
+    if METHODS[case.name].stale == "rebuilt":
+        return alone(case.but(parallel=Parallel(ring=parallel.ring)))
     lines = case_model(case).shape.cut(case.method.get("patch_axis")).lines
     if split_rows(lines, patches, parallel.lanes) == split_rows(lines, patches):
         own = {
             key: value
             for key, value in case.method.items()
-            if key in (*KEYS.values(), "patch_axis", "sync_layers")
+            if key in (*KEYS.values(), "patch_axis", "sync_layers", "compress")
         }
         return alone(case.but(method=own, parallel=Parallel(patch=parallel.patch)))
     assert case.model == "pixart"
@@ -114,9 +120,9 @@ def lagged(case: Case) -> Tensor:
     return denoise(view, request, cfg.stride, cfg.time_shift)
 
 
-def computes(results: list[Result], want: Tensor) -> None:
+def computes(results: list[Result], want: Tensor, tolerance: float = TOLERANCE) -> None:
     error = relative_error(results[0].latents, want)
-    assert error <= TOLERANCE, f"latents are {error:.1e} away from what they have to be"
+    assert error <= tolerance, f"latents are {error:.1e} away from what they have to be"
 
 
 def sends_and_holds_what_is_predicted(results: list[Result]) -> None:
@@ -150,11 +156,14 @@ def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
 def check(case: Case) -> list[Result]:
     """All of the above, and that a method which may be stale is: otherwise equality would prove nothing."""
     results = simulate(case)
-    computes(results, wanted(case))
+    quantized = case.method.get("compress", "none") in BITS and not never_stale(case)
+    computes(results, wanted(case), BETWEEN_LEVELS if quantized else TOLERANCE)
     if not never_stale(case):
         assert relative_error(results[0].latents, serial(case)) > 10 * TOLERANCE, "nothing is stale"
     sends_and_holds_what_is_predicted(results)
-    if case.name != "pcpp":  # which holds a part of the neighbours' alone
+    if (
+        case.name != "pcpp" and "compress" not in case.method
+    ):  # who hold a part of the neighbours' alone, or more
         holds_its_part_of_kv(case, results)
     assert {layer for result in results for layer in result.layers} == {
         *range(case_model(case).shape.layers)

@@ -35,6 +35,8 @@ PRODUCTS = [
     product("ulysses", "ulysses 2 tensor 2", "flux2_tiny").but(architecture={"text_tokens": 8}),
     product("pipefusion", "pipe 2 ulysses 3", "z_image_tiny", M=2),
     padded("pipefusion", "ulysses 2", 3, M=3),
+    product("distrifusion", "cfg 2 patch 2", W=1, compress="int4", sync_layers=[0]),
+    product("ring", "ring 2", "sd3_tiny", compress="lowrank", whole_steps=1),
     product("ring", "ulysses 5", "flux_tiny", heads="pad").but(size=(10, 10)),
 ]
 

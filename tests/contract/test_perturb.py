@@ -90,6 +90,8 @@ HANDFUL = [
     case("distrifusion", 4, Parallel(ulysses=2)),
     case("pcpp", 4, Parallel(ring=2)),
     case("ring", 4, Parallel(ulysses=2)),
+    case("ring", 3, compress="int2"),
+    case("distrifusion", 2, compress="topk", sync_layers=[1]),
     case("sync_pipeline", 4, Parallel(tensor=2)),
 ]
 

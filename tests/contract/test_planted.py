@@ -15,9 +15,11 @@ import pipefusion.core.layout as layout
 import pipefusion.core.sequence as sequence
 import pipefusion.method as method_of_pipefusion
 from pipefusion.core.attention import Attend, full
+from pipefusion.core.compressed import Residuals
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout
+from pipefusion.core.ledger import Where
 from pipefusion.core.predict import Sizes
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
@@ -109,6 +111,15 @@ def plant_first_stage_shifted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(denoise.Stage, "begin", shifted)
 
 
+def plant_no_error_feedback(patch: pytest.MonkeyPatch) -> None:
+    def send(own: Residuals, mine: Tensor, at: Where) -> Any:
+        message = own.codec.encode(mine.transpose(2, 3) - own.base)
+        own.reset(mine)  # in place of what the others have now
+        return own.fabric.all_gather(own.arriving, message, axis="patch", at=at, async_op=True)
+
+    patch.setattr(Residuals, "send", send)
+
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTED: list[tuple[Plant, Case]] = [
     (plant_buffer_outside_ulysses, product("pipefusion", "pipe 2 ulysses 2", M=3)),
@@ -117,6 +128,7 @@ PLANTED: list[tuple[Plant, Case]] = [
     (plant_latent_stepped_on_one_side, product("pipefusion", "cfg 2 pipe 2", M=3)),
     (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3)),
     (plant_padding_in_front, padded("ulysses", "ulysses 2", 3)),
+    (plant_no_error_feedback, product("distrifusion", "patch 2", W=0, compress="int1")),
     (plant_stages_that_wait, product("asyncdiff", "pipe 3")),
     (plant_first_stage_shifted, product("asyncdiff", "pipe 2", time_shift=True)),
 ]

@@ -57,6 +57,12 @@ BANDED_PRODUCTS = [
 BANDED_PRODUCTS += [
     product("distrifusion", "cfg 2 patch 2 ulysses 2", W=1, sync_layers=[0, 2]),
     product("naive_patch", "patch 2 ring 2", W=1, sync_layers=[1]),
+    product("distrifusion", "patch 2 ulysses 2 tensor 2", "flux_tiny", W=1, compress="int2"),
+    product("distrifusion", "cfg 2 patch 2", W=1, compress="topk", sync_layers=[3]),
+    product("distrifusion", "patch 3", "sd3_tiny", W=0, compress="lowrank"),
+    product("ring", "data 2 ring 2 ulysses 2", "qwen_tiny", compress="int4", whole_steps=1),
+    product("ring", "ring 3", compress="lowrank", whole_steps=0),
+    product("ring", "ring 2", compress="topk", whole_steps=STEPS),
 ]
 PIPED_PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2", M=5),

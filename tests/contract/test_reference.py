@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import asyncdiff, denoise, selective
+from tests.reference import asyncdiff, banded, denoise
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -72,8 +72,30 @@ def test_layers_that_stay_synchronous(devices, warmup, synced):
     got = simulate(case.on(devices), repeats=1)[0].latents
     bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, devices)]
     with torch.inference_mode():
-        want = selective(*task(case), case.guidance, bands, warmup, synced)
+        want = banded(*task(case), case.guidance, bands, warmup, synced)
     assert relative_error(got, want) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "bits"),
+    [
+        ("distrifusion", {"warmup": 1, "compress": "int1", "sync_layers": [2]}, 1),
+        ("distrifusion", {"warmup": 2, "compress": "int4"}, 4),
+        ("ring", {"whole_steps": 1, "compress": "int2"}, 2),
+        ("ring", {"whole_steps": 2, "compress": "int1"}, 1),
+    ],
+)
+def test_quantized_residuals(name, own, bits):
+    case = Case(name, own, **GUIDED)
+    got = simulate(case.on(3), repeats=1)[0].latents
+    bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, 3)]
+    whole = own.get("warmup", own.get("whole_steps"))
+    with torch.inference_mode():
+        seen = own.get("sync_layers", []), bits, name == "ring"
+        want = banded(*task(case), case.guidance, bands, whole, *seen)
+        exact = banded(*task(case), case.guidance, bands, whole, seen[0], None, seen[2])
+    # Rounding decides for a number that lies between two levels; each such one may move latents by some 1e-5.
+    assert relative_error(got, want) <= 1e-4 < 2e-4 <= relative_error(got, exact)
 
 
 # Of 12 token rows: half of a neighbouring band of four or, rounded up, of three; nearly nothing; all of it.

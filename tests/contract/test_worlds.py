@@ -73,6 +73,8 @@ PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
     product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
     product("distrifusion", "data 2 patch 2 tensor 2", W=1),
+    product("distrifusion", "patch 2", W=1, compress="lowrank", sync_layers=[1]),
+    product("ring", "ring 2", compress="int1", whole_steps=1),
     padded("ulysses", "ulysses 4", 6),
     padded("pipefusion", "pipe 2 ring 2 ulysses 2", 3, M=3, ring="rotate"),
 ]
