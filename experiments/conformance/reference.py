@@ -121,9 +121,9 @@ class Buffers:
             if (layer, patch) not in self.written:
                 self.written.add((layer, patch))
                 stored[:, :, band] = self.rebuilt(stored[:, :, band], image)
-            seen = stored.clone()
-            seen[:, :, band] = image
-            return seen
+            shown_now = stored.clone()
+            shown_now[:, :, band] = image
+            return shown_now
         if layer in self.synced:
             stored[:, :, band] = image
             return stored
