@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 
+from analysis.evidence.third_party import FILE, in_columns
+
 Row = dict[str, str]
 """A line of a file, by column."""
 ROUNDING, READING, CONTRADICTION = 0.005, 0.05, 0.1
@@ -92,6 +94,11 @@ class Published:
         return "digitized" in self["setting"]
 
     @property
+    def third_party(self) -> bool:
+        """Whether other people's code made the number."""
+        return self.row_id.startswith(FILE)
+
+    @property
     def inferred(self) -> bool:
         return self["source"].startswith("INFERRED")
 
@@ -168,7 +175,7 @@ def read(*paths: Path) -> Rows:
             reader = csv.DictReader(stream)
             for row in reader:
                 row_id = f"{path.name}:{reader.line_num}"
-                rows[row_id] = read_row(row_id, row)
+                rows[row_id] = read_row(row_id, in_columns(row) if path.name == FILE else row)
     return rows
 
 

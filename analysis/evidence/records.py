@@ -55,7 +55,8 @@ class Evidence:
 
     @cached_property
     def rows(self) -> Rows:
-        return read(self.results / "published")
+        every = read(self.results / "published")
+        return {row_id: row for row_id, row in every.items() if not row.third_party}
 
     @cached_property
     def record(self) -> dict[str, Any]:
