@@ -159,6 +159,7 @@ _ALL = [
     *sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
     *sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
     *sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
+    *sizes(program="published program"),
     *sizes(before="before", devices="all devices", copies="copies", model="model"),
     *sizes(cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"),
     # Bytes sent.
@@ -183,7 +184,7 @@ _ALL = [
     *ratios(ratio="× serial", over_diffusers="/ diffusers", bound="bound"),
     *ratios(sim_ratio="virtual / wall", plan_ratio="planned / wall"),
     *texts(duplicate_of="repeats", candidates="candidates"),
-    *flags(published_oom="published OOM", digitized="read off a curve"),
+    *flags(published_oom="published OOM", own_oom="OOM with ours", third_party="third party", digitized="read off a curve"),
     *texts(row_id="row", role="row is", side="side", source="source", printed_method="method"),
     Column("error", "error", kind=NUMBER, format=signed_percent),
     Column("share_of_bound", "of bound", "%", NUMBER),

@@ -97,6 +97,8 @@ def write_profile(cfg: RunConfig, measured: dict[str, Any], out: Path) -> list[P
         "kernel_s": 0.0,
         "launch_s": found["operation_s"],
         "asynchronous": not cpu,
+        "multiprocessors": found["multiprocessors"],
+        "cache_bytes": found["cache_bytes"],
         "sources": {"all": what},
     }
     cluster: dict[str, Any] = {"name": name, "world": "plan"}

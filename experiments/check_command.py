@@ -76,6 +76,9 @@ def check_cluster(cfg: RunConfig) -> None:
         raise ConfigError("cluster.device", text)
     if cluster.world == "plan" and cluster.hardware is None:
         raise ConfigError("cluster.hardware", "null has no costs; allowed: a cluster that names its device")
+    if cluster.host not in ("own", *cluster.hosts):
+        text = f"{cluster.host!r} is no host of {cluster.name}; allowed: {', '.join(['own', *cluster.hosts])}"
+        raise ConfigError("cluster.host", text)
     problem = check_node(cfg)
     if problem is not None:
         raise problem

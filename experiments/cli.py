@@ -29,7 +29,7 @@ from experiments.compose import Plan
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import CONF, ConfigError, config_names, first_line, refuse, told
 from experiments.measures import MEASURES, load
-from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.hardware import DeviceConfig, HostConfig
 from pipefusion.sim.network import LinkConfig
 
 ROOT = CONF.parent
@@ -132,7 +132,7 @@ def set_up() -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunConfig)
-    for kind in (ModelConfig, ClusterConfig, DeviceConfig, LinkConfig, LogConfig):
+    for kind in (ModelConfig, ClusterConfig, DeviceConfig, HostConfig, LinkConfig, LogConfig):
         name = kind.__name__.removesuffix("Config").lower()
         store.store(group=f"schema/{name}", name=name, node=kind)
     for name, measure in MEASURES.items():

@@ -27,7 +27,7 @@ from pipefusion.core.domain import (
     Threads,
 )
 from pipefusion.core.parallel import Parallel
-from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.hardware import DeviceConfig, HostConfig
 from pipefusion.sim.network import TopologyConfig
 
 
@@ -57,7 +57,7 @@ class ClusterConfig:
     """Where the ranks run.
 
     `world`: local (one process a rank, wall clock), sim (one process, virtual time, real tensors) or plan (one
-    process, predicted time of `hardware`, no data).
+    process, predicted time of `hardware`, no data). `host`: own (as `hardware` and the links say) or a name of `hosts`.
     """
 
     name: str = "local"
@@ -68,6 +68,8 @@ class ClusterConfig:
     timeout_s: Annotated[float, Domain(1, 1e6)] = 600.0
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
     hardware: DeviceConfig | None = None  # plan: the device
+    host: str = "own"  # plan: eager | compiled: its numbers in place of the device's and the link's; own: these
+    hosts: dict[str, HostConfig] = field(default_factory=dict)
 
 
 @dataclass

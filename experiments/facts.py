@@ -36,7 +36,7 @@ def cluster_facts(cluster: ClusterConfig) -> dict[str, Any]:
 
 
 def calibration_rows(cluster: ClusterConfig) -> list[str]:
-    """The published rows that the device and the links of a cluster were fitted on."""
+    """The published rows that the device, the links and the host of a cluster were fitted on."""
     topology = cluster.topology
-    parts = [cluster.hardware, topology.port, topology.root, topology.card]
+    parts = [cluster.hardware, topology.port, topology.root, topology.card, cluster.hosts.get(cluster.host)]
     return [row for part in parts if part is not None for row in part.calibrated_on]

@@ -1,14 +1,17 @@
-"""`measure=fit`: the efficiencies of devices and links from published rows, written into conf/device and conf/link.
+"""`measure=fit`: the numbers of the cost model from published rows, written into conf/device, conf/link and conf/host.
 
 A device has two fitted numbers, what matrix products and what attention reach of the peak, from the rows of one such
-GPU alone. A link has at most one, from one row: how badly all-to-all fares on PCIe, what TCP leaves of Ethernet. All
-else is a datasheet's number or one assumption for all hardware. What was fitted on is listed beside the values.
+GPU alone. A term of a link or a host has one number for all methods and models, from one row each, in the order in
+which they are given. All else is a datasheet's number or one assumption for all hardware. What was fitted on is listed
+beside the values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from analysis.files import write_text
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
+from experiments.grid import cluster_config
 from experiments.models import Model, build_scheduler, open_model, resolved
 from experiments.plan import plan
 from experiments.published import Target, target_run, targets
@@ -30,63 +34,78 @@ from pipefusion.core.domain import Number, outside
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sequence import plain
 from pipefusion.core.silent import SilentFabric
-from pipefusion.sim.cost import Op, kernel_seconds
-from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.cost import Op, computed_flops, kernel_seconds, traffic_seconds
+from pipefusion.sim.hardware import DeviceConfig, HostConfig
 from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.network import LinkConfig
 
-FITTED = ("bandwidth", "latency_s", "call_s", "efficiency", "congestion")
-PLACES = ("port", "root", "card")
+LINK = (
+    "bandwidth",
+    "latency_s",
+    "efficiency",
+    "stream_bandwidth",
+    "congestion",
+    "contention",
+    "message_contention",
+)
+HOST = ("launch_s", "call_s", "message_s", "unfused")
+PLACES = ("port", "root", "card", "host")
+ITERATIONS = 12
 GRID = np.geomspace(0.05, 1.0, 400)
 
 
 @dataclass
-class LinkFit:
-    """One number of a link from one published row: `key` of conf/link/NAME.yaml between `low` and `high`."""
+class TermFit:
+    """One number from one published row: `key` of conf/link/NAME.yaml, or of conf/host/, between `low` and `high`."""
 
     name: str
     key: str
     row: str
-    place: str  # where the cluster has this link: port or card
+    place: str  # where the cluster has this link: port, root or card; or host
     low: Number
     high: Number
     also: list[str] = field(default_factory=list)  # other links that share the number
 
+    @property
+    def folder(self) -> str:
+        return "host" if self.place == "host" else "link"
+
 
 @dataclass
 class FitConfig:
-    """Which devices have rows of their own, which borrow the mean of theirs, and the links."""
+    """Which devices have rows of their own, which borrow the mean of theirs, and the terms of links and hosts."""
 
     name: str = "fit"
     devices: list[str] = field(default_factory=lambda: ["t4", "l20", "l40", "a100"])
-    borrow: list[str] = field(default_factory=lambda: ["h100", "h200"])
-    links: list[LinkFit] = field(default_factory=list)
+    borrow: list[str] = field(default_factory=lambda: ["h100", "h200", "rtx4090"])
+    terms: list[TermFit] = field(default_factory=list)
 
 
 def check_fit(cfg: RunConfig) -> None:
     """Devices, links and rows that do not exist, devices without rows of their own. Raises ConfigError."""
     options: FitConfig = cfg.measure
-    devices, links, rows = config_names("device"), config_names("link"), model_targets(cfg)
-    if not options.devices and (options.borrow or not options.links):
+    devices, rows = config_names("device"), [target for target in targets() if target.published_s]
+    if not options.devices and (options.borrow or not options.terms):
         raise ConfigError("measure.devices", "[] leaves nothing to fit; allowed: files of conf/device")
     check_known(cfg, {"measure.devices": devices, "measure.borrow": devices})
     for name in options.devices:
-        if not alone(rows, name):
+        if not alone(model_targets(cfg), name):
             text = f"{name} has no published row of one GPU with {cfg.model.name}; allowed: measure.borrow"
             raise ConfigError("measure.devices", text)
-    for index, link in enumerate(options.links):
-        key = f"measure.links.{index}"
-        names = {"name": links, "also": links, "key": FITTED, "place": PLACES}
-        check_known(cfg, {f"{key}.{part}": allowed for part, allowed in names.items()})
-        if link.row not in [target.row_id for target in rows if target.published_s]:
-            text = f"{link.row!r} is no published latency of {cfg.model.name}; allowed: FILE:LINE"
-            raise ConfigError(f"{key}.row", text)
+    for index, term in enumerate(options.terms):
+        key = f"measure.terms.{index}"
+        check_known(cfg, {f"{key}.place": PLACES})
+        files, keys = config_names(term.folder), HOST if term.place == "host" else LINK
+        check_known(cfg, {f"{key}.name": files, f"{key}.also": files, f"{key}.key": keys})
+        if term.row not in [target.row_id for target in rows]:
+            raise ConfigError(f"{key}.row", f"{term.row!r} is no published latency; allowed: FILE:LINE")
+        kind = HostConfig() if term.place == "host" else LinkConfig()
         for end in ("low", "high"):
-            for _, message in outside(replace(LinkConfig(), **{link.key: getattr(link, end)})):
+            for _, message in outside(replace(kind, **{term.key: getattr(term, end)})):
                 raise ConfigError(f"{key}.{end}", message)
-        if not link.low < link.high:
-            raise ConfigError(f"{key}.low", f"{link.low} is not below high={link.high}; allowed: less")
+        if not term.low < term.high:
+            raise ConfigError(f"{key}.low", f"{term.low} is not below high={term.high}; allowed: less")
 
 
 def model_targets(cfg: RunConfig) -> list[Target]:
@@ -95,8 +114,9 @@ def model_targets(cfg: RunConfig) -> list[Target]:
 
 
 def alone(rows: Sequence[Target], device: str) -> list[Target]:
-    """Those of one such GPU."""
-    return [t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == device and t.published_s]
+    """Those of one such GPU, not compiled."""
+    mine = [t for t in rows if t.method == "serial" and t.cluster.split("_")[0] == device and t.published_s]
+    return [target for target in mine if target.host == "eager"]
 
 
 def drop_repeats(rows: Sequence[Target]) -> list[Target]:
@@ -137,8 +157,8 @@ def fit_device(
 
     def part(kind: str, row: list[Op]) -> np.ndarray:
         mine = [op for op in row if op.kind == kind]
-        flops, moved = np.array([op.flops for op in mine]), np.array([op.bytes for op in mine])
-        traffic = moved / (device.peak_bandwidth * device.bandwidth_efficiency)
+        flops = np.array([computed_flops(op, device.multiprocessors) for op in mine])
+        traffic = np.array([traffic_seconds(op, device) for op in mine])
         arithmetic = flops / device.peak_flops_16 / GRID[:, None]
         return np.maximum(arithmetic, traffic).sum(axis=1) + device.kernel_s * len(mine)
 
@@ -157,7 +177,8 @@ def fit(cfg: RunConfig, out: Path) -> str:
     options: FitConfig = cfg.measure
     rows = model_targets(cfg)
     fitted: list[tuple[float, float]] = []
-    record: dict[str, Any] = {"devices": [], "links": []}
+    record: dict[str, Any] = {"devices": [], "terms": []}
+    known = targets()
     for name in options.devices:
         printed = alone(rows, name)
         mine = drop_repeats(printed)
@@ -183,12 +204,15 @@ def fit(cfg: RunConfig, out: Path) -> str:
         print(
             f"{name}: matmul {matmul:.3f}, attention {attention:.3f}: the mean of the fitted, no row of its own"
         )
-    for link in options.links:
-        value = fit_link(link, next(target for target in rows if target.row_id == link.row), cfg)
-        for name in (link.name, *link.also):
-            write_values(CONF / "link" / f"{name}.yaml", {link.key: value}, [link.row], 1)
-            print(f"{name}: {link.key} {value:.4g} from {link.row}")
-        record["links"].append({"name": link.name, "key": link.key, "value": value, "row": link.row})
+    listed: dict[Path, list[str]] = defaultdict(list)
+    for term in options.terms:
+        value = fit_term(term, next(target for target in known if target.row_id == term.row), cfg)
+        for name in (term.name, *term.also):
+            path = CONF / term.folder / f"{name}.yaml"
+            listed[path].append(term.row)
+            write_values(path, {term.key: value}, listed[path], len(listed[path]))
+            print(f"{name}: {term.key} {value:.4g} from {term.row}")
+        record["terms"].append({"name": term.name, "key": term.key, "value": value, "row": term.row})
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fit.json", record | {"config": as_dict(cfg)} | provenance())
     return "ok"
@@ -198,29 +222,44 @@ def efficiencies(matmul: float, attention: float) -> dict[str, float]:
     return {"matmul_efficiency": matmul, "attention_efficiency": attention}
 
 
-def fit_link(link: LinkFit, target: Target, base: RunConfig) -> float:
-    """The value of the key with which the row is predicted exactly, by bisection."""
+def fit_term(term: TermFit, target: Target, base: RunConfig) -> float:
+    """The value of the key with which the row is predicted exactly; the nearer end of the range where none does."""
+    cluster_config.cache_clear()  # the terms before have been written
     cfg, _ = resolve_target(target, base)
-    session = Session()
-    low, high = link.low, link.high
-    config = getattr(cfg.cluster.topology, link.place)
+    session, cluster = Session(), deepcopy(cfg.cluster)
+    part = cluster.hosts[term.name] if term.place == "host" else getattr(cluster.topology, term.place)
     published = target.published_s
-    assert published is not None and config is not None
+    assert published is not None and part is not None
 
-    def slow(value: float) -> bool:
-        setattr(config, link.key, value)
-        latency = plan(cfg, session).latency_s
+    def error(value: float) -> float:
+        setattr(part, term.key, value)
+        latency = plan(replace(cfg, cluster=cluster), session).latency_s
         assert latency is not None
-        return latency > published
+        return latency / published - 1
 
-    rises = slow(high)  # whether a larger value takes longer
-    for _ in range(25):
-        middle = (low + high) / 2
-        if slow(middle) == rises:
-            high = middle
+    return root(error, term.low, term.high)
+
+
+def root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a monotonous function is zero, by false position (Illinois); the nearer end where it has one sign."""
+    at_low, at_high = function(low), function(high)
+    if at_low * at_high > 0:
+        return low if abs(at_low) < abs(at_high) else high
+    value, side = low, 0
+    for _ in range(ITERATIONS):
+        value = (low * at_high - high * at_low) / (at_high - at_low)
+        at_value = function(value)
+        if abs(at_value) < 1e-4:
+            break
+        if at_value * at_high > 0:
+            high, at_high = value, at_value
+            at_low /= 2 if side > 0 else 1
+            side = 1
         else:
-            low = middle
-    return high
+            low, at_low = value, at_value
+            at_high /= 2 if side < 0 else 1
+            side = -1
+    return value
 
 
 def write_values(path: Path, values: dict[str, float], rows: Sequence[str], numbers: int) -> None:

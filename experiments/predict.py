@@ -17,8 +17,8 @@ from experiments.facts import calibration_rows
 from experiments.grid import place, problem
 from experiments.journal import Row
 from experiments.models import Model
-from experiments.plan import plan
-from experiments.published import FOLDER, Target, target_run, targets, unpredicted
+from experiments.plan import Planned, plan
+from experiments.published import ENCODER_BYTES, FOLDER, Target, target_run, targets, unpredicted
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
@@ -82,7 +82,7 @@ def why_not(cfg: RunConfig, model: Model) -> str | None:
 def row_place(cfg: RunConfig) -> Row:
     """The first columns of a prediction: its run, and the published row with what is to be known of it."""
     target: Target = cfg.measure
-    columns = place(cfg) | {"warmup": target.warmup, "split": target.split, "patches": None}
+    columns = place(cfg) | {"warmup": target.warmup, "split": target.split, "patches": None, "host": target.host}
     columns |= {"row_id": target.row_id, "published_s": target.published_s, "published_oom": target.oom}
     marks = ("digitized", "notes", "flags", "duplicate_of", "contradicted_by")
     return columns | {key: getattr(target, key) for key in marks}
@@ -95,28 +95,41 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     return [session.once(("prediction", repr(run)), lambda: fastest(cell.cfg, session))]
 
 
+def program_bytes(target: Target, found: Planned) -> int:
+    """What the published program holds on its fullest device beside ours: its encoders, and in the gathers of
+    DistriFusion K, V a second time."""
+    twice = found.cfg.method.name == "distrifusion"
+    held = max(rank.meter.peak_bytes + twice * rank.buffer_bytes.get("kv", 0) for rank in found.ranks)
+    return held + ENCODER_BYTES[target.model]
+
+
 def fastest(cfg: RunConfig, session: Session) -> Row:
-    """Seconds of the fastest candidate that fits; where none does, the bytes that the leanest misses."""
-    model = session.model(cfg.model)
+    """Seconds of the fastest candidate that fits as published; where none does, the bytes that the leanest misses."""
+    model, target = session.model(cfg.model), cfg.measure
     able = {name: one for name, one in candidates(cfg).items() if problem(one, model) is None}
     planned = {name: plan(one, session) for name, one in able.items()}
-    seconds = {name: one.latency_s for name, one in planned.items() if one.latency_s is not None}
-    best = min(seconds or able, key=lambda name: seconds.get(name, planned[name].missing_bytes))
+    missing = {name: program_bytes(target, one) - one.room_bytes for name, one in planned.items()}
+    seconds = {name: one.latency_s for name, one in planned.items() if one.latency_s and missing[name] <= 0}
+    best = min(seconds or able, key=lambda name: seconds.get(name, missing[name]))
     cfg, found = able[best], planned[best]
     given = {axis: degree for axis, degree in vars(cfg.parallel).items() if degree > 1}
     row: Row = {
         "parallel": place(cfg)["parallel"],
         "product": degrees_text(given) or None,
         "patches": getattr(cfg.method, "patches", None),
-        "predicted_s": found.latency_s,
-        "missing_bytes": found.missing_bytes,
+        "predicted_s": seconds.get(best),
+        "missing_bytes": max(0, missing[best]),
+        "peak_bytes": found.peak_bytes,
+        "program_bytes": program_bytes(target, found),
+        "own_oom": found.latency_s is None,
         "calibrated_on": calibration_rows(cfg.cluster),
     }
     if not seconds:
-        return row | {"status": "oom", "reason": found.reason}
+        text = f"the published program needs {missing[best]} bytes more than the {found.room_bytes} there are"
+        return row | {"status": "oom", "reason": text}
     row |= {key: max(getattr(rank, key) for rank in found.ranks) for key in ("compute_s", "wait_s")}
     told = {name: value for name, value in seconds.items() if name}
-    return row | {"candidates": json.dumps(told), "peak_bytes": found.peak_bytes}
+    return row | {"candidates": json.dumps(told)}
 
 
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Symbols: N devices, P stages, M patches, W synchronous of S steps.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from experiments.config import RunConfig, read_prompts
 from experiments.grid import serial_reference
 from experiments.methods import METHODS, find_problem, parallel_degrees, to_all
 from experiments.models import Model
-from experiments.session import Session, guidance_branches
+from experiments.session import Session, guidance_branches, machine
 from pipefusion.core.ledger import wire_bytes
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
@@ -68,11 +69,14 @@ def expanded(point: RunConfig, model: Model) -> Iterator[RunConfig]:
 
 
 def alone(cfg: RunConfig, session: Session) -> Alone:
-    """What the bounds are made of: the model on one device of the cluster, planned once."""
-    meter, hardware = session.plan(serial_reference(cfg))[0].meter, cfg.cluster.hardware
-    assert hardware is not None
+    """What the bounds are made of: the model on one device of the cluster, planned once, all its tensors in the cache,
+    where those of a smaller job may be."""
+    hardware, _ = machine(cfg.cluster)
+    cluster = replace(cfg.cluster, hardware=replace(hardware, cache_bytes=sys.maxsize))
+    meter = session.plan(serial_reference(replace(cfg, cluster=cluster)))[0].meter
     ops = meter.ops / cfg.steps
-    return Alone(meter.busy_s / cfg.steps, ops * hardware.kernel_s, ops * hardware.launch_s)
+    kernels_s = ops * hardware.kernel_s * hardware.unfused
+    return Alone(meter.busy_s / cfg.steps, kernels_s, ops * hardware.launch_s)
 
 
 def stages(cfg: RunConfig, shape: DiTShape) -> list[tuple[int, Prediction]]:
@@ -98,7 +102,7 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
     """
     if METHODS[cfg.method.name].attends is not to_all:
         return 0.0
-    parallel, topology = parallel_degrees(cfg), cfg.cluster.topology
+    parallel, (_, topology) = parallel_degrees(cfg), machine(cfg.cluster)
     settings, steps, p = cfg.method, cfg.steps, parallel.pipe
     m = getattr(settings, "patches", None) or 1
     w = min(getattr(settings, "warmup", steps), steps)
@@ -112,7 +116,7 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
         for axis, op, parts, count in calls:
             ranks = parallel.mesh().axis(axis, 0).ranks
             wire = wire_bytes(op, int(parts * hidden / patches), len(ranks))
-            kernels += layers * count * Network(topology).collective(op, ranks, wire, 0.0)
+            kernels += layers * count * Network(topology).collective(op, ranks, wire, 0.0).done
         return kernels
 
     after = -(-(steps - w) // getattr(settings, "stride", 1))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 from experiments.device import synchronise
 from experiments.environment import hardware
 from experiments.timing import Elapsed, cache_bytes, copies, message_seconds, timed
+from pipefusion.sim.cost import Op, computed_flops
 
 DTYPES = {32: torch.float32, 16: torch.bfloat16}
 MESSAGE_BYTES = 1 << 24
 """The largest message that the bandwidth is fitted on, at least; latency is that of 8 bytes."""
+HEAD_SIZES = (64, 72, 128)
+"""Of the models here; timed beside the profile's own, for how attention fills them up."""
 OPERATIONS = 400  # issued at once: fewer than a GPU's queue holds, so that the host is not made to wait
 
 
@@ -32,8 +36,12 @@ def device_profile(
     `tokens` and `hidden` are those of one image; there are as many images as reach beyond the cache.
     """
     cuda, cache = device.type == "cuda", cache_bytes(device)
-    total = torch.cuda.get_device_properties(device).total_memory if cuda else hardware()["memory_bytes"]
-    found: dict[str, Any] = {"type": device.type, "memory_bytes": total}
+    found: dict[str, Any] = {"type": device.type, "memory_bytes": hardware()["memory_bytes"]}
+    found |= {"multiprocessors": 0, "cache_bytes": 0}
+    if cuda:
+        facts = torch.cuda.get_device_properties(device)
+        found |= {"memory_bytes": facts.total_memory, "multiprocessors": facts.multi_processor_count}
+        found["cache_bytes"] = cache
     how: dict[str, Any] = {}
 
     def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -46,18 +54,28 @@ def device_profile(
         how[name] = asdict(taken) | {"working_set_bytes": moved}
         return work / taken.seconds
 
+    def computed(op: Op) -> float:
+        return computed_flops(op, found["multiprocessors"])
+
     for bits, dtype in DTYPES.items():
         image = tokens * hidden * dtype.itemsize
         batch = copies(3 * image, cache)  # read once, written with twice the width
         x, weight = tensor(batch, tokens, hidden, dtype=dtype), tensor(2 * hidden, hidden, dtype=dtype)
         call = partial(F.linear, x, weight, tensor(2 * hidden, dtype=dtype))
-        flops = 4.0 * batch * tokens * hidden * hidden
+        shape = (1, batch * tokens, 2 * hidden, hidden)
+        flops = computed(Op("matmul", 2.0 * prod(shape), 0.0, dtype.itemsize, shape))
         found[f"matmul_flops_{bits}"] = rate(f"matmul_{bits}", flops, call, x, weight)
         batch = copies(4 * image, cache)
         q, k, v = (tensor(batch, heads, tokens, hidden // heads, dtype=dtype) for _ in range(3))
         call = partial(F.scaled_dot_product_attention, q, k, v)
-        flops = 4.0 * batch * tokens * tokens * hidden
+        flops = computed(
+            Op("attention", 4.0 * batch * tokens * tokens * hidden, 0.0, dtype.itemsize, (hidden // heads,))
+        )
         found[f"attention_flops_{bits}"] = rate(f"attention_{bits}", flops, call, q, k, v)
+    for size in HEAD_SIZES:
+        batch = copies(4 * tokens * heads * size * dtype.itemsize, cache)
+        q, k, v = (tensor(batch, heads, tokens, size, dtype=dtype) for _ in range(3))
+        rate(f"attention_of_{size}", 1.0, partial(F.scaled_dot_product_attention, q, k, v), q, k, v)
     x = tensor(copies(2 * tokens * hidden * 4, cache), tokens, hidden)
     found["bandwidth"] = rate("bandwidth", 2.0 * x.nbytes, partial(torch.mul, x, tensor(1, 1, hidden)), x)
     found["operation_s"] = operation_seconds(device, samples)
@@ -84,8 +102,8 @@ def link_profile(device: torch.device, samples: int) -> tuple[dict[str, float], 
     # Of all in one, not a rate each: where ranks share cores, a small message may be no slower than the smallest.
     bandwidth = sum(sizes) / sum(found[size].seconds - latency for size in sizes)
     how = {f"message_{size}": asdict(one) for size, one in found.items()}
-    link = {"bandwidth": bandwidth, "latency_s": latency, "call_s": call_seconds(device, samples)}
-    return link, how
+    call_s = call_seconds(device, samples)
+    return {"bandwidth": bandwidth, "latency_s": latency, "call_s": call_s, "message_s": call_s}, how
 
 
 def messages(largest: int) -> tuple[int, int, int]:

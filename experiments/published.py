@@ -15,11 +15,24 @@ from experiments.methods import METHODS
 from pipefusion.core.parallel import Parallel
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
-FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims")
+FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims", "third_party")
 
 CLUSTERS = ("l20_pcie", "l40_pcie", "l40_pcie_ethernet", "a100_pcie", "a100_nvlink", "h100_nvlink", "t4_pcie")
+CLUSTERS += ("rtx4090_pcie",)
 SEARCHED = [2, 4, 8, 16, 32]
 """The numbers of patches that the sources say they searched where they name none."""
+
+T5, WIDE = 4_762_310_656, 1_006_632_960
+"""Parameters of T5-XXL's encoder, and of its layers that transformers keeps in float32 beside float16."""
+CLIP, CLIP_LARGE, BERT, MT5 = 123_060_480, 694_659_840, 351_000_000, 1_670_000_000
+ENCODER_BYTES = {
+    "pixart_alpha": 2 * (T5 + WIDE),
+    "sd3_medium": 2 * (T5 + WIDE + CLIP + CLIP_LARGE),
+    "flux_dev": 2 * (T5 + CLIP),  # bfloat16
+    "flux_schnell": 2 * (T5 + CLIP),
+    "hunyuan_dit": 2 * (MT5 + BERT),
+}
+"""What the text encoders of a model take, which stay on every device of the published programs."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Target:
     method: str
     resolution: int
     steps: int
+    host: str = "eager"  # or compiled
     warmup: int | None = None  # synchronous steps, of the two displaced methods
     split: str | None = None  # of PipeFusion, like `patches`: M as stated, or all candidates
     patches: list[int] = field(default_factory=list)
@@ -98,6 +112,7 @@ def find_target(row: Published) -> Target | str:
         method=method,
         resolution=row.px,
         steps=row.steps,
+        host="compiled" if row.compiler else "eager",
         warmup=row.synchronous if method in DISPLACED else None,
         split="ceil" if method == "pipefusion" else None,
         patches=candidate_patches(row) if method == "pipefusion" else [],
@@ -119,9 +134,13 @@ def not_a_run(row: Published) -> str | None:
         )
     if metric.startswith("FID") or metric in ("IS", "sFID", "Precision", "Recall"):
         return f"{metric} needs the trained weights"
+    if metric.startswith("latency with"):
+        return f"{row['method']} changes what is computed, or by which kernels"
+    if metric == "rank":
+        return "said to be the best, without a number"
     if metric != "latency" and not (metric == "speedup" and row.product in PRODUCT and row.degrees):
         return f"{metric} is derived from other rows"
-    return f"compiled with {row.compiler}; costs are those of eager PyTorch" if row.compiler else None
+    return None
 
 
 def find_cluster(row: Published, devices: int) -> str | None:
@@ -167,10 +186,12 @@ def target_run(target: Target, base: RunConfig) -> RunConfig:
     """The run of a target, with the first of its candidates; what no source states is as in `base`."""
     patches = target.patches[0] if target.patches else None
     own = {"warmup": target.warmup, "patches": patches, "split": target.split}
+    if target.method == "tensor":
+        own["cross"] = "whole"  # as in what was published: two all-reduces a block
     return replace(
         base,
         model=replace(model_config(target.model), resolution=target.resolution),
-        cluster=cluster_config(target.cluster),
+        cluster=replace(cluster_config(target.cluster), host=target.host),
         method=METHODS[target.method].Config(**{key: v for key, v in own.items() if v is not None}),
         devices=target.devices,
         steps=target.steps,

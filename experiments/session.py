@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from experiments.closure import Code
-from experiments.config import ModelConfig, RunConfig, read_prompts
+from experiments.config import ClusterConfig, ModelConfig, RunConfig, read_prompts
 from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model, build_scheduler, open_model
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.shape import DiTShape
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.plan import META, Costs, PlannedRank, plan_ranks
 from pipefusion.sim.world import World
 
@@ -94,8 +96,9 @@ class Session:
 
     def plan(self, cfg: RunConfig) -> list[PlannedRank]:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
-        hardware, shape, method = cfg.cluster.hardware, self.model(cfg.model).shape, METHODS[cfg.method.name]
-        assert hardware is not None and cfg.guidance_scale is not None
+        hardware, topology = machine(cfg.cluster)
+        shape, method = self.model(cfg.model).shape, METHODS[cfg.method.name]
+        assert cfg.guidance_scale is not None
         noise, cond = empty_inputs(shape, len(read_prompts(cfg)), cfg.guidance_scale)
         return plan_ranks(
             lambda dit, fabric: method.build(dit, fabric, cfg.method),
@@ -105,11 +108,22 @@ class Session:
             noise,
             cond,
             hardware,
-            cfg.cluster.topology,
+            topology,
             self.costs,
             apart=method.apart(shape),
             steady=range(getattr(cfg.method, "warmup", 0) + 1, cfg.steps - 1),
         )
+
+
+def machine(cluster: ClusterConfig) -> tuple[DeviceConfig, TopologyConfig]:
+    """Device and links of named hardware, with the seconds of the chosen host."""
+    assert cluster.hardware is not None
+    host, device, topology = cluster.hosts.get(cluster.host), cluster.hardware, cluster.topology
+    if host is None:
+        return device, topology
+    port = replace(topology.port, call_s=host.call_s, message_s=host.message_s)
+    device = replace(device, launch_s=host.launch_s, unfused=host.unfused)
+    return device, replace(topology, port=port)
 
 
 def build(

@@ -22,6 +22,10 @@ class Clock(Protocol):
         """The rank's host is busy for so long, with nothing that the clock sees by itself."""
         ...
 
+    def delay(self, seconds: float) -> None:
+        """What the rank has computed took so much longer."""
+        ...
+
     def resume(self) -> None:
         """The rank computes from here on."""
         ...
@@ -53,6 +57,8 @@ class MeasuredClock:
     def spend(self, seconds: float) -> None:
         self._time += seconds
 
+    delay = spend
+
     def resume(self) -> None:
         if self._since < 0:
             self._since = self._now()
@@ -75,6 +81,8 @@ class FixedClock:
 
     def spend(self, seconds: float) -> None:
         self._time += seconds
+
+    delay = spend
 
     def resume(self) -> None:
         self._running = True

@@ -1,10 +1,15 @@
-"""From an operation on `meta` to seconds on a device: FLOPs by kind and bytes moved, through a roofline."""
+"""From an operation on `meta` to seconds on a device: FLOPs by kind and bytes moved, through a roofline.
+
+A matrix product is computed in tiles, as many at once as the device has multiprocessors: the edges cost what whole
+tiles do, and of the last wave half is lost on average, whatever tiles the library picks. Attention computes with heads
+that are filled up to a multiple of 32. Traffic of a kernel whose tensors fit into the cache is faster.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,13 +32,27 @@ FUSED_ATTENTION = {
 }
 
 
+TILE = 128
+"""Rows and columns of a matrix product that a multiprocessor computes at once."""
+START = 256
+"""Filling and storing a tile takes as long as so many more sums' terms: deep products reach more of the peak."""
+HEAD = 32
+"""Kernels of attention are compiled for head sizes that are multiples of it."""
+CACHED = 2.0
+"""How much faster the cache is than the memory."""
+
+
 class Op(NamedTuple):
-    """One kernel: its arithmetic (2 per multiply-add), its memory traffic, and the size of its numbers in bytes."""
+    """One kernel: its arithmetic (2 per multiply-add), its memory traffic, and the size of its numbers in bytes.
+
+    `shape` of a matrix product: how many, rows, columns, and the depth of the sums; of attention: the head's size.
+    """
 
     kind: OpKind
     flops: float
     bytes: float
     itemsize: int
+    shape: tuple[int, ...] = ()
 
 
 def count_op(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], outputs: Iterable[Tensor]) -> Op:
@@ -41,23 +60,26 @@ def count_op(func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor], output
     inputs, made = list(tensors), list(outputs)
     moved = float(sum(map(touched_bytes, [*inputs, *made])))
     itemsize = max((tensor.dtype.itemsize for tensor in inputs), default=4)  # a log-sum-exp beside is float32
-    if func is F.linear:
-        return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
-    if func in MATMULS:
-        return Op("matmul", 2.0 * made[0].numel() * args[0].shape[-1], moved, itemsize)
-    if func in ADDED_MATMULS:
-        return Op("matmul", 2.0 * made[0].numel() * args[1].shape[-1], moved, itemsize)
     if func in OTHER_PRODUCTS:
         raise TypeError(f"{func}: its FLOPs are not known")
     if func in (torch.conv2d, F.conv2d, F.conv3d):
-        return Op("matmul", 2.0 * made[0].numel() * prod(args[1].shape[1:]), moved, itemsize)
+        columns, *window = args[1].shape
+        shape = (1, made[0].numel() // columns, columns, prod(window))
+        return Op("matmul", 2.0 * prod(shape), moved, itemsize, shape)
+    if func is F.linear or func in MATMULS | ADDED_MATMULS:
+        factor = args[0] if func in MATMULS else args[1]
+        many, columns = 1, made[0].shape[-1]
+        if func is not F.linear and made[0].dim() > 2:
+            many = prod(made[0].shape[:-2])
+        shape = (many, made[0].numel() // (many * columns), columns, factor.shape[-1])
+        return Op("matmul", 2.0 * prod(shape), moved, itemsize, shape)
     if func is F.multi_head_attention_forward:  # the projections; its scores are few beside them
         (ours, batch, width), theirs, out = inputs[0].shape, inputs[1].shape[0], made[0].shape[-1]
         return Op("matmul", 2.0 * batch * width * (width * (ours + 2 * theirs) + out * ours), moved, itemsize)
     if func in FUSED_ATTENTION:
         q, k, v = args[:3]  # [batch, heads, tokens, head_dim]
         flops = 2.0 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
-        return Op("attention", flops, moved, itemsize)
+        return Op("attention", flops, moved, itemsize, (q.shape[-1],))
     return Op("rest", 0.0, moved, itemsize)
 
 
@@ -67,14 +89,32 @@ def touched_bytes(tensor: Tensor) -> int:
     return prod(size for size, stride in sizes if stride) * tensor.dtype.itemsize
 
 
+def traffic_seconds(op: Op, device: DeviceConfig) -> float:
+    """Time in which a kernel reads and writes its tensors."""
+    seconds = op.bytes / (device.peak_bandwidth * device.bandwidth_efficiency)
+    return seconds / CACHED if op.bytes <= device.cache_bytes else seconds
+
+
 def kernel_seconds(op: Op, device: DeviceConfig) -> float:
     """Time of one kernel on the device."""
-    traffic = op.bytes / (device.peak_bandwidth * device.bandwidth_efficiency)
+    traffic = traffic_seconds(op, device)
     if not op.flops:
-        return device.kernel_s + traffic
+        return device.unfused * (device.kernel_s + traffic)
     peak = device.peak_flops_16 if op.itemsize <= 2 else device.peak_flops_32
     reached = device.matmul_efficiency if op.kind == "matmul" else device.attention_efficiency
-    return device.kernel_s + max(op.flops / (peak * reached), traffic)
+    return device.kernel_s + max(computed_flops(op, device.multiprocessors) / (peak * reached), traffic)
+
+
+def computed_flops(op: Op, multiprocessors: int) -> float:
+    """The arithmetic of a kernel with all that it computes for nothing; none on a device without multiprocessors."""
+    if not (multiprocessors and op.shape):
+        return op.flops
+    if op.kind == "attention":
+        (size,) = op.shape
+        return op.flops * ceil(size / HEAD) * HEAD / size
+    many, rows, columns, depth = op.shape
+    tiles = many * ceil(rows / TILE) * ceil(columns / TILE)
+    return 2.0 * (tiles + multiprocessors / 2) * TILE * TILE * (depth + START)
 
 
 @dataclass(frozen=True, slots=True)

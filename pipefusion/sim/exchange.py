@@ -11,7 +11,7 @@ from torch import Tensor
 from pipefusion.core.ledger import Where
 from pipefusion.sim.engine import Engine, SimulationError
 from pipefusion.sim.faults import Faults
-from pipefusion.sim.network import Network
+from pipefusion.sim.network import Network, Transit
 
 
 def place(at: Where) -> str:
@@ -39,13 +39,17 @@ class Side:
 
 @dataclass
 class Transfer:
-    """A message or a collective. `done` per rank is when its tensors may be used; absent while that is open."""
+    """A message or a collective. `done` per rank is when its tensors may be used; absent while that is open.
+
+    `transit` is what the links made of it; None where it never was on any.
+    """
 
     op: str
     ranks: tuple[int, ...]
     sides: dict[int, Side] = field(default_factory=dict)
     done: dict[int, float] = field(default_factory=dict)
     asleep: list[int] = field(default_factory=list)
+    transit: Transit | None = None
 
     def waiting(self, rank: int) -> str:
         """What a rank waits for, and for whom."""
@@ -106,7 +110,8 @@ class Exchange:
         if self.faults.drops(source, to):
             transfer.done.setdefault(source, start)
         else:
-            arrived = self.network.message(source, to, sent.bytes, start) + self.faults.delay_s()
+            transfer.transit = self.network.message(source, to, sent.bytes, start)
+            arrived = transfer.transit.done + self.faults.delay_s()
             transfer.done.setdefault(source, arrived)
             transfer.done[to] = arrived
         self._wake(transfer)
@@ -129,10 +134,9 @@ class Exchange:
         if len(transfer.sides) == len(ranks):
             queue.remove(transfer)
             start = max(each.time_s for each in transfer.sides.values())
-            done = self.network.collective(op, ranks, wire, start) + (
-                self.faults.delay_s() if len(ranks) > 1 else 0
-            )
-            transfer.done = dict.fromkeys(ranks, done)
+            transfer.transit = self.network.collective(op, ranks, wire, start)
+            delay = self.faults.delay_s() if len(ranks) > 1 else 0
+            transfer.done = dict.fromkeys(ranks, transfer.transit.done + delay)
             self._wake(transfer)
         return transfer
 

@@ -62,12 +62,12 @@ class SimFabric:
     def clear(self) -> None:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
-        self.place = Where()
-        self._origin = self._last = self._clock.read()
+        self.place, self._messaged = Where(), -1.0  # when the last call was, if it was a message
+        self._origin = self._last = self._settled = self._clock.read()
 
     def begin(self, at: Where) -> None:
         self._compute_until(self._clock.read())
-        self.place = at
+        self.place, self._messaged = at, -1.0
         if self.watch:
             self.watch(at)
 
@@ -97,14 +97,14 @@ class SimFabric:
         return tensor.zero_() if self._data else tensor
 
     def isend(self, tensor: Tensor, to: int, *, axis: str, at: Where, tag: int = 0) -> Work:
-        now, ranks = self._enter(tensor), self.axis(axis).ranks
+        now, ranks = self._enter(tensor, message=True), self.axis(axis).ranks
         entry = Entry("send", axis, to, at, tensor.nbytes, 0, True)
         side = self._side(tensor, at, now, sends=True)
         transfer = self._exchange.message((axis, tag), self.rank, ranks[to], side)
         return self._start(entry, transfer, side, None, None)
 
     def irecv(self, out: Tensor, source: int, *, axis: str, at: Where, tag: int = 0) -> Work:
-        now, sender = self._enter(out), self.axis(axis).ranks[source]
+        now, sender = self._enter(out, message=True), self.axis(axis).ranks[source]
         entry = Entry("recv", axis, source, at, 0, out.nbytes, True)
         side = self._side(out, at, now, sends=False)
         claim = self._claim(out, at)
@@ -178,11 +178,13 @@ class SimFabric:
         entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
         return self._collect(entry, (tensor,), wire, tensor, deliver)
 
-    def _enter(self, tensor: Tensor) -> float:
+    def _enter(self, tensor: Tensor, message: bool = False) -> float:
         """Leave the rank's own time, and let whoever is earlier go first; this rank's time now."""
         self._clock.pause()
-        self._clock.spend(self._exchange.network.topology.port.call_s)
+        if not message or self._clock.read() != self._messaged:
+            self._clock.spend(self._exchange.network.call_s(message))
         now = self._clock.read()
+        self._messaged = now if message else -1.0
         self._compute_until(now)
         self._exchange.faults.check_alive(self.rank, self._calls)
         self._calls += 1
@@ -257,9 +259,14 @@ class SimFabric:
         if work.claim:
             self._guard.release(work.claim)
         self._clock.pause()
+        self._messaged = -1.0
+        done, transfer = self._exchange.wait(work.transfer, self.rank), work.transfer
+        if transfer.transit:
+            message, transit, now = transfer.op == "message", transfer.transit, self._clock.read()
+            self._clock.delay(self._exchange.network.lost_s(message, transit, self._settled, now))
+            self._settled = max(self._settled, transit.done)
         before = self._clock.read()
         self._compute_until(before)
-        done = self._exchange.wait(work.transfer, self.rank)
         self._clock.wait_until(done)
         after = self._clock.read()
         if after > before:

@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pipefusion.core.domain import Bytes, Domain, Rate, Seconds, Share
+from pipefusion.core.domain import Bytes, Domain, Natural, Rate, Seconds, Share
+
+
+@dataclass
+class HostConfig:
+    """What the program costs its host, in seconds, whatever the device and the link: Python, dispatcher and library.
+
+    `unfused`: the share of element-wise work that is left where a compiler fuses it.
+    """
+
+    name: str = "host"
+    launch_s: Seconds = 0.0
+    call_s: Seconds = 0.0
+    message_s: Seconds = 0.0
+    unfused: Share = 1.0
+    sources: dict[str, str] = field(default_factory=dict)
+    calibrated_on: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -14,6 +30,9 @@ class DeviceConfig:
 
     A kernel takes `kernel_s` plus the longer of its arithmetic and its memory traffic, each at peak times efficiency.
     The host needs `launch_s` to issue an operation and, where `asynchronous`, goes on while the device computes.
+    `multiprocessors` compute a tile of a matrix product each; with 0 there are no tiles.
+    `cache_bytes`: tensors of so many bytes stay in the cache between kernels.
+    `unfused`: the share of element-wise work that a compiler leaves.
     """
 
     name: str = "device"
@@ -28,5 +47,8 @@ class DeviceConfig:
     kernel_s: Seconds = 0.0
     launch_s: Seconds = 0.0
     asynchronous: bool = True
+    multiprocessors: Natural = 0
+    cache_bytes: Bytes = 0
+    unfused: Share = 1.0
     sources: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)  # rows of results/published, as file.csv:line

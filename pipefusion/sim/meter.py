@@ -38,6 +38,12 @@ class DeviceClock:
         if not self._asynchronous:
             self.host_s = self.device_s
 
+    def delay(self, seconds: float) -> None:
+        """What was issued takes so much longer."""
+        self.device_s += seconds
+        if not self._asynchronous:
+            self.host_s = self.device_s
+
     def spend(self, seconds: float) -> None:
         """The host is busy for so long."""
         self.host_s += seconds

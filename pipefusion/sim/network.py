@@ -14,6 +14,8 @@ from typing import Annotated, NamedTuple
 
 from pipefusion.core.domain import Devices, Domain, Rate, Seconds, Share
 
+RING = 2
+"""Connections of a ring to the next node in each direction: the channels that NCCL opens between nodes."""
 Link = tuple[str, int, str]
 """(kind, index, direction), kind one of port, root, card."""
 
@@ -23,18 +25,23 @@ class LinkConfig:
     """The defaults are round numbers, of no hardware.
 
     `efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
-    `stream_bandwidth`: what a single point-to-point transfer reaches where that is less (one TCP connection).
-    `call_s`: host time of starting one transfer or collective. `congestion` a: a device that exchanges with k others at
-    once (all-to-all) gets 1/k^a of its bandwidth in all.
+    `stream_bandwidth`: what a single connection reaches where that is less (TCP); a message has one, a ring two.
+    `call_s`: host time of starting a collective; `message_s` of a message, or of several that are posted at once.
+    `congestion` a: a device that exchanges with k others at once (all-to-all) gets 1/k^a of its bandwidth in all.
+    `contention`: seconds that a device loses for each second in which it computes while a collective is under way, and
+    `message_contention` while a message is.
     """
 
     name: str = "link"
     bandwidth: Rate = 1e9
     latency_s: Seconds = 0.0
     call_s: Seconds = 0.0
+    message_s: Seconds = 0.0
     efficiency: Share = 1.0
     stream_bandwidth: Rate | None = None
     congestion: Annotated[float, Domain(0, 10)] = 0.0
+    contention: Annotated[float, Domain(0, 10)] = 0.0
+    message_contention: Annotated[float, Domain(0, 10)] = 0.0
     sources: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)
 
@@ -43,10 +50,9 @@ class LinkConfig:
         """Bytes/s that a collective moves over it."""
         return self.bandwidth * self.efficiency
 
-    @property
-    def stream(self) -> float:
-        """Bytes/s of one message."""
-        return min(self.reached, self.stream_bandwidth or self.reached)
+    def connected(self, connections: int) -> float:
+        """Bytes/s over so many connections."""
+        return min(self.reached, connections * (self.stream_bandwidth or self.reached))
 
 
 @dataclass
@@ -68,6 +74,13 @@ class Load(NamedTuple):
     seconds: float
 
 
+class Transit(NamedTuple):
+    """From when a transfer has its links, and when all of it is there."""
+
+    begin: float
+    done: float
+
+
 class Network:
     """The state of all links. Transfers have to be entered in order of their start, which the engine sees to."""
 
@@ -77,31 +90,33 @@ class Network:
         self._routes: dict[tuple[int, int], list[Link]] = {}
         self._loads: dict[tuple[str, tuple[int, ...], int], Load] = {}
 
-    def message(self, source: int, to: int, size: int, start: float) -> float:
-        """When a message that may start at `start` has arrived."""
+    def message(self, source: int, to: int, size: int, start: float) -> Transit:
+        """When a message is under way that may start at `start`."""
         key = ("message", (source, to), size)
         if key not in self._loads:
             configs = {link: self.config(link) for link in self.route(source, to)}
             latency = max(config.latency_s for config in configs.values())
             taken = [(link, size / config.reached) for link, config in configs.items()]
-            self._loads[key] = Load(taken, latency, size / min(config.stream for config in configs.values()))
+            self._loads[key] = Load(
+                taken, latency, size / min(config.connected(1) for config in configs.values())
+            )
         return self._occupy(self._loads[key], start)
 
-    def collective(self, op: str, ranks: Sequence[int], size: int, start: float) -> float:
-        """When a collective is done in which every rank puts `size` bytes on the wire.
+    def collective(self, op: str, ranks: Sequence[int], size: int, start: float) -> Transit:
+        """When a collective is under way in which every rank puts `size` bytes on the wire.
 
         All-gather, all-reduce and broadcast go round a ring through the ranks in order, all-to-all directly. Only
         links between these ranks are loaded: groups that share none run at once, others one after another.
         """
         if len(ranks) == 1:
-            return start
+            return Transit(start, start)
         key = (op, tuple(ranks), size)
         if key not in self._loads:
             self._loads[key] = self._collective_load(op, ranks, size)
         return self._occupy(self._loads[key], start)
 
-    def _occupy(self, load: Load, start: float) -> float:
-        """Take the links as soon as all are free; when what is sent is there."""
+    def _occupy(self, load: Load, start: float) -> Transit:
+        """Take the links as soon as all are free."""
         free, begin = self._free, start
         for link, _ in load.taken:
             since = free.get(link, 0.0)
@@ -109,7 +124,17 @@ class Network:
                 begin = since
         for link, seconds in load.taken:
             free[link] = begin + seconds
-        return begin + load.latency_s + load.seconds
+        return Transit(begin, begin + load.latency_s + load.seconds)
+
+    def call_s(self, message: bool) -> float:
+        """The host's seconds to start a message, and all that are posted with it, or a collective."""
+        return self.topology.port.message_s if message else self.topology.port.call_s
+
+    def lost_s(self, message: bool, transit: Transit, since: float, now: float) -> float:
+        """What a device that has computed until `now` has lost to a transfer, of which it knows all before `since`."""
+        port = self.topology.port
+        share = port.message_contention if message else port.contention
+        return share * max(0.0, min(transit.done, now) - max(transit.begin, since))
 
     def _collective_load(self, op: str, ranks: Sequence[int], size: int) -> Load:
         """What a collective of several ranks does to the links between them."""
@@ -129,7 +154,8 @@ class Network:
         taken, longest, latency = [], 0.0, 0.0
         for link, load in loads.items():
             config = self.config(link)
-            seconds = load / config.reached * (peers**config.congestion if link[0] == "port" else 1.0)
+            rate = config.reached if op == "all_to_all" else config.connected(RING)
+            seconds = load / rate * (peers**config.congestion if link[0] == "port" else 1.0)
             taken.append((link, seconds))
             longest, latency = max(longest, seconds), max(latency, config.latency_s)
         return Load(taken, rounds * latency, longest)

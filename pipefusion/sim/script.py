@@ -36,7 +36,10 @@ class Channel(NamedTuple):
 
 
 class Post(NamedTuple):
-    """One communication as its rank starts it: `wire_bytes` go on the links. Both ends must agree in `key`."""
+    """One communication as its rank starts it: `wire_bytes` go on the links. Both ends must agree in `key`.
+
+    `joined`: a message that is posted at once with the one before it.
+    """
 
     op: str
     axis: str
@@ -47,10 +50,15 @@ class Post(NamedTuple):
     recv_bytes: int
     wire_bytes: int
     is_async: bool
+    joined: bool = False
+
+    @property
+    def is_message(self) -> bool:
+        return self.key[0] == "message"
 
     def entry(self, axis: Axis) -> Entry:
         """The post of a rank as its ledger has it."""
-        peer = -1 if self.key[0] != "message" else (axis.index + self.ahead) % axis.size
+        peer = -1 if not self.is_message else (axis.index + self.ahead) % axis.size
         return Entry(self.op, self.axis, peer, self.at, self.sent_bytes, self.recv_bytes, self.is_async)
 
 
@@ -267,11 +275,14 @@ class Recorder:
     def _post(self, post: Post, channel: Channel, tensor: Tensor, held: Tensor | None) -> RecordedWork:
         if not tensor.is_contiguous():
             raise SimulationError(f"rank {self.rank}: {list(tensor.shape)} is not contiguous")
-        script, number = self.script, len(self.script.posts)
+        script, number, charges = self.script, len(self.script.posts), self.meter.take()
+        last = script.actions[-1] if script.actions else None
+        if post.is_message and last and last.kind == "post" and not charges:
+            post = post._replace(joined=script.posts[last.post].is_message)
         script.posts.append(post)
         script.channels.setdefault(channel, []).append(number)
         index = self._numbers.setdefault(channel, len(self._numbers))
-        script.actions.append(Action(self.meter.take(), "post", number, index))
+        script.actions.append(Action(charges, "post", number, index))
         work = RecordedWork(self, number, held)
         self._open[work] = None
         return work

@@ -17,17 +17,18 @@ from pipefusion.sim.engine import SimulationError
 from pipefusion.sim.exchange import place
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meter import DeviceClock
-from pipefusion.sim.network import Network, TopologyConfig
+from pipefusion.sim.network import Network, TopologyConfig, Transit
 from pipefusion.sim.script import Channel, Post, Script
 
 
 class Meeting:
-    """One transfer: how many ends are still open, when the last of them came, and when it is done (-1: open)."""
+    """One transfer: how many ends are still open, when the last of them came, and then from when to when it takes."""
 
-    __slots__ = ("asleep", "done", "missing", "start")
+    __slots__ = ("asleep", "missing", "start", "transit")
 
     def __init__(self, missing: int):
-        self.missing, self.start, self.done = missing, 0.0, -1.0
+        self.missing, self.start = missing, 0.0
+        self.transit: Transit | None = None
         self.asleep: list[Timed] = []
 
 
@@ -77,6 +78,7 @@ class Timed:
         self.clock = DeviceClock(device)
         self.times = array("d")
         self.next, self.charged = 0, False
+        self.settled = 0.0  # what transfers before it slowed is charged
         self.lines: list[Line] = []
         self.met: list[Meeting | None] = [None] * len(script.posts)
         self.passed: list[int] = []
@@ -143,10 +145,10 @@ def timetable(
     """Every rank of `mesh`, timed. Raises SimulationError for what would hang or does not belong together."""
     ranks = [Timed(rank, script, mesh, device) for rank, script in enumerate(scripts)]
     connect(ranks, mesh)
-    network, call_s = Network(topology), topology.port.call_s
+    network = Network(topology)
     ready = [(0.0, rank) for rank in range(len(ranks))]
     while ready:
-        advance(ranks[heapq.heappop(ready)[1]], ready, network, call_s)
+        advance(ranks[heapq.heappop(ready)[1]], ready, network)
     stuck = [rank for rank in ranks if rank.next < len(rank.script.actions)]
     if stuck:
         posts = [(rank.rank, rank.script.posts[rank.script.actions[rank.next].post]) for rank in stuck]
@@ -178,17 +180,18 @@ def connect(ranks: Sequence[Timed], mesh: Mesh) -> None:
         line.check()
 
 
-def advance(one: Timed, ready: list[tuple[float, int]], network: Network, call_s: float) -> None:
+def advance(one: Timed, ready: list[tuple[float, int]], network: Network) -> None:
     """Go on with a rank until another one is earlier, or it has to wait."""
     clock, actions, times, rank = one.clock, one.script.actions, one.times, one.rank
+    posts = one.script.posts
     index, charged, end = one.next, one.charged, len(one.script.actions)
     while index < end:
         charges, kind, number, channel, _ = actions[index]
         if not charged:
             for segment in charges:
                 clock.charge(segment)
-            if kind == "post":
-                clock.spend(call_s)
+            if kind == "post" and not posts[number].joined:
+                clock.spend(network.call_s(posts[number].is_message))
             now = clock.read()
             times.append(now)
         if kind == "post":
@@ -200,15 +203,19 @@ def advance(one: Timed, ready: list[tuple[float, int]], network: Network, call_s
                     return
             else:
                 now = times[-1]
-            meet(one, one.script.posts[number], number, channel, now, ready, network)
+            meet(one, posts[number], number, channel, now, ready, network)
         elif kind == "wait":
             meeting = one.met[number]
             assert meeting is not None
-            if meeting.done < 0:
+            if meeting.transit is None:
                 meeting.asleep.append(one)
                 one.next, one.charged = index, True
                 return
-            clock.wait_until(meeting.done)
+            transit = meeting.transit
+            clock.delay(network.lost_s(posts[number].is_message, transit, one.settled, times[-1]))
+            one.settled = max(one.settled, transit.done)
+            times[-1] = clock.read()
+            clock.wait_until(transit.done)
             times.append(clock.read())
             one.met[number] = None
         charged = False
@@ -232,10 +239,10 @@ def meet(
     if meeting.missing:
         return
     if line.grouped:
-        meeting.done = network.collective(post.op, line.ranks, post.wire_bytes, meeting.start)
+        meeting.transit = network.collective(post.op, line.ranks, post.wire_bytes, meeting.start)
     else:
         source, to = line.ranks
-        meeting.done = network.message(source, to, post.wire_bytes, meeting.start)
+        meeting.transit = network.message(source, to, post.wire_bytes, meeting.start)
     for other in meeting.asleep:
         heapq.heappush(ready, (other.clock.read(), other.rank))
     meeting.asleep.clear()

@@ -16,7 +16,7 @@ from experiments.bench import BenchCase
 from experiments.compose import plan
 from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError
-from experiments.fit import LinkFit
+from experiments.fit import TermFit
 from experiments.grid import GridConfig
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
@@ -34,7 +34,7 @@ WITHOUT = {"method", "measure", "prompt"}
 """Of any type: groups, and a text or the number of a class."""
 MAY_BE_EMPTY = {
     *(one.name for one in fields(GridConfig)), "grids",  # the run's own value
-    "tags", "calibrated_on", "also", "links", "skip_subcategories", "swept",  # nothing of the kind
+    "tags", "calibrated_on", "also", "terms", "hosts", "skip_subcategories", "swept",  # nothing of the kind
     "borrow", "latency_clusters",  # nothing to fit of this kind; no predictions beside
     "TextVariantsConfig.counted", "sync_layers",  # a part that is left out; no layer
 }  # fmt: skip
@@ -103,7 +103,7 @@ FILLED: dict[str, Any] = {
     "measure.studies": [StudyConfig(methods=["ring"], steps=[4], guidance_scales=[2.0], resolutions=[64])],
     "measure.grids": [GridConfig(steps=[4], resolutions=[64], guidance_scales=[2.0])],
     "measure.clusters": ["l40_pcie"],
-    "measure.links": [LinkFit("pcie4", "efficiency", "latency.csv:80", "port", 0.1, 1.0)],
+    "measure.terms": [TermFit("pcie4", "efficiency", "latency.csv:80", "port", 0.1, 1.0)],
 }
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipefusion.core.attention import with_logsumexp
-from pipefusion.sim.cost import Op, as_segment, kernel_seconds, touched_bytes
+from pipefusion.sim.cost import (
+    CACHED,
+    START,
+    TILE,
+    Op,
+    as_segment,
+    computed_flops,
+    kernel_seconds,
+    touched_bytes,
+    traffic_seconds,
+)
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meta import MetaMode
 from pipefusion.sim.meter import DeviceClock, Meter
@@ -104,3 +116,41 @@ def test_only_an_asynchronous_host_runs_ahead():
         for _ in range(3):
             clock.charge(as_segment(op, device))
         assert (clock.host_s, clock.read()) == pytest.approx((host, read), rel=1e-12)
+
+
+def test_the_edges_and_the_last_wave_of_a_product_cost_what_whole_tiles_do():
+    tile = 2 * TILE * TILE * (64 + START)
+    for rows, columns, tiles in ((TILE, TILE, 1), (TILE + 1, TILE, 2), (3 * TILE, 2 * TILE, 6), (2, 1, 1)):
+        op = Op("matmul", 2.0 * rows * columns * 64, 0.0, 2, (1, rows, columns, 64))
+        assert computed_flops(op, 10) == (tiles + 10 / 2) * tile
+        assert computed_flops(op, 0) == op.flops  # no multiprocessors, no tiles
+    one, many = (Op("matmul", 1.0, 0.0, 2, (count, TILE, TILE, 64)) for count in (1, 7))
+    assert computed_flops(many, 10) - computed_flops(one, 10) == 6 * tile
+
+
+@pytest.mark.parametrize(("size", "filled"), [(64, 64), (72, 96), (88, 96), (128, 128)])
+def test_attention_fills_heads_up(size, filled):
+    op = Op("attention", 4e3 * size, 0.0, 2, (size,))
+    assert computed_flops(op, 10) == pytest.approx(4e3 * filled)
+
+
+def test_tensors_that_fit_into_the_cache_are_read_faster():
+    device = replace(DEVICE, cache_bytes=1000)
+    assert traffic_seconds(Op("rest", 0.0, 1000.0, 2), device) == 1000 / 2e9 / CACHED
+    assert traffic_seconds(Op("rest", 0.0, 1001.0, 2), device) == 1001 / 2e9
+
+
+def test_a_compiler_leaves_a_share_of_element_wise_work():
+    device = replace(DEVICE, unfused=0.25)
+    rest, product = Op("rest", 0.0, 4e3, 2), Op("matmul", 4e3, 1.0, 2)
+    assert kernel_seconds(rest, device) == kernel_seconds(rest, DEVICE) / 4
+    assert kernel_seconds(product, device) == kernel_seconds(product, DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("linear", (1, 10, 11, 7)), ("batched", (3, 5, 11, 7)), ("conv", (1, 8, 13, 48)), ("attention", (8,))],
+)
+def test_the_shape_of_an_operation(name, shape):
+    (op,) = watched(PRODUCTS[name][0])
+    assert op.shape == shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from experiments.methods import METHODS
 from pipefusion.core.ledger import Where
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.parallel import Parallel
+from pipefusion.sim.cost import Segment
 from pipefusion.sim.engine import SimulationError
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meter import DeviceClock, Meter
@@ -22,7 +24,15 @@ from pipefusion.sim.world import World
 from tests.cases import case_model, planned
 from tests.sim.test_plan_world import DEVICE, make_case
 
-LINK = LinkConfig(bandwidth=3e6, latency_s=1e-5, call_s=4e-6, congestion=0.3)
+LINK = LinkConfig(
+    bandwidth=3e6,
+    latency_s=1e-5,
+    call_s=4e-6,
+    message_s=6e-6,
+    congestion=0.3,
+    contention=0.4,
+    message_contention=0.2,
+)
 NODES = TopologyConfig(
     devices_per_node=4,
     port=LINK,
@@ -174,3 +184,31 @@ def receive_first(peer):
 def test_what_would_hang_or_corrupt_is_an_error(programs, says):
     with pytest.raises(SimulationError, match=says):
         scripts(*programs)
+
+
+def test_messages_that_are_posted_at_once_cost_one_call_and_slow_what_is_computed_under_them():
+    """A ring of two: 8 bytes each way at 2 bytes/s under 3 s of computing."""
+    device = DeviceConfig(launch_s=0.0)
+    port = LinkConfig(bandwidth=2.0, message_s=1.0, message_contention=0.25)
+    mesh, work, found = Mesh({"a": 2}), Segment(1, 3.0, 3.0), []
+    for rank in range(2):
+        meter = Meter(device)
+        fabric = Recorder(mesh, rank, META, meter)
+        sent, received = (torch.empty(2, device=META) for _ in range(2))
+        works = [
+            fabric.irecv(received, 1 - rank, axis="a", at=Where(0)),
+            fabric.isend(sent, 1 - rank, axis="a", at=Where(0)),
+        ]
+        meter.charge(work)
+        for one in works:
+            one.wait()
+        meter.charge(work)
+        found.append(fabric.close())
+    assert [post.joined for post in found[0].posts] == [False, True]
+    # one call, 4 s on the link of which 3 s are computed under, slowed by a quarter; then as long again
+    times = timetable(found, mesh, device, TopologyConfig(port=port))
+    assert [one.total_s for one in times] == [1.0 + 4.0 + 3.0] * 2
+    short = TopologyConfig(port=replace(port, bandwidth=4.0))  # 2 s under the first computing
+    assert [one.total_s for one in timetable(found, mesh, device, short)] == [
+        1.0 + 3.0 + 0.25 * 2.0 + 3.0
+    ] * 2
