@@ -103,7 +103,9 @@ def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int)
     assert empty_inputs(opened.shape, 1, cfg.guidance_scale)[1].branches == branches
 
 
-@pytest.mark.parametrize(("setting", "host"), [("", "eager"), ("torch.compile", "compiled"), ("onediff", "compiled")])
+@pytest.mark.parametrize(
+    ("setting", "host"), [("", "eager"), ("torch.compile", "compiled"), ("onediff", "compiled")]
+)
 def test_a_compiled_row_runs_on_a_compiled_host(setting: str, host: str) -> None:
     config()
     one = target(method="Original", n_devices="1", setting=setting)
@@ -233,7 +235,8 @@ def test_every_published_row_is_a_target_or_has_a_reason(found: dict[str, Target
         lines += (len(rows) - 1) * (path.stem != "table1_costs")
         for at, row in enumerate(rows[1:], start=2):
             one = found.get(f"{path.name}:{at}")
-            if one is not None and path.stem != "third_party":  # ids are line numbers, whatever is quoted in a cell
+            # Ids are line numbers, whatever is quoted in a cell.
+            if one is not None and path.stem != "third_party":
                 timed = row[rows[0].index("metric")] == "latency"
                 seconds = float(row[-2]) if timed and not one.oom else None
                 assert (one.oom, one.published_s) == (row[-2] == "OOM", seconds)
