@@ -82,7 +82,12 @@ def why_not(cfg: RunConfig, model: Model) -> str | None:
 def row_place(cfg: RunConfig) -> Row:
     """The first columns of a prediction: its run, and the published row with what is to be known of it."""
     target: Target = cfg.measure
-    columns = place(cfg) | {"warmup": target.warmup, "split": target.split, "patches": None, "host": target.host}
+    columns = place(cfg) | {
+        "warmup": target.warmup,
+        "split": target.split,
+        "patches": None,
+        "host": target.host,
+    }
     columns |= {"row_id": target.row_id, "published_s": target.published_s, "published_oom": target.oom}
     marks = ("digitized", "notes", "flags", "duplicate_of", "contradicted_by")
     return columns | {key: getattr(target, key) for key in marks}
