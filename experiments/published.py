@@ -17,8 +17,8 @@ from pipefusion.core.parallel import Parallel
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 FILES = ("latency", "scalability", "patch_sweep", "warmup", "quality_fid", "memory", "claims", "third_party")
 
-CLUSTERS = ("l20_pcie", "l40_pcie", "l40_pcie_ethernet", "a100_pcie", "a100_nvlink", "h100_nvlink", "t4_pcie")
-CLUSTERS += ("rtx4090_pcie",)
+CLUSTERS = [f"{gpu}_pcie" for gpu in ("l20", "l40", "a100", "t4", "rtx4090")]
+CLUSTERS += ["l40_pcie_ethernet", "a100_nvlink", "h100_nvlink"]
 SEARCHED = [2, 4, 8, 16, 32]
 """The numbers of patches that the sources say they searched where they name none."""
 
