@@ -135,6 +135,7 @@ _ALL = [
     # What ran.
     Column("method", "method", format=label),
     *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
+    *texts(patch_axis="cut over"),
     *texts(text="text", scheduler="scheduler"),
     *texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
     *texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
@@ -196,6 +197,8 @@ _ALL = [
     *errors(exact_to_first_n="exact, to N = 1"),
     *errors(first_patch_to_serial="first patch, to serial", first_patch_to_exact="first patch, to exact"),
     Column("psnr_db", "mean PSNR", "dB", NUMBER),
+    *shares(pixel_error="pixel error", flicker="flicker", motion="motion"),
+    Column("frame_errors", "error by picture", kind=LIST),
     Column("ssim", "SSIM", kind=NUMBER, format=digits(4)),
     *counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
     *(

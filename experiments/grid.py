@@ -18,6 +18,7 @@ from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model
+from pipefusion.core.cut import AXES
 from pipefusion.core.domain import Devices, Guidance, PatchCounts, Pixels, Steps, Warmups
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.split import SPLITS
@@ -32,6 +33,7 @@ SETTINGS = {
     "rings": "ring",
     "texts": "text",
     "crosses": "cross",
+    "patch_axes": "patch_axis",
 }
 """Lists of a grid, and the key of the methods that have it."""
 
@@ -60,6 +62,7 @@ class GridConfig:
     rings: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     crosses: list[str] = field(default_factory=list)
+    patch_axes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -170,6 +173,7 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         "rings": RINGS,
         "texts": TEXTS,
         "crosses": CROSS,
+        "patch_axes": AXES,
     }
     try:
         check_known(grid, allowed)

@@ -85,6 +85,7 @@ MEASURES: dict[str, Measure] = {
         "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",
     ),
     "conformance": other("conformance.report", "conformance", "ConformanceConfig", "conformance.json"),
+    "distance": study("distance", "DISTANCE", "DistanceConfig"),
     "fit": other("fit", "fit", "FitConfig"),
     "gpu_check": other(
         "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", logged=False

@@ -36,9 +36,14 @@ def model_facts(folder: Path) -> dict[str, Any]:
 def write_model_card(folder: Path) -> None:
     """README.md and NOTICE of a model, from the files of its folder."""
     facts = model_facts(folder)
-    template = "video.md" if "frames" in facts else "model.md"
-    write_text(folder / "README.md", render(template, **facts))
+    card = "video.md" if "frames" in facts else "model.md"
+    write_text(folder / "README.md", render(card, **facts))
     write_text(folder / "NOTICE", render("NOTICE", what="weights", packages=facts["data"]["packages"]))
+
+
+def score_template(facts: dict[str, Any]) -> str:
+    """The template for the score of a model with these facts."""
+    return "video_score.md" if "frames" in facts else "score.md"
 
 
 def write_scorer_card(folder: Path) -> None:

@@ -1,17 +1,20 @@
-"""`measure=score`: does a prompt bring back its own picture? Nearest real picture by network features and by pixels."""
+"""`measure=score`: does a prompt bring back its own picture? Nearest real picture by network features and by pixels.
+
+Of a video model: its own sprite and motion (clip_score.py).
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from analysis.files import replacing_folder
@@ -22,10 +25,12 @@ from experiments.emoji import DATA_DIR, check_packages, load_listed, resize, sto
 from experiments.errors import ConfigError, check_known
 from experiments.features import features, similarity
 from experiments.inputs import spaced
-from experiments.recipes.cards import render, write_model_card
+from experiments.recipes.cards import render, score_template, write_model_card
+from experiments.recipes.clip_score import score_clips
 from experiments.recipes.folder import FACTS_FILE, PROMPTS_FILE, WEIGHTS_FILE
 from experiments.recipes.sampling import draw_noise, sample, save_sheet
 from experiments.records import write_json
+from experiments.stock_model import load_stock
 from experiments.text import encode_prompts
 from pipefusion.core.domain import Cores, Count, Guidance, Natural, Seed, Steps
 
@@ -74,37 +79,16 @@ def check_score(cfg: RunConfig) -> None:
 
 
 def score(run: RunConfig, out: Path) -> str:
-    """Sample every prompt with plain diffusers, find the nearest real pictures; writes score.json and sheets."""
+    """Sample prompts with plain diffusers, find the nearest real pictures or clips; writes score.json and sheets."""
     cfg: ScoreConfig = run.measure
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     folder = Path(cfg.weights)
-    facts, listed, stored = (
-        json.loads((folder / name).read_text()) for name in (FACTS_FILE, PROMPTS_FILE, SCHEDULER_FILE)
-    )
-    items, pictures = load_listed(stored_packages(facts["data"]), cfg.data_dir, listed)
+    facts, listed = (json.loads((folder / name).read_text()) for name in (FACTS_FILE, PROMPTS_FILE))
     guidance = cfg.guidance_scale or float(facts["guidance_scale"])
+    stored = json.loads((folder / SCHEDULER_FILE).read_text())
     kind = getattr(diffusers, cfg.scheduler or stored["_class_name"])
     scheduler = kind.from_config(stored) if kind.__name__ == stored["_class_name"] else kind()
-    model = PixArtTransformer2DModel.from_pretrained(
-        folder / "transformer",
-        torch_dtype=getattr(torch, cfg.dtype),
-        use_safetensors=True,
-        low_cpu_mem_usage=False,
-    ).to(device_type(cfg.device))
-    roles = {role: [k for k, item in enumerate(items) if item.role == role] for role in SHEETS}
-    prompts = {role: spaced(whole, cfg.limit or len(whole)) for role, whole in roles.items()}
-    asked = sorted(set().union(*prompts.values()))
-    texts = [
-        encode_prompts(captions, facts["text_encoder"], facts["text_tokens"])
-        for captions in ([items[k].caption for k in asked], [""])
-    ]
-    embeds, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
-    noise = draw_noise(len(asked), (3, facts["resolution"], facts["resolution"]), cfg.seed)
-    made = sample(model, scheduler, noise, embeds, mask, cfg.steps, guidance, cfg.batch, progress=True)
-    real = resize(pictures, facts["resolution"])
-    closer = {"features": similarity(features(made), features(real)), "pixels": closeness(made, real)}
-    ways = {"features": "cosine, EfficientNet-Lite0 (ImageNet), 1280-d", "pixels": "Euclidean, RGB"}
     result: dict[str, Any] = {
         "weights": cfg.weights,
         "steps": cfg.steps,
@@ -112,13 +96,61 @@ def score(run: RunConfig, out: Path) -> str:
         "scheduler": kind.__name__,
         "seed": cfg.seed,
         "dtype": cfg.dtype,
-        "few": FEW,
-        "distances": ways,
     }
     out.mkdir(parents=True, exist_ok=True)
+    for name in SHEETS.values():
+        (out / name).unlink(missing_ok=True)  # of an earlier score
+
+    def draw(captions: Sequence[str]) -> Tensor:
+        model = load_stock(folder / "transformer", getattr(torch, cfg.dtype)).to(device_type(cfg.device))
+        texts = [
+            encode_prompts(part, facts["text_encoder"], facts["text_tokens"]) for part in (captions, [""])
+        ]
+        embeds, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
+        noise = draw_noise(len(captions), latent_size(facts), cfg.seed)
+        return sample(model, scheduler, noise, embeds, mask, cfg.steps, guidance, cfg.batch, progress=True)
+
+    if "frames" in facts:
+        result |= score_clips(cfg.limit, cfg.sheet_prompts, cfg.data_dir, facts, draw, out)
+    else:
+        result |= score_pictures(cfg, facts, listed, draw, out)
+    write_json(out / "score.json", result)
+    if cfg.publish:
+        with replacing_folder(folder) as fresh:
+            shutil.copytree(folder, fresh, dirs_exist_ok=True)
+            for path in (out / name for name in ("score.json", *SHEETS.values())):
+                if path.exists():
+                    shutil.copy(path, fresh)
+            write_json(fresh / FACTS_FILE, facts | {"guidance_scale": guidance})
+            write_model_card(fresh)
+    print(render(score_template(facts), score=result))
+    return "ok"
+
+
+def latent_size(facts: dict[str, Any]) -> tuple[int, ...]:
+    """Channels, frames of a clip, height and width of a model's latents in pixel space."""
+    side, factor = facts["resolution"], facts.get("frame_factor", 1)
+    return (3 * factor, *([facts["frames"] // factor] if "frames" in facts else []), side, side)
+
+
+def score_pictures(
+    cfg: ScoreConfig,
+    facts: dict[str, Any],
+    listed: dict[str, list[str]],
+    draw: Callable[[Sequence[str]], Tensor],
+    out: Path,
+) -> dict[str, Any]:
+    """How often the nearest real picture is the right one, by role; writes a sheet of each."""
+    items, pictures = load_listed(stored_packages(facts["data"]), cfg.data_dir, listed)
+    roles = {role: [k for k, item in enumerate(items) if item.role == role] for role in SHEETS}
+    prompts = {role: spaced(whole, cfg.limit or len(whole)) for role, whole in roles.items()}
+    asked = sorted(set().union(*prompts.values()))
+    made = draw([items[k].caption for k in asked])
+    real = resize(pictures, facts["resolution"])
+    closer = {"features": similarity(features(made), features(real)), "pixels": closeness(made, real)}
+    ways = {"features": "cosine, EfficientNet-Lite0 (ImageNet), 1280-d", "pixels": "Euclidean, RGB"}
+    result: dict[str, Any] = {"few": FEW, "distances": ways}
     for role, chosen in prompts.items():
-        sheet = out / SHEETS[role]
-        sheet.unlink(missing_ok=True)  # of an earlier score
         if not chosen:
             result[role] = "none"
             continue
@@ -129,18 +161,8 @@ def score(run: RunConfig, out: Path) -> str:
         found = {way: ranks(closer[way][rows][:, pool], answers) for way in ways}
         result[role] = {"prompts": len(chosen), "among": f"the {len(pool)} real pictures of {named}"} | found
         shown = spaced(chosen, cfg.sheet_prompts)
-        save_sheet([(items[k].caption, made[asked.index(k)], real[k]) for k in shown], sheet)
-    write_json(out / "score.json", result)
-    if cfg.publish:
-        with replacing_folder(folder) as fresh:
-            shutil.copytree(folder, fresh, dirs_exist_ok=True)
-            for path in (out / name for name in ("score.json", *SHEETS.values())):
-                if path.exists():
-                    shutil.copy(path, fresh)
-            write_json(fresh / FACTS_FILE, facts | {"guidance_scale": guidance})
-            write_model_card(fresh)
-    print(render("score.md", score=result))
-    return "ok"
+        save_sheet([(items[k].caption, made[asked.index(k)], real[k]) for k in shown], out / SHEETS[role])
+    return result
 
 
 def place(closer: Tensor, answers: Tensor) -> Tensor:

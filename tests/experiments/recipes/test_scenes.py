@@ -1,5 +1,6 @@
 """Scenes: motions do what their names say, held-out pairs are in no scene, and the video recipe trains and exports."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import torch
 from torch import Tensor
 
 from experiments.clips import unpack
+from experiments.config import RunConfig
 from experiments.emoji import PackageConfig
 from experiments.errors import ConfigError
-from experiments.recipes.config import Corpus, TrainConfig
+from experiments.recipes.choice import DataConfig
+from experiments.recipes.clip_score import shares
+from experiments.recipes.config import TrainConfig
 from experiments.recipes.muon import Muon, orthogonalised
 from experiments.recipes.network import NetworkConfig, RecipeConfig, StageConfig, build_network
 from experiments.recipes.scenes import (
     MOTIONS,
     Actor,
-    Scenes,
     ScenesConfig,
     build_scenes,
     caption,
@@ -24,7 +27,8 @@ from experiments.recipes.scenes import (
     lanes,
     list_scenes,
 )
-from experiments.recipes.train import train_on
+from experiments.recipes.score import ScoreConfig, check_score, score
+from experiments.recipes.train import check_train, train
 from experiments.stock_model import load_stock
 from tests.experiments.recipes.fake_emoji import fake_package
 
@@ -115,20 +119,32 @@ def test_scenes_that_cannot_be_drawn_are_refused(
         check_scenes(replace(CONFIG, **change), network, PackageConfig(), data)
 
 
-def test_the_video_recipe_trains_and_exports_a_stock_model(data: str, tmp_path: Path) -> None:
-    roles = list_scenes(CONFIG)
-    learnt: Scenes = build_scenes(roles["train"], CONFIG, NETWORK, PackageConfig(), data)
-    prompts = {role: [caption(scene, CONFIG) for scene in scenes] for role, scenes in roles.items()}
-    embeds = torch.randn(len(learnt) + 1, 3, 8, generator=torch.Generator().manual_seed(0))
-    corpus = Corpus(learnt, embeds, torch.ones(len(learnt) + 1, 3), prompts)
+def test_the_video_recipe_trains_exports_a_stock_model_and_is_scored(data: str, tmp_path: Path) -> None:
     stages = [StageConfig(16, 4, 8, frames=1), StageConfig(16, 2, 4)]
-    cfg = TrainConfig(network=NETWORK, recipe=RecipeConfig(stages=stages), scenes=CONFIG, dtype="float32")
-    cfg = replace(cfg, wandb_mode="disabled", sheet_samples=12, sheet_prompts=1, log_steps=1)
-    folder = train_on(cfg, tmp_path, corpus)
-    model = load_stock(folder / "transformer", torch.float32)
-    assert type(model).__name__ == "WanTransformer3DModel"
+    cfg = TrainConfig(
+        recipe=RecipeConfig(stages=stages), scenes=CONFIG, dtype="float32", wandb_mode="disabled"
+    )
+    cfg = replace(cfg, network=replace(NETWORK, caption_channels=384), data=DataConfig(data_dir=data))
+    cfg = replace(cfg, sheet_samples=12, sheet_prompts=1)
+    run, out, folder = tmp_path / "run", tmp_path / "score", tmp_path / "run/model"
+    check_train(RunConfig(measure=cfg))
+    assert train(RunConfig(measure=cfg), run) == "ok"
+    assert (run / "sheets/samples_0000012.png").is_file()
+    assert type(load_stock(folder / "transformer", torch.float32)).__name__ == "WanTransformer3DModel"
     assert "clips of 4 pictures of 16 x 16 px" in (folder / "README.md").read_text()
-    assert (tmp_path / "sheets/samples_0000012.png").is_file()
+    asked = ScoreConfig(weights=str(folder), data_dir=data, steps=1, limit=2, sheet_prompts=1, publish=True)
+    check_score(RunConfig(measure=asked))
+    assert score(RunConfig(measure=asked), out) == "ok"
+    found = json.loads((folder / "score.json").read_text())
+    assert (found["train"]["clips"], found["held_out"]["clips"], found["among"]) == (2, 2, 64)
+    assert "held-out pairs | 2" in (folder / "README.md").read_text()
+    assert (folder / "held_out.png").is_file()
+
+
+def test_a_score_counts_sprite_motion_and_both() -> None:
+    asked = [Actor(0, 0), Actor(1, 1), Actor(2, 2), Actor(3, 3)]
+    found = [Actor(0, 0), Actor(1, 2), Actor(0, 2), Actor(3, 3)]
+    assert shares(asked, found) == {"sprite": 0.75, "motion": 0.75, "both": 0.5}
 
 
 def test_the_training_attention_of_clips_is_the_stock_one() -> None:
