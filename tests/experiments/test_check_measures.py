@@ -14,8 +14,9 @@ from experiments import cli
 from experiments.compose import plan
 from experiments.errors import ConfigError, config_names
 from experiments.measures import MEASURES, load
+from experiments.recipes.scenes import SPRITES
 from experiments.study import Study
-from tests.experiments.recipes.fake_emoji import fake_package
+from tests.experiments.recipes.fake_emoji import entry, fake_package
 
 # fmt: off
 BAD = [
@@ -88,9 +89,9 @@ def _schemas() -> None:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides for ten pictures of things, eight of them learnt."""
+    """Overrides for ten pictures of things, eight of them learnt, beside those that the video model learns."""
     root = tmp_path_factory.mktemp("packages")
-    fake_package(root, 10)
+    fake_package(root, 10, more=[entry(k, "Sprites", name=name) for k, name in enumerate(SPRITES, start=100)])
     data = {"data_dir": root, "categories": "[Objects]", "concepts": 8, "unseen": 2}
     return [f"measure.data.{key}={value}" for key, value in data.items()]
 
