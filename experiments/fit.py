@@ -49,7 +49,7 @@ LINK = (
     "contention",
     "message_contention",
 )
-HOST = ("launch_s", "call_s", "message_s", "unfused")
+HOST = ("launch_s", "call_s", "message_s", "batch_s", "unfused")
 PLACES = ("port", "root", "card", "host")
 ITERATIONS = 12
 GRID = np.geomspace(0.05, 1.0, 400)

@@ -121,7 +121,7 @@ def machine(cluster: ClusterConfig) -> tuple[DeviceConfig, TopologyConfig]:
     host, device, topology = cluster.hosts.get(cluster.host), cluster.hardware, cluster.topology
     if host is None:
         return device, topology
-    port = replace(topology.port, call_s=host.call_s, message_s=host.message_s)
+    port = replace(topology.port, call_s=host.call_s, message_s=host.message_s, batch_s=host.batch_s)
     device = replace(device, launch_s=host.launch_s, unfused=host.unfused)
     return device, replace(topology, port=port)
 

@@ -182,7 +182,7 @@ class SimFabric:
         """Leave the rank's own time, and let whoever is earlier go first; this rank's time now."""
         self._clock.pause()
         if not message or self._clock.read() != self._messaged:
-            self._clock.spend(self._exchange.network.call_s(message))
+            self._clock.spend(self._exchange.network.call_s(1 if message else None))
         now = self._clock.read()
         self._messaged = now if message else -1.0
         self._compute_until(now)

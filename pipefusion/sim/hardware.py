@@ -19,6 +19,7 @@ class HostConfig:
     launch_s: Seconds = 0.0
     call_s: Seconds = 0.0
     message_s: Seconds = 0.0
+    batch_s: Seconds = 0.0
     unfused: Share = 1.0
     sources: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)

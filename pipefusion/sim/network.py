@@ -26,7 +26,8 @@ class LinkConfig:
 
     `efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
     `stream_bandwidth`: what a single connection reaches where that is less (TCP); a message has one, a ring two.
-    `call_s`: host time of starting a collective; `message_s` of a message, or of several that are posted at once.
+    `call_s`: host time of starting a collective; `message_s` of a message, `batch_s` of several that are
+    posted at once (null: as of one).
     `congestion` a: a device that exchanges with k others at once (all-to-all) gets 1/k^a of its bandwidth in all.
     `contention`: seconds that a device loses for each second in which it computes while a collective is under way, and
     `message_contention` while a message is.
@@ -37,6 +38,7 @@ class LinkConfig:
     latency_s: Seconds = 0.0
     call_s: Seconds = 0.0
     message_s: Seconds = 0.0
+    batch_s: Seconds | None = None
     efficiency: Share = 1.0
     stream_bandwidth: Rate | None = None
     congestion: Annotated[float, Domain(0, 10)] = 0.0
@@ -126,9 +128,14 @@ class Network:
             free[link] = begin + seconds
         return Transit(begin, begin + load.latency_s + load.seconds)
 
-    def call_s(self, message: bool) -> float:
-        """The host's seconds to start a message, and all that are posted with it, or a collective."""
-        return self.topology.port.message_s if message else self.topology.port.call_s
+    def call_s(self, messages: int | None) -> float:
+        """The host's seconds to start so many messages at once, or a collective (None)."""
+        port = self.topology.port
+        if messages is None:
+            return port.call_s
+        if messages > 1 and port.batch_s is not None:
+            return port.batch_s
+        return port.message_s if messages else 0.0
 
     def lost_s(self, message: bool, transit: Transit, since: float, now: float) -> float:
         """What a device that has computed until `now` has lost to a transfer, of which it knows all before `since`."""

@@ -38,7 +38,8 @@ class Channel(NamedTuple):
 class Post(NamedTuple):
     """One communication as its rank starts it: `wire_bytes` go on the links. Both ends must agree in `key`.
 
-    `joined`: a message that is posted at once with the one before it.
+    `calls`: how many messages it starts by one call to the library: those that are posted at once with it too, and none
+    where it is one of them.
     """
 
     op: str
@@ -50,7 +51,7 @@ class Post(NamedTuple):
     recv_bytes: int
     wire_bytes: int
     is_async: bool
-    joined: bool = False
+    calls: int = 1
 
     @property
     def is_message(self) -> bool:
@@ -277,8 +278,17 @@ class Recorder:
             raise SimulationError(f"rank {self.rank}: {list(tensor.shape)} is not contiguous")
         script, number, charges = self.script, len(self.script.posts), self.meter.take()
         last = script.actions[-1] if script.actions else None
-        if post.is_message and last and last.kind == "post" and not charges:
-            post = post._replace(joined=script.posts[last.post].is_message)
+        if (
+            post.is_message
+            and last
+            and last.kind == "post"
+            and not charges
+            and script.posts[last.post].is_message
+        ):
+            post, first = post._replace(calls=0), last.post
+            while not script.posts[first].calls:
+                first -= 1
+            script.posts[first] = script.posts[first]._replace(calls=script.posts[first].calls + 1)
         script.posts.append(post)
         script.channels.setdefault(channel, []).append(number)
         index = self._numbers.setdefault(channel, len(self._numbers))

@@ -190,8 +190,8 @@ def advance(one: Timed, ready: list[tuple[float, int]], network: Network) -> Non
         if not charged:
             for segment in charges:
                 clock.charge(segment)
-            if kind == "post" and not posts[number].joined:
-                clock.spend(network.call_s(posts[number].is_message))
+            if kind == "post":
+                clock.spend(network.call_s(posts[number].calls if posts[number].is_message else None))
             now = clock.read()
             times.append(now)
         if kind == "post":

@@ -68,7 +68,9 @@ def test_what_is_computed_under_a_transfer_is_slowed_for_as_long_as_both_last():
     ]
     assert [network.lost_s(False, transit, since, 20.0) for since in (9.0, 12.0, 20.0)] == [2.0, 1.0, 0.0]
     assert network.lost_s(True, transit, 0.0, 20.0) == 1.0
-    assert (network.call_s(False), network.call_s(True)) == (3.0, 2.0)
+    assert [network.call_s(messages) for messages in (None, 0, 1, 2)] == [3.0, 0.0, 2.0, 2.0]
+    port.batch_s = 0.5
+    assert [network.call_s(messages) for messages in (None, 0, 1, 2)] == [3.0, 0.0, 2.0, 0.5]
 
 
 def test_congestion_grows_with_the_number_of_peers():

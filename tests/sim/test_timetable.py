@@ -204,7 +204,7 @@ def test_messages_that_are_posted_at_once_cost_one_call_and_slow_what_is_compute
             one.wait()
         meter.charge(work)
         found.append(fabric.close())
-    assert [post.joined for post in found[0].posts] == [False, True]
+    assert [post.calls for post in found[0].posts] == [2, 0]
     # one call, 4 s on the link of which 3 s are computed under, slowed by a quarter; then as long again
     times = timetable(found, mesh, device, TopologyConfig(port=port))
     assert [one.total_s for one in times] == [1.0 + 4.0 + 3.0] * 2
