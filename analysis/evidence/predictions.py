@@ -48,9 +48,9 @@ def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def load_joined(results: Path) -> pd.DataFrame:
+def load_joined(results: Path, record: str = PREDICTIONS) -> pd.DataFrame:
     """The committed predictions, joined with the published rows."""
-    return joined(load(results / PREDICTIONS), results / "published")
+    return joined(load(results / record), results / "published")
 
 
 def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFrame:
@@ -269,6 +269,11 @@ def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
         medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
         said[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
         columns.append(Column(cut, f"{name} (rows)"))
+    earlier = zip(lines.before_error_once, lines.before_rows_once, strict=True)
+    said["before"] = [
+        None if pd.isna(rows) or not rows else f"{percent(e)} ({int(rows)})" for e, rows in earlier
+    ]
+    columns.append(Column("before", "each number once, before (rows)"))
     return words(said, columns)
 
 
@@ -289,7 +294,9 @@ def verdicts(table: pd.DataFrame) -> str:
     )
 
 
-def tabulate_statistics(table: pd.DataFrame) -> Table:
-    """The statistics, the verdicts below them."""
-    lines = statistics(table)
+def tabulate_statistics(table: pd.DataFrame, before: pd.DataFrame) -> Table:
+    """The statistics, those of earlier predictions beside them, the verdicts below them."""
+    lines, earlier = statistics(table), statistics(before).set_index("statistic")
+    for column_name in ("rows_once", "error_once"):
+        lines[f"before_{column_name}"] = lines.statistic.map(earlier[column_name])
     return tables.table(lines, statistics_text(lines), after=verdicts(table))
