@@ -184,7 +184,7 @@ _ALL = [
     Column("speedup", "× serial", kind=NUMBER, format=digits(2)),
     *ratios(ratio="× serial", over_diffusers="/ diffusers", bound="bound"),
     *ratios(sim_ratio="virtual / wall", plan_ratio="planned / wall"),
-    *texts(duplicate_of="repeats", candidates="candidates"),
+    *texts(duplicate_of="repeats", candidates="candidates", borrowed="borrowed"),
     *flags(published_oom="published OOM", own_oom="OOM with ours", digitized="read off a curve"),
     *flags(third_party="third party"),
     *texts(row_id="row", role="row is", side="side", source="source", printed_method="method"),

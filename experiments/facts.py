@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.config import ClusterConfig
 from experiments.models import Model
+from experiments.published import published_rows
 
 
 def model_facts(model: Model) -> dict[str, Any]:
@@ -33,6 +34,16 @@ def cluster_facts(cluster: ClusterConfig) -> dict[str, Any]:
         "devices_per_node": cluster.topology.devices_per_node,
         "calibrated_on": calibration_rows(cluster),
     }
+
+
+def borrowed(cluster: ClusterConfig, devices: int) -> list[str]:
+    """The device, and the links of several, that no published row of this GPU was fitted for."""
+    device, topology, rows = cluster.hardware, cluster.topology, published_rows()
+    assert device is not None
+    links = (topology.port, topology.card) if devices > 1 else ()
+    parts = [device, *(link for link in links if link is not None)]
+    gpu = device.name.upper()
+    return [part.name for part in parts if gpu not in {rows[row].gpu for row in part.calibrated_on}]
 
 
 def calibration_rows(cluster: ClusterConfig) -> list[str]:

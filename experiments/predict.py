@@ -13,7 +13,7 @@ from analysis.evidence import predictions as report
 from analysis.study import Record
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
-from experiments.facts import calibration_rows
+from experiments.facts import borrowed, calibration_rows
 from experiments.grid import place, problem
 from experiments.journal import Row
 from experiments.models import Model
@@ -127,6 +127,7 @@ def fastest(cfg: RunConfig, session: Session) -> Row:
         "peak_bytes": found.peak_bytes,
         "program_bytes": program_bytes(target, found),
         "own_oom": found.latency_s is None,
+        "borrowed": ", ".join(borrowed(cfg.cluster, cfg.devices)),
         "calibrated_on": calibration_rows(cfg.cluster),
     }
     if not seconds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from analysis.evidence.doubts import doubts
@@ -66,6 +67,7 @@ class Target:
     contradicted_by: list[str] = field(default_factory=list)  # the same setting, another number
 
 
+@cache
 def published_rows(folder: Path = FOLDER) -> Rows:
     """All published rows that are numbers of a run."""
     return read(*(folder / f"{name}.csv" for name in FILES))

@@ -41,6 +41,7 @@ class Error(NamedTuple):
     kind: Kind
     source: str
     value: float
+    borrowed: bool = False  # of a cluster whose device or link has no published row of its own
 
 
 def kind(method: str, resolution: int, cluster: str) -> Kind:
@@ -55,7 +56,7 @@ def read_errors(table: pd.DataFrame) -> list[Error]:
     rows = cuts(scored(table))["once"]
     values = -np.log1p(rows.error)
     kinds = map(kind, rows.method, rows.resolution, rows.cluster)
-    return [Error(*one) for one in zip(kinds, rows.source, values, strict=True)]
+    return [Error(*one) for one in zip(kinds, rows.source, values, rows.borrowed != "", strict=True)]
 
 
 def alike(errors: Sequence[Error], of: Kind) -> np.ndarray:
@@ -97,9 +98,14 @@ def held(pairs: Sequence[tuple[Error, np.ndarray]], widening: float) -> list[boo
     ]
 
 
-def widening(errors: Sequence[Error]) -> float:
-    """The least of `WIDENINGS` with which `SHARE` of the errors are held, each without its source; or the largest."""
-    pairs = apart(errors)
+def widening(errors: Sequence[Error], borrowed: bool) -> float:
+    """The least of `WIDENINGS` with which `SHARE` of the errors are held, each without its source; or the largest.
+
+    Of clusters that borrow, or of the others, where there are enough of these; of all where not.
+    """
+    every = apart(errors)
+    some = [pair for pair in every if pair[0].borrowed == borrowed]
+    pairs = some if len(some) >= LEAST else every
     enough = (float(one) for one in WIDENINGS if pairs and np.mean(held(pairs, one)) >= SHARE)
     return next(enough, float(WIDENINGS[-1]))
 
@@ -110,11 +116,18 @@ class Intervals:
 
     errors: Sequence[Error]
     widening: float
+    widening_borrowed: float
 
-    def around(self, seconds: float, method: str, resolution: int, cluster: str) -> tuple[float, float]:
-        """The interval of predicted seconds: where predictions of the kind are biased it lies to one side of them."""
+    def around(
+        self, seconds: float, method: str, resolution: int, cluster: str, borrowed: bool = False
+    ) -> tuple[float, float]:
+        """The interval of predicted seconds: where predictions of the kind are biased it lies to one side of them.
+
+        `borrowed`: the cluster's device or link has no published row of its own.
+        """
+        wider = self.widening_borrowed if borrowed else self.widening
         low, middle, high = quantiles(alike(self.errors, kind(method, resolution, cluster)))
-        down, up = middle - self.widening * (middle - low), middle + self.widening * (high - middle)
+        down, up = middle - wider * (middle - low), middle + wider * (high - middle)
         return seconds * exp(down), seconds * exp(up)
 
 
@@ -123,7 +136,8 @@ def intervals(table: pd.DataFrame) -> Intervals:
     errors = read_errors(table)
     if not errors:
         raise ValueError("no prediction has an error to make intervals of")
-    return Intervals(errors, widening(errors))
+    own = widening(errors, borrowed=False)
+    return Intervals(errors, own, max(own, widening(errors, borrowed=True)))
 
 
 def load_intervals(results: Path) -> Intervals:
@@ -135,5 +149,9 @@ def coverage(errors: Sequence[Error]) -> Iterator[tuple[Error, bool]]:
     """Each error, and whether the interval holds it that is made, widening included, without its source."""
     for source in dict.fromkeys(error.source for error in errors):
         others = [error for error in errors if error.source != source]
-        mine = [pair for pair in apart(errors) if pair[0].source == source]
-        yield from zip([error for error, _ in mine], held(mine, widening(others)), strict=True)
+        for borrowed in (False, True):
+            mine = [one for one in apart(errors) if one[0].source == source and one[0].borrowed == borrowed]
+            if mine:
+                yield from zip(
+                    [error for error, _ in mine], held(mine, widening(others, borrowed)), strict=True
+                )

@@ -89,6 +89,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 "own_oom": one.get("own_oom", one["status"] == "oom"),
                 "host": one.get("host", "eager"),
                 "third_party": row.third_party,
+                "borrowed": one.get("borrowed") or "",
                 "missing_bytes": one.get("missing_bytes"),
                 "status": one["status"],
                 "role": row_role(one["row_id"], set(one["calibrated_on"]), origins),

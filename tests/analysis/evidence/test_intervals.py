@@ -47,7 +47,7 @@ def test_an_interval_is_of_the_narrowest_kind_with_enough_rows() -> None:
 
 def test_an_interval_holds_its_share_of_a_source_it_was_made_without() -> None:
     errors = uniform()
-    found = Intervals(errors, made.widening(errors))
+    found = Intervals(errors, made.widening(errors, False), 2.0)
     low, high = found.around(10.0, "ring", 1024, "l20_pcie")
     assert log(low / 10) == pytest.approx(-0.4, abs=0.03)
     assert log(high / 10) == pytest.approx(0.4, abs=0.03)
@@ -58,12 +58,12 @@ def test_sources_that_disagree_widen_it() -> None:
     errors = [
         one for i in range(10) for one in spread(f"source {i}", [float(i % 2), i % 2 + 0.01, i % 2 - 0.01])
     ]
-    assert made.widening(uniform()) <= 1.15
-    assert made.widening([*errors, *spread("far", [9.0] * 12)]) > 1.2
+    assert made.widening(uniform(), False) <= 1.15
+    assert made.widening([*errors, *spread("far", [9.0] * 12)], False) > 1.2
 
 
 def test_a_biased_prediction_lies_outside_of_its_interval() -> None:
-    found = Intervals(spread("one", [1.0 + i / 100 for i in range(20)]), 1.0)
+    found = Intervals(spread("one", [1.0 + i / 100 for i in range(20)]), 1.0, 1.0)
     low, high = found.around(1.0, "ring", 1024, "l20_pcie")
     assert exp(1) < low < high < exp(1.2)
 
@@ -71,3 +71,13 @@ def test_a_biased_prediction_lies_outside_of_its_interval() -> None:
 def test_the_committed_intervals_hold_80_percent_of_a_source_left_out() -> None:
     found = made.load_intervals(Path("results"))
     assert 0.75 <= np.mean([held for _, held in made.coverage(found.errors)]) <= 0.85
+
+
+def test_clusters_that_borrow_have_wider_intervals() -> None:
+    errors = [one._replace(value=3 * one.value, borrowed=True) for one in uniform(8, 8)] + uniform(16, 16)
+    own, other = made.widening(errors, borrowed=False), made.widening(errors, borrowed=True)
+    found = Intervals(errors, own, other)
+    run = (10.0, "ring", 1024, "l20_pcie")
+    assert own < other
+    assert found.around(*run, borrowed=True)[0] < found.around(*run)[0]
+    assert found.around(*run, borrowed=True)[1] > found.around(*run)[1]
