@@ -7,6 +7,8 @@ from typing import Any
 from experiments.config import ClusterConfig
 from experiments.models import Model
 from experiments.published import published_rows
+from pipefusion.sim.hardware import DeviceConfig
+from pipefusion.sim.network import LinkConfig
 
 
 def model_facts(model: Model) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def borrowed(cluster: ClusterConfig, devices: int) -> list[str]:
     device, topology, rows = cluster.hardware, cluster.topology, published_rows()
     assert device is not None
     links = (topology.port, topology.card) if devices > 1 else ()
-    parts = [device, *(link for link in links if link is not None)]
+    parts: list[DeviceConfig | LinkConfig] = [device, *(link for link in links if link is not None)]
     gpu = device.name.upper()
     return [part.name for part in parts if gpu not in {rows[row].gpu for row in part.calibrated_on}]
 
