@@ -1,113 +1,172 @@
-"""`measure=plan`: methods, products of degrees and resolutions of one model on one cluster, and which to choose.
+"""`measure=plan`: which product of degrees to run: the front of latency, memory and exactness, and when it changes.
 
-What cannot be the fastest is not planned. For each size and N, of each displaced method and of all exact ones together
-(a cell), products are planned in the order of a lower bound of their seconds (`bound_s`, from closed forms) until that
-is above the seconds of the fastest one planned; those left are `pruned`. A device that does not hold its parameters
-and K, V is `oom` without a plan.
+What cannot be chosen is not planned. For each request (size, N, S, images) products are planned in the order of a lower
+bound of their seconds (`bound_s`, from closed forms), and a product is `pruned` whose bound is above the seconds of a
+planned one that is as exact and holds no more parameters and K, V. Of requests that differ from the one asked for in
+one thing only the fastest, and the fastest exact one, are searched. A device that does not hold its parameters and K, V
+is `oom` without a plan.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
+from rich.console import Group, RenderableType
 
-from analysis.columns import GIB, column
+from analysis import planning
+from analysis.columns import GIB, column, words
 from analysis.study import Record
-from experiments.config import RunConfig
-from experiments.grid import GridConfig, expand, place, problem
+from analysis.terminal import rich_table
+from experiments.config import RunConfig, read_prompts
+from experiments.errors import CONF, ConfigError
+from experiments.grid import SETTINGS, GridConfig, expand, place, problem, serial_reference
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model
-from experiments.plan import Planned, plan
+from experiments.parts import KINDS, part_bytes
+from experiments.plan import Planned, plan, room_bytes
 from experiments.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.scaling import check_costs, outcome
 from experiments.session import Session
 from experiments.study import Cell, Study
-from pipefusion.core.domain import Count, Devices, Grid, PatchCounts, Threads, Warmups
-from pipefusion.core.parallel import AXES
+from pipefusion.core.domain import Count, Domain, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.predict import Prediction
 from pipefusion.core.shape import DiTShape
 from pipefusion.method import patches_in
 
-PRUNED = (
-    "pruned: not planned, since closed forms alone give it more seconds (bound_s) than another product with the same N "
-    "and size takes; exact methods compete with each other, a displaced one with itself"
-)
+COUNTS = ("transformer", "pipeline")
+Factor = Annotated[float, Domain(0, 64, above=True)]
 
 
 @dataclass
 class PlanConfig(GridConfig):
     """The grid, and serial on one device beside it. `workers` null: a process for each core.
 
-    `shown`: so many products are printed for each N; the record has all.
+    `count`: what a device has to hold, the transformer alone, or the whole pipeline with text encoders and VAE.
+    `size_factors`, `step_factors`, `image_factors`: other requests, each of which differs from the run's own in its
+    sides, S or images alone. `front`: plan all that may be on the front, and not only the fastest.
     """
 
     name: str = "plan"
     methods: Grid[str] = field(default_factory=lambda: list(METHODS))
-    devices: Grid[Devices] = field(default_factory=lambda: [2, 4, 8])
     patches: list[PatchCounts] = field(default_factory=lambda: [2, 4, 8, 16])
     warmups: list[Warmups] = field(default_factory=lambda: [1])
     splits: list[str] = field(default_factory=lambda: ["even"])
+    count: str = "transformer"  # transformer | pipeline
+    size_factors: list[Factor] = field(default_factory=lambda: [0.5, 2.0])
+    step_factors: list[Factor] = field(default_factory=lambda: [0.5, 2.0])
+    image_factors: list[Count] = field(default_factory=lambda: [2, 4])
+    front: bool = True
     workers: Threads | None = None
-    shown: Count = 10
 
 
-def searches(cfg: RunConfig, session: Session) -> Iterable[RunConfig]:
-    """A run for each size, N and group of rivals (the exact methods, or one displaced method)."""
+def searches(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
+    """The requests: those of the lists of sizes and N, or the run's own, then those that differ from the first."""
     options: PlanConfig = cfg.measure
-    exact = [name for name in options.methods if METHODS[name].exact and name != "serial"]
-    displaced = [[name] for name in options.methods if not METHODS[name].exact]
+    found: dict[str, RunConfig] = {}
     sizes: list[int | None] = [*options.resolutions] or [None]
     for size in sizes:
         model = cfg.model if size is None else replace(cfg.model, resolution=size, height=None, width=None)
-        for devices in options.devices:
-            alone_too = [["serial"]] if "serial" in options.methods and devices == options.devices[0] else []
-            for names in [*alone_too, *([exact] if exact else []), *displaced]:
-                n = 1 if names == ["serial"] else devices
-                measure = replace(options, methods=names, devices=[n], resolutions=[])
-                method = METHODS[names[0]].Config(heads=cfg.method.heads)
-                yield replace(cfg, model=model, devices=n, method=method, measure=measure)
+        for devices in options.devices or [cfg.devices]:
+            one = replace(cfg, model=model, devices=devices)
+            found.setdefault(request(one), one)
+    first = next(iter(found.values()))
+    for one in varied(first, options, session):
+        found.setdefault(request(one), replace(one, measure=replace(options, front=False)))
+    for one in found.values():
+        lists = replace(one.measure, resolutions=[], devices=[one.devices])
+        yield replace(one, measure=replace(lists, size_factors=[], step_factors=[], image_factors=[]))
+
+
+def request(cfg: RunConfig) -> str:
+    """What is asked for."""
+    return repr((cfg.model, cfg.devices, cfg.steps, cfg.images_per_prompt))
+
+
+def varied(cfg: RunConfig, options: PlanConfig, session: Session) -> Iterator[RunConfig]:
+    """A request with another size, S or number of images: sides in whole tokens, S at least 1."""
+    try:
+        model = session.model(cfg.model)
+    except ValueError:  # its cell says so
+        return
+    for factor in options.size_factors:
+        height, width = (
+            round(side * factor / model.multiple) * model.multiple for side in (model.height, model.width)
+        )
+        if min(height, width) and (height, width) != (model.height, model.width):
+            side = height if height == width else None
+            sides = (None, None) if side else (height, width)
+            sized = replace(cfg.model, resolution=side, height=sides[0], width=sides[1])
+            yield replace(cfg, model=sized)
+    for factor in options.step_factors:
+        steps = max(1, round(cfg.steps * factor))
+        if steps != cfg.steps:
+            yield replace(cfg, steps=steps)
+    for times in options.image_factors:
+        if times > 1:
+            yield replace(cfg, images_per_prompt=cfg.images_per_prompt * times)
 
 
 def search(cell: Cell, session: Session) -> list[Row]:
-    """Plan the products of rivals as long as one could be the fastest; a row for each, planned or not."""
-    model = session.model(cell.cfg.model)
-    own = list(expand(cell.cfg, cell.cfg.measure))
-    found: dict[Any, RunConfig] = {}
-    for point in [*own, *(other for one in own for other in expanded(one, model))]:
-        settings = [getattr(point.method, key, None) for key in ("patches", "warmup", "split")]
-        degrees = asdict(point.parallel if point.parallel.world == point.devices else parallel_degrees(point))
-        found.setdefault((*settings, *degrees.values()), point)  # exact ones are the same run
-    single, rows, queue = alone(own[0], session), [], []
-    for point in found.values():
-        row = product_row(point, model.shape)
-        reason = problem(point, model)
+    """Plan the products of a request as long as one could be chosen; a row for each, planned or not."""
+    cfg = counted(cell.cfg, session)
+    model, options = session.model(cfg.model), cfg.measure
+    serial = plan(serial_reference(cfg), session)
+    rows, queue, single = [], [], alone(cfg, session)
+    if "serial" in options.methods:
+        rows.append(product_row(serial.cfg, model.shape) | planned_outcome(serial))
+    for point in points(cfg, model):
+        row, reason = product_row(point, model.shape), problem(point, model)
         if reason:
             rows.append(row | {"status": "skipped", "reason": reason})
             continue
         forms = stages(point, model.shape)
-        row["bound_s"] = bound_s(point, model.shape, single, forms)
-        short = missing(point, forms)
-        if short:
+        row |= {"bound_s": bound_s(point, model.shape, single, forms), "least_bytes": held_bytes(forms)}
+        if short := missing(point, forms):
             rows.append(row | short)
         else:
             queue.append((row, point))
-    fastest = math.inf
+    planned: list[Row] = []
     for row, point in sorted(queue, key=lambda each: each[0]["bound_s"]):
-        if row["bound_s"] > fastest:
-            reason = f"takes at least {row['bound_s']:.4g} s; another takes {fastest:.4g} s"
+        rival = next((other for other in planned if beaten(row, other, options.front)), None)
+        if rival is not None:
+            reason = f"takes at least {row['bound_s']:.4g} s; {rival['method']} ({rival['parallel']}) takes "
+            reason += f"{rival['predicted_latency_s']:.4g} s, is as exact" + " and as lean" * options.front
             rows.append(row | {"status": "pruned", "reason": reason})
             continue
-        planned = plan(point, session)
-        row |= outcome(planned)
-        if planned.latency_s is not None:
-            row["bottleneck"], fastest = bottleneck(planned), min(fastest, planned.latency_s)
+        row |= planned_outcome(plan(point, session))
+        planned += [row] * (row["status"] == "ok")
         rows.append(row)
-    return rows
+    sizes = {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
+    return [cell.place | row | sizes for row in rows]
+
+
+def points(cfg: RunConfig, model: Model) -> Iterable[RunConfig]:
+    """Every product and setting of a request once: exact methods that are the same run are one."""
+    names = [name for name in cfg.measure.methods if name != "serial"]
+    own = list(expand(cfg, replace(cfg.measure, methods=names))) if names else []
+    found: dict[Hashable, RunConfig] = {}
+    for point in [*own, *(other for one in own for other in expanded(one, model))]:
+        exact = METHODS[point.method.name].exact
+        keys = [getattr(point.method, key, None) for key in (["split"] if exact else SETTINGS.values())]
+        method = "exact" if exact else point.method.name
+        degrees = asdict(point.parallel if point.parallel.world == point.devices else parallel_degrees(point))
+        found.setdefault((method, *keys, *degrees.values()), point)
+    return found.values()
+
+
+def beaten(row: Row, other: Row, front: bool) -> bool:
+    """Whether a planned product leaves another one no place: on the front, or among the fastest and the exact.
+
+    On the front by latency, parameters and K, V, and exactness: more patches are further from serial.
+    """
+    same = row["method"] == other["method"] and (row["patches"] or 0) >= (other["patches"] or 0)
+    as_exact = other["exact"] or (same if front else not row["exact"])
+    as_lean = not front or row["least_bytes"] >= other["least_bytes"]
+    return bool(as_exact and as_lean and row["bound_s"] > other["predicted_latency_s"])
 
 
 def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
@@ -120,8 +179,13 @@ def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
     return row | asdict(parallel) | {"exact": METHODS[cfg.method.name].exact}
 
 
-def bottleneck(planned: Planned) -> str:
-    """Where most of the devices' seconds go.
+def planned_outcome(planned: Planned) -> Row:
+    """Status, seconds and bytes of a plan, and where the seconds go."""
+    return outcome(planned) | ({} if planned.latency_s is None else whereabouts(planned))
+
+
+def whereabouts(planned: Planned) -> Row:
+    """Where a plan's seconds go, the mean of its devices: four parts that make up the latency, and the largest.
 
     `host`: the device waits for operations to be issued; `bubble`: a stage for another one, or for the run's end;
     `exchange`: all other communication.
@@ -130,20 +194,21 @@ def bottleneck(planned: Planned) -> str:
     assert latency_s is not None
     kernels = sum(rank.meter.busy_s for rank in ranks)
     stages_s = sum(rank.stage_wait_s for rank in ranks)
-    seconds = {
-        "compute": kernels,
-        "exchange": sum(rank.wait_s for rank in ranks) - stages_s,
-        "bubble": stages_s + sum(latency_s - rank.total_s for rank in ranks),
-        "host": sum(rank.compute_s for rank in ranks) - kernels,
+    parts = {
+        "kernels_s": kernels,
+        "exchange_s": sum(rank.wait_s for rank in ranks) - stages_s,
+        "bubble_s": stages_s + sum(latency_s - rank.total_s for rank in ranks),
+        "host_s": sum(rank.compute_s for rank in ranks) - kernels,
     }
-    return max(seconds, key=lambda name: seconds[name])
+    largest = max(parts, key=lambda name: parts[name])
+    return {name: part / len(ranks) for name, part in parts.items()} | {"bottleneck": column(largest).heading}
 
 
 def missing(point: RunConfig, forms: list[tuple[int, Prediction]]) -> Row:
     """The outcome of a device that does not hold parameters and K, V; nothing where it does."""
     hardware = point.cluster.hardware
     assert hardware is not None
-    held, room = held_bytes(forms), hardware.memory_bytes - hardware.reserved_bytes
+    held, room = held_bytes(forms), room_bytes(point)
     if held <= room:
         return {}
     text = f"parameters and K, V alone are {held} bytes ({held / GIB:.1f} GiB), {held - room} more than the {room} "
@@ -153,93 +218,82 @@ def missing(point: RunConfig, forms: list[tuple[int, Prediction]]) -> Row:
     }
 
 
+def counted(cfg: RunConfig, session: Session) -> RunConfig:
+    """A request on devices that also hold the text encoders and the VAE, where the pipeline counts."""
+    if cfg.measure.count == "transformer":
+        return cfg
+    itemsize, hardware = session.model(cfg.model).dtype.itemsize, cfg.cluster.hardware
+    assert hardware is not None
+    others = sum(part_bytes(cfg.model.name, kind, itemsize) or 0 for kind in KINDS)
+    fuller = replace(hardware, reserved_bytes=hardware.reserved_bytes + others)
+    return replace(cfg, cluster=replace(cfg.cluster, hardware=fuller))
+
+
+def check_request(cfg: RunConfig, session: Session) -> None:
+    """Raises ConfigError for a cluster without costs, and for a pipeline whose parts are not known."""
+    check_costs(cfg, session)
+    if cfg.measure.count not in COUNTS:
+        text = f"{cfg.measure.count!r} is unknown; allowed: {', '.join(COUNTS)}"
+        raise ConfigError("measure.count", text)
+    unknown = [kind for kind in KINDS if part_bytes(cfg.model.name, kind, 1) is None]
+    if cfg.measure.count == "pipeline" and unknown:
+        text = f"pipeline needs the {' and '.join(unknown)} of {cfg.model.name}, which conf/part has not"
+        raise ConfigError("measure.count", f"{text}; allowed: transformer")
+
+
+def request_place(cfg: RunConfig) -> Row:
+    """The first columns of a request's rows."""
+    return place(cfg) | {"asked": cfg.devices, "images": len(read_prompts(cfg)), "front": cfg.measure.front}
+
+
 def able(cfg: RunConfig, model: Model) -> None:
     """A search is never skipped: its products are."""
 
 
-def each(cell: Cell) -> str:
-    """Every search is a task of its own: the larger N take most of the time."""
-    return cell.key
+def same_blocks(cell: Cell) -> Hashable:
+    """Requests that differ in S alone share the costs of their blocks."""
+    return tuple(cell.place[key] for key in ("height", "width", "images", "asked"))
 
 
-def best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each size, method and product the fastest setting that fits, or the leanest where none does; fastest first."""
-    ran = rows[rows.status.isin(["ok", "oom"])]
-    order = ["height", "width", "predicted_latency_s", "peak_bytes"]
-    ranked = ran.sort_values(order, na_position="last")
-    return ranked.drop_duplicates(["height", "width", "method", "devices", *AXES])
-
-
-def ranking(record: Record) -> pd.DataFrame:
-    """The first products of each size and N, numbered among all of the size, with their speed over serial's."""
-    ranked = best(record.rows)
-    sizes = ranked.groupby(["height", "width"])
-    alone_s = ranked[(ranked.method == "serial") & (ranked.devices == 1)]
-    alone_s = alone_s[["height", "width", "predicted_latency_s"]].rename(
-        columns={"predicted_latency_s": "serial_s"}
-    )
-    ranked = ranked.assign(place=sizes.cumcount() + 1).merge(alone_s, how="left", on=["height", "width"])
-    ranked["speedup"] = ranked.serial_s / ranked.predicted_latency_s
-    ranked["px"] = sizes_in(ranked)
-    shown = record.facts["config"]["measure"]["shown"]
-    return ranked.groupby(["height", "width", "devices"]).head(shown)
+def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with intervals and distances from the committed records."""
+    return planning.beside(rows, CONF.parent / "results")
 
 
 def title(record: Record) -> str:
-    """What was asked: model, hardware, sizes, S, number type and guidance."""
+    """What was asked for."""
     rows, config = record.rows, record.facts["config"]
     first = rows.iloc[0]
-    sizes = ", ".join(dict.fromkeys(sizes_in(rows)))
-    asked = f"{first.model} on {first.cluster}, {sizes} px, S = {first.steps}, {config['model']['dtype']}"
     guided = f"guidance {first.guidance_scale:g}" if pd.notna(first.guidance_scale) else "no guidance"
-    return f"PREDICTED for {asked}, {guided}: the fastest products of each size and N for this S alone"
+    asked = f"{first.model} on {first.cluster}, {config['model']['dtype']}, {guided}"
+    return f"PREDICTED for {asked}: no other setting is as fast, as lean and as exact"
 
 
-def sizes_in(rows: pd.DataFrame) -> list[str]:
-    """The size of each row in pixels: one number where it is square."""
-    return [f"{h}" if h == w else f"{h} x {w}" for h, w in zip(rows.height, rows.width, strict=True)]
-
-
-def verdict(record: Record) -> str:
-    """For each size the fastest that fits, and of those planned the one that needs least memory."""
-    lines = []
-    for (height, width), part in record.rows.groupby(["height", "width"]):
-        fits = part[part.status == "ok"].to_dict("records")
-        if not fits:
-            lines.append(f"{height} x {width} px: nothing fits")
-            continue
-        fastest = min(fits, key=lambda row: row["predicted_latency_s"])
-        leanest = min(fits, key=lambda row: row["peak_bytes"])
-        lines.append(
-            f"{height} x {width} px: fastest {setting(fastest)}, {fastest['predicted_latency_s']:.2f} s; leanest "
-            f"{setting(leanest)}, {leanest['peak_bytes'] / GIB:.2f} GiB per device, "
-            f"{leanest['predicted_latency_s']:.2f} s"
-        )
-    return "\n".join([*lines, PRUNED])
-
-
-def setting(row: Mapping[Any, Any]) -> str:
-    """`pipefusion N=8 (cfg 2 x pipe 4) M=16 W=1 even`."""
-    keys = [("N", row["devices"]), ("M", row["patches"]), ("W", row["warmup"])]
-    texts = [f"{key}={int(value)}" for key, value in keys if pd.notna(value)]
-    texts[1:1] = [f"({row['parallel']})"] if row["devices"] > 1 else []
-    return " ".join([row["method"], *texts, *([row["split"]] if isinstance(row["split"], str) else [])])
+def answer(record: Record) -> RenderableType:
+    """When the winner changes, and the answer in words."""
+    table = planning.crossovers(record.rows)
+    crossed = rich_table(
+        words(table, planning.CROSSOVERS), "The fastest, when one thing of the request is another"
+    )
+    return Group(
+        crossed,
+        planning.answers(record.rows),
+        f"Columns: {planning.TOLD_BY}; seconds are the mean of all devices.",
+    )
 
 
 PLAN = Study(
     "plan",
     search,
-    (
-        *("px", "place", "method", "exact", "devices", "parallel", "patches", "warmup"),
-        *("predicted_latency_s", "speedup", "bottleneck"),
-        *(column("peak_bytes", unit="GiB"), column("kv_bytes", unit="GiB"), "status"),
-    ),
+    tuple(planning.FRONT),
     title,
     grid=searches,
     problem=able,
-    group=each,
-    shown=ranking,
-    summary=verdict,
-    check=check_costs,
-    options=("methods", "devices", "patches", "warmups", "splits"),
+    place=request_place,
+    group=same_blocks,
+    derived=known_beside,
+    shown=planning.shown,
+    summary=answer,
+    check=check_request,
+    options=("methods", "devices", "patches", "warmups", "splits", "rings", "texts", "crosses"),
 )

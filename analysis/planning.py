@@ -1,0 +1,247 @@
+"""Plans, read: the front of latency, memory and exactness, who wins by how much, and which request has another winner.
+
+Rows as `experiment=plan` records them: settings of a request (size, N, S, images), `ok` with seconds and bytes, or the
+reason. The request that was asked for comes first, then those that differ from it in one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.columns import GIB, NOTHING, Shown, column, flags, percent, shares, small, texts
+from analysis.evidence.intervals import SHARE, load_intervals
+from analysis.records import QUALITY
+from analysis.study import Record, load_study, plain_rows
+from analysis.style import label
+
+REQUEST = ["height", "width", "asked", "steps", "images"]
+MEASURED: dict[str, Any] = {
+    "metric": "latent_error",
+    "against": "serial",
+    "steps": 20,
+    "guidance_scale": 2.0,
+    "scheduler": "shipped",
+}
+"""The distances that exactness is told by, and the request that they were measured with."""
+SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
+"""Parts of the latency, the mean of all devices."""
+TOLD_BY = (
+    "latents vs serial: measured on the shipped model with the same method, M and W (S = 20, guidance 2)"
+)
+WITHIN = f"{SHARE:.0%} interval s"
+FRONT: Shown = [
+    *texts(request="request", setting="setting"),
+    "predicted_latency_s",
+    *texts(interval=WITHIN),
+    *("speedup", "bottleneck", "kernels_s", "exchange_s", "bubble_s", "host_s"),
+    column("peak_bytes", unit="GiB"),
+    *texts(text_encoder_said="text encoders GiB", vae_said="VAE GiB"),
+    *("relative_error", "status"),
+]
+CROSSOVERS: Shown = [
+    *texts(request="request", wins="fastest"),
+    "predicted_latency_s",
+    *texts(interval=WITHIN),
+    *flags(changes="another product"),
+    *texts(second="next"),
+    *shares(behind="next is slower by"),
+    *texts(exact_wins="fastest exact"),
+    *shares(exact_behind="exact is slower by"),
+]
+Row = dict[str, Any]
+
+
+def distances(results: Path) -> dict[tuple[str, int, int], float]:
+    """(method, M, W) -> distance of the latents to serial's, of the most pictures; a band is a patch."""
+    rows = load_study(results / QUALITY).rows
+    for name, value in MEASURED.items():
+        rows = rows[rows[name] == value]
+    rows = rows[rows.warmup.notna()].sort_values("n", kind="stable")
+    patches = rows.patches.fillna(rows.devices)
+    keys = zip(rows.method, patches.astype(int), rows.warmup.astype(int), strict=True)
+    return dict(zip(keys, rows.value.astype(float), strict=True))
+
+
+def beside(rows: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """The rows with the interval of each latency and the distance to serial, as far as they are known."""
+    known, made = distances(results), load_intervals(results)
+    found = []
+    for row in plain_rows(rows):
+        seconds, low_s, high_s = row.get("predicted_latency_s"), None, None
+        if seconds is not None:
+            px = round((row["height"] * row["width"]) ** 0.5)
+            low_s, high_s = made.around(seconds, row["method"], px, row["cluster"])
+        error = 0.0 if row.get("exact") else known.get((row["method"], row["patches"], row["warmup"]))
+        found.append({"low_s": low_s, "high_s": high_s, "relative_error": error})
+    return rows.assign(**pd.DataFrame(found, rows.index).astype(float))
+
+
+def requests(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each request, in order."""
+    return [part for _, part in rows.groupby(REQUEST, sort=False)]
+
+
+def asked(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The requests that were asked for: of the others only the fastest was searched."""
+    first, *others = requests(rows)
+    return [first, *(part for part in others if part.front.all())]
+
+
+def fitting(rows: pd.DataFrame) -> list[Row]:
+    """The settings that fit, fastest first."""
+    return plain_rows(
+        rows[rows.status == "ok"].sort_values(["predicted_latency_s", "peak_bytes"], kind="stable")
+    )
+
+
+def front(rows: pd.DataFrame) -> list[Row]:
+    """The settings to which no other is equal or better in latency, peak memory and distance to serial alike.
+
+    A distance that was not measured counts as the largest.
+    """
+    kept: list[Row] = []
+    for row in fitting(rows):
+        if not any(as_good(other, row) for other in kept):
+            kept.append(row)
+    return kept
+
+
+def as_good(one: Row, other: Row) -> bool:
+    """Whether a setting that is as fast needs no more memory and is no further from serial."""
+    far = [inf if row["relative_error"] is None else row["relative_error"] for row in (one, other)]
+    return bool(one["peak_bytes"] <= other["peak_bytes"] and far[0] <= far[1])
+
+
+def shown(record: Record) -> pd.DataFrame:
+    """The front of every request that was asked for, and serial on one device; ready to be written."""
+    found = []
+    for part in asked(record.rows):
+        serial = plain_rows(part[part.devices == 1])
+        serial_s = serial[0]["predicted_latency_s"] if serial else None
+        kept = front(part)
+        for row in [*kept, *(one for one in serial if one["status"] != "ok" or one not in kept)]:
+            seconds = row["predicted_latency_s"]
+            found.append(
+                row
+                | {"setting": setting(row), "request": request(row), "interval": interval(row)}
+                | {"speedup": serial_s / seconds if serial_s and seconds else None}
+                | {f"{kind}_said": not_known(row[f"{kind}_bytes"]) for kind in ("text_encoder", "vae")}
+            )
+    return pd.DataFrame(found)
+
+
+def setting(row: Mapping[str, Any]) -> str:
+    """`PipeFusion, cfg 2 x pipe 4, M = 16`; an exact product goes by its degrees alone."""
+    if row["exact"]:
+        return "Serial, 1 device" if row["devices"] == 1 else f"exact, {row['parallel']}"
+    return f"{label(row['method'])}, {row['parallel']}, M = {row['patches']}"
+
+
+def request(row: Mapping[str, Any]) -> str:
+    """`1024 px, N = 8, S = 20, 1 image`."""
+    px = f"{row['height']}" if row["height"] == row["width"] else f"{row['height']} x {row['width']}"
+    images = f"{row['images']} image{'s' * (row['images'] > 1)}"
+    return f"{px} px, N = {row['asked']}, S = {row['steps']}, {images}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """`1.62 to 2.07`."""
+    return NOTHING if row["low_s"] is None else f"{row['low_s']:.2f} to {row['high_s']:.2f}"
+
+
+def not_known(size: float | None) -> str:
+    """Bytes in GiB."""
+    return "not known" if size is None else f"{size / GIB:.2f}"
+
+
+def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each request: the fastest setting, how far the next is behind, the fastest exact one, and whether
+    another product wins than in the first request."""
+    first, found = None, []
+    for part in requests(rows):
+        fits = fitting(part)
+        line: Row = {"request": request(plain_rows(part)[0]), "wins": "nothing fits"}
+        if fits:
+            best, *others = fits
+            first = first or product(best)
+            rival = next((row for row in others if product(row) != product(best)), None)
+            exact = next((row for row in fits if row["exact"]), None)
+            line |= {"wins": setting(best), "interval": interval(best), "changes": product(best) != first}
+            line["predicted_latency_s"] = best["predicted_latency_s"]
+            line |= {} if rival is None else {"second": setting(rival), "behind": behind(rival, best)}
+            line |= (
+                {} if exact is None else {"exact_wins": setting(exact), "exact_behind": behind(exact, best)}
+            )
+        found.append(line)
+    columns = ["request", "wins", "predicted_latency_s", "interval", "changes", "second", "behind"]
+    return pd.DataFrame(found, columns=[*columns, "exact_wins", "exact_behind"])
+
+
+def product(row: Row) -> tuple[str, str]:
+    """What two settings share that differ in M, W or split alone."""
+    return "exact" if row["exact"] else row["method"], row["parallel"]
+
+
+def behind(row: Row, best: Row) -> float:
+    """How much longer it takes."""
+    return float(row["predicted_latency_s"] / best["predicted_latency_s"] - 1)
+
+
+def answers(rows: pd.DataFrame) -> str:
+    """A paragraph for each request that was asked for; what would change the first one's winner."""
+    said = [" ".join(sentences(part)) for part in asked(rows)]
+    others = crossovers(rows)
+    changed = others[others.changes.eq(True)]
+    if len(others) > len(said):
+        known = [f"{row.request}: {row.wins}" for row in changed.itertuples()]
+        said.append(
+            f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
+        )
+    return "\n".join(said)
+
+
+def sentences(rows: pd.DataFrame) -> Iterator[str]:
+    """The winner of a request, why, by how much; what needs less memory, and what is exact."""
+    fits, asked_for = fitting(rows), request(plain_rows(rows)[0])
+    if not fits:
+        least = rows.missing_bytes.min()
+        yield f"{asked_for}: nothing fits; the leanest setting misses {least / GIB:.1f} GiB per device."
+        return
+    best, *others = fits
+    held = f"{best['peak_bytes'] / GIB:.1f} GiB per device"
+    yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held}."
+    parts = sorted(((best[name] or 0.0, word) for name, word in SECONDS.items()), reverse=True)
+    shares = [f"{percent(part / best['predicted_latency_s'])} {word}" for part, word in parts if part > 0]
+    yield f"Its time goes to {', '.join(shares)}."
+    rival = next((row for row in others if product(row) != product(best)), None)
+    if rival is not None:
+        apart = (
+            "clearly" if rival["low_s"] is not None and rival["low_s"] > best["high_s"] else "not for sure"
+        )
+        yield f"Next is {setting(rival)}, {percent(behind(rival, best))} slower, {apart}: {seconds(rival)}."
+    exact = next((row for row in fits if row["exact"]), None)
+    if not best["exact"] and exact is not None:
+        yield f"It is not exact ({said_error(best)}); the fastest that is: {setting(exact)}, {seconds(exact)}."
+    lean = min(fits, key=lambda row: row["peak_bytes"])
+    if lean is not best:
+        yield (
+            f"Least memory: {setting(lean)}, {lean['peak_bytes'] / GIB:.1f} GiB per device, {seconds(lean)}, "
+            f"{percent(behind(lean, best))} slower."
+        )
+
+
+def seconds(row: Row) -> str:
+    """`1.82 s (80 %: 1.62 to 2.07)`."""
+    within = "" if row["low_s"] is None else f" ({SHARE:.0%}: {interval(row)})"
+    return f"{row['predicted_latency_s']:.2f} s{within}"
+
+
+def said_error(row: Row) -> str:
+    """The distance to serial in words."""
+    known = row["relative_error"]
+    return "distance to serial not measured" if known is None else f"latents {small(known)} from serial's"
