@@ -153,6 +153,20 @@ _ALL = [
     *flags(front="front searched"),
     *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
     Column("guidance_scale", "guidance", kind=NUMBER),
+    Column("bandwidth", "link", "GB/s", NUMBER),
+    # A server under load.
+    *counts(replicas="replicas", requests="requests"),
+    Column("rate", "requests/s", kind=NUMBER, format=three),
+    Column("capacity", "at most requests/s", kind=NUMBER, format=three),
+    *shares(busy="busy", in_time="in time"),
+    *seconds(
+        service_s="PREDICTED service",
+        deadline_s="deadline",
+        mean_s="mean",
+        p50_s="p50",
+        p95_s="p95",
+        p99_s="p99",
+    ),
     # Parts of a model.
     *texts(layers="layers", replicated="on every device", copied="copies"),
     *counts(layer_count="layers", tokens="tokens", text_tokens="text tokens"),

@@ -30,12 +30,15 @@ MEASURED: dict[str, Any] = {
 """The distances that exactness is told by, and the request that they were measured with."""
 SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
 """Parts of the latency, the mean of all devices."""
-TOLD_BY = (
-    "latents vs serial: measured on the shipped model with the same method, M and W (S = 20, guidance 2)"
+NOTE = (
+    "Seconds by part: the mean of all devices. Peak: the transformer on the fullest device; text encoders and VAE: "
+    "what a device would hold besides. Latents vs serial: measured on the shipped model with the same method, M and W "
+    "(S = 20, guidance 2); – is not measured."
 )
-WITHIN = f"{SHARE:.0%} interval s"
+COVERED = f"{100 * SHARE:.0f} %"
+WITHIN = f"{COVERED} interval s"
 FRONT: Shown = [
-    *texts(request="request", setting="setting"),
+    "setting",
     "predicted_latency_s",
     *texts(interval=WITHIN),
     *("speedup", "bottleneck", "kernels_s", "exchange_s", "bubble_s", "host_s"),
@@ -119,7 +122,7 @@ def as_good(one: Row, other: Row) -> bool:
 
 def shown(record: Record) -> pd.DataFrame:
     """The front of every request that was asked for, and serial on one device; ready to be written."""
-    found = []
+    found, several = [], len(asked(record.rows)) > 1
     for part in asked(record.rows):
         serial = plain_rows(part[part.devices == 1])
         serial_s = serial[0]["predicted_latency_s"] if serial else None
@@ -128,7 +131,7 @@ def shown(record: Record) -> pd.DataFrame:
             seconds = row["predicted_latency_s"]
             found.append(
                 row
-                | {"setting": setting(row), "request": request(row), "interval": interval(row)}
+                | {"setting": f"{request(row)}: " * several + setting(row), "interval": interval(row)}
                 | {"speedup": serial_s / seconds if serial_s and seconds else None}
                 | {f"{kind}_said": not_known(row[f"{kind}_bytes"]) for kind in ("text_encoder", "vae")}
             )
@@ -236,8 +239,8 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def seconds(row: Row) -> str:
-    """`1.82 s (80 %: 1.62 to 2.07)`."""
-    within = "" if row["low_s"] is None else f" ({SHARE:.0%}: {interval(row)})"
+    """`1.82 s (80 % interval 1.62 to 2.07)`."""
+    within = "" if row["low_s"] is None else f" ({COVERED} interval {interval(row)})"
     return f"{row['predicted_latency_s']:.2f} s{within}"
 
 

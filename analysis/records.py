@@ -18,6 +18,9 @@ PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
 QUICKSTART, PRODUCTS = "records/quickstart", "records/products"
 BENCH, WORLDS, LOADING = "records/bench/bench.json", "records/worlds", "records/loading"
 
+BANDWIDTH, LOAD, PLANS = "records/bandwidth", "records/load", "records/plan"
+FLUX2_H100, FLUX2_L40 = f"{PLANS}/flux2_dev-h100_nvlink-8", f"{PLANS}/flux2_dev-l40_pcie_ethernet-16"
+
 PLAN = "model=pixart_alpha cluster=l40_pcie devices=8 method.patches=8 model.resolution=2048"
 COMMANDS = {
     ACCOUNTING: "experiment=accounting",
@@ -37,6 +40,10 @@ COMMANDS = {
     BENCH: "experiment=bench_cpu",
     WORLDS: "experiment=worlds steps=3 measure.rounds=3",
     LOADING: "experiment=loading",
+    BANDWIDTH: "experiment=bandwidth",
+    LOAD: "experiment=load",
+    FLUX2_H100: "experiment=plan model=flux2_dev cluster=h100_nvlink devices=8",
+    FLUX2_L40: "experiment=plan model=flux2_dev cluster=l40_pcie_ethernet devices=16",
 }
 """Record -> what `python run.py` is given."""
 

@@ -3,13 +3,13 @@
 What cannot be chosen is not planned. For each request (size, N, S, images) products are planned in the order of a lower
 bound of their seconds (`bound_s`, from closed forms), and a product is `pruned` whose bound is above the seconds of a
 planned one that is as exact and holds no more parameters and K, V. Of requests that differ from the one asked for in
-one thing only the fastest, and the fastest exact one, are searched. A device that does not hold its parameters and K, V
-is `oom` without a plan.
+one thing only the two fastest products, and the two fastest exact ones, are searched. A device that does not hold its
+parameters and K, V is `oom` without a plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from rich.console import Group, RenderableType
 
 from analysis import planning
 from analysis.columns import GIB, column, words
-from analysis.study import Record
+from analysis.study import Record, plain_rows
 from analysis.terminal import rich_table
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import CONF, ConfigError
@@ -131,7 +131,7 @@ def search(cell: Cell, session: Session) -> list[Row]:
             queue.append((row, point))
     planned: list[Row] = []
     for row, point in sorted(queue, key=lambda each: each[0]["bound_s"]):
-        rival = next((other for other in planned if beaten(row, other, options.front)), None)
+        rival = better(row, planned, options.front)
         if rival is not None:
             reason = f"takes at least {row['bound_s']:.4g} s; {rival['method']} ({rival['parallel']}) takes "
             reason += f"{rival['predicted_latency_s']:.4g} s, is as exact" + " and as lean" * options.front
@@ -158,15 +158,23 @@ def points(cfg: RunConfig, model: Model) -> Iterable[RunConfig]:
     return found.values()
 
 
-def beaten(row: Row, other: Row, front: bool) -> bool:
-    """Whether a planned product leaves another one no place: on the front, or among the fastest and the exact.
+def better(row: Row, planned: Sequence[Row], front: bool) -> Row | None:
+    """A planned product that leaves another one no place, None where that may be chosen.
 
-    On the front by latency, parameters and K, V, and exactness: more patches are further from serial.
+    It may as one of the two fastest products, or the two fastest exact ones; with `front` also by fewer parameters and
+    K, V, or by being nearer to serial than what is faster: more patches of the same method are further.
     """
-    same = row["method"] == other["method"] and (row["patches"] or 0) >= (other["patches"] or 0)
-    as_exact = other["exact"] or (same if front else not row["exact"])
-    as_lean = not front or row["least_bytes"] >= other["least_bytes"]
-    return bool(as_exact and as_lean and row["bound_s"] > other["predicted_latency_s"])
+
+    def as_exact(other: Row) -> bool:
+        same = row["method"] == other["method"] and (row["patches"] or 0) >= (other["patches"] or 0)
+        return other["exact"] or (same if front else not row["exact"])
+
+    faster = [other for other in planned if row["bound_s"] > other["predicted_latency_s"]]
+    ahead = {other["parallel"] for other in faster if other["exact"] or not row["exact"]}
+    rivals = [
+        one for one in faster if as_exact(one) and (not front or row["least_bytes"] >= one["least_bytes"])
+    ]
+    return rivals[0] if rivals and len(ahead) > 1 else None
 
 
 def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
@@ -262,24 +270,22 @@ def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
 
 def title(record: Record) -> str:
     """What was asked for."""
-    rows, config = record.rows, record.facts["config"]
-    first = rows.iloc[0]
-    guided = f"guidance {first.guidance_scale:g}" if pd.notna(first.guidance_scale) else "no guidance"
-    asked = f"{first.model} on {first.cluster}, {config['model']['dtype']}, {guided}"
-    return f"PREDICTED for {asked}: no other setting is as fast, as lean and as exact"
+    config, (first, *others) = record.facts["config"], planning.asked(record.rows)
+    row = plain_rows(first)[0]
+    guided = "no guidance" if row["guidance_scale"] is None else f"guidance {row['guidance_scale']:g}"
+    size = "" if others else f", {planning.request(row)}"
+    held = config["measure"]["count"]
+    asked = f"{row['model']} on {row['cluster']}{size}, {config['model']['dtype']}, {guided}; a device holds the {held}"
+    return f"PREDICTED for {asked}. No other setting is as fast, as lean and as exact"
 
 
 def answer(record: Record) -> RenderableType:
     """When the winner changes, and the answer in words."""
-    table = planning.crossovers(record.rows)
+    others = planning.crossovers(record.rows)
     crossed = rich_table(
-        words(table, planning.CROSSOVERS), "The fastest, when one thing of the request is another"
+        words(others, planning.CROSSOVERS), "The fastest, where one thing of the request is another"
     )
-    return Group(
-        crossed,
-        planning.answers(record.rows),
-        f"Columns: {planning.TOLD_BY}; seconds are the mean of all devices.",
-    )
+    return Group(planning.NOTE, *[crossed] * (len(others) > 1), planning.answers(record.rows))
 
 
 PLAN = Study(

@@ -79,6 +79,7 @@ MEASURES: dict[str, Measure] = {
         "experiments.config.LatencyConfig", "", "experiments.job.run", "experiments.check.check_run", records.FILES
     ),
     "accounting": study("accounting", "ACCOUNTING", "AccountingConfig"),
+    "bandwidth": study("bandwidth", "BANDWIDTH", "BandwidthConfig"),
     "bench": other("bench", "bench", "BenchConfig", "bench.json", "seconds.json", "ready.json", "logs"),
     "calibrate": other(
         "calibrate", "calibrate", "CalibrateConfig",
@@ -90,6 +91,7 @@ MEASURES: dict[str, Measure] = {
     "gpu_check": other(
         "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", logged=False
     ),
+    "load": study("load", "LOAD", "LoadConfig"),
     "loading": study("loading", "LOADING", "LoadingConfig", "checkpoint"),
     "params": study("params", "PARAMS", "ParamsConfig"),
     "perturb": study("perturb", "PERTURB", "PerturbConfig"),

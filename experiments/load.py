@@ -1,0 +1,167 @@
+"""`measure=load`: requests that arrive at a rate, served by copies of a product on fewer devices or one on all of them.
+
+N devices are cut into r replicas of N/r devices each; a replica runs the product that is predicted to be the fastest on
+so many, one request at a time. Arrivals are Poisson's, or those of a trace; all of it is virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import numpy as np
+
+from analysis import load as reading
+from analysis.study import Record
+from experiments.choose import PlanConfig, search
+from experiments.config import RunConfig
+from experiments.grid import GridConfig, place, serial_reference
+from experiments.journal import Row
+from experiments.models import Model
+from experiments.plan import plan
+from experiments.queue import latencies, poisson, read_trace
+from experiments.scaling import check_costs
+from experiments.session import Session
+from experiments.study import Cell, Study
+from pipefusion.core.domain import Count, Domain, Grid, PatchCounts, Threads, Warmups
+
+Load = Annotated[float, Domain(0, 100, above=True)]
+FILLING = 0.1
+"""This share of Poisson's requests, the first ones, finds queues that are only filling, and is not counted."""
+
+
+@dataclass
+class LoadConfig(GridConfig):
+    """The methods of a replica, and what is asked of it.
+
+    `loads`: requests a second, as shares of what N devices would serve each by itself. `requests` of them at
+    each, or those of `trace`, a CSV file with a column `arrival_s`, once. `deadline_s` null: what one device takes.
+    """
+
+    name: str = "load"
+    methods: Grid[str] = field(
+        default_factory=lambda: [
+            "serial",
+            "sync_pipeline",
+            "tensor",
+            "ulysses",
+            "ring",
+            "distrifusion",
+            "pipefusion",
+        ]
+    )
+    patches: list[PatchCounts] = field(default_factory=lambda: [4, 8])
+    warmups: list[Warmups] = field(default_factory=lambda: [1])
+    splits: list[str] = field(default_factory=lambda: ["even"])
+    replicas: list[Count] = field(default_factory=list)  # empty: every divisor of N
+    loads: Grid[Load] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+    requests: Count = 20_000
+    trace: str | None = None
+    arrivals: list[Annotated[float, Domain(0, 1e9)]] = field(
+        default_factory=list
+    )  # seconds: a trace by itself
+    deadline_s: Annotated[float, Domain(0, 1e6, above=True)] | None = None
+    workers: Threads | None = None
+
+
+def shares(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
+    """A run for each way to cut the devices into replicas."""
+    options: LoadConfig = cfg.measure
+    arrivals = read_trace(options.trace) if options.trace else sorted(options.arrivals)
+    for replicas in options.replicas or [r for r in range(1, cfg.devices + 1) if cfg.devices % r == 0]:
+        measure = replace(options, replicas=[replicas], arrivals=arrivals, trace=None)
+        yield replace(cfg, measure=measure)
+
+
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """A row for each rate: how long requests take at the replicas."""
+    cfg, options = cell.cfg, cell.cfg.measure
+    (replicas,) = options.replicas
+    alone_s = max(rank.total_s for rank in plan(serial_reference(cfg), session).ranks)
+    deadline_s = options.deadline_s or alone_s
+    product = fastest(cfg, session)
+    if product is None:
+        reason = f"nothing fits on {cfg.devices // replicas} devices"
+        return [cell.place | {"status": "oom", "reason": reason, "missing_bytes": 0}]
+    service_s = product["predicted_latency_s"]
+    columns = ("method", "parallel", "patches", "warmup", "exact", "devices", "peak_bytes")
+    first = {name: product.get(name) for name in columns}
+    first |= {"service_s": service_s, "capacity": replicas / service_s, "deadline_s": deadline_s}
+    rows = []
+    for rate, arrivals in offered(options, cfg.devices / alone_s, int(np.ravel(cfg.seed)[0])):
+        busy = rate * service_s / replicas
+        row = cell.place | first | {"rate": rate, "busy": busy}
+        if busy >= 1 and not options.arrivals:
+            reason = f"saturated: {replicas / service_s:.3g} requests/s are served at most"
+            rows.append(row | {"status": "skipped", "reason": reason})
+            continue
+        found = latencies(arrivals, service_s, replicas)
+        counted = found if options.arrivals else found[int(FILLING * len(found)) :]
+        p50, p95, p99 = np.quantile(counted, [0.5, 0.95, 0.99])
+        row |= {"requests": len(counted), "mean_s": counted.mean(), "p50_s": p50, "p95_s": p95, "p99_s": p99}
+        rows.append(row | {"in_time": np.mean(counted <= deadline_s * (1 + 1e-9))})
+    return rows
+
+
+def fastest(cfg: RunConfig, session: Session) -> Row | None:
+    """The fastest product that fits on the devices of one replica; None where none does."""
+    options, devices = cfg.measure, cfg.devices // cfg.measure.replicas[0]
+    lists = {name: getattr(options, name) for name in ("methods", "patches", "warmups", "splits")}
+    one = replace(cfg, devices=devices, measure=PlanConfig(devices=[devices], front=False, **lists))
+    rows = [row for row in search(Cell(one, {}, ""), session) if row.get("status", "ok") == "ok"]
+    rows = [row for row in rows if row["devices"] == devices]
+    return min(rows, key=lambda row: row["predicted_latency_s"], default=None)
+
+
+def offered(options: LoadConfig, unit: float, seed: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Every rate in requests a second with its arrivals; of a trace its own. The same draws at all rates."""
+    if options.arrivals:
+        last = options.arrivals[-1]
+        yield len(options.arrivals) / last if last else 0.0, np.array(options.arrivals)
+        return
+    times = poisson(options.requests, seed)
+    for load in options.loads:
+        yield load * unit, times / (load * unit)
+
+
+def share_place(cfg: RunConfig) -> Row:
+    """The first columns of the rows of a way to cut the devices."""
+    (replicas,) = cfg.measure.replicas
+    return place(cfg) | {"asked": cfg.devices, "replicas": replicas, "devices": cfg.devices // replicas}
+
+
+def share_problem(cfg: RunConfig, model: Model) -> str | None:
+    """Why the devices cannot be cut so."""
+    (replicas,) = cfg.measure.replicas
+    if cfg.devices % replicas:
+        return f"measure.replicas={replicas} does not divide {cfg.devices} devices; allowed: their divisors"
+    return None
+
+
+def each(cell: Cell) -> str:
+    """Every search is a task of its own."""
+    return cell.key
+
+
+def summary(record: Record) -> str:
+    """Which way to cut the devices serves which rate best."""
+    return "\n".join(reading.sentences(record.rows))
+
+
+LOAD = Study(
+    "load",
+    measure,
+    (
+        *("replicas", "devices", "method", "parallel", "patches", "service_s", "capacity", "rate", "busy"),
+        *("p50_s", "p95_s", "p99_s", "in_time", "status"),
+    ),
+    "PREDICTED: requests in virtual time, served by replicas of the fastest product on so many devices",
+    grid=shares,
+    problem=share_problem,
+    place=share_place,
+    group=each,
+    summary=summary,
+    check=check_costs,
+    options=("methods", "patches", "warmups", "splits"),
+)

@@ -1,0 +1,80 @@
+"""`measure=bandwidth`: crossings of curves whose answer is known, and the study on the small model."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.bandwidth import crossings, curves, fastest, flat_from, interpolated, meeting, sentences
+from analysis.study import load_study
+from tests.experiments.runs import command
+
+SPEEDS = [1.0, 4.0, 16.0, 64.0, 256.0]
+
+
+def power(coefficient: float, exponent: float) -> list[tuple[float, float]]:
+    """A straight line in logarithms: what lies between its points is exact."""
+    return [(speed, coefficient * speed**exponent) for speed in SPEEDS]
+
+
+def test_curves_meet_where_their_powers_are_equal():
+    assert meeting(power(20, -0.5), power(2, 0)) == pytest.approx(100)  # 20 / sqrt(B) = 2
+    assert meeting(power(20, -1), power(10, -0.5)) == pytest.approx(4)  # at a point of both
+    assert meeting(power(1, 0), power(2, 0)) is None
+    assert interpolated(power(20, -0.5), 100) == pytest.approx(2)
+
+
+def test_a_curve_is_flat_from_where_it_is_a_tenth_above_its_last_point():
+    assert flat_from(power(3, 0)) is None
+    assert flat_from(power(16, -0.5)) == pytest.approx(256 / 1.1**2)
+
+
+def made(
+    method: str, curve: list[tuple[float, float]], patches: int | None = None
+) -> list[dict[str, object]]:
+    keys = {"method": method, "patches": patches, "status": "ok"}
+    return [keys | {"bandwidth": speed, "predicted_latency_s": seconds} for speed, seconds in curve]
+
+
+def test_crossings_are_of_the_fastest_patches():
+    rows = pd.DataFrame(
+        [
+            *made("pipefusion", power(2, 0), 4),
+            *made("pipefusion", power(9, 0), 8),
+            *made("ulysses", power(20, -0.5)),
+            *made("tensor", power(9, 0)),
+        ]
+    )
+    assert (fastest(rows).groupby("method").size() == len(SPEEDS)).all() and curves(rows)[
+        "pipefusion"
+    ] == power(2, 0)
+    found = crossings(rows).set_index("method")
+    assert found.meets["ulysses"] == pytest.approx(100) and pd.isna(found.meets["tensor"])
+    said = {line.partition(":")[0]: line for line in sentences(crossings(rows))}
+    assert "faster than PipeFusion only above 100 GB/s" in said["Ulysses"]
+    assert "slower than PipeFusion at every bandwidth" in said["Tensor parallel"]
+    assert said["PipeFusion"].startswith("PipeFusion: flat (2.00 s at 256 GB/s, 2.00 at 1)")
+
+
+def test_faster_links_are_never_slower_and_move_the_same_bytes(tmp_path, monkeypatch, capsys):
+    keys = ["experiment=bandwidth", "model=pixart_tiny", "cluster=l40_pcie", "model.resolution=64", "steps=3"]
+    keys += ["devices=4", "measure.bandwidths=[0.001,1,900]", "measure.methods=[ulysses,pipefusion]"]
+    keys += [
+        "measure.patches=[2]",
+        "measure.workers=1",
+        "log.wandb.mode=disabled",
+        f"hydra.run.dir={tmp_path}",
+    ]
+    assert command(monkeypatch, *keys) == 0
+    record = load_study(tmp_path)
+    for _, part in record.rows.groupby("method"):
+        slow, middle, fast = part.sort_values("bandwidth").predicted_latency_s
+        assert slow > middle >= fast
+        assert part.sent_bytes.nunique() == part.peak_bytes.nunique() == 1
+    assert record.facts["links"]["nvlink4"] == 450
+    assert "GB/s" in capsys.readouterr().out
+
+
+def test_a_bandwidth_of_nothing_is_refused(monkeypatch, capsys):
+    assert command(monkeypatch, "experiment=bandwidth", "measure.bandwidths=[0]") == 2
+    assert "measure.bandwidths.0=0.0 is too small" in capsys.readouterr().err
