@@ -13,11 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.columns import GIB, NOTHING, Shown, column, flags, percent, shares, small, texts
+from analysis import tables
+from analysis.columns import GIB, NOTHING, Shown, column, flags, percent, shares, small, texts, words
 from analysis.evidence.intervals import SHARE, load_intervals
 from analysis.records import QUALITY
 from analysis.study import Record, load_study, plain_rows
 from analysis.style import label
+from analysis.tables import Table
 
 REQUEST = ["height", "width", "asked", "steps", "images"]
 MEASURED: dict[str, Any] = {
@@ -136,6 +138,25 @@ def shown(record: Record) -> pd.DataFrame:
                 | {f"{kind}_said": not_known(row[f"{kind}_bytes"]) for kind in ("text_encoder", "vae")}
             )
     return pd.DataFrame(found)
+
+
+def title(record: Record) -> str:
+    """What was asked for."""
+    config, (first, *others) = record.facts["config"], asked(record.rows)
+    row = plain_rows(first)[0]
+    guided = "no guidance" if row["guidance_scale"] is None else f"guidance {row['guidance_scale']:g}"
+    size = "" if others else f", {request(row)}"
+    return f"PREDICTED for {row['model']} on {row['cluster']}{size}, {config['model']['dtype']}, {guided}"
+
+
+def tabulate(record: Record, suffix: str = "") -> list[Table]:
+    """The front with the answer below it, and the crossovers."""
+    found, others = shown(record), crossovers(record.rows)
+    first = tables.table(
+        found, words(found, FRONT), before=f"**{title(record)}**", after=answers(record.rows)
+    )
+    second = tables.table(others, words(others, CROSSOVERS), before=f"**{title(record)}**")
+    return [first._replace(suffix=suffix), second._replace(suffix=f"{suffix}_crossovers")]
 
 
 def setting(row: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from rich.console import Group, RenderableType
 
 from analysis import planning
 from analysis.columns import GIB, column, words
-from analysis.study import Record, plain_rows
+from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import CONF, ConfigError
@@ -270,13 +270,8 @@ def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
 
 def title(record: Record) -> str:
     """What was asked for."""
-    config, (first, *others) = record.facts["config"], planning.asked(record.rows)
-    row = plain_rows(first)[0]
-    guided = "no guidance" if row["guidance_scale"] is None else f"guidance {row['guidance_scale']:g}"
-    size = "" if others else f", {planning.request(row)}"
-    held = config["measure"]["count"]
-    asked = f"{row['model']} on {row['cluster']}{size}, {config['model']['dtype']}, {guided}; a device holds the {held}"
-    return f"PREDICTED for {asked}. No other setting is as fast, as lean and as exact"
+    held = record.facts["config"]["measure"]["count"]
+    return f"{planning.title(record)}; a device holds the {held}. No other setting is as fast, as lean and as exact"
 
 
 def answer(record: Record) -> RenderableType:
