@@ -116,7 +116,9 @@ def tabulate(record: Record) -> Table:
     """The latencies; to read, where each curve leaves its best and PipeFusion's."""
     found = crossings(record.rows)
     shown: Shown = ["method", *seconds(fastest_s="with the fastest links", slowest_s="with the slowest")]
-    shown += texts(flat=f"GB/s for {100 * FLAT:.0f} % more than its best", met=f"GB/s where it meets {label(OURS)}")
+    shown += texts(
+        flat=f"GB/s for {100 * FLAT:.0f} % more than its best", met=f"GB/s where it meets {label(OURS)}"
+    )
     flat = [said(value, "none") for value in found.flat_from]
     others = zip(found.meets, found.method, strict=True)
     met = [said(value, "–" if method == OURS else "never") for value, method in others]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import planning, tables
-from analysis.columns import percent, words
+from analysis.columns import Column, Shown, percent, words
 from analysis.paper.panels import logarithmic
 from analysis.records import LOAD
 from analysis.sheet import Sheet
@@ -21,11 +21,10 @@ from analysis.tables import Table
 
 COLOURS = ["#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000"]
 """Of one replica, two, four and so on."""
-SHOWN = [
-    "replicas",
-    "devices",
+SHOWN: Shown = [
     "setting",
     "service_s",
+    Column("interval", planning.WITHIN),
     "capacity",
     "rate",
     "busy",
@@ -43,8 +42,8 @@ def setting(row: dict[str, Any]) -> str:
 
 def best(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each rate the way to cut that has the least p95; rates at which all are saturated have none."""
-    ran = rows[rows.status == "ok"].sort_values(["rate", "p95_s"], kind="stable")
-    return ran.drop_duplicates("rate")
+    ran = rows[rows.status == "ok"]
+    return ran if ran.empty else ran.sort_values(["rate", "p95_s"], kind="stable").drop_duplicates("rate")
 
 
 def sentences(rows: pd.DataFrame) -> Iterator[str]:
@@ -66,13 +65,16 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
         in_time = f"{percent(min(row['in_time'] for row in run))} or more within {last['deadline_s']:.2f} s"
         yield f"At {rates} requests/s the least p95 is that of {setting(first)}: {ends}, {in_time}."
     if not runs:
-        yield "Every way to cut the devices is saturated at every rate."
+        yield "No way to cut the devices serves any of these rates."
 
 
 def tabulate(record: Record) -> Table:
     """Every way to cut and rate."""
     rows = record.rows[record.rows.service_s.notna()]
-    named = rows.assign(setting=[setting(row) for row in plain_rows(rows)])
+    named = rows.assign(
+        setting=[setting(row) for row in plain_rows(rows)],
+        interval=[planning.interval(row) for row in plain_rows(rows)],
+    )
     text = words(named.drop(columns="reason"), [*SHOWN, "status"])
     return tables.table(named, text, before=f"**Predicted** service times, virtual time: {subject(record)}.")
 

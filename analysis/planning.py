@@ -32,6 +32,8 @@ MEASURED: dict[str, Any] = {
 """The distances that exactness is told by, and the request that they were measured with."""
 SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
 """Parts of the latency, the mean of all devices."""
+READ = ("peak_bytes", "missing_bytes", *SECONDS, "bottleneck", "text_encoder_bytes", "vae_bytes")
+"""What is read of settings that fit, and what is missing where none was planned."""
 NOTE = (
     "Seconds by part: the mean of all devices. Peak: the transformer on the fullest device; text encoders and VAE: "
     "what a device would hold besides. Latents vs serial: measured on the shipped model with the same method, M and W "
@@ -72,12 +74,14 @@ def distances(results: Path) -> dict[tuple[str, int, int], float]:
     return dict(zip(keys, rows.value.astype(float), strict=True))
 
 
-def beside(rows: pd.DataFrame, results: Path) -> pd.DataFrame:
-    """The rows with the interval of each latency and the distance to serial, as far as they are known."""
+def beside(rows: pd.DataFrame, results: Path, name: str = "predicted_latency_s") -> pd.DataFrame:
+    """The rows with the interval of each latency and the distance to serial, as far as they are known; `name` has the
+    seconds."""
     known, made = distances(results), load_intervals(results)
+    rows = rows.reindex(columns=[*rows, *(column for column in (name, *READ) if column not in rows)])
     found = []
     for row in plain_rows(rows):
-        seconds, low_s, high_s = row.get("predicted_latency_s"), None, None
+        seconds, low_s, high_s = row.get(name), None, None
         if seconds is not None:
             px = round((row["height"] * row["width"]) ** 0.5)
             low_s, high_s = made.around(seconds, row["method"], px, row["cluster"])

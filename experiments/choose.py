@@ -58,7 +58,7 @@ class PlanConfig(GridConfig):
     count: str = "transformer"  # transformer | pipeline
     size_factors: list[Factor] = field(default_factory=lambda: [0.5, 2.0])
     step_factors: list[Factor] = field(default_factory=lambda: [0.5, 2.0])
-    image_factors: list[Count] = field(default_factory=lambda: [2, 4])
+    image_factors: list[Count] = field(default_factory=lambda: [4])
     front: bool = True
     workers: Threads | None = None
 

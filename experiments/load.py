@@ -11,11 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 
 from analysis import load as reading
+from analysis import planning
 from analysis.study import Record
 from experiments.choose import PlanConfig, search
 from experiments.config import RunConfig
+from experiments.errors import CONF
 from experiments.grid import GridConfig, place, serial_reference
 from experiments.journal import Row
 from experiments.models import Model
@@ -82,8 +85,10 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     deadline_s = options.deadline_s or alone_s
     product = fastest(cfg, session)
     if product is None:
-        reason = f"nothing fits on {cfg.devices // replicas} devices"
-        return [cell.place | {"status": "oom", "reason": reason, "missing_bytes": 0}]
+        width = cfg.devices // replicas
+        reason = f"nothing fits on {width} device{'s' * (width > 1)}"
+        none = {"method": None, "parallel": None, "missing_bytes": 0}
+        return [cell.place | none | {"status": "oom", "reason": reason}]
     service_s = product["predicted_latency_s"]
     columns = ("method", "parallel", "patches", "warmup", "exact", "devices", "peak_bytes")
     first = {name: product.get(name) for name in columns}
@@ -144,6 +149,11 @@ def each(cell: Cell) -> str:
     return cell.key
 
 
+def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with intervals of the service times, and distances to serial, from the committed records."""
+    return planning.beside(rows, CONF.parent / "results", "service_s")
+
+
 def summary(record: Record) -> str:
     """Which way to cut the devices serves which rate best."""
     return "\n".join(reading.sentences(record.rows))
@@ -161,6 +171,7 @@ LOAD = Study(
     problem=share_problem,
     place=share_place,
     group=each,
+    derived=known_beside,
     summary=summary,
     check=check_costs,
     options=("methods", "patches", "warmups", "splits"),
