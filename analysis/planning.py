@@ -64,7 +64,7 @@ Row = dict[str, Any]
 
 
 def distances(results: Path) -> dict[tuple[str, int, int], float]:
-    """(method, M, W) -> distance of the latents to serial's, of the most pictures; a band is a patch."""
+    """(method, M, W) -> distance of the latents to serial's, of the most pictures; of others than PipeFusion M is N."""
     rows = load_study(results / QUALITY).rows
     for name, value in MEASURED.items():
         rows = rows[rows[name] == value]
@@ -85,9 +85,14 @@ def beside(rows: pd.DataFrame, results: Path, name: str = "predicted_latency_s")
         if seconds is not None:
             px = round((row["height"] * row["width"]) ** 0.5)
             low_s, high_s = made.around(seconds, row["method"], px, row["cluster"])
-        error = 0.0 if row.get("exact") else known.get((row["method"], row["patches"], row["warmup"]))
+        error = 0.0 if row.get("exact") else known.get((row["method"], cuts(row), row["warmup"]))
         found.append({"low_s": low_s, "high_s": high_s, "relative_error": error})
     return rows.assign(**pd.DataFrame(found, rows.index).astype(float))
+
+
+def cuts(row: Mapping[str, Any]) -> int:
+    """What the distance to serial grows with: patches, or stages of a method whose patch is the whole image."""
+    return int(row.get("patches") or row.get("pipe") or 0)
 
 
 def requests(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -167,7 +172,8 @@ def setting(row: Mapping[str, Any]) -> str:
     """`PipeFusion, cfg 2 x pipe 4, M = 16`; an exact product goes by its degrees alone."""
     if row["exact"]:
         return "Serial, 1 device" if row["devices"] == 1 else f"exact, {row['parallel']}"
-    return f"{label(row['method'])}, {row['parallel']}, M = {row['patches']}"
+    patches = "" if row["patches"] is None else f", M = {row['patches']}"
+    return f"{label(row['method'])}, {row['parallel']}{patches}"
 
 
 def request(row: Mapping[str, Any]) -> str:

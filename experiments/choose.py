@@ -166,7 +166,7 @@ def better(row: Row, planned: Sequence[Row], front: bool) -> Row | None:
     """
 
     def as_exact(other: Row) -> bool:
-        same = row["method"] == other["method"] and (row["patches"] or 0) >= (other["patches"] or 0)
+        same = row["method"] == other["method"] and planning.cuts(row) >= planning.cuts(other)
         return other["exact"] or (same if front else not row["exact"])
 
     faster = [other for other in planned if row["bound_s"] > other["predicted_latency_s"]]

@@ -90,7 +90,7 @@ def measure(cell: Cell, session: Session) -> list[Row]:
         none = {"method": None, "parallel": None, "missing_bytes": 0}
         return [cell.place | none | {"status": "oom", "reason": reason}]
     service_s = product["predicted_latency_s"]
-    columns = ("method", "parallel", "patches", "warmup", "exact", "devices", "peak_bytes")
+    columns = ("method", "parallel", "patches", "warmup", "exact", "devices", "pipe", "peak_bytes")
     first = {name: product.get(name) for name in columns}
     first |= {"service_s": service_s, "capacity": replicas / service_s, "deadline_s": deadline_s}
     rows = []
