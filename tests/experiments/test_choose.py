@@ -62,8 +62,8 @@ def test_a_plan_answers(tmp_path, monkeypatch, capsys):
     assert (parts.sum(axis=1) - ran.predicted_latency_s).abs().max() < 1e-9
     assert (ran.low_s < ran.high_s).all()
     assert (ran.relative_error[ran.exact] == 0).all() and ran.relative_error[~ran.exact].notna().all()
-    text = capsys.readouterr().out
-    assert "is predicted to be the fastest" in text and "What would change it: " in text and "pruned" in text
+    text = " ".join(capsys.readouterr().out.split())
+    assert "is predicted to be the fastest" in text and "What would change it: " in text
     assert "N = 2, S = 6" in text and "not known" in text
     assert command(monkeypatch, *MODEL, *keys) == 0
     assert "cells are done already" in capsys.readouterr().out
