@@ -6,7 +6,6 @@ call and what a hop takes stay, and so does all that is computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -17,15 +16,20 @@ from analysis import bandwidth
 from analysis.study import Record
 from experiments.config import CONF, RunConfig
 from experiments.errors import config_names
-from experiments.grid import GridConfig, expand, place
+from experiments.grid import GridConfig
 from experiments.journal import Row
-from experiments.scaling import check_costs, planned_row
+from experiments.methods import parallel_degrees
+from experiments.plan import plan
+from experiments.scaling import check_costs, outcome
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Domain, Grid, PatchCounts, Threads, Warmups
 from pipefusion.sim.network import TopologyConfig
+from pipefusion.sim.timetable import timetable
 
 GB = 1e9
+SAME = ("status", "reason", "peak_bytes", "param_bytes", "kv_bytes", "sent_bytes", "missing_bytes")
+"""What of a plan does not depend on links."""
 Speed = Annotated[float, Domain(0, 1e6, above=True)]  # GB/s
 
 
@@ -45,27 +49,25 @@ class BandwidthConfig(GridConfig):
     workers: Threads | None = None
 
 
-def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
-    """Every run of the grid at every bandwidth."""
-    for one in expand(cfg, cfg.measure):
-        for speed in cfg.measure.bandwidths:
-            port = replace(one.cluster.topology.port, bandwidth=speed * GB, stream_bandwidth=None)
-            yield replace(one, cluster=replace(one.cluster, topology=TopologyConfig(one.devices, port)))
-
-
-def place_at_link(cfg: RunConfig) -> Row:
-    """The first columns of a run, and the bandwidth of its links."""
-    return place(cfg) | {"bandwidth": cfg.cluster.topology.port.bandwidth / GB}
-
-
 def measure(cell: Cell, session: Session) -> list[Row]:
-    """The one row of a run."""
-    return [planned_row(cell.cfg, session)]
+    """A row for each bandwidth: the programs of a run are planned once, and timed on every link."""
+    cfg, planned = cell.cfg, plan(cell.cfg, session)
+    hardware, port = cfg.cluster.hardware, cfg.cluster.topology.port
+    assert hardware is not None
+    scripts, mesh = [rank.timed.script for rank in planned.ranks], parallel_degrees(cfg).mesh()
+    same = {key: value for key, value in outcome(planned).items() if key in SAME}
+    rows = []
+    for speed in cfg.measure.bandwidths:
+        slower = replace(port, bandwidth=speed * GB, stream_bandwidth=None)
+        times = timetable(scripts, mesh, hardware, TopologyConfig(cfg.devices, slower))
+        seconds = max(one.total_s for one in times) if planned.latency_s is not None else None
+        rows.append(cell.place | same | {"bandwidth": speed, "predicted_latency_s": seconds})
+    return rows
 
 
-def same_method(cell: Cell) -> Any:
-    """Runs that compute the same."""
-    return cell.place["model"], cell.place["method"]
+def each(cell: Cell) -> str:
+    """Every run is a task of its own."""
+    return cell.key
 
 
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
@@ -94,9 +96,7 @@ BANDWIDTH = Study(
     measure,
     ("model", "resolution", "devices", "bandwidth", "method", "patches", "predicted_latency_s", "status"),
     "PREDICTED latency by the bandwidth of the links, the fastest M",
-    grid=runs,
-    place=place_at_link,
-    group=same_method,
+    group=each,
     facts=facts,
     shown=fastest,
     summary=summary,

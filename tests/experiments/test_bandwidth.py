@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from analysis.bandwidth import crossings, curves, fastest, flat_from, interpolated, meeting, sentences
 from analysis.study import load_study
+from experiments import cli
+from experiments.bandwidth import BANDWIDTH, measure
+from experiments.compose import plan as compose
+from experiments.config import from_hydra
+from experiments.runner import study_cells
+from experiments.scaling import planned_row
+from experiments.session import Session
+from pipefusion.sim.network import TopologyConfig
 from tests.experiments.runs import command
 
 SPEEDS = [1.0, 4.0, 16.0, 64.0, 256.0]
@@ -73,6 +83,21 @@ def test_faster_links_are_never_slower_and_move_the_same_bytes(tmp_path, monkeyp
         assert part.sent_bytes.nunique() == part.peak_bytes.nunique() == 1
     assert record.facts["links"]["nvlink4"] == 450
     assert "GB/s" in capsys.readouterr().out
+
+
+def test_a_programs_time_on_another_link_is_that_of_a_plan_there():
+    cli.set_up()
+    keys = ["measure=bandwidth", "model=pixart_tiny", "cluster=l40_pcie", "model.resolution=32", "steps=3"]
+    cfg = from_hydra(
+        compose([*keys, "devices=2", "measure.bandwidths=[0.01,5]", "measure.methods=[ring]"]).jobs[0]
+    )
+    session = Session()
+    (cell,) = study_cells(BANDWIDTH, cfg, session)
+    found = [row["predicted_latency_s"] for row in measure(cell, session)]
+    for speed, seconds in zip(cfg.measure.bandwidths, found, strict=True):
+        port = replace(cell.cfg.cluster.topology.port, bandwidth=speed * 1e9)
+        cluster = replace(cell.cfg.cluster, topology=TopologyConfig(2, port))
+        assert planned_row(replace(cell.cfg, cluster=cluster), session)["predicted_latency_s"] == seconds
 
 
 def test_a_bandwidth_of_nothing_is_refused(monkeypatch, capsys):
