@@ -254,10 +254,12 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     yield f"Its time goes to {', '.join(shares)}."
     rival = next((row for row in others if product(row) != product(best)), None)
     if rival is not None:
-        apart = (
-            "clearly" if rival["low_s"] is not None and rival["low_s"] > best["high_s"] else "not for sure"
+        sure = rival["low_s"] is not None and rival["low_s"] > best["high_s"]
+        more, word = max(((rival[name] or 0.0) - (best[name] or 0.0), word) for name, word in SECONDS.items())
+        yield (
+            f"Next is {setting(rival)}, {percent(behind(rival, best))} slower ({more:.2f} s more for {word}), "
+            f"{'beyond the intervals' if sure else 'within the intervals'}: {seconds(rival)}."
         )
-        yield f"Next is {setting(rival)}, {percent(behind(rival, best))} slower, {apart}: {seconds(rival)}."
     exact = next((row for row in fits if row["exact"]), None)
     if not best["exact"] and exact is not None:
         yield f"It is not exact ({said_error(best)}); the fastest that is: {setting(exact)}, {seconds(exact)}."
