@@ -244,7 +244,8 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     fits, asked_for = fitting(rows), request(plain_rows(rows)[0])
     if not fits:
         least = rows.missing_bytes.min()
-        yield f"{asked_for}: nothing fits; the leanest setting misses {least / GIB:.1f} GiB per device."
+        lean = "" if pd.isna(least) else f"; the leanest setting misses {least / GIB:.1f} GiB per device"
+        yield f"{asked_for}: nothing fits{lean}."
         return
     best, *others = fits
     held = f"{best['peak_bytes'] / GIB:.1f} GiB per device"

@@ -20,6 +20,7 @@ from analysis import planning
 from analysis.columns import GIB, column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
+from experiments.check_command import check_node
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import CONF, ConfigError
 from experiments.grid import SETTINGS, GridConfig, expand, place, problem, serial_reference
@@ -254,8 +255,10 @@ def request_place(cfg: RunConfig) -> Row:
     return place(cfg) | {"asked": cfg.devices, "images": len(read_prompts(cfg)), "front": cfg.measure.front}
 
 
-def able(cfg: RunConfig, model: Model) -> None:
-    """A search is never skipped: its products are."""
+def able(cfg: RunConfig, model: Model) -> str | None:
+    """Why the cluster has no such N; whatever else a product cannot be is the product's own reason."""
+    request = check_node(cfg)
+    return None if request is None else str(request)
 
 
 def same_blocks(cell: Cell) -> Hashable:

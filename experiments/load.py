@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import load as reading
 from analysis import planning
 from analysis.study import Record
-from experiments.choose import PlanConfig, search
+from experiments.choose import PlanConfig, able, search
 from experiments.config import RunConfig
 from experiments.errors import CONF
 from experiments.grid import GridConfig, place, serial_reference
@@ -141,7 +141,7 @@ def share_problem(cfg: RunConfig, model: Model) -> str | None:
     (replicas,) = cfg.measure.replicas
     if cfg.devices % replicas:
         return f"measure.replicas={replicas} does not divide {cfg.devices} devices; allowed: their divisors"
-    return None
+    return able(cfg, model)
 
 
 def each(cell: Cell) -> str:

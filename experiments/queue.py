@@ -49,7 +49,7 @@ def read_trace(path: str) -> list[float]:
         found = sorted(float(line.split(",")[at]) for line in lines if line.strip())
     except OSError as error:
         raise ConfigError("measure.trace", f"{path!r} cannot be read ({error.strerror}); {allowed}") from None
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RuntimeError) as error:
         raise ConfigError("measure.trace", f"{path!r} is none ({error}); {allowed}") from None
     if not found or not np.isfinite(found).all() or found[0] < 0:
         raise ConfigError("measure.trace", f"{path!r} has no such arrivals; {allowed}")

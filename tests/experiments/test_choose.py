@@ -191,6 +191,7 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
         (["cluster=local"], "cluster=local has no costs"),
         (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
         (["model.resolution=33"], "measure=plan leaves no cell that can run: model.resolution=33 is"),
+        (["devices=16"], "measure=plan leaves no cell that can run: devices=16"),
         (["measure.count=half"], "measure.count='half' is unknown"),
         (["measure.count=pipeline"], "measure.count=pipeline needs the text_encoder and vae of pixart_tiny"),
     ],
