@@ -20,6 +20,7 @@ from analysis import planning
 from analysis.columns import GIB, column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
+from experiments.check import checked_shape
 from experiments.check_command import check_node
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import CONF, ConfigError
@@ -91,6 +92,7 @@ def varied(cfg: RunConfig, options: PlanConfig, session: Session) -> Iterator[Ru
     """A request with another size, S or number of images: sides in whole tokens, S at least 1."""
     try:
         model = session.model(cfg.model)
+        checked_shape(model)
     except ValueError:  # its cell says so
         return
     for factor in options.size_factors:
