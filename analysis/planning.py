@@ -84,7 +84,7 @@ def beside(rows: pd.DataFrame, results: Path, name: str = "predicted_latency_s")
         seconds, low_s, high_s = row.get(name), None, None
         if seconds is not None:
             px = round((row["height"] * row["width"]) ** 0.5)
-            low_s, high_s = made.around(seconds, row["method"], px, row["cluster"])
+            low_s, high_s = made.around(seconds, row["method"], px, row["cluster"], bool(row.get("borrowed")))
         error = 0.0 if row.get("exact") else known.get((row["method"], cuts(row), row["warmup"]))
         found.append({"low_s": low_s, "high_s": high_s, "relative_error": error})
     return rows.assign(**pd.DataFrame(found, rows.index).astype(float))
@@ -236,6 +236,8 @@ def answers(rows: pd.DataFrame) -> str:
         said.append(
             f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
         )
+    if strange := plain_rows(rows)[0].get("borrowed"):
+        said.append(f"No published row of this GPU was fitted for {strange}: the intervals are wider.")
     return "\n".join(said)
 
 
@@ -244,8 +246,8 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     fits, asked_for = fitting(rows), request(plain_rows(rows)[0])
     if not fits:
         least = rows.missing_bytes.min()
-        lean = "" if pd.isna(least) else f"; the leanest setting misses {least / GIB:.1f} GiB per device"
-        yield f"{asked_for}: nothing fits{lean}."
+        missing = "" if pd.isna(least) else f"; the leanest setting misses {least / GIB:.1f} GiB per device"
+        yield f"{asked_for}: nothing fits{missing}."
         return
     best, *others = fits
     held = f"{best['peak_bytes'] / GIB:.1f} GiB per device"

@@ -21,7 +21,7 @@ from experiments.journal import Row
 from experiments.methods import parallel_degrees
 from experiments.plan import plan
 from experiments.scaling import check_costs, outcome
-from experiments.session import Session
+from experiments.session import Session, machine
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Domain, Grid, PatchCounts, Threads, Warmups
 from pipefusion.sim.network import TopologyConfig
@@ -52,14 +52,13 @@ class BandwidthConfig(GridConfig):
 def measure(cell: Cell, session: Session) -> list[Row]:
     """A row for each bandwidth: the programs of a run are planned once, and timed on every link."""
     cfg, planned = cell.cfg, plan(cell.cfg, session)
-    hardware, port = cfg.cluster.hardware, cfg.cluster.topology.port
-    assert hardware is not None
+    device, topology = machine(cfg.cluster)
     scripts, mesh = [rank.timed.script for rank in planned.ranks], parallel_degrees(cfg).mesh()
     same = {key: value for key, value in outcome(planned).items() if key in SAME}
     rows = []
     for speed in cfg.measure.bandwidths:
-        slower = replace(port, bandwidth=speed * GB, stream_bandwidth=None)
-        times = timetable(scripts, mesh, hardware, TopologyConfig(cfg.devices, slower))
+        port = replace(topology.port, bandwidth=speed * GB, stream_bandwidth=None)
+        times = timetable(scripts, mesh, device, TopologyConfig(cfg.devices, port))
         seconds = max(one.total_s for one in times) if planned.latency_s is not None else None
         rows.append(cell.place | same | {"bandwidth": speed, "predicted_latency_s": seconds})
     return rows

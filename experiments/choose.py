@@ -24,6 +24,7 @@ from experiments.check import checked_shape
 from experiments.check_command import check_node
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import CONF, ConfigError
+from experiments.facts import borrowed
 from experiments.grid import SETTINGS, GridConfig, expand, place, problem, serial_reference
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
@@ -254,7 +255,13 @@ def check_request(cfg: RunConfig, session: Session) -> None:
 
 def request_place(cfg: RunConfig) -> Row:
     """The first columns of a request's rows."""
-    return place(cfg) | {"asked": cfg.devices, "images": len(read_prompts(cfg)), "front": cfg.measure.front}
+    images, others = len(read_prompts(cfg)), ", ".join(borrowed(cfg.cluster, cfg.devices))
+    return place(cfg) | {
+        "asked": cfg.devices,
+        "images": images,
+        "front": cfg.measure.front,
+        "borrowed": others,
+    }
 
 
 def able(cfg: RunConfig, model: Model) -> str | None:

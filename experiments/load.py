@@ -19,6 +19,7 @@ from analysis.study import Record
 from experiments.choose import PlanConfig, able, search
 from experiments.config import RunConfig
 from experiments.errors import CONF
+from experiments.facts import borrowed
 from experiments.grid import GridConfig, place, serial_reference
 from experiments.journal import Row
 from experiments.models import Model
@@ -133,7 +134,8 @@ def offered(options: LoadConfig, unit: float, seed: int) -> Iterator[tuple[float
 def share_place(cfg: RunConfig) -> Row:
     """The first columns of the rows of a way to cut the devices."""
     (replicas,) = cfg.measure.replicas
-    return place(cfg) | {"asked": cfg.devices, "replicas": replicas, "devices": cfg.devices // replicas}
+    own = {"asked": cfg.devices, "replicas": replicas, "devices": cfg.devices // replicas}
+    return place(cfg) | own | {"borrowed": ", ".join(borrowed(cfg.cluster, cfg.devices))}
 
 
 def share_problem(cfg: RunConfig, model: Model) -> str | None:
