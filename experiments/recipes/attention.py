@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipefusion.views.sites import Rotary, normed, turned
+from pipefusion.views.sites import normed, turned
+from pipefusion.views.stock import pair_turns
 
 
 class TrainAttention:
@@ -25,7 +26,7 @@ class TrainAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        rotary_emb: Rotary | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
         **_: Any,
     ) -> Tensor:
         """Image tokens [B, P, D], text [B, T, D] or None, additive bias [B, 1, T] or None -> [B, P, D].
@@ -34,8 +35,8 @@ class TrainAttention:
         """
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         rows = normed(attn.norm_q, attn.to_q(hidden_states)), normed(attn.norm_k, attn.to_k(source))
-        rotary = None if rotary_emb is None else (rotary_emb[0][0, :, 0], rotary_emb[1][0, :, 0])
-        query, key = (turned(row.unflatten(-1, (attn.heads, -1)), rotary).transpose(1, 2) for row in rows)
+        turns = None if rotary_emb is None else pair_turns(*(table[0, :, 0] for table in rotary_emb))
+        query, key = (turned(row.unflatten(-1, (attn.heads, -1)), turns).transpose(1, 2) for row in rows)
         value = attn.to_v(source).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         if encoder_hidden_states is None:
             if query.device.type == "cpu":

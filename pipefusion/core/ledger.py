@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from pipefusion.core.mesh import Axis
+
 Kind = Literal["kv", "buffer", "comm"]
 
 
@@ -94,6 +96,19 @@ class Entry:
             "wait_s": self.wait_s,
             "async": self.is_async,
         }
+
+
+def collective(op: str, place: Axis, at: Where, nbytes: int, is_async: bool, source: int = -1) -> Entry:
+    """The entry of a rank with this `place` on the axis, which brings `nbytes` (a broadcast: of the tensor)."""
+    sent = received = wire_bytes(op, nbytes, place.size)
+    if op == "broadcast":
+        sent, received = (sent, 0) if place.index == source else (0, nbytes)
+    return Entry(op, place.name, source, at, sent, received, is_async)
+
+
+def link_bytes(entry: Entry, nbytes: int) -> int:
+    """What a collective puts on every link of its ranks' ring, or from each rank on its port: a broadcast's once."""
+    return nbytes if entry.op == "broadcast" else entry.sent_bytes
 
 
 @dataclass

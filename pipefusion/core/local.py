@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipefusion.core.channels import Channel, channels, handshakes, message_channel
 from pipefusion.core.fabric import Work
-from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
+from pipefusion.core.ledger import Entry, Kind, Ledger, Where, collective
 from pipefusion.core.mesh import Axis, Mesh
 
 
@@ -194,29 +194,23 @@ class LocalFabric:
         self, tensor: Tensor, source: int, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
         place = self.axis(axis)
-        mine = place.index == source
-        wire = wire_bytes("broadcast", tensor.nbytes, place.size)
-        sent, received = (wire, 0) if mine else (0, tensor.nbytes)
-        entry = Entry("broadcast", axis, source, at, sent, received, async_op)
+        entry = collective("broadcast", place, at, tensor.nbytes, async_op, source)
         return self._collect(entry, (tensor,), dist.broadcast, tensor, place.ranks[source])
 
     def all_gather(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        wire = wire_bytes("all_gather", tensor.nbytes, self.axis(axis).size)
-        entry = Entry("all_gather", axis, -1, at, wire, wire, async_op)
+        entry = collective("all_gather", self.axis(axis), at, tensor.nbytes, async_op)
         return self._collect(entry, (out, tensor), dist.all_gather_single, out.flatten(0, 1), tensor)
 
     def all_to_all(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        wire = wire_bytes("all_to_all", tensor.nbytes, self.axis(axis).size)
-        entry = Entry("all_to_all", axis, -1, at, wire, wire, async_op)
+        entry = collective("all_to_all", self.axis(axis), at, tensor.nbytes, async_op)
         return self._collect(entry, (out, tensor), dist.all_to_all_single, out, tensor)
 
     def all_reduce(self, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False) -> Work | None:
-        wire = wire_bytes("all_reduce", tensor.nbytes, self.axis(axis).size)
-        entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
+        entry = collective("all_reduce", self.axis(axis), at, tensor.nbytes, async_op)
         return self._collect(entry, (tensor,), dist.all_reduce, tensor)
 
     def _group(self, place: Axis, sender: int, receiver: int, tag: int) -> Any:

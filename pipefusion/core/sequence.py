@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,42 +30,23 @@ def plain(run: Run) -> AttendFor:
     return lambda job: attend
 
 
-def head_groups(x: Tensor, n: int, h: int, tokens: int) -> Tensor:
-    """The heads of each of n ranks, [b, t, H, d] -> [n, tokens, b, h, d]; zeros behind the last of H and of t."""
-    padding = (0, 0, 0, n * h - x.shape[2], 0, tokens - x.shape[1])
+def head_groups(x: Tensor, n: int, h: int, filling: int) -> Tensor:
+    """The heads of each of n ranks, [b, t, H, d] -> [n, filling + t, b, h, d]; zeros in front and as last heads."""
+    padding = (0, 0, 0, n * h - x.shape[2], filling, 0)
     if any(padding):
         x = F.pad(x, padding)
     return x.unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
 
 
-def merged(groups: Tensor) -> Tensor:
-    """The heads of all ranks side by side, [n, t, b, h, d] -> [b, t, n, h, d], without a copy."""
-    return groups.permute(2, 1, 0, 3, 4)
-
-
-class Shared(NamedTuple):
-    """Tokens that Ulysses ranks share: `own` of this one outside; inside all ranks', `size` each from `start` on."""
-
-    own: slice
-    size: int
-    start: int
-
-    def blocks(self, inside: Tensor, n: int) -> Tensor:
-        """The tokens of each of n ranks inside, [tokens, ...] -> [n, size, ...]; filled up with what follows there."""
-        return inside[self.start : self.start + n * self.size].unflatten(0, (n, self.size))
-
-
 def ulysses(run: Run, inner: AttendFor) -> AttendFor:
     """DeepSpeed-Ulysses: inside, a rank has 1/n of the heads for the tokens of all n ranks, in the order of the ranks.
 
-    Two all-to-alls per layer (Q, K, V in one call, then the output), in an MM-DiT two small ones before them for the
-    prompt, which comes first inside. Tokens come before the batch on the wire, and Q, K, V of a token lie together.
-    What arrives is thus one sequence already, and what attention makes of it can be sent as it is: one copy on either
-    side. Heads and prompt tokens that n does not divide are filled up with zeros; those of heads are cut off again
-    behind attention, and in place of the prompt's the image is received.
+    Two all-to-alls per layer: Q, K, V in one call, then the output. Tokens come before the batch on the wire, an
+    MM-DiT's prompt in front of the image. Inside, the whole prompt comes first, and a head's tokens lie together. Heads
+    that n does not divide are filled up with zeros, which are cut off again behind attention; so are the prompts of the
+    last ranks, in front, in place of which they receive tokens of others.
     """
-    fabric, place = run.fabric, run.fabric.axis("ulysses")
-    n = place.size
+    fabric, n = run.fabric, run.fabric.axis("ulysses").size
     if n == 1:
         return inner
     b, h, d = run.batch, run.inner_heads, run.shape.head_dim
@@ -79,26 +59,28 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             at, prompt = job.where(layer), run.shape.prefix(layer)
-            each, tokens = min(prompt, share), prompt + n * t
-            streams = [Shared(slice(0, prefix), each, 0)] if prompt else []
-            streams.append(Shared(slice(prefix, prefix + t), t, prompt))
-            inside = there.view(max(tokens, n * each), 3, b, h, d)
-            for stream in streams:
-                sent = torch.stack([head_groups(x[:, stream.own], n, h, stream.size) for x in (q, k, v)], 2)
-                fabric.all_to_all(stream.blocks(inside, n), sent, axis="ulysses", at=at)
-                del sent
-            inner_q, inner_k, inner_v = inside[:tokens].movedim(2, 0).unbind(2)  # [b, T + n t, h, d] each
-            out = attend_inside(layer, inner_q, inner_k, inner_v, prompt)
-            out = out.movedim(1, 0).contiguous()  # a copy only where the kernel leaves another order
-            if tokens < n * each:
-                out = F.pad(out, (0, 0, 0, 0, 0, 0, 0, n * each - tokens))
-            own, taken = [], 0
-            for stream in streams:
-                arriving = back.view(taken + n * stream.size, b, h, d)[taken:].unflatten(0, (n, stream.size))
-                fabric.all_to_all(arriving, stream.blocks(out, n), axis="ulysses", at=at)
-                own.append(merged(arriving)[:, : stream.own.stop - stream.own.start])
-                taken += n * stream.size
-            return torch.cat(own, dim=1).flatten(2, 3)[:, :, : run.heads]  # [b, T/n + t, H, d]
+            each = min(prompt, share)
+            ends = [min((rank + 1) * each, prompt) for rank in range(n)]  # of the ranks' prompts
+            sent = torch.stack([head_groups(x, n, h, each - prefix) for x in (q, k, v)], 2)
+            arrived = there.view(*sent.shape)  # [n, T/n + t, 3, b, h, d]
+            fabric.all_to_all(arrived, sent, axis="ulysses", at=at)
+            prompts = [
+                arrived[rank, each - max(end - rank * each, 0) : each] for rank, end in enumerate(ends)
+            ]
+            tokens = [part.permute(1, 2, 3, 0, 4) for part in [*prompts, *arrived[:, each:]]]
+            q, k, v = torch.cat(tokens, dim=3).transpose(2, 3)  # [b, T + n t, h, d] each
+            out = attend_inside(layer, q, k, v, prompt).movedim(1, 0)
+            images = out[prompt:].split(t)
+            parts = [
+                part
+                for end, image in zip(ends, images, strict=True)
+                for part in (out[end - each : end], image)
+            ]
+            sent = torch.cat(parts).unflatten(0, (n, each + t))
+            arrived = back.view(*sent.shape)  # [n, T/n + t, b, h, d]
+            fabric.all_to_all(arrived, sent, axis="ulysses", at=at)
+            own = arrived[:, each - prefix :].permute(2, 1, 0, 3, 4)  # the heads of all ranks side by side
+            return own.flatten(2, 3)[:, :, : run.heads]  # [b, T/n + t, H, d]
 
         return attend
 

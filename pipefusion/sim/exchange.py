@@ -20,6 +20,13 @@ def place(at: Where) -> str:
     return " ".join(f"{name} {value}" for name, value in named if value >= 0) or "no step"
 
 
+def check_out(rank: int, out: Tensor, shape: tuple[int, ...], at: Where) -> None:
+    """Raise SimulationError unless `out` has room for what a collective delivers."""
+    if tuple(out.shape) != shape or not out.is_contiguous():
+        text = f"rank {rank} gathers into {list(out.shape)} where {list(shape)} arrives ({place(at)})"
+        raise SimulationError(f"mismatched shape: {text}")
+
+
 @dataclass(slots=True)
 class Side:
     """One rank's part in a transfer: what it posted, when, and a copy of what it sends (None on `meta`).

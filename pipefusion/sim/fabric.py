@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.fabric import Work
-from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
+from pipefusion.core.ledger import Entry, Kind, Ledger, Where, collective, link_bytes
 from pipefusion.core.mesh import Axis, Mesh
 from pipefusion.sim.clock import Clock
 from pipefusion.sim.engine import Engine, SimulationError
-from pipefusion.sim.exchange import Exchange, Side, Transfer, place
+from pipefusion.sim.exchange import Exchange, Side, Transfer, check_out, place
 from pipefusion.sim.guard import Claim, Guard
 
 
@@ -127,56 +127,48 @@ class SimFabric:
         self, tensor: Tensor, source: int, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
         mine = self.axis(axis)
-        root = mine.ranks[source]
-        wire = wire_bytes("broadcast", tensor.nbytes, mine.size)
-        sent, received = (wire, 0) if root == self.rank else (0, tensor.nbytes)
-        entry = Entry("broadcast", axis, source, at, sent, received, async_op)
+        entry = collective("broadcast", mine, at, tensor.nbytes, async_op, source)
 
         def deliver(parts: list[Tensor]) -> None:
             tensor.copy_(parts[source])
 
-        into = tensor if root != self.rank else None
-        return self._collect(entry, (tensor,), tensor.nbytes, into, deliver)
+        return self._collect(entry, (tensor,), None if mine.index == source else tensor, deliver)
 
     def all_gather(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        n = self.axis(axis).size
-        self._check_out(out, (n, *tensor.shape), at)
-        wire = wire_bytes("all_gather", tensor.nbytes, n)
+        mine = self.axis(axis)
+        check_out(self.rank, out, (mine.size, *tensor.shape), at)
 
         def deliver(parts: list[Tensor]) -> None:
             for index, part in enumerate(parts):
                 out[index].copy_(part)
 
-        entry = Entry("all_gather", axis, -1, at, wire, wire, async_op)
-        return self._collect(entry, (out, tensor), wire, out, deliver)
+        entry = collective("all_gather", mine, at, tensor.nbytes, async_op)
+        return self._collect(entry, (out, tensor), out, deliver)
 
     def all_to_all(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
         mine = self.axis(axis)
-        self._check_out(out, tuple(tensor.shape), at)
-        wire = wire_bytes("all_to_all", tensor.nbytes, mine.size)
+        check_out(self.rank, out, tuple(tensor.shape), at)
 
         def deliver(parts: list[Tensor]) -> None:
             for index, part in enumerate(parts):
                 out[index].copy_(part[mine.index])
 
-        entry = Entry("all_to_all", axis, -1, at, wire, wire, async_op)
-        return self._collect(entry, (out, tensor), wire, out, deliver)
+        entry = collective("all_to_all", mine, at, tensor.nbytes, async_op)
+        return self._collect(entry, (out, tensor), out, deliver)
 
     def all_reduce(self, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False) -> Work | None:
-        wire = wire_bytes("all_reduce", tensor.nbytes, self.axis(axis).size)
-
         def deliver(parts: list[Tensor]) -> None:
             total = parts[0].clone()
             for part in parts[1:]:
                 total += part
             tensor.copy_(total)
 
-        entry = Entry("all_reduce", axis, -1, at, wire, wire, async_op)
-        return self._collect(entry, (tensor,), wire, tensor, deliver)
+        entry = collective("all_reduce", self.axis(axis), at, tensor.nbytes, async_op)
+        return self._collect(entry, (tensor,), tensor, deliver)
 
     def _enter(self, tensor: Tensor, message: bool = False) -> float:
         """Leave the rank's own time, and let whoever is earlier go first; this rank's time now."""
@@ -216,7 +208,6 @@ class SimFabric:
         self,
         entry: Entry,
         tensors: tuple[Tensor, ...],
-        wire: int,
         into: Tensor | None,
         deliver: Callable[[list[Tensor]], None],
     ) -> Work | None:
@@ -228,7 +219,9 @@ class SimFabric:
         now, ranks = self._enter(tensor), self.axis(entry.axis).ranks
         side = self._side(tensor, entry.at, now, sends=True)
         claim = self._claim(into, entry.at) if into is not None else None
-        transfer = self._exchange.collective(entry.op, entry.axis, ranks, wire, side)
+        transfer = self._exchange.collective(
+            entry.op, entry.axis, ranks, link_bytes(entry, tensor.nbytes), side
+        )
 
         def arrive() -> None:
             parts = [transfer.sides[rank].payload for rank in ranks]
@@ -278,10 +271,3 @@ class SimFabric:
         if work.deliver:
             work.deliver()
         self._clock.resume()
-
-    def _check_out(self, out: Tensor, shape: tuple[int, ...], at: Where) -> None:
-        if tuple(out.shape) != shape or not out.is_contiguous():
-            text = (
-                f"rank {self.rank} gathers into {list(out.shape)} where {list(shape)} arrives ({place(at)})"
-            )
-            raise SimulationError(f"mismatched shape: {text}")

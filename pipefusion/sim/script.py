@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.fabric import Work
-from pipefusion.core.ledger import Entry, Kind, Ledger, Where, wire_bytes
+from pipefusion.core.ledger import Entry, Kind, Ledger, Where, collective, link_bytes
 from pipefusion.core.mesh import Axis, Mesh
 from pipefusion.sim.cost import Segment
 from pipefusion.sim.engine import SimulationError
-from pipefusion.sim.exchange import place
+from pipefusion.sim.exchange import check_out, place
 from pipefusion.sim.meter import Meter
 
 Listener = Callable[[str, str, tuple[Tensor, ...], bool], Callable[[], None] | None]
@@ -169,29 +169,26 @@ class Recorder:
     def broadcast(
         self, tensor: Tensor, source: int, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        mine = self.axis(axis)
-        sent = wire_bytes("broadcast", tensor.nbytes, mine.size) if mine.index == source else 0
-        received = 0 if mine.index == source else tensor.nbytes
-        return self._collect("broadcast", (tensor,), axis, at, (sent, received, tensor.nbytes), async_op)
+        entry = collective("broadcast", self.axis(axis), at, tensor.nbytes, async_op, source)
+        return self._collect(entry, (tensor,))
 
     def all_gather(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        n = self.axis(axis).size
-        self._check_out(out, (n, *tensor.shape), at)
-        wire = wire_bytes("all_gather", tensor.nbytes, n)
-        return self._collect("all_gather", (out, tensor), axis, at, (wire, wire, wire), async_op)
+        mine = self.axis(axis)
+        check_out(self.rank, out, (mine.size, *tensor.shape), at)
+        return self._collect(collective("all_gather", mine, at, tensor.nbytes, async_op), (out, tensor))
 
     def all_to_all(
         self, out: Tensor, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False
     ) -> Work | None:
-        self._check_out(out, tuple(tensor.shape), at)
-        wire = wire_bytes("all_to_all", tensor.nbytes, self.axis(axis).size)
-        return self._collect("all_to_all", (out, tensor), axis, at, (wire, wire, wire), async_op)
+        check_out(self.rank, out, tuple(tensor.shape), at)
+        entry = collective("all_to_all", self.axis(axis), at, tensor.nbytes, async_op)
+        return self._collect(entry, (out, tensor))
 
     def all_reduce(self, tensor: Tensor, *, axis: str, at: Where, async_op: bool = False) -> Work | None:
-        wire = wire_bytes("all_reduce", tensor.nbytes, self.axis(axis).size)
-        return self._collect("all_reduce", (tensor,), axis, at, (wire, wire, wire), async_op)
+        entry = collective("all_reduce", self.axis(axis), at, tensor.nbytes, async_op)
+        return self._collect(entry, (tensor,))
 
     def finish(self, work: RecordedWork) -> None:
         """`RecordedWork.wait`; nothing the second time."""
@@ -250,28 +247,20 @@ class Recorder:
             told()
         return work
 
-    def _collect(
-        self,
-        op: str,
-        tensors: tuple[Tensor, ...],
-        axis: str,
-        at: Where,
-        sizes: tuple[int, int, int],
-        is_async: bool,
-    ) -> Work | None:
+    def _collect(self, entry: Entry, tensors: tuple[Tensor, ...]) -> Work | None:
         """A collective of `tensors` as the call was given them, waited for unless asynchronous."""
-        told = self.listener(op, axis, tensors, is_async) if self.listener else None
+        op, axis, at, sent = entry.op, entry.axis, entry.at, entry.sent_bytes
+        told = self.listener(op, axis, tensors, entry.is_async) if self.listener else None
         tensor = tensors[-1]
-        post = Post(op, axis, 0, (op, tensor.shape, tensor.dtype, at), at, *sizes, is_async)
-        in_place = len(tensors) == 1 and (
-            op == "all_reduce" or sizes[0] == 0
-        )  # what was sent is gone by design
+        key, wire = (op, tensor.shape, tensor.dtype, at), link_bytes(entry, tensor.nbytes)
+        post = Post(op, axis, 0, key, at, sent, entry.recv_bytes, wire, entry.is_async)
+        in_place = len(tensors) == 1 and (op == "all_reduce" or sent == 0)  # what was sent is gone by design
         work = self._post(post, Channel(axis, "group"), tensor, None if in_place else tensor)
-        if not is_async:
+        if not entry.is_async:
             work.wait()
         if told:
             told()
-        return work if is_async else None
+        return work if entry.is_async else None
 
     def _post(self, post: Post, channel: Channel, tensor: Tensor, held: Tensor | None) -> RecordedWork:
         if not tensor.is_contiguous():
@@ -296,10 +285,3 @@ class Recorder:
         work = RecordedWork(self, number, held)
         self._open[work] = None
         return work
-
-    def _check_out(self, out: Tensor, shape: tuple[int, ...], at: Where) -> None:
-        if tuple(out.shape) != shape or not out.is_contiguous():
-            text = (
-                f"rank {self.rank} gathers into {list(out.shape)} where {list(shape)} arrives ({place(at)})"
-            )
-            raise SimulationError(f"mismatched shape: {text}")

@@ -14,8 +14,8 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import STOCK, Rotary, SelfOrCross, Site
-from pipefusion.views.stock import StockView, fitted, joint_rotary, set_rotary, video_unpatchified
+from pipefusion.views.sites import STOCK, SelfOrCross, Site
+from pipefusion.views.stock import StockView, fitted, pair_turns, video_unpatchified
 
 VIDEO = True
 
@@ -92,6 +92,8 @@ class View(StockView):
     """CogVideoX opened up. Positions are added to the tokens (2b), or turn queries and keys of the video (5b)."""
 
     stock = CogVideoXTransformer3DModel
+    attentions = ("attn1",)
+    site = Stream
     embed_parts = ("patch_embed",)
     unembed_parts = ("norm_final", "norm_out", "proj_out")
     labels: ClassVar[Mapping[str, str]] = {
@@ -102,31 +104,25 @@ class View(StockView):
         "proj_out": "output projection",
     }
 
-    def open_sites(self) -> None:
-        for layer in self.layers:
-            self.block_module(layer).attn1.set_processor(Stream(layer))
-
     @property
-    def turns(self) -> bool:
+    def rotary(self) -> bool:
         """Whether positions are rotary."""
         return bool(self.model.config["use_rotary_positional_embeddings"])
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         size, config = self.shape, self.model.config
-        if self.turns:
+        if self.rotary:
             tokens, base = (
                 (size.token_rows, size.token_cols),
                 (config["sample_height"], config["sample_width"]),
             )
-            whole = torch.empty(2, size.joint_tokens + size.tokens, size.head_dim, device=self.device)
-            cos, sin = (table.clone() for table in whole)
+            shape = (size.joint_tokens + size.tokens, size.head_dim // 2)
+            turns = torch.ones(shape, dtype=torch.complex64, device=self.device)  # the prompt is not turned
             if self.device.type != "meta":
                 middle = fitted(tokens, (base[0] // size.patch_size, base[1] // size.patch_size))
                 video = get_3d_rotary_pos_embed(size.head_dim, middle, tokens, size.frames)
-                for table, turn, still in zip((cos, sin), video, (1.0, 0.0), strict=True):
-                    table[: size.joint_tokens] = still  # the prompt is not turned
-                    table[size.joint_tokens :] = self.in_line(turn)
-            set_rotary(self.model, (cos, sin))
+                turns[size.joint_tokens :] = self.in_line(pair_turns(*video))
+            self.set_turns(turns)
         elif self.holds("patch_embed"):
             table = torch.empty(size.tokens, size.hidden, device=self.device)
             if self.device.type != "meta":
@@ -138,17 +134,14 @@ class View(StockView):
                         config["spatial_interpolation_scale"],
                         config["temporal_interpolation_scale"],
                     ).flatten(0, 1)
-                ).to(self.device)
+                ).to(self.device, torch.float32)
             self.model.patch_embed.register_buffer("pos_embedding", table, persistent=False)
 
     def in_line(self, table: Tensor) -> Tensor:
         """A table [F*h*w, n] in the order of the tokens."""
         size = self.shape
         frames = table.view(1, size.frames or 1, size.token_rows, size.token_cols, -1)
-        return size.grid.in_line(frames)[0].float()
-
-    def positions(self, rows: Band, prompt: range) -> Rotary | None:
-        return joint_rotary(self.model, self.shape, rows, prompt) if self.turns else None
+        return size.grid.in_line(frames)[0]
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)
@@ -168,7 +161,7 @@ class View(StockView):
         embedder, frames = self.model.patch_embed, latent.to(self.dtype).transpose(1, 2)  # [b, F, C, h, w]
         hidden = embedder.proj(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).movedim(2, -1)
         image = self.shape.grid.in_line(hidden)  # [b, t, hs]
-        if not self.turns:
+        if not self.rotary:
             image = image + self.shape.grid.take_tokens(embedder.pos_embedding, rows).to(image.dtype)
         return Tokens(image, text)
 

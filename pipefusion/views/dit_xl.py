@@ -73,6 +73,8 @@ class View(StockView):
     """DiT opened up. The end reads the embedder of time and class of block 0, so its device holds that as well."""
 
     stock = DiTTransformer2DModel
+    attentions = ("attn1",)
+    site = SelfOrCross
     embed_parts = ("pos_embed",)
     unembed_parts = ("proj_out_1", "proj_out_2")
     labels: ClassVar[Mapping[str, str]] = {
@@ -80,10 +82,6 @@ class View(StockView):
         "proj_out_1": "output projection",
         "proj_out_2": "output projection",
     }
-
-    def open_sites(self) -> None:
-        for layer, block in enumerate(self.model.transformer_blocks):
-            block.attn1.set_processor(SelfOrCross(layer))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         if self.holds("pos_embed"):

@@ -13,13 +13,12 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import Joint, Rotary, Site
+from pipefusion.views.sites import Joint, Site
 from pipefusion.views.stock import (
     StockView,
     grid_ids,
-    joint_rotary,
+    pair_turns,
     patchified,
-    set_rotary,
     time_embedder,
     unpatchified,
 )
@@ -92,6 +91,7 @@ class View(StockView):
 
     stock = FluxTransformer2DModel
     stacks = ("transformer_blocks", "single_transformer_blocks")
+    site = Joint
     embed_parts = ("x_embedder", "context_embedder")
     labels: ClassVar[Mapping[str, str]] = {
         "time_text_embed": "time, guidance and text embedding",
@@ -101,18 +101,10 @@ class View(StockView):
         "proj_out": "output projection",
     }
 
-    def open_sites(self) -> None:
-        for layer in self.layers:
-            self.block_module(layer).attn.set_processor(Joint(layer))
-
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         prompt = torch.zeros(self.shape.text_tokens, 3, device=self.device)  # all of it at the same place
-        set_rotary(
-            self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 3, self.device)]))
-        )
-
-    def positions(self, rows: Band, prompt: range) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows, prompt)
+        ids = torch.cat([prompt, grid_ids(self.shape, 3, self.device)])
+        self.set_turns(pair_turns(*self.model.pos_embed(ids)))
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = self.shape.hidden, self.shape.mlp_hidden

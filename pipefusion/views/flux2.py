@@ -13,8 +13,8 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import Fused, Joint, Rotary, Site
-from pipefusion.views.stock import StockView, grid_ids, joint_rotary, set_rotary, time_embedder
+from pipefusion.views.sites import Fused, Joint, Site
+from pipefusion.views.stock import StockView, grid_ids, pair_turns, time_embedder
 
 MODULATIONS = ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation")
 
@@ -122,12 +122,8 @@ class View(StockView):
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         prompt = torch.zeros(self.shape.text_tokens, 4, device=self.device)
         prompt[:, 3] += torch.arange(self.shape.text_tokens, device=self.device)  # an axis of its own
-        set_rotary(
-            self.model, self.model.pos_embed(torch.cat([prompt, grid_ids(self.shape, 4, self.device)]))
-        )
-
-    def positions(self, rows: Band, prompt: range) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows, prompt)
+        ids = torch.cat([prompt, grid_ids(self.shape, 4, self.device)])
+        self.set_turns(pair_turns(*self.model.pos_embed(ids)))
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = self.shape.hidden, self.shape.mlp_hidden

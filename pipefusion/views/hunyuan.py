@@ -14,12 +14,12 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import Rotary, SelfOrCross, Site, prompt_kv
+from pipefusion.views.sites import SelfOrCross, Site, prompt_kv
 from pipefusion.views.stock import (
     StockView,
     cross_attention_plan,
     fitted,
-    set_rotary,
+    pair_turns,
     time_embedder,
     unpatchified,
     without_variance,
@@ -108,6 +108,8 @@ class View(StockView):
 
     stock = HunyuanDiT2DModel
     stacks = ("blocks",)
+    attentions = ("attn1", "attn2")
+    site = SelfOrCross
     embed_parts = ("pos_embed",)
     labels: ClassVar[Mapping[str, str]] = {
         "time_extra_emb": "time and text embedding",
@@ -118,24 +120,12 @@ class View(StockView):
         "proj_out": "output projection",
     }
 
-    def open_sites(self) -> None:
-        for layer, block in enumerate(self.model.blocks):
-            block.attn1.set_processor(SelfOrCross(layer))
-            block.attn2.set_processor(SelfOrCross(layer))
-
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         rows, cols = self.shape.token_rows, self.shape.token_cols
         base = BASE_PIXELS // 8 // self.shape.patch_size
         grid = fitted((rows, cols), (base, base)), (rows, cols)
         tables = get_2d_rotary_pos_embed(self.shape.head_dim, *grid, device=self.device, output_type="pt")
-        set_rotary(self.model, tables)
-
-    def positions(self, rows: Band, prompt: range) -> Rotary:
-        cos, sin = (
-            self.shape.grid.take_tokens(table, rows)
-            for table in (self.model.rotary_cos, self.model.rotary_sin)
-        )
-        return cos, sin
+        self.set_turns(pair_turns(*tables))
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         return cross_attention_plan(self.shape)

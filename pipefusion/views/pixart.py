@@ -87,6 +87,8 @@ class View(StockView):
     """PixArt opened up. The size that it was made for may be another: positions follow the size in use."""
 
     stock = PixArtTransformer2DModel
+    attentions = ("attn1", "attn2")
+    site = SelfOrCross
     embed_parts = ("pos_embed",)
     unembed_parts = ("proj_out", "scale_shift_table")
     labels: ClassVar[Mapping[str, str]] = {
@@ -96,11 +98,6 @@ class View(StockView):
         "proj_out": "output projection",
         "scale_shift_table": "output projection",
     }
-
-    def open_sites(self) -> None:
-        for layer, block in enumerate(self.model.transformer_blocks):
-            block.attn1.set_processor(SelfOrCross(layer))
-            block.attn2.set_processor(SelfOrCross(layer))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         if self.holds("pos_embed"):

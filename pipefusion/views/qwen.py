@@ -15,12 +15,10 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import Joint, Rotary, Site
+from pipefusion.views.sites import Joint, Site
 from pipefusion.views.stock import (
     StockView,
-    joint_rotary,
     patchified,
-    set_rotary,
     time_embedder,
     unpatchified,
 )
@@ -81,6 +79,7 @@ class View(StockView):
     """Qwen-Image opened up. Its pipeline masks padding and rescales what is guided: `Conditioning` says both."""
 
     stock = QwenImageTransformer2DModel
+    site = Joint
     embed_parts = ("img_in", "txt_norm", "txt_in")
     labels: ClassVar[Mapping[str, str]] = {
         "time_text_embed": "time embedding",
@@ -90,10 +89,6 @@ class View(StockView):
         "norm_out": "output projection",
         "proj_out": "output projection",
     }
-
-    def open_sites(self) -> None:
-        for layer in self.layers:
-            self.block_module(layer).attn.set_processor(Joint(layer))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         """The image's middle is (0, 0, 0); the prompt's tokens follow its last row or column on the diagonal."""
@@ -106,11 +101,7 @@ class View(StockView):
                 (1, size.token_rows, size.token_cols), torch.device("cpu"), size.text_tokens
             )
             turns = torch.cat([text, image]).to(self.device)
-        cos, sin = (part.repeat_interleave(2, dim=1) for part in (turns.real, turns.imag))  # [T + p, d]
-        set_rotary(self.model, (cos, sin))
-
-    def positions(self, rows: Band, prompt: range) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows, prompt)
+        self.set_turns(turns)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)

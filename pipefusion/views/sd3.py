@@ -92,6 +92,7 @@ class View(StockView):
     """SD3 opened up. Its table of positions is part of the weights, for the largest image; the middle of it is used."""
 
     stock = SD3Transformer2DModel
+    site = Joint
     embed_parts = ("pos_embed", "context_embedder")
     labels: ClassVar[Mapping[str, str]] = {
         "time_text_embed": "time and text embedding",
@@ -101,10 +102,6 @@ class View(StockView):
         "proj_out": "output projection",
     }
     tables = frozenset({"pos_embed.pos_embed"})
-
-    def open_sites(self) -> None:
-        for layer, block in enumerate(self.model.transformer_blocks):
-            block.attn.set_processor(Joint(layer))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         if not self.holds("pos_embed"):

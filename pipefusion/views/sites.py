@@ -9,14 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full, local
 from pipefusion.core.dit import KV
-
-Rotary = tuple[Tensor, Tensor]
-"""Cosines and sines [tokens, head_dim], float32."""
 
 
 class Site(NamedTuple):
@@ -26,7 +22,8 @@ class Site(NamedTuple):
     """
 
     attend: Attend = local
-    rotary: Rotary | None = None
+    turns: Tensor | None = None
+    """Rotary positions: a number of size one for each pair of a head's elements, [tokens, head_dim / 2] complex64."""
     prefix: int = 0
     """Tokens of the prompt in front of the image's, where a block attends to both as one sequence."""
 
@@ -44,8 +41,12 @@ def normed(norm: Any, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
 
 
-def turned(x: Tensor, rotary: Rotary | None) -> Tensor:
-    return x if rotary is None else apply_rotary_emb(x, rotary, sequence_dim=1)
+def turned(x: Tensor, turns: Tensor | None) -> Tensor:
+    """Rotary embedding of q or k [b, t, H, d], in float32: one complex product, where diffusers makes eight copies."""
+    if turns is None:
+        return x
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [b, t, H, d/2]
+    return torch.view_as_real(pairs * turns[:, None]).flatten(-2).to(x.dtype)
 
 
 def prompt_kv(attn: Any, prompt: Tensor) -> KV:
@@ -68,14 +69,14 @@ class SelfOrCross:
         image_rotary_emb: Site = STOCK,
     ) -> Tensor:
         site = image_rotary_emb
-        q = turned(normed(attn.norm_q, heads(attn, attn.to_q(hidden_states))), site.rotary)  # [b, t, H, d]
+        q = turned(normed(attn.norm_q, heads(attn, attn.to_q(hidden_states))), site.turns)  # [b, t, H, d]
         if encoder_hidden_states is not None:
             bias = None if attention_mask is None else attention_mask.unsqueeze(1)  # [b, 1, 1, T]
             out = full(q, *encoder_hidden_states, bias)  # [b, t, H, d]
         else:
             k = normed(attn.norm_k, heads(attn, attn.to_k(hidden_states)))  # [b, t, H, d]
             v = heads(attn, attn.to_v(hidden_states))
-            out = site.attend(self.layer, q, turned(k, site.rotary), v, site.prefix)  # [b, t, H, d]
+            out = site.attend(self.layer, q, turned(k, site.turns), v, site.prefix)  # [b, t, H, d]
         return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
 
 
@@ -106,7 +107,7 @@ class Joint:
             text_k = normed(attn.norm_added_k, heads(attn, attn.add_k_proj(text)))
             text_v = heads(attn, attn.add_v_proj(text))
             q, k, v = (torch.cat(pair, dim=1) for pair in ((text_q, q), (text_k, k), (text_v, v)))
-        q, k = turned(q, site.rotary), turned(k, site.rotary)
+        q, k = turned(q, site.turns), turned(k, site.turns)
         prefix = site.prefix if text is None else text.shape[1]
         out = site.attend(self.layer, q, k, v, prefix).flatten(2)  # [b, T+t, H*d]
         if text is None:
@@ -133,6 +134,6 @@ class Fused:
         qkv, mlp = 3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor
         qkv = joined.shape[-1] * qkv // (qkv + mlp)  # a rank's share of both is the same
         q, k, v = (heads(attn, part) for part in joined[..., :qkv].chunk(3, dim=-1))  # [b, T+t, H, d]
-        q, k = turned(normed(attn.norm_q, q), site.rotary), turned(normed(attn.norm_k, k), site.rotary)
+        q, k = turned(normed(attn.norm_q, q), site.turns), turned(normed(attn.norm_k, k), site.turns)
         out = site.attend(self.layer, q, k, v, site.prefix).flatten(2)  # [b, T+t, H*d]
         return attn.to_out(torch.cat([out, attn.mlp_act_fn(joined[..., qkv:])], dim=-1))  # [b, T+t, hs]

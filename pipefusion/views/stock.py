@@ -21,6 +21,9 @@ class StockView:
     stock: ClassVar[type[nn.Module]]
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     """The lists of blocks, in the order of the layers."""
+    attentions: ClassVar[tuple[str, ...]] = ("attn",)
+    """The attentions in a block, which all get a processor: `site(layer)`."""
+    site: ClassVar[type[Any]]
     embed_parts: ClassVar[tuple[str, ...]]
     unembed_parts: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
     labels: ClassVar[Mapping[str, str]]
@@ -49,7 +52,9 @@ class StockView:
 
     def open_sites(self) -> None:
         """Give every attention of every block its processor."""
-        raise NotImplementedError
+        for layer in self.layers:
+            for name in self.attentions:
+                self.block_module(layer).get_submodule(name).set_processor(self.site(layer))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         """Make what depends on the size of the image, such as positions, on `self.device`."""
@@ -58,8 +63,16 @@ class StockView:
         """The layers that a shared part serves, where not all do."""
         return None
 
-    def positions(self, rows: Band, prompt: range) -> Any:
-        return None
+    def set_turns(self, turns: Tensor) -> None:
+        """Keep rotary positions, those of the prompt's tokens first, as a buffer of the model: they count as held."""
+        self.model.register_buffer("turns", turns, persistent=False)
+
+    def positions(self, rows: Band, prompt: range) -> Tensor | None:
+        turns = self.model._buffers.get("turns")
+        if turns is None:
+            return None
+        image = self.shape.grid.take_tokens(turns, rows, offset=self.shape.joint_tokens)
+        return torch.cat([turns[prompt.start : prompt.stop], image]) if prompt else image
 
     def cross(self, text: Any) -> Mapping[int, KV]:
         return {}
@@ -167,20 +180,9 @@ def fitted(tokens: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, i
     return (top, left), (top + rows, left + cols)
 
 
-def set_rotary(model: nn.Module, tables: tuple[Tensor, Tensor]) -> None:
-    """Keep rotary tables [tokens, head_dim] as buffers of the model, so that they are counted as held."""
-    for name, table in zip(("rotary_cos", "rotary_sin"), tables, strict=True):
-        model.register_buffer(name, table, persistent=False)
-
-
-def joint_rotary(model: Any, shape: DiTShape, rows: Band, prompt: range) -> tuple[Tensor, Tensor]:
-    """The rows of the rotary tables for tokens of the prompt, which come first, and for a band of the image."""
-    own, whole = slice(prompt.start, prompt.stop), shape.joint_tokens
-    cos, sin = (
-        torch.cat([table[own], shape.grid.take_tokens(table, rows, offset=whole)])
-        for table in (model.rotary_cos, model.rotary_sin)
-    )
-    return cos, sin
+def pair_turns(cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns [tokens, head_dim / 2] from diffusers' rotary tables [tokens, head_dim], in which every angle is twice."""
+    return torch.complex(cos[:, ::2], sin[:, ::2])
 
 
 def grid_ids(shape: DiTShape, axes: int, device: torch.device) -> Tensor:

@@ -14,8 +14,8 @@ from pipefusion.core.attention import Attend, full
 from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import STOCK, Rotary, Site, heads, turned
-from pipefusion.views.stock import StockView, set_rotary, video_unpatchified
+from pipefusion.views.sites import STOCK, Site, heads, turned
+from pipefusion.views.stock import StockView, pair_turns, video_unpatchified
 
 VIDEO = True
 CONDITIONED = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
@@ -97,11 +97,11 @@ class AcrossHeads:
         rotary_emb: Site | None = None,
     ) -> Tensor:
         site = rotary_emb or STOCK
-        q = turned(heads(attn, attn.norm_q(attn.to_q(hidden_states))), site.rotary)  # [b, t, H, d]
+        q = turned(heads(attn, attn.norm_q(attn.to_q(hidden_states))), site.turns)  # [b, t, H, d]
         if encoder_hidden_states is not None:
             out = full(q, *encoder_hidden_states)
         else:
-            k = turned(heads(attn, attn.norm_k(attn.to_k(hidden_states))), site.rotary)
+            k = turned(heads(attn, attn.norm_k(attn.to_k(hidden_states))), site.turns)
             out = site.attend(self.layer, q, k, heads(attn, attn.to_v(hidden_states)))
         return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
 
@@ -114,6 +114,8 @@ class View(StockView):
 
     stock = WanTransformer3DModel
     stacks = ("blocks",)
+    attentions = ("attn1", "attn2")
+    site = AcrossHeads
     embed_parts = ("patch_embedding",)
     unembed_parts = ("norm_out", "proj_out", "scale_shift_table")
     labels: ClassVar[Mapping[str, str]] = {
@@ -123,14 +125,9 @@ class View(StockView):
         "scale_shift_table": "output projection",
     }
 
-    def open_sites(self) -> None:
-        self.model.rope = nn.Identity()  # its tables are buffers without data
-        for layer in self.layers:
-            for attention in (self.block_module(layer).attn1, self.block_module(layer).attn2):
-                attention.set_processor(AcrossHeads(layer))
-
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         size, config = self.shape, self.model.config
+        self.model.rope = nn.Identity()  # its tables are buffers without data
         cos, sin = (torch.empty(size.tokens, size.head_dim, device=self.device) for _ in range(2))
         if self.device.type != "meta":
             rope = WanRotaryPosEmbed(size.head_dim, config["patch_size"], config["rope_max_seq_len"])
@@ -138,11 +135,7 @@ class View(StockView):
             grid = (size.frames, size.token_rows, size.token_cols)
             frames = (table.view(1, *grid, -1) for table in rope(there))  # [1, F, h, w, d]
             cos, sin = (size.grid.in_line(table)[0].to(self.device) for table in frames)
-        set_rotary(self.model, (cos, sin))
-
-    def positions(self, rows: Band, prompt: range) -> Rotary:
-        take = self.shape.grid.take_tokens
-        return take(self.model.rotary_cos, rows), take(self.model.rotary_sin, rows)
+        self.set_turns(pair_turns(cos, sin))
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)

@@ -18,8 +18,8 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import STOCK, Rotary, SelfOrCross, Site
-from pipefusion.views.stock import StockView, grid_ids, joint_rotary, patchified, set_rotary, unpatchified
+from pipefusion.views.sites import STOCK, SelfOrCross, Site
+from pipefusion.views.stock import StockView, grid_ids, patchified, unpatchified
 
 PATCH = 2
 """Latent rows per token row; the configuration has a list, of which every published model has this one."""
@@ -93,6 +93,8 @@ class View(StockView):
 
     stock = ZImageTransformer2DModel
     stacks = ("noise_refiner", "layers")
+    attentions = ("attention",)
+    site = Stream
     embed_parts = ("all_x_embedder", "x_pad_token", "cap_embedder", "context_refiner", "cap_pad_token")
     unembed_parts = ("all_final_layer",)
     labels: ClassVar[Mapping[str, str]] = {
@@ -106,8 +108,7 @@ class View(StockView):
     }
 
     def open_sites(self) -> None:
-        for layer in self.layers:
-            self.block_module(layer).attention.set_processor(Stream(layer))
+        super().open_sites()
         for block in self.model.context_refiner:
             block.attention.set_processor(Stream(-1))
 
@@ -124,11 +125,7 @@ class View(StockView):
             ids[size.joint_tokens :] = grid_ids(size, 3, cpu).long()
             ids[size.joint_tokens :, 0] = text + 1
             turns = self.model.rope_embedder(ids).to(self.device)
-        cos, sin = (part.repeat_interleave(2, dim=1) for part in (turns.real, turns.imag))  # [T + p, d]
-        set_rotary(self.model, (cos, sin))
-
-    def positions(self, rows: Band, prompt: range) -> Rotary:
-        return joint_rotary(self.model, self.shape, rows, prompt)
+        self.set_turns(turns)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)
@@ -147,12 +144,9 @@ class View(StockView):
         tokens = model.cap_embedder(cond.stacked("prompt_embeds").to(self.device, self.dtype))
         batch, first = tokens.shape[0], size.image_filling
         tokens = torch.cat([tokens, model.cap_pad_token.expand(batch, size.text_filling, -1)], dim=1)
-        rotary = (
-            model.rotary_cos[first : size.joint_tokens],
-            model.rotary_sin[first : size.joint_tokens],
-        )
+        site = Site(turns=model.turns[first : size.joint_tokens])
         for block in model.context_refiner:
-            tokens = block(tokens, None, Site(rotary=rotary))
+            tokens = block(tokens, None, site)
         return torch.cat([model.x_pad_token.expand(batch, first, -1), tokens], dim=1)  # [b, T, hs]
 
     def modulation(self, timestep: Tensor, text: Tensor | None, batch: int) -> Tensor:
@@ -168,11 +162,11 @@ class View(StockView):
     ) -> Tokens:
         assert tokens.text is not None
         prefix, whole = self.shape.own_prefix(layer, given.prompt), tokens.prefix
-        rotary: Rotary = given.positions
+        turns = given.positions
         if prefix < whole:  # a refiner, which the prompt passes by
-            rotary = tuple(torch.cat([table[:prefix], table[whole:]]) for table in rotary)  # type: ignore[assignment]
+            turns = torch.cat([turns[:prefix], turns[whole:]])
         joined = torch.cat([tokens.text[:, :prefix], tokens.image], dim=1)
-        site = Site(attend, rotary, prefix)
+        site = Site(attend, turns, prefix)
         joined = self.block_module(layer)(joined, None, site, given.modulation)  # [b, prefix + t, hs]
         text = torch.cat([joined[:, :prefix], tokens.text[:, prefix:]], dim=1)
         return Tokens(joined[:, prefix:], text)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-import pipefusion.core.sequence as sequence
 import pipefusion.views.flux2 as flux2
 from pipefusion.core.dit import Tokens
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
+from pipefusion.sim.fabric import SimFabric
 from tests.cases import Case, simulate
 from tests.contract.oracle import computes, label, product, sends_and_holds_what_is_predicted
 
@@ -71,22 +71,23 @@ def plant_one_share_of_the_prompt_on_all_ranks(patch: pytest.MonkeyPatch) -> Non
 
 
 def plant_positions_of_the_first_share(patch: pytest.MonkeyPatch) -> None:
-    joint_rotary = flux2.joint_rotary
+    positions = flux2.View.positions
 
-    def at_the_start(model: Any, shape: Any, rows: Any, prompt: range) -> Any:
-        return joint_rotary(model, shape, rows, range(len(prompt)))
+    def at_the_start(view: flux2.View, rows: Any, prompt: range) -> Any:
+        return positions(view, rows, range(len(prompt)))
 
-    patch.setattr(flux2, "joint_rotary", at_the_start)
+    patch.setattr(flux2.View, "positions", at_the_start)
 
 
 def plant_shares_of_the_prompt_go_back_to_others(patch: pytest.MonkeyPatch) -> None:
-    blocks = sequence.Shared.blocks
+    all_to_all, share = SimFabric.all_to_all, 4
 
-    def turned(shared: sequence.Shared, inside: Tensor, n: int) -> Tensor:
-        found, result = blocks(shared, inside, n), inside.dim() == 4  # of Q, K, V: 5
-        return found.roll(1, 0) if result and shared.start == 0 else found
+    def turned(fabric: SimFabric, out: Tensor, tensor: Tensor, **kwargs: Any) -> Any:
+        if tensor.dim() == 5:  # of Q, K, V: 6
+            tensor[:, :share] = tensor[:, :share].roll(1, 0)
+        return all_to_all(fabric, out, tensor, **kwargs)
 
-    patch.setattr(sequence.Shared, "blocks", turned)
+    patch.setattr(SimFabric, "all_to_all", turned)
 
 
 def plant_filled_up_tokens_of_the_prompt_attend(patch: pytest.MonkeyPatch) -> None:
