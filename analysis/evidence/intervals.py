@@ -136,8 +136,35 @@ def intervals(table: pd.DataFrame) -> Intervals:
     errors = read_errors(table)
     if not errors:
         raise ValueError("no prediction has an error to make intervals of")
+    return from_errors(errors)
+
+
+def from_errors(errors: Sequence[Error]) -> Intervals:
+    """Intervals as wide as the errors ask for; those of clusters that borrow no less wide than the others."""
     own = widening(errors, borrowed=False)
     return Intervals(errors, own, max(own, widening(errors, borrowed=True)))
+
+
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `low_s` and `high_s` of each prediction, made without the rows of its own source."""
+    errors, ends, made = read_errors(table), [], {}
+    for row in table.itertuples():
+        if row.source not in made:
+            others = [error for error in errors if error.source != row.source]
+            made[row.source] = from_errors(others) if others else None
+        found, run = made[row.source], (row.predicted_s, row.method, row.resolution, row.cluster)
+        known = found is not None and not pd.isna(row.predicted_s)
+        ends.append(found.around(*run, borrowed=bool(row.borrowed)) if known and found else (np.nan, np.nan))
+    return table.assign(**dict(zip(("low_s", "high_s"), np.array(ends).T, strict=True)))
+
+
+def coverage_text(table: pd.DataFrame) -> str:
+    """How often intervals hold what they were made without, in a sentence."""
+    told = [hold for _, hold in coverage(read_errors(table))]
+    return (
+        f"Intervals of {SHARE:.0%}, each made without the rows of a source, hold {sum(told)} of its {len(told)} "
+        f"(each number once, other people's code and compiled models included)."
+    )
 
 
 def load_intervals(results: Path) -> Intervals:

@@ -237,7 +237,8 @@ def read_profiles(conf: str | Path) -> Fitted:
 
 
 def table_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The one table as words; what is no prediction, or doubtful, says so in its last column."""
+    """The one table, `low_s` and `high_s` of intervals included, as words; what is no prediction, or doubtful, says so
+    in its last column."""
     remarks = []
     for _, row in table.iterrows():
         known = [] if row.role == "prediction" else [row.role]
@@ -245,18 +246,23 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
         known += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
         known += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
         known += ["read off a curve"] if row.digitized else []
+        known += [f"borrows {row.borrowed}"] if row.borrowed else []
         remarks.append("; ".join(known))
     said = table.assign(
         remarks=remarks,
         published=_seconds(table.published_s, table.published_oom),
         predicted=_seconds(table.predicted_s, table.predicted_oom),
     )
+    said["interval"] = [
+        None if pd.isna(low) else f"{low:.4g} to {high:.4g}"
+        for low, high in zip(table.low_s, table.high_s, strict=True)
+    ]
     columns: Shown = ["row_id", "model", "cluster", "resolution", "devices", "method", "patches"]
     columns += [
         column("warmup", heading="sync. steps"),
         *texts(published="published s", predicted="predicted s"),
     ]
-    return words(said, [*columns, "error", *texts(remarks="remarks")])
+    return words(said, [*columns, "error", *texts(interval="interval s", remarks="remarks")])
 
 
 def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
@@ -295,9 +301,9 @@ def verdicts(table: pd.DataFrame) -> str:
     )
 
 
-def tabulate_statistics(table: pd.DataFrame, before: pd.DataFrame) -> Table:
-    """The statistics, those of earlier predictions beside them, the verdicts below them."""
+def tabulate_statistics(table: pd.DataFrame, before: pd.DataFrame, coverage: str) -> Table:
+    """The statistics, those of earlier predictions beside them, the verdicts and what intervals hold below them."""
     lines, earlier = statistics(table), statistics(before).set_index("statistic")
     for column_name in ("rows_once", "error_once"):
         lines[f"before_{column_name}"] = lines.statistic.map(earlier[column_name])
-    return tables.table(lines, statistics_text(lines), after=verdicts(table))
+    return tables.table(lines, statistics_text(lines), after=f"{verdicts(table)} {coverage}")
