@@ -147,15 +147,21 @@ def from_errors(errors: Sequence[Error]) -> Intervals:
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `low_s` and `high_s` of each prediction, made without the rows of its own source."""
-    errors, ends, made = read_errors(table), [], {}
-    for row in table.itertuples():
-        if row.source not in made:
-            others = [error for error in errors if error.source != row.source]
-            made[row.source] = from_errors(others) if others else None
-        found, run = made[row.source], (row.predicted_s, row.method, row.resolution, row.cluster)
-        known = found is not None and not pd.isna(row.predicted_s)
-        ends.append(found.around(*run, borrowed=bool(row.borrowed)) if known and found else (np.nan, np.nan))
-    return table.assign(**dict(zip(("low_s", "high_s"), np.array(ends).T, strict=True)))
+    errors, ends = read_errors(table), []
+    made: dict[str, Intervals | None] = {}
+    for row in table.to_dict("records"):
+        source, seconds = row["source"], row["predicted_s"]
+        if source not in made:
+            others = [error for error in errors if error.source != source]
+            made[source] = from_errors(others) if others else None
+        found = made[source]
+        if found is None or not seconds > 0:
+            ends.append((np.nan, np.nan))
+        else:
+            run = row["method"], row["resolution"], row["cluster"], bool(row["borrowed"])
+            ends.append(found.around(seconds, *run))
+    low, high = zip(*ends, strict=True)
+    return table.assign(low_s=low, high_s=high)
 
 
 def coverage_text(table: pd.DataFrame) -> str:
