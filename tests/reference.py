@@ -193,6 +193,7 @@ def denoise(
     warmup: int,
     sees: str,
     rows_seen: list[list[int]] | None = None,
+    backwards: bool = False,
 ) -> Tensor:
     """`sees`: what stale K, V a patch attends to after the warm-up; `rows_seen`: of which rows, patch by patch.
 
@@ -225,7 +226,8 @@ def denoise(
                 return k, v
 
             whole["prediction"] = guided(all_rows, time, all_fresh)
-        for m, rows in enumerate(patches):
+        order = [*enumerate(patches)]
+        for m, rows in reversed(order) if backwards and not synchronous else order:
             tokens = slice(rows[0] * cols, (rows[-1] + 1) * cols)
             pixels = slice(rows[0] * ps, (rows[-1] + 1) * ps)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from experiments.conformance.reference import Deviation, Request
 from pipefusion.core.shape import DiTShape
@@ -42,6 +44,14 @@ def equal_bands(request: Request, shape: DiTShape) -> bool:
     return len(request.bands) > 1 and len({len(band) for band in request.bands}) == 1
 
 
+def other_patches(request: Request, shape: DiTShape, kind: Literal["stages", "double", "half"]) -> bool:
+    """There can be so many patches, which are several, others than asked for, and not those of another kind."""
+    count, asked = Deviation(patches=kind).count(request), len(request.bands)
+    if (kind == "half" and asked % 2) or (kind != "stages" and count == len(request.stages)):
+        return False
+    return 1 < count <= shape.lines and count != asked
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One way to be wrong. `applies` is False where it could not be done at all."""
@@ -68,6 +78,14 @@ HYPOTHESES = (
                Deviation(other_text=True), with_prompt_stages),
     Hypothesis("W+1, other text", "one synchronous step too many, and the other treatment of the prompt's tokens",
                Deviation(extra_warmup=1, other_text=True), with_prompt_stages),
+    Hypothesis("M = N", "there is a patch for each device, and not as many as were asked for",
+               Deviation(patches="stages"), partial(other_patches, kind="stages")),
+    Hypothesis("2 M", "there are twice as many patches", Deviation(patches="double"),
+               partial(other_patches, kind="double")),
+    Hypothesis("M / 2", "there are half as many patches", Deviation(patches="half"),
+               partial(other_patches, kind="half")),
+    Hypothesis("backwards", "after the warm-up patches are taken from the last to the first",
+               Deviation(backwards=True), with_patches),
     Hypothesis("kept buffers", "K, V buffers are kept from an earlier image",
                Deviation(kept_buffers=True), with_patches),
     Hypothesis("KV at the next patch", "K, V of a patch are written at the place of the patch after it",

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens
 from pipefusion.core.residuals import Codec
+from pipefusion.core.split import split_rows
 
 See = Callable[[int, int, int, Tensor], None]
 """see(step, patch or -1 for the whole image, layer, image tokens [b, t, hs] behind that layer's block)"""
@@ -61,11 +62,14 @@ class Deviation:
     them after its attention, `displaced` shows other patches as they were a whole step ago (DistriFusion), `frozen`
     as they were in the warm-up, `rebuilt` as residuals of this very step say, `alone` not at all.
     `history` of a multistep solver: `shared` by all patches, stepped in turn, or `lost` from step to step.
-    `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the warm-up.
+    `patches` in place of those asked for: one a stage, or twice or half as many. `backwards`: taken from the last to
+    the first. `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the warm-up.
     """
 
     extra_warmup: int = 0
     other_text: bool = False
+    patches: Literal["asked", "stages", "double", "half"] = "asked"
+    backwards: bool = False
     kept_buffers: bool = False
     kv: Literal["own", "next", "previous", "late", "displaced", "frozen", "rebuilt", "alone"] = "own"
     history: Literal["own", "shared", "lost"] = "own"
@@ -74,6 +78,13 @@ class Deviation:
     def warmup(self, request: Request) -> int:
         """The synchronous steps that come of it."""
         return min(max(request.warmup + self.extra_warmup, 0), request.steps)
+
+    def count(self, request: Request) -> int:
+        """The patches that come of it."""
+        asked = len(request.bands)
+        return {"stages": len(request.stages), "double": 2 * asked, "half": asked // 2}.get(
+            self.patches, asked
+        )
 
 
 NONE = Deviation()
@@ -121,9 +132,9 @@ class Buffers:
             if (layer, patch) not in self.written:
                 self.written.add((layer, patch))
                 stored[:, :, band] = self.rebuilt(stored[:, :, band], image)
-            shown_now = stored.clone()
-            shown_now[:, :, band] = image
-            return shown_now
+            others = stored.clone()
+            others[:, :, band] = image
+            return others
         if layer in self.synced:
             stored[:, :, band] = image
             return stored
@@ -175,6 +186,8 @@ class Steppers:
 def denoise(dit: DiT, request: Request, deviation: Deviation = NONE, see: See | None = None) -> Tensor:
     """The latents after each step [S, B, C, H, W], float32 on the view's device."""
     moved = replace(request, noise=request.noise.to(dit.device), cond=request.cond.to(dit.device))
+    if deviation.patches != "asked":
+        moved = replace(moved, bands=split_rows(dit.shape.lines, deviation.count(request)))
     buffers = Buffers(dit, moved, deviation)
     if deviation.kept_buffers:
         one_image(dit, moved, deviation, buffers, None)
@@ -202,6 +215,8 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
             given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
             attend = buffers.attend_for(rows, -1 if step < warmup else patches.start)
             jobs.append(Job(patches, rows, tokens, given, attend, KeptSkips(shape)))
+        if deviation.backwards:
+            jobs.reverse()
         for layers in request.stretches(shape.layers):
             for job in (
                 jobs if layers.start in request.synced else []

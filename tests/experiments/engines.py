@@ -129,6 +129,7 @@ def naive(
     shared: bool = False,
     forgetful: bool = False,
     noise: Tensor | None = None,
+    backwards: bool = False,
 ) -> list[Tensor]:
     """The naive loop's latents after each step; what is given is done differently from what the case asks for."""
     model = case_model(case)
@@ -142,9 +143,13 @@ def naive(
     warmup = case.method["warmup"] if warmup is None else warmup
     with torch.inference_mode():
         patches = [list(band) for band in bands]
-        denoise(network, scheduler, noise, text, mask, case.guidance, patches, warmup, sees)
-    count = len(bands)
-    return [torch.cat(record[i : i + count], dim=2).clone() for i in range(0, len(record), count)]
+        task = (network, scheduler, noise, text, mask, case.guidance)
+        denoise(*task, patches, warmup, sees, backwards=backwards)
+    steps = [record[i : i + len(bands)] for i in range(0, len(record), len(bands))]
+    return [
+        torch.cat(parts[::-1] if backwards and step >= warmup else parts, dim=2).clone()
+        for step, parts in enumerate(steps)
+    ]
 
 
 def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:

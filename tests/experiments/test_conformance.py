@@ -89,6 +89,7 @@ NAIVE = {
     "never refreshed": {"sees": "naive"},
     "one scheduler": {"shared": True},
     "no history": {"forgetful": True},
+    "backwards": {"backwards": True},
 }
 
 
@@ -99,6 +100,15 @@ def test_what_the_naive_loop_does_wrong_is_named(name: str, tmp_path: Path) -> N
     assert judgement.latents is not None
     first = {"W-1": (0, None), "displaced": (1, 1), "never refreshed": (1, 1)}
     assert (judgement.latents.step, judgement.latents.patch) == first.get(name, (1, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "asked", "made"), [("M = N", 3, 4, 3), ("2 M", 3, 2, 4), ("M / 2", 2, 8, 4)]
+)
+def test_another_number_of_patches_is_named(name, devices, asked, made, tmp_path: Path) -> None:
+    ask, make = (LOUD.but(method={"patches": patches, "warmup": 1}) for patches in (asked, made))
+    judgement = judged(write(tmp_path, ask, naive(make), devices))
+    assert judgement.named(EXPLAINS) == [name]
 
 
 combine = Guidance.combine
