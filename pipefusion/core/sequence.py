@@ -64,23 +64,19 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
             sent = torch.stack([head_groups(x, n, h, each - prefix) for x in (q, k, v)], 2)
             arrived = there.view(*sent.shape)  # [n, T/n + t, 3, b, h, d]
             fabric.all_to_all(arrived, sent, axis="ulysses", at=at)
-            prompts = [
-                arrived[rank, each - max(end - rank * each, 0) : each] for rank, end in enumerate(ends)
-            ]
+            del sent
+            own = [max(end - rank * each, 0) for rank, end in enumerate(ends)]  # tokens of the prompt
+            prompts = [part[each - size : each] for part, size in zip(arrived, own, strict=True)]
             tokens = [part.permute(1, 2, 3, 0, 4) for part in [*prompts, *arrived[:, each:]]]
-            q, k, v = torch.cat(tokens, dim=3).transpose(2, 3)  # [b, T + n t, h, d] each
-            out = attend_inside(layer, q, k, v, prompt).movedim(1, 0)
-            images = out[prompt:].split(t)
-            parts = [
-                part
-                for end, image in zip(ends, images, strict=True)
-                for part in (out[end - each : end], image)
-            ]
-            sent = torch.cat(parts).unflatten(0, (n, each + t))
+            inner_q, inner_k, inner_v = torch.cat(tokens, dim=3).transpose(2, 3)  # [b, T + n t, h, d] each
+            out = attend_inside(layer, inner_q, inner_k, inner_v, prompt).movedim(1, 0)
+            shares = [out[end - each : end] for end in ends]
+            pairs = zip(shares, out[prompt:].split(t), strict=True)
+            sent = torch.cat([part for pair in pairs for part in pair]).unflatten(0, (n, each + t))
             arrived = back.view(*sent.shape)  # [n, T/n + t, b, h, d]
             fabric.all_to_all(arrived, sent, axis="ulysses", at=at)
-            own = arrived[:, each - prefix :].permute(2, 1, 0, 3, 4)  # the heads of all ranks side by side
-            return own.flatten(2, 3)[:, :, : run.heads]  # [b, T/n + t, H, d]
+            merged = arrived[:, each - prefix :].permute(2, 1, 0, 3, 4)  # the heads of all ranks side by side
+            return merged.flatten(2, 3)[:, :, : run.heads]  # [b, T/n + t, H, d]
 
         return attend
 
