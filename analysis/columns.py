@@ -135,7 +135,10 @@ _ALL = [
     # What ran.
     Column("method", "method", format=label),
     *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
-    *texts(patch_axis="cut over"),
+    *texts(patch_axis="cut over", compress="compressed"),
+    *counts(stride="stride"),
+    *flags(time_shift="time shift"),
+    Column("sync_layers", "synchronous layers", kind=LIST),
     *texts(text="text", scheduler="scheduler"),
     *texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),
     *texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),

@@ -19,8 +19,9 @@ from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model
 from pipefusion.core.cut import AXES
-from pipefusion.core.domain import Devices, Guidance, PatchCounts, Pixels, Steps, Warmups
+from pipefusion.core.domain import Count, Devices, Guidance, Natural, PatchCounts, Pixels, Steps, Warmups
 from pipefusion.core.parallel import Parallel, degrees
+from pipefusion.core.residuals import COMPRESS
 from pipefusion.core.split import SPLITS
 from pipefusion.method import RINGS, TEXTS
 
@@ -34,6 +35,10 @@ SETTINGS = {
     "texts": "text",
     "crosses": "cross",
     "patch_axes": "patch_axis",
+    "strides": "stride",
+    "time_shifts": "time_shift",
+    "compresses": "compress",
+    "sync_layers": "sync_layers",
 }
 """Lists of a grid, and the key of the methods that have it."""
 
@@ -63,6 +68,10 @@ class GridConfig:
     texts: list[str] = field(default_factory=list)
     crosses: list[str] = field(default_factory=list)
     patch_axes: list[str] = field(default_factory=list)
+    strides: list[Count] = field(default_factory=list)
+    time_shifts: list[bool] = field(default_factory=list)
+    compresses: list[str] = field(default_factory=list)
+    sync_layers: list[list[Natural]] = field(default_factory=list)
 
 
 @dataclass
@@ -174,6 +183,7 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         "texts": TEXTS,
         "crosses": CROSS,
         "patch_axes": AXES,
+        "compresses": COMPRESS,
     }
     try:
         check_known(grid, allowed)

@@ -36,8 +36,8 @@ from tests.cases import (
 from tests.contract.test_reference import reference
 
 TOLERANCE = 1e-5
-BETWEEN_LEVELS = 1e-4
-"""Where residuals are quantized: rounding decides for a number between two levels, which may move latents by 2e-5."""
+BETWEEN_LEVELS = 3e-4
+"""Where residuals are quantized: rounding decides for a number between two levels, which may move latents by 1e-4."""
 STEPS = 3
 KEYS = {"M": "patches", "W": "warmup"}
 ARCHITECTURES = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))

@@ -40,7 +40,7 @@ LAGGED_PRODUCTS = [
         ("data 2 pipe 2 tensor 2", {"W": STEPS}),
         ("pipe 2 ring 2 ulysses 2", {"time_shift": True}),
     )
-]
+] + [product("asyncdiff", "pipe 4", "hunyuan_tiny", stride=2, time_shift=True, split=[3, 3, 0, 2])]
 BANDED_PRODUCTS = [
     product(name, degrees, W=warmup)
     for name in ("distrifusion", "pcpp", "naive_patch")

@@ -183,9 +183,8 @@ def test_a_video_checkpoint_comes_out_again(
 
 STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exact]
 STALE += [("pipefusion", "wan_tiny", {"patch_axis": axis}) for axis in ("frames", "rows")]
-STALE += [("asyncdiff", "hunyuan_tiny", {"stride": 2, "time_shift": True, "split": "[3,3,0,2]"})]
-STALE += [("distrifusion", "hunyuan_tiny", {"sync_layers": "[1,6]"})]
-STALE += [("distrifusion", "sd3_tiny", {"compress": "int2"}), ("ring", "pixart_tiny", {"compress": "int1"})]
+STALE += [("distrifusion", "hunyuan_tiny", {"sync_layers": "[1,6]", "compress": "int2"})]
+STALE += [("ring", "pixart_tiny", {"compress": "int1"})]
 STALE += [("pcpp", "sd3_tiny", {"fraction": 0.3}), ("pipefusion", "sd3_tiny", {"text": "first_patch"})]
 
 

@@ -85,6 +85,18 @@ def test_serial_is_once_and_a_row_is_told_apart_by_its_first_columns(tmp_path):
     assert record.facts["counts"] == {"ok": 13} and record.facts["config"]["steps"] == 4
 
 
+def test_settings_of_single_methods_are_lists_like_others(tmp_path):
+    lists = {"strides": [1, 2], "time_shifts": [False, True], "compresses": ["none", "int1"]}
+    lists |= {"methods": ["asyncdiff", "distrifusion", "ring"], "sync_layers": [[], [1, 3]], "devices": [2]}
+    assert run(COUNTED, config(**lists), tmp_path) == "ok"
+    rows = load_study(tmp_path).rows.drop_duplicates("key")
+    assert rows.method.value_counts().to_dict() == {"asyncdiff": 4, "distrifusion": 4, "ring": 2}
+    assert {*rows.stride.dropna()} == {1, 2} and {*rows["compress"].dropna()} == {"none", "int1"}
+    assert sorted(map(list, rows.sync_layers.dropna())) == [[], [], [1, 3], [1, 3]]
+    with pytest.raises(ConfigError, match=r"measure\.compresses='int3' is unknown, nearest: int4"):
+        check(COUNTED, config(compresses=["int3"]))
+
+
 def test_the_same_again_measures_nothing_and_a_wider_grid_what_is_new(tmp_path):
     run(COUNTED, config(), tmp_path)
     first = load_study(tmp_path).rows
