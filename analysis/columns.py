@@ -144,7 +144,7 @@ _ALL = [
     *texts(key="setting", case="case", study="study", status="status", reason="reason", remark="remark"),
     *texts(network="network", metric="metric", against="against", sampled_as="pictures of", what="what"),
     *texts(bottleneck="bottleneck", setting="setting", equal_to="compared with", preprocessing="way in"),
-    *(Column(name, name, kind=LIST) for name in ("studies", "values", "flags", "calibrated_on")),
+    *(Column(name, name, kind=LIST) for name in ("studies", "values", "flags", "calibrated_on", "repeats_s")),
     *(Column(name, name.replace("_", " "), kind=LIST) for name in ("notes", "contradicted_by")),
     *texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
     *counts(asked="N asked for"),

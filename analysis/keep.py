@@ -13,7 +13,7 @@ from analysis.record import holder, load_record
 
 KEPT = ["run.json", "config.yaml", "ranks.csv", "ranks_repeats.csv", "ledger.parquet", "timeline.parquet"]
 KEPT += ["inputs.safetensors", "latents.safetensors", "images"]
-WHOLE = ["bench.json", "record.json", "measured.json", "gpu_check.json"]
+WHOLE = ["record.json", "measured.json", "gpu_check.json"]
 """A record of many runs at once; the folder that holds one is the run."""
 KEPT += [*WHOLE, "rows.parquet", "gpu_check.md"]
 

@@ -16,7 +16,7 @@ QUALITY, STALENESS = "records/quality", "records/staleness"
 PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
 """The record of quality without its pictures."""
 QUICKSTART, PRODUCTS = "records/quickstart", "records/products"
-BENCH, WORLDS, LOADING = "records/bench/bench.json", "records/worlds", "records/loading"
+BENCH, WORLDS, LOADING = "records/bench", "records/worlds", "records/loading"
 
 BANDWIDTH, LOAD, PLANS = "records/bandwidth", "records/load", "records/plan"
 FLUX2_H100, FLUX2_L40 = f"{PLANS}/flux2_dev-h100_nvlink-8", f"{PLANS}/flux2_dev-l40_pcie_ethernet-16"

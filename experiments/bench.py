@@ -1,52 +1,71 @@
-"""`measure=bench`: ratios between methods, taken in turn on the same ranks in one run.
+"""`measure=bench`: ratios between methods, taken in turn on the same ranks; and what starting and refusing cost.
 
 Every round times every case of a group once, so that a drift of the machine's speed touches all of them; a ratio is
-the median over rounds of one time in that round over another. Every repeat is kept in bench.json.
+the median over rounds of one time in that round over another. Every repeat is kept.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from rich.console import Console
-from rich.table import Table
 
-from experiments.agent import prepare, start_ranks
+from analysis.study import Record
+from experiments.agent import start_ranks
 from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
 from experiments.bench_rank import BenchCase, bench_rank
-from experiments.check import check_model, check_values
-from experiments.config import ModelConfig, RunConfig, as_dict
-from experiments.environment import provenance
-from experiments.errors import ConfigError, RunFailed, check_known, config_names
+from experiments.check import check_model
+from experiments.config import CONF, ModelConfig, RunConfig
+from experiments.errors import ConfigError, check_known, config_names
 from experiments.grid import model_config
+from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.models import Model
-from experiments.progress import live
-from experiments.records import write_json
+from experiments.session import Session
+from experiments.study import Cell, Study
 from pipefusion.core.domain import Count, Grid
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.parallel import Parallel
 
 RANKS = 2  # whose start is timed, and the cores that a bound supposes
+REFUSED = {"before a model is opened": "steps=0", "of what needs the model": "method.patches=4096"}
+"""Overrides of a command that is refused, and when."""
+CPU_SECONDS = """
+import sys, time
+from experiments.cli import leave, main
+code = main(sys.argv[1:])
+print(time.process_time())
+leave(code)
+"""
+"""A command that prints the seconds of CPU that its own process took."""
 
 
 @dataclass
 class BenchConfig:
-    """Every path is run once before the rounds; `headline` is the row of the last line printed."""
+    """Every path is run once before the rounds; `headline` is the case of the last line printed."""
 
     name: str = "bench"
     rounds: Count = 3
     cases: Grid[BenchCase] = field(default_factory=list)
     headline: str = "pipefusion M=4 W=1 S=50"
+
+
+def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
+    """Each group of cases on its own ranks; last what is no case."""
+    for group in groups(cfg):
+        first = group[0]
+        options = replace(cfg.measure, cases=group, rounds=first.rounds or cfg.measure.rounds, headline="")
+        yield replace(cfg, model=case_model(first, cfg), devices=first.ranks, measure=options)
+    yield replace(cfg, measure=replace(cfg.measure, cases=[], headline=""))
 
 
 def groups(cfg: RunConfig) -> list[list[BenchCase]]:
@@ -73,10 +92,9 @@ def case_model(case: BenchCase, cfg: RunConfig) -> ModelConfig:
     return cfg.model if case.model is None else model_config(case.model)
 
 
-def check_bench(cfg: RunConfig) -> None:
+def check_bench(cfg: RunConfig, session: Session) -> None:
     """Cases that cannot run or have no serial to be compared with, a model that is none. Raises ConfigError."""
     options: BenchConfig = cfg.measure
-    check_values(cfg)
     if not isinstance(cfg.seed, int):
         raise ConfigError("seed", f"{cfg.seed} is a list; allowed: one number")
     names = [case.name for case in options.cases]
@@ -85,7 +103,8 @@ def check_bench(cfg: RunConfig) -> None:
         check_known(cfg, {f"{key}.method": [*METHODS, *PEERS]})
         if case.model is not None:
             check_known(cfg, {f"{key}.model": config_names("model")})
-        check_case(key, case, check_model(replace(cfg, model=case_model(case, cfg))))
+        model = replace(cfg, model=case_model(case, cfg))
+        check_case(key, case, session.once(("checked", case.model), partial(check_model, model)))
         if names.count(case.name) > 1:
             raise ConfigError(key, f"{case.name!r} is there twice; allowed: once")
     for group in groups(cfg):
@@ -134,99 +153,70 @@ def bound(case: BenchCase) -> float | None:
     return case.steps / (case.warmup + jobs / (case.patches * devices))
 
 
-def bench(cfg: RunConfig, out: Path) -> str:
-    """Run the benchmark into directory `out` and print it; returns the run's status."""
-    out.mkdir(parents=True, exist_ok=True)
-    prepare()
-    seconds: dict[str, list[float]] = {}
-    try:
-        startups = [startup_seconds(cfg, out) for _ in range(3)]
-        with live(out, "bench") if cfg.log.progress else nullcontext():
-            for group in groups(cfg):
-                seconds |= timed(cfg, group, out)
-    except RunFailed as failure:
-        print(f"{failure.status}: {failure.reason}", file=sys.stderr)
-        return failure.status
-    finally:
-        (out / ".progress.json").unlink(missing_ok=True)
-    rows = [case_row(case, seconds) for case in cfg.measure.cases]
-    record = {"rows": rows, "startup_s": startups, "threads": cfg.threads}
-    write_json(out / "bench.json", record | provenance() | {"config": as_dict(cfg)})
-    show(rows, startups, Console() if sys.stdout.isatty() else Console(width=120))
-    print(out / "bench.json")
-    headline = next(row for row in rows if row["case"] == cfg.measure.headline)
-    print(f"pipefusion N={headline['ranks']}: {headline['ratio']:.2f}x serial")
-    return "ok"
+def measure(cell: Cell, session: Session) -> list[Row]:
+    """A row per case of a group; of none, the start of ranks and refusals. Raises RunFailed."""
+    group, folder = cell.cfg.measure.cases, session.folder
+    if not group:
+        return [{"case": case, **spread(seconds)} for case, seconds in overheads(cell.cfg, folder).items()]
+    start_ranks(bench_rank, folder, cell.cfg, Mesh({"ranks": cell.cfg.devices}))
+    seconds = taken(folder / "seconds.json")
+    return [case_row(case, seconds) for case in group]
 
 
-def timed(cfg: RunConfig, group: Sequence[BenchCase], out: Path) -> dict[str, list[float]]:
-    """The seconds of a group's cases, round by round, on ranks of their own. Raises RunFailed."""
-    first = group[0]
-    measure = replace(cfg.measure, cases=[*group], rounds=first.rounds or cfg.measure.rounds)
-    task = replace(cfg, model=case_model(first, cfg), measure=measure)
-    start_ranks(bench_rank, out, task, Mesh({"ranks": first.ranks}))
-    path = out / "seconds.json"
-    seconds: dict[str, list[float]] = json.loads(path.read_text())
+def taken(path: Path) -> Any:
+    """The content of a file that ranks have left, which goes."""
+    content = json.loads(path.read_text())
     path.unlink()
-    return seconds
+    return content
 
 
-def case_row(case: BenchCase, seconds: dict[str, list[float]]) -> dict[str, Any]:
+def overheads(cfg: RunConfig, folder: Path) -> dict[str, list[float]]:
+    """Seconds until ranks are ready, and seconds of CPU of commands that are refused."""
+    found = {f"start of {RANKS} ranks": [startup_seconds(cfg, folder) for _ in range(3)]}
+    for when, override in REFUSED.items():
+        found[f"refusal {when}, CPU"] = [refusal_seconds(override) for _ in range(3)]
+    return found
+
+
+def spread(seconds: Sequence[float]) -> Row:
+    """All repeats, their median and their ends."""
+    ends = {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+    return {"repeats_s": [*seconds], **ends}
+
+
+def case_row(case: BenchCase, seconds: dict[str, list[float]]) -> Row:
     """A case with every repeat, its ratio to serial, its time over diffusers' and its bound where there are such."""
-    times, peer = seconds[case.name], diffusers_case(case)
+    times, peer, most = seconds[case.name], diffusers_case(case), bound(case)
+    ratio = median_ratio(seconds[serial_case(case).name], times)
     theirs = seconds.get(peer.name) if peer else None
-    over = None if theirs is None else statistics.median(a / b for a, b in zip(times, theirs, strict=True))
     return {
         "case": case.name,
-        **asdict(case),
-        "rounds": len(times),
+        **{
+            key: value
+            for key, value in asdict(case).items()
+            if key in ("method", "steps", "patches", "warmup")
+        },
+        "devices": case.devices,
         "parallel": str(case.parallel),
-        "seconds": times,
-        "ratio": statistics.median(
-            a / b for a, b in zip(seconds[serial_case(case).name], times, strict=True)
-        ),
-        "over_diffusers": over,
-        "bound": bound(case),
+        "guidance_scale": case.guidance_scale,
+        **spread(times),
+        "ratio": ratio,
+        "over_diffusers": median_ratio(times, theirs) if theirs else None,
+        "bound": most,
+        "share_of_bound": ratio / most if most else None,
     }
 
 
-def show(rows: list[dict[str, Any]], startups: list[float], console: Console) -> None:
-    """The table: median and spread of each case, ratio to serial, share of its bound."""
-    title = "A process and a thread a rank, rounds in turn. CPU timings rank no GPU."
-    table = Table(title=title, title_justify="left")
-    for column in (
-        "case",
-        "median s",
-        "min - max s",
-        "x serial",
-        "/ diffusers",
-        "bound",
-        "of bound",
-    ):
-        table.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
-    for row in rows:
-        times, limit, over = row["seconds"], row["bound"], row["over_diffusers"]
-        table.add_row(
-            row["case"],
-            f"{statistics.median(times):.2f}",
-            f"{min(times):.2f} - {max(times):.2f}",
-            f"{row['ratio']:.3f}",
-            f"{over:.3f}" if over else "",
-            f"{limit:.3f}" if limit else "",
-            f"{row['ratio'] / limit:.1%}" if limit else "",
-        )
-    console.print(table)
-    console.print(f"start of {RANKS} ranks: " + ", ".join(f"{value:.2f} s" for value in startups))
+def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """Of one time over another in the same round."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
-def startup_seconds(cfg: RunConfig, out: Path) -> float:
+def startup_seconds(cfg: RunConfig, folder: Path) -> float:
     """Seconds from asking for ranks to all of them being ready."""
     start = time.time()
-    start_ranks(ready_rank, out, cfg, Mesh({"ranks": RANKS}))
-    path = out / "ready.json"
-    ready = float(json.loads(path.read_text()))
-    path.unlink()
-    return ready - start
+    start_ranks(ready_rank, folder, cfg, Mesh({"ranks": RANKS}))
+    return float(taken(folder / "ready.json")) - start
 
 
 def ready_rank(run_dir: str, cfg: RunConfig) -> None:
@@ -236,3 +226,43 @@ def ready_rank(run_dir: str, cfg: RunConfig) -> None:
     if dist.get_rank() == 0:
         (Path(run_dir) / "ready.json").write_text(json.dumps(time.time()))
     dist.destroy_process_group()
+
+
+def refusal_seconds(override: str) -> float:
+    """Seconds of CPU of a command that is refused, its own process alone."""
+    command = [sys.executable, "-c", CPU_SECONDS, override]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    return float(done.stdout)
+
+
+def first_columns(cfg: RunConfig) -> Row:
+    """What all rows of a group have in common."""
+    methods = [case.method for case in cfg.measure.cases] or ["start"]
+    return {"model": cfg.model.name, "method": methods[0], "devices": cfg.devices}
+
+
+def all_run(cfg: RunConfig, model: Model) -> None:
+    """What cannot run is refused before the first group is timed, and never skipped."""
+
+
+def summary(record: Record) -> str:
+    """The ratio of the headline."""
+    name = record.facts["config"]["measure"]["headline"]
+    rows = record.rows[record.rows.case == name]
+    return "".join(f"{name}: {ratio:.2f}x serial" for ratio in rows.ratio.dropna())
+
+
+BENCH = Study(
+    "bench",
+    measure,
+    ("case", "median_s", "min_s", "max_s", "ratio", "over_diffusers", "bound", "share_of_bound", "status"),
+    "Seconds, rounds of all cases of a group in turn",
+    "A process and a thread per rank. CPU timings rank no GPU.",
+    grid=runs,
+    problem=all_run,
+    place=first_columns,
+    summary=summary,
+    check=check_bench,
+    alone=True,
+)

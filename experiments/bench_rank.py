@@ -18,6 +18,7 @@ from experiments.bench_peers import DIFFUSERS, PEERS, peer
 from experiments.config import RunConfig
 from experiments.methods import METHODS
 from experiments.models import Model, choose_scheduler, open_model
+from experiments.session import build
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Devices, Guidance, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
@@ -83,16 +84,14 @@ def bench_rank(run_dir: str, cfg: RunConfig) -> None:
 
     def prepare(case: BenchCase) -> Callable[[], Any]:
         cond = Conditioning(prompt, case.guidance_scale, negative if case.guidance_scale > 1 else None)
-        return prepare_case(case, model, noise, cond)
+        return prepare_case(case, cfg, model, noise, cond)
 
     with torch.inference_mode():
         for case in cases:  # first use of every path, not timed
             prepare(replace(case, steps=2))()
         runs = [prepare(case) for case in cases]
-        for index in range(rounds):
+        for _ in range(rounds):
             for case, run in zip(cases, runs, strict=True):
-                if dist.get_rank() == 0:
-                    tell(Path(run_dir), f"round {index + 1} of {rounds}, {case.name}")
                 dist.barrier()
                 start = time.perf_counter()
                 run()
@@ -127,14 +126,9 @@ def drawn(shape: DiTShape, seed: int) -> tuple[Tensor, dict[str, Tensor], dict[s
     return noise, prompt, negative
 
 
-def tell(run_dir: Path, phase: str) -> None:
-    """What the live line shows."""
-    temporary = run_dir / ".progress.json.tmp"
-    temporary.write_text(json.dumps({"phase": phase, "step": 0, "of": 1}))
-    temporary.replace(run_dir / ".progress.json")
-
-
-def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditioning) -> Callable[[], Any]:
+def prepare_case(
+    case: BenchCase, cfg: RunConfig, model: Model, noise: Tensor, cond: Conditioning
+) -> Callable[[], Any]:
     """A function that samples one image on this rank; nothing to do on other ranks for what uses the first alone."""
     chosen = choose_scheduler(model, "shipped")
     assert isinstance(chosen, tuple)
@@ -142,12 +136,10 @@ def prepare_case(case: BenchCase, model: Model, noise: Tensor, cond: Conditionin
         return lambda: None
     if case.method in PEERS:
         return peer(case.method, model, noise, cond, chosen, case.steps)
-    method = METHODS[case.method]
-    mesh = method.parallel(case.devices, case.parallel).mesh()
+    mesh = METHODS[case.method].parallel(case.devices, case.parallel).mesh()
     fabric = SilentFabric(mesh, 0, CPU) if case.alone else LocalFabric(mesh, CPU)
-    dit = model.view()
-    sampler, scheduler = method.build(dit, fabric, case.settings), make_scheduler(*chosen, case.steps)
-    dit.load(model.tensors(), CPU)
+    _, sampler = build(replace(cfg, method=case.settings), model.view(), fabric, model.tensors())
+    scheduler = make_scheduler(*chosen, case.steps)
 
     def run() -> Tensor | None:
         fabric.clear()

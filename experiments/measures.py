@@ -80,7 +80,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "accounting": study("accounting", "ACCOUNTING", "AccountingConfig"),
     "bandwidth": study("bandwidth", "BANDWIDTH", "BandwidthConfig"),
-    "bench": other("bench", "bench", "BenchConfig", "bench.json", "seconds.json", "ready.json", "logs"),
+    "bench": study("bench", "BENCH", "BenchConfig", "seconds.json", "ready.json"),
     "calibrate": other(
         "calibrate", "calibrate", "CalibrateConfig",
         "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
-
-import pandas as pd
 
 from analysis.columns import Shown, column, words
 from analysis.looks import in_order
 from analysis.output import Output
-from analysis.record import load_record
 from analysis.records import BENCH, LOADING, WORLDS
 from analysis.study import load_study
 from analysis.tables import Table, table
@@ -19,10 +15,7 @@ from analysis.tables import Table, table
 def bench_cpu(results: Path) -> list[Table]:
     """How much of two CPU cores the parallel code uses: seconds, and ratios to serial of the same round, beside what
     fill, drain and warm-up leave to PipeFusion; measured, records/bench."""
-    rows = pd.DataFrame(load_record(results / BENCH)["rows"])
-    times = rows.pop("seconds")
-    rows["median_s"], rows["min_s"], rows["max_s"] = times.map(median), times.map(min), times.map(max)
-    rows["share_of_bound"] = rows.ratio / rows.bound
+    rows = load_study(results / BENCH).rows.drop(columns="repeats_s")
     shown = ["case", "median_s", "min_s", "max_s", "ratio", "over_diffusers", "bound", "share_of_bound"]
     return [table(rows, words(rows, shown))]
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
@@ -33,24 +34,24 @@ def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     assert len(first) == 3 * len(names(*chosen)) == 12  # csv and md or png and svg, and the sources
 
 
-def test_the_benchmark_table_is_made_of_its_repeats(tmp_path: Path) -> None:
-    serial = {
-        "case": "serial S=4",
-        "seconds": [4.0, 6.0, 5.0],
-        "ratio": 1.0,
-        "over_diffusers": 0.98,
-        "bound": None,
+def test_the_benchmark_table(tmp_path: Path) -> None:
+    seconds = {
+        "median_s": [5.0, 3.0],
+        "min_s": [4.0, 2.0],
+        "max_s": [6.0, 4.0],
+        "repeats_s": [[4.0, 6.0, 5.0]] * 2,
     }
-    piped = {
-        "case": "pipefusion M=4 W=1 S=4",
-        "seconds": [2.0, 3.0, 4.0],
-        "ratio": 2.0,
-        "over_diffusers": None,
+    ratios = {
+        "ratio": [1.0, 2.0],
+        "over_diffusers": [0.98, None],
+        "bound": [None, 2.5],
+        "share_of_bound": [None, 0.8],
     }
-    rows = [serial, piped | {"bound": 2.5}]
+    rows = pd.DataFrame({"case": ["serial S=4", "pipefusion M=4 W=1 S=4"], **seconds, **ratios})
     run = tmp_path / "run"
     run.mkdir()
-    (run / "bench.json").write_text(json.dumps({"rows": rows}))
+    (run / "record.json").write_text(json.dumps({"study": "bench"}))
+    rows.to_parquet(run / "rows.parquet")
     assert main(["keep", str(run), "bench"], tmp_path) == 0
     assert main(["bench_cpu"], tmp_path) == 0
     text = (tmp_path / "tables" / "bench_cpu.md").read_text().splitlines()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pandas import isna
 from torch import Tensor
 
-from experiments.bench import bound, diffusers_case, serial_case
+from analysis.study import load_study
+from experiments.bench import bound, diffusers_case, refusal_seconds, serial_case
 from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES
 from experiments.bench_rank import BenchCase, drawn, prepare_case
+from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.models import open_model
-from experiments.records import read_json
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.parallel import Parallel
 from tests.cases import relative_error
@@ -28,7 +30,7 @@ def sampled(case: BenchCase, name: str) -> Tensor | None:
     model = open_model(config)
     noise, prompt, negative = drawn(model.shape, 0)
     cond = Conditioning(prompt, case.guidance_scale, negative if case.guidance_scale > 1 else None)
-    return prepare_case(case, model, noise, cond)()
+    return prepare_case(case, RunConfig(), model, noise, cond)()
 
 
 @pytest.mark.parametrize(
@@ -70,15 +72,29 @@ def test_the_bound_is_what_fill_drain_and_warm_up_leave():
     assert bound(BenchCase("pipefusion", ranks=4, patches=4, warmup=1)) is None  # four ranks share two cores
 
 
-def test_the_record_has_every_repeat(tmp_path, monkeypatch):
+def test_the_record_has_every_repeat(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("experiments.bench.refusal_seconds", lambda override: 1.0)
     names = ("serial", "ulysses", DIFFUSERS, NATIVE_ULYSSES)
     cases = ",".join(f"{{method: {name}, steps: 1}}" for name in names)
     keys = ("measure.rounds=2", f"measure.cases=[{cases}]", "measure.headline='ulysses S=1'")
     model = ("model=flux_tiny", "model.architecture.text_tokens=8")
     assert command(monkeypatch, "experiment=bench_cpu", *model, *keys, "hydra.run.dir=run") == 0
-    rows = {row["method"]: row for row in read_json(Path("run/bench.json"))["rows"]}
-    assert [len(rows[name]["seconds"]) for name in names] == [2, 2, 2, 2]
-    assert rows["serial"]["ratio"] == 1.0 and rows["ulysses"]["over_diffusers"] > 0
-    assert rows[DIFFUSERS]["over_diffusers"] is None
-    assert not Path("run/seconds.json").exists()
+    record = load_study(Path("run"))
+    rows = record.rows.set_index("case")
+    assert [len(rows.repeats_s[f"{name} S=1"]) for name in names] == [2, 2, 2, 2]
+    assert rows.ratio["serial S=1"] == 1.0 and rows.over_diffusers["ulysses S=1"] > 0
+    assert isna(rows.over_diffusers[f"{DIFFUSERS} S=1"])
+    assert rows.status.unique() == ["ok"] and (rows.min_s <= rows.median_s).all()
+    assert len(rows.repeats_s["start of 2 ranks"]) == 3
+    assert rows.median_s["refusal of what needs the model, CPU"] == 1.0
+    assert not (Path("run") / "seconds.json").exists()
+    assert "ulysses S=1: " in capsys.readouterr().out
+    assert command(monkeypatch, "experiment=bench_cpu", *model, *keys, "hydra.run.dir=run") == 0
+    assert "2 of 2 cells are done already" in capsys.readouterr().out
+
+
+def test_what_a_refusal_takes_is_taken_of_a_command_that_is_refused():
+    assert 0 < refusal_seconds("steps=0") < 60
+    with pytest.raises(AssertionError):
+        refusal_seconds("--version")
