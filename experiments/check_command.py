@@ -60,9 +60,8 @@ def check_prompt_file(cfg: RunConfig) -> None:
     try:
         empty = not read_prompts(cfg)
     except (OSError, ValueError) as error:
-        text = (
-            f"{cfg.prompt_file} cannot be read ({first_line(error)}); allowed: a text file, a prompt a line"
-        )
+        why = getattr(error, "strerror", None) or first_line(error)
+        text = f"{cfg.prompt_file} cannot be read ({why}); allowed: a text file, a prompt a line"
         raise ConfigError("prompt_file", text) from None
     if empty:
         raise ConfigError("prompt_file", f"{cfg.prompt_file} is empty; allowed: a text file, a prompt a line")

@@ -59,9 +59,8 @@ def main(argv: list[str]) -> int:
 def checked(asked: Namespace) -> Plan:
     """The runs of a command, checked before the first one starts. Raises ConfigError, whatever is wrong."""
     try:
-        if not asked.shown:
-            check_early(asked)
-        planned = compose.plan(asked.overrides, asked.multirun)
+        first = None if asked.shown else check_early(asked)
+        planned = compose.plan(asked.overrides, asked.multirun, first)
         if not asked.shown:
             check(planned, asked.overrides)
     except ConfigError:
@@ -168,17 +167,17 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def check_early(asked: Namespace) -> None:
-    """Refuse what is wrong whatever the method, before anything heavy is imported. Raises ConfigError.
+def check_early(asked: Namespace) -> DictConfig | None:
+    """The first look at a command, which refuses what is wrong whatever the method. Raises ConfigError.
 
-    What is not begins to be imported, by the server that ranks are forked from.
+    What is heavy begins to be imported, by the server that ranks are forked from.
     """
     if any(f"${{{group}." in text for text in asked.overrides for group in ("method", "measure")):
-        return  # values that are not there yet
+        return None  # values that are not there yet
     first = compose.first_look(asked.overrides, asked.multirun)
     cfg = from_hydra(first)
     if not isinstance(cfg.measure, LatencyConfig):
-        return
+        return first
     if not compose.is_sweep(first, asked.multirun):
         given = gives_directory(asked.overrides)
         check_torchrun(cfg, False, given)
@@ -188,6 +187,7 @@ def check_early(asked: Namespace) -> None:
     if cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first):
         server.check()
         load("experiments.agent.prepare")()
+    return first
 
 
 def gives_directory(overrides: list[str]) -> bool:
@@ -245,10 +245,13 @@ def run_directory(job: DictConfig, sweep: bool) -> Path:
     parts = []
     for key in keys:
         try:
-            parts.append(str(OmegaConf.select(job, key, throw_on_missing=True)))
+            part = OmegaConf.select(job, key, throw_on_missing=True)
         except (OmegaConfBaseException, ValueError) as error:
             text = f"cannot be known before the run ({first_line(error)}); allowed: a path, as {EACH_ITS_OWN}"
             raise ConfigError(key, text) from None
+        if not str(part or ""):  # which pathlib takes for the working directory
+            raise ConfigError(key, f"{part!r} is no path; allowed: a folder, new or of an earlier run")
+        parts.append(str(part))
     return Path(*parts)
 
 

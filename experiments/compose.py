@@ -1,12 +1,11 @@
-"""The configurations that a command line stands for, composed by Hydra; what it refuses is said in one line."""
+"""The configurations that a command line stands for, composed by Hydra."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
 
@@ -16,17 +15,20 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from experiments.errors import CONF, ConfigError, first_line, nearest, told
+from experiments.config import RunConfig
+from experiments.errors import CONF, ConfigError, nearest
+from experiments.explain import explain
 
 LATER = "_schema_"
 """The key of a schema that is only named: the path of its dataclass, whose module takes seconds to import."""
 
+CHOSEN = ("model", "method", "cluster", "measure", "log", "experiment")
+"""Groups that a command chooses a file of; those of others are chosen by these files."""
 TEXTS = ("prompt", "negative_prompt")
 """Keys whose values are text, whatever they look like."""
 
@@ -61,12 +63,12 @@ def composing(overrides: list[str]) -> Iterator[ConfigLoader]:
         raise explain(error, overrides) from None
 
 
-def plan(overrides: list[str], multirun: bool = False) -> Plan:
-    """Compose every run of `overrides`. Raises ConfigError for whatever Hydra refuses."""
+def plan(overrides: list[str], multirun: bool = False, first: DictConfig | None = None) -> Plan:
+    """Compose every run of `overrides`; `first` is their `first_look`. Raises ConfigError for what Hydra refuses."""
     with composing(overrides) as loader:
-        master = whole(partial(first_look, overrides, multirun))
-        if not is_sweep(master, multirun):
+        if not is_sweep(first or first_look(overrides, multirun), multirun):
             return Plan(False, [compose_one(overrides)])
+        master = whole(partial(first_look, overrides, multirun))
         runs = combinations(loader, master, overrides)
         jobs = [whole(partial(loader.load_sweep_config, master, run)) for run in runs]
         for number, job in enumerate(jobs):  # as the launcher will
@@ -98,6 +100,8 @@ def first_look(overrides: list[str], multirun: bool = False) -> DictConfig:
         if one.is_sweep_override() and not is_sweep(master, multirun):
             text = f"{one.get_value_string()} is several values; allowed: one, or a sweep with -m"
             raise ConfigError(one.get_key_element(), text)
+        if type(one.value()) is int and isinstance(OmegaConf.select(master, one.key_or_group), bool):
+            raise ConfigError(one.get_key_element(), f"{one.value()} is no truth value; allowed: true, false")
     return master
 
 
@@ -107,6 +111,10 @@ def check_override(one: Override, loader: ConfigLoader) -> None:
         text = f"{one.input_line!r} adds or removes a key; allowed: key=value for the keys of --cfg job"
         raise ConfigError("", text)
     group, own = one.key_or_group, (CONF / one.key_or_group).is_dir()
+    if own and group not in CHOSEN and not one.package:
+        keys = [*(each.name for each in fields(RunConfig)), "experiment"]
+        text = f"{one.get_value_string()} is for an unknown key{nearest(group, keys)}; allowed: {', '.join(keys)}"
+        raise ConfigError(group, text)
     if not own and not group.startswith("hydra/"):
         return
     names = [*one.sweep_string_iterator()] if one.is_sweep_override() else [one.value()]
@@ -170,36 +178,3 @@ def combinations(loader: ConfigLoader, master: DictConfig, overrides: list[str])
             values = one.sweep_string_iterator() if swept else [one.get_value_element_as_str()]
             choices[one.get_key_element()] = [f"{one.get_key_element()}={value}" for value in values]
     return [[*run] for run in product(*choices.values())]
-
-
-def cure(override: str) -> str:
-    """What to type in place of an override that Hydra cannot read: the same, its value quoted."""
-    key, equals, value = override.partition("=")
-    if not equals:
-        return "allowed: key=value"
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f"""allowed: key=value; a value with other than letters in quotes: {shlex.quote(f'{key}="{quoted}"')}"""
-
-
-def explain(error: Exception, overrides: list[str]) -> ConfigError:
-    """The key and what it allows where Hydra says them; else its message in one line."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        text = f"{name} is unknown to Hydra; allowed: {', '.join(error.options or []) or 'a plugin that is installed'}"
-        return ConfigError(group, text)
-    if isinstance(error, OverrideParseException):
-        return ConfigError("", f"{error.override!r} is not understood; {cure(str(error.override))}")
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if not isinstance(cause, OmegaConfBaseException):
-        line = shlex.join(overrides)
-        return ConfigError("", f"{line} cannot be composed ({told(error)}); allowed: what --cfg job shows")
-    full, given = str(cause.full_key), [text.partition("=")[::2] for text in overrides]
-    above = [one for one in given if f"{full}.".startswith(f"{one[0]}.")]
-    key, value = max(above, key=lambda one: len(one[0]), default=(full, "its value"))
-    if isinstance(cause, AttributeError | KeyError) and isinstance(cause.parent_node, DictConfig):
-        keys = sorted(map(str, cause.parent_node))
-        text = f"{value} is for an unknown key{nearest(str(cause.key), keys)}; allowed: {', '.join(keys)}"
-        return ConfigError(key, text)
-    return ConfigError(key, f"{value} is refused: {first_line(cause)}; allowed: a value of its type")

@@ -30,6 +30,9 @@ from pipefusion.core.parallel import Parallel
 from pipefusion.sim.hardware import DeviceConfig, HostConfig
 from pipefusion.sim.network import TopologyConfig
 
+NAMED = ("model", "method", "cluster", "measure")
+"""Groups whose files say what they are called."""
+
 
 @dataclass
 class ModelConfig:
@@ -166,7 +169,7 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
             dotted(error.full_key), f"{first_line(error)}; allowed: a value of its type"
         ) from None
     assert isinstance(run, RunConfig)
-    for group in ("method", "measure") if hydra is not None else ():
+    for group in NAMED if hydra is not None else ():
         name, chosen = part_name(getattr(run, group)), hydra.runtime.choices[group]
         if name is not None and name != chosen:
             text = f"{name} is set by its group; allowed: {group}=NAME instead"

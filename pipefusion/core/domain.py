@@ -71,8 +71,13 @@ Number = Annotated[float, Domain(-1e30, 1e30)]
 Finite = Annotated[Any, Domain(-1e30, 1e30)]
 
 
-PLAIN = frozenset({object, bool, int, float, str})
+PLAIN = (bool, int, float, str)
 """What a value may be that is neither a mapping nor a list."""
+
+
+def fits(value: Any, kinds: set[type]) -> bool:
+    """Whether a value is of one of these classes; a whole number is a fraction too."""
+    return object in kinds or isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))
 
 
 def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -93,8 +98,9 @@ def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, s
                 yield key, f"{value} {fault}; allowed: {mark}"
     for name, each, inner in inside:
         place = f"{key}.{name}" if key else name
-        if is_dataclass(value) and isinstance(each, bool | int | float | str) and not kinds_in(inner) & PLAIN:
-            yield place, f"{each} has no keys and is no list; allowed: what --cfg job shows"
+        if is_dataclass(value) and not fits(each, kinds_in(inner)):
+            why = "has no keys and is no list" if isinstance(each, PLAIN) else "is of the wrong type"
+            yield place, f"{each} {why}; allowed: what --cfg job shows"
         yield from outside(each, inner, place)
 
 
