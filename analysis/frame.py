@@ -6,14 +6,14 @@ summed over ranks here. A run that failed or was skipped is a row with its reaso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from analysis.record import load_run
+from analysis.rows import read_config, read_rows
 
 # What makes two runs comparable: the same picture asked of the same model in the same way.
 SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "px", "dtype", "prompts"]
@@ -35,31 +35,29 @@ def runs(*folders: str | Path) -> pd.DataFrame:
 
 def ranks(*folders: str | Path) -> pd.DataFrame:
     """One row a rank of a run: bytes held, predicted and sent, seconds computing, waiting and idle."""
-    return _stacked(folders, "ranks.csv", lambda path: pd.read_csv(path, dtype={"layers": str}))
+    return _stacked(folders, "ranks.csv", ["rank", "layers", "param_bytes", "kv_bytes", "sent_bytes"])
 
 
 def repeats(*folders: str | Path) -> pd.DataFrame:
     """One row a timed repeat of a rank, in seconds."""
-    return _stacked(folders, "ranks_repeats.csv", pd.read_csv)
+    return _stacked(folders, "ranks_repeats.csv", ["rank"])
 
 
 def ledger(*folders: str | Path) -> pd.DataFrame:
     """One row a communication: who, when (seconds from the start of the image), how many bytes."""
-    return _stacked(folders, "ledger.parquet", pd.read_parquet)
+    return _stacked(folders, "ledger.parquet", ["rank"])
 
 
 def timeline(*folders: str | Path) -> pd.DataFrame:
     """One row a stretch of a rank's time: computing, or waiting for a communication; seconds as in `ledger`."""
-    return _stacked(folders, "timeline.parquet", pd.read_parquet)
+    return _stacked(folders, "timeline.parquet", ["rank"])
 
 
-def _stacked(
-    folders: tuple[str | Path, ...], file: str, read: Callable[[Path], pd.DataFrame]
-) -> pd.DataFrame:
+def _stacked(folders: tuple[str | Path, ...], file: str, needed: list[str]) -> pd.DataFrame:
     frames = []
     for path in run_dirs(*folders):
         if (path / file).exists():
-            rows = read(path / file)
+            rows = read_rows(path / file, needed)
             record = _run(path)
             for place, column in enumerate(["path", "run", "method", "devices", "degrees", "product"]):
                 rows.insert(place, column, record[column])
@@ -112,9 +110,16 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def parallel(run_dir: str | Path) -> dict[str, int]:
-    """The degrees above 1 of a run, outermost axis first; none where its configuration has not recorded any."""
-    path = Path(run_dir) / "config.yaml"
-    degrees = yaml.load(path.read_text(), yaml.CSafeLoader).get("parallel") if path.exists() else None
+    """The degrees above 1 of a run, outermost axis first; none where its configuration has not recorded any.
+
+    Raises OSError and ValueError.
+    """
+    folder = Path(run_dir)
+    degrees = read_config(folder).get("parallel") if (folder / "config.yaml").exists() else None
+    if not isinstance(degrees or {}, dict) or any(
+        type(degree) is not int for degree in (degrees or {}).values()
+    ):
+        raise ValueError(f"{folder / 'config.yaml'} has parallel={degrees!r}; allowed: degrees by axis")
     return {str(axis): degree for axis, degree in (degrees or {}).items() if degree > 1}
 
 

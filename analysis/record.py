@@ -36,6 +36,9 @@ METHOD_TYPES: dict[str, tuple[type, ...]] = {
 """And under those of its `method_config`."""
 
 
+MOST = 1 << 63
+
+
 def check_types(record: dict[str, Any], path: Path) -> None:
     """Raises ValueError for what no run of this project has recorded."""
     if not record.keys() & {"status", "method"}:
@@ -47,10 +50,17 @@ def check_types(record: dict[str, Any], path: Path) -> None:
         (f"{nested}.{key}", own.get(key), types) for key, types in METHOD_TYPES.items() if type(own) is dict
     ]
     for key, value, types in checked:
-        if value is None or (type(value) in types and (not isinstance(value, str) or value.isprintable())):
+        if value is None or (type(value) in types and plain(value)):
             continue
         names = ", ".join(kind.__name__ for kind in types)
         raise ValueError(f"{path} has {key}={value!r}, as no run records it; allowed: {names}")
+
+
+def plain(value: Any) -> bool:
+    """Whether a text has no control characters, and a number is one that tables hold."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return not isinstance(value, int | float) or -MOST < value < MOST
 
 
 def load_record(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.columns import typed
 from analysis.record import RECORD, ROWS, load_record
+from analysis.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ def load_study(folder: Path) -> Record:
     """The record in a study's directory. Raises OSError, and ValueError when it is broken or newer."""
     facts = load_record(folder / RECORD)
     try:
-        return Record(facts, typed(pd.read_parquet(folder / ROWS)))
-    except (ValueError, KeyError) as error:
+        return Record(facts, typed(read_rows(folder / ROWS)))
+    except KeyError as error:
         raise ValueError(f"{folder / ROWS} is not whole ({error})") from None
 
 

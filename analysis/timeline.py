@@ -16,6 +16,7 @@ import pandas as pd
 from analysis import frame
 from analysis.columns import percent
 from analysis.record import load_run
+from analysis.rows import read_rows
 from analysis.style import label
 
 CLOCK = {
@@ -23,6 +24,8 @@ CLOCK = {
     "sim": "virtual time (simulated ranks, not wall clock)",
     "plan": "PREDICTED by a cost model, not measured",
 }
+SPAN = ("rank", "step", "patch", "kind", "start_s", "end_s")
+"""The columns of timeline.parquet that are read."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
     row = frame.runs(folder).iloc[0]
     if row.status != "ok":
         raise FileNotFoundError(f"{folder} is a run that is {row.status}: {row.reason}")
-    spans = pd.read_parquet(folder / "timeline.parquet")
+    spans = read_rows(folder / "timeline.parquet", SPAN)
     spans = spans.sort_values(["rank", "start_s"], kind="stable").reset_index(drop=True)
     clock = CLOCK.get(row.world, f"world {row.world}")
     run = Run(
@@ -221,6 +224,6 @@ def _layers(folder: Path) -> tuple[str, ...]:
     path = folder / "ranks.csv"
     if not path.exists():
         return ()
-    ranks = pd.read_csv(path, dtype={"layers": str}).sort_values("rank")
+    ranks = read_rows(path, ["rank"]).sort_values("rank")
     layers = tuple(ranks.layers.fillna("none")) if "layers" in ranks else ()
     return layers if len(set(layers)) > 1 else ()

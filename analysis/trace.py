@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import write_text
+from analysis.rows import read_rows
 from analysis.timeline import Run
 
 PID = 1
@@ -44,7 +45,7 @@ def trace(run: Run, timeline: pd.DataFrame, ledger: pd.DataFrame | None = None) 
 def write(run_dir: str | Path, run: Run, timeline: pd.DataFrame) -> Path:
     """Write trace.json beside the timeline, one event a line; the same bytes every time."""
     communications = Path(run_dir) / "ledger.parquet"
-    ledger = pd.read_parquet(communications) if communications.exists() else None
+    ledger = read_rows(communications) if communications.exists() else None
     content = trace(run, timeline, ledger)
     events = ",\n".join(json.dumps(event, allow_nan=False) for event in content.pop("traceEvents"))
     head = json.dumps(content, allow_nan=False)[:-1]

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from analysis.files import require_file
+from analysis.line import one_line
 from analysis.record import load_run
+from analysis.rows import read_config
 from experiments.difference import NotFinite, largest_difference
 from experiments.stock_calls import denoise
 from experiments.stock_model import load_stock
@@ -53,7 +56,7 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     """Latents as the stock model gives them and as the run stored them, both [B, C, H, W] float32."""
     run_dir = Path(run_dir)
     record = load_run(run_dir)
-    cfg = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]
+    cfg = read_config(run_dir)["model"]
     inputs = load_file(run_dir / "inputs.safetensors")
     model = build_model(cfg, record.get("weights"))
     scheduler_class = getattr(diffusers, record["scheduler"]["class"])
@@ -74,8 +77,10 @@ def read_record(run_dir: Path) -> tuple[dict[str, Any], bool]:
     # Here: what is replayed with plain diffusers needs of the methods that they must equal serial, and no more.
     from experiments.methods import METHODS
 
-    for name in ("run.json", "config.yaml"):
-        if not (run_dir / name).exists():
+    for name in ("run.json", "config.yaml", "inputs.safetensors", "latents.safetensors"):
+        if (run_dir / name).exists():
+            require_file(run_dir / name)
+        elif name in ("run.json", "config.yaml"):
             raise ValueError(f"{run_dir} is no run directory: it has no {name}")
     record = load_run(run_dir)
     if record["status"] != "ok":
@@ -100,18 +105,26 @@ def main(arguments: list[str] | None = None) -> int:
     run_dir = parser.parse_args(arguments).run_dir
     try:
         record, exact = read_record(run_dir)
-    except (OSError, ValueError) as wrong:
-        print(f"error: {wrong}", file=sys.stderr)
+    except (OSError, ValueError, KeyError) as wrong:
+        print(f"error: {one_line(wrong)}", file=sys.stderr)
         return 2
-    name, tolerance = record["method"], TOLERANCE[record["dtype"]]
-    if record["method_config"].get("compress", "none") != "none" and not exact:
-        tolerance = max(tolerance, COMPRESSED)
-    ours = replay(run_dir)[0] if exact else rerun(run_dir)
+    name = record["method"]
     try:
-        error = largest_difference(load_file(run_dir / "latents.safetensors")["latents"], ours)
+        tolerance, theirs = TOLERANCE[record["dtype"]], load_file(run_dir / "latents.safetensors")["latents"]
+        if record["method_config"].get("compress", "none") != "none" and not exact:
+            tolerance = max(tolerance, COMPRESSED)
+        error = largest_difference(theirs, replay(run_dir)[0] if exact else rerun(run_dir))
     except NotFinite as problem:
         print(f"{name}: not finite, so not compared: {problem}", file=sys.stderr)
         return 1
+    except Exception as wrong:  # whatever stock classes have to say to files that no run wrote
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        print(
+            f"error: {run_dir} cannot be replayed ({type(wrong).__name__}: {one_line(wrong)})",
+            file=sys.stderr,
+        )
+        return 2
     equal, how = error <= tolerance, "plain diffusers" if exact else "the reference of displaced methods"
     print(
         f"{name}: largest difference / largest latent = {error:.2e} "

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
+from analysis.rows import read_config
 from experiments.config import ModelConfig
 from experiments.conformance import asynchronous
 from experiments.conformance.reference import Deviation, Request, denoise
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def rerun(run_dir: Path) -> Tensor:
     """The latents [B, C, H, W] float32 that a run directory should have. For methods whose row says what is stale."""
     record = json.loads((run_dir / "run.json").read_text())
-    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    config = read_config(run_dir)
     method = METHODS[record["method"]]
     parallel = method.parallel(record["devices"], Parallel(**config["parallel"]))
     assert method.stale is not None

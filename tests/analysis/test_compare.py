@@ -138,3 +138,9 @@ def test_what_cannot_be_compared_says_so(sweeps: tuple[Path, Path], tmp_path: Pa
         joined(sweeps[0], record)
     with pytest.raises(ValueError, match="is not a folder"):
         joined(sweeps[0], tmp_path / "none")
+
+
+def test_a_list_where_a_run_has_a_number_is_no_run(sweeps: tuple[Path, Path]) -> None:
+    edit(sweeps[1] / "pipefusion", method_config={"name": "pipefusion", "patches": [4]})
+    with pytest.raises(ValueError, match=r"run.json has method_config.patches=\[4\], as no run records it"):
+        joined(*sweeps)
