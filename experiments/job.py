@@ -125,10 +125,11 @@ def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> No
 def show_ranks(cfg: RunConfig, out: Path) -> None:
     """What each device of a run holds, sends and waits for, under the M and W that it had."""
     method, console = METHODS[cfg.method.name], make_console()
-    parts = [f"M = {cfg.method.patches or cfg.parallel.pipe} patches"] if method.has("patches") else []
+    parts = [f"M = {cfg.method.patches} patches"] if method.has("patches") else []
     parts += [f"W = {cfg.method.warmup} warm-up steps"] if method.has("warmup") else []
     title = f"what each device holds, sends and waits for{': ' if parts else ''}{', '.join(parts)}"
     console.print(
         title, highlight=False, soft_wrap=True
     )  # not the table's own, which would be folded to its width
-    console.print(rich_table(words(tables.devices(out), RANKS_SHOWN)))
+    rows = tables.devices(out)
+    console.print(rich_table(words(rows[rows.path == str(out)], RANKS_SHOWN)))  # runs may lie below it

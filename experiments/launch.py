@@ -25,21 +25,28 @@ from experiments.plan import write_plan
 from experiments.progress import live
 from experiments.rank import run_rank
 from experiments.simulate import simulate
-from pipefusion.core.parallel import Parallel, degrees
+from pipefusion.core.parallel import degrees
 from pipefusion.core.problem import Problem
+from pipefusion.method import patches_in
 
 LATENCY = "latency"
 """The measure whose directories these are."""
 
 
 def complete(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration of one run as it is recorded: `resolved`, and all degrees.
+    """The configuration of one run as it is recorded: `resolved`, and all degrees and patches.
 
     Degrees that `devices` cannot hold stay as they were given: `check_method` says why, and a sweep records it.
     """
-    found = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices)
-    parallel = found if isinstance(found, Parallel) else cfg.parallel
-    return replace(resolved(cfg, model), parallel=parallel)
+    method, cfg = METHODS[cfg.method.name], resolved(cfg, model)
+    found = degrees(method.axis, cfg.parallel, cfg.devices)
+    if isinstance(found, Problem):
+        return cfg
+    settings = cfg.method
+    if method.has("patches"):
+        shape = model.shape.cut(settings.patch_axis)
+        settings = replace(settings, patches=patches_in(shape, found.pipe, found.lanes, settings))
+    return replace(cfg, parallel=found, method=settings)
 
 
 def execute(

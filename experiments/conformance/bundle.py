@@ -121,13 +121,14 @@ def bundle_model(file: str, folder: Path, told: dict[str, Any], inputs: dict[str
         if recipe["folder"] is not None:
             name, inside = "model.folder", folder / recipe["folder"]
             weights = str(inside if inside.is_dir() else recipe["folder"])
-            check_weights(weights)
+            check_weights(weights, recipe["variant"])
         elif recipe["class"] not in VIEWS:
             raise ValueError(f"is unknown{nearest(recipe['class'], VIEWS)}; allowed: {', '.join(VIEWS)}")
         model = open_model(
             ModelConfig(
                 name="bundle",
                 weights=weights,
+                variant=recipe["variant"],
                 dtype=told["dtype"],
                 text="random",
                 seed=recipe["seed"],

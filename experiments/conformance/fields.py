@@ -72,6 +72,7 @@ FIELDS = {
 }
 MODEL_FIELDS = {
     "folder": Field((str,), "a folder in diffusers' layout", None),
+    "variant": Field((str,), "that of the folder's files, such as fp16", None),
     "class": Field((str,), "a transformer class of diffusers", None),
     "config": Field((dict,), "arguments of its constructor", None, dict[str, Finite]),
     "seed": Field((int,), "0 or more", 0, Seed),
@@ -167,7 +168,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 def bundle_fields(record: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     """The keys of a bundle, from a run's record and the `model` of its configuration."""
-    recipe: dict[str, Any] = {"folder": record["weights"]}
+    recipe: dict[str, Any] = {"folder": record["weights"], "variant": model.get("variant")}
     if recipe["folder"] is None:
         config = {"class": "PixArtTransformer2DModel", **model["architecture"]}
         given = {key: config.pop(key) for key in FACTS & config.keys()}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from experiments.conformance.bundle import on_device, read_bundle
 from experiments.conformance.deviations import HYPOTHESES
+from experiments.conformance.fields import BundleError
 from experiments.conformance.reference import Request
 from experiments.conformance.reference import denoise as reference
 from experiments.conformance.report import EXPLAINS, NOT_SEEN, Judgement, judge, message
@@ -70,10 +71,13 @@ def test_weights_may_lie_in_the_bundle(tmp_path: Path) -> None:
     """
     case, weights = LOUD.but(steps=2), tmp_path / "weights"
     bundle = write(tmp_path, case, naive(case))
-    engines.stock_network(case).save_pretrained(weights / "transformer")
+    engines.stock_network(case).save_pretrained(weights / "transformer", variant="fp16")
     (weights / "scheduler").mkdir()
     (weights / "scheduler/scheduler_config.json").write_text(json.dumps(case_model(case).scheduler))
     told(model={"folder": "weights"}, scheduler="absent")(bundle)
+    with pytest.raises(BundleError, match="holds no weights; allowed"):
+        read_bundle(bundle)
+    told(model={"folder": "weights", "variant": "fp16"})(bundle)
     assert max(judged(bundle).errors) < 1e-5
     told(dtype="bfloat16")(bundle)
     judgement = judged(bundle)
