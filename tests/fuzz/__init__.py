@@ -1,0 +1,1 @@
+"""Input that cannot be meant, made by the hundred: `python -m tests.fuzz` tries all of it."""
