@@ -115,8 +115,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame, column: str) -> Figure:
     A panel a model that is deep enough to be cut into `DEEP` stages. Methods whose devices all hold everything are
     one line.
     """
-    done = table[(table.status == "ok") & table.devices.isin(TICKS)]
-    most = done.groupby(["model", "method", "devices"], as_index=False)[["model_share", "kv_bytes"]].max()
+    most = fullest(record, table, TICKS)
     models = [name for name, facts in record["models"].items() if facts["layers"] >= DEEP]
     kept = column == "kv_bytes"
     methods = [method for method in recorded_methods(table) if method in WITH_KV or not kept]

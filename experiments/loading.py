@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from analysis.columns import column, mib
+from analysis.record import RECORD, load_record
 from analysis.study import Record
 from experiments.check import CHOICES, check_model
 from experiments.config import RunConfig
@@ -87,13 +88,16 @@ def check_checkpoint(cfg: RunConfig, session: Session) -> None:
         raise ConfigError("measure.stored", text)
 
 
-def checkpoint(cfg: RunConfig, study: Path) -> Path:
-    """The folder of the weights to load: given, written earlier, or written now. Raises OSError."""
-    options: LoadingConfig = cfg.measure
+def checkpoint_folder(cfg: RunConfig, study: Path) -> Path:
+    """Where the weights to load are, or will be: beside the record, because /tmp may be in memory."""
     if cfg.model.weights is not None:
         return check_weights(cfg.model.weights)
-    # Beside the record, because /tmp may be in memory.
-    folder = study / FOLDER if options.folder is None else Path(options.folder).expanduser()
+    return study / FOLDER if cfg.measure.folder is None else Path(cfg.measure.folder).expanduser()
+
+
+def checkpoint(cfg: RunConfig, study: Path) -> Path:
+    """The folder of the weights to load: given, written earlier, or written now. Raises OSError."""
+    options, folder = cfg.measure, checkpoint_folder(cfg, study)
     if not written(folder):
         dtype = getattr(torch, options.stored)
         write_checkpoint(folder, open_model(cfg.model), dtype, options.file_bytes, cfg.model.seed)
@@ -173,8 +177,10 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     """What was loaded: number and bytes of its files and tensors."""
     if not (rows.status == "ok").any():
         return {"checkpoint": None, "limit": cfg.measure.limit}
-    cfg = next(iter(expand(cfg, cfg.measure)))
-    tensors = read_tensors(checkpoint(cfg, session.folder) / "transformer").values()
+    folder = checkpoint_folder(next(iter(expand(cfg, cfg.measure))), session.folder)
+    if not written(folder):  # all cells were done by an earlier run of the study, and it is gone since
+        return {"checkpoint": load_record(session.folder / RECORD)["checkpoint"], "limit": cfg.measure.limit}
+    tensors = read_tensors(folder / "transformer").values()
     sizes = [prod(tensor.shape) * DTYPES[tensor.dtype].itemsize for tensor in tensors]
     found = {
         "files": len({tensor.file for tensor in tensors}),

@@ -22,6 +22,7 @@ from experiments.models import build_scheduler, open_model
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
 from experiments.report import ParameterKey, RankReport, held_parameters, write_latents, write_report
+from experiments.session import build
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.local import LocalFabric
 
@@ -72,10 +73,9 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
     ready_unix_s = time.time()
     assert cfg.guidance_scale is not None  # as the parent has resolved it
     model, method, options = open_model(cfg.model), METHODS[cfg.method.name], cfg.measure
-    dit = model.view()
-    fabric = open_fabric(cfg, dit, device)
-    sampler = method.build(dit, fabric, cfg.method)
-    dit.load(model.tensors(), device)
+    view = model.view()
+    fabric = open_fabric(cfg, view, device)
+    dit, sampler = build(cfg, view, fabric, model.tensors())
     patient_barrier()()  # parts of ranks and their disks differ
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, device)
     scheduler = build_scheduler(model, cfg.scheduler, cfg.steps)

@@ -139,6 +139,16 @@ def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
     assert {path.name for path in tmp_path.iterdir()} == {"record.json", "rows.parquet", "manifest.json"}
 
 
+def test_what_is_done_needs_no_checkpoint_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.loading.loaded", lambda cfg, rank: {"rank": rank, "ratio": 1.0})
+    tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[serial]", "log.wandb.mode=disabled"]
+    assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 0
+    facts = load_study(tmp_path).facts["checkpoint"]
+    monkeypatch.setattr("experiments.loading.write_checkpoint", None)
+    assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 0
+    assert load_study(tmp_path).facts["checkpoint"] == facts and facts["files"] == 1
+
+
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     class Full:
         free = 1000
