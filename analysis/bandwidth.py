@@ -71,17 +71,25 @@ def flat_from(curve: Curve) -> float | None:
     return meeting(curve, [(speed, level) for speed, _ in curve])
 
 
+def leaves(curve: Curve, ours: Curve) -> float | None:
+    """The bandwidth below which a curve leaves another: its ratio to it is `FLAT` above that of the fastest links."""
+    theirs = dict(ours)
+    return flat_from([(speed, seconds / theirs[speed]) for speed, seconds in curve if speed in theirs])
+
+
 def crossings(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each method: seconds at both ends, where it leaves its best, and where it meets PipeFusion."""
     known, found = curves(rows), []
     for method, curve in known.items():
-        met = meeting(curve, known[OURS]) if OURS in known and method != OURS else None
+        beside = OURS in known and method != OURS
+        met = meeting(curve, known[OURS]) if beside else None
         found.append(
             {
                 "method": method,
                 "slowest_s": curve[0][1],
                 "fastest_s": curve[-1][1],
                 "flat_from": flat_from(curve),
+                "leaves": leaves(curve, known[OURS]) if beside else None,
                 "meets": met,
                 "from_speed": curve[0][0],
                 "to_speed": curve[-1][0],
@@ -116,13 +124,14 @@ def tabulate(record: Record) -> Table:
     """The latencies; to read, where each curve leaves its best and PipeFusion's."""
     found = crossings(record.rows)
     shown: Shown = ["method", *seconds(fastest_s="with the fastest links", slowest_s="with the slowest")]
-    shown += texts(
-        flat=f"GB/s for {100 * FLAT:.0f} % more than its best", met=f"GB/s where it meets {label(OURS)}"
-    )
+    percent = f"{100 * FLAT:.0f} %"
+    shown += texts(flat=f"{percent} above its best below GB/s", left=f"leaves {label(OURS)} below GB/s")
+    shown += texts(met=f"meets {label(OURS)} at GB/s")
     flat = [said(value, "none") for value in found.flat_from]
     others = zip(found.meets, found.method, strict=True)
     met = [said(value, "–" if method == OURS else "never") for value, method in others]
-    text = words(found.assign(flat=flat, met=met), shown)
+    left = [said(value, "–") for value in found.leaves]
+    text = words(found.assign(flat=flat, left=left, met=met), shown)
     return tables.table(fastest(record.rows), text, before=f"**Predicted**: {subject(record)}.")
 
 
@@ -150,22 +159,20 @@ def figure(record: Record) -> Figure:
             axes.plot(*zip(*curve, strict=True), **look, linestyle="--" if method == "serial" else "-")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for name, met in found.meets.dropna().items():
-            level = interpolated(known[OURS], float(met))
-            axes.plot(
-                met, level, "o", markersize=9, markerfacecolor="white", markeredgecolor=COLOUR[str(name)]
-            )
-            axes.annotate(
-                f"{met:.3g}", (met, level), (0, -14), textcoords="offset points", ha="center", fontsize=7
-            )
+        for name, left in found.leaves.dropna().items():
+            place, colour = (float(left), interpolated(known[str(name)], float(left))), COLOUR[str(name)]
+            axes.plot(*place, "o", markersize=8, markerfacecolor="white", markeredgecolor=colour)
+            axes.annotate(f"{left:.3g}", place, (6, 5), textcoords="offset points", fontsize=7, color=colour)
         mark_links(axes, record.facts["links"], known[OURS])
         axes.set_xlabel("bandwidth of each device's link, GB/s in one direction")
         axes.set_ylabel("latency, s")
         logarithmic(axes.yaxis)
+        logarithmic(axes.xaxis)
         handles = [Line2D([], [], color=COLOUR[method], label=label(method)) for method in known]
         title = f"PREDICTED: {subject(record)}"
-        note = "Links alone change, compute is fixed; the fastest M of PipeFusion. Rings, with their GB/s: where a "
-        note += f"curve meets PipeFusion's. Both axes are logarithmic: no zero. Source: results/{BANDWIDTH}."
+        note = "Links alone change, compute is fixed; the fastest M of PipeFusion. Rings, with their GB/s: below, a "
+        note += f"method loses {100 * FLAT:.0f} % to PipeFusion against the fastest links. Both axes are logarithmic: "
+        note += f"no zero. Source: results/{BANDWIDTH}."
         sheet.close(drawn, title, handles, note)
     return drawn
 

@@ -9,6 +9,7 @@ from analysis.outputs import (
     exact,
     paper,
     paper_more,
+    planned,
     predicted,
     products,
     quality,
@@ -16,5 +17,17 @@ from analysis.outputs import (
     staleness,
 )
 
-SUBJECTS = (evidence, quickstart, products, exact, predicted, paper, paper_more, quality, staleness, cpu)
+SUBJECTS = (
+    evidence,
+    quickstart,
+    products,
+    exact,
+    predicted,
+    planned,
+    paper,
+    paper_more,
+    quality,
+    staleness,
+    cpu,
+)
 OUTPUTS: list[Output] = [output for subject in SUBJECTS for output in subject.OUTPUTS]

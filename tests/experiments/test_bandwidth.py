@@ -59,6 +59,7 @@ def test_crossings_are_of_the_fastest_patches():
         "pipefusion"
     ] == power(2, 0)
     found = crossings(rows).set_index("method")
+    assert found.leaves["ulysses"] == pytest.approx(256 / 1.1**2) and pd.isna(found.leaves["tensor"])
     assert found.meets["ulysses"] == pytest.approx(100) and pd.isna(found.meets["tensor"])
     said = {line.partition(":")[0]: line for line in sentences(crossings(rows))}
     assert "faster than PipeFusion only above 100 GB/s" in said["Ulysses"]

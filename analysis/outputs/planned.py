@@ -1,0 +1,47 @@
+"""What to run, on what: plans, load and links; all of it predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import bandwidth as links
+from analysis import load as served
+from analysis import planning
+from analysis.output import Output
+from analysis.records import BANDWIDTH, FLUX2_H100, FLUX2_L40, LOAD
+from analysis.study import load_study
+from analysis.style import Drawing
+from analysis.tables import Table
+
+
+def plan(results: Path) -> list[Table]:
+    """Which product of degrees to run FLUX.2-dev with on 8 H100 and on two nodes of 8 L40: the settings to which no
+    other is equal or better in latency, memory and exactness alike, and, for other requests, the fastest; records/plan.
+    """
+    parts = {"": FLUX2_H100, "_l40": FLUX2_L40}
+    return [
+        table
+        for suffix, name in parts.items()
+        for table in planning.tabulate(load_study(results / name), suffix)
+    ]
+
+
+def bandwidth(results: Path) -> Sequence[Table | Drawing]:
+    """Predicted latency of each method against the bandwidth of the links at fixed compute, and where a curve meets
+    PipeFusion's; records/bandwidth."""
+    record = load_study(results / BANDWIDTH)
+    return [links.tabulate(record), Drawing(links.figure(record))]
+
+
+def load(results: Path) -> Sequence[Table | Drawing]:
+    """Latency against requests a second, in virtual time, for every way to cut the devices into replicas; service times
+    are predictions; records/load."""
+    record = load_study(results / LOAD)
+    return [served.tabulate(record), Drawing(served.figure(record))]
+
+
+OUTPUTS = [
+    Output(bandwidth, (BANDWIDTH,)),
+    Output(load, (LOAD,)),
+]
