@@ -45,8 +45,12 @@ def error_against_steps(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def error_against_patches(rows: pd.DataFrame, steps: int = 20, warmup: int = 1) -> Figure:
-    """Error and flicker of a clip against the number of patches, cut over frames or rows; and error by picture."""
+def error_against_patches(rows: pd.DataFrame, warmup: int = 1) -> Figure:
+    """Error and flicker of a clip against the number of patches, cut over frames or rows; and error by picture.
+
+    At the largest S that was measured.
+    """
+    steps = rows.steps.max()
     ok = rows[(rows.status == "ok") & (rows.steps == steps) & (rows.warmup == warmup)]
     table = means(ok).assign(pieces=lambda found: pieces(found))
     with mpl.rc_context(RC):

@@ -37,6 +37,11 @@ def test_break_even_is_the_fewest_steps_from_which_on_all_are_near() -> None:
     assert (found["largest_steps"], round(found["smallest"], 4)) == (16, 0.0188)
 
 
+def test_still_clips_are_those_whose_prompt_says_so() -> None:
+    prompts = pd.DataFrame({"prompt": ["a lemon stands still", "a lemon falls"]})
+    assert still(prompts).tolist() == [True, False]
+
+
 def test_figures_have_a_line_for_each_method_and_axis() -> None:
     (axes,) = error_against_steps(rows()).axes
     assert axes.lines[0].get_label() == "PipeFusion, W = 1"
@@ -47,6 +52,5 @@ def test_figures_have_a_line_for_each_method_and_axis() -> None:
     ]
     clips = pd.concat(parts, ignore_index=True)
     clips["frame_errors"] = [[0.1, 0.2]] * len(clips)
-    assert still(clips).all()
     left, middle, right = error_against_patches(clips).axes
     assert [len(axes.lines) for axes in (left, middle, right)] == [2, 2, 2]
