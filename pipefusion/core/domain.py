@@ -76,8 +76,9 @@ PLAIN = (bool, int, float, str)
 
 
 def fits(value: Any, kinds: set[type]) -> bool:
-    """Whether a value is of one of these classes; a whole number is a fraction too."""
-    return object in kinds or isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))
+    """Whether a value is of one of these classes; a plain one where others may be is for their domain to judge."""
+    plain = isinstance(value, PLAIN) and not kinds.isdisjoint(PLAIN)
+    return plain or object in kinds or isinstance(value, tuple(kinds))
 
 
 def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, str]]:
