@@ -50,5 +50,7 @@ COMMANDS = {
 
 def commands(paths: Iterable[str]) -> list[str]:
     """The commands that make the records at these paths, each once; published rows are made by none."""
-    found = [words for path in paths for record, words in COMMANDS.items() if f"{path}/".startswith(f"{record}/")]
+    found = [
+        words for path in paths for record, words in COMMANDS.items() if f"{path}/".startswith(f"{record}/")
+    ]
     return [f"python run.py {words}" for words in dict.fromkeys(found)]
