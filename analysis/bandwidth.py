@@ -30,6 +30,23 @@ FLAT = 0.1
 """A curve has left its best when it is this share above."""
 OURS = "pipefusion"
 LINKS = {"ethernet100": "100 Gbit Ethernet", "pcie4": "PCIe 4", "nvlink3": "NVLink 3", "nvlink4": "NVLink 4"}
+PARTS = [
+    "method",
+    "slowest_s",
+    "fastest_s",
+    "flat_from",
+    "leaves",
+    "meets",
+    "from_speed",
+    "to_speed",
+    "ahead",
+]
+CROSSINGS: Shown = [
+    "method",
+    *seconds(fastest_s="with the fastest links", slowest_s="with the slowest"),
+    *texts(flat=f"{100 * FLAT:.0f} % above its best below GB/s", left=f"leaves {label(OURS)} below GB/s"),
+    *texts(met=f"meets {label(OURS)} at GB/s"),
+]
 Curve = Sequence[tuple[float, float]]
 """(GB/s, seconds), the slowest link first."""
 
@@ -96,7 +113,7 @@ def crossings(rows: pd.DataFrame) -> pd.DataFrame:
                 "ahead": None if OURS not in known else curve[-1][1] < known[OURS][-1][1],
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=PARTS)
 
 
 def sentences(table: pd.DataFrame) -> Iterator[str]:
@@ -122,17 +139,18 @@ def against_ours(row: dict[str, Any]) -> str:
 
 def tabulate(record: Record) -> Table:
     """The latencies; to read, where each curve leaves its best and PipeFusion's."""
+    text = words(readable(record), CROSSINGS)
+    return tables.table(fastest(record.rows), text, before=f"**Predicted**: {subject(record)}.")
+
+
+def readable(record: Record) -> pd.DataFrame:
+    """The crossings, their bandwidths in words."""
     found = crossings(record.rows)
-    shown: Shown = ["method", *seconds(fastest_s="with the fastest links", slowest_s="with the slowest")]
-    percent = f"{100 * FLAT:.0f} %"
-    shown += texts(flat=f"{percent} above its best below GB/s", left=f"leaves {label(OURS)} below GB/s")
-    shown += texts(met=f"meets {label(OURS)} at GB/s")
     flat = [said(value, "none") for value in found.flat_from]
+    left = [said(value, "–") for value in found.leaves]
     others = zip(found.meets, found.method, strict=True)
     met = [said(value, "–" if method == OURS else "never") for value, method in others]
-    left = [said(value, "–") for value in found.leaves]
-    text = words(found.assign(flat=flat, left=left, met=met), shown)
-    return tables.table(fastest(record.rows), text, before=f"**Predicted**: {subject(record)}.")
+    return found.assign(flat=flat, left=left, met=met)
 
 
 def said(value: float | None, otherwise: str) -> str:

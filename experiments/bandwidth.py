@@ -80,9 +80,9 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
     }
 
 
-def fastest(record: Record) -> pd.DataFrame:
-    """The fastest M of each method and bandwidth."""
-    return bandwidth.fastest(record.rows)
+def title(record: Record) -> str:
+    """What was swept."""
+    return f"PREDICTED: {bandwidth.subject(record)}"
 
 
 def summary(record: Record) -> str:
@@ -93,11 +93,11 @@ def summary(record: Record) -> str:
 BANDWIDTH = Study(
     "bandwidth",
     measure,
-    ("model", "resolution", "devices", "bandwidth", "method", "patches", "predicted_latency_s", "status"),
-    "PREDICTED latency by the bandwidth of the links, the fastest M",
+    tuple(bandwidth.CROSSINGS),
+    title,
     group=each,
     facts=facts,
-    shown=fastest,
+    shown=bandwidth.readable,
     summary=summary,
     check=check_costs,
 )

@@ -16,15 +16,12 @@ from analysis.tables import Table
 
 
 def plan(results: Path) -> list[Table]:
-    """Which product of degrees to run FLUX.2-dev with on 8 H100 and on two nodes of 8 L40: the settings to which no
-    other is equal or better in latency, memory and exactness alike, and, for other requests, the fastest; records/plan.
-    """
+    """Which product of degrees to run FLUX.2-dev with on 8 H100, and on two nodes of 8 L40 where that is recorded: the
+    settings to which no other is equal or better in latency, memory and exactness alike, and, for other requests, the
+    fastest; records/plan."""
     parts = {"": FLUX2_H100, "_l40": FLUX2_L40}
-    return [
-        table
-        for suffix, name in parts.items()
-        for table in planning.tabulate(load_study(results / name), suffix)
-    ]
+    found = [(suffix, results / name) for suffix, name in parts.items() if (results / name).exists()]
+    return [table for suffix, folder in found for table in planning.tabulate(load_study(folder), suffix)]
 
 
 def bandwidth(results: Path) -> Sequence[Table | Drawing]:
@@ -42,6 +39,7 @@ def load(results: Path) -> Sequence[Table | Drawing]:
 
 
 OUTPUTS = [
+    Output(plan, (f"{FLUX2_H100}/*", f"{FLUX2_L40}/*")),
     Output(bandwidth, (BANDWIDTH,)),
     Output(load, (LOAD,)),
 ]
