@@ -19,6 +19,8 @@ help:            ## what each target does
 run: $(STAMP)    ## every parallel method on the shipped model, four ranks
 	$(BIN)/python run.py experiment=quickstart $(ARGS)
 
+test slow: export OMP_NUM_THREADS = 1 # a process a core
+
 test: $(STAMP)   ## all but the slow tests, in two processes (JOBS): the tests start ranks of their own
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 

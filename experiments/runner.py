@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ def check(study: Study, cfg: RunConfig) -> None:
 
 
 def what_a_model_decides(cfg: RunConfig) -> str:
-    """What is right or wrong by the model alone, as `check_model` looks at it."""
-    return repr((cfg.model, cfg.scheduler, cfg.steps, cfg.prompt))
+    """What is right or wrong by the model alone, as `check_model` looks at it: sizes are looked at cell by cell."""
+    model = replace(cfg.model, resolution=None, height=None, width=None)
+    return repr((model, cfg.scheduler, cfg.steps, cfg.prompt))
 
 
 def study_cells(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:

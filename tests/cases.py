@@ -25,8 +25,8 @@ from pipefusion.core.memory import sampling_peak
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
+from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.fabric import SimFabric
-from pipefusion.sim.faults import Faults
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.plan import PlannedRank, plan_ranks
@@ -270,11 +270,16 @@ def collect_result(
     )
 
 
-def simulate(case: Case, faults: Faults | None = None, repeats: int = 0) -> list[Result]:
-    """Run a case of the product `case.parallel` on as many simulated ranks, and again as `sample` does."""
+def simulate(case: Case, repeats: int = 0) -> list[Result]:
+    """Run a case of the product `case.parallel` on as many simulated ranks, and again as `sample` does.
+
+    Every stretch of work takes a millisecond, so that a run is the same every time.
+    """
     torch.set_num_threads(1)
     model, module = case_model(case), METHODS[case.name]
-    world = World(degrees_in(case, case.parallel.world).mesh(), CPU, TopologyConfig(), faults)
+    mesh = degrees_in(case, case.parallel.world).mesh()
+    clocks = [FixedClock(lambda: 1e-3) for _ in range(mesh.size)]
+    world = World(mesh, CPU, TopologyConfig(), clocks=clocks)
     cfg, scheduler, tensors = module.Config(**case.method), case_scheduler(case, model), case_weights(case)
     dits, samplers = [case_view(case) for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import cache
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +10,7 @@ from tests.ranks import Ranks
 
 
 @pytest.fixture(scope="session")
-def ranks() -> Iterator[Callable[[int], Ranks]]:
-    """Standing ranks by their number."""
-    with ExitStack() as stack:
-        yield cache(lambda size: stack.enter_context(Ranks(size)))
+def ranks() -> Iterator[Ranks]:
+    """Standing ranks."""
+    with Ranks() as standing:
+        yield standing

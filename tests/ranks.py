@@ -20,42 +20,48 @@ HANGS_S = 600
 """After which ranks are said to hang: no matter how busy the machine is, no test's function takes that long."""
 
 
-def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
+def _serve(rank: int, pipe: Connection) -> None:
     import torch
     import torch.distributed as dist
 
     threading.Thread(target=end_with_parent, daemon=True).start()  # also in the middle of a communication
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+    joined = None
     while (task := pipe.recv()) is not None:
-        function, args = task
+        store, size, function, args = task
+        if store != joined:
+            if joined:
+                dist.destroy_process_group()
+            dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+            joined = store
         try:
             with torch.inference_mode():
                 pipe.send((True, function(*args)))
         except Exception:
             pipe.send((False, traceback.format_exc()))
-    dist.destroy_process_group()
+    if joined:
+        dist.destroy_process_group()
 
 
 class Ranks:
-    """`size` processes in one gloo group, started at the first call, and again after one that failed.
+    """Processes that act as gloo groups of any size, started as they are needed, and again after one that failed.
 
-    Use as a context.
+    They stay for many tests, and so does what they have opened. Use as a context.
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self) -> None:
         self.pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
+        self.folder = tempfile.TemporaryDirectory()
+        self.groups = self.size = 0
 
-    def start(self) -> None:
+    def start(self, size: int) -> None:
+        """So many processes in all."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
-        self.folder = tempfile.TemporaryDirectory()
-        for rank in range(self.size):
+        for rank in range(len(self.processes), size):
             ours, theirs = context.Pipe()
-            args = (rank, self.size, str(Path(self.folder.name) / "store"), theirs)
-            process = context.Process(target=_serve, args=args, daemon=True)
+            process = context.Process(target=_serve, args=(rank, theirs), daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(ours)
@@ -67,19 +73,19 @@ class Ranks:
             process.join(wait_s)
             if process.is_alive():
                 process.kill()
-        if self.processes:
-            self.folder.cleanup()
-        self.pipes, self.processes = [], []
+        self.pipes, self.processes, self.size = [], [], 0
 
-    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def run(self, size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(*args)` on every rank; the results in rank order. Raises AssertionError with a rank's traceback."""
-        if not self.processes:
-            self.start()
-        for pipe in self.pipes:
-            pipe.send((function, args))
+        self.start(size)
+        self.groups += size != self.size
+        self.size = size
+        store, pipes = str(Path(self.folder.name) / str(self.groups)), self.pipes[:size]
+        for pipe in pipes:
+            pipe.send((store, size, function, args))
         results = []
         try:
-            for rank, pipe in enumerate(self.pipes):
+            for rank, pipe in enumerate(pipes):
                 assert pipe.poll(HANGS_S), f"rank {rank} gave no answer in {HANGS_S} s"
                 good, value = pipe.recv()
                 assert good, f"rank {rank}:\n{value}"
@@ -97,3 +103,4 @@ class Ranks:
             if process.is_alive():
                 pipe.send(None)
         self.end(wait_s=5)
+        self.folder.cleanup()

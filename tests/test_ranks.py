@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from tests import ranks, test_ranks
 ranks.PRELOAD[:] = ["torch"]
-with ranks.Ranks(2) as two:
-    two.run(test_ranks.wait_for_ever, Path(sys.argv[1]))
+with ranks.Ranks() as two:
+    two.run(2, test_ranks.wait_for_ever, Path(sys.argv[1]))
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
+from diffusers.models.modeling_utils import no_init_weights
 from torch import Tensor, nn
 
 from pipefusion.core.dit import KV, DiT, Shard, TensorPlan, clone_modules
@@ -34,7 +35,7 @@ class StockView:
     def __init__(
         self, config: dict[str, Any], shape: DiTShape, dtype: torch.dtype, pixels_per_latent: int = 1
     ):
-        with torch.device("meta"):
+        with no_init_weights(), torch.device("meta"):
             self.model = self.stock.from_config(config).eval()  # type: ignore[attr-defined]
         nn.Module.to(self.model, dtype)  # diffusers' own `to` warns about modules that not every model has
         self.model.requires_grad_(False)

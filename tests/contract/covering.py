@@ -1,52 +1,67 @@
-"""A few cases of a grid that have every pair of settings which any of its cases has; the others are slow tests."""
+"""A few cases of a grid that meet every combination of two settings which any of its cases has, or of three."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import asdict
+from collections.abc import Callable, Sequence, Set
+from dataclasses import asdict, fields
+from functools import partial
+from heapq import heapify, heappop, heappush
 from itertools import combinations
 from typing import Any
 
 import pytest
 
+from experiments.methods import METHODS
+from pipefusion.core.parallel import Parallel
 from tests.cases import Case
 from tests.contract.oracle import label
 
-Pair = tuple[tuple[str, Any], tuple[str, Any]]
+Met = Callable[[Case], set[tuple[Any, ...]]]
+OWN = {key.name for method in METHODS.values() for key in fields(method.Config)} | {*asdict(Parallel())}
+"""What is the method's: its name, its keys, its degrees."""
 
 
-def pairs(case: Case, apart: Set[str]) -> set[Pair]:
-    """A degree counts as shared or not, W as none, some or all of the steps, M as one or more."""
+def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[Any, ...]]:
+    """Combinations of so many settings, but none of the model with one that is `apart`.
+
+    A degree counts as shared or not, W as none, some or all of the steps, M as one or more.
+    """
     settings: dict[str, Any] = {axis: degree > 1 for axis, degree in asdict(case.parallel).items()}
-    settings |= {key: str(value) for key, value in case.method.items() if key not in ("warmup", "patches")}
-    settings |= {
-        "model": case.model,
-        "name": case.name,
-        "scheduler": case.scheduler,
-        "heads": str(case.architecture),
-    }
-    settings |= {"guidance": case.guidance, "images": case.images, "size": case.size, "padded": case.padded}
+    settings |= {key: str(value) for key, value in case.method.items()}
     if "warmup" in case.method:
         settings["warmup"] = min(case.method["warmup"], 1) + (case.method["warmup"] == case.steps)
     if "patches" in case.method:
         settings["patches"] = case.method["patches"] > 1
-    found = combinations(sorted(settings.items(), key=str), 2)
-    return {(one, other) for one, other in found if {one[0], other[0]} != apart}
+    settings |= {"name": case.name, "scheduler": case.scheduler, "heads": str(case.architecture)}
+    settings |= {"guidance": case.guidance, "images": case.images, "size": case.size, "padded": case.padded}
+    ordered = sorted(settings.items(), key=str)
+    others = combinations(ordered, strength)
+    with_model = combinations([each for each in ordered if each[0] not in apart], strength - 1)
+    return {*others, *((*each, ("model", case.model)) for each in with_model)}
 
 
-def cover(cases: Sequence[Case], apart: Set[str] = frozenset()) -> list[Any]:
-    """The cases as parameters of a test; slow are those whose pairs the others cover, found greedily.
+pairs = partial(met, strength=2, apart={"split"})
+pairs_apart = partial(met, strength=2, apart=OWN)
+triples = partial(met, strength=3)
 
-    Two settings that are `apart` need not meet in every combination.
-    """
-    each = [pairs(case, apart) for case in cases]
-    left = set().union(*each)
-    fast: set[int] = set()
-    while left:
-        best = max(range(len(cases)), key=lambda index: len(each[index] & left))
-        fast.add(best)
-        left -= each[best]
+
+def cover(cases: Sequence[Case], fast: Met = pairs, slow: Met | None = triples) -> list[Any]:
+    """The cases, found greedily, that meet all that `fast` names, and as slow tests those that `slow` needs besides."""
+    chosen: dict[int, bool] = {}
+    for name, is_slow in ((fast, False), (slow, True)):
+        each = [name(case) if name else set() for case in cases]
+        left = set().union(*each) - set().union(*(each[index] for index in chosen))
+        ranked = [(-len(found), index) for index, found in enumerate(each)]
+        heapify(ranked)
+        while left:  # what a case adds only ever falls, so most need no second look
+            _, best = heappop(ranked)
+            gain = len(each[best] & left)
+            if ranked and -gain > ranked[0][0]:
+                heappush(ranked, (-gain, best))
+            else:
+                chosen[best] = is_slow
+                left -= each[best]
     return [
-        pytest.param(case, id=label(case), marks=[] if index in fast else [pytest.mark.slow])
-        for index, case in enumerate(cases)
+        pytest.param(cases[index], id=label(cases[index]), marks=[pytest.mark.slow] * chosen[index])
+        for index in sorted(chosen)
     ]

@@ -1,8 +1,8 @@
-"""Every method of the table on every architecture, on an axis of its own. A new row is tested without a word here.
+"""Every method of the table on every architecture, alone and in products. A new row is tested without a word here.
 
 A method that is `exact` must equal serial always. One that is not is displaced: it must equal serial when every step
 is synchronous. One with a `patches` key must equal serial for a single patch, and may not depend on the number of
-devices. `test_products.py` has several axes.
+devices. Who shares what changes no result, and bytes are as predicted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.contract.oracle import (
     product,
     sends_and_holds_what_is_predicted,
 )
+from tests.contract.products import PRODUCTS
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -68,32 +69,25 @@ def problem(case: Case) -> Any:
     return method.check(case_model(case).shape, case.parallel, case.steps, method.Config(**case.method))
 
 
-@pytest.mark.parametrize("case", cover([*single_axis()]))
-def test_methods_alone(case: Case) -> None:
-    check(case)
-
-
 def splits(name: str, model: str, split: str) -> Case:
     layers = case_model(Case(name, model=model)).shape.layers
     sizes = [1, layers - 2, 0, 1] if split == "list" else split
     return product(name, "pipe 4", model, split=sizes, **({"M": 3} if METHODS[name].has("patches") else {}))
 
 
-@pytest.mark.parametrize(
-    "case",
-    cover(
-        [
-            splits(name, model, split)
-            for model in ARCHITECTURES
-            for name, method in METHODS.items()
-            if method.has("split")
-            for split in SPLITS
-        ]
-    ),
-)
-def test_split_does_not_change_the_result(case: Case) -> None:
+SPLIT_CASES = [
+    splits(name, model, split)
+    for model in ARCHITECTURES
+    for name, method in METHODS.items()
+    if method.has("split")
+    for split in SPLITS
+]
+
+
+@pytest.mark.parametrize("case", cover([*single_axis(), *SPLIT_CASES, *PRODUCTS]))
+def test_methods(case: Case) -> None:
     sizes = [len(result.layers) for result in check(case)]
-    assert sizes == case.method["split"] or isinstance(case.method["split"], str)
+    assert not isinstance(case.method.get("split"), list) or sizes == case.method["split"]
 
 
 def test_ceil_leaves_the_last_stages_less() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import torch
 
@@ -55,5 +54,5 @@ def _two_tags() -> list[float]:
     return [] if fabric.rank == 0 else [out[0].item() for out in into]
 
 
-def test_messages_match_in_order_for_each_tag(ranks: Callable[[int], Ranks]) -> None:
-    assert ranks(3).run(_two_tags)[1] == [1.0, 3.0, 0.0, 2.0]
+def test_messages_match_in_order_for_each_tag(ranks: Ranks) -> None:
+    assert ranks.run(3, _two_tags)[1] == [1.0, 3.0, 0.0, 2.0]

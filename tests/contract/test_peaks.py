@@ -8,7 +8,7 @@ import torch
 from experiments.methods import METHODS
 from pipefusion.sim.plan import META
 from tests.cases import CPU, Case, measure_peak, planned
-from tests.contract.covering import cover
+from tests.contract.covering import cover, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
 
 METHOD = {"patches": 5, "warmup": 1}
@@ -47,7 +47,7 @@ def peaks_agree(case: Case, device: torch.device) -> None:
         assert counted.meter.peak_bytes == want, f"rank {rank}"
 
 
-@pytest.mark.parametrize("case", cover(ALONE, apart={"model", "name"}))
+@pytest.mark.parametrize("case", cover(ALONE, pairs_apart, None))
 def test_of_operations_on_meta(case: Case) -> None:
     peaks_agree(case, META)
 

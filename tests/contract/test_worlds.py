@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
 from tests.cases import Case, Result, relative_error, sample, simulate
-from tests.contract.covering import cover
+from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
 from tests.ranks import Ranks
 
@@ -43,10 +42,17 @@ def agree(case: Case, real: list[Result], virtual: list[Result]) -> None:
         assert ours.measured == theirs.measured, f"rank {rank}"
 
 
-METHOD = {"patches": 5, "warmup": 1}
+
+
+def from_zeros(name: str) -> dict[str, int]:
+    """Without warm-up steps where K, V are kept, so that what an image left there would be seen by the next."""
+    settings = {"patches": 5, "warmup": int(not METHODS[name].stale_kv)}
+    return {key: value for key, value in settings.items() if METHODS[name].has(key)}
+
+
 ALONE = [
     product(name, "", model)
-    .but(method={key: METHOD[key] for key in METHOD if METHODS[name].has(key)}, **settings)
+    .but(method=from_zeros(name), **settings)
     .but(**({"size": (12, 12)} if (name, model) == ("tensor", "pixart") else {}))
     .on(devices)
     for model in ARCHITECTURES
@@ -69,6 +75,7 @@ PRODUCTS = [
     product("distrifusion", "patch 2 ulysses 2", "flux_tiny", W=1),
     product("pcpp", "patch 2 ring 2", "qwen_tiny", W=0),
     product("naive_patch", "cfg 2 patch 2", "dit_tiny", W=1),
+    product("pcpp", "cfg 2 patch 2", W=1),
     product("pipefusion", "pipe 2 ulysses 2", "wan_tiny", M=3, patch_axis="rows"),
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
     product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
@@ -80,23 +87,10 @@ PRODUCTS = [
 ]
 
 
-@pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, apart={"model", "name"}))
-def test_local_and_sim_agree(ranks: Callable[[int], Ranks], case: Case) -> None:
-    agree(case, ranks(case.parallel.world).run(sample, case, 1), simulate(case, repeats=1))
-
-
-def from_zeros(case: Case) -> Case:
-    """Without warm-up steps where K, V are kept, so that what an image left there would be seen by the next."""
-    return case.but(method=case.method | ({"warmup": 0} if METHODS[case.name].stale_kv else {}), steps=2)
-
-
-@pytest.mark.parametrize(
-    "case",
-    cover([from_zeros(case) for case in ALONE + PRODUCTS if case.images == 2], apart={"model", "name"}),
-)
-def test_no_image_leaks_into_the_next_or_into_one_beside_it(case: Case) -> None:
-    """The first of two is the same to the bit when others are beside and before it."""
-    simulate(case, repeats=1)
+@pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
+def test_local_and_sim_agree(ranks: Ranks, case: Case) -> None:
+    """And in both the first image is the same to the bit when others are beside and before it."""
+    agree(case, ranks.run(case.parallel.world, sample, case, 1), simulate(case, repeats=1))
 
 
 def test_times_of_a_rank_add_up():

@@ -16,6 +16,7 @@ import pytest
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
+from experiments.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
@@ -39,6 +40,15 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """`python run.py ARGUMENTS` in this process, which has everything imported and a fork server running."""
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     return cli.main(list(arguments))
+
+
+def complaint(overrides: list[str], multirun: bool = False) -> str:
+    """The one line with which a command is refused."""
+    with pytest.raises(ConfigError) as caught:
+        cli.check(plan(overrides, multirun), overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
 
 
 def end_with_parent() -> None:

@@ -17,18 +17,16 @@ from experiments.measures import MEASURES, load
 from experiments.recipes.scenes import SPRITES
 from experiments.study import Study
 from tests.experiments.recipes.fake_emoji import entry, fake_package
+from tests.experiments.runs import complaint
 
 # fmt: off
 BAD = [
-    ("bench_cpu", "measure.rounds=0", "measure.rounds=0 is too small; allowed: 1.."),
-    ("bench_cpu", "measure.cases=[]", "measure.cases=[] leaves nothing to do"),
     ("bench_cpu", "model.resolution=7", "model.resolution=7 is not a multiple of"),
     ("bench_cpu", "model=dit_tiny", "model=DiTTransformer2DModel has no text; allowed: a model that is prompted"),
     ("bench_cpu", "measure.cases=[{method: diffusers_ulysses}]", "measure.cases.0.method=diffusers_ulysses is not"),
     ("bench_cpu", "measure.cases=[{method: serial, model: flax}]", "measure.cases.0.model='flax' is unknown"),
     ("bench_cpu", "measure.cases=[{method: serial}, {method: serial}]", "measure.cases.0='serial S=20' is there twice"),
     ("bench_cpu", "measure.cases=[{method: diffusers, parallel: {cfg: 2}}]", "measure.cases.0.method=diffusers takes"),
-    ("bench_cpu", "seed=-1", "seed=-1 is too small"),
     ("bench_cpu", "measure.headline=ring", "measure.headline='ring' is no case; allowed: serial S=50, pipefusion M=4"),
     ("bench_cpu", "measure.cases=[{method: rng, steps: 4}]", "measure.cases.0.method='rng' is unknown, nearest: ring"),
     ("bench_cpu", "measure.cases=[{method: ring, steps: 4}]", "measure.cases.0.steps=4 has no serial case"),
@@ -40,33 +38,18 @@ BAD = [
     ("fit", "measure.terms=[{name: x}]", "measure.terms.0.key=??? has to be given"),
     ("predict_published", "measure.only=nothing", "measure.only='nothing' begins no row that is predicted"),
     ("text_variants", "measure.models=[sd4]", "measure.models='sd4' is unknown"),
-    ("text_variants", "measure.devices=[0]", "measure.devices.0=0 is too small"),
     ("fit", "measure.terms=[{name: pcie4, key: efficiency, row: 'latency.csv:80', place: port, low: 0, high: 1}]",
      "measure.terms.0.low=0.0 is too small; allowed: above 0"),
-    ("perturb", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
-    ("perturb", "measure.only=-1", "measure.only=-1 is too small"),
-    ("train_emoji", "measure.recipe.muon_lr=nan", "measure.recipe.muon_lr=nan is not a number"),
-    ("train_emoji", "measure.recipe.adam_lr=-1", "measure.recipe.adam_lr=-1.0 is too small"),
-    ("quality", "measure.pictures=-1", "measure.pictures=-1 is too small; allowed: 2.."),
     ("text_variants", "measure.counted=[sd3_medum]", "measure.counted='sd3_medum' is unknown, nearest: sd3_medium"),
-    ("worlds", "measure.rounds=0", "measure.rounds=0 is too small"),
     ("worlds", "measure.methods=[ring,rng]", "measure.methods='rng' is unknown, nearest: ring"),
     ("worlds", "measure.plan=local", "measure.plan=local has no costs; allowed: a cluster of named hardware"),
-    ("calibrate", "measure.heads=0", "measure.heads=0 is too small"),
     ("calibrate", "measure.heads=7", "measure.hidden=512 is not a multiple of measure.heads=7"),
-    ("gpu_check", "measure.timeout_s=0", "measure.timeout_s=0.0 is too small; allowed: 1..86400"),
     ("gpu_check", "measure.only=nothing", "measure.only='nothing' is in no check; allowed: part of a name"),
     ("gpu_check", "devices=1", "devices=1 leaves no ranks to check; allowed: 2 or more"),
     ("gpu_check", "cluster.device=gpu", "cluster.device='gpu' is unknown"),
-    ("perturb", "measure.kills=-1", "measure.kills=-1 is too small"),
     ("accounting", "measure.crosses=[hole]", "measure.crosses='hole' is unknown, nearest: whole"),
-    ("accounting", "measure.devices=[]", "measure.devices=[] leaves nothing to do"),
-    ("train_emoji", "measure.workers=0", "measure.workers=0 is too small"),
     ("train_emoji", "measure.dtype=float61", "measure.dtype='float61' is unknown, nearest: bfloat16; allowed:"),
-    ("train_emoji", "measure.recipe.stages=[]", "measure.recipe.stages=[] leaves nothing to do"),
     ("train_emoji", "measure.recipe.stages=[{resolution: 30}]", "measure.recipe.stages.0.resolution=30 is not a mult"),
-    ("train_emoji", "measure.recipe.stages=[{batch: 0}]", "measure.recipe.stages.0.batch=0 is too small"),
-    ("train_emoji", "measure.recipe.stages=[{rate: 0}]", "measure.recipe.stages.0.rate=0.0 is too small"),
     ("train_emoji", "measure.data.concepts=9", "measure.data.concepts=11 with those that stay unseen, and there"),
     ("train_emoji", "measure.data.held_out_pairs=1", "measure.data.held_out_pairs=1 needs two styles"),
     ("train_emoji", "measure.start_from=/nowhere", "measure.start_from=/nowhere has no transformer/"),
@@ -74,7 +57,6 @@ BAD = [
     ("train_scorer", "measure.folder=run.py", "measure.folder=run.py is a file; allowed: a folder"),
     ("loading", "measure.folder=conf", "measure.folder=conf holds cluster, which would be lost; allowed: a new"),
     ("score_emoji", "measure.weights=/nowhere", "measure.weights=/nowhere has no pipefusion_lab.json"),
-    ("score_emoji", "measure.batch=0", "measure.batch=0 is too small"),
     ("score_emoji", "measure.scheduler=Euler", "measure.scheduler='Euler' is no scheduler of diffusers"),
 ]
 # fmt: on
@@ -114,12 +96,9 @@ def test_one_line_says_what_is_wrong(
     overrides = [f"experiment={experiment}", override, f"hydra.run.dir={tmp_path}/run"]
     if experiment == "train_emoji":
         overrides = [*overrides[:1], *packages, *overrides[1:]]
-    with pytest.raises(ConfigError) as caught:
-        cli.check(plan(overrides), overrides)
-    text = str(caught.value)
+    text = complaint(overrides)
     assert text.startswith(expected)
     assert "allowed: " in text
-    assert "\n" not in text
     assert not (tmp_path / "run").exists()
 
 

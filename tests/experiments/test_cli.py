@@ -61,7 +61,7 @@ def test_sweep_records_degrees_that_devices_cannot_hold(
 def test_sweep_records_what_a_method_cannot_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = ["-m", *QUICK, "devices=3", "method=tensor,sync_pipeline"]
+    sweep = ["-m", *QUICK, "cluster=sim", "measure.memory=false", "devices=3", "method=tensor,sync_pipeline"]
     assert command(monkeypatch, *sweep) == 0
     text = capsys.readouterr().out
     assert "skipped: tensor N=3: devices=3 does not divide the 4 attention heads" in text

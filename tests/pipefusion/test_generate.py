@@ -137,14 +137,14 @@ def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric
     "family", ["pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit"]
 )
 def test_exact_products_draw_what_the_pipeline_draws(
-    family: str, count: int, ranks: Callable[[int], Ranks], tiny_folder: Any
+    family: str, count: int, ranks: Ranks, tiny_folder: Any
 ) -> None:
     folder = tiny_folder(family)
     pictures = expected(family, opened(folder))
     for parallel, settings in EXACT[count]:
         if parallel.cfg > 1 and family in UNGUIDED:
             continue
-        first, *others = ranks(count).run(drawn, folder, family, parallel, settings)
+        first, *others = ranks.run(count, drawn, folder, family, parallel, settings)
         assert all(each is None for each in others)
         assert np.abs(first - pictures).max() <= ROUNDING, (str(parallel), settings)
 

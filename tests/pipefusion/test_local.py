@@ -14,7 +14,6 @@ from pipefusion.core.channels import channels
 from pipefusion.core.ledger import Entry, Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
-from tests.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -111,7 +110,6 @@ def connected(skips: bool) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_ranks_connect_every_channel_and_use_it(size):
-    with Ranks(size) as ranks:
-        for skips in (False, True):
-            assert ranks.run(connected, skips) == [(rank - 1) % size for rank in range(size)]
+def test_ranks_connect_every_channel_and_use_it(ranks, size):
+    for skips in (False, True):
+        assert ranks.run(size, connected, skips) == [(rank - 1) % size for rank in range(size)]

@@ -12,7 +12,7 @@ from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
 from pipefusion.sim.meter import DeviceClock
 from tests.cases import TINY, Case, case_model, planned
-from tests.contract.covering import cover
+from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES
 
 DEVICE = DeviceConfig(
@@ -40,7 +40,7 @@ GRID = [make_case(name, guidance=4.5, images=2, steps=3) for name in METHODS]
 GRID += [case.but(model=model).on(3) for model in ARCHITECTURES for case in GRID if case.name != "serial"]
 
 
-@pytest.mark.parametrize("case", cover(GRID))
+@pytest.mark.parametrize("case", cover(GRID, pairs_apart, pairs))
 def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(case):
     both = (planned(case, case.parallel.world, DEVICE, view=view) for view in (MemoView, EveryTime))
     for rank, (replayed, run) in enumerate(zip(*both, strict=True)):
