@@ -16,7 +16,6 @@ from experiments import cli
 from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
-from experiments.errors import ConfigError
 from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import build_scheduler, open_model, resolved
@@ -24,7 +23,7 @@ from experiments.params import PARAMS
 from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run
 from experiments.report import held_parameters
-from experiments.runner import check, study_cells
+from experiments.runner import study_cells
 from experiments.session import Session, empty_inputs
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
@@ -149,23 +148,6 @@ def test_the_experiment_records_its_rows_and_says_that_they_add_up(
     assert "In 7 of 7 cases what the devices hold" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ("measure.models=[flux_deev]", "measure.models='flux_deev' is unknown, nearest: flux_dev"),
-        ("measure.methods=[magic]", "measure.methods='magic' is unknown"),
-        ("measure.devices=[0]", "measure.devices.0=0 is too small"),
-        ("measure.warmups=[-1]", "measure.warmups.0=-1 is too small"),
-        ("measure.dtype=int8", "measure.dtype='int8' is unknown"),
-        ("cluster=local", "cluster=local runs on real tensors"),
-    ],
-)
-def test_what_is_refused(wrong: str, words: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        check(ACCOUNTING, config(wrong))
-    assert str(error.value).startswith(words)
-
-
 def test_48_layers_on_4_devices_are_12_each() -> None:
     rows = counted(
         "experiment=params_per_device", "measure.models=[dit_48]", "measure.methods=[pipefusion]", *ONE
@@ -212,20 +194,6 @@ def test_a_lost_layer_does_not_add_up(stages: list[tuple[int, int]], reconciles:
         dit.keep(range(*layers), embed=index == 0, unembed=index == 1)
         held.append(held_parameters(dit))
     assert totals(held, model.view())["reconciles"] is reconciles
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ("measure.literal.devices=17", "measure.literal.devices=17 is not measured; allowed: 1, 2"),
-        ("measure.literal.model=emoji", "measure.literal.model=emoji is not measured; allowed: emoji64, "),
-    ],
-)
-def test_the_printed_case_is_one_of_the_grid(wrong: str, words: str) -> None:
-    cli.set_up()
-    with pytest.raises(ConfigError) as error:
-        check(PARAMS, from_hydra(plan(["experiment=params_per_device", wrong]).jobs[0]))
-    assert str(error.value).startswith(words)
 
 
 # transformer/config.json of PixArt-alpha/PixArt-XL-2-1024-MS, less what only other kinds of transformer look at.

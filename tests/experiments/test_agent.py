@@ -42,6 +42,7 @@ def asked_by(modules: list[str]) -> list[str]:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_what_is_preloaded_for_gpus_never_asks_for_one() -> None:
     assert asked_by(PRELOAD) == []
     assert asked_by(PRELOAD_CPU) != []  # diffusers does: were it preloaded, no rank could use a GPU

@@ -79,6 +79,7 @@ def test_the_bound_is_what_fill_drain_and_warm_up_leave():
     assert bound(BenchCase("pipefusion", ranks=4, patches=4, warmup=1)) is None  # four ranks share two cores
 
 
+@pytest.mark.slow
 def test_the_record_has_every_repeat(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("experiments.bench.refusal_seconds", lambda override: 1.0)

@@ -103,6 +103,9 @@ BAD = [
     ([TINY, "model.weights=/nowhere/model"], "model.weights=/nowhere/model does not exist; allowed: a folder"),
     ([TINY, "model.weights=run.py"], "model.weights=run.py is a file; allowed: a folder"),
     ([TINY, "model.weights=conf"], "model.weights=conf/transformer/config.json does not exist; allowed:"),
+    (["model=pixart_alpha", "cluster=l40_pcie", "devices=16"], "devices=16 is more than the one node of l40_pcie has"),
+    ([TINY, "cluster=sim", "cluster.world=plan"], "cluster.hardware=null has no costs; allowed:"),
+    ([TINY, "cluster.world=cloud"], "cluster.world='cloud' is unknown; allowed: local, sim, plan"),
     ([TINY, "hydra.run.dir=/proc/nowhere/run"], "hydra.run.dir=/proc/nowhere/run cannot be written"),
     ([TINY, "hydra.run.dir=run.py/run"], "hydra.run.dir=run.py/run cannot be written"),
 ]

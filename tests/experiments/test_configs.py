@@ -76,15 +76,12 @@ def test_full_size_has_the_parameters_of_the_published_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_model_leaves_height_and_width_to_the_command(path: Path) -> None:
-    """A `resolution` here would contradict `model.height`; the size it was made for is a fact of its architecture."""
-    assert not {"resolution", "height", "width"} & OmegaConf.load(path).keys()
+def test_a_model_leaves_its_size_and_its_encoders_to_the_command(path: Path) -> None:
+    """A `resolution` here would contradict `model.height`; the size it was made for is a fact of its architecture.
 
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_model_with_weights_takes_their_own_encoders(path: Path) -> None:
-    # A `text: random` here would stay when weights are given, and the pictures would have nothing to do with prompts.
-    assert "text" not in OmegaConf.load(path)
+    A `text: random` would stay when weights are given, and the pictures would have nothing to do with prompts.
+    """
+    assert not {"resolution", "height", "width", "text"} & OmegaConf.load(path).keys()
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *TINY])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,12 @@ NAIVE = {
 }
 
 
-@pytest.mark.parametrize("name", NAIVE)
+def few_fast(names: Iterable[str], *fast: str) -> list[Any]:
+    """All of them as parameters; those that are not `fast` are slow tests."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in fast)) for name in names]
+
+
+@pytest.mark.parametrize("name", few_fast(NAIVE, "W+1", "one scheduler"))
 def test_what_the_naive_loop_does_wrong_is_named(name: str, tmp_path: Path) -> None:
     judgement = judged(write(tmp_path, LOUD, naive(LOUD, **NAIVE[name])))
     assert judgement.named(EXPLAINS) == [name]
@@ -137,7 +143,7 @@ BUFFERS = {
 GUIDANCE = {"guidance lost": lost, "guidance swapped": swapped}
 
 
-@pytest.mark.parametrize("name", [*BUFFERS, *GUIDANCE])
+@pytest.mark.parametrize("name", few_fast([*BUFFERS, *GUIDANCE], "KV late", "guidance swapped"))
 def test_what_the_method_does_wrong_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,30 +160,6 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert load_study(tmp_path).facts["checkpoint"] is None
 
 
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["measure.methods=[]"], "measure.methods=[] leaves nothing to do"),
-        (["measure.devices=[]"], "measure.devices=[] leaves nothing to do"),
-        (["measure.devices=[2,0]"], "measure.devices.1=0 is too small; allowed: 1..4096"),
-        (
-            ["measure.methods=[pipefuson]"],
-            "measure.methods='pipefuson' is unknown, nearest: pipefusion; allowed:",
-        ),
-        (
-            ["measure.stored=float23"],
-            "measure.stored='float23' is unknown, nearest: float32; allowed: float32,",
-        ),
-        (["measure.file_bytes=0"], "measure.file_bytes=0 is too small; allowed: 1.."),
-        (["model.weights=/nowhere/model"], "model.weights=/nowhere/model does not exist; allowed:"),
-    ],
-)
-def test_what_is_refused(overrides: list[str], says: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        check(LOADING, loading_config(*overrides))
-    assert str(error.value).startswith(says)
-
-
 def test_a_folder_with_another_model_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, open_model(model_config("pixart_tiny")), torch.float32, 1 << 20, 0)
     with pytest.raises(ConfigError, match=rf"measure.folder={tmp_path} has weights of another architecture"):

@@ -12,6 +12,7 @@ from experiments.records import read_json
 from tests.experiments.runs import QUICK, command, session, start, wait_until
 
 
+@pytest.mark.slow
 def test_killed_sweep_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -213,6 +213,7 @@ def test_an_error_does_not_wait_for_what_the_others_are_at():
         run_all(read_or_wait, [("/nowhere",), ("",)], 2, bar, __name__)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     code = f"from tests.experiments.test_runner import wait_in_pool; wait_in_pool({str(tmp_path)!r})"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pandas as pd
-import pytest
 
 from analysis.study import load_study
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import from_hydra
-from experiments.errors import ConfigError
 from experiments.grid import cluster_config
 from experiments.published import targets
-from experiments.runner import check
-from experiments.scaling import SCALING, fastest, published_beside, same_hardware
+from experiments.scaling import fastest, published_beside, same_hardware
 from tests.experiments.runs import command
 
 TINY = [
@@ -131,17 +128,3 @@ def test_several_models_in_one_record(tmp_path, monkeypatch):
         assert [*piped.groupby("warmup").fastest.sum()] == [1, 1]  # of each W one M is the fastest
         assert serial.param_bytes.item() > piped.param_bytes.max()
         assert (piped.busiest_wait_s <= piped.wait_s).all()
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("measure.clusters=[local]", "measure.clusters=local has no costs"),
-        ("measure.models=[magic]", "measure.models='magic' is unknown"),
-        ("measure.warmups=[x]", "measure.warmups='x' is no number"),
-    ],
-)
-def test_what_is_refused(override, says):
-    with pytest.raises(ConfigError) as error:
-        check(SCALING, study_config(override))
-    assert str(error.value).startswith(says) and "allowed: " in str(error.value)

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from experiments.records import read_json
 from tests.experiments.runs import QUICK, ROOT, end_with_parent
 
 
+@pytest.mark.slow
 def test_two_agents_share_one_run(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))

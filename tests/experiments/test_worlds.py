@@ -95,24 +95,3 @@ def test_what_does_not_fit_is_oom_with_the_bytes_missing(tmp_path, monkeypatch, 
     ranks = pd.read_csv(tmp_path / "oom" / "ranks.csv")
     assert (ranks.missing_bytes > 0).all() and ranks.latency_s.isna().all()
     assert (ranks.peak_bytes - ranks.missing_bytes == ranks.room_bytes).all()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (
-            ["cluster=l40_pcie", "devices=16"],
-            "devices=16 is more than the one node of l40_pcie has; allowed: 1..8",
-        ),
-        (["cluster=sim", "cluster.world=plan"], "cluster.hardware=null has no costs; allowed:"),
-        (["cluster.world=cloud"], "cluster.world='cloud' is unknown; allowed: local, sim, plan"),
-        (
-            ["cluster=sim", "cluster.topology.roots=0"],
-            "cluster.topology.roots=0 is too small; allowed: 1..",
-        ),
-    ],
-)
-def test_what_is_refused(tmp_path, monkeypatch, capsys, overrides, says):
-    assert run(monkeypatch, "never", "model=pixart_alpha", "steps=20", *overrides) == 2
-    assert says in capsys.readouterr().err
-    assert not (tmp_path / "never").exists()

@@ -44,6 +44,8 @@ EXACT: dict[int, list[tuple[Parallel, dict[str, Any]]]] = {
     ],
 }
 """Ranks -> degrees and methods that compute what serial computes."""
+SHARED = ("pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit")
+FAST = (("pixart_sigma", 2), ("flux2_dev", 2))
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +134,13 @@ def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric
     assert np.abs(others - pictures).max() > 4 * ROUNDING, "pictures hardly depend on their prompts"
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "family", ["pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit"]
+    ("family", "count"),
+    [
+        pytest.param(family, count, marks=[pytest.mark.slow] * ((family, count) not in FAST))
+        for family in SHARED
+        for count in EXACT
+    ],
 )
 def test_exact_products_draw_what_the_pipeline_draws(
     family: str, count: int, ranks: Ranks, tiny_folder: Any

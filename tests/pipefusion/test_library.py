@@ -59,6 +59,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@pytest.mark.slow
 def test_the_import_needs_nothing_of_the_lab() -> None:
     code = f"""
 import sys

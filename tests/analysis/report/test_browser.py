@@ -12,7 +12,7 @@ from analysis import report
 from tests.analysis.report import browser as browsers
 from tests.analysis.report import sample
 
-pytestmark = pytest.mark.skipif(not browsers.installed(), reason=browsers.MISSING)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not browsers.installed(), reason=browsers.MISSING)]
 RESULTS = Path(__file__).resolve().parents[3] / "results"
 PHONE = 390
 COLUMN = """

@@ -77,6 +77,7 @@ BANDS = "distrifusion_N2_W1_S3_g4.5_shipped_64px"
 SERIAL = "serial_N1_S3_g4.5_shipped_64px"
 
 
+@pytest.mark.slow
 def test_every_setting_has_rows_with_its_numbers_or_its_reason(measured: Path) -> None:
     record = load_study(measured)
     rows = record.rows[record.rows.what.isna()]
@@ -108,6 +109,7 @@ def test_every_setting_has_rows_with_its_numbers_or_its_reason(measured: Path) -
     assert len(names) == 1 and names.pop().startswith("CLIPScore (")  # called what it is
 
 
+@pytest.mark.slow
 def test_every_picture_has_its_value_and_a_few_are_kept(measured: Path) -> None:
     record = load(measured)
     found = values(record)
@@ -119,6 +121,7 @@ def test_every_picture_has_its_value_and_a_few_are_kept(measured: Path) -> None:
     assert Image.open(kept[0]).size == (64, 64)
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_no_picture_again(parts: Path, measured: Path, monkeypatch, capsys) -> None:
     before = {path: path.stat().st_mtime_ns for path in measured.rglob("*.safetensors")}
     first = load_study(measured).rows
@@ -131,6 +134,7 @@ def test_a_second_run_makes_no_picture_again(parts: Path, measured: Path, monkey
     pd.testing.assert_frame_equal(load_study(measured).rows, first)
 
 
+@pytest.mark.slow
 def test_pictures_that_are_deleted_are_not_sampled_again_where_all_rows_are_there(
     parts: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

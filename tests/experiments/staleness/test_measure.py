@@ -11,9 +11,7 @@ from analysis.staleness.tables import Record, load
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
-from experiments.errors import ConfigError
 from experiments.methods import METHODS
-from experiments.runner import check
 from experiments.runner import run as run_study
 from experiments.staleness import measure
 from experiments.staleness.measure import STALENESS, position_errors
@@ -122,27 +120,3 @@ def test_a_failing_probe_and_a_failing_serial_run_are_rows(monkeypatch, tmp_path
     for rows in (record.probes, record.runs):
         assert rows.reason.tolist() == ["FloatingPointError: latents are NaN"]
     assert record.redundancy.empty and record.facts["counts"] == {"failed": 3}
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["measure.pictures=3"], "measure.pictures=3 pictures, and there are 2 prompts; allowed: 1..2"),
-        (
-            ["measure.methods=[distrifuson]"],
-            "measure.methods='distrifuson' is unknown, nearest: distrifusion",
-        ),
-        (["measure.swept=[tensor]"], "measure.swept='tensor' is unknown"),
-        (["measure.warmups=[x]"], "measure.warmups='x' is no number"),
-        (["measure.probe.models=[nope]"], "measure.probe.models='nope' is unknown"),
-        (["measure.probe.devices=[]"], "measure.probe.devices=[] leaves nothing to do"),
-        (["measure.schedulers=[ddim,shipped]"], "measure.schedulers=['ddim', 'shipped'] are several"),
-        (["steps=1"], "steps=1 leaves no step with an age; allowed: 2 or more"),
-        (["model.dtype=bfloat16"], "model.dtype=bfloat16 has errors of its own; allowed: float32"),
-        (["seed=[1,2]"], "seed=[1, 2] is no number"),
-    ],
-)
-def test_what_is_refused(overrides, says):
-    with pytest.raises(ConfigError) as error:
-        check(STALENESS, config(*overrides))
-    assert str(error.value).startswith(says) and "allowed:" in str(error.value)
