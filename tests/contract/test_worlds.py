@@ -42,8 +42,6 @@ def agree(case: Case, real: list[Result], virtual: list[Result]) -> None:
         assert ours.measured == theirs.measured, f"rank {rank}"
 
 
-
-
 def from_zeros(name: str) -> dict[str, int]:
     """Without warm-up steps where K, V are kept, so that what an image left there would be seen by the next."""
     settings = {"patches": 5, "warmup": int(not METHODS[name].stale_kv)}

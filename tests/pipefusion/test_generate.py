@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from pipefusion import Parallel, generate, init, parallelize
 from pipefusion.core.local import LocalFabric
@@ -46,12 +45,6 @@ EXACT: dict[int, list[tuple[Parallel, dict[str, Any]]]] = {
 """Ranks -> degrees and methods that compute what serial computes."""
 SHARED = ("pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit")
 FAST = (("pixart_sigma", 2), ("flux2_dev", 2))
-
-
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[LocalFabric]:
-    yield init(Parallel(), "cpu")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

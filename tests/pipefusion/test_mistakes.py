@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,12 @@ from pipefusion import Denoiser, Parallel, generate, init, parallelize
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
-from tests.experiments.tiny_pipelines import save_tiny, stock
+from tests.experiments.tiny_pipelines import save_tiny
 from tests.pipefusion.test_library import inputs
 from tests.pipefusion.test_scripts import torchrun
 
 SIDE, STEPS = 64, 3
 SIZE = {"height": SIDE, "width": SIDE}
-
-
-@pytest.fixture(scope="module")
-def fabric() -> Iterator[LocalFabric]:
-    yield init(Parallel(), "cpu")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def tiny_pipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    return cache(lambda family: stock(save_tiny(family, tmp_path_factory.mktemp("tiny") / family, True)))
 
 
 @pytest.fixture(scope="module")

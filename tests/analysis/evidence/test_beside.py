@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -11,19 +9,7 @@ from analysis.evidence import tables
 from analysis.evidence.beside import lines as all_lines
 from analysis.evidence.beside import memory_said
 from analysis.evidence.records import Evidence
-from analysis.output import missing
-from analysis.outputs.evidence import OUTPUTS
 from analysis.table1 import COLUMNS, COSTS, Units, parse_formula
-
-RESULTS = Path(__file__).resolve().parents[3] / "results"
-
-
-@pytest.fixture(scope="module")
-def evidence() -> Evidence:
-    (output,) = (one for one in OUTPUTS if one.name == "published_vs_ours")
-    if missing(output, RESULTS):
-        pytest.skip(f"no {missing(output, RESULTS)}")
-    return Evidence(RESULTS)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +34,13 @@ def test_every_line_has_a_known_kind_and_says_something(lines: pd.DataFrame) -> 
 
 
 def test_what_is_not_testable_uses_no_record_and_all_else_but_closed_forms_names_one(
-    lines: pd.DataFrame,
+    lines: pd.DataFrame, evidence: Evidence
 ) -> None:
     alone = lines.record == ""
     assert (alone | (lines.kind != "not testable")).all()
     assert lines[alone & (lines.kind != "not testable")].metric.tolist() == ["effective computation ratio"]
     for record in set(" ".join(lines.record).split()):
-        assert (RESULTS / record).exists()
+        assert (evidence.results / record).exists()
 
 
 def test_a_row_that_its_cluster_is_fitted_on_is_calibration(lines: pd.DataFrame, evidence: Evidence) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from math import hypot, log1p
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,16 +26,8 @@ from analysis.evidence.quality import EXCESS, REAL, any_devices, further
 from analysis.evidence.records import ALL, LEAST, MODEL, Evidence, prediction_errors
 from analysis.evidence.tables import claims as table
 from analysis.evidence.tables import claims_text, summary, summary_text
-from analysis.records import LATENCY, PREDICTIONS
+from analysis.records import LATENCY
 from tests.analysis.evidence.planted import changed
-
-RESULTS = Path(__file__).resolve().parents[3] / "results"
-pytestmark = pytest.mark.skipif(not (RESULTS / PREDICTIONS).exists(), reason="no committed records")
-
-
-@pytest.fixture(scope="module")
-def evidence() -> Evidence:
-    return Evidence(RESULTS)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +39,10 @@ def by_id(claims: list[Claim]) -> dict[str, Claim]:
     return {claim.id: claim for claim in claims}
 
 
-def test_every_row_of_the_text_has_one_claim_and_there_are_many_more(claims: list[Claim]) -> None:
-    rows = len((RESULTS / "published/claims.csv").read_text().splitlines()) - 1
+def test_every_row_of_the_text_has_one_claim_and_there_are_many_more(
+    claims: list[Claim], evidence: Evidence
+) -> None:
+    rows = len((evidence.results / "published/claims.csv").read_text().splitlines()) - 1
     cited_rows = Counter(
         source for claim in claims for source in claim.sources if source.startswith("claims.csv:")
     )
@@ -66,7 +59,9 @@ def test_claims_are_whole(claims: list[Claim], evidence: Evidence) -> None:
         assert claim.sources and all(row in known for row in claim.sources if ".csv:" in row), claim.id
         # Only what rests on published rows or on a closed form alone has no record.
         assert claim.records or claim.kind in ("published", "computed"), claim.id
-        assert all((RESULTS / record).exists() or record == LATENCY for record in claim.records), claim.id
+        assert all((evidence.results / record).exists() or record == LATENCY for record in claim.records), (
+            claim.id
+        )
     assert {claim.verdict for claim in claims} == set(VERDICTS)
 
 

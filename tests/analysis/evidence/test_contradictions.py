@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,6 @@ from analysis.evidence.records import Evidence
 from tests.analysis.evidence.planted import row as line
 from tests.analysis.evidence.planted import rows
 
-RESULTS = Path(__file__).resolve().parents[3] / "results"
 LAYERS = {"pixart_alpha": 28}
 
 
@@ -231,8 +229,7 @@ def test_versions_of_one_cell_are_found_and_two_spellings_are_one() -> None:
     assert (found.statement, found.off) == ("SP-Ulysses, communication per timestep", 7.0)
 
 
-def test_the_published_rows_have_every_kind_and_every_line_names_rows_that_exist(tmp_path: Path) -> None:
-    evidence = Evidence(RESULTS)
+def test_the_published_rows_have_every_kind_and_every_line_names_rows_that_exist(evidence: Evidence) -> None:
     found = tables.contradictions(list(against.contradictions(evidence)))
     assert set(found.kind) == set(against.KINDS) and set(found.verdict) <= set(tables.PRINTED)
     assert not found.duplicated(["kind", "rows", "what"]).any()
