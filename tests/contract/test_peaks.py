@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from experiments.methods import METHODS
-from pipefusion.sim.plan import META
 from tests.cases import CPU, Case, measure_peak, planned
-from tests.contract.covering import cover, pairs_apart
+from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
 
 METHOD = {"patches": 5, "warmup": 1}
@@ -41,17 +39,9 @@ PRODUCTS = [
 ]
 
 
-def peaks_agree(case: Case, device: torch.device) -> None:
+@pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
+def test_the_plan_counts_what_a_rank_holds(case: Case) -> None:
+    """Of operations on data, which the plan does without."""
     for rank, counted in enumerate(planned(case, case.parallel.world)):
-        want = measure_peak(case, case.parallel.world, rank, device)
+        want = measure_peak(case, case.parallel.world, rank, CPU)
         assert counted.meter.peak_bytes == want, f"rank {rank}"
-
-
-@pytest.mark.parametrize("case", cover(ALONE, pairs_apart, None))
-def test_of_operations_on_meta(case: Case) -> None:
-    peaks_agree(case, META)
-
-
-@pytest.mark.parametrize("case", cover(ALONE + PRODUCTS))
-def test_of_operations_on_data(case: Case) -> None:
-    peaks_agree(case, CPU)

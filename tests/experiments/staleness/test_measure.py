@@ -11,7 +11,9 @@ from analysis.staleness.tables import Record, load
 from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
+from experiments.errors import ConfigError
 from experiments.methods import METHODS
+from experiments.runner import check
 from experiments.runner import run as run_study
 from experiments.staleness import measure
 from experiments.staleness.measure import STALENESS, position_errors
@@ -120,3 +122,8 @@ def test_a_failing_probe_and_a_failing_serial_run_are_rows(monkeypatch, tmp_path
     for rows in (record.probes, record.runs):
         assert rows.reason.tolist() == ["FloatingPointError: latents are NaN"]
     assert record.redundancy.empty and record.facts["counts"] == {"failed": 3}
+
+
+def test_several_seeds_are_refused():
+    with pytest.raises(ConfigError, match=r"^seed=\[1, 2\] is no number; allowed: "):
+        check(STALENESS, config("seed=[1,2]"))
