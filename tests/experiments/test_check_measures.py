@@ -71,7 +71,6 @@ BAD = [
     ("staleness", "measure.schedulers=[ddim,shipped]", "measure.schedulers=['ddim', 'shipped'] are several"),
     ("staleness", "steps=1", "steps=1 leaves no step with an age; allowed: 2 or more"),
     ("staleness", "model.dtype=bfloat16", "model.dtype=bfloat16 has errors of its own; allowed: float32"),
-    ("staleness", "seed=[1,2]", "seed=[1, 2] is no number"),
     ("loading", "measure.methods=[pipefuson]", "measure.methods='pipefuson' is unknown, nearest: pipefusion; allowed:"),
     ("loading", "measure.stored=float23", "measure.stored='float23' is unknown, nearest: float32; allowed: float32,"),
     ("loading", "model.weights=/nowhere/model", "model.weights=/nowhere/model does not exist; allowed:"),
