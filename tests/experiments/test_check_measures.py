@@ -63,8 +63,6 @@ BAD = [
     ("params_per_device", "measure.literal.model=emoji", "measure.literal.model=emoji is not measured; allowed: "),
     ("scaling", "measure.clusters=[local]", "measure.clusters=local has no costs"),
     ("scaling", "measure.warmups=[x]", "measure.warmups='x' is no number"),
-    ("plan", "cluster=local", "cluster=local has no costs"),
-    ("plan", "measure.resolutions=[33]", "measure=plan leaves no cell that can run: model.resolution=33 is"),
     ("staleness", "measure.pictures=999", "measure.pictures=999 pictures, and there are "),
     ("staleness", "measure.swept=[tensor]", "measure.swept='tensor' is unknown"),
     ("staleness", "measure.probe.models=[nope]", "measure.probe.models='nope' is unknown"),

@@ -13,7 +13,7 @@ from experiments.methods import METHODS, find_problem, parallel_degrees
 from experiments.parts import KINDS, part_bytes
 from experiments.plan import room_bytes
 from experiments.products import expanded, held_bytes, products, stages
-from experiments.runner import study_cells
+from experiments.runner import check, study_cells
 from experiments.scaling import planned_row
 from experiments.session import Session
 from pipefusion.core.parallel import AXES
@@ -183,3 +183,22 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
     (row,) = load_study(tmp_path).rows.to_dict("records")
     assert (row["height"], row["width"], row["status"]) == (96, 64, "ok")
     assert "96 x 64 px, N = 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["cluster=local"], "cluster=local has no costs"),
+        (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
+        (["measure.resolutions=[33]"], "measure=plan leaves no cell that can run: model.resolution=33 is"),
+        (["measure.devices=[16]"], "measure=plan leaves no cell that can run: devices=16"),
+        (["measure.count=half"], "measure.count='half' is unknown"),
+        (["measure.count=pipeline"], "measure.count=pipeline needs the text_encoder and vae of pixart_tiny"),
+    ],
+)
+def test_what_is_refused(overrides, says):
+    from experiments.errors import ConfigError
+
+    with pytest.raises(ConfigError) as error:
+        check(PLAN, plan_config(*overrides))
+    assert str(error.value).startswith(says) and "allowed: " in str(error.value)
