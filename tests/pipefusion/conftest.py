@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-import diffusers
 import pytest
 import torch.distributed as dist
 
@@ -24,11 +23,4 @@ def fabric() -> Iterator[LocalFabric]:
 
 @pytest.fixture(scope="module")
 def tiny_pipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    @cache
-    def made(family: str) -> Any:
-        pipe = stock(save_tiny(family, tmp_path_factory.mktemp("tiny") / family, with_transformer=True))
-        if family == "hunyuan":  # its own scheduler draws noise in every step
-            pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
-        return pipe
-
-    return made
+    return cache(lambda family: stock(save_tiny(family, tmp_path_factory.mktemp("tiny") / family, True)))
