@@ -19,9 +19,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import RunConfig
-from experiments.errors import CONF, ConfigError, nearest
+from experiments.errors import CONF, ConfigError, first_line, nearest
 from experiments.explain import explain
 
 LATER = "_schema_"
@@ -77,8 +78,11 @@ def plan(overrides: list[str], multirun: bool = False, first: DictConfig | None 
 
 
 def is_sweep(master: DictConfig, multirun: bool) -> bool:
-    """Whether a command is a sweep: by its arguments, or by the experiment that it names."""
-    return multirun or bool(master.hydra.mode == RunMode.MULTIRUN)
+    """Whether a command is a sweep: by its arguments, or by the experiment that it names. Raises ConfigError."""
+    try:
+        return multirun or bool(master.hydra.mode == RunMode.MULTIRUN)
+    except OmegaConfBaseException as error:
+        raise ConfigError("hydra.mode", f"{first_line(error)}; allowed: RUN, MULTIRUN") from None
 
 
 def compose_one(overrides: list[str]) -> DictConfig:
