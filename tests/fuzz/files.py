@@ -150,6 +150,8 @@ FITS = {
     "compare: config.yaml": WITHOUT_DEGREES,
     "compare: ranks.csv": NOT_THERE,
     "timeline: config.yaml": WITHOUT_DEGREES,
+    "replay: config.yaml": {"swapped", "less a byte"},  # of which the model alone is read
+    "bundle: config.yaml": {"swapped", "less a byte"},
 }  # fmt: skip
 """Changes after which a file is still one that its command may take, or need not have."""
 
