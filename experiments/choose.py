@@ -155,7 +155,7 @@ def points(cfg: RunConfig, model: Model) -> Iterable[RunConfig]:
     found: dict[Hashable, RunConfig] = {}
     for point in [*own, *(other for one in own for other in expanded(one, model))]:
         exact = METHODS[point.method.name].exact
-        keys = [getattr(point.method, key, None) for key in (["split"] if exact else SETTINGS.values())]
+        keys = [repr(getattr(point.method, key, None)) for key in (["split"] if exact else SETTINGS.values())]
         method = "exact" if exact else point.method.name
         degrees = asdict(point.parallel if point.parallel.world == point.devices else parallel_degrees(point))
         found.setdefault((method, *keys, *degrees.values()), point)
