@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.distance import STATED, lines, means, pieces
 from analysis.staleness.figures import percents
@@ -72,7 +72,7 @@ def error_against_patches(rows: pd.DataFrame, warmup: int = 1) -> Figure:
             axes.set_ylabel(words)
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(percents))
-        left.legend(fontsize=8)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
         by_picture(right, ok)
         title = f"Clips cut over frames or over rows: distance to serial, S = {steps}, W = {warmup}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
@@ -89,6 +89,7 @@ def by_picture(axes: Axes, rows: pd.DataFrame, cut: int = 4) -> None:
         look: dict[str, Any] = {"color": COLOUR[method], "linestyle": DASHES[axis]}
         axes.plot(np.arange(1, len(errors) + 1), errors, label=f"{label(method)}, {axis}", **look)
     axes.set_xlabel("picture of the clip")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("error of pixels, RMS")
     axes.set_ylim(bottom=0)
     axes.set_title(f"{cut} patches", fontsize=9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis.output import Output
 from analysis.outputs import (
     cpu,
+    distance,
     evidence,
     exact,
     paper,
@@ -28,6 +29,7 @@ SUBJECTS = (
     paper_more,
     quality,
     staleness,
+    distance,
     cpu,
 )
 OUTPUTS: list[Output] = [output for subject in SUBJECTS for output in subject.OUTPUTS]

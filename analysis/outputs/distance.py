@@ -1,0 +1,55 @@
+"""How many steps staleness needs to be cheap, and what it does to clips that are cut over frames or over rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis import distance, distance_figures
+from analysis.columns import NUMBER, Column, Shown, percent, words
+from analysis.output import Output
+from analysis.records import DISTANCE_VIDEO
+from analysis.study import load_study
+from analysis.style import Drawing
+from analysis.tables import Table, table
+
+VIDEO: Shown = [
+    *(
+        "method",
+        "patch_axis",
+        "devices",
+        "patches",
+        "warmup",
+        "steps",
+        "relative_error",
+        "pixel_error",
+        "psnr_db",
+    ),
+    "flicker",
+    Column("still_error", "still clips", "%", NUMBER, percent),
+    Column("moving_error", "moving clips", "%", NUMBER, percent),
+]
+VIDEO_NOTE = (
+    "Means over {pictures} clips of {model}. Pixel error: root mean square of the error, pixels in 0..1; of still and "
+    "of moving clips beside it. Flicker: the same of the error's change from one picture to the next."
+)
+
+
+def distance_video(results: Path) -> list[Table | Drawing]:
+    """Distance to serial, flicker, and error by picture of clips whose patches are cut over frames or rows; measured on
+    the shipped video model, which is half-trained, records/distance_video."""
+    rows = load_study(results / DISTANCE_VIDEO).rows
+    found = distance.means(rows)
+    for name, part in (
+        ("still_error", rows[distance.still(rows)]),
+        ("moving_error", rows[~distance.still(rows)]),
+    ):
+        of_part = distance.means(part)[[*distance.SETTING, "pixel_error"]]
+        found = found.merge(of_part.rename(columns={"pixel_error": name}), on=distance.SETTING, how="left")
+    note = VIDEO_NOTE.format(pictures=rows.picture.nunique(), model=rows.model.iloc[0])
+    return [
+        table(found, words(found, VIDEO), after=note),
+        Drawing(distance_figures.error_against_patches(rows)),
+    ]
+
+
+OUTPUTS = [Output(distance_video, (DISTANCE_VIDEO,))]
