@@ -13,7 +13,7 @@ PREDICTIONS, BEFORE = "records/published", "records/published_before"
 """Predictions of published rows, and those made before the cost model had contention, hosts, tiles and a cache."""
 PUBLISHED = "published/*.csv"
 QUALITY, STALENESS = "records/quality", "records/staleness"
-DISTANCE_VIDEO = "records/distance_video"
+BREAK_EVEN, DISTANCE_VIDEO = "records/break_even", "records/distance_video"
 PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
 """The record of quality without its pictures."""
 QUICKSTART, PRODUCTS = "records/quickstart", "records/products"
@@ -36,6 +36,7 @@ COMMANDS = {
     PREDICTIONS: "experiment=predict_published",
     QUALITY: "experiment=quality",
     STALENESS: "experiment=staleness",
+    BREAK_EVEN: "experiment=break_even",
     DISTANCE_VIDEO: "experiment=distance_video",
     QUICKSTART: "experiment=quickstart",
     PRODUCTS: "experiment=products",

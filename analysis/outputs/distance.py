@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis import distance, distance_figures
-from analysis.columns import NUMBER, Column, Shown, percent, words
+from analysis.columns import COUNT, NUMBER, Column, Shown, percent, words
 from analysis.output import Output
-from analysis.records import DISTANCE_VIDEO
+from analysis.records import BREAK_EVEN, DISTANCE_VIDEO
 from analysis.study import load_study
 from analysis.style import Drawing
 from analysis.tables import Table, table
 
+STEPS = [
+    Column(distance.column(stated), f"S for {100 * stated:g} %", kind=COUNT) for stated in distance.STATED
+]
+ENDS = [
+    Column("smallest", "smallest error", "%", NUMBER, percent),
+    Column("largest_steps", "largest S", kind=COUNT),
+]
+BREAK_EVEN_NOTE = (
+    "Errors are of the final latents against serial's, means over {pictures} pictures. S for 5 %: from this number of "
+    "steps on no measured S has a larger error; – where the largest S has one. S = W, where nothing is stale, is left "
+    "out. Measured S: {steps}."
+)
 VIDEO: Shown = [
     *(
         "method",
@@ -34,6 +46,21 @@ VIDEO_NOTE = (
 )
 
 
+def break_even(results: Path) -> list[Table | Drawing]:
+    """The number of steps below which staleness costs more than a stated distance, by method and W; measured on the
+    shipped picture model, records/break_even."""
+    rows = load_study(results / BREAK_EVEN).rows
+    found = distance.break_even(rows)
+    shown: Shown = ["model", "method", "devices", "patches", "warmup", *STEPS, *ENDS]
+    note = BREAK_EVEN_NOTE.format(
+        pictures=rows.picture.nunique(), steps=", ".join(str(steps) for steps in sorted({*rows.steps}))
+    )
+    return [
+        table(found, words(found, shown), after=note),
+        Drawing(distance_figures.error_against_steps(rows)),
+    ]
+
+
 def distance_video(results: Path) -> list[Table | Drawing]:
     """Distance to serial, flicker, and error by picture of clips whose patches are cut over frames or rows; measured on
     the shipped video model, which is half-trained, records/distance_video."""
@@ -52,4 +79,4 @@ def distance_video(results: Path) -> list[Table | Drawing]:
     ]
 
 
-OUTPUTS = [Output(distance_video, (DISTANCE_VIDEO,))]
+OUTPUTS = [Output(break_even, (BREAK_EVEN,)), Output(distance_video, (DISTANCE_VIDEO,))]
