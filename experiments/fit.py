@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from experiments.published import Target, target_run, targets
 from experiments.records import write_json
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
-from pipefusion.core.domain import Number, outside
+from pipefusion.core.domain import Domain, Number, outside
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sequence import plain
 from pipefusion.core.silent import SilentFabric
@@ -66,6 +66,7 @@ class TermFit:
     low: Number
     high: Number
     also: list[str] = field(default_factory=list)  # other links that share the number
+    calls: Annotated[float, Domain(0, 100, above=True)] = 1.0  # of the published program for each of ours
 
     @property
     def folder(self) -> str:
@@ -223,7 +224,7 @@ def efficiencies(matmul: float, attention: float) -> dict[str, float]:
 
 
 def fit_term(term: TermFit, target: Target, base: RunConfig) -> float:
-    """The value of the key with which the row is predicted exactly; the nearer end of the range where none does."""
+    """The value with which the row is predicted exactly, or the nearer end of the range, over the row's own calls."""
     cluster_config.cache_clear()  # the terms before have been written
     cfg, _ = resolve_target(target, base)
     session, cluster = Session(), deepcopy(cfg.cluster)
@@ -237,7 +238,7 @@ def fit_term(term: TermFit, target: Target, base: RunConfig) -> float:
         assert latency is not None
         return latency / published - 1
 
-    return root(error, term.low, term.high)
+    return root(error, term.low, term.high) / term.calls
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:
