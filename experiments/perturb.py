@@ -195,7 +195,8 @@ def disasters(cfg: RunConfig, session: Session, seed: int) -> list[str]:
     early, late = draw.randrange(mesh.size), draw.randrange(mesh.size)
     tried = [(Faults(seed=seed, kill=Kill(early, 0)), f"{mesh.name(early)}: Killed")]
     if len(ranks) > 1:
-        kill, drop = Kill(late, draw.randrange(1, 2 * cfg.steps)), Drop(0, ranks[1])
+        # a rank in a line communicates once a step or more
+        kill, drop = Kill(late, draw.randrange(1, cfg.steps + 1)), Drop(0, ranks[1])
         tried.append((Faults(seed=seed, kill=kill), f"{mesh.name(late)}: Killed"))
         tried.append((Faults(seed=seed, drop=drop), f"{mesh.name(ranks[1])} waits to receive from rank 0"))
     bad = []
