@@ -175,7 +175,8 @@ def read_scheduler(path: Path) -> dict[str, Any]:
 
 def resolved(cfg: RunConfig, model: Model) -> RunConfig:
     """The configuration with what the model decides filled in: size and guidance scale."""
-    shipped = model.facts.get("guidance_scale", DEFAULT_GUIDANCE)
+    shipped = model.facts.get("guidance_scale")
+    shipped = DEFAULT_GUIDANCE if shipped is None else shipped
     scale = float(shipped if cfg.guidance_scale is None else cfg.guidance_scale)
     height, width = (None, None) if model.resolution else (model.height, model.width)
     model_cfg = replace(

@@ -56,7 +56,9 @@ class Ranks:
         self.groups = self.size = 0
 
     def start(self, size: int) -> None:
-        """So many processes in all."""
+        """So many processes in all; all of them anew when one is gone, as after a test that ended their server."""
+        if not all(process.is_alive() for process in self.processes):
+            self.end()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         for rank in range(len(self.processes), size):
