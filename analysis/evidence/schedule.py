@@ -45,12 +45,15 @@ Sweep = tuple[dict[int, str], Seconds, Seconds]
 
 
 def sweep(evidence: Evidence, devices: int, px: int, least: int = 0) -> Sweep:
-    """By M, from a least one on: the rows, their published seconds, and ours."""
+    """By M, from a least one on: the rows, their published seconds, and ours; rows that were fitted are left out."""
     ids = evidence.pick("patch_sweep", n_devices=devices, resolution=px)
-    rows = {int(evidence.predictions.patches[row_id]): row_id for row_id in ids}
-    rows = {m: row_id for m, row_id in rows.items() if m >= least}
-    said = {m: evidence.value(row_id) for m, row_id in rows.items()}
-    return rows, said, {m: s for m, row_id in rows.items() if (s := evidence.predicted(row_id)) is not None}
+    mine = {row_id: seconds for row_id in ids if (seconds := evidence.predicted(row_id)) is not None}
+    rows = {m: row_id for row_id in mine if (m := int(evidence.predictions.patches[row_id])) >= least}
+    return (
+        rows,
+        {m: evidence.value(one) for m, one in rows.items()},
+        {m: mine[one] for m, one in rows.items()},
+    )
 
 
 def apart(seconds: Seconds) -> float:
