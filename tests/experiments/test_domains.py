@@ -37,7 +37,7 @@ MAY_BE_EMPTY = {
     "tags", "calibrated_on", "also", "terms", "hosts", "skip_subcategories", "swept",  # nothing of the kind
     "borrow", "latency_clusters",  # nothing to fit of this kind; no predictions beside
     "TextVariantsConfig.counted", "sync_layers",  # a part that is left out; no layer
-    "replicas", "size_factors", "step_factors", "image_factors",  # every divisor of N; no other requests beside
+    "replicas", "arrivals", "size_factors", "step_factors", "image_factors",  # all divisors of N; Poisson; no others
 }  # fmt: skip
 
 
