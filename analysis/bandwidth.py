@@ -22,7 +22,7 @@ from analysis.columns import Shown, seconds, texts, words
 from analysis.paper.panels import logarithmic
 from analysis.records import BANDWIDTH
 from analysis.sheet import Sheet
-from analysis.study import Record, plain_rows
+from analysis.study import Record, pixels, plain_rows
 from analysis.style import COLOUR, GREY, ORDER, RC, label
 from analysis.tables import Table
 
@@ -161,8 +161,7 @@ def said(value: float | None, otherwise: str) -> str:
 def subject(record: Record) -> str:
     """What was swept."""
     row = plain_rows(record.rows[record.rows.method != "serial"])[0]
-    px = f"{row['height']}" if row["height"] == row["width"] else f"{row['height']} x {row['width']}"
-    task = f"{row['model']}, {px} px, S = {row['steps']}, N = {row['devices']}"
+    task = f"{row['model']}, {pixels(row)} px, S = {row['steps']}, N = {row['devices']}"
     return f"{task}, {row['cluster']} with other links"
 
 

@@ -15,7 +15,7 @@ from analysis.columns import Column, Shown, percent, words
 from analysis.paper.panels import logarithmic
 from analysis.records import LOAD
 from analysis.sheet import Sheet
-from analysis.study import Record, plain_rows
+from analysis.study import Record, pixels, plain_rows
 from analysis.style import RC
 from analysis.tables import Table
 
@@ -82,8 +82,7 @@ def tabulate(record: Record) -> Table:
 def subject(record: Record) -> str:
     """What is served, and where."""
     row = plain_rows(record.rows)[0]
-    px = f"{row['height']}" if row["height"] == row["width"] else f"{row['height']} x {row['width']}"
-    return f"{row['model']}, {px} px, S = {row['steps']}, {row['asked']} devices of {row['cluster']}"
+    return f"{row['model']}, {pixels(row)} px, S = {row['steps']}, {row['asked']} devices of {row['cluster']}"
 
 
 def figure(record: Record) -> Figure:

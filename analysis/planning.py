@@ -17,7 +17,7 @@ from analysis import tables
 from analysis.columns import GIB, NOTHING, Shown, column, flags, percent, shares, small, texts, words
 from analysis.evidence.intervals import SHARE, load_intervals
 from analysis.records import QUALITY
-from analysis.study import Record, load_study, plain_rows
+from analysis.study import Record, load_study, pixels, plain_rows
 from analysis.style import label
 from analysis.tables import Table
 
@@ -178,9 +178,8 @@ def setting(row: Mapping[str, Any]) -> str:
 
 def request(row: Mapping[str, Any]) -> str:
     """`1024 px, N = 8, S = 20, 1 image`."""
-    px = f"{row['height']}" if row["height"] == row["width"] else f"{row['height']} x {row['width']}"
     images = f"{row['images']} image{'s' * (row['images'] > 1)}"
-    return f"{px} px, N = {row['asked']}, S = {row['steps']}, {images}"
+    return f"{pixels(row)} px, N = {row['asked']}, S = {row['steps']}, {images}"
 
 
 def interval(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,3 +35,8 @@ def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows as plain Python: None where there is no value."""
     found = rows.astype(object).where(rows.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in found]
+
+
+def pixels(row: Mapping[str, Any]) -> str:
+    """The size of a row's pictures: one number where they are square."""
+    return f"{row['height']}" if row["height"] == row["width"] else f"{row['height']} x {row['width']}"

@@ -71,9 +71,7 @@ class ClusterConfig:
     timeout_s: Annotated[float, Domain(1, 1e6)] = 600.0
     topology: TopologyConfig = field(default_factory=TopologyConfig)  # sim and plan: the links
     hardware: DeviceConfig | None = None  # plan: the device
-    host: str = (
-        "own"  # plan: eager | compiled: its numbers in place of the device's and the link's; own: these
-    )
+    host: str = "own"  # plan: eager | compiled, whose numbers replace the device's and the links'; own: these
     hosts: dict[str, HostConfig] = field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import load as reading
 from analysis import planning
 from analysis.study import Record
-from experiments.choose import PlanConfig, able, search
+from experiments.choose import search
 from experiments.config import RunConfig
 from experiments.errors import CONF
 from experiments.facts import borrowed
@@ -25,12 +25,14 @@ from experiments.journal import Row
 from experiments.models import Model
 from experiments.plan import plan
 from experiments.queue import latencies, poisson, read_trace
+from experiments.requests import PlanConfig, able
 from experiments.scaling import check_costs
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Count, Domain, Grid, PatchCounts, Threads, Warmups
 
 Load = Annotated[float, Domain(0, 100, above=True)]
+Arrival = Annotated[float, Domain(0, 1e9)]  # seconds
 FILLING = 0.1
 """This share of Poisson's requests, the first ones, finds queues that are only filling, and is not counted."""
 
@@ -62,9 +64,7 @@ class LoadConfig(GridConfig):
     loads: Grid[Load] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
     requests: Count = 20_000
     trace: str | None = None
-    arrivals: list[Annotated[float, Domain(0, 1e9)]] = field(
-        default_factory=list
-    )  # seconds: a trace by itself
+    arrivals: list[Arrival] = field(default_factory=list)  # a trace by itself
     deadline_s: Annotated[float, Domain(0, 1e6, above=True)] | None = None
     workers: Threads | None = None
 

@@ -184,6 +184,18 @@ def line(cfg: RunConfig) -> Axis:
     return parallel_degrees(cfg).mesh().axis("ring" if cfg.method.name == "ring" else "pipe", 0)
 
 
+def communications(cfg: RunConfig, session: Session, rank: int) -> int:
+    """How many a rank starts in an undisturbed run."""
+    fabrics: list[SimFabric] = []
+
+    def kept(fabric: SimFabric) -> SimFabric:
+        fabrics.append(fabric)
+        return fabric
+
+    latents(cfg, session, Faults(), kept)
+    return len(fabrics[rank].ledger.entries)
+
+
 def disasters(cfg: RunConfig, session: Session, seed: int) -> list[str]:
     """Kill a rank at once; where ranks pass messages in a line kill one later, and lose a message.
 
@@ -195,8 +207,8 @@ def disasters(cfg: RunConfig, session: Session, seed: int) -> list[str]:
     early, late = draw.randrange(mesh.size), draw.randrange(mesh.size)
     tried = [(Faults(seed=seed, kill=Kill(early, 0)), f"{mesh.name(early)}: Killed")]
     if len(ranks) > 1:
-        # a rank in a line communicates once a step or more
-        kill, drop = Kill(late, draw.randrange(1, cfg.steps + 1)), Drop(0, ranks[1])
+        kill = Kill(late, draw.randrange(communications(cfg, session, late)))
+        drop = Drop(0, ranks[1])
         tried.append((Faults(seed=seed, kill=kill), f"{mesh.name(late)}: Killed"))
         tried.append((Faults(seed=seed, drop=drop), f"{mesh.name(ranks[1])} waits to receive from rank 0"))
     bad = []

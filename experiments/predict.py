@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.evidence import predictions as report
+from analysis.evidence.prediction_tables import verdicts
 from analysis.study import Record
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
@@ -17,8 +18,9 @@ from experiments.facts import borrowed, calibration_rows
 from experiments.grid import place, problem
 from experiments.journal import Row
 from experiments.models import Model
+from experiments.parts import part_bytes
 from experiments.plan import Planned, plan
-from experiments.published import ENCODER_BYTES, FOLDER, Target, target_run, targets, unpredicted
+from experiments.published import FOLDER, T5_HALF, T5_WIDE, Target, target_run, targets, unpredicted
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
@@ -105,7 +107,9 @@ def program_bytes(target: Target, found: Planned) -> int:
     DistriFusion K, V a second time."""
     twice = found.cfg.method.name == "distrifusion"
     held = max(rank.meter.peak_bytes + twice * rank.buffer_bytes.get("kv", 0) for rank in found.ranks)
-    return held + ENCODER_BYTES[target.model]
+    encoders = part_bytes(target.model, "text_encoder", 2)
+    assert encoders is not None, target.model
+    return held + encoders + 2 * T5_WIDE * (target.model in T5_HALF)
 
 
 def fastest(cfg: RunConfig, session: Session) -> Row:
@@ -146,7 +150,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
 
 def summary(record: Record) -> str:
     """What the predictions are right about."""
-    return report.verdicts(report.joined(report.plain(record.rows), FOLDER))
+    return verdicts(report.joined(report.plain(record.rows), FOLDER))
 
 
 PREDICT = Study(

@@ -23,17 +23,10 @@ CLUSTERS += ["l40_pcie_ethernet", "a100_nvlink", "h100_nvlink"]
 SEARCHED = [2, 4, 8, 16, 32]
 """The numbers of patches that the sources say they searched where they name none."""
 
-T5, WIDE = 4_762_310_656, 1_006_632_960
-"""Parameters of T5-XXL's encoder, and of its layers that transformers keeps in float32 beside float16."""
-CLIP, CLIP_LARGE, BERT, MT5 = 123_060_480, 694_659_840, 351_000_000, 1_670_000_000
-ENCODER_BYTES = {
-    "pixart_alpha": 2 * (T5 + WIDE),
-    "sd3_medium": 2 * (T5 + WIDE + CLIP + CLIP_LARGE),
-    "flux_dev": 2 * (T5 + CLIP),  # bfloat16
-    "flux_schnell": 2 * (T5 + CLIP),
-    "hunyuan_dit": 2 * (MT5 + BERT),
-}
-"""What the text encoders of a model take, which stay on every device of the published programs."""
+T5_WIDE = 1_006_632_960
+"""Parameters of T5-XXL's encoder (the `wo` of its layers) that transformers keeps in float32 beside float16."""
+T5_HALF = ("pixart_alpha", "sd3_medium")
+"""Models that were published with T5-XXL in float16; FLUX.1's is in bfloat16."""
 
 
 @dataclass(frozen=True)

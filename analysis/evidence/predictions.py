@@ -15,13 +15,10 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from analysis import tables
-from analysis.columns import Column, Shown, column, percent, texts, words
 from analysis.evidence.published import read, stated
 from analysis.records import PREDICTIONS
 from analysis.study import load_study, plain_rows
 from analysis.style import in_order, label
-from analysis.tables import Table
 
 EAGER = "eager"
 LARGE = 2048
@@ -234,76 +231,3 @@ def read_profiles(conf: str | Path) -> Fitted:
         return found
 
     return {path.stem: rows(path) for path in sorted((Path(conf) / "cluster").glob("*.yaml"))}
-
-
-def table_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The one table, `low_s` and `high_s` of intervals included, as words; what is no prediction, or doubtful, says so
-    in its last column."""
-    remarks = []
-    for _, row in table.iterrows():
-        known = [] if row.role == "prediction" else [row.role]
-        known += [f"source in doubt: {row.doubt}"] if row.doubt else []
-        known += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
-        known += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
-        known += ["read off a curve"] if row.digitized else []
-        known += [f"borrows {row.borrowed}"] if row.borrowed else []
-        remarks.append("; ".join(known))
-    said = table.assign(
-        remarks=remarks,
-        published=_seconds(table.published_s, table.published_oom),
-        predicted=_seconds(table.predicted_s, table.predicted_oom),
-    )
-    said["interval"] = [
-        None if pd.isna(low) else f"{low:.4g} to {high:.4g}"
-        for low, high in zip(table.low_s, table.high_s, strict=True)
-    ]
-    columns: Shown = ["row_id", "model", "cluster", "resolution", "devices", "method", "patches"]
-    columns += [
-        column("warmup", heading="sync. steps"),
-        *texts(published="published s", predicted="predicted s"),
-    ]
-    return words(said, [*columns, "error", *texts(interval="interval s", remarks="remarks")])
-
-
-def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
-    return ["OOM" if out else "–" if pd.isna(s) else f"{s:.4g}" for s, out in zip(values, oom, strict=True)]
-
-
-def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
-    """The statistics as words."""
-    columns, said = texts(statistic="median absolute error"), lines.copy()
-    for cut, name in CUTS.items():
-        medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
-        said[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
-        columns.append(Column(cut, f"{name} (rows)"))
-    earlier = zip(lines.before_error_once, lines.before_rows_once, strict=True)
-    said["before"] = [
-        None if pd.isna(rows) or not rows else f"{percent(e)} ({int(rows)})" for e, rows in earlier
-    ]
-    columns.append(Column("before", "each number once, before (rows)"))
-    return words(said, columns)
-
-
-def verdicts(table: pd.DataFrame) -> str:
-    """The order of methods, and out of memory, in sentences."""
-    said = []
-    for cut, name in CUTS.items():
-        right = pairs(cuts(table)[cut]).right
-        said.append(f"{int(right.sum())} of {len(right)} ({name})")
-    oom, rows = confusion(table), memory_rows(table)
-    ours = int((rows.published_oom & rows.own_oom).sum())
-    return (
-        f"Order of two methods on the same hardware, resolution and N, where they were published more than "
-        f"{APART:.0%} apart: right in {', '.join(said)}. Of {oom[True, True] + oom[True, False]} settings published "
-        f"as out of memory {oom[True, True]} are predicted so (with what the published program holds; with what ours "
-        f"does, {ours}); of {oom[False, True] + oom[False, False]} that ran, "
-        f"{oom[False, False]} are predicted to run."
-    )
-
-
-def tabulate_statistics(table: pd.DataFrame, before: pd.DataFrame, coverage: str) -> Table:
-    """The statistics, those of earlier predictions beside them, the verdicts and what intervals hold below them."""
-    lines, earlier = statistics(table), statistics(before).set_index("statistic")
-    for column_name in ("rows_once", "error_once"):
-        lines[f"before_{column_name}"] = lines.statistic.map(earlier[column_name])
-    return tables.table(lines, statistics_text(lines), after=f"{verdicts(table)} {coverage}")

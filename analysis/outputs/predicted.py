@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import scaling as scalings
+from analysis.evidence import prediction_tables as tabled
 from analysis.evidence import predictions as published
 from analysis.evidence import selector as judged
 from analysis.evidence.intervals import coverage_text, with_intervals
@@ -21,14 +22,14 @@ def published_predictions(results: Path) -> list[Table]:
     """Every published latency (published rows) beside what is predicted for its hardware (records/published); a row
     that the hardware's profile was fitted on says so."""
     rows = with_intervals(published.load_joined(results))
-    return [table(rows.drop(columns=["steps", "printed_warmup"]), published.table_text(rows))]
+    return [table(rows.drop(columns=["steps", "printed_warmup"]), tabled.table_text(rows))]
 
 
 def published_errors(results: Path) -> list[Table]:
     """Median absolute error of the predictions (records/published) against the published rows, by method and
     resolution, rows of calibration left out; beside them that of the cost model before (records/published_before)."""
     now, before = (published.load_joined(results, record) for record in (PREDICTIONS, BEFORE))
-    return [published.tabulate_statistics(now, before, coverage_text(now))]
+    return [tabled.tabulate_statistics(now, before, coverage_text(now))]
 
 
 def selector(results: Path) -> list[Table]:

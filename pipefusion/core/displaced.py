@@ -63,9 +63,8 @@ def displaced(
             else:
                 buffer[place.index].copy_(mine)
             out = attend_to_bands(run, q, k, v, prefix, buffer.unbind())
-            if (
-                exchange and n > 1 and not fresh and step < steps - 1
-            ):  # nobody would see what the last step sends
+            seen = step < steps - 1  # nobody would see what the last step sends
+            if exchange and n > 1 and not fresh and seen:
                 arriving[layer] = (
                     residual.send(mine, at)
                     if residual

@@ -27,7 +27,7 @@ class LinkConfig:
     `efficiency` is the share of the nominal bandwidth that a well-made collective reaches.
     `stream_bandwidth`: what a single connection reaches where that is less (TCP); a message has one, a ring two.
     `call_s`: host time of starting a collective; `message_s` of a message, `batch_s` of several that are
-    posted at once (null: as of one).
+    posted at once (null: as of one; of plans alone, since a rank in virtual time does not know what it will post).
     `congestion` a: a device that exchanges with k others at once (all-to-all) gets 1/k^a of its bandwidth in all.
     `contention`: seconds that a device loses for each second in which it computes while a collective is under way, and
     `message_contention` while a message is.

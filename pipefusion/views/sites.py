@@ -42,7 +42,7 @@ def normed(norm: Any, x: Tensor) -> Tensor:
 
 
 def turned(x: Tensor, turns: Tensor | None) -> Tensor:
-    """Rotary embedding of q or k [b, t, H, d], in float32: one complex product, where diffusers makes eight copies."""
+    """Rotary embedding of q or k [b, t, H, d], in float32: pairs of elements as complex numbers, and one product."""
     if turns is None:
         return x
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [b, t, H, d/2]

@@ -64,7 +64,7 @@ def session() -> Session:
 def test_no_order_of_events_changes_the_result(session, name):
     found = cases(config(replace(SMALL, methods=[name])), Session())
     assert found
-    for index in range(6):
+    for index in range(12):
         one = found[index % len(found)]
         assert verdict(one, session, Faults(seed=index), latents(one, session, Faults())) is None
 
@@ -112,8 +112,8 @@ def test_no_order_of_events_changes_the_result_of_a_product(session, one):
 
 
 @pytest.mark.slow
-def test_a_hundred_schedules_of_products():
-    cfg = config(replace(WITH_PRODUCTS, devices=[2], schedules=100, kills=0))
+def test_five_hundred_schedules_of_products():
+    cfg = config(replace(WITH_PRODUCTS, devices=[2], schedules=500, kills=0))
     session = Session()
     for cell in study_cells(PERTURB, cfg, session):
         (row,) = measure(cell, session)
@@ -153,7 +153,8 @@ def test_killed_ranks_and_lost_messages_are_named(session):
 def test_a_disaster_that_nobody_notices_is_reported(session, monkeypatch):
     deaf = latents
     monkeypatch.setattr(
-        "experiments.perturb.latents", lambda cfg, session, faults: deaf(cfg, session, Faults())
+        "experiments.perturb.latents",
+        lambda cfg, session, faults, wrap=None: deaf(cfg, session, Faults(), wrap),
     )
     found = disasters(HANDFUL[0], session, 0)
     assert len(found) == 3 and all(text.endswith(": nothing") for text in found)

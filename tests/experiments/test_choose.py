@@ -7,12 +7,13 @@ import pytest
 
 from analysis.study import load_study
 from experiments import choose
-from experiments.choose import PLAN, counted, points, product_row, search, searches
+from experiments.choose import PLAN, points, product_row, search
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees
 from experiments.parts import KINDS, part_bytes
 from experiments.plan import room_bytes
 from experiments.products import expanded, held_bytes, products, stages
+from experiments.requests import counted, searches
 from experiments.runner import check, study_cells
 from experiments.scaling import planned_row
 from experiments.session import Session

@@ -9,11 +9,12 @@ from experiments.methods import METHODS
 from pipefusion.core.closed_forms import layer_flops
 from pipefusion.core.dit import parameter_parts
 from pipefusion.core.mesh import Mesh
+from pipefusion.core.parallel import Parallel
 from pipefusion.core.silent import SilentFabric
 from pipefusion.core.split import split_rows
 from pipefusion.core.tensor import shard
 from pipefusion.sim.plan import META, Costs
-from tests.cases import case_model, planned
+from tests.cases import Case, case_model, planned
 from tests.sim.test_plan_world import DEVICE, make_case
 
 
@@ -99,20 +100,30 @@ def test_a_layer_costs_its_closed_form(family, key, layer, beside):
     assert totals[1] - totals[0] == pytest.approx(want, rel=1e-12)
 
 
+FOUR_HEADS = {"num_attention_heads": 4, "attention_head_dim": 12}
+
+
+def after_others() -> list[tuple[Case, int]]:
+    """Every method, and products in which a rank has the same tokens, but other heads behind an exchange."""
+    found = [(make_case(name), n) for name in METHODS for n in ((1,) if name == "serial" else (1, 3))]
+    four = make_case("pipefusion", guidance=4.5, size=(16, 4), architecture=FOUR_HEADS)
+    shares = [(2, 4), (4, 2)]  # patches of the image, Ulysses ranks of a patch
+    return found + [
+        (four.but(method={"patches": m, "warmup": 1}, parallel=Parallel(ulysses=u)), 4) for m, u in shares
+    ]
+
+
 def test_a_memo_filled_by_other_methods_changes_nothing():
     """Copies behind the attention, and what it keeps alive, differ from method to method at the same sizes.
 
     Were a key of the memo the same for two methods that differ, one would get what the other filled it with.
     """
     costs = Costs()
-    for name in METHODS:
-        for devices in (1,) if name == "serial" else (1, 3):
-            alone, after = (
-                planned(make_case(name), devices, DEVICE, costs=memo) for memo in (Costs(), costs)
-            )
-            for one, two in zip(alone, after, strict=True):
-                assert (one.meter.bytes, one.meter.peak_bytes) == (two.meter.bytes, two.meter.peak_bytes)
-                assert one.total_s == two.total_s
+    for case, devices in after_others():
+        alone, after = (planned(case, devices, DEVICE, costs=memo) for memo in (Costs(), costs))
+        for one, two in zip(alone, after, strict=True):
+            assert (one.meter.bytes, one.meter.peak_bytes) == (two.meter.bytes, two.meter.peak_bytes)
+            assert one.total_s == two.total_s
 
 
 def test_a_hook_on_one_clone_is_not_called_by_the_others():
