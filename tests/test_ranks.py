@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from tests.experiments.runs import ROOT, alive, rank_pids, wait_until
+from tests.ranks import Ranks
 
 STARTS = """
 import sys
@@ -29,6 +30,22 @@ def wait_for_ever(folder: Path) -> None:
     if dist.get_rank() == 0:
         dist.all_reduce(torch.ones(1))
     signal.pause()
+
+
+def whoami() -> tuple[int, int]:
+    return dist.get_rank(), os.getpid()
+
+
+def test_ranks_start_anew_when_one_is_gone() -> None:
+    with Ranks() as two:
+        first = two.run(2, whoami)
+        assert [rank for rank, _ in first] == [0, 1] and two.run(2, whoami) == first
+        os.kill(first[1][1], signal.SIGKILL)
+        two.processes[1].join(10)
+        again = two.run(2, whoami)
+        assert [rank for rank, _ in again] == [0, 1] and not {pid for _, pid in again} & {
+            pid for _, pid in first
+        }
 
 
 def test_ranks_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:

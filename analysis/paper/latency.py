@@ -160,7 +160,7 @@ def panel(
                 axes.plot(row["predicted_latency_s"], at, **dot(COLOUR[method]))
                 axes.text(1.03, at, three(row["predicted_latency_s"]) + patches(row), **beside(axes))
             else:
-                said = "predicted: out of memory" if row["status"] == "oom" else "cannot be"
+                said = "predicted: OOM" if row["status"] == "oom" else "cannot be"
                 axes.text(start * 1.08, at, said, va="center", fontsize=7, color=COLOUR[method])
         if same.empty:
             axes.text(1.03, at, "–", color=GREY, **beside(axes))
