@@ -168,7 +168,7 @@ def panel(
             look = marker(method, point["role"])
             if point["oom"]:
                 axes.plot(0.93, at, **look, transform=axes.get_yaxis_transform())
-                axes.text(0.88, at, "published: OOM", ha="right", **beside(axes) | {"fontsize": 7})
+                axes.text(0.88, at, "OOM", ha="right", **beside(axes) | {"fontsize": 7})
             else:
                 axes.plot(point["published_s"], at, **look)
 
