@@ -132,6 +132,24 @@ def cogvideox(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: 
     return out[0].transpose(1, 2)
 
 
+def hunyuan_video(
+    model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size
+) -> Tensor:
+    """HunyuanVideo: the guidance scale an input; of a prompt's tokens those are masked that `padding` says are none."""
+    embeds, padding = prompt["prompt_embeds"], prompt.get("padding")
+    return model(
+        latent,
+        times.to(torch.float32),
+        encoder_hidden_states=embeds,
+        encoder_attention_mask=embeds.new_ones(embeds.shape[:2])
+        if padding is None
+        else (~padding).to(embeds),
+        pooled_projections=prompt["pooled_prompt_embeds"],
+        guidance=latent.new_full((len(latent),), scale) * 1000 if model.config.guidance_embeds else None,
+        return_dict=False,
+    )[0]
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -167,6 +185,7 @@ CALLS: dict[str, Call] = {
     "ZImageTransformer2DModel": z_image,
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
+    "HunyuanVideoTransformer3DModel": hunyuan_video,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

@@ -7,7 +7,19 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from pipefusion.views import cogvideox, dit_xl, flux, flux2, hunyuan, pixart, qwen, sd3, wan, z_image
+from pipefusion.views import (
+    cogvideox,
+    dit_xl,
+    flux,
+    flux2,
+    hunyuan,
+    hunyuan_video,
+    pixart,
+    qwen,
+    sd3,
+    wan,
+    z_image,
+)
 
 VIEWS: dict[str, ModuleType] = {
     "PixArtTransformer2DModel": pixart,
@@ -18,6 +30,7 @@ VIEWS: dict[str, ModuleType] = {
     "ZImageTransformer2DModel": z_image,
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
+    "HunyuanVideoTransformer3DModel": hunyuan_video,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
@@ -31,6 +44,7 @@ TEXT_TOKENS = {
     "ZImageTransformer2DModel": 512,
     "WanTransformer3DModel": 512,
     "CogVideoXTransformer3DModel": 226,
+    "HunyuanVideoTransformer3DModel": 256,
 }
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 

@@ -56,11 +56,12 @@ FAMILIES = (
     "z_image_tiny",
     "wan_tiny",
     "cogvideox_tiny",
+    "hunyuan_video_tiny",
     "hunyuan_tiny",
     "dit_tiny",
 )
 """The other architectures, as conf/model has them."""
-VIDEOS = ("wan_tiny", "cogvideox_tiny")
+VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny")
 SIZE = (12, 4)
 """Token rows, which most degrees divide, and columns."""
 

@@ -46,7 +46,7 @@ def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor
                 tokens = (
                     read.stages[stage - 1]
                     if stage
-                    else dit.embed(torch.cat([latent] * cond.branches), rows, text)
+                    else dit.embed(torch.cat([latent] * cond.branches), rows, text, told.modulation)
                 )
                 made.stages.append(run_stage(dit, layers, tokens, told, read.images, made.images))
             predicted = dit.unembed(made.stages[-1].image, told.modulation, rows)

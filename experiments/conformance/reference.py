@@ -211,7 +211,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
         for patches in [range(len(bands))] if step < warmup else [range(m, m + 1) for m in range(len(bands))]:
             rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
             part = grid.take_latent(latent, rows)
-            tokens = dit.embed(torch.cat([part] * cond.branches), rows, text)
+            tokens = dit.embed(torch.cat([part] * cond.branches), rows, text, modulation)
             given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
             attend = buffers.attend_for(rows, -1 if step < warmup else patches.start)
             jobs.append(Job(patches, rows, tokens, given, attend, KeptSkips(shape)))

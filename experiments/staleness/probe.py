@@ -92,7 +92,7 @@ class HollowView(TracedView):
     def positions(self, rows: Band, prompt: range) -> Marked:
         return Marked(rows, None)
 
-    def embed(self, latent: Tensor, rows: Band, text: None) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: None, modulation: Marked) -> Tokens:
         shape, batch = self.shape, latent.shape[0]
         image = latent.new_zeros(batch, len(rows) * shape.token_cols, shape.hidden)
         return Tokens(

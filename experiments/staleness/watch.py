@@ -16,7 +16,7 @@ from experiments.config import RunConfig
 from experiments.difference import norm_of_difference, require_finite
 from experiments.inputs import as_inputs, make_inputs
 from experiments.session import Session, Tensors
-from experiments.staleness.traced import Place, TracedView
+from experiments.staleness.traced import Marked, Place, TracedView
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import DiT, Given, Tokens
 from pipefusion.core.fabric import Fabric
@@ -54,12 +54,12 @@ class WatchedView(TracedView):
         self.latents, self.watch = latents, watch
         self._times: Counter[int] = Counter()
 
-    def embed(self, latent: Tensor, rows: Band, text: Any) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Any, modulation: Marked) -> Tokens:
         size, images = self.shape.patch_size, latent[: self.latents.shape[1]]  # of one guidance branch
         for row, pixels in zip(rows_in(rows), images.split(size, dim=2), strict=True):
             self.latents[self._times[row], :, :, row * size : (row + 1) * size] = pixels
             self._times[row] += 1
-        return self.inner.embed(latent, rows, text)
+        return self.inner.embed(latent, rows, text, modulation.value)
 
     def at_block(
         self, place: Place, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None

@@ -131,7 +131,8 @@ class Stage:
         """The tokens of job number `index`: embedded here, or from the stage before."""
         if self.inbox is None:
             assert self.latents is not None
-            tokens = self.dit.embed(self.guidance.expand(self.latents.take(job)), job.rows, self.text)
+            latent = self.guidance.expand(self.latents.take(job))
+            tokens = self.dit.embed(latent, job.rows, self.text, self.modulation)
             return tokens.share(self.layout.prompt)
         for following in self.run.jobs[index + 1 : index + 2]:
             self.post(self.inbox, following)

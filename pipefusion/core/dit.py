@@ -193,7 +193,10 @@ class DiT(Protocol):
         ...
 
     def modulation(self, timestep: Tensor, text: Any, batch: int) -> Any:
-        """What blocks and unembedding need of a timestep (a scalar on the view's device); the same for all patches."""
+        """What ends and blocks need of a timestep (a scalar on the view's device); the same for all patches.
+
+        With the prompt's tokens, where they are others in every step and the model is entered here.
+        """
         ...
 
     def positions(self, rows: Band, prompt: range) -> Any:
@@ -203,7 +206,7 @@ class DiT(Protocol):
         """
         ...
 
-    def embed(self, latent: Tensor, rows: Band, text: Any) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Any, modulation: Any) -> Tokens:
         """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and all of the prompt's."""
         ...
 

@@ -14,6 +14,7 @@ SAY_SIGMAS = (
     "Flux2Transformer2DModel",
     "QwenImageTransformer2DModel",
     "ZImageTransformer2DModel",
+    "HunyuanVideoTransformer3DModel",
 )
 
 
@@ -22,8 +23,9 @@ def timestep_arguments(
 ) -> dict[str, Any]:
     """What the pipeline of a transformer gives to `set_timesteps` of its scheduler, in numbers that JSON can hold.
 
-    Flux, Qwen-Image and Z-Image say the sigmas themselves; they and SD3 shift them by `mu`, which grows with the
-    picture, if the scheduler asks for it. `scheduler_config` is a scheduler_config.json, `_class_name` included.
+    Flux, Qwen-Image, Z-Image and HunyuanVideo say the sigmas themselves; they and SD3 shift them by `mu`, which grows
+    with the picture, if the scheduler asks for it. `scheduler_config` is a scheduler_config.json, `_class_name`
+    included.
     """
     scheduler = getattr(diffusers, scheduler_config["_class_name"]).from_config(scheduler_config)
     config = scheduler.config  # with the defaults of its class

@@ -154,8 +154,9 @@ class MemoView:
     def positions(self, rows: range, prompt: range) -> Any:
         return self._once(("positions", len(rows), len(prompt)), lambda: self.view.positions(rows, prompt))
 
-    def embed(self, latent: Tensor, rows: range, text: Any) -> Tokens:
-        return self._once(("embed", memo_key(latent)), lambda: self.view.embed(latent, rows, text))
+    def embed(self, latent: Tensor, rows: range, text: Any, modulation: AtStep) -> Tokens:
+        key = ("embed", memo_key(latent))
+        return self._once(key, lambda: self.view.embed(latent, rows, text, modulation.inner))
 
     def unembed(self, image: Tensor, modulation: AtStep, rows: range) -> Tensor:
         key = ("unembed", len(rows), memo_key(image))

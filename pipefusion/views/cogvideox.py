@@ -157,7 +157,7 @@ class View(StockView):
         times = self.model.time_proj(timestep.expand(batch)).to(self.dtype)
         return self.model.time_embedding(times)  # [b, time_embed_dim]
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor | None) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor | None, modulation: Tensor) -> Tokens:
         embedder, frames = self.model.patch_embed, latent.to(self.dtype).transpose(1, 2)  # [b, F, C, h, w]
         hidden = embedder.proj(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).movedim(2, -1)
         image = self.shape.grid.in_line(hidden)  # [b, t, hs]

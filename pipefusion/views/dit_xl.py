@@ -117,7 +117,7 @@ class View(StockView):
             embedded = embedder(times, text, hidden_dtype=self.dtype)
         return Modulation(times, text, embedded)
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
     def block(

@@ -133,7 +133,7 @@ class View(StockView):
         scale = torch.full((batch,), text.guidance_scale, device=self.device).to(self.dtype) * 1000
         return self.model.time_text_embed(times, scale, text.pooled)  # [b, hs]
 
-    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
         return Tokens(self.model.x_embedder(patchified(latent.to(self.dtype), PATCH)), text.tokens)
 
     def block(

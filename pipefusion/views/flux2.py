@@ -155,7 +155,7 @@ class View(StockView):
         )
         return Modulation(image, prompt, single, embedded)
 
-    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
         return Tokens(self.model.x_embedder(latent.to(self.dtype).flatten(2).transpose(1, 2)), text.tokens)
 
     def block(

@@ -155,7 +155,7 @@ class View(StockView):
             style = torch.zeros(batch, device=self.device, dtype=torch.long)
         return self.model.time_extra_emb(times, text.second, sizes, style, hidden_dtype=self.dtype)  # [b, hs]
 
-    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
         return Tokens(self.model.pos_embed(latent.to(self.dtype)))
 
     def block(

@@ -132,7 +132,7 @@ class View(StockView):
         blocks, embedded = self.model.adaln_single(times, extra, batch_size=batch, hidden_dtype=self.dtype)
         return Modulation(blocks, embedded)
 
-    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
     def block(

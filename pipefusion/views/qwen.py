@@ -121,7 +121,7 @@ class View(StockView):
         times = timestep.expand(batch).to(self.dtype) / 1000
         return self.model.time_text_embed(times, times)  # [b, hs]; of the second only the dtype is read
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor | None) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor | None, modulation: Tensor) -> Tokens:
         return Tokens(self.model.img_in(patchified(latent.to(self.dtype), self.shape.patch_size)), text)
 
     def block(

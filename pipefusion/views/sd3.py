@@ -136,7 +136,7 @@ class View(StockView):
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
         return self.model.time_text_embed(timestep.expand(batch), text.pooled)  # [b, hs]
 
-    def embed(self, latent: Tensor, rows: Band, text: Text) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows), text.tokens)
 
     def block(

@@ -164,7 +164,7 @@ class View(StockView):
         blocks = embedder.time_proj(embedder.act_fn(embedded))
         return Modulation(blocks.unflatten(1, (6, -1)), embedded)
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor, modulation: Modulation) -> Tokens:
         hidden = self.model.patch_embedding(latent.to(self.dtype)).movedim(1, -1)  # [b, F, h, w, hs]
         return Tokens(self.shape.grid.in_line(hidden).contiguous())
 

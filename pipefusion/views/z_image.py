@@ -153,7 +153,7 @@ class View(StockView):
         times = (1000 - timestep.expand(batch)) / 1000  # 0 is noise, as the pipeline has it
         return self.model.t_embedder(times * self.model.t_scale).to(self.dtype)  # [b, 256]
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor | None) -> Tokens:
+    def embed(self, latent: Tensor, rows: Band, text: Tensor | None, modulation: Tensor) -> Tokens:
         pixels = patchified(latent.to(self.dtype), PATCH, channels_last=True)
         return Tokens(self.model.all_x_embedder[SIZE](pixels), text)
 

@@ -125,7 +125,7 @@ class OneSecond:
     def positions(self, rows, prompt):
         return None
 
-    def embed(self, latent, rows, text):
+    def embed(self, latent, rows, text, modulation):
         return Tokens(torch.zeros(1, len(rows), 1))
 
     def block(self, layer, tokens, given, attend, skip=None):

@@ -38,6 +38,7 @@ PARAMETERS = {
     "wan22_ti2v_5b": 4_999_787_712,
     "cogvideox_2b": 1_693_783_872,
     "cogvideox_5b": 5_570_283_072,
+    "hunyuan_video": 12_821_012_544,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -50,6 +51,7 @@ TINY = {
     "z_image_tiny": "z_image_turbo",
     "wan_tiny": "wan21_14b",
     "cogvideox_tiny": "cogvideox_5b",
+    "hunyuan_video_tiny": "hunyuan_video",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }

@@ -7,11 +7,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from experiments.stock_calls import predict
-from pipefusion.core.attention import local
+from pipefusion.core.attention import full, local
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
@@ -28,6 +29,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "flux schnell": ("flux_tiny", {"guidance_embeds": False, "guidance": "none"}),
     "flux2 klein": ("flux2_tiny", {"guidance_embeds": False, "guidance": "none"}),
     "cogvideox 2b": ("cogvideox_tiny", {"use_rotary_positional_embeddings": False}),
+    "hunyuan_video, guided by branches": (
+        "hunyuan_video_tiny",
+        {"guidance_embeds": False, "guidance": "cfg"},
+    ),
     "hunyuan 1.1": ("hunyuan_tiny", {"use_style_cond_and_image_meta_size": True}),
     **{name: (name, {}) for name in FAMILIES},
 }
@@ -54,7 +59,7 @@ def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
     model = case_model(case)
     torch.manual_seed(model.seed)
     network = getattr(diffusers, model.class_name).from_config(model.config).eval()
-    told = {name: cond.stacked(name) for name, _ in model.shape.prompt}
+    told = {name: cond.stacked(name) for name in cond.prompt}
     latent = torch.cat([noise] * cond.branches)
     return predict(network, latent, TIME, told, cond.guidance_scale, (model.height, model.width))
 
@@ -82,7 +87,7 @@ def enter(view: DiT, noise: Tensor, cond: Conditioning, rows: range) -> tuple[To
     band = view.shape.grid.take_latent(latent, rows)
     prompt = range(view.shape.joint_tokens)
     given = Given(text, modulation, view.positions(rows, prompt), view.cross(text), prompt)
-    return view.embed(band, rows, text), given
+    return view.embed(band, rows, text, modulation), given
 
 
 def turned_as_reals(x: Tensor, turns: Tensor | None) -> Tensor:
@@ -103,12 +108,31 @@ def test_view_is_the_stock_model(case, monkeypatch):
     tokens, given = enter(view, noise, cond, rows)
     tokens = run_blocks(view, tokens, given, local, KeptSkips(view.shape))
     got, want = view.unembed(tokens.image, given.modulation, rows), stock(case, noise, cond)
-    # SD3 and Z-Image have the image before the prompt, videos cut over rows have frames behind these: sums in another
-    # order.
-    if case.model.startswith(("sd3", "z_image")) or case.method:
+    # SD3, Z-Image and HunyuanVideo have the image before the prompt, videos cut over rows have frames behind these:
+    # sums in another order.
+    if case.model.startswith(("sd3", "z_image", "hunyuan_video")) or case.method:
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     else:
         assert torch.equal(got, want)
+
+
+@torch.inference_mode()
+def test_padding_of_a_prompt_is_refined_and_attended_to_as_in_hunyuan_video():
+    """Masks in two places: where the prompt's tokens attend to each other, and where image and prompt do."""
+    case = Case("serial", guidance=3.0, images=2, model="hunyuan_video_tiny", size=None, padded=True)
+    view, (noise, cond) = loaded(case), inputs(case, case_model(case))
+    rows, padding = range(view.shape.lines), cond.stacked("padding")
+    bias = torch.zeros(padding.shape).masked_fill(padding, float("-inf"))
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+        return full(q, k, v, F.pad(bias, (0, view.shape.tokens))[:, None, None])
+
+    tokens, given = enter(view, noise, cond, rows)
+    tokens = run_blocks(view, tokens, given, attend, KeptSkips(view.shape))
+    got, want = view.unembed(tokens.image, given.modulation, rows), stock(case, noise, cond)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    unmasked = {name: tensor for name, tensor in cond.prompt.items() if name != "padding"}
+    assert not torch.allclose(got, stock(case, noise, Conditioning(unmasked, 3.0)), atol=1e-4)
 
 
 def test_complex_turns_are_those_of_pairs_of_reals():

@@ -42,10 +42,10 @@ def test_a_clone_computes_what_its_template_does():
     for view in (template, clone):
         view.load(model.tensors(), torch.device("cpu"))
     latent, rows = torch.randn(1, *model.shape.latent_size), range(model.shape.token_rows)
-    want = template.embed(latent, rows, None).image
-    assert torch.equal(clone.embed(latent, rows, None).image, want)
+    want = template.embed(latent, rows, None, None).image
+    assert torch.equal(clone.embed(latent, rows, None, None).image, want)
     fresh = template.clone()  # of a view that has its data
-    assert torch.equal(fresh.embed(latent, rows, None).image, want)
+    assert torch.equal(fresh.embed(latent, rows, None, None).image, want)
 
 
 @pytest.mark.parametrize("devices", [2, 3])
@@ -81,6 +81,8 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("z_image_tiny", "n_layers", 2, lambda hs: 4 * hs * hs),
         ("wan_tiny", "num_layers", 0, lambda hs: 0),
         ("cogvideox_tiny", "num_layers", 0, lambda hs: 2 * 32 * 6 * hs),
+        ("hunyuan_video_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
+        ("hunyuan_video_tiny", "num_single_layers", 2, lambda hs: 3 * hs * hs),
         ("dit_tiny", "num_layers", 0, lambda hs: 6 * hs * hs + 256 * hs + hs * hs),
     ],
 )

@@ -113,8 +113,8 @@ def test_displaced_methods_leave_serial_with_the_first_displaced_step():
 
 
 def test_rows_that_are_not_embedded_in_every_step_are_an_error(monkeypatch):
-    def upper(self, latent, rows, text):
-        return self.inner.embed(latent, rows, text)
+    def upper(self, latent, rows, text, modulation):
+        return self.inner.embed(latent, rows, text, modulation.value)
 
     monkeypatch.setattr(WatchedView, "embed", upper)
     with pytest.raises(NotFinite, match="the latent of a step"):
