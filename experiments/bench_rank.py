@@ -123,7 +123,8 @@ def drawn(shape: DiTShape, seed: int) -> tuple[Tensor, dict[str, Tensor], dict[s
         mask = torch.ones(1, *size) if "mask" in name else None
         prompt[name] = torch.randn(1, *size, generator=generator) if mask is None else mask
         negative[name] = torch.zeros(1, *size) if mask is None else mask
-    return noise, prompt, negative
+    pictures = {name: torch.randn(1, *size, generator=generator) for name, size in shape.pictures}
+    return noise, prompt | pictures, negative
 
 
 def prepare_case(

@@ -10,6 +10,7 @@ import diffusers
 from experiments.arguments import argument_faults, number_faults
 from experiments.models import Model
 from pipefusion.core.domain import Domain
+from pipefusion.families import most_references
 
 SIZES = {
     "text_tokens": Domain(0, 1 << 14),
@@ -34,7 +35,8 @@ def architecture_fault(model: Model) -> str | None:
 def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the arguments of a class of diffusers, and with what the project knows besides."""
     yield from argument_faults(stock, config)
-    for key, domain in SIZES.items():
+    references = {"references": Domain(0, most_references(stock.__name__))}
+    for key, domain in (SIZES | references).items():
         value = facts.get(key)
         two = value if key == "resolution" and isinstance(value, list) else None  # height and width
         for each in two if two is not None and len(two) == 2 else [value]:

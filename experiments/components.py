@@ -35,7 +35,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise ConfigError("model.weights", f"{path} cannot be read ({error}); {allowed}") from None
     name = index.get("_class_name")
     if name not in KNOWN:
-        raise ConfigError("model.weights", f"{path} is for {name}; {allowed}")
+        raise ConfigError("model.weights", f"{path} is for {name}; {allowed}; any with model.text=random")
     return index
 
 

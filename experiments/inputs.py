@@ -20,7 +20,7 @@ from experiments.models import Model
 from experiments.tensors import write_tensors
 from experiments.text import encode_prompts, too_long
 from pipefusion.core.dit import Conditioning
-from pipefusion.core.shape import DiTShape
+from pipefusion.core.shape import DiTShape, Sizes
 
 T = TypeVar("T")
 CLASSES = 1000  # of ImageNet; the one after them means "no class"
@@ -31,11 +31,13 @@ Encode = Callable[[RunConfig, Model, Sequence[str], str | None], dict[str, Tenso
 def make_inputs(cfg: RunConfig, model: Model, encode: Encode | None = None) -> dict[str, Tensor]:
     """`noise` [B, C, H, W] float32 and the model's prompt tensors, the negative ones too if guidance needs them.
 
+    A model that edits pictures has `references` [B, R, C, H, W] besides: seeded numbers in place of encoded pictures.
+
     Nothing depends on the method or the number of devices. With a list of seeds a picture depends on its own seed and
     prompt alone, whatever else is in the batch. `encode` in place of `encoded`.
     """
     prompts, shape = read_prompts(cfg), model.shape
-    inputs = {"noise": draw_noise(shape, cfg.seed, len(prompts))}
+    inputs = {"noise": draw_noise(shape, cfg.seed, len(prompts))} | stand_ins(prompts, shape.pictures)
     scale = cfg.guidance_scale
     negative = cfg.negative_prompt if shape.guidance == "cfg" and scale is not None and scale > 1 else None
     return inputs | (encode or encoded)(cfg, model, prompts, negative)
@@ -57,7 +59,7 @@ def encoded(cfg: RunConfig, model: Model, prompts: Sequence[str], negative: str 
 
     def tensors(texts: Sequence[str]) -> dict[str, Tensor]:
         if text == "random":
-            return random_prompts(texts, shape)
+            return stand_ins(texts, shape.prompt)
         sizes = dict(shape.prompt)["prompt_embeds"]
         embeds, mask = encoded_prompts(tuple(texts), text, *sizes)
         return {"prompt_embeds": embeds, "prompt_mask": mask}
@@ -103,11 +105,9 @@ def encoded_prompts(
     return embeds, mask
 
 
-def random_prompts(prompts: Sequence[str], shape: DiTShape) -> dict[str, Tensor]:
-    """Seeded stand-ins for models without a text encoder: different prompts differ, equal ones are equal."""
-    return {
-        name: torch.stack([stand_in(prompt, name, size) for prompt in prompts]) for name, size in shape.prompt
-    }
+def stand_ins(prompts: Sequence[str], sizes: Sizes) -> dict[str, Tensor]:
+    """Seeded numbers for what has no encoder here: different prompts differ, equal ones are equal."""
+    return {name: torch.stack([stand_in(prompt, name, size) for prompt in prompts]) for name, size in sizes}
 
 
 def stand_in(prompt: str, name: str, size: tuple[int, ...]) -> Tensor:

@@ -28,9 +28,11 @@ from pipefusion.schedulers import SCHEDULERS, make_scheduler
 
 FACTS = {
     "pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale", "resolution",
-    "frames", "frame_factor",
+    "frames", "frame_factor", "references",
 }  # fmt: skip
 """What the project wants to know of a model besides its class and the arguments of that."""
+EDITING = ("FluxKontextPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline")
+"""Pipelines of which a folder's model edits a picture, unless it is told otherwise."""
 # Predicting v keeps float noise small: noise prediction divides it by sqrt(alpha), a factor of 16 in DDIM's first step.
 RANDOM_SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",
@@ -187,10 +189,13 @@ def resolved(cfg: RunConfig, model: Model) -> RunConfig:
 
 
 def pictures_only(model: Model) -> None:
-    """Raises ConfigError for a model of videos, where what is measured is one of pictures."""
-    if model.frames is not None:
-        text = f"a {model.class_name} makes videos; allowed: a model of pictures"
-        raise ConfigError("model", text)
+    """Raises ConfigError for a model of videos, or that edits pictures, where what is measured is one that draws."""
+    for what, other in {"makes videos": model.frames, "edits pictures": model.shape.references}.items():
+        if other:
+            text = (
+                f"a {model.class_name} that {what} is not measured here; allowed: a model that draws pictures"
+            )
+            raise ConfigError("model", text)
 
 
 def facts_in(folder: Path) -> dict[str, Any]:
@@ -202,6 +207,8 @@ def facts_in(folder: Path) -> dict[str, Any]:
     index = read_json(path, "the parts of a pipeline") if path.exists() else {}
     if index.get("_class_name") == "PixArtSigmaPipeline":
         facts["text_tokens"] = 300
+    if index.get("_class_name") in EDITING:
+        facts["references"] = 1
     if index.get("is_distilled") is False:  # FLUX.2 klein in its base version
         facts["guidance"] = "cfg"
     return facts
@@ -246,12 +253,11 @@ def choose_timesteps(model: Model, chosen: tuple[str, dict[str, Any]], steps: in
         return {"num_inference_steps": steps}
     class_name, config = chosen
     if class_name == model.scheduler["_class_name"]:
-        return timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)
+        return timestep_arguments(model.class_name, model.scheduler, model.shape.denoised_tokens, steps)
     if not config.get("use_dynamic_shifting"):
         return {"num_inference_steps": steps}
-    found = shift(
-        model.class_name, whole(model.scheduler["_class_name"], model.scheduler), model.shape.tokens, steps
-    )
+    shipped = whole(model.scheduler["_class_name"], model.scheduler)
+    found = shift(model.class_name, shipped, model.shape.denoised_tokens, steps)
     if not found:
         raise ValueError(f"use_dynamic_shifting=True, and no pipeline of {model.class_name} says by how much")
     return {"num_inference_steps": steps, **found}

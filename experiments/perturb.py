@@ -21,7 +21,7 @@ from analysis.study import Record
 from experiments.config import RunConfig
 from experiments.errors import first_line
 from experiments.grid import GridConfig, expand, problem
-from experiments.inputs import random_prompts
+from experiments.inputs import stand_ins
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
 from experiments.session import Session
@@ -142,8 +142,8 @@ def latents(cfg: RunConfig, session: Session, faults: Faults, wrap: Wrap | None 
     shape, scheduler = model.shape, session.scheduler(cfg)
     world = World(parallel_degrees(cfg).mesh(), CPU, TopologyConfig(), faults)
     noise = torch.randn(1, *shape.latent_size, generator=torch.Generator().manual_seed(cfg.seed))
-    negative = random_prompts([""] * images, shape) if shape.guidance == "cfg" else None
-    cond = Conditioning(random_prompts(cfg.prompt, shape), 3.0, negative)
+    negative = stand_ins([""] * images, shape.prompt) if shape.guidance == "cfg" else None
+    cond = Conditioning(stand_ins(cfg.prompt, shape.prompt + shape.pictures), 3.0, negative)
     tensors = session.tensors(cfg.model)
     samplers = [session.build(cfg, wrap(fabric) if wrap else fabric, tensors)[1] for fabric in world.fabrics]
 

@@ -17,7 +17,7 @@ from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model, build_scheduler, open_model
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.fabric import Fabric
-from pipefusion.core.shape import DiTShape
+from pipefusion.core.shape import DiTShape, Sizes
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.plan import META, Costs, PlannedRank, plan_ranks
@@ -150,16 +150,14 @@ def build_all(
 def empty_inputs(shape: DiTShape, images: int, guidance_scale: float) -> tuple[Tensor, Conditioning]:
     """Noise and conditioning on `meta`."""
 
-    def prompt() -> dict[str, Tensor]:
+    def empty(sizes: Sizes) -> dict[str, Tensor]:
         types = {"class_labels": torch.int64}
-        return {
-            name: torch.empty(images, *size, dtype=types.get(name), device=META)
-            for name, size in shape.prompt
-        }
+        return {name: torch.empty(images, *size, dtype=types.get(name), device=META) for name, size in sizes}
 
     guided = shape.guidance == "cfg" and guidance_scale > 1
     noise = torch.empty(images, *shape.latent_size, device=META)
-    return noise, Conditioning(prompt(), guidance_scale, prompt() if guided else None)
+    prompt, negative = empty(shape.prompt + shape.pictures), empty(shape.prompt) if guided else None
+    return noise, Conditioning(prompt, guidance_scale, negative)
 
 
 def guidance_branches(cfg: RunConfig, shape: DiTShape) -> int:

@@ -53,52 +53,64 @@ def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
     return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
+def references(prompt: Prompt) -> tuple[Tensor, ...]:
+    """Latents [b, C, H, W] of the pictures that are edited, none if there are none."""
+    return prompt["references"].unbind(1) if "references" in prompt else ()
+
+
 def flux(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
-    """FLUX.1: latents packed two by two, the guidance scale an input."""
+    """FLUX.1: latents packed two by two, the guidance scale an input; Kontext: a picture behind, at 1."""
     height, width = latent.shape[2:]
-    rows = torch.arange(height // 2).repeat_interleave(width // 2)
-    cols = torch.arange(width // 2).repeat(height // 2)
+    pictures = [latent, *references(prompt)]
+    rows, cols = torch.arange(height // 2), torch.arange(width // 2)
     out = model(
-        packed(latent),
+        torch.cat([packed(picture) for picture in pictures], dim=1),
         encoder_hidden_states=prompt["prompt_embeds"],
         pooled_projections=prompt["pooled_prompt_embeds"],
         timestep=times.to(latent.dtype) / 1000,
-        img_ids=torch.stack([torch.zeros_like(rows), rows, cols], dim=1),
+        img_ids=torch.cartesian_prod(torch.arange(len(pictures)), rows, cols),
         txt_ids=torch.zeros(prompt["prompt_embeds"].shape[1], 3),
         guidance=torch.full((len(latent),), scale) if model.config.guidance_embeds else None,
         return_dict=False,  # which shared models need
     )[0]
-    return unpacked(out, height, width)
+    return unpacked(out[:, : len(rows) * len(cols)], height, width)
 
 
 def flux2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
-    """FLUX.2: latents come packed; positions are (0, row, column, 0), the prompt's (0, 0, 0, token)."""
+    """FLUX.2: latents come packed; positions are (0, row, column, 0), the prompt's (0, 0, 0, token).
+
+    Pictures behind the image's are at 10, 20, ...
+    """
     b, _, height, width = latent.shape
     tokens = prompt["prompt_embeds"].shape[1]
     zero, one = torch.zeros(1, dtype=torch.long), torch.arange(1)
+    pictures = [latent, *references(prompt)]
     out = model(
-        latent.flatten(2).transpose(1, 2),
+        torch.cat([picture.flatten(2).transpose(1, 2) for picture in pictures], dim=1),
         encoder_hidden_states=prompt["prompt_embeds"],
         timestep=times.to(latent.dtype) / 1000,
-        img_ids=torch.cartesian_prod(one, torch.arange(height), torch.arange(width), zero),
+        img_ids=torch.cartesian_prod(
+            10 * torch.arange(len(pictures)), torch.arange(height), torch.arange(width), zero
+        ),
         txt_ids=torch.cartesian_prod(one, zero, zero, torch.arange(tokens)),
         guidance=torch.full((b,), scale) if model.config.guidance_embeds else None,
         return_dict=False,  # which shared models need
     )[0]
-    return out.transpose(1, 2).unflatten(2, (height, width))
+    return out[:, : height * width].transpose(1, 2).unflatten(2, (height, width))
 
 
 def qwen(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
-    """Qwen-Image: latents packed two by two; no mask, as for prompts without padding."""
+    """Qwen-Image: latents packed two by two; no mask, as for prompts without padding. -Edit: pictures behind."""
     height, width = latent.shape[2:]
+    pictures = [latent, *references(prompt)]
     out = model(
-        packed(latent),
+        torch.cat([packed(picture) for picture in pictures], dim=1),
         encoder_hidden_states=prompt["prompt_embeds"],
         timestep=times.to(latent.dtype) / 1000,
-        img_shapes=[[(1, height // 2, width // 2)]] * len(latent),
+        img_shapes=[[(1, height // 2, width // 2)] * len(pictures)] * len(latent),
         return_dict=False,
     )[0]
-    return unpacked(out, height, width)
+    return unpacked(out[:, : height * width // 4], height, width)
 
 
 def z_image(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
@@ -209,9 +221,9 @@ def denoise(
     size: Size,
 ) -> Tensor:
     """Latents [B, C, H, W] float32 after the scheduler's last timestep; guided if there is a `negative` prompt."""
-    both = (
-        prompt if negative is None else {n: torch.cat([negative[n], tensor]) for n, tensor in prompt.items()}
-    )
+    both = prompt
+    if negative is not None:  # which edits the same pictures
+        both = {name: torch.cat([negative.get(name, tensor), tensor]) for name, tensor in prompt.items()}
     for timestep in scheduler.timesteps:
         whole = latents if negative is None else torch.cat([latents] * 2)
         prediction = predict(model, whole, timestep.to(latents.device), both, scale, size)

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from pipefusion.core.dit import DiT
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.weights import DTYPES, held, reader, stored_dtype
-from pipefusion.families import TEXT_TOKENS, VIEWS, diffusers_class, latent_patch, makes_videos, whole_config
+from pipefusion.families import (
+    TEXT_TOKENS,
+    VIEWS,
+    diffusers_class,
+    latent_patch,
+    makes_videos,
+    most_references,
+    whole_config,
+)
 from pipefusion.pipelines.pictures import latent_factor
 
 FACTOR = 8
@@ -44,8 +52,11 @@ class Transformer:
         """Latent rows per token row."""
         return latent_patch(self.class_name, self.config)
 
-    def shape(self, size: Sequence[int], text_tokens: int | None) -> DiTShape:
+    def shape(self, size: Sequence[int], text_tokens: int | None, references: int = 0) -> DiTShape:
         """Sizes for latents of this (frames,) height and width. Raises ValueError for what the model cannot have."""
+        most = most_references(self.class_name)
+        if references > most:
+            raise ValueError(f"{references} reference pictures for a {self.class_name}; allowed: 0..{most}")
         *frames, height, width = size
         if len(frames) != makes_videos(self.class_name):
             kind = "frames, height, width" if makes_videos(self.class_name) else "height, width"
@@ -54,7 +65,7 @@ class Transformer:
         if rows * self.patch != height or cols * self.patch != width or not rows or not cols:
             raise ValueError(f"latents of {height} x {width}; allowed: multiples of {self.patch}")
         tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
-        facts = {"text_tokens": tokens, "frames": frames[0] if frames else None}
+        facts = {"text_tokens": tokens, "frames": frames[0] if frames else None, "references": references}
         found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
         if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
             # Klein: base and distilled differ in their pipeline alone, and only base has branches.

@@ -110,7 +110,7 @@ class Denoiser:
         self.fabric, self.parallel, self.size = fabric, Parallel(**fabric.mesh.axes), size
         self.pixels_per_latent, self.class_name = transformer.pixels_per_latent, transformer.class_name
         self._transformer, self._method = transformer, method
-        self._built: dict[tuple[tuple[int, ...], int], tuple[DiT, Sampler]] = {}
+        self._built: dict[tuple[tuple[int, ...], int, int], tuple[DiT, Sampler]] = {}
         self.dit, _ = self._build(size, text_tokens)
         self.layers = self.dit.layers
 
@@ -122,7 +122,7 @@ class Denoiser:
                 tables anew.
             conditioning: the prompts' tensors, B rows each, by the names in `denoiser.dit.shape.prompt`; with
                 `negative` ones and a scale above 1 there is classifier-free guidance. Prompts of different lengths in
-                an MM-DiT: see `Conditioning`.
+                an MM-DiT, and reference pictures: see `Conditioning`.
             scheduler: of diffusers, its timesteps set. It is not changed.
 
         Returns:
@@ -144,7 +144,7 @@ class Denoiser:
         require_prompts(shape.prompt, conditioning, noise.shape[0])
         check_scheduler(scheduler)
         tokens = conditioning.prompt["prompt_embeds"].shape[1] if shape.joint else shape.text_tokens
-        key = (tuple(noise.shape[2:]), tokens)
+        key = (tuple(noise.shape[2:]), tokens, reference_pictures(conditioning, noise))
         dit, sampler = self._built.get(key) or self._build(*key)
         require(self._method.check(dit.shape, self.parallel, len(scheduler.timesteps)))
         self.fabric.clear()
@@ -172,9 +172,11 @@ class Denoiser:
             return None
         return self._method.predict(self.dit.shape, self.parallel, self.fabric.rank, steps, images, branches)
 
-    def _build(self, size: tuple[int, ...], text_tokens: int | None) -> tuple[DiT, Sampler]:
+    def _build(
+        self, size: tuple[int, ...], text_tokens: int | None, references: int = 0
+    ) -> tuple[DiT, Sampler]:
         """View and sampler for latents of a size. All sizes share the parameters of the first."""
-        dit = self._transformer.view(self._transformer.shape(size, text_tokens))
+        dit = self._transformer.view(self._transformer.shape(size, text_tokens, references))
         require(self._method.check(dit.shape, self.parallel, self._method.warmup))
         sampler = self._method.build(dit, self.fabric)
         dit.load(self._transformer.tensors, self.fabric.device)
@@ -182,7 +184,7 @@ class Denoiser:
             self._transformer = self._transformer.holding(dit)
         if len(self._built) == SIZES:
             self._built.pop(next(iter(self._built)))
-        self._built[size, dit.shape.text_tokens] = dit, sampler
+        self._built[size, dit.shape.text_tokens, references] = dit, sampler
         return dit, sampler
 
 
@@ -191,6 +193,18 @@ def require(problem: Problem | None) -> None:
     if problem is not None:
         message = problem.message.replace("method.", "")  # its settings are arguments here
         raise ValueError(f"{problem.key.rpartition('.')[2]}={message}")
+
+
+def reference_pictures(conditioning: Conditioning, noise: Tensor) -> int:
+    """How many pictures each image is to be made from. Raises ValueError for any of another size."""
+    pictures = conditioning.prompt.get("references")
+    if pictures is None:
+        return 0
+    if pictures.ndim != 5 or (pictures.shape[0], *pictures.shape[2:]) != tuple(noise.shape):
+        images, *size = noise.shape
+        allowed = f"[{images}, pictures, {', '.join(map(str, size))}], of the size of the noise"
+        raise ValueError(f"conditioning has references {[*pictures.shape]}; allowed: {allowed}")
+    return pictures.shape[1]
 
 
 def require_prompts(names: Any, conditioning: Conditioning, images: int) -> None:

@@ -65,6 +65,11 @@ def makes_videos(class_name: str) -> bool:
     return getattr(VIEWS[class_name], "VIDEO", False)
 
 
+def most_references(class_name: str) -> int:
+    """How many reference pictures a model of the class may edit."""
+    return getattr(VIEWS[class_name], "REFERENCES", 0)
+
+
 def latent_patch(class_name: str, config: Mapping[str, Any]) -> int:
     """Rows of the latent per token row."""
     patch = getattr(VIEWS[class_name], "PATCH", config.get("patch_size", 1))

@@ -161,6 +161,8 @@ def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
     draw = torch.Generator().manual_seed(7)
     noise = torch.randn(case.images, *model.shape.latent_size, generator=draw)
     prompt, negative = (prompts(model.shape, case.images, draw, kept) for kept in (5, 2))
+    for name, size in model.shape.pictures:
+        prompt[name] = torch.randn(case.images, *size, generator=draw)
     if case.padded:
         for side in (prompt, negative):
             side["padding"] = side["prompt_mask"] == 0

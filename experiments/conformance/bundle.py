@@ -207,7 +207,7 @@ def own_scheduler(file: str, steps: int, model: Model) -> Any:
     chosen = choose_scheduler(model, "shipped")
     if isinstance(chosen, Problem):
         raise BundleError(file, f"scheduler={chosen.message}")
-    arguments = timestep_arguments(model.class_name, model.scheduler, model.shape.tokens, steps)
+    arguments = timestep_arguments(model.class_name, model.scheduler, model.shape.denoised_tokens, steps)
     return make_scheduler(*chosen, arguments)
 
 

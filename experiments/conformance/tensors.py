@@ -75,6 +75,7 @@ def conditioning(inputs: dict[str, Tensor], shape: DiTShape, scale: float) -> tu
     must_be(INPUTS, "noise", noise, (len(noise), *shape.latent_size))
     branches = ["", NEGATIVE] if shape.guidance == "cfg" else [""]
     known = [lead + name for lead in branches for name, _ in shape.prompt]
+    known += [name for name, _ in shape.pictures]
     for key in inputs:
         if key != "noise" and key not in known:
             text = f"{key} is unknown{nearest(key, known)}; allowed: noise, {', '.join(known)}"
@@ -82,7 +83,7 @@ def conditioning(inputs: dict[str, Tensor], shape: DiTShape, scale: float) -> tu
 
     def taken(lead: str) -> dict[str, Tensor]:
         found = {}
-        for name, size in shape.prompt:
+        for name, size in shape.prompt if lead else shape.prompt + shape.pictures:
             whole = (len(noise), *size)
             if name.startswith("prompt_mask") and lead + name not in inputs:
                 found[name] = torch.ones(whole)

@@ -6,6 +6,7 @@ Symbols: p image tokens, hs hidden size, b = images * guidance branches, n ranks
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import Split, split_layers
@@ -39,7 +40,7 @@ def held_params(
 
 def latent_bytes(shape: DiTShape, images: int) -> int:
     """Latents of the whole image."""
-    return images * shape.in_channels * shape.tokens * shape.patch_size**2 * LATENT_ITEMSIZE
+    return images * prod(shape.latent_size) * LATENT_ITEMSIZE
 
 
 def layer_flops(shape: DiTShape, layer: int = 0) -> float:
@@ -55,8 +56,8 @@ def layer_flops(shape: DiTShape, layer: int = 0) -> float:
 def stages(shape: DiTShape, devices: int, how: Split) -> list[range]:
     """Layers of each pipeline stage. `cost` balances FLOPs, `bytes` parameters, embed and unembed included."""
     if how == "cost":
-        token = 2 * shape.patch_size**2 * shape.hidden * shape.tokens
-        ends = token * shape.in_channels, token * shape.out_channels
+        token = 2 * shape.patch_size**2 * shape.hidden
+        ends = token * shape.tokens * shape.in_channels, token * shape.denoised_tokens * shape.out_channels
         weights = [layer_flops(shape, layer) for layer in range(shape.layers)]
     else:
         ends = shape.embed_params, shape.unembed_params

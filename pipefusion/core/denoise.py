@@ -105,8 +105,8 @@ class Stage:
         self.latents = Latents(fabric, layout, noise) if layout.first or layout.last else None
         if layout.last:
             self.schedulers = PatchSchedulers(scheduler, len(layout.patches))
-            pixels = noise.shape[0] * shape.in_channels * shape.patch_size**2
-            guidance.reserve(pixels * run.most_tokens, run.dtype)
+            tokens = run.most_tokens * shape.denoised_tokens // shape.tokens
+            guidance.reserve(noise.shape[0] * shape.in_channels * shape.patch_size**2 * tokens, run.dtype)
         self.outbox = Outbox(fabric, (layout.stage + 1) % len(layout.stages))
         self.inbox = None
         if not layout.first:

@@ -20,7 +20,8 @@ class Conditioning:
 
     With a guidance scale above 1 and `negative` tensors of the same names, guidance is classifier-free; `rescaled`,
     each token of the guided prediction is scaled to the norm that it has without guidance. An MM-DiT attends to all
-    tokens of a prompt but those that `padding` [B, T] (bool), on both sides or on neither, says are none.
+    tokens of a prompt but those that `padding` [B, T] (bool), on both sides or on neither, says are none. Latents of
+    reference pictures are the prompt's `references` [B, R, C, H, W] (`DiTShape.pictures`), and both branches have them.
     """
 
     prompt: Mapping[str, Tensor]
@@ -65,14 +66,14 @@ class Conditioning:
     def branch(self, index: int) -> Conditioning:
         """One branch of classifier-free guidance alone: 0 the negative one, as diffusers stacks them, 1 the prompts."""
         assert self.negative is not None
-        return Conditioning(self.prompt if index else self.negative)
+        return Conditioning(self.prompt if index else {**self.prompt, **self.negative})
 
     def stacked(self, name: str) -> Tensor:
         """A tensor of all branches, unconditional first as in diffusers: [branches*B, ...]."""
         if not self.guided:
             return self.prompt[name]
         assert self.negative is not None
-        return torch.cat([self.negative[name], self.prompt[name]])
+        return torch.cat([self.negative.get(name, self.prompt[name]), self.prompt[name]])
 
 
 class Tokens(NamedTuple):

@@ -49,6 +49,9 @@ def rows_in(band: Band) -> list[int]:
 class TokenGrid:
     """`rows` x `cols` tokens, each a square of `patch_size` latent pixels; in a video so many in each of `frames`.
 
+    Tokens of `references`, other pictures of the same size, lie in its lines as those of further frames would: a line
+    is then a row of the picture and of each of them. Its latents are the picture's alone.
+
     What is cut into bands are its `lines`: token rows (of all frames), or with `axis` frames whole frames. Tokens lie
     line after line, so that a band of either axis is one piece of every tensor of tokens, K and V among them. A
     transformer sees no difference: its attention has no order but what positions say.
@@ -59,6 +62,7 @@ class TokenGrid:
     patch_size: int
     frames: int | None = None
     axis: str = "rows"
+    references: int = 0
 
     @property
     def lines(self) -> int:
@@ -66,9 +70,14 @@ class TokenGrid:
         return self.rows if self.axis == "rows" else self.frames or 1
 
     @property
+    def planes(self) -> int:
+        """Frames, reference pictures included."""
+        return (self.frames or 1) + self.references
+
+    @property
     def width(self) -> int:
         """Tokens of a line."""
-        return self.cols * (self.rows if self.axis == "frames" else self.frames or 1)
+        return self.cols * (self.rows if self.axis == "frames" else self.planes)
 
     @property
     def dim(self) -> int:
@@ -112,11 +121,15 @@ class TokenGrid:
         return torch.cat([piece for _, piece in sorted(placed, key=lambda pair: pair[0])], dim=self.dim)
 
     def in_line(self, frames: Tensor) -> Tensor:
-        """Tokens of a video's band [b, F, h, w, ...] line after line: [b, t, ...]."""
+        """Tokens of a band by frame, row and column [b, F, h, w, ...] line after line: [b, t, ...]."""
         return (frames.transpose(1, 2) if self.axis == "rows" else frames).flatten(1, 3)
 
     def in_frames(self, tokens: Tensor) -> Tensor:
-        """Tokens of a video's band [b, t, ...] by frame, row and column: [b, F, h, w, ...]."""
+        """Tokens of a band [b, t, ...] by frame, row and column: [b, F, h, w, ...]."""
         if self.axis == "rows":
-            return tokens.unflatten(1, (-1, self.frames or 1, self.cols)).transpose(1, 2)
+            return tokens.unflatten(1, (-1, self.planes, self.cols)).transpose(1, 2)
         return tokens.unflatten(1, (-1, self.rows, self.cols))
+
+    def without_references(self, tokens: Tensor) -> Tensor:
+        """Of a band's tokens [b, t, ...] those of the picture itself."""
+        return self.in_frames(tokens)[:, 0].flatten(1, 2) if self.references else tokens

@@ -69,7 +69,7 @@ class Sizes:
 
     def prediction(self, job: Job) -> int:
         """One branch's prediction of a job, in the model's precision."""
-        pixels = job.tokens * self.shape.patch_size**2
+        pixels = job.tokens * self.shape.denoised_tokens // self.shape.tokens * self.shape.patch_size**2
         return self.images * self.shape.in_channels * pixels * self.shape.itemsize
 
 

@@ -7,6 +7,9 @@ from typing import Literal
 
 from pipefusion.core.grid import TokenGrid
 
+Sizes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Tensors of a request by name, each with its shape without the images of the batch."""
+
 
 @dataclass(frozen=True)
 class BlockShape:
@@ -53,7 +56,7 @@ class DiTShape:
     """Elements of what makes a latent of tokens."""
     shared_params: tuple[tuple[range, int], ...]
     """Elements that a device holds when it has any of these layers, or when the range is empty, always."""
-    prompt: tuple[tuple[str, tuple[int, ...]], ...]
+    prompt: Sizes
     """The tensors that stand for one prompt, by name, with their shapes."""
     borrowed_params: int = 0
     """Elements of block 0 that the unembedding reads as well (DiT's embedder of time and class)."""
@@ -73,6 +76,8 @@ class DiTShape:
     """Of a video: frames of tokens. None: a picture."""
     patch_axis: str = "rows"
     """What patches are cut over: `rows` or, of a video, `frames`."""
+    references: int = 0
+    """Pictures of the same size that the model edits: tokens beside the image's, in its lines, never denoised."""
     itemsize: int = 4
 
     @property
@@ -82,8 +87,18 @@ class DiTShape:
 
     @property
     def tokens(self) -> int:
-        """p, the image tokens."""
-        return self.token_rows * self.token_cols * (self.frames or 1)
+        """p, the image tokens, those of reference pictures among them."""
+        return self.token_rows * self.token_cols * self.grid.planes
+
+    @property
+    def denoised_tokens(self) -> int:
+        """Tokens of what the latents are of: p, but for those of reference pictures."""
+        return self.tokens // self.grid.planes * (self.grid.planes - self.references)
+
+    @property
+    def pictures(self) -> Sizes:
+        """The tensors beside the prompt's in a request for one image, the same for both branches of guidance."""
+        return (("references", (self.references, *self.latent_size)),) if self.references else ()
 
     @property
     def text_tokens(self) -> int:
@@ -117,7 +132,8 @@ class DiTShape:
     @property
     def grid(self) -> TokenGrid:
         """Where the image's tokens lie."""
-        return TokenGrid(self.token_rows, self.token_cols, self.patch_size, self.frames, self.patch_axis)
+        sizes = self.token_rows, self.token_cols, self.patch_size, self.frames
+        return TokenGrid(*sizes, self.patch_axis, self.references)
 
     def cut(self, axis: str | None) -> DiTShape:
         """The same with patches cut over another axis; None leaves it as it is."""

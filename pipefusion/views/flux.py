@@ -1,4 +1,7 @@
-"""`diffusers.FluxTransformer2DModel`: FLUX.1, double blocks and then single blocks over one joint sequence."""
+"""`diffusers.FluxTransformer2DModel`: FLUX.1, double blocks and then single blocks over one joint sequence.
+
+FLUX.1 Kontext is the same class with a reference picture, whose tokens lie at 1 on the first axis of positions.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,26 @@ from pipefusion.views.stock import (
     StockView,
     grid_ids,
     pair_turns,
-    patchified,
+    picture_tokens,
     time_embedder,
     unpatchified,
 )
 
 PATCH = 2  # latents are packed two by two before they come to the transformer
+REFERENCES = 1
+"""The most reference pictures: what FLUX.1 Kontext takes."""
 
 
 class Text(NamedTuple):
-    """The prompt's tokens as they enter the blocks [b, T, hs] (where the model is entered), its summary, the scale."""
+    """The prompt's tokens as they enter the blocks [b, T, hs] (where the model is entered), its summary, the scale.
+
+    Where the model is entered also the reference pictures [b, R, C, H, W], if there are any.
+    """
 
     tokens: Tensor | None
     pooled: Tensor
     guidance_scale: float
+    references: Tensor | None = None
 
 
 def shape(
@@ -82,6 +91,7 @@ def shape(
         joint=True,
         cross=False,
         guidance="embedded" if guided else "none",
+        references=facts.get("references", 0),
         itemsize=itemsize,
     )
 
@@ -123,7 +133,8 @@ class View(StockView):
         if not self.holds("context_embedder"):
             return Text(None, pooled, cond.guidance_scale)
         embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
-        return Text(self.model.context_embedder(embeds), pooled, cond.guidance_scale)
+        tokens = self.model.context_embedder(embeds)
+        return Text(tokens, pooled, cond.guidance_scale, self.references(cond))
 
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
         # In thousandths and back, in the model's own precision, as the pipeline and the model do it.
@@ -134,7 +145,8 @@ class View(StockView):
         return self.model.time_text_embed(times, scale, text.pooled)  # [b, hs]
 
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
-        return Tokens(self.model.x_embedder(patchified(latent.to(self.dtype), PATCH)), text.tokens)
+        pixels = picture_tokens(self.shape, latent.to(self.dtype), rows, text.references, PATCH)
+        return Tokens(self.model.x_embedder(pixels), text.tokens)
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
@@ -148,5 +160,6 @@ class View(StockView):
         return Tokens(image, text)
 
     def unembed(self, image: Tensor, modulation: Tensor, rows: Band) -> Tensor:
+        image = self.shape.grid.without_references(image)
         pixels = self.model.proj_out(self.model.norm_out(image, modulation))  # [b, t, C*patch*patch]
         return unpatchified(pixels, len(rows), PATCH, channels_last=False)

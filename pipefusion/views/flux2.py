@@ -1,4 +1,7 @@
-"""`diffusers.Flux2Transformer2DModel`: FLUX.2, whose blocks share their modulation and fuse attention and MLP."""
+"""`diffusers.Flux2Transformer2DModel`: FLUX.2, whose blocks share their modulation and fuse attention and MLP.
+
+It draws, and edits reference pictures, whose tokens lie at 10, 20, ... on the first axis of positions.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,24 @@ from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Fused, Joint, Site
-from pipefusion.views.stock import StockView, grid_ids, pair_turns, time_embedder
+from pipefusion.views.stock import StockView, grid_ids, pair_turns, picture_tokens, time_embedder
 
+REFERENCES = 10
+"""The most reference pictures. The model has no limit of its own; more are tokens that it was not made for."""
+APART = 10
+"""Between reference pictures on the first axis of positions, as `Flux2Pipeline` has them."""
 MODULATIONS = ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation")
 
 
 class Text(NamedTuple):
-    """The prompt's tokens as they enter the blocks [b, T, hs] (where the model is entered), and the guidance scale."""
+    """The prompt's tokens as they enter the blocks [b, T, hs] (where the model is entered), and the guidance scale.
+
+    Where the model is entered also the reference pictures [b, R, C, H, W], if there are any.
+    """
 
     tokens: Tensor | None
     guidance_scale: float
+    references: Tensor | None = None
 
 
 class Modulation(NamedTuple):
@@ -89,6 +100,7 @@ def shape(
         joint=True,
         cross=False,
         guidance="embedded" if guided else "none",
+        references=facts.get("references", 0),
         itemsize=itemsize,
     )
 
@@ -122,7 +134,7 @@ class View(StockView):
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         prompt = torch.zeros(self.shape.text_tokens, 4, device=self.device)
         prompt[:, 3] += torch.arange(self.shape.text_tokens, device=self.device)  # an axis of its own
-        ids = torch.cat([prompt, grid_ids(self.shape, 4, self.device)])
+        ids = torch.cat([prompt, grid_ids(self.shape, 4, self.device, APART)])
         self.set_turns(pair_turns(*self.model.pos_embed(ids)))
 
     def tensor_plan(self, layer: int) -> TensorPlan:
@@ -142,7 +154,7 @@ class View(StockView):
         if not self.holds("context_embedder"):
             return Text(None, cond.guidance_scale)
         embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
-        return Text(self.model.context_embedder(embeds), cond.guidance_scale)
+        return Text(self.model.context_embedder(embeds), cond.guidance_scale, self.references(cond))
 
     def modulation(self, timestep: Tensor, text: Text, batch: int) -> Modulation:
         # In thousandths and back, in the model's own precision, as the pipeline and the model do it.
@@ -156,7 +168,8 @@ class View(StockView):
         return Modulation(image, prompt, single, embedded)
 
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
-        return Tokens(self.model.x_embedder(latent.to(self.dtype).flatten(2).transpose(1, 2)), text.tokens)
+        pixels = picture_tokens(self.shape, latent.to(self.dtype), rows, text.references, 1)
+        return Tokens(self.model.x_embedder(pixels), text.tokens)
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
@@ -181,5 +194,6 @@ class View(StockView):
         return Tokens(image, text)
 
     def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
+        image = self.shape.grid.without_references(image)
         pixels = self.model.proj_out(self.model.norm_out(image, modulation.embedded))  # [b, t, C]
         return pixels.transpose(1, 2).unflatten(2, (len(rows), -1))

@@ -1,10 +1,14 @@
-"""`diffusers.QwenImageTransformer2DModel`: Qwen-Image, an MM-DiT of double blocks with centred rotary positions."""
+"""`diffusers.QwenImageTransformer2DModel`: Qwen-Image, an MM-DiT of double blocks with centred rotary positions.
+
+Qwen-Image-Edit is the same class with reference pictures, which lie at 1, 2, ... on the first axis of positions. With
+`zero_cond_t` (its version of November 2025) their tokens are modulated as at timestep 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import QwenImageTransformer2DModel
@@ -18,22 +22,31 @@ from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Joint, Site
 from pipefusion.views.stock import (
     StockView,
-    patchified,
+    picture_tokens,
     time_embedder,
     unpatchified,
 )
 
-EDITING = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope")
-"""What only Qwen-Image-Edit and Qwen-Image-Layered have: they attend to other pictures as well."""
+REFERENCES = 3
+"""The most reference pictures: what Qwen-Image-Edit takes."""
+LAYERED = ("use_additional_t_cond", "use_layer3d_rope")
+"""What only Qwen-Image-Layered has, which draws several pictures at once."""
+
+
+class Text(NamedTuple):
+    """Where the model is entered the prompt's tokens [b, T, hs], and reference pictures [b, R, C, H, W], if any."""
+
+    tokens: Tensor | None
+    references: Tensor | None = None
 
 
 def shape(
     config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
 ) -> DiTShape:
     """The sizes of a configuration on `rows` x `cols` tokens. Raises ValueError for what is not supported."""
-    for key in EDITING:
+    for key in LAYERED:
         if config[key]:
-            raise ValueError(f"{key} (Qwen-Image-Edit, -Layered) is not supported: tokens of other pictures")
+            raise ValueError(f"{key} (Qwen-Image-Layered) is not supported: several pictures at once")
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     hs, mlp, square = heads * head_dim, 4 * heads * head_dim, config["patch_size"] ** 2
     channels, out = config["joint_attention_dim"], config["out_channels"] or config["in_channels"]
@@ -65,6 +78,7 @@ def shape(
         ),
         joint=True,
         cross=False,
+        references=facts.get("references", 0),
         itemsize=itemsize,
     )
 
@@ -97,10 +111,12 @@ class View(StockView):
             size.text_tokens + size.tokens, size.head_dim // 2, dtype=torch.complex64, device=self.device
         )
         if self.device.type != "meta":  # the model's own have no data: they are no buffers
+            pictures = [(1, size.token_rows, size.token_cols)] * size.grid.planes
             image, text = stock_rope(rope.theta, tuple(rope.axes_dim))(
-                (1, size.token_rows, size.token_cols), torch.device("cpu"), size.text_tokens
+                [pictures], torch.device("cpu"), size.text_tokens
             )
-            turns = torch.cat([text, image]).to(self.device)
+            image = image.view(1, size.grid.planes, size.token_rows, size.token_cols, -1)
+            turns = torch.cat([text, size.grid.in_line(image)[0]]).to(self.device)
         self.set_turns(turns)
 
     def tensor_plan(self, layer: int) -> TensorPlan:
@@ -110,19 +126,31 @@ class View(StockView):
         rows = {"attn.to_out.0": hs, "attn.to_add_out": hs, "img_mlp.net.2": mlp, "txt_mlp.net.2": mlp}
         return TensorPlan(columns, rows)
 
-    def text(self, cond: Conditioning) -> Tensor | None:
+    def text(self, cond: Conditioning) -> Text:
         if not self.holds("txt_in"):
-            return None
+            return Text(None)
         embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
-        return self.model.txt_in(self.model.txt_norm(embeds))  # [b, T, hs]
+        return Text(self.model.txt_in(self.model.txt_norm(embeds)), self.references(cond))
 
-    def modulation(self, timestep: Tensor, text: Tensor | None, batch: int) -> Tensor:
+    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Tensor:
         # In thousandths in the model's own precision, as the pipeline does it.
         times = timestep.expand(batch).to(self.dtype) / 1000
-        return self.model.time_text_embed(times, times)  # [b, hs]; of the second only the dtype is read
+        if self.model.zero_cond_t:
+            times = torch.cat([times, times * 0])
+        return self.model.time_text_embed(times, times)  # [b or 2b, hs]; of the second only the dtype is read
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor | None, modulation: Tensor) -> Tokens:
-        return Tokens(self.model.img_in(patchified(latent.to(self.dtype), self.shape.patch_size)), text)
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
+        pixels = picture_tokens(
+            self.shape, latent.to(self.dtype), rows, text.references, self.shape.patch_size
+        )
+        return Tokens(self.model.img_in(pixels), text.tokens)
+
+    def referring(self, tokens: Tensor) -> Tensor | None:
+        """Which of a band's tokens [b, t, hs] are of reference pictures [b, t], where that makes a difference."""
+        if not self.model.zero_cond_t:
+            return None
+        columns = torch.arange(tokens.shape[1], device=tokens.device) % self.shape.grid.width
+        return (columns >= self.shape.token_cols).int().expand(tokens.shape[:2])
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
@@ -133,9 +161,12 @@ class View(StockView):
             encoder_hidden_states_mask=None,
             temb=given.modulation,
             image_rotary_emb=Site(attend, given.positions),
+            modulate_index=self.referring(tokens.image),
         )
         return Tokens(image, text)
 
     def unembed(self, image: Tensor, modulation: Tensor, rows: Band) -> Tensor:
+        image = self.shape.grid.without_references(image)
+        modulation = modulation[: len(image)]  # of the timestep, not of 0
         pixels = self.model.proj_out(self.model.norm_out(image, modulation))  # [b, t, C*patch*patch]
         return unpatchified(pixels, len(rows), self.shape.patch_size, channels_last=False)

@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.models.modeling_utils import no_init_weights
 from torch import Tensor, nn
 
-from pipefusion.core.dit import KV, DiT, Shard, TensorPlan, clone_modules
+from pipefusion.core.dit import KV, Conditioning, DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
 
@@ -77,6 +77,12 @@ class StockView:
 
     def cross(self, text: Any) -> Mapping[int, KV]:
         return {}
+
+    def references(self, cond: Conditioning) -> Tensor | None:
+        """Latents of the reference pictures [b, R, C, H, W], if the model edits any."""
+        if not self.shape.references:
+            return None
+        return cond.stacked("references").to(self.device, self.dtype)
 
     def clone(self) -> Self:
         twin = copy.copy(self)
@@ -186,12 +192,30 @@ def pair_turns(cos: Tensor, sin: Tensor) -> Tensor:
     return torch.complex(cos[:, ::2], sin[:, ::2])
 
 
-def grid_ids(shape: DiTShape, axes: int, device: torch.device) -> Tensor:
-    """Positions of the image's tokens [p, axes]: row on axis 1, column on axis 2, the others 0."""
-    ids = torch.zeros(shape.token_rows, shape.token_cols, axes, device=device)
-    ids[..., 1] += torch.arange(shape.token_rows, device=device)[:, None]
-    ids[..., 2] += torch.arange(shape.token_cols, device=device)[None]
-    return ids.flatten(0, 1)
+def grid_ids(shape: DiTShape, axes: int, device: torch.device, apart: int = 1) -> Tensor:
+    """Positions of the image's tokens [p, axes]: row on axis 1, column on axis 2, the others 0.
+
+    Reference pictures are so far apart on axis 0, the first of them from the picture too.
+    """
+    planes, rows, cols = sizes = shape.grid.planes, shape.token_rows, shape.token_cols
+    ids = torch.zeros(*sizes, axes, device=device)
+    ids[..., 0] += apart * torch.arange(planes, device=device)[:, None, None]
+    ids[..., 1] += torch.arange(rows, device=device)[:, None]
+    ids[..., 2] += torch.arange(cols, device=device)[None]
+    return shape.grid.in_line(ids[None])[0]
+
+
+def picture_tokens(
+    shape: DiTShape, latent: Tensor, rows: Band, references: Tensor | None, patch: int
+) -> Tensor:
+    """A band [b, C, h, W] and that of all `references` [b, R, C, H, W] as pixels of tokens [b, t, C*patch*patch]."""
+    if references is None:
+        return patchified(latent, patch)
+    pictures = [latent, *(shape.grid.take_latent(each, rows) for each in references.unbind(1))]
+    tokens = torch.stack(
+        [patchified(each, patch) for each in pictures], dim=1
+    )  # [b, 1+R, h*w, C*patch*patch]
+    return shape.grid.in_line(tokens.unflatten(2, (len(rows), -1)))
 
 
 def patchified(latent: Tensor, patch: int, channels_last: bool = False) -> Tensor:

@@ -111,6 +111,27 @@ VIDEO_PRODUCTS = [  # over frames they are among those of families
         ("distrifusion", {"W": 1, "patch_axis": "rows"}),
     )
 ]
+EDIT_PRODUCTS = [
+    product(name, degrees, model, **method)
+    for name, degrees, model, method in (
+        ("serial", "cfg 2 ulysses 2", "qwen_edit_tiny", {}),
+        ("sync_pipeline", "pipe 2 ring 2", "flux_kontext_tiny", {}),
+        ("tensor", "data 2 tensor 2", "flux_kontext_tiny", {}),
+        ("ulysses", "ulysses 3 tensor 2", "qwen_edit_tiny", {}),
+        ("ring", "ring 3 ulysses 2", "flux_kontext_tiny", {}),
+        ("pipefusion", "cfg 2 pipe 2 ulysses 2", "qwen_edit_tiny", {"M": 3}),
+        ("pipefusion", "pipe 2 ring 2", "flux_kontext_tiny", {"M": 3, "W": 0, "ring": "rotate"}),
+        ("pipefusion", "data 2 pipe 3", "flux_kontext_tiny", {"M": 5}),
+        ("distrifusion", "patch 2 ulysses 3", "qwen_edit_tiny", {"W": 1}),
+        ("pcpp", "patch 3 ulysses 2", "flux_kontext_tiny", {"W": 1}),
+        ("naive_patch", "patch 2 ring 2", "qwen_edit_tiny", {"W": 1}),
+        ("asyncdiff", "pipe 3 ulysses 2", "flux_kontext_tiny", {}),
+    )
+] + [
+    product("pipefusion", "cfg 2 pipe 2", "qwen_edit_tiny", M=3).but(architecture={"zero_cond_t": True}),
+    product("pipefusion", "pipe 2 ulysses 2", "flux2_tiny", M=3).but(architecture={"references": 2}),
+]
+"""Reference pictures: the tokens of each beside the image's."""
 GUIDED_PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", family, M=3)
     for family in ARCHITECTURES[1:]
@@ -155,6 +176,7 @@ PRODUCTS = [
     *PIPED_PRODUCTS,
     *FAMILY_PRODUCTS,
     *VIDEO_PRODUCTS,
+    *EDIT_PRODUCTS,
     *GUIDED_PRODUCTS,
     *PADDED_PRODUCTS,
 ]

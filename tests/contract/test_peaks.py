@@ -32,6 +32,7 @@ PRODUCTS = [
     product("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
     product("ulysses", "ulysses 2 tensor 2", "flux2_tiny").but(architecture={"text_tokens": 8}),
     product("pipefusion", "pipe 2 ulysses 3", "z_image_tiny", M=2),
+    product("pipefusion", "cfg 2 pipe 2", "qwen_edit_tiny", M=3).but(architecture={"zero_cond_t": True}),
     padded("pipefusion", "ulysses 2", 3, M=3),
     product("distrifusion", "cfg 2 patch 2", W=1, compress="int4", sync_layers=[0]),
     product("ring", "ring 2", "sd3_tiny", compress="lowrank", whole_steps=1),

@@ -94,6 +94,7 @@ BAD = [
     (["model=sd3_medium", "model.height=4096"], "model.height=4096 is too much: 256 token rows are too many"),
     ([TINY, "model.frames=5"], "model.frames=5, and the model makes pictures; allowed: null"),
     (["model=wan_tiny", "model.frames=8"], "model.frames=8 is not 1 and a multiple of 4; allowed: 1, 5, 9, ..."),
+    (["model=flux_kontext_tiny", "model.architecture.references=2"], "model.architecture.references=2 is too large"),
     ([TINY, "method.patch_axis=frames"], "method.patch_axis='frames' is unknown; allowed: rows"),
     (["model=wan_tiny", "method.patch_axis=cols"], "method.patch_axis='cols' is unknown; allowed: frames, rows"),
     (["model=wan_tiny", "method.patches=13"], "method.patches=13 is outside 1..12 (12: the latent frames)"),

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
 FACTS = {
     "pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale", "resolution",
-    "frames", "frame_factor",
+    "frames", "frame_factor", "references",
 }  # fmt: skip
 # Each agrees with the size of the published checkpoint, which may hold buffers (tables of positions) besides.
 PARAMETERS = {
@@ -29,9 +29,12 @@ PARAMETERS = {
     "sd35_large": 8_056_627_520,
     "flux_dev": 11_901_408_320,
     "flux_schnell": 11_891_178_560,
+    "flux_kontext": 11_901_408_320,
     "flux2_dev": 32_223_281_152,
     "flux2_klein_4b": 3_875_544_576,
+    "flux2_klein_9b": 9_078_581_248,
     "qwen_image": 20_430_401_088,
+    "qwen_image_edit": 20_430_401_088,
     "z_image_turbo": 6_154_908_736,
     "wan21_1_3b": 1_418_996_800,
     "wan21_14b": 14_288_491_584,
@@ -46,8 +49,10 @@ TINY = {
     "sd3_tiny": "sd3_medium",
     "sd35_tiny": "sd35_large",
     "flux_tiny": "flux_dev",
+    "flux_kontext_tiny": "flux_kontext",
     "flux2_tiny": "flux2_dev",
     "qwen_tiny": "qwen_image",
+    "qwen_edit_tiny": "qwen_image_edit",
     "z_image_tiny": "z_image_turbo",
     "wan_tiny": "wan21_14b",
     "cogvideox_tiny": "cogvideox_5b",

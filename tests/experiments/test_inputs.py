@@ -78,13 +78,16 @@ def test_several_pictures_of_each_prompt_of_a_file(tmp_path: Path) -> None:
     assert all(torch.equal(inputs[name], listed[name]) for name in listed)
 
 
-@pytest.mark.parametrize("model", ["sd3_tiny", "flux_tiny", "flux2_tiny", "hunyuan_tiny", "dit_tiny"])
+LISTING = ["sd3_tiny", "flux_tiny", "flux2_tiny", "qwen_edit_tiny", "hunyuan_tiny", "dit_tiny"]
+
+
+@pytest.mark.parametrize("model", LISTING)
 def test_every_model_gets_the_tensors_that_it_lists(model: str) -> None:
     cfg = config(f"model={model}", "prompt=[a fox,a bee]", "guidance_scale=3")
     shape, inputs = open_model(cfg.model).shape, run_inputs(cfg)
     names = [name for name, _ in shape.prompt]
     guided = [f"negative_{name}" for name in names] if shape.guidance == "cfg" else []
-    assert set(inputs) == {"noise", *names, *guided}
-    for name, size in shape.prompt:
+    assert set(inputs) == {"noise", *names, *guided, *dict(shape.pictures)}
+    for name, size in shape.prompt + shape.pictures:
         assert inputs[name].shape == (2, *size)
         assert name.startswith("prompt_mask") or not torch.equal(inputs[name][0], inputs[name][1])

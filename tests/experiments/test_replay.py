@@ -11,6 +11,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +21,7 @@ from experiments.methods import METHODS
 from experiments.replay import main, replay
 from tests.cases import FAMILIES
 from tests.experiments.runs import command
+from tests.experiments.tiny_transformers import flux_transformer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +118,10 @@ def test_nothing_of_ours_takes_part() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("model", [name for name in FAMILIES if name != "sd35_tiny"])
+COMES_OUT = [*(name for name in FAMILIES if name != "sd35_tiny"), "flux_kontext_tiny", "qwen_edit_tiny"]
+
+
+@pytest.mark.parametrize("model", COMES_OUT)
 def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch) -> None:
     chosen = [f"model={model}", "method=pipefusion", "devices=2", "method.patches=2", "method.warmup=2"]
     chosen += ["steps=2", "cluster=sim", "guidance_scale=3", "prompt=[a,b]", "measure.memory=false"]
@@ -178,10 +183,35 @@ def test_a_video_checkpoint_comes_out_again(
     assert main([str(out)]) == 0
 
 
+def test_a_checkpoint_that_edits_comes_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipeline says that there is a picture; the shift of the timesteps does not count the tokens of that."""
+    folder, out = tmp_path / "kontext", tmp_path / "run"
+    torch.manual_seed(0)
+    flux_transformer().save_pretrained(folder / "transformer")
+    diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')
+    chosen = [
+        f"model.weights={folder}",
+        "model=flux_tiny",
+        "model.text=random",
+        "method=pipefusion",
+        "steps=3",
+    ]
+    chosen += ["model.architecture.guidance=none"]
+    chosen += ["method.warmup=1", "method.patches=2", "devices=2", "cluster=sim", "measure.memory=false"]
+    assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}") == 0
+    noise, references = (load_file(out / "inputs.safetensors")[name] for name in ("noise", "references"))
+    assert references[:, 0].shape == noise.shape == load_file(out / "latents.safetensors")["latents"].shape
+    told = json.loads((out / "run.json").read_text())["scheduler"]["set_timesteps"]
+    assert told["mu"] == calculate_shift(noise[0, 0].numel() // 4)
+    assert main([str(out)]) == 0
+
+
 STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exact]
 STALE += [("pipefusion", "wan_tiny", {"patch_axis": axis}) for axis in ("frames", "rows")]
 STALE += [("distrifusion", "hunyuan_tiny", {"sync_layers": "[1,6]", "compress": "int2"})]
 STALE += [("ring", "pixart_tiny", {"compress": "int1"})]
+STALE += [("pipefusion", "qwen_edit_tiny", {}), ("naive_patch", "flux_kontext_tiny", {})]
 STALE += [("pcpp", "sd3_tiny", {"fraction": 0.3}), ("pipefusion", "sd3_tiny", {"text": "first_patch"})]
 
 

@@ -77,6 +77,7 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("flux2_tiny", "num_layers", 0, lambda hs: 0),
         ("flux2_tiny", "num_single_layers", 6, lambda hs: 0),
         ("qwen_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
+        ("qwen_edit_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
         ("z_image_tiny", "n_refiner_layers", 0, lambda hs: 4 * hs * hs),
         ("z_image_tiny", "n_layers", 2, lambda hs: 4 * hs * hs),
         ("wan_tiny", "num_layers", 0, lambda hs: 0),
