@@ -19,8 +19,8 @@ from experiments.text import quiet
 from pipefusion.pipelines import prompts
 from pipefusion.pipelines.prompts import CLASSES, PIPELINES
 
-KNOWN = [name for name in PIPELINES if name != "QwenImagePipeline"]
-"""Of Qwen-Image, whose pipeline masks padding and rescales guidance, a run does neither."""
+KNOWN = [name for name in PIPELINES if name not in ("QwenImagePipeline", "FluxKontextPipeline")]
+"""Qwen-Image's masks padding and rescales guidance, and a run does neither; FLUX.1 Kontext's has a picture to edit."""
 
 INDEX = "model_index.json"
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from pipefusion.core.dit import Conditioning
 from pipefusion.denoiser import Denoiser
 from pipefusion.pipelines import prompts
-from pipefusion.pipelines.pictures import OUTPUT_TYPES, decode
+from pipefusion.pipelines.pictures import OUTPUT_TYPES, decode, encode
 from pipefusion.pipelines.timesteps import timestep_arguments
 
+EDITS = "FluxKontextPipeline"
+"""It makes a picture of another one."""
 TRUE_CFG = "QwenImagePipeline"
 """Its scale is called `true_cfg_scale`, it guides only with a negative prompt, and rescales what is guided."""
 
@@ -24,6 +26,7 @@ def generate(
     denoiser: Denoiser,
     *,
     prompt: str | Sequence[str],
+    image: Any = None,
     negative_prompt: str | Sequence[str] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     latents: Tensor | None = None,
@@ -38,12 +41,14 @@ def generate(
     """Pictures of prompts, as the pipeline's own call has them. Every rank calls it, with the same arguments.
 
     The pipeline gives its text encoders, its scheduler with its timesteps, and its VAE; it needs no transformer.
-    Sizes are taken as they are given (`use_resolution_binning=False`, where a pipeline has that).
+    Sizes are taken as they are given (`use_resolution_binning=False`, or `_auto_resize=False` and `max_area=height *
+    width`, where a pipeline has that).
 
     Args:
-        pipe: a diffusers pipeline of PixArt, SD3, Flux, FLUX.2, Qwen-Image, HunyuanDiT or DiT.
+        pipe: a diffusers pipeline of PixArt, SD3, Flux, FLUX.1 Kontext, FLUX.2, Qwen-Image, HunyuanDiT or DiT.
         denoiser: what `parallelize` made of its transformer.
         prompt: one, or P; for DiT names of classes, or numbers.
+        image: the picture that all prompts edit, resized to the size of those that are made. FLUX.1 Kontext's alone.
         negative_prompt: of classifier-free guidance, one or P; None is the empty one, for Qwen-Image no guidance.
         generator: draws the noise of B = P * `num_images_per_prompt` images, or B generators that draw one each;
             seeded alike on all ranks, since each draws for itself.
@@ -73,6 +78,10 @@ def generate(
         raise ValueError(f"output_type={output_type!r} is unknown; allowed: {', '.join(OUTPUT_TYPES)}")
     if output_type != "latent" and pipe.vae is None:
         raise ValueError("the pipeline has no VAE; allowed: one, or output_type='latent'")
+    if image is not None and (type(pipe).__name__ != EDITS or pipe.vae is None):
+        raise ValueError(
+            f"{type(pipe).__name__} edits no image here; allowed: None, or a {EDITS} with its VAE"
+        )
     texts = repeated(prompt, None, num_images_per_prompt)
     scale = guidance(pipe, guidance_scale, true_cfg_scale, negative_prompt is not None)
     against = negatives(pipe, denoiser, negative_prompt, scale)
@@ -86,6 +95,9 @@ def generate(
         raise ValueError(f"latents of {noise.shape[0]} images; allowed: {len(texts)}, as prompts ask for")
     scheduler = timed(pipe, denoiser, size, num_inference_steps)
     found = prompts.encode(pipe, texts, against, pipe.device)
+    if image is not None:
+        reference = encode(pipe.vae, image, *(side * denoiser.pixels_per_latent for side in size)).cpu()
+        found["references"] = reference[:, None].expand(len(texts), -1, -1, -1, -1)
     done = denoiser(noise, conditioning(found, scale, type(pipe).__name__ == TRUE_CFG), scheduler)
     return done if done is None or output_type == "latent" else decode(pipe.vae, done, output_type)
 

@@ -1,4 +1,4 @@
-"""Latents -> pixels, as a family's pipeline decodes them with its VAE."""
+"""Latents -> pixels, as a family's pipeline decodes them with its VAE; and back, as FLUX.1 Kontext's encodes them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def latent_factor(config: Mapping[str, Any]) -> int:
         return 2 ** len(config["temperal_downsample"])
     patch = config.get("patch_size", (2, 2))[0] if config["_class_name"] == PATCHED else 1
     return patch * 2 ** (len(config["block_out_channels"]) - 1)
+
+
+@torch.no_grad()
+def encode(vae: Any, picture: Any, height: int, width: int) -> Tensor:
+    """Latents [1, C, H, W] float32 of a picture (PIL, array or tensor), resized to so many pixels."""
+    from diffusers.image_processor import VaeImageProcessor
+
+    pixels = VaeImageProcessor().preprocess(picture, height, width)
+    latent = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+    return ((latent - vae.config.shift_factor) * vae.config.scaling_factor).float()
 
 
 @torch.no_grad()

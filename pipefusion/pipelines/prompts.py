@@ -82,6 +82,7 @@ PIPELINES = {
     "PixArtSigmaPipeline": Family("PixArtTransformer2DModel", 1, pixart),
     "StableDiffusion3Pipeline": Family("SD3Transformer2DModel", 3, sd3),
     "FluxPipeline": Family("FluxTransformer2DModel", 2, flux),
+    "FluxKontextPipeline": Family("FluxTransformer2DModel", 2, flux),
     "Flux2Pipeline": Family("Flux2Transformer2DModel", 1, flux2),
     "Flux2KleinPipeline": Family("Flux2Transformer2DModel", 1, flux2),
     "QwenImagePipeline": Family("QwenImageTransformer2DModel", 1, qwen),

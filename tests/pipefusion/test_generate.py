@@ -11,6 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipefusion import Parallel, generate, init, parallelize
 from pipefusion.core.local import LocalFabric
@@ -125,6 +126,21 @@ def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric
     assert np.abs(images - pictures).max() <= ROUNDING
     others = expected(family, opened(tiny_folder(family)), swapped=True)
     assert np.abs(others - pictures).max() > 4 * ROUNDING, "pictures hardly depend on their prompts"
+
+
+def test_a_picture_is_edited_as_flux_kontext_does(fabric: LocalFabric, tiny_folder: Any) -> None:
+    """Two patches, all steps synchronous; without the picture others come out."""
+    pipe = diffusers.FluxKontextPipeline(**opened(tiny_folder("flux")).components)
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    picture, told = Image.fromarray(pixels), asked("flux") | {"output_type": "np"}
+    sizes = {"max_area": HEIGHT * WIDTH, "_auto_resize": False}
+    want = pipe(picture, **told, **sizes, generator=seeded(4)).images
+    denoiser = parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, patches=2, warmup=STEPS)
+    edited, drawn = (
+        generate(pipe, denoiser, image=image, **told, generator=seeded(4)) for image in (picture, None)
+    )
+    assert np.abs(edited - want).max() <= ROUNDING
+    assert np.abs(drawn - want).max() > 4 * ROUNDING, "the picture hardly matters"
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,6 @@ from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.silent import SilentFabric
 from pipefusion.methods import find
-from pipefusion.pipelines.generation import default, draw, timed
-from pipefusion.pipelines.prompts import encode
 from tests.experiments.tiny_transformers import WIDTH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,31 +206,3 @@ def test_a_video_of_a_transformer_in_memory(fabric: LocalFabric, axis: str) -> N
         parallelize(model, fabric, height=64, width=32, frames=8)
     with pytest.raises(ValueError, match=r"2 sides; allowed: frames, height, width"):
         parallelize(model, fabric, height=64, width=32)
-
-
-@torch.no_grad()
-def test_a_picture_is_edited_as_flux_kontext_does(fabric: LocalFabric, tiny_pipe: Any) -> None:
-    """Latents of a picture beside the prompt, all steps synchronous: the pipeline's own result."""
-    pipe = tiny_pipe("flux")
-    editing = diffusers.FluxKontextPipeline(**pipe.components)
-    picture = torch.randn(1, 4, 8, 12, generator=seeded())
-    asked = {"height": 64, "width": 96, "num_inference_steps": STEPS, "output_type": "latent"}
-    packed = editing(picture, "red apple", **asked, max_area=64 * 96, generator=seeded()).images
-    want = editing._unpack_latents(packed, 64, 96, editing.vae_scale_factor)
-    denoiser = parallelize(pipe.transformer, fabric, height=64, width=96, patches=2, warmup=STEPS)
-    prompt = encode(pipe, ["red apple"], None, pipe.device)
-    noise, scheduler = draw(seeded(), picture.shape), timed(pipe, denoiser, (8, 12), STEPS)
-    scale = default(editing, "guidance_scale")
-    latents = denoiser(noise, Conditioning({**prompt, "references": picture[:, None]}, scale), scheduler)
-    torch.testing.assert_close(latents, want, rtol=1e-4, atol=1e-5)
-    drawn = denoiser(noise, Conditioning(prompt, scale), scheduler)
-    assert not torch.allclose(drawn, want, atol=1e-3), "the picture hardly matters"
-    for references, message in [
-        (picture[:, None, :, :, :8], r"\[1, 1, 4, 8, 8\]; allowed: \[1, pictures, 4, 8, 12\]"),
-        (
-            picture[:, None].repeat(1, 2, 1, 1, 1),
-            "2 reference pictures for a FluxTransformer2DModel; allowed: 0..1",
-        ),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            denoiser(noise, Conditioning({**prompt, "references": references}), scheduler)

@@ -106,6 +106,9 @@ def test_arguments_of_a_denoiser(fabric: LocalFabric, tiny_pipe: Any) -> None:
     wider = Conditioning({**cond.prompt, "prompt_embeds": torch.ones(1, 5, 17)})
     padded = {**cond.prompt, "padding": torch.zeros(1, 5, dtype=torch.bool)}
     one_sided = Conditioning(padded, 2.0, cond.prompt)
+    editing, cut = (
+        Conditioning({**cond.prompt, "references": noise[:, None, :, :, :width]}) for width in (8, 4)
+    )
     new = diffusers.FlowMatchEulerDiscreteScheduler()
     noisy = diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
     noisy.set_timesteps(STEPS)
@@ -115,6 +118,8 @@ def test_arguments_of_a_denoiser(fabric: LocalFabric, tiny_pipe: Any) -> None:
         ((noise, Conditioning({"prompt_embeds": torch.ones(1, 5, 16)}), scheduler), "nothing of prompt_mask"),
         ((noise, wider, scheduler), r"has prompt_embeds \[1, 5, 17\]; allowed: \[1, 333, 16\]"),
         ((noise, one_sided, scheduler), "has nothing of padding; allowed: 1, one an image"),
+        ((noise, editing, scheduler), "1 reference pictures for a SD3Transformer2DModel; allowed: 0..0"),
+        ((noise, cut, scheduler), r"references \[1, 1, 4, 8, 4\]; allowed: \[1, pictures, 4, 8, 8\]"),
         ((noise, cond, new), "has no timesteps"),
         ((noise, cond, noisy), "draws noise in its steps"),
         ((noise, cond, diffusers.EulerDiscreteScheduler()), "EulerDiscreteScheduler is not supported"),
