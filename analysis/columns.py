@@ -135,9 +135,10 @@ _ALL = [
     # What ran.
     Column("method", "method", format=label),
     *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
-    *texts(patch_axis="cut over", compress="compressed"),
+    *texts(patch_axis="cut over", compress="compressed", knobs="knobs"),
     *counts(stride="stride"),
     *flags(time_shift="time shift"),
+    Column("fraction", "of a neighbour", kind=NUMBER),
     Column("sync_layers", "synchronous layers", kind=LIST),
     *texts(text="text", scheduler="scheduler"),
     *texts(dtype="dtype", degrees="degrees", product="degrees", parallel="degrees", ranks="ranks", px="px"),

@@ -57,7 +57,7 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     """A row for each picture."""
     serial, model = serial_reference(cell.cfg), session.model(cell.cfg.model)
     want = session.once(repr(serial), lambda: latents(serial, session))
-    got = latents(cell.cfg, session)
+    got = session.once(repr(cell.cfg), lambda: latents(cell.cfg, session))
     return compare(got, want, read_prompts(cell.cfg), model.facts.get("frame_factor", 1))
 
 

@@ -19,7 +19,17 @@ from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model
 from pipefusion.core.cut import AXES
-from pipefusion.core.domain import Count, Devices, Guidance, Natural, PatchCounts, Pixels, Steps, Warmups
+from pipefusion.core.domain import (
+    Count,
+    Devices,
+    Guidance,
+    Natural,
+    PatchCounts,
+    Pixels,
+    Share,
+    Steps,
+    Warmups,
+)
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.residuals import COMPRESS
 from pipefusion.core.split import SPLITS
@@ -37,6 +47,7 @@ SETTINGS = {
     "patch_axes": "patch_axis",
     "strides": "stride",
     "time_shifts": "time_shift",
+    "fractions": "fraction",
     "compresses": "compress",
     "sync_layers": "sync_layers",
 }
@@ -70,6 +81,7 @@ class GridConfig:
     patch_axes: list[str] = field(default_factory=list)
     strides: list[Count] = field(default_factory=list)
     time_shifts: list[bool] = field(default_factory=list)
+    fractions: list[Share] = field(default_factory=list)
     compresses: list[str] = field(default_factory=list)
     sync_layers: list[list[Natural]] = field(default_factory=list)
 

@@ -85,6 +85,7 @@ MEASURES: dict[str, Measure] = {
         "calibrate", "calibrate", "CalibrateConfig",
         "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",
     ),
+    "comparison": study("comparison", "COMPARISON", "ComparisonConfig"),
     "conformance": other("conformance.report", "conformance", "ConformanceConfig", "conformance.json"),
     "distance": study("distance", "DISTANCE", "DistanceConfig"),
     "fit": other("fit", "fit", "FitConfig"),

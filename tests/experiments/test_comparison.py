@@ -1,0 +1,104 @@
+"""`measure=comparison`: a tiny model with two methods, a knob and a machine, by command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.columns import typed
+from analysis.comparison import beaten, distances, joined
+from analysis.study import load_study
+from tests.experiments.runs import command
+
+SMALL = [
+    "measure=comparison",
+    "cluster=sim",
+    "model=pixart_tiny",
+    *(f"++model.architecture.{name}=3" for name in ("in_channels", "out_channels")),
+    "model.resolution=64",
+    "steps=3",
+    "prompt=[one,two]",
+    "log.wandb.mode=disabled",
+    "hydra.run.dir=run",
+    "measure.workers=1",
+    "measure.latency_resolutions=[1024]",
+]
+GRIDS = [
+    "{methods: [serial, ring], devices: [4]}",
+    "{methods: [ring], devices: [4], compresses: [int4]}",
+    "{methods: [pipefusion], patches: [4], warmups: [1, S], devices: [2, 4]}",
+]
+
+
+def test_settings_are_sampled_once_and_planned_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grids = f"measure.grids=[{','.join(GRIDS)}]"
+    assert command(monkeypatch, *SMALL, "measure.latency_clusters=[l40_pcie]", grids) == 0
+    rows = load_study(tmp_path / "run").rows
+    sampled = rows[rows.picture.notna()].set_index(["method", "knobs", "warmup", "devices"]).sort_index()
+    assert len(sampled) == 2 * 7 and set(rows.cluster) == {"sim", "l40_pcie"}
+    assert (sampled.relative_error[sampled.sampled_as.str.startswith("serial")] == 0).all()
+    assert (sampled.relative_error.loc["ring", "compress int4"] > 0).all()
+    pipefusion = sampled.loc["pipefusion"].relative_error
+    assert (pipefusion.xs(1, level="warmup") > 0).all() and (pipefusion.xs(3, level="warmup") == 0).all()
+    two, four = (pipefusion.xs((1, devices), level=("warmup", "devices")) for devices in (2, 4))
+    assert [*two] == [*four]  # the result does not depend on N
+    table = joined(rows)
+    assert len(table) == 7 and (table.predicted_latency_s > 0).all()
+    exact = table[(table.method == "ring") & (table.knobs == "")].iloc[0]
+    assert exact.relative_error == 0 and exact.psnr_db == float("inf")
+    assert table[table.method == "serial"].speedup.tolist() == [1.0]
+    capsys.readouterr()
+    assert command(monkeypatch, *SMALL, "measure.latency_clusters=[sim]") == 2
+    assert "measure.latency_clusters=sim has no costs; allowed: " in capsys.readouterr().err
+    assert command(monkeypatch, *SMALL, "measure.latency_model=nothing") == 2
+    assert "measure.latency_model='nothing' is unknown" in capsys.readouterr().err
+
+
+def setting(
+    method: str, seconds: float, error: float, devices: int = 4, **more: object
+) -> list[dict[str, object]]:
+    """A plan and the pictures of one setting."""
+    own = {"method": method, "devices": devices, "patches": None, "warmup": None, "knobs": "", "steps": 20}
+    own |= {"status": "ok", "reason": None, **more}
+    plan = {
+        "cluster": "here",
+        "resolution": 1024,
+        "predicted_latency_s": seconds,
+        "peak_bytes": 1,
+        "borrowed": "",
+    }
+    plan |= dict.fromkeys(("sent_bytes", "param_bytes", "kv_bytes"), 0)
+    pictures = [
+        {"picture": k, "sampled_as": method, "relative_error": error * (1 + sign / 2), "psnr_db": 30.0}
+        for k, sign in enumerate((-1, 1))
+    ]
+    return [own | plan, *(own | one for one in pictures)]
+
+
+def test_the_front_and_what_is_better_than_pipefusion() -> None:
+    rows = pd.DataFrame(
+        [
+            *setting("serial", 8.0, 0.0, devices=1),
+            *setting("ring", 4.0, 0.0),
+            *setting("ulysses", 5.0, 0.0),  # as near as ring, and slower
+            *setting("pipefusion", 3.0, 0.04, patches=4, warmup=1),
+            *setting("distrifusion", 2.0, 0.03, warmup=1),
+            *setting("asyncdiff", 2.5, 0.2, warmup=1),
+            *setting("pcpp", 1.0, 0.3, warmup=1),
+        ]
+    )
+    rows = typed(rows)
+    errors = distances(rows).set_index("method")
+    assert errors.relative_error["pcpp"] == pytest.approx(0.3)
+    assert errors.rms_error["pcpp"] == pytest.approx(0.15)  # two at 0.15 and 0.45: deviation / sqrt(2)
+    table = joined(rows)
+    assert set(table[table.front].method) == {"ring", "distrifusion", "pcpp"}
+    assert table.set_index("method").speedup["distrifusion"] == 4
+    (row,) = beaten(table).to_dict("records")
+    assert (row["better"], row["fastest"], row["nearest"]) == (1, "DistriFusion W=1", "DistriFusion W=1")
+    assert (row["predicted_latency_s"], row["fastest_predicted_latency_s"]) == (3.0, 2.0)
