@@ -47,12 +47,14 @@ def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     """Every setting sampled, then every setting planned."""
     sampled = list(distance.runs(cfg, session))
     yield from sampled
-    one_picture = {"guidance_scale": None, "scheduler": "shipped", "prompt": "a picture", "seed": 0}
+    usual = [
+        replace(one, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0) for one in sampled
+    ]
     for name in cfg.measure.latency_clusters:
         for px in cfg.measure.latency_resolutions:
             model = replace(model_config(cfg.measure.latency_model), resolution=px)
-            there = {"cluster": cluster_config(name), "model": model, "measure": LatencyConfig()}
-            planned = (replace(one, **there, **one_picture) for one in sampled)
+            there = [replace(one, model=model, measure=LatencyConfig()) for one in usual]
+            planned = [replace(one, cluster=cluster_config(name)) for one in there]
             yield from {repr(one): one for one in planned}.values()
 
 
