@@ -18,9 +18,10 @@ from experiments import distance
 from experiments.config import LatencyConfig, RunConfig
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.facts import borrowed
-from experiments.grid import SETTINGS, cluster_config, model_config, place
+from experiments.grid import SETTINGS, cluster_config, model_config, place, problem
 from experiments.journal import Row
 from experiments.methods import METHODS
+from experiments.models import Model
 from experiments.quality.settings import setting_name, stand_in
 from experiments.scaling import planned_row
 from experiments.session import Session
@@ -85,6 +86,12 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     return [row | {"sampled_as": setting_name(found)} for row in rows]
 
 
+def why_not(cfg: RunConfig, model: Model) -> str | None:
+    """What keeps a setting from being planned, or the one that it is sampled as from this model."""
+    planned = isinstance(cfg.measure, LatencyConfig)
+    return problem(cfg if planned else stand_in(cfg), model)
+
+
 def same_work(cell: Cell) -> Hashable:
     """Cells that are compared with the same pictures, or planned with the same costs."""
     planned = isinstance(cell.cfg.measure, LatencyConfig)
@@ -123,6 +130,7 @@ COMPARISON = Study(
     ),
     "MEASURED distance of the small model, PREDICTED latency and bytes of the large one",
     grid=runs,
+    problem=why_not,
     place=first_columns,
     group=same_work,
     shown=table,
