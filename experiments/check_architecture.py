@@ -20,8 +20,13 @@ SIZES = {
     "frames": Domain(1, 4096),
     "frame_factor": Domain(1, 64),
     "guidance_scale": Domain(0, 1000),
+    "guidance_scale_2": Domain(0, 1000),
+    "boundary": Domain(0, 1),
 }
 """Numbers among the facts that the project wants to know of a model."""
+
+FRACTIONS = ("guidance_scale", "guidance_scale_2", "boundary")
+"""Of these what may be no whole number."""
 
 GUIDANCE = ("cfg", "embedded", "none")
 """Kinds of guidance that a model may have."""
@@ -41,7 +46,7 @@ def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> I
         two = value if key == "resolution" and isinstance(value, list) else None  # height and width
         for each in two if two is not None and len(two) == 2 else [value]:
             if each is not None:
-                yield from number_faults(key, each, domain, key == "guidance_scale")
+                yield from number_faults(key, each, domain, key in FRACTIONS)
     if not isinstance(facts.get("pixel_space", False), bool):
         yield f"pixel_space={facts['pixel_space']!r} is of the wrong type; allowed: bool"
     if facts.get("guidance") not in (*GUIDANCE, None):

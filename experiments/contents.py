@@ -15,7 +15,7 @@ from experiments.inputs import text_source
 from experiments.models import Model
 from experiments.text import PACKAGES, encoder_folder
 
-PARTS = ("transformer/*.json", "scheduler", "vae", "pipefusion_lab.json")
+PARTS = ("transformer*/*.json", "scheduler", "vae", "pipefusion_lab.json")
 ENCODERS = ("text_encoder*", "tokenizer*", "model_index.json")
 """Of a model's folder, besides the weights: what the latents or the pictures of a run depend on."""
 NO_MATTER = ("log", "resume", "prompt", "prompt_file", "images_per_prompt")
@@ -52,8 +52,8 @@ def digests(folder: Path, patterns: Iterable[str]) -> dict[str, str | None]:
 
 
 def weights_sha256(folder: Path | None) -> str | None:
-    """SHA-256 over the safetensors files of a model's transformer, in the order of their names; None without one."""
-    return None if folder is None else hash_files(*sorted((folder / "transformer").glob("*.safetensors")))
+    """SHA-256 over the safetensors files of a model's transformers, in the order of their names; None without."""
+    return None if folder is None else hash_files(*sorted(folder.glob("transformer*/*.safetensors")))
 
 
 def hash_files(*files: Path) -> str:

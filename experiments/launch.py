@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,7 @@ def facts(cfg: RunConfig, model: Model) -> dict[str, Any]:
         },
         "transformer": model.class_name,
         "guidance": model.shape.guidance,
+        **({"experts": asdict(model.shape.experts)} if model.shape.experts else {}),
         "weights": None if model.folder is None else str(model.folder),
         "weights_sha256": contents.weights_sha256(model.folder),
     }

@@ -20,15 +20,16 @@ from experiments.stepping import stepping_problem
 from experiments.weights import read_json, resolve_weights
 from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
-from pipefusion.core.shape import DiTShape
+from pipefusion.core.shape import DiTShape, Experts
 from pipefusion.core.weights import held, reader
 from pipefusion.families import TEXT_TOKENS, VIEWS, diffusers_class, latent_patch, makes_videos, whole_config
 from pipefusion.pipelines.timesteps import shift, timestep_arguments
 from pipefusion.schedulers import SCHEDULERS, make_scheduler
+from pipefusion.views.experts import NAMES, TwoExperts, apart
 
 FACTS = {
     "pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale", "resolution",
-    "frames", "frame_factor", "references",
+    "frames", "frame_factor", "references", "boundary", "guidance_scale_2",
 }  # fmt: skip
 """What the project wants to know of a model besides its class and the arguments of that."""
 EDITING = ("FluxKontextPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline")
@@ -87,7 +88,10 @@ class Model:
         rows, cols = self.height // self.multiple, self.width // self.multiple
         facts = self.facts | {"frames": self.latent_frames}
         shape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
-        return replace(shape, guidance=self.facts.get("guidance", shape.guidance))
+        experts, boundary = None, self.facts.get("boundary")
+        if boundary is not None:
+            experts = Experts(boundary, self.facts.get("guidance_scale_2"))
+        return replace(shape, guidance=self.facts.get("guidance", shape.guidance), experts=experts)
 
     @property
     def prompts(self) -> dict[str, list[str]] | None:
@@ -98,13 +102,21 @@ class Model:
     def view(self) -> DiT:
         """The model on `meta`: sizes without data."""
         make: Callable[..., DiT] = VIEWS[self.class_name].View
-        return make(self.config, self.shape, self.dtype, self.pixels_per_latent)
+        shape = self.shape
+        first, *second = (
+            make(self.config, shape, self.dtype, self.pixels_per_latent) for _ in range(shape.transformers)
+        )
+        return TwoExperts(first, *second) if second else first
 
     def tensors(self) -> Callable[..., Tensor]:
         """What `DiT.load` reads: slices of the safetensors files, or of a model drawn from the seed."""
-        if self.folder:
-            return reader(self.folder / "transformer", self.variant)
-        return random_tensors(self.class_name, self.config, self.seed)
+        parts = [
+            reader(self.folder / name, self.variant)
+            if self.folder
+            else random_tensors(self.class_name, self.config, self.seed + index)
+            for index, name in enumerate(NAMES[: self.shape.transformers])
+        ]
+        return apart(*parts) if len(parts) > 1 else parts[0]
 
 
 def random_tensors(class_name: str, config: dict[str, Any], seed: int) -> Callable[..., Tensor]:
@@ -140,6 +152,9 @@ def open_model(cfg: ModelConfig) -> Model:
         path = folder / "pipefusion_lab.json"
         own = read_json(path, "the facts of a model") if path.exists() else {}
         facts = {**facts_in(folder), **facts, **own}
+        if facts.get("boundary") is not None and not (folder / NAMES[1]).is_dir():
+            text = f"{folder} has no {NAMES[1]}, the expert below boundary={facts['boundary']}; allowed: one with both"
+            raise ConfigError("model.weights", text)
     else:
         config = given
         flow = class_name in TEXT_TOKENS  # these predict velocities
@@ -161,7 +176,7 @@ def open_model(cfg: ModelConfig) -> Model:
 
 def pipeline_parts(cfg: ModelConfig) -> list[str]:
     """Patterns of the folders of a pipeline whose weights a run reads."""
-    return ["transformer"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
+    return ["transformer*"] + (["text_encoder*", "vae"] if cfg.text in ("auto", "own") else [])
 
 
 def read_scheduler(path: Path) -> dict[str, Any]:
@@ -209,6 +224,8 @@ def facts_in(folder: Path) -> dict[str, Any]:
         facts["text_tokens"] = 300
     if index.get("_class_name") in EDITING:
         facts["references"] = 1
+    if index.get("boundary_ratio") is not None and (folder / NAMES[1]).is_dir():
+        facts["boundary"] = index["boundary_ratio"]
     if index.get("is_distilled") is False:  # FLUX.2 klein in its base version
         facts["guidance"] = "cfg"
     return facts

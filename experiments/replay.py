@@ -33,11 +33,15 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}  # relative to 
 COMPRESSED = 1e-3  # at least: of a quantized number between two levels rounding decides which it becomes
 
 
-def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
-    """The stock transformer: from the weights, or drawn again from the seed and architecture of the config."""
+def build_model(cfg: dict[str, Any], weights: str | None, expert: int = 0) -> torch.nn.Module:
+    """The stock transformer: from the weights, or drawn again from the seed and architecture of the config.
+
+    Of two experts the second is `transformer_2`, and drawn from the seed that follows.
+    """
     dtype = getattr(torch, cfg["dtype"])
     if weights:
-        model = load_stock(Path(weights) / "transformer", dtype, cfg.get("variant"))
+        part = ("transformer", "transformer_2")[expert]
+        model = load_stock(Path(weights) / part, dtype, cfg.get("variant"))
     else:
         architecture = dict(cfg["architecture"])
         cls = getattr(diffusers, architecture.pop("class"))
@@ -45,7 +49,7 @@ def build_model(cfg: dict[str, Any], weights: str | None) -> torch.nn.Module:
             cls.__init__
         ).parameters  # a config says more of a random model than its class
         architecture = {key: value for key, value in architecture.items() if key in taken}
-        torch.manual_seed(cfg["seed"])
+        torch.manual_seed(cfg["seed"] + expert)
         model = cls(**architecture)
         model = model if dtype == torch.float32 else model.to(dtype)
     return model.eval()
@@ -68,7 +72,15 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
     lead = "negative_"
     negative = {name.removeprefix(lead): inputs.pop(name) for name in [*inputs] if name.startswith(lead)}
     size = tuple(record.get(side, record["resolution"]) for side in ("height", "width"))
-    ours = denoise(model, scheduler, latents, inputs, negative or None, scale, size)
+    second, experts = None, record.get("experts")
+    if experts is not None:
+        own = experts["guidance_scale"]
+        second = (
+            build_model(cfg, record.get("weights"), 1),
+            experts["boundary"],
+            scale if own is None else own,
+        )
+    ours = denoise(model, scheduler, latents, inputs, negative or None, scale, size, second)
     return ours, load_file(run_dir / "latents.safetensors")["latents"]
 
 

@@ -219,12 +219,18 @@ def denoise(
     negative: Prompt | None,
     scale: float,
     size: Size,
+    second: tuple[Any, float, float] | None = None,
 ) -> Tensor:
-    """Latents [B, C, H, W] float32 after the scheduler's last timestep; guided if there is a `negative` prompt."""
+    """Latents [B, C, H, W] float32 after the scheduler's last timestep; guided if there is a `negative` prompt.
+
+    `second`: the model below a noise level (`boundary_ratio` of the pipeline), that level, and its guidance scale.
+    """
     both = prompt
     if negative is not None:  # which edits the same pictures
         both = {name: torch.cat([negative.get(name, tensor), tensor]) for name, tensor in prompt.items()}
     for timestep in scheduler.timesteps:
+        if second is not None and timestep < second[1] * scheduler.config.num_train_timesteps:
+            model, _, scale = second
         whole = latents if negative is None else torch.cat([latents] * 2)
         prediction = predict(model, whole, timestep.to(latents.device), both, scale, size)
         if negative is not None:

@@ -95,10 +95,11 @@ def check_weights(
     folder = resolve_weights(weights, parts, variant)
     if variant is not None:
         check_variant(folder, variant, parts)
-    part = folder / "transformer"
-    config = read_config(part / "config.json")
-    found = read_tensors(part, variant)
-    compare(found, expected_shapes(config, part), part, diffusers_class(config), variant)
+    transformer = folder / "transformer"
+    config = read_config(transformer / "config.json")
+    shapes = expected_shapes(config, transformer)
+    for part in (transformer, *folder.glob("transformer_2")):  # a second expert has the same
+        compare(read_tensors(part, variant), shapes, part, diffusers_class(config), variant)
     return folder
 
 

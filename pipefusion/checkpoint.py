@@ -136,7 +136,10 @@ def known(name: str) -> str:
 
 
 def find_folder(source: str | Path, variant: str | None = None) -> Path:
-    """The transformer's folder: this one or the one in it, or in the snapshot of a hub id. Raises OSError."""
+    """The transformer's folder: this one or the one in it, or in the snapshot of a hub id.
+
+    Raises OSError, and ValueError where there are two.
+    """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if folder.is_absolute() or str(source).count("/") != 1:
@@ -147,8 +150,11 @@ def find_folder(source: str | Path, variant: str | None = None) -> Path:
             "transformer/*.json",
             f"transformer/*{f'.{variant}' if variant else ''}*.safetensors",
             "vae/config.json",
+            "transformer_2/config.json",
         ]
         folder = Path(snapshot_download(str(source), allow_patterns=patterns))
+    if (folder / "transformer_2").is_dir():
+        raise ValueError(f"{source} has two transformers (experts); allowed: a pipeline with one")
     inside = folder / "transformer"
     found = inside if inside.is_dir() else folder
     if not (found / "config.json").is_file():

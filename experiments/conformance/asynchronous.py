@@ -11,7 +11,8 @@ from torch import Tensor
 
 from experiments.conformance.reference import Request, combined
 from pipefusion.core.attention import full
-from pipefusion.core.dit import DiT, Given, Tokens
+from pipefusion.core.dit import DiT, Given, Tokens, told
+from pipefusion.core.sampler import experts_by_step
 
 
 class Made(NamedTuple):
@@ -34,6 +35,7 @@ def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor
     rows, prompt, text = range(dit.shape.lines), range(dit.shape.joint_tokens), dit.text(cond)
     batch = len(latent) * cond.branches
     given = Given(text, None, dit.positions(rows, prompt), dit.cross(text), prompt)
+    experts = experts_by_step(dit.shape.experts, scheduler)
     before, source, prediction = Made([], {}), 0, latent
     for step in range(request.steps):
         late = step >= warmup
@@ -41,16 +43,19 @@ def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor
             made = Made([], {})
             for stage, layers in enumerate(request.stages):
                 read = before if late else made
-                moment = times[source if late and time_shift and stage else step]
-                told = given._replace(modulation=dit.modulation(moment.to(dit.device), text, batch))
+                moment = source if late and time_shift and stage else step
+                own = told(text, experts[moment])
+                modulation = dit.modulation(times[moment].to(dit.device), own, batch)
                 tokens = (
                     read.stages[stage - 1]
                     if stage
-                    else dit.embed(torch.cat([latent] * cond.branches), rows, text, told.modulation)
+                    else dit.embed(torch.cat([latent] * cond.branches), rows, text, modulation)
                 )
-                made.stages.append(run_stage(dit, layers, tokens, told, read.images, made.images))
-            predicted = dit.unembed(made.stages[-1].image, told.modulation, rows)
-            prediction = combined(predicted, cond, cond.guidance_scale, False).float()
+                known = given._replace(modulation=modulation)
+                made.stages.append(run_stage(dit, layers, tokens, known, read.images, made.images))
+            predicted = dit.unembed(made.stages[-1].image, modulation, rows)
+            scale = dit.shape.scale(cond.guidance_scale, experts[moment])
+            prediction = combined(predicted, cond, scale, False).float()
             before, source = made, step
         latent = scheduler.step(prediction, times[step], latent, return_dict=False)[0]
     return latent

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full
-from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens
+from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, told
 from pipefusion.core.residuals import Codec
+from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.split import split_rows
 
 See = Callable[[int, int, int, Tensor], None]
@@ -199,11 +200,13 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
     cond, shape, grid, bands = request.cond, dit.shape, dit.shape.grid, request.bands
     warmup, steppers = deviation.warmup(request), Steppers(request, deviation.history)
     stream, prompt = TextStream(request, deviation), range(shape.joint_tokens)
+    experts = experts_by_step(shape.experts, request.scheduler)
     latent, after = request.noise.float().clone(), []
     for step, timestep in enumerate(request.scheduler.timesteps):
         lost = deviation.guidance == "lost" and step >= warmup
-        scale = 1.0 if lost else cond.guidance_scale
+        scale = 1.0 if lost else shape.scale(cond.guidance_scale, experts[step])
         text = dit.text(cond if cond.guided else replace(cond, guidance_scale=scale))
+        text = told(text, experts[step])
         cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         buffers.begin_step()

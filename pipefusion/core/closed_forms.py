@@ -35,7 +35,7 @@ def held_params(
     count += sum(size for served, size in shape.shared_params if not served or set(served) & set(layers))
     count += embed * shape.embed_params + unembed * shape.unembed_params
     count += (unembed and 0 not in layers) * shape.borrowed_params
-    return count * shape.itemsize
+    return count * shape.transformers * shape.itemsize
 
 
 def latent_bytes(shape: DiTShape, images: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks
+from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks, told
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.guidance import Guidance
 from pipefusion.core.latents import Latents
@@ -20,7 +20,7 @@ from pipefusion.core.layout import Job, make_layout
 from pipefusion.core.ledger import Where
 from pipefusion.core.messages import Inbox, Messages, Outbox
 from pipefusion.core.run import AttendFor, Run
-from pipefusion.core.sampler import Finite, PatchSchedulers, timesteps_on
+from pipefusion.core.sampler import Finite, PatchSchedulers, experts_by_step, timesteps_on
 from pipefusion.core.skips import StageSkips
 from pipefusion.core.split import Split
 from pipefusion.core.tensor import shard
@@ -58,7 +58,7 @@ def assemble(
     shard(dit, fabric, whole_cross)
 
     def sampler(noise: Tensor, cond: Conditioning, scheduler: Any) -> Tensor | None:
-        guidance = Guidance(fabric, cond, dit.shape.patch_size)
+        guidance = Guidance(fabric, cond, dit.shape)
         own = guidance.own_images(noise)
         steps = len(scheduler.timesteps)
         jobs = layout.jobs(steps, steps if warmup is None else warmup, stride)
@@ -93,6 +93,7 @@ class Stage:
         fabric, layout, shape = run.fabric, run.layout, dit.shape
         self.dit, self.run, self.layout, self.guidance = dit, run, layout, guidance
         self.timesteps = timesteps_on(fabric.device, scheduler)
+        self.experts = experts_by_step(shape.experts, scheduler)
         self.finite = Finite(run.steps, fabric.device)
         self.text = dit.text(guidance.cond)
         self.cross = dit.cross(self.text)
@@ -120,8 +121,10 @@ class Stage:
         self.skips.begin(job)
         if job.step != self.step:
             self.step = job.step
-            time = self.timesteps[job.source if self.shifted else job.step]
-            self.modulation = self.dit.modulation(time, self.text, self.run.batch)
+            source = job.source if self.shifted else job.step
+            self.expert = self.experts[source]
+            text = told(self.text, self.expert)
+            self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.batch)
 
     def post(self, inbox: Inbox, job: Job) -> None:
         """Start receiving what a job reads."""
@@ -156,7 +159,7 @@ class Stage:
             return
         assert self.latents is not None
         prediction = self.dit.unembed(tokens.image, self.modulation, job.rows)
-        prediction = self.guidance.combine(prediction, job.at)  # [B, C, h, W]
+        prediction = self.guidance.combine(prediction, self.expert, job.at)  # [B, C, h, W]
         for patch, part in self.latents.split(job, prediction):
             latent = self.latents.parts[patch]
             for step in job.driven:

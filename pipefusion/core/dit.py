@@ -111,6 +111,18 @@ class Given(NamedTuple):
     """Which of an MM-DiT's prompt tokens are in `Tokens`: all, or a Ulysses rank's share."""
 
 
+class PerExpert(NamedTuple):
+    """What two experts make of the prompt, and which of them predicts in the step at hand."""
+
+    texts: tuple[Any, Any]
+    expert: int = 0
+
+
+def told(text: Any, expert: int) -> Any:
+    """What a view made of the prompt, for a step in which this expert predicts; the same where there is one."""
+    return text._replace(expert=expert) if isinstance(text, PerExpert) else text
+
+
 Shard = tuple[int, tuple[tuple[int, int], ...]]
 """(dimension, sections): the slices (start, stop) of a parameter that this rank holds, one after the other."""
 
@@ -142,12 +154,22 @@ class TensorPlan(NamedTuple):
 class DiT(Protocol):
     """A view on a stock model. It is built without data; `load` fills what `keep` and sharding have left."""
 
-    shape: DiTShape
-    model: nn.Module
-    dtype: torch.dtype
-    device: torch.device
-    layers: range
-    shards: dict[str, Shard]
+    @property
+    def shape(self) -> DiTShape: ...
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def layers(self) -> range: ...
+    @property
+    def shards(self) -> dict[str, Shard]: ...
+
+    def transformers(self) -> tuple[DiT, ...]:
+        """The transformers that it is made of: itself, or two experts."""
+        ...
 
     def clone(self) -> DiT:
         """An independent view that shares the tensors: for many ranks in one process."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Where
+from pipefusion.core.shape import DiTShape
 
 
 class Guidance:
@@ -17,11 +18,12 @@ class Guidance:
     there are no two branches to share, or images that do not divide over the axis `data`.
     """
 
-    def __init__(self, fabric: Fabric, cond: Conditioning, patch_size: int):
+    def __init__(self, fabric: Fabric, cond: Conditioning, shape: DiTShape):
         data, cfg = fabric.axis("data"), fabric.axis("cfg")
-        self.fabric, self.data, self.scale = fabric, data, cond.guidance_scale
+        self.fabric, self.data = fabric, data
+        self.scales = [shape.scale(cond.guidance_scale, expert) for expert in range(shape.transformers)]
         self.guided, self.shared = cond.guided, cfg.size > 1
-        self.rescaled, self.patch_size = cond.rescaled, patch_size
+        self.rescaled, self.patch_size = cond.rescaled, shape.patch_size
         if self.shared and not cond.guided:
             raise ValueError("cfg 2 needs classifier-free guidance: a scale above 1 and a negative prompt")
         cond = cond.images(data.index, data.size)
@@ -47,8 +49,8 @@ class Guidance:
         if self.shared:
             self._memory = self.fabric.empty("comm", 2 * pixels, dtype=dtype)
 
-    def combine(self, prediction: Tensor, at: Where) -> Tensor:
-        """The guided prediction: [branches*B, ...] -> [B, ...], on every rank of the axis `cfg` alike."""
+    def combine(self, prediction: Tensor, expert: int, at: Where) -> Tensor:
+        """An expert's guided prediction: [branches*B, ...] -> [B, ...], on every rank of the axis `cfg` alike."""
         if not self.guided:
             return prediction
         if self.shared:
@@ -58,7 +60,7 @@ class Guidance:
             negative, positive = both
         else:
             negative, positive = prediction.chunk(2)
-        guided = negative + self.scale * (positive - negative)
+        guided = negative + self.scales[expert] * (positive - negative)
         return rescaled(guided, positive, self.patch_size) if self.rescaled else guided
 
 

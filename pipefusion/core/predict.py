@@ -155,7 +155,8 @@ def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
 def cross_kv(size: Sizes, whole_cross: bool) -> int:
     """K, V of the prompt for the cross-attentions of this rank's layers: 2 * tokens * hs/T * layers * b."""
     token = size.hidden // (1 if whole_cross else size.parallel.tensor)
-    return 2 * size.shape.cross * size.shape.text_tokens * token * len(size.layout.layers)
+    tokens = size.shape.cross * size.shape.text_tokens * size.shape.transformers
+    return 2 * tokens * token * len(size.layout.layers)
 
 
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
@@ -242,7 +243,7 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
     )
     crosses = 0 if whole_cross else sum(block.wide_cross for block in blocks)
     norms, square = sum(block.wide_norms for block in blocks) + crosses, 4 * size.batch
-    sent = crosses * wire_bytes("all_reduce", shape.text_tokens * square, n) + sum(
+    sent = shape.transformers * crosses * wire_bytes("all_reduce", shape.text_tokens * square, n) + sum(
         images * wire_bytes("all_reduce", job.tokens * size.hidden, n)
         + norms * wire_bytes("all_reduce", job.tokens * square, n)
         + texts

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipefusion.core.shape import Experts
+
 
 class NonFinite(FloatingPointError):
     """The latents stopped being finite: names rank and step."""
@@ -24,6 +26,18 @@ def timesteps_on(device: torch.device, scheduler: Any) -> Tensor:
     The scheduler's own tables stay with the host, where it reads them.
     """
     return scheduler.timesteps.to(device, copy=True)
+
+
+def experts_by_step(experts: Experts | None, scheduler: Any) -> list[int]:
+    """Which of two experts predicts in each step: the first where the timestep is the boundary's or more.
+
+    Worked out before an image, since the timesteps of the steps are the device's.
+    """
+    times = scheduler.timesteps.tolist()
+    if experts is None:
+        return [0] * len(times)
+    boundary = experts.boundary * scheduler.config.num_train_timesteps
+    return [int(time < boundary) for time in times]
 
 
 class PatchSchedulers:

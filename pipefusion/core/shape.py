@@ -38,6 +38,17 @@ class BlockShape:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """Two transformers of one configuration: the first predicts at a noise level `boundary` (0..1) and above it.
+
+    `guidance_scale` is the second one's; None: that of the first.
+    """
+
+    boundary: float
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True)
 class DiTShape:
     """Lengths in tokens, rows of the latent, or elements."""
 
@@ -78,7 +89,19 @@ class DiTShape:
     """What patches are cut over: `rows` or, of a video, `frames`."""
     references: int = 0
     """Pictures of the same size that the model edits: tokens beside the image's, in its lines, never denoised."""
+    experts: Experts | None = None
+    """Where a second transformer of these sizes takes over; both are held."""
     itemsize: int = 4
+
+    @property
+    def transformers(self) -> int:
+        """How many of these sizes there are."""
+        return 1 if self.experts is None else 2
+
+    def scale(self, given: float, expert: int) -> float:
+        """The guidance scale of an expert, where that of a request is `given`."""
+        own = None if self.experts is None or not expert else self.experts.guidance_scale
+        return given if own is None else own
 
     @property
     def layers(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipefusion.core.dit import DiT
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.mesh import Axis
 
 AXIS = "tensor"
 
@@ -64,6 +65,12 @@ def shard(dit: DiT, fabric: Fabric, whole_cross: bool = False) -> None:
     place = fabric.axis(AXIS)
     if place.size == 1:
         return
+    for one in dit.transformers():
+        shard_blocks(one, fabric, place, whole_cross)
+
+
+def shard_blocks(dit: DiT, fabric: Fabric, place: Axis, whole_cross: bool) -> None:
+    """The same for one transformer, on a rank that has this place on the axis."""
     for layer in dit.layers:
         prefix, plan = dit.block_name(layer), dit.tensor_plan(layer)
         plan = plan.without_cross() if whole_cross else plan

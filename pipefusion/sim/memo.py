@@ -122,6 +122,9 @@ class MemoView:
     def parameter_label(self, name: str) -> str:
         return self.view.parameter_label(name)
 
+    def transformers(self) -> tuple[DiT, ...]:
+        return self.view.transformers()
+
     def clone(self) -> DiT:
         raise NotImplementedError("clone the view before it is memoised")
 

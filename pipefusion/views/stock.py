@@ -84,6 +84,9 @@ class StockView:
             return None
         return cond.stacked("references").to(self.device, self.dtype)
 
+    def transformers(self) -> tuple[Self]:
+        return (self,)
+
     def clone(self) -> Self:
         twin = copy.copy(self)
         twin.model = clone_modules(self.model)

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
 FACTS = {
     "pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale", "resolution",
-    "frames", "frame_factor", "references",
+    "frames", "frame_factor", "references", "boundary", "guidance_scale_2",
 }  # fmt: skip
 # Each agrees with the size of the published checkpoint, which may hold buffers (tables of positions) besides.
 PARAMETERS = {
@@ -38,6 +38,7 @@ PARAMETERS = {
     "z_image_turbo": 6_154_908_736,
     "wan21_1_3b": 1_418_996_800,
     "wan21_14b": 14_288_491_584,
+    "wan22_a14b": 14_288_491_584,  # of each expert
     "wan22_ti2v_5b": 4_999_787_712,
     "cogvideox_2b": 1_693_783_872,
     "cogvideox_5b": 5_570_283_072,
@@ -55,6 +56,7 @@ TINY = {
     "qwen_edit_tiny": "qwen_image_edit",
     "z_image_tiny": "z_image_turbo",
     "wan_tiny": "wan21_14b",
+    "wan22_a14b_tiny": "wan22_a14b",
     "cogvideox_tiny": "cogvideox_5b",
     "hunyuan_video_tiny": "hunyuan_video",
     "hunyuan_tiny": "hunyuan_dit",

@@ -124,13 +124,13 @@ def test_another_number_of_patches_is_named(name, devices, asked, made, tmp_path
 combine = Guidance.combine
 
 
-def lost(self: Guidance, prediction: Tensor, at: Where) -> Tensor:
+def lost(self: Guidance, prediction: Tensor, expert: int, at: Where) -> Tensor:
     whole = prediction.shape[2] == prediction.shape[3]
-    return combine(self, prediction, at) if whole else prediction.chunk(2)[1]
+    return combine(self, prediction, expert, at) if whole else prediction.chunk(2)[1]
 
 
-def swapped(self: Guidance, prediction: Tensor, at: Where) -> Tensor:
-    return combine(self, torch.cat([*reversed(prediction.chunk(2))]), at)
+def swapped(self: Guidance, prediction: Tensor, expert: int, at: Where) -> Tensor:
+    return combine(self, torch.cat([*reversed(prediction.chunk(2))]), expert, at)
 
 
 BUFFERS = {

@@ -148,11 +148,14 @@ def test_a_picture_that_is_not_square_comes_out_again(model, tmp_path, monkeypat
     assert main([str(tmp_path)]) == 0
 
 
-@pytest.mark.parametrize("axis", ["frames", "rows"])
+@pytest.mark.parametrize(("axis", "experts"), [("frames", 1), ("rows", 1), ("frames", 2)])
 def test_a_video_checkpoint_comes_out_again(
-    axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    axis: str, experts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder in the hub's layout: the VAE says how many pixels a latent row is, 16 in Wan 2.2 5B."""
+    """A folder in the hub's layout: the VAE says how many pixels a latent row is, 16 in Wan 2.2 5B.
+
+    Where a pipeline has two transformers its own configuration says at which noise level the second takes over.
+    """
     folder, out = tmp_path / "wan", tmp_path / "run"
     torch.manual_seed(0)
     sizes = {
@@ -163,7 +166,11 @@ def test_a_video_checkpoint_comes_out_again(
         "freq_dim": 16,
     }
     channels = {"in_channels": 4, "out_channels": 4, "text_dim": 8}
-    diffusers.WanTransformer3DModel(**sizes, **channels).save_pretrained(folder / "transformer")
+    for name in ("transformer", "transformer_2")[:experts]:
+        diffusers.WanTransformer3DModel(**sizes, **channels).save_pretrained(folder / name)
+    if experts > 1:
+        index = {"_class_name": "WanPipeline", "boundary_ratio": 0.7}
+        (folder / "model_index.json").write_text(json.dumps(index))
     diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0).save_pretrained(folder / "scheduler")
     vae = diffusers.AutoencoderKLWan(base_dim=4, z_dim=4, num_res_blocks=1, scale_factor_spatial=16)
     vae.save_config(folder / "vae")
@@ -179,7 +186,8 @@ def test_a_video_checkpoint_comes_out_again(
     chosen += ["devices=2", "cluster=sim", "guidance_scale=3", "measure.memory=false"]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}") == 0
     assert load_file(out / "latents.safetensors")["latents"].shape == (1, 4, 4, 8, 4)
-    assert json.loads((out / "run.json").read_text())["frames"] == 13
+    record = json.loads((out / "run.json").read_text())
+    assert record["frames"] == 13 and ("experts" in record) == (experts > 1)
     assert main([str(out)]) == 0
 
 

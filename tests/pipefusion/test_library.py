@@ -109,6 +109,9 @@ def test_a_folder_is_the_same_model(fabric: LocalFabric, tiny_pipe: Any, tmp_pat
     held = sum(each.nbytes for each in denoiser.dit.model.parameters())
     prediction = denoiser.prediction(STEPS)
     assert prediction is not None and prediction.param_bytes == held
+    (tmp_path / "pipeline" / "transformer_2").mkdir()
+    with pytest.raises(ValueError, match="has two transformers"):
+        parallelize(tmp_path / "pipeline", fabric, height=SIDE, width=SIDE)
 
 
 def test_a_hub_id_in_the_local_cache(
