@@ -52,6 +52,11 @@ def other_patches(request: Request, shape: DiTShape, kind: Literal["stages", "do
     return 1 < count <= shape.lines and count != asked
 
 
+def edits(request: Request, shape: DiTShape) -> bool:
+    """There are reference pictures."""
+    return shape.references > 0
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One way to be wrong. `applies` is False where it could not be done at all."""
@@ -98,6 +103,8 @@ HYPOTHESES = (
     Hypothesis("never refreshed", "other patches are seen as they were in the warm-up (naive patches)",
                Deviation(kv="frozen"), with_patches),
     Hypothesis("alone", "a patch attends to itself only", Deviation(kv="alone"), with_patches),
+    Hypothesis("references kept", "K, V of reference pictures are those of the warm-up, and not computed again",
+               Deviation(references="kept"), edits),
     Hypothesis("one scheduler", "one scheduler is stepped for all patches in turn, which share its history",
                Deviation(history="shared"), equal_bands),
     Hypothesis("no history", "the scheduler forgets its history from step to step", Deviation(history="lost")),

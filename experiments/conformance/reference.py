@@ -64,7 +64,9 @@ class Deviation:
     as they were in the warm-up, `rebuilt` as residuals of this very step say, `alone` not at all.
     `history` of a multistep solver: `shared` by all patches, stepped in turn, or `lost` from step to step.
     `patches` in place of those asked for: one a stage, or twice or half as many. `backwards`: taken from the last to
-    the first. `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the warm-up.
+    the first. `references`, after the warm-up: `kept` shows those pictures as they were in it, as an engine does that
+    computes their K, V once. `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the
+    warm-up.
     """
 
     extra_warmup: int = 0
@@ -74,6 +76,7 @@ class Deviation:
     kept_buffers: bool = False
     kv: Literal["own", "next", "previous", "late", "displaced", "frozen", "rebuilt", "alone"] = "own"
     history: Literal["own", "shared", "lost"] = "own"
+    references: Literal["own", "kept"] = "own"
     guidance: Literal["right", "swapped", "swapped_kv", "lost"] = "right"
 
     def warmup(self, request: Request) -> int:
@@ -129,6 +132,10 @@ class Buffers:
         stored, kv = self.layers[layer], self.deviation.kv
         if patch < 0:
             return stored.copy_(image)
+        if self.deviation.references == "kept":
+            columns = torch.arange(image.shape[2], device=image.device) % self.shape.grid.width
+            own = (columns < self.shape.token_cols)[:, None, None]
+            image = torch.where(own, image, stored[:, :, band])
         if kv == "rebuilt":
             if (layer, patch) not in self.written:
                 self.written.add((layer, patch))

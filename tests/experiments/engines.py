@@ -209,6 +209,26 @@ class PreviousPatch(NextPatch):
     by = -1
 
 
+class ReferencesKept(StaleKV):
+    """Buffers in which K, V of reference pictures stay as the synchronous steps have left them."""
+
+    def __init__(self, run: Run, *rest: Any):
+        super().__init__(run, *rest)
+        self.shape = run.shape
+
+    def write(self, layer: int, slots: Sequence[slice], k: Tensor, v: Tensor, prefix: int) -> None:
+        slot, size = slots[0], k.shape[1] - prefix
+        if size < self.shape.tokens:
+            columns = torch.arange(size) % self.shape.grid.width
+            own = torch.cat([torch.ones(prefix, dtype=torch.bool), columns < self.shape.token_cols])
+            place = self.prefixes[layer] + slot.start - prefix
+            k, v = (
+                torch.where(own[:, None, None], new, old[:, place : place + prefix + size])
+                for new, old in zip((k, v), self.read(layer), strict=True)
+            )
+        super().write(layer, slots, k, v, prefix)
+
+
 class HalvesSwapped(Buggy):
     def patch(self, layer: int, tokens: slice, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self.store(layer, tokens, k, v)

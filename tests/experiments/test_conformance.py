@@ -156,6 +156,12 @@ def test_what_the_method_does_wrong_is_named(
     assert judgement.latents is not None and judgement.latents.step is None  # of the last latents alone
 
 
+def test_references_that_are_kept_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv, "StaleKV", engines.ReferencesKept)
+    case = LOUD.but(model="flux_kontext_tiny", architecture={}, scheduler="shipped", steps=3)
+    assert judged(write(tmp_path, case, simulated(case))).named(EXPLAINS) == ["references kept"]
+
+
 @pytest.mark.parametrize("warmup", [0, 1])
 def test_kept_buffers_are_seen_without_a_warmup(
     warmup: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
