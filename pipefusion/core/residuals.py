@@ -79,7 +79,7 @@ class Codec:
             first, second = quantized(x, BITS[self.how])
         elif self.how == "topk":
             numbers = x.flatten(-2)
-            places = numbers.abs().topk(kept(*x.shape[-2:])).indices
+            _, places = numbers.abs().topk(kept(*x.shape[-2:]))
             first, second = places.int(), numbers.gather(-1, places)
         else:
             first, second = factors(x, rank(*x.shape[-2:]))

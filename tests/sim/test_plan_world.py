@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.methods import METHODS
+from pipefusion.core.residuals import COMPRESS
 from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
@@ -53,6 +54,14 @@ def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(case):
             entry.row(rank) | {"start_s": 0, "wait_s": 0} for entry in theirs.entries
         ]
         assert ours.wait_s == pytest.approx(theirs.wait_s, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("how", COMPRESS)
+def test_every_compression_is_planned_with_the_bytes_of_its_closed_form(how):
+    case, method = Case("ring", {"compress": how}, steps=3).on(3), METHODS["ring"]
+    shape, settings = case_model(case).shape, method.Config(compress=how)
+    for rank, run in enumerate(planned(case, 3, DEVICE)):
+        assert run.sent_bytes == method.predict(shape, case.parallel, rank, 3, 1, 1, settings).sent_bytes
 
 
 def test_flops_of_serial_are_the_closed_form():
