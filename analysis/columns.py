@@ -135,7 +135,7 @@ _ALL = [
     # What ran.
     Column("method", "method", format=label),
     *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
-    *texts(patch_axis="cut over", compress="compressed", knobs="knobs"),
+    *texts(patch_axis="cut over", compress="compressed", knobs="knobs", order="order", forecast="forecast"),
     *counts(stride="stride"),
     *flags(time_shift="time shift"),
     Column("fraction", "of a neighbour", kind=NUMBER),

@@ -33,7 +33,7 @@ from pipefusion.core.domain import (
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.residuals import COMPRESS
 from pipefusion.core.split import SPLITS
-from pipefusion.method import RINGS, TEXTS
+from pipefusion.method import FORECASTS, ORDERS, RINGS, TEXTS
 
 ALL_STEPS, STAGES = "S", "N"
 """W as many as there are steps, M as many as there are stages."""
@@ -48,6 +48,8 @@ SETTINGS = {
     "strides": "stride",
     "time_shifts": "time_shift",
     "fractions": "fraction",
+    "orders": "order",
+    "forecasts": "forecast",
     "compresses": "compress",
     "sync_layers": "sync_layers",
 }
@@ -82,6 +84,8 @@ class GridConfig:
     strides: list[Count] = field(default_factory=list)
     time_shifts: list[bool] = field(default_factory=list)
     fractions: list[Share] = field(default_factory=list)
+    orders: list[str] = field(default_factory=list)
+    forecasts: list[str] = field(default_factory=list)
     compresses: list[str] = field(default_factory=list)
     sync_layers: list[list[Natural]] = field(default_factory=list)
 
@@ -196,6 +200,8 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         "crosses": CROSS,
         "patch_axes": AXES,
         "compresses": COMPRESS,
+        "orders": ORDERS,
+        "forecasts": FORECASTS,
     }
     try:
         check_known(grid, allowed)

@@ -39,8 +39,9 @@ class Method:
     synchronous steps as there are steps, and says what is stale after them, in the words of the reference that replays
     it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion writes them), those of a whole
     step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V are stale but the input of a
-    stage, which was made in the step before (`input`). Of one that is exact unless it compresses, `stale` says what
-    that does: K, V of others are of this step, as they are rebuilt from residuals (`rebuilt`).
+    stage, which was made in the step before (`input`; PipeFusion's as well in rotational order, see `late_inputs`). Of
+    one that is exact unless it compresses, `stale` says what that does: K, V of others are of this step, as they are
+    rebuilt from residuals (`rebuilt`).
     """
 
     Config: type[Any]
@@ -83,6 +84,10 @@ class Method:
     def stale_kv(self) -> bool:
         """Whether K, V may be stale; they are kept from step to step."""
         return not self.exact and self.stale != "input"
+
+    def late_inputs(self, settings: Mapping[str, Any]) -> bool:
+        """Whether stages read what was made in an earlier step: no stage waits, and they decide the result."""
+        return self.stale == "input" or settings.get("order") == "rotational"
 
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
         """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch."""

@@ -121,7 +121,7 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
 
     after = -(-(steps - w) // getattr(settings, "stride", 1))
     jobs = (after - 1) * max(m, p) + m + p - 1 if after else 0
-    jobs = after if METHODS[cfg.method.name].stale == "input" else jobs
+    jobs = after * m if METHODS[cfg.method.name].late_inputs(vars(settings)) else jobs
     device_s = w * p * job_s(1) + jobs * job_s(m)
     started = one.host_s / p + layers * sum(count for *_, count in calls) * topology.port.call_s
     return max(device_s, (w + after * m) * started, busiest_link_s(parallel, Network(topology), forms))

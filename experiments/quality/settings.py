@@ -76,10 +76,11 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     if not isinstance(found, Parallel):
         return cfg
     own: Row = {}
-    if method.has("patches"):  # then stages decide nothing
+    whole = method.has("patches") and not method.late_inputs(vars(cfg.method))  # then stages decide nothing
+    if whole:
         own = {key: getattr(method.Config(), key) for key in UNSEEN if method.has(key)}
         own["patches"] = cfg.method.patches or found.pipe
-    devices = 1 if method.has("patches") else getattr(found, str(method.axis))
+    devices = 1 if whole else getattr(found, str(method.axis))
     return replace(cfg, method=replace(cfg.method, **own), devices=devices, parallel=Parallel())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks, told
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.forecast import Forecast
 from pipefusion.core.guidance import Guidance
 from pipefusion.core.latents import Latents
 from pipefusion.core.layout import Job, make_layout
@@ -36,6 +37,7 @@ def assemble(
     warmup: int | None = None,
     stride: int | None = None,
     time_shift: bool = False,
+    forecast: int | None = None,
     first_patch: bool = False,
     whole_cross: bool = False,
 ) -> Sampler:
@@ -50,6 +52,8 @@ def assemble(
         warmup: W, the synchronous steps; None: all steps are.
         stride: all stages compute at once after the warm-up, in every so many steps, see `Layout.jobs`.
         time_shift: a stage is told the timestep of the step that its input was made in.
+        forecast: stages take patches in rotation, see `Layout.jobs`; so many differences of its inputs stand for the
+            one that has not come.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
         whole_cross: tensor parallelism leaves cross-attentions whole.
     """
@@ -61,10 +65,10 @@ def assemble(
         guidance = Guidance(fabric, cond, dit.shape)
         own = guidance.own_images(noise)
         steps = len(scheduler.timesteps)
-        jobs = layout.jobs(steps, steps if warmup is None else warmup, stride)
+        jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
         run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype, padding)
-        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift)
+        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift, forecast)
         attend_for = attention(run)
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
@@ -89,6 +93,7 @@ class Stage:
         scheduler: Any,
         first_patch: bool,
         time_shift: bool,
+        forecast: int | None,
     ):
         fabric, layout, shape = run.fabric, run.layout, dit.shape
         self.dit, self.run, self.layout, self.guidance = dit, run, layout, guidance
@@ -103,17 +108,21 @@ class Stage:
         self.arriving = Messages(shape, layout, layout.stage, first_patch)
         self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
         self.skips = StageSkips(run)
-        self.latents = Latents(fabric, layout, noise) if layout.first or layout.last else None
+        self.latents = Latents(run, noise) if layout.first or layout.last else None
         if layout.last:
             self.schedulers = PatchSchedulers(scheduler, len(layout.patches))
             tokens = run.most_tokens * shape.denoised_tokens // shape.tokens
             guidance.reserve(noise.shape[0] * shape.in_channels * shape.patch_size**2 * tokens, run.dtype)
         self.outbox = Outbox(fabric, (layout.stage + 1) % len(layout.stages))
-        self.inbox = None
+        self.inbox: Inbox | None = None
+        self.forecast: Forecast | None = None
         if not layout.first:
             largest = max(self.arriving.tokens(job) for job in run.jobs) * run.batch * shape.hidden
             self.inbox = Inbox(fabric, layout.stage - 1, largest, run.dtype)
             self.post(self.inbox, run.jobs[0])
+            late = [job for job in run.jobs if job.late]
+            if late and forecast is not None:
+                self.forecast = Forecast(run, late[0], self.arriving, forecast)
         self.step, self.shifted = -1, time_shift and not layout.first
 
     def begin(self, job: Job) -> None:
@@ -121,7 +130,7 @@ class Stage:
         self.skips.begin(job)
         if job.step != self.step:
             self.step = job.step
-            source = job.source if self.shifted else job.step
+            source = job.origin.step if self.shifted else job.step
             self.expert = self.experts[source]
             text = told(self.text, self.expert)
             self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.batch)
@@ -140,6 +149,8 @@ class Stage:
         for following in self.run.jobs[index + 1 : index + 2]:
             self.post(self.inbox, following)
         message = self.inbox.take(job.origin)
+        if self.forecast:
+            message = self.forecast.read(job, message)
         if not self.dit.layers and not self.layout.last:
             message = message.clone()  # an empty stage must not send from a buffer that is received into
         return self.arriving.unpack(job, message, self.run.fabric)
@@ -154,7 +165,7 @@ class Stage:
     def emit(self, job: Job, tokens: Tokens) -> None:
         """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first."""
         if not self.layout.last:
-            if job.at in self.run.read:
+            if job.read:
                 self.outbox.put(self.leaving.pack(job, tokens), job.at)
             return
         assert self.latents is not None

@@ -86,6 +86,7 @@ def predict(
     split: Split = "even",
     warmup: int | None = None,
     stride: int | None = None,
+    forecast: int | None = None,
     gathers: int = 0,
     synced: int = 0,
     first_patch: bool = False,
@@ -94,11 +95,11 @@ def predict(
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
     `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged; in `synced`
-    layers they are in all.
+    layers they are in all. `forecast`: so many differences of inputs are used, see `assemble`.
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
-    jobs = layout.jobs(steps, steps if warmup is None else warmup, stride)
+    jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
     images //= parallel.data
     size = Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
     sent, received, comm = {}, {}, 0
@@ -117,7 +118,7 @@ def predict(
         received[axis] = received.get(axis, 0) + wire
         comm += room
     kv, place = held_kv(size, buffer)
-    latents = size.latent if layout.first or layout.last else 0
+    latents = size.latent * layout.latent_copies(jobs) if layout.first or layout.last else 0
     takes = forms.takes_text(layout.stages, layout.stage)
     kept = size.prompt if first_patch and takes and not layout.first else 0
     return Prediction(
@@ -126,7 +127,7 @@ def predict(
             shape, layout.layers, layout.first, layout.last, parallel.tensor, whole_cross
         ),
         kv_bytes=kv,
-        buffer_bytes=latents + place + kept + cross_kv(size, whole_cross),
+        buffer_bytes=latents + place + kept + cross_kv(size, whole_cross) + forecasts(size, jobs, forecast),
         comm_bytes=comm,
         sent_bytes=sum(sent.values()),
         recv_bytes=sum(received.values()),
@@ -162,10 +163,13 @@ def cross_kv(size: Sizes, whole_cross: bool) -> int:
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
     layout, shape = size.layout, size.shape
-    origins = {job.origin for job in jobs}
-    read = [job for job in jobs if job.at in origins]
+    read = [job for job in jobs if job.read]
     texts = sum(not first_patch or job.patches.start == 0 for job in read) * size.prompt
     image = sum(job.tokens for job in read) * size.hidden
+    arrived = {
+        job.origin: job.tokens for job in reversed(jobs)
+    }  # the first to read a message reads all of it
+    come = sum(arrived.values()) * size.hidden
     latents = sum(job.tokens for job in jobs) // layout.tokens * size.latent
     takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
     mine, place = layout.layers, layout.tokens * size.hidden
@@ -173,10 +177,19 @@ def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
     alone = len(layout.stages) == 1
     sent = 0 if alone else latents if layout.last else image + passes * texts
-    received = 0 if alone else latents if layout.first else image + takes * texts
+    received = 0 if alone else latents if layout.first else come + takes * texts
     message = max(job.tokens for job in jobs) * size.hidden + takes * size.prompt
     room = (0 if layout.first else 2 * message) + taken * place
-    return sent + given * image, received + taken * image, room
+    return sent + given * image, received + taken * come, room
+
+
+def forecasts(size: Sizes, jobs: Sequence[Job], forecast: int | None) -> int:
+    """Differences of the one patch of which a stage has to forecast the input: one more than are used."""
+    layout, late = size.layout, [job for job in jobs if job.late]
+    if forecast is None or layout.first or not late:
+        return 0
+    prompt = size.prompt if forms.takes_text(layout.stages, layout.stage) else 0
+    return (forecast + 1) * (late[0].tokens * size.hidden + prompt)
 
 
 def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:

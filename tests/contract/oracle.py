@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from experiments.conformance.asynchronous import denoise
+from experiments.conformance import asynchronous, rotational
 from experiments.conformance.reference import Request
 from experiments.methods import METHODS
 from pipefusion.core import closed_forms as forms
@@ -94,7 +94,7 @@ def wanted(case: Case) -> Tensor:
     if never_stale(case):
         return serial(case)
     parallel, patches = case.parallel, case.method.get("patches", 1)
-    if METHODS[case.name].stale == "input":
+    if METHODS[case.name].late_inputs(case.method):
         return lagged(case)
     if METHODS[case.name].stale == "rebuilt":
         return alone(case.but(parallel=Parallel(ring=parallel.ring)))
@@ -114,10 +114,14 @@ def wanted(case: Case) -> Tensor:
 def lagged(case: Case) -> Tensor:
     """Latents of stages that do not wait for each other, by the loop that replays them."""
     model, cfg, view = case_model(case), METHODS[case.name].Config(**case.method), case_view(case)
+    view.cut(model.shape.cut(cfg.patch_axis).patch_axis)
     view.load(case_weights(case), CPU)
     stages = forms.stages(model.shape, case.parallel.pipe, cfg.split)
-    request = Request(*inputs(case, model), case_scheduler(case, model), [], stages, cfg.warmup, "exact")
-    return denoise(view, request, cfg.stride, cfg.time_shift)
+    bands = split_rows(view.shape.lines, getattr(cfg, "patches", 1), case.parallel.lanes)
+    request = Request(*inputs(case, model), case_scheduler(case, model), bands, stages, cfg.warmup, "exact")
+    if METHODS[case.name].stale == "input":
+        return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
+    return rotational.denoise(view, request, cfg.differences)
 
 
 def computes(results: list[Result], want: Tensor, tolerance: float = TOLERANCE) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import asyncdiff, banded, denoise
+from tests.reference import asyncdiff, banded, denoise, rotational
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -54,6 +54,26 @@ def test_pipefusion(devices, patches, warmup, settings):
     case = Case("pipefusion", {"patches": patches, "warmup": warmup}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
     assert relative_error(got, reference(case, patches, warmup, "pipefusion")) <= 1e-5
+
+
+# As many patches as stages, more and fewer, so few that a prediction descends from a latent of two steps before.
+ROTATED = [
+    (2, 2, {}, {}, [2, 2]),
+    (3, 5, {"warmup": 2, "forecast": "taylor1"}, GUIDED | {"steps": 6}, [2, 1, 1]),
+    (4, 2, {"forecast": "taylor2"}, {"steps": 6, "scheduler": "flow_euler"}, [1, 1, 1, 1]),
+    (4, 3, {"forecast": "taylor3", "split": [1, 0, 2, 1]}, {"steps": 7, "scheduler": "ddim"}, [1, 0, 2, 1]),
+]
+
+
+@pytest.mark.parametrize(("devices", "patches", "own", "settings", "sizes"), ROTATED)
+def test_rotational_pipefusion(devices, patches, own, settings, sizes):
+    case = Case("pipefusion", {"patches": patches, "order": "rotational"} | own, **settings)
+    got = simulate(case.on(devices), repeats=1)[0].latents
+    bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, patches)]
+    order = ("last", "taylor1", "taylor2", "taylor3").index(own.get("forecast", "last"))
+    with torch.inference_mode():
+        want = rotational(*task(case), case.guidance, bands, sizes, own.get("warmup", 1), order)
+    assert relative_error(got, want) <= 1e-5
 
 
 @pytest.mark.parametrize(("name", "sees"), [("distrifusion", "distrifusion"), ("naive_patch", "naive")])

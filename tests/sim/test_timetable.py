@@ -132,9 +132,20 @@ def test_one_program_and_one_steady_step_stand_for_all(name, parallel, family):
     if family in ("flux_tiny", "flux2_tiny") and parallel.cfg > 1:
         parallel = Parallel(pipe=2)  # guidance is embedded
     case, devices = case_on(name, parallel, model=family)
+    stand_for_all(case, devices)
+
+
+def test_one_steady_step_stands_for_all_in_rotation():
+    case, devices = case_on("pipefusion", Parallel(cfg=2, pipe=3))
+    stand_for_all(
+        case.but(method=case.method | {"order": "rotational", "forecast": "taylor3"}, steps=8), devices
+    )
+
+
+def stand_for_all(case, devices):
     warmup = case.method.get("warmup", 0)
     plan = partial(planned, case, devices, DEVICE, topology=NODES)
-    apart = METHODS[name].apart(case_model(case).shape)
+    apart = METHODS[case.name].apart(case_model(case).shape)
     every, few = plan(), plan(apart=apart, steady=range(warmup + 1, case.steps - 1))
     for one, other in zip(every, few, strict=True):
         assert one.buffer_bytes == other.buffer_bytes and one.meter.peak_bytes == other.meter.peak_bytes
