@@ -54,7 +54,7 @@ BAD = [
     ([TINY, "method=tensor", "devices=3", "method.heads=pad"], "devices=3 does not divide the 4 attention heads"),
     ([TINY, "method=serial", "method.heads=padded"], "method.heads='padded' is unknown, nearest: pad; allowed: even"),
     ([TINY, "method=ring", "devices=3"], "devices=3 does not divide the 8 token rows; allowed: 1, 2, 4, 8"),
-    ([TINY, "method.order=rotated"], "method.order='rotated' is unknown, nearest: rotational; allowed: plain"),
+    ([TINY, "method.order=rotated"], "method.order='rotated' is unknown; allowed: plain, rotational"),
     ([TINY, "method.order=rotational", "method.warmup=0"], "method.warmup=0 is outside 1..20 (20: the steps)"),
     ([TINY, "method.forecast=taylor2"], "method.forecast=taylor2 needs method.order=rotational; allowed: last"),
     (["model=hunyuan_tiny", "method.order=rotational"], "method.order=rotational forecasts the input of a stage"),
