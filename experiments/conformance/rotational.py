@@ -33,7 +33,7 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
 
     def embed(rows: range) -> Tokens:
         part = shape.grid.take_latent(latent, rows)
-        return dit.embed(torch.cat([part] * cond.branches), rows, text)
+        return dit.embed(torch.cat([part] * cond.branches), rows, text, modulation)
 
     def compute(stage: int, rows: range, patch: int, tokens: Tokens) -> Tokens:
         given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
