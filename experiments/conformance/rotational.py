@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from experiments.conformance.reference import NONE, Buffers, Request, Steppers, combined
-from pipefusion.core.dit import DiT, Given, Tokens
+from pipefusion.core.dit import DiT, Given, Tokens, told
+from pipefusion.core.sampler import experts_by_step
 
 Inputs = Sequence[Tokens]
 """What a stage was given for one patch, step by step."""
@@ -22,13 +23,10 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
     """The latents [B, C, H, W] after the last step, float32 on the view's device; `order` of the differences."""
     request = replace(request, noise=request.noise.to(dit.device), cond=request.cond.to(dit.device))
     cond, shape, bands, stages = request.cond, dit.shape, request.bands, request.stages
-    buffers, steppers, prompt = (
-        Buffers(dit, request, NONE),
-        Steppers(request, "own"),
-        range(shape.joint_tokens),
-    )
-    text, count, scale = dit.text(cond), len(bands), cond.guidance_scale
-    cross, latent = dit.cross(text), request.noise.float().clone()
+    buffers, steppers = Buffers(dit, request, NONE), Steppers(request, "own")
+    experts = experts_by_step(shape.experts, request.scheduler)
+    whole_text, prompt, count = dit.text(cond), range(shape.joint_tokens), len(bands)
+    latent = request.noise.float().clone()
     inputs: dict[tuple[int, int], list[Tokens]] = defaultdict(list)  # by stage and patch
 
     def embed(rows: range) -> Tokens:
@@ -49,6 +47,8 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
             own.copy_(steppers.step(m, step, part, own))
 
     for step, timestep in enumerate(request.scheduler.timesteps):
+        text, scale = told(whole_text, experts[step]), shape.scale(cond.guidance_scale, experts[step])
+        cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         after = latent.clone()
         if step < request.warmup or count == 1:
