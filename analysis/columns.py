@@ -136,6 +136,7 @@ _ALL = [
     Column("method", "method", format=label),
     *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
     *texts(patch_axis="cut over", compress="compressed", knobs="knobs", order="order", forecast="forecast"),
+    *texts(cache="step cache"),
     *counts(stride="stride"),
     *flags(time_shift="time shift"),
     Column("fraction", "of a neighbour", kind=NUMBER),
@@ -156,6 +157,8 @@ _ALL = [
     *(Column(name, name, kind=COUNT) for name in AXES),
     *flags(front="front searched"),
     *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
+    Column("cache_threshold", "threshold", kind=NUMBER),
+    Column("computed_steps", "steps computed", kind=NUMBER),
     Column("guidance_scale", "guidance", kind=NUMBER),
     Column("bandwidth", "link", "GB/s", NUMBER),
     # A server under load.

@@ -42,7 +42,10 @@ class Config(Settings):
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
-    """Stages as PipeFusion has them; W between 1 and S."""
+    """Stages as PipeFusion has them; W between 1 and S; no step cache, which goes by one step at a time."""
+    if cfg.cache != "none":
+        text = f"{cfg.cache} decides step by step, and stages of asyncdiff are in different ones at once"
+        return Problem("method.cache", f"{text}; allowed: none")
     return (
         degrees_fit(shape, parallel, AXIS, cfg.heads)
         or within("method.warmup", cfg.warmup, 1, steps, "the steps")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings, degrees_fit, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import displaced
@@ -57,7 +58,7 @@ def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compres
         inner = displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers, compress=compress)
         return ulysses(run, inner)
 
-    return assemble(dit, fabric, attention, warmup=cfg.warmup)
+    return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
 
 
 def predict_bands(
@@ -73,5 +74,15 @@ def predict_bands(
     """K, V of all layers, gathered in so many steps, and in every step in the layers that stay synchronous."""
     synced = len(cfg.sync_layers)
     return predict_bytes(
-        shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers, synced=synced
+        shape,
+        parallel,
+        rank,
+        steps,
+        images,
+        branches,
+        buffer="displaced",
+        warmup=cfg.warmup,
+        gathers=gathers,
+        synced=synced,
+        cache=cache_rule(cfg),
     )

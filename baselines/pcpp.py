@@ -17,6 +17,7 @@ from torch import Tensor
 from baselines.displaced import AXIS as AXIS
 from baselines.displaced import check_bands
 from pipefusion.core.attention import Attend
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import attend_to_bands
@@ -119,7 +120,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     def attention(run: Run) -> AttendFor:
         return ulysses(run, gathered(run, partial(run, cfg.warmup, shared)))
 
-    return assemble(dit, fabric, attention, warmup=cfg.warmup)
+    return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
 
 
 def predict(
@@ -128,7 +129,16 @@ def predict(
     """2 * fraction/n * p * hs * L elements per step to each neighbour, K, V of that size; DistriFusion's warm-up."""
     n = parallel.patch
     found = predict_bytes(
-        shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=cfg.warmup
+        shape,
+        parallel,
+        rank,
+        steps,
+        images,
+        branches,
+        buffer="displaced",
+        warmup=cfg.warmup,
+        gathers=cfg.warmup,
+        cache=cache_rule(cfg),
     )
     peers = len(neighbours(n, parallel.mesh().axis(AXIS, rank).index))
     whole = found.kv_bytes // shape.layers  # K, V of all tokens of one layer

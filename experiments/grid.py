@@ -18,6 +18,7 @@ from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model
+from pipefusion.core.cache import CACHES
 from pipefusion.core.cut import AXES
 from pipefusion.core.domain import (
     Count,
@@ -28,6 +29,7 @@ from pipefusion.core.domain import (
     Pixels,
     Share,
     Steps,
+    Threshold,
     Warmups,
 )
 from pipefusion.core.parallel import Parallel, degrees
@@ -52,6 +54,8 @@ SETTINGS = {
     "forecasts": "forecast",
     "compresses": "compress",
     "sync_layers": "sync_layers",
+    "caches": "cache",
+    "cache_thresholds": "cache_threshold",
 }
 """Lists of a grid, and the key of the methods that have it."""
 
@@ -88,6 +92,8 @@ class GridConfig:
     forecasts: list[str] = field(default_factory=list)
     compresses: list[str] = field(default_factory=list)
     sync_layers: list[list[Natural]] = field(default_factory=list)
+    caches: list[str] = field(default_factory=list)
+    cache_thresholds: list[Threshold] = field(default_factory=list)
 
 
 @dataclass
@@ -146,6 +152,8 @@ def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
     }
     for values in product(*lists.values()):
         given = dict(zip(lists, values, strict=True))
+        if given.get("cache", cfg.method.cache) == "none":
+            given["cache_threshold"] = cfg.method.cache_threshold
         if given.get("warmup") == ALL_STEPS:
             given["warmup"] = cfg.steps
         if given.get("patches") == STAGES:
@@ -202,6 +210,7 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         "compresses": COMPRESS,
         "orders": ORDERS,
         "forecasts": FORECASTS,
+        "caches": CACHES,
     }
     try:
         check_known(grid, allowed)

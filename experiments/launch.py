@@ -8,6 +8,7 @@ import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -200,8 +201,10 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
         pictures.write_images(run_dir, cfg, model)
     latency = records.latency([repeat["latency_s"] for repeat in reports[0]["repeats"]])
     accelerators = [report["accelerator"] for report in reports if report.get("accelerator")]
+    computed = [report["row"].get("computed_steps") for report in reports]
     return {
         "status": "ok",
+        "computed_steps": mean(computed) if None not in computed else None,
         "hardware": hardware(accelerators[0]["name"] if accelerators else None),
         "accelerators": accelerators,
         "latency_s": latency | ({"predicted": True} if cfg.cluster.world == "plan" else {}),

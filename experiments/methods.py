@@ -35,13 +35,13 @@ def to_all(shape: DiTShape, parallel: Parallel, cfg: Any, rows: Band) -> Sequenc
 class Method:
     """A method's own functions and the facts that tests, replays and measures hold it to.
 
-    `exact`: it equals serial whatever its settings. One that is not has a `warmup` key, equals serial with as many
-    synchronous steps as there are steps, and says what is stale after them, in the words of the reference that replays
-    it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion writes them), those of a whole
-    step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V are stale but the input of a
-    stage, which was made in the step before (`input`; PipeFusion's as well in rotational order, see `late_inputs`). Of
-    one that is exact unless it compresses, `stale` says what that does: K, V of others are of this step, as they are
-    rebuilt from residuals (`rebuilt`).
+    `exact`: it equals serial, with the same step cache, whatever its settings. One that is not has a `warmup` key,
+    equals serial with as many synchronous steps as there are steps, and says what is stale after them, in the words of
+    the reference that replays it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion
+    writes them), those of a whole step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V
+    are stale but the input of a stage, which was made in the step before (`input`; PipeFusion's as well in rotational
+    order, see `late_inputs`). Of one that is exact unless it compresses, `stale` says what that does: K, V of others
+    are of this step, as they are rebuilt from residuals (`rebuilt`).
     """
 
     Config: type[Any]
@@ -90,10 +90,18 @@ class Method:
         return self.stale == "input" or settings.get("order") == "rotational"
 
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
-        """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch."""
+        """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch.
+
+        An exact one serial with the same step cache. With one patch W decides from which step on a cache may skip.
+        """
         if self.exact:
             return settings.get("compress", "none") == "none" or settings["whole_steps"] >= steps
-        return settings.get("warmup") == steps or settings.get("patches") == 1
+        return settings.get("warmup") == steps or (settings.get("patches") == 1 and not caches(settings))
+
+
+def caches(settings: Mapping[str, Any]) -> bool:
+    """Whether a step cache decides what is computed."""
+    return bool(settings.get("cache", "none") != "none")
 
 
 def parallel_degrees(cfg: RunConfig) -> Parallel:
@@ -109,6 +117,9 @@ def beside(cfg: RunConfig) -> dict[str, int]:
 
 def find_problem(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     """What keeps a run from this model, or None."""
+    if cfg.cluster.world == "plan" and caches(vars(cfg.method)):
+        text = f"{cfg.method.cache} skips by values, and predicted hardware computes none"
+        return Problem("method.cache", f"{text}; allowed: none, or cluster=local, sim")
     return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings, degrees_fit, splits, unknown_choice, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -87,6 +88,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
         or unknown_choice("method.order", cfg.order, ORDERS)
         or unknown_choice("method.forecast", cfg.forecast, FORECASTS)
         or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
+        or check_prompt(shape, parallel, cfg)
     )
 
 
@@ -109,6 +111,14 @@ def forecasts_nothing(cfg: Config) -> Problem | None:
     )
 
 
+def check_prompt(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
+    """A prompt that comes with the first patch alone must not be left out with it."""
+    if cfg.cache == "none" or cfg.text != "first_patch" or not shape.joint or parallel.pipe == 1:
+        return None
+    text = "first_patch sends the prompt with the first patch, whose blocks a step cache may skip"
+    return Problem("method.text", f"{text}; allowed: exact, or method.cache=none")
+
+
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """Keep this rank's stage and return its sampler."""
     lanes = fabric.axis("ring").size * fabric.axis("ulysses").size
@@ -122,6 +132,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
         warmup=cfg.warmup,
         forecast=cfg.differences,
         first_patch=cfg.text == "first_patch",
+        cache=cache_rule(cfg),
     )
 
 
@@ -142,4 +153,5 @@ def predict(
         warmup=cfg.warmup,
         forecast=cfg.differences,
         first_patch=cfg.text == "first_patch",
+        cache=cache_rule(cfg),
     )

@@ -71,7 +71,9 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     """
     method = METHODS[cfg.method.name]
     if method.never_stale(cfg.steps, vars(cfg.method)):
-        return serial_reference(cfg)
+        alone = serial_reference(cfg)
+        same = {key: getattr(cfg.method, key) for key in ("cache", "cache_threshold") if method.exact}
+        return replace(alone, method=replace(alone.method, **same))
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if not isinstance(found, Parallel):
         return cfg

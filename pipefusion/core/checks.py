@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
+from pipefusion.core.domain import Threshold
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
@@ -20,12 +21,15 @@ class Settings:
     """What the configuration of every method has.
 
     `heads` of Ulysses ranks: each has as many (even), or zeros are computed, held and sent in place of those that lack
-    (pad). `patch_axis` of a video: patches, bands and shares are cut over its frames (also null) or its rows.
+    (pad). `patch_axis` of a video: patches, bands and shares are cut over its frames (also null) or its rows. `cache`:
+    blocks are skipped where the relative change is under `cache_threshold`, see `pipefusion/core/cache.py`.
     """
 
     name: str
     heads: str = "even"
     patch_axis: str | None = None
+    cache: str = "none"
+    cache_threshold: Threshold = 0.1
 
 
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:

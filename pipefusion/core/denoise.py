@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipefusion.core.cache import Rule, StepCache
 from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks, told
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.forecast import Forecast
@@ -40,6 +41,7 @@ def assemble(
     forecast: int | None = None,
     first_patch: bool = False,
     whole_cross: bool = False,
+    cache: Rule | None = None,
 ) -> Sampler:
     """Keep this rank's part of the model and return its sampler: every method is a call of this.
 
@@ -56,6 +58,7 @@ def assemble(
             one that has not come.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
         whole_cross: tensor parallelism leaves cross-attentions whole.
+        cache: when blocks are skipped, see `StepCache`; None: never.
     """
     layout = make_layout(dit.shape, fabric.axis, patches, split)
     dit.keep(layout.layers, embed=layout.first, unembed=layout.last)
@@ -68,7 +71,8 @@ def assemble(
         jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
         run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype, padding)
-        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift, forecast)
+        step_cache = StepCache(run, dit, cache, warmup or 0) if cache else None
+        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift, forecast, step_cache)
         attend_for = attention(run)
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
@@ -94,9 +98,10 @@ class Stage:
         first_patch: bool,
         time_shift: bool,
         forecast: int | None,
+        cache: StepCache | None,
     ):
         fabric, layout, shape = run.fabric, run.layout, dit.shape
-        self.dit, self.run, self.layout, self.guidance = dit, run, layout, guidance
+        self.dit, self.run, self.layout, self.guidance, self.cache = dit, run, layout, guidance, cache
         self.timesteps = timesteps_on(fabric.device, scheduler)
         self.experts = experts_by_step(shape.experts, scheduler)
         self.finite = Finite(run.steps, fabric.device)
@@ -137,6 +142,8 @@ class Stage:
 
     def post(self, inbox: Inbox, job: Job) -> None:
         """Start receiving what a job reads."""
+        if self.cache:
+            self.cache.post(job)
         inbox.post(job.origin, (self.run.batch, self.arriving.tokens(job), self.run.shape.hidden))
 
     def receive(self, index: int, job: Job) -> Tokens:
@@ -158,7 +165,15 @@ class Stage:
     def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
         """The tokens behind this stage's blocks."""
         given = Given(self.text, self.modulation, self.positions[job.rows], self.cross, self.layout.prompt)
-        tokens = run_blocks(self.dit, tokens, given, attend_for(job), self.skips)
+        attend = attend_for(job)
+
+        def blocks(tokens: Tokens, layers: range) -> Tokens:
+            return run_blocks(self.dit, tokens, given, attend, self.skips, layers)
+
+        if self.cache:
+            tokens = self.cache.compute(job, tokens, self.modulation, blocks)
+        else:
+            tokens = blocks(tokens, self.layout.layers)
         self.skips.end()
         return tokens
 
@@ -184,6 +199,8 @@ class Stage:
         """Wait for all that is under way; the latents of all images on the ranks of the first stage."""
         self.outbox.drain()
         self.skips.drain()
+        if self.cache:
+            self.cache.drain()
         self.finite.require(self.run.fabric.rank)
         if not self.layout.first:
             return None

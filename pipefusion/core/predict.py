@@ -12,6 +12,8 @@ from math import ceil
 from typing import Literal
 
 from pipefusion.core import closed_forms as forms
+from pipefusion.core.cache import DECISION, Rule, decided
+from pipefusion.core.change import SHARED_BY, SUMS
 from pipefusion.core.layout import Job, Layout, make_layout
 from pipefusion.core.ledger import wire_bytes
 from pipefusion.core.parallel import Parallel
@@ -91,11 +93,13 @@ def predict(
     synced: int = 0,
     first_patch: bool = False,
     whole_cross: bool = False,
+    cache: Rule | None = None,
 ) -> Prediction:
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
     `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged; in `synced`
     layers they are in all. `forecast`: so many differences of inputs are used, see `assemble`.
+    With a `cache` sent is what would be if no job were skipped.
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
@@ -113,6 +117,13 @@ def predict(
     }.items():
         sent[axis], received[axis] = out, back
         comm += room
+    kept = 0
+    if cache:
+        traffic, room, kept = step_cache(size, jobs, cache, warmup or 0)
+        for axis, (out, back) in traffic.items():
+            sent[axis] += out
+            received[axis] += back
+        comm += room
     for axis, wire, room in gather(size):
         sent[axis] = sent.get(axis, 0) + wire
         received[axis] = received.get(axis, 0) + wire
@@ -120,7 +131,7 @@ def predict(
     kv, place = held_kv(size, buffer)
     latents = size.latent * layout.latent_copies(jobs) if layout.first or layout.last else 0
     takes = forms.takes_text(layout.stages, layout.stage)
-    kept = size.prompt if first_patch and takes and not layout.first else 0
+    kept += size.prompt if first_patch and takes and not layout.first else 0
     return Prediction(
         layers=layout.layers,
         param_bytes=forms.held_params(
@@ -263,6 +274,29 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
         for job in jobs
     )
     return sent, sent, 0
+
+
+def step_cache(
+    size: Sizes, jobs: Sequence[Job], rule: Rule, warmup: int
+) -> tuple[dict[str, tuple[int, int]], int, int]:
+    """Of a step cache: bytes sent and received by axis, of buffers for them, and of what is kept.
+
+    The first stage sums two numbers over the ranks that share a job, and each stage sends the decision to the next. All
+    keep what their blocks have added to their tokens, p * hs * b elements, and the first one its signal besides.
+    """
+    layout, steps = size.layout, jobs[-1].driven.stop
+    decisions = sum(decided(job, steps, warmup) for job in jobs)
+    found, room, whole = {}, 2 * DECISION.itemsize, layout.tokens * size.hidden
+    blocks = len(layout.layers) - (layout.first and rule.name == "fbcache")
+    told = 0 if layout.first else DECISION.itemsize
+    tells = 0 if layout.last else DECISION.itemsize
+    found["pipe"] = decisions * tells, decisions * told
+    if layout.first:
+        room = 2 * SUMS.itemsize
+        for axis in SHARED_BY:
+            sent = decisions * wire_bytes("all_reduce", room, getattr(size.parallel, axis))
+            found[axis] = sent, sent
+    return found, room, whole * ((blocks > 0) + layout.first)
 
 
 def gather(size: Sizes) -> list[tuple[str, int, int]]:
