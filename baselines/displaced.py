@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings, degrees_fit, within
@@ -30,10 +30,13 @@ AXIS = "patch"
 
 @dataclass
 class Bands(Settings):
-    """`warmup` W: synchronous steps at the start. `sync_layers` are synchronous in all steps."""
+    """`warmup` W: synchronous steps at the start.
+
+    `sync_layers` are synchronous in all steps: a list, or in a run how many of the most sensitive ones.
+    """
 
     warmup: Warmup = 1
-    sync_layers: list[Annotated[int, Natural]] = field(default_factory=list)
+    sync_layers: Annotated[Any, Natural] = field(default_factory=list)
 
 
 def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, heads: str) -> Problem | None:
@@ -42,8 +45,11 @@ def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, he
     return fit or within("method.warmup", warmup, 0, steps, "the steps")
 
 
-def check_layers(shape: DiTShape, layers: Sequence[int]) -> Problem | None:
+def check_layers(shape: DiTShape, layers: Any) -> Problem | None:
     """`method.sync_layers`: layers of the model, each once."""
+    if not isinstance(layers, Sequence) or not all(type(layer) is int for layer in layers):
+        text = f"{layers} is no list of layers; allowed: layers of 0..{shape.layers - 1}"
+        return Problem("method.sync_layers", text)
     wrong = next((layer for at, layer in enumerate(layers) if layer in layers[:at]), None)
     if wrong is not None:
         return Problem("method.sync_layers", f"{[*layers]} has {wrong} twice; allowed: each layer once")

@@ -25,6 +25,7 @@ from experiments.models import Model, choose_scheduler, choose_timesteps, open_m
 from experiments.plan import write_plan
 from experiments.progress import live
 from experiments.rank import run_rank
+from experiments.sensitive import with_layers
 from experiments.simulate import simulate
 from pipefusion.core.parallel import degrees
 from pipefusion.core.problem import Problem
@@ -35,11 +36,11 @@ LATENCY = "latency"
 
 
 def complete(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration of one run as it is recorded: `resolved`, and all degrees and patches.
+    """The configuration of one run as it is recorded: `resolved`, and all degrees, patches and synchronous layers.
 
     Degrees that `devices` cannot hold stay as they were given: `check_method` says why, and a sweep records it.
     """
-    method, cfg = METHODS[cfg.method.name], resolved(cfg, model)
+    method, cfg = METHODS[cfg.method.name], with_layers(resolved(cfg, model))
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if isinstance(found, Problem):
         return cfg
