@@ -39,9 +39,11 @@ class Bands(Settings):
     sync_layers: Annotated[Any, Natural] = field(default_factory=list)
 
 
-def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, heads: str) -> Problem | None:
+def check_bands(
+    shape: DiTShape, parallel: Parallel, steps: int, warmup: int, cfg: Settings
+) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    fit = degrees_fit(shape, parallel, AXIS, heads)
+    fit = degrees_fit(shape, parallel, AXIS, cfg)
     return fit or within("method.warmup", warmup, 0, steps, "the steps")
 
 
@@ -62,7 +64,7 @@ def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compres
 
     def attention(run: Run) -> AttendFor:
         inner = displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers, compress=compress)
-        return ulysses(run, inner)
+        return ulysses(run, inner, cfg.qkv)
 
     return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
 
@@ -91,4 +93,5 @@ def predict_bands(
         gathers=gathers,
         synced=synced,
         cache=cache_rule(cfg),
+        qkv=cfg.qkv,
     )

@@ -23,11 +23,11 @@ def options(cfg: Any) -> dict[str, Any]:
 
 def build(dit: DiT, fabric: Fabric, cfg: Any) -> Sampler:
     """Ordinary self-attention: over the tokens of all Ulysses ranks, round the ring, on the rank's own heads."""
-    return assemble(dit, fabric, lambda run: ulysses(run, ring(run)), **options(cfg))
+    return assemble(dit, fabric, lambda run: ulysses(run, ring(run), cfg.qkv), **options(cfg))
 
 
 def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Any
 ) -> Prediction:
     """What the axes send, and no K, V from step to step."""
-    return predict_bytes(shape, parallel, rank, steps, images, branches, **options(cfg))
+    return predict_bytes(shape, parallel, rank, steps, images, branches, qkv=cfg.qkv, **options(cfg))

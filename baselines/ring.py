@@ -40,7 +40,7 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    fit = degrees_fit(shape, parallel, AXIS, cfg.heads)
+    fit = degrees_fit(shape, parallel, AXIS, cfg)
     return fit or unknown_choice("method.compress", cfg.compress, COMPRESS)
 
 
@@ -49,7 +49,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     return assemble(
         dit,
         fabric,
-        lambda run: ulysses(run, compressed_ring(run, cfg.compress, cfg.whole_steps)),
+        lambda run: ulysses(run, compressed_ring(run, cfg.compress, cfg.whole_steps), cfg.qkv),
         cache=cache_rule(cfg),
     )
 
@@ -58,7 +58,9 @@ def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
     """What the axes send; compressed, smaller messages round the ring, and K, V of all tokens."""
-    found = predict_bytes(shape, parallel, rank, steps, images, branches, cache=cache_rule(cfg))
+    found = predict_bytes(
+        shape, parallel, rank, steps, images, branches, cache=cache_rule(cfg), qkv=cfg.qkv
+    )
     if cfg.compress == "none" or parallel.ring == 1:
         return found
     heads = ceil(shape.heads / (parallel.ulysses * parallel.tensor))

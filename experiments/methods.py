@@ -17,6 +17,7 @@ from experiments.errors import ConfigError
 from pipefusion.core.cut import cutting
 from pipefusion.core.dit import Sampler
 from pipefusion.core.grid import Band
+from pipefusion.core.layout import prompt_shares
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.predict import Prediction
 from pipefusion.core.problem import Problem
@@ -53,14 +54,19 @@ class Method:
     stale: Literal["own", "displaced", "frozen", "input", "rebuilt"] | None = None
     attends: Attends = to_all
 
-    def apart(self, shape: DiTShape) -> tuple[str, ...]:
+    def apart(self, shape: DiTShape, ulysses: int) -> tuple[str, ...]:
         """The axes on which ranks have programs of their own; on all others they do the same beside other peers.
 
-        These are stages, bands that do not see as much as others, and shares of a prompt, which may not be equal.
+        These are stages, bands that do not see as much as others, and so many Ulysses ranks whose shares of a prompt
+        are not equal in every layer.
         """
         bands = () if self.attends is to_all else ("patch",)
-        lanes = ("ring", "ulysses") if shape.joint_tokens else ()
-        return ("pipe", *bands, *lanes)
+        layers = range(shape.layers)
+        shares = {
+            tuple(shape.own_prefix(layer, share) for layer in layers)
+            for share in prompt_shares(shape, ulysses)
+        }
+        return ("pipe", *bands, *(("ulysses",) if len(shares) > 1 else ()))
 
     def parallel(self, devices: int, given: Parallel | None = None) -> Parallel:
         """All degrees of `devices` ranks: its own axis has what the `given` ones leave. Raises ConfigError."""

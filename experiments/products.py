@@ -131,8 +131,9 @@ def collectives(cfg: RunConfig, shape: DiTShape) -> list[tuple[str, str, float, 
     """What every layer of a job waits for: axis, operation, its size in hidden states of the job, how often."""
     parallel, method = parallel_degrees(cfg), METHODS[cfg.method.name]
     found: list[tuple[str, str, float, int]] = []
-    if parallel.ulysses > 1:  # Q, K, V in one, and the result
-        found.append(("ulysses", "all_to_all", 2.0 / parallel.tensor, 2))
+    if parallel.ulysses > 1:  # Q, K, V and the result
+        calls = 2 if cfg.method.qkv == "packed" else 4
+        found.append(("ulysses", "all_to_all", 4.0 / parallel.tensor / calls, calls))
     if parallel.tensor > 1:
         reduces = min(block.image_reduces - (block.cross_params > 0) for block in shape.blocks)
         found.append(("tensor", "all_reduce", 1.0, reduces))

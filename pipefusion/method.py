@@ -73,7 +73,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """What keeps this configuration from running, or None."""
     lanes = parallel.lanes
     return (
-        degrees_fit(shape, parallel, AXIS, cfg.heads)
+        degrees_fit(shape, parallel, AXIS, cfg)
         or within(
             "method.patches",
             patches_in(shape, parallel.pipe, lanes, cfg),
@@ -126,7 +126,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     return assemble(
         dit,
         fabric,
-        lambda run: ulysses(run, buffer(run)),
+        lambda run: ulysses(run, buffer(run), cfg.qkv),
         patches=patches_in(dit.shape, fabric.axis(AXIS).size, lanes, cfg),
         split=cfg.split,
         warmup=cfg.warmup,
@@ -152,6 +152,7 @@ def predict(
         split=cfg.split,
         warmup=cfg.warmup,
         forecast=cfg.differences,
+        qkv=cfg.qkv,
         first_patch=cfg.text == "first_patch",
         cache=cache_rule(cfg),
     )

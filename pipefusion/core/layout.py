@@ -176,5 +176,10 @@ def make_layout(
         shares=tuple(shares[band.index][lane]),
         bands=tuple(strips(own) for parts in shares for own in parts),
         lanes=lanes,
-        prompt=ranges(ceil_sizes(shape.joint_tokens, ulysses.size))[ulysses.index],
+        prompt=prompt_shares(shape, ulysses.size)[ulysses.index],
     )
+
+
+def prompt_shares(shape: DiTShape, ranks: int) -> list[range]:
+    """The tokens of an MM-DiT's prompt that each of so many Ulysses ranks has."""
+    return ranges(ceil_sizes(shape.joint_tokens, ranks))

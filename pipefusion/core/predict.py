@@ -94,12 +94,13 @@ def predict(
     first_patch: bool = False,
     whole_cross: bool = False,
     cache: Rule | None = None,
+    qkv: str = "packed",
 ) -> Prediction:
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
     `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged; in `synced`
-    layers they are in all. `forecast`: so many differences of inputs are used, see `assemble`.
-    With a `cache` sent is what would be if no job were skipped.
+    layers they are in all. `forecast`: so many differences of inputs are used, see `assemble`. `qkv` as
+    `core/sequence.py` has it. With a `cache` sent is what would be if no job were skipped.
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
@@ -112,7 +113,7 @@ def predict(
         "cfg": cfg(size, jobs),
         "patch": patch(size, gathers, steps, synced),
         "ring": ring(size, jobs, buffer),
-        "ulysses": ulysses(size, jobs),
+        "ulysses": ulysses(size, jobs, qkv),
         "tensor": tensor(size, jobs, whole_cross),
     }.items():
         sent[axis], received[axis] = out, back
@@ -236,10 +237,10 @@ def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
     return sent, sent, room
 
 
-def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+def ulysses(size: Sizes, jobs: Sequence[Job], qkv: str) -> Traffic:
     """Table 1: 4/n O(p hs) L per step for Q, K, V and the result; in every job of an MM-DiT the prompt's beside them.
 
-    A rank brings ceil(T/n) of its T tokens, the last ones filled up with zeros.
+    A rank brings ceil(T/n) of its T tokens, the last ones filled up with zeros. Room: a message there, and one back.
     """
     n, layers = size.parallel.ulysses, len(size.layout.layers)
     if n == 1:
@@ -248,7 +249,8 @@ def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     prompts = sum(min(size.shape.prefix(layer), share) for layer in size.layout.layers)
     tokens = sum(layers * job.tokens + prompts for job in jobs)
     sent = wire_bytes("all_to_all", 4 * tokens * n * size.inner, n)
-    return sent, sent, 4 * (max(job.tokens for job in jobs) + share) * n * size.inner
+    room = 4 if qkv == "packed" else 2
+    return sent, sent, room * (max(job.tokens for job in jobs) + share) * n * size.inner
 
 
 def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:

@@ -62,6 +62,7 @@ PRODUCTS = [
     product("sync_pipeline", "cfg 2 pipe 2"),
     product("tensor", "ulysses 2 tensor 2"),
     product("tensor", "tensor 2", cross="whole"),
+    product("ulysses", "ulysses 2", qkv="separate"),
     product("ring", "ring 2 ulysses 2"),
     product("pipefusion", "cfg 2 pipe 2", M=5),
     product("pipefusion", "data 2 pipe 2", M=3, W=0),

@@ -87,6 +87,7 @@ BAD = [
     ([TINY, "method=distrifusion", "method.sync_layers=2"], "method.sync_layers=2 needs distrifusion on pixart_tiny"),
     (["method=naive_patch", "method.sync_layers=13"], "method.sync_layers=13 is more than the 12 layers; allowed:"),
     ([TINY, "method=naive_patch", "method.sync_layers=[a]"], "method.sync_layers=['a'] is no list of layers; allowed:"),
+    ([TINY, "method.qkv=joint"], "method.qkv='joint' is unknown; allowed: packed, separate"),
     (["model=sd3_medium", "model.resolution=4096"], "model.resolution=4096 is too much: 256 token rows are too many"),
     (["model=flux_tiny", "model.text=minilm"], "model.text=minilm gives prompt_embeds only, and the model takes"),
     ([TINY, "model.text=own"], "model.text=own needs model.weights, which is null; allowed: random"),

@@ -123,6 +123,11 @@ FAMILIES += [
     ("pipefusion", Parallel(pipe=2, ulysses=2), "qwen_tiny"),
 ]
 FAMILIES += [("ulysses", Parallel(ulysses=3), "flux_tiny"), ("pipefusion", Parallel(pipe=2), "hunyuan_tiny")]
+FAMILIES += [("ring", Parallel(ring=2, ulysses=2), family) for family in ("flux_tiny", "z_image_tiny")]
+FAMILIES += [
+    ("distrifusion", Parallel(patch=2, ring=2), "sd3_tiny"),
+    ("pipefusion", Parallel(pipe=2, ring=2), "qwen_tiny"),
+]
 
 
 @pytest.mark.parametrize(
