@@ -147,10 +147,23 @@ def test_one_steady_step_stands_for_all_in_rotation():
     )
 
 
+@pytest.mark.parametrize("family", ["flux_tiny", "sd3_tiny", "qwen_tiny"])
+def test_equal_shares_of_a_prompt_are_one_program(family):
+    """Eight tokens on two and four Ulysses ranks; of seven the last rank has less."""
+    even = {"architecture": {"text_tokens": 8}}
+    for parallel in (Parallel(ulysses=4), Parallel(ring=2, ulysses=2)):
+        case, devices = case_on("ring" if parallel.ring > 1 else "ulysses", parallel, model=family)
+        method = METHODS[case.name]
+        assert "ulysses" in method.apart(case_model(case).shape, parallel.ulysses)
+        assert "ulysses" not in method.apart(case_model(case.but(**even)).shape, parallel.ulysses)
+        stand_for_all(case.but(**even), devices)
+
+
 def stand_for_all(case, devices):
+    """A program for each rank, and one for all that do the same, are the same to the last bit."""
     warmup = case.method.get("warmup", 0)
     plan = partial(planned, case, devices, DEVICE, topology=NODES)
-    apart = METHODS[case.name].apart(case_model(case).shape)
+    apart = METHODS[case.name].apart(case_model(case).shape, case.parallel.ulysses)
     every, few = plan(), plan(apart=apart, steady=range(warmup + 1, case.steps - 1))
     for one, other in zip(every, few, strict=True):
         assert one.buffer_bytes == other.buffer_bytes and one.meter.peak_bytes == other.meter.peak_bytes
