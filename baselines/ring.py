@@ -58,9 +58,7 @@ def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
     """What the axes send; compressed, smaller messages round the ring, and K, V of all tokens."""
-    found = predict_bytes(
-        shape, parallel, rank, steps, images, branches, cache=cache_rule(cfg), qkv=cfg.qkv
-    )
+    found = predict_bytes(shape, parallel, rank, steps, images, branches, cache=cache_rule(cfg), qkv=cfg.qkv)
     if cfg.compress == "none" or parallel.ring == 1:
         return found
     heads = ceil(shape.heads / (parallel.ulysses * parallel.tensor))
