@@ -42,12 +42,9 @@ class Config(Settings):
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
-    """Stages as PipeFusion has them; W between 1 and S; no step cache, which goes by one step at a time."""
-    if cfg.cache != "none":
-        text = f"{cfg.cache} decides step by step, and stages of asyncdiff are in different ones at once"
-        return Problem("method.cache", f"{text}; allowed: none")
+    """Stages as PipeFusion has them; W between 1 and S."""
     return (
-        degrees_fit(shape, parallel, AXIS, cfg)
+        degrees_fit(shape, parallel, AXIS, cfg.heads)
         or within("method.warmup", cfg.warmup, 1, steps, "the steps")
         or within("method.stride", cfg.stride, 1, 2, "steps that a prediction is used for")
         or splits(cfg.split, shape.layers, parallel.pipe)
@@ -59,7 +56,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     return assemble(
         dit,
         fabric,
-        lambda run: ulysses(run, ring(run), cfg.qkv),
+        lambda run: ulysses(run, ring(run)),
         split=cfg.split,
         warmup=cfg.warmup,
         stride=cfg.stride,
@@ -81,5 +78,4 @@ def predict(
         split=cfg.split,
         warmup=cfg.warmup,
         stride=cfg.stride,
-        qkv=cfg.qkv,
     )

@@ -98,20 +98,19 @@ class Session:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
         hardware, topology = machine(cfg.cluster)
         shape, method = self.model(cfg.model).shape, METHODS[cfg.method.name]
-        parallel = parallel_degrees(cfg)
         assert cfg.guidance_scale is not None
         noise, cond = empty_inputs(shape, len(read_prompts(cfg)), cfg.guidance_scale)
         return plan_ranks(
             lambda dit, fabric: method.build(dit, fabric, cfg.method),
             self.view(cfg.model),
-            parallel.mesh(),
+            parallel_degrees(cfg).mesh(),
             self.scheduler(cfg),
             noise,
             cond,
             hardware,
             topology,
             self.costs,
-            apart=method.apart(shape, parallel.ulysses),
+            apart=method.apart(shape),
             steady=range(getattr(cfg.method, "warmup", 0) + 1, cfg.steps - 1),
         )
 
