@@ -17,7 +17,7 @@ from analysis.looks import label
 NOTHING = "–"
 """A cell without a value: never a zero."""
 MIB, GIB = 2**20, 2**30
-AXES = ("data", "step", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
+AXES = ("data", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
 """Mesh axes, outermost first: the order of the ranks."""
 TEXT, COUNT, NUMBER, FLAG, LIST = "str", "Int64", "float64", "boolean", "object"
 """Kinds of columns, as pandas calls them; counts and flags may be missing."""
@@ -135,7 +135,8 @@ _ALL = [
     # What ran.
     Column("method", "method", format=label),
     *texts(model="model", cluster="cluster", world="world", split="split", ring_form="ring", cross="cross"),
-    *texts(patch_axis="cut over", compress="compressed", knobs="knobs"),
+    *texts(patch_axis="cut over", compress="compressed", knobs="knobs", order="order", forecast="forecast"),
+    *texts(cache="step cache"),
     *counts(stride="stride"),
     *flags(time_shift="time shift"),
     Column("fraction", "of a neighbour", kind=NUMBER),
@@ -156,6 +157,8 @@ _ALL = [
     *(Column(name, name, kind=COUNT) for name in AXES),
     *flags(front="front searched"),
     *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
+    Column("cache_threshold", "threshold", kind=NUMBER),
+    Column("computed_steps", "steps computed", kind=NUMBER),
     Column("guidance_scale", "guidance", kind=NUMBER),
     Column("bandwidth", "link", "GB/s", NUMBER),
     # A server under load.

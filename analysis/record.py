@@ -25,6 +25,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "model": (str, dict), "method": (str, dict), "scheduler": (str, dict), "method_config": (dict,),
     "hardware": (dict,), "latency_s": (dict,), "prompts": (list,), "seed": (int, list), "devices": (int,),
     "steps": (int,), "height": (int,), "width": (int,), "resolution": (int,), "guidance_scale": (int, float),
+    "computed_steps": (int, float),
 }  # fmt: skip
 """What the record of a run may have under its keys, if not null."""
 METHOD_TYPES: dict[str, tuple[type, ...]] = {
@@ -32,6 +33,8 @@ METHOD_TYPES: dict[str, tuple[type, ...]] = {
     "warmup": (int,),
     "split": (str, list),
     "text": (str,),
+    "cache": (str,),
+    "cache_threshold": (int, float),
 }
 """And under those of its `method_config`."""
 

@@ -49,6 +49,7 @@ class Run:
     latency_s: float
     image_s: float
     layers: tuple[str, ...]
+    order: str = "plain"
 
 
 def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
@@ -77,6 +78,7 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
         latency_s=float(row.latency_s),
         image_s=float(spans.end_s.max()),
         layers=_layers(folder),
+        order=str(record["method_config"].get("order", "plain")),
     )
     return run, spans
 
@@ -196,7 +198,9 @@ def headline(run: Run, timeline: pd.DataFrame) -> list[str]:
     if run.method == "pipefusion" and run.patches and run.steps > run.warmup:
         ideal = ideal_bubble(run.devices, run.patches, run.steps, run.warmup)
         formula = "(N−1) / (M(S−W)+N−1)"
-        if run.patches < run.devices:
+        if run.order == "rotational":
+            ideal, formula = 0.0, "in rotational order"
+        elif run.patches < run.devices:
             formula = "1 − M(S−W) / (N(S−W)+M−1), as M < N,"
         lines.append(
             f"Bubble after the warm-up {percent(gaps.after_warmup)};  "

@@ -42,9 +42,12 @@ class Config(Settings):
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
-    """Stages as PipeFusion has them; W between 1 and S."""
+    """Stages as PipeFusion has them; W between 1 and S; no step cache, which goes by one step at a time."""
+    if cfg.cache != "none":
+        text = f"{cfg.cache} decides step by step, and stages of asyncdiff are in different ones at once"
+        return Problem("method.cache", f"{text}; allowed: none")
     return (
-        degrees_fit(shape, parallel, AXIS, cfg.heads)
+        degrees_fit(shape, parallel, AXIS, cfg)
         or within("method.warmup", cfg.warmup, 1, steps, "the steps")
         or within("method.stride", cfg.stride, 1, 2, "steps that a prediction is used for")
         or splits(cfg.split, shape.layers, parallel.pipe)
@@ -56,7 +59,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     return assemble(
         dit,
         fabric,
-        lambda run: ulysses(run, ring(run)),
+        lambda run: ulysses(run, ring(run), cfg.qkv),
         split=cfg.split,
         warmup=cfg.warmup,
         stride=cfg.stride,
@@ -78,4 +81,5 @@ def predict(
         split=cfg.split,
         warmup=cfg.warmup,
         stride=cfg.stride,
+        qkv=cfg.qkv,
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings, degrees_fit, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import displaced
@@ -29,20 +30,28 @@ AXIS = "patch"
 
 @dataclass
 class Bands(Settings):
-    """`warmup` W: synchronous steps at the start. `sync_layers` are synchronous in all steps."""
+    """`warmup` W: synchronous steps at the start.
+
+    `sync_layers` are synchronous in all steps: a list, or in a run how many of the most sensitive ones.
+    """
 
     warmup: Warmup = 1
-    sync_layers: list[Annotated[int, Natural]] = field(default_factory=list)
+    sync_layers: Annotated[Any, Natural] = field(default_factory=list)
 
 
-def check_bands(shape: DiTShape, parallel: Parallel, steps: int, warmup: int, heads: str) -> Problem | None:
+def check_bands(
+    shape: DiTShape, parallel: Parallel, steps: int, warmup: int, cfg: Settings
+) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    fit = degrees_fit(shape, parallel, AXIS, heads)
+    fit = degrees_fit(shape, parallel, AXIS, cfg)
     return fit or within("method.warmup", warmup, 0, steps, "the steps")
 
 
-def check_layers(shape: DiTShape, layers: Sequence[int]) -> Problem | None:
+def check_layers(shape: DiTShape, layers: Any) -> Problem | None:
     """`method.sync_layers`: layers of the model, each once."""
+    if not isinstance(layers, Sequence) or not all(type(layer) is int for layer in layers):
+        text = f"{layers} is no list of layers; allowed: layers of 0..{shape.layers - 1}"
+        return Problem("method.sync_layers", text)
     wrong = next((layer for at, layer in enumerate(layers) if layer in layers[:at]), None)
     if wrong is not None:
         return Problem("method.sync_layers", f"{[*layers]} has {wrong} twice; allowed: each layer once")
@@ -55,9 +64,9 @@ def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compres
 
     def attention(run: Run) -> AttendFor:
         inner = displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers, compress=compress)
-        return ulysses(run, inner)
+        return ulysses(run, inner, cfg.qkv)
 
-    return assemble(dit, fabric, attention, warmup=cfg.warmup)
+    return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
 
 
 def predict_bands(
@@ -73,5 +82,16 @@ def predict_bands(
     """K, V of all layers, gathered in so many steps, and in every step in the layers that stay synchronous."""
     synced = len(cfg.sync_layers)
     return predict_bytes(
-        shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=gathers, synced=synced
+        shape,
+        parallel,
+        rank,
+        steps,
+        images,
+        branches,
+        buffer="displaced",
+        warmup=cfg.warmup,
+        gathers=gathers,
+        synced=synced,
+        cache=cache_rule(cfg),
+        qkv=cfg.qkv,
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from baselines.displaced import AXIS as AXIS
 from baselines.displaced import check_bands
 from pipefusion.core.attention import Attend
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import attend_to_bands
@@ -47,7 +48,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """Equal bands; W between 0 and S; a fraction."""
     if not 0 < cfg.fraction <= 1:
         return Problem("method.fraction", f"{cfg.fraction} is no part of a band; allowed: above 0, at most 1")
-    return check_bands(shape, parallel, steps, cfg.warmup, cfg.heads)
+    return check_bands(shape, parallel, steps, cfg.warmup, cfg)
 
 
 def shared_rows(shape: DiTShape, bands: int, cfg: Config) -> int:
@@ -117,9 +118,9 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     shared = shared_rows(dit.shape, fabric.axis(AXIS).size, cfg) * dit.shape.grid.width
 
     def attention(run: Run) -> AttendFor:
-        return ulysses(run, gathered(run, partial(run, cfg.warmup, shared)))
+        return ulysses(run, gathered(run, partial(run, cfg.warmup, shared)), cfg.qkv)
 
-    return assemble(dit, fabric, attention, warmup=cfg.warmup)
+    return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
 
 
 def predict(
@@ -128,7 +129,17 @@ def predict(
     """2 * fraction/n * p * hs * L elements per step to each neighbour, K, V of that size; DistriFusion's warm-up."""
     n = parallel.patch
     found = predict_bytes(
-        shape, parallel, rank, steps, images, branches, buffer="displaced", gathers=cfg.warmup
+        shape,
+        parallel,
+        rank,
+        steps,
+        images,
+        branches,
+        buffer="displaced",
+        warmup=cfg.warmup,
+        gathers=cfg.warmup,
+        cache=cache_rule(cfg),
+        qkv=cfg.qkv,
     )
     peers = len(neighbours(n, parallel.mesh().axis(AXIS, rank).index))
     whole = found.kv_bytes // shape.layers  # K, V of all tokens of one layer

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings, degrees_fit, unknown_choice
 from pipefusion.core.compressed import compressed_ring
 from pipefusion.core.denoise import assemble
@@ -39,14 +40,17 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    fit = degrees_fit(shape, parallel, AXIS, cfg.heads)
+    fit = degrees_fit(shape, parallel, AXIS, cfg)
     return fit or unknown_choice("method.compress", cfg.compress, COMPRESS)
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """All layers on a share of the tokens."""
     return assemble(
-        dit, fabric, lambda run: ulysses(run, compressed_ring(run, cfg.compress, cfg.whole_steps))
+        dit,
+        fabric,
+        lambda run: ulysses(run, compressed_ring(run, cfg.compress, cfg.whole_steps), cfg.qkv),
+        cache=cache_rule(cfg),
     )
 
 
@@ -54,7 +58,7 @@ def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
     """What the axes send; compressed, smaller messages round the ring, and K, V of all tokens."""
-    found = predict_bytes(shape, parallel, rank, steps, images, branches)
+    found = predict_bytes(shape, parallel, rank, steps, images, branches, cache=cache_rule(cfg), qkv=cfg.qkv)
     if cfg.compress == "none" or parallel.ring == 1:
         return found
     heads = ceil(shape.heads / (parallel.ulysses * parallel.tensor))

@@ -23,4 +23,4 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """One device, or what `parallel` alone makes of it: images and guidance branches apart, say."""
-    return degrees_fit(shape, parallel, AXIS, cfg.heads)
+    return degrees_fit(shape, parallel, AXIS, cfg)

@@ -29,5 +29,5 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """At least one layer per stage, or as `split` has it."""
-    fit = degrees_fit(shape, parallel, AXIS, cfg.heads)
+    fit = degrees_fit(shape, parallel, AXIS, cfg)
     return fit or splits(cfg.split, shape.layers, parallel.pipe)

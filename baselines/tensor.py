@@ -31,4 +31,4 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    return unknown_choice("method.cross", cfg.cross, CROSS) or degrees_fit(shape, parallel, AXIS, cfg.heads)
+    return unknown_choice("method.cross", cfg.cross, CROSS) or degrees_fit(shape, parallel, AXIS, cfg)

@@ -27,4 +27,4 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    return degrees_fit(shape, parallel, AXIS, cfg.heads)
+    return degrees_fit(shape, parallel, AXIS, cfg)

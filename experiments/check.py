@@ -17,6 +17,7 @@ from experiments.errors import ConfigError, first_line, lookup, nearest, told
 from experiments.inputs import text_source
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model, check_scheduler, open_model, pipeline_parts, resolved
+from experiments.sensitive import with_layers
 from experiments.text import PACKAGES, encoder_folder
 from experiments.weights import check_weights
 from pipefusion.core.shape import DiTShape, NotSquare
@@ -161,7 +162,10 @@ def check_text(encoder: str, prompt: dict[str, tuple[int, ...]]) -> None:
 
 def check_method(cfg: RunConfig, model: Model) -> ConfigError | None:
     """What keeps this combination from running; in a sweep a reason to skip it."""
-    problem = find_problem(model.shape, cfg)
+    try:
+        problem = find_problem(model.shape, with_layers(cfg))
+    except ConfigError as error:
+        return error
     return (
         ConfigError(problem.key, problem.message) if problem else check_shares(cfg, model) or check_gpus(cfg)
     )

@@ -1,9 +1,9 @@
 """`measure=fit`: the numbers of the cost model from published rows, written into conf/device, conf/link and conf/host.
 
 A device has two fitted numbers, what matrix products and what attention reach of the peak, from the rows of one such
-GPU alone. A term of a link or a host has one number for all methods and models, from one row each, in the order in
-which they are given. All else is a datasheet's number or one assumption for all hardware. What was fitted on is listed
-beside the values.
+GPU alone. A term of a link or a host has one number for all methods and models, from one row each: all of them together
+are those with which every row is predicted exactly, in whatever order they are given. All else is a datasheet's number
+or one assumption for all hardware. What was fitted on is listed beside the values.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from experiments.published import Target, target_run, targets
 from experiments.records import write_json
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
-from pipefusion.core.domain import Domain, Number, outside
+from pipefusion.core.domain import Number, outside
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.sequence import plain
 from pipefusion.core.silent import SilentFabric
@@ -51,7 +52,11 @@ LINK = (
 )
 HOST = ("launch_s", "call_s", "message_s", "batch_s", "unfused")
 PLACES = ("port", "root", "card", "host")
-ITERATIONS = 12
+ITERATIONS, ROUNDS = 40, 30
+EXACT = 1e-7
+"""Relative error of seconds that are predicted exactly."""
+AT_REST = 1e-4
+"""Relative change of a term from one round to the next that is none."""
 GRID = np.geomspace(0.05, 1.0, 400)
 
 
@@ -66,7 +71,6 @@ class TermFit:
     low: Number
     high: Number
     also: list[str] = field(default_factory=list)  # other links that share the number
-    calls: Annotated[float, Domain(0, 100, above=True)] = 1.0  # of the published program for each of ours
 
     @property
     def folder(self) -> str:
@@ -179,7 +183,6 @@ def fit(cfg: RunConfig, out: Path) -> str:
     rows = model_targets(cfg)
     fitted: list[tuple[float, float]] = []
     record: dict[str, Any] = {"devices": [], "terms": []}
-    known = targets()
     for name in options.devices:
         printed = alone(rows, name)
         mine = drop_repeats(printed)
@@ -206,14 +209,15 @@ def fit(cfg: RunConfig, out: Path) -> str:
             f"{name}: matmul {matmul:.3f}, attention {attention:.3f}: the mean of the fitted, no row of its own"
         )
     listed: dict[Path, list[str]] = defaultdict(list)
-    for term in options.terms:
-        value = fit_term(term, next(target for target in known if target.row_id == term.row), cfg)
+    for term, (value, error) in zip(options.terms, fit_terms(options.terms, cfg), strict=True):
         for name in (term.name, *term.also):
             path = CONF / term.folder / f"{name}.yaml"
             listed[path].append(term.row)
             write_values(path, {term.key: value}, listed[path], len(listed[path]))
-            print(f"{name}: {term.key} {value:.4g} from {term.row}")
-        record["terms"].append({"name": term.name, "key": term.key, "value": value, "row": term.row})
+            print(f"{name}: {term.key} {value:.4g} from {term.row}, off by {error:.2%}")
+        record["terms"].append(
+            {"name": term.name, "key": term.key, "value": value, "row": term.row, "error": error}
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fit.json", record | {"config": as_dict(cfg)} | provenance())
     return "ok"
@@ -223,26 +227,63 @@ def efficiencies(matmul: float, attention: float) -> dict[str, float]:
     return {"matmul_efficiency": matmul, "attention_efficiency": attention}
 
 
-def fit_term(term: TermFit, target: Target, base: RunConfig) -> float:
-    """The value with which the row is predicted exactly, or the nearer end of the range, over the row's own calls."""
-    cluster_config.cache_clear()  # the terms before have been written
-    cfg, _ = resolve_target(target, base)
-    session, cluster = Session(), deepcopy(cfg.cluster)
-    part = cluster.hosts[term.name] if term.place == "host" else getattr(cluster.topology, term.place)
-    published = target.published_s
-    assert published is not None and part is not None
+def fit_terms(terms: Sequence[TermFit], base: RunConfig) -> list[tuple[float, float]]:
+    """The values with which all rows are predicted at once, and the relative error that is left in each term's row."""
+    cluster_config.cache_clear()  # devices have been written
+    rows, session = {target.row_id: target for target in targets()}, Session()
+    runs = [resolve_target(rows[term.row], base)[0] for term in terms]
 
-    def error(value: float) -> float:
-        setattr(part, term.key, value)
-        latency = plan(replace(cfg, cluster=cluster), session).latency_s
-        assert latency is not None
+    def error(index: int, values: Sequence[float]) -> float:
+        latency = plan(with_values(runs[index], terms, values), session).latency_s
+        published = rows[terms[index].row].published_s
+        assert latency is not None and published is not None
         return latency / published - 1
 
-    return root(error, term.low, term.high) / term.calls
+    values = solve(error, [(term.low, term.high) for term in terms])
+    return [(value, error(index, values)) for index, value in enumerate(values)]
 
 
-def root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a monotonous function is zero, by false position (Illinois); the nearer end where it has one sign."""
+def with_values(cfg: RunConfig, terms: Sequence[TermFit], values: Sequence[float]) -> RunConfig:
+    """A run on hosts and links that have these values."""
+    cluster = deepcopy(cfg.cluster)
+    for term, value in zip(terms, values, strict=True):
+        part = cluster.hosts[term.name] if term.place == "host" else getattr(cluster.topology, term.place)
+        if part is not None and part.name in (term.name, *term.also):
+            setattr(part, term.key, value)
+    return replace(cfg, cluster=cluster)
+
+
+def solve(
+    error: Callable[[int, Sequence[float]], float], ranges: Sequence[tuple[float, float]]
+) -> list[float]:
+    """Values in their ranges at which every error is zero, or of the sign that the nearer end leaves it.
+
+    `error(index, values)` is monotonous in the value of its index. One value after another is set to where its own
+    error is zero (Gauss-Seidel), until none of them moves any more: where that is does not depend on their order.
+    Raises ValueError where they do not come to rest.
+    """
+    values = [(low + high) / 2 for low, high in ranges]
+    for _ in range(ROUNDS):
+        before = [*values]
+        for index, (low, high) in enumerate(ranges):
+
+            def own(value: float, index: int = index) -> float:
+                return error(index, [*values[:index], value, *values[index + 1 :]])
+
+            values[index] = root(own, low, high, values[index])
+        if all(abs(new - old) <= AT_REST * old for new, old in zip(values, before, strict=True)):
+            return values
+    raise ValueError(f"the terms still move after {ROUNDS} rounds: from {before} to {values}")
+
+
+def root(function: Callable[[float], float], low: float, high: float, near: float) -> float:
+    """Where a monotonous function is zero, by false position (Illinois), which begins around `near`.
+
+    Where it has one sign between `low` and `high`, the nearer end.
+    """
+    function = cache(function)
+    narrow = max(low, 0.9 * near), min(high, 1.1 * near)
+    low, high = narrow if function(narrow[0]) * function(narrow[1]) <= 0 else (low, high)
     at_low, at_high = function(low), function(high)
     if at_low * at_high > 0:
         return low if abs(at_low) < abs(at_high) else high
@@ -250,7 +291,7 @@ def root(function: Callable[[float], float], low: float, high: float) -> float:
     for _ in range(ITERATIONS):
         value = (low * at_high - high * at_low) / (at_high - at_low)
         at_value = function(value)
-        if abs(at_value) < 1e-4:
+        if abs(at_value) < EXACT:
             break
         if at_value * at_high > 0:
             high, at_high = value, at_value

@@ -18,6 +18,7 @@ from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model
+from pipefusion.core.cache import CACHES
 from pipefusion.core.cut import AXES
 from pipefusion.core.domain import (
     Count,
@@ -28,12 +29,13 @@ from pipefusion.core.domain import (
     Pixels,
     Share,
     Steps,
+    Threshold,
     Warmups,
 )
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.residuals import COMPRESS
 from pipefusion.core.split import SPLITS
-from pipefusion.method import RINGS, TEXTS
+from pipefusion.method import FORECASTS, ORDERS, RINGS, TEXTS
 
 ALL_STEPS, STAGES = "S", "N"
 """W as many as there are steps, M as many as there are stages."""
@@ -48,8 +50,12 @@ SETTINGS = {
     "strides": "stride",
     "time_shifts": "time_shift",
     "fractions": "fraction",
+    "orders": "order",
+    "forecasts": "forecast",
     "compresses": "compress",
     "sync_layers": "sync_layers",
+    "caches": "cache",
+    "cache_thresholds": "cache_threshold",
 }
 """Lists of a grid, and the key of the methods that have it."""
 
@@ -82,8 +88,12 @@ class GridConfig:
     strides: list[Count] = field(default_factory=list)
     time_shifts: list[bool] = field(default_factory=list)
     fractions: list[Share] = field(default_factory=list)
+    orders: list[str] = field(default_factory=list)
+    forecasts: list[str] = field(default_factory=list)
     compresses: list[str] = field(default_factory=list)
     sync_layers: list[list[Natural]] = field(default_factory=list)
+    caches: list[str] = field(default_factory=list)
+    cache_thresholds: list[Threshold] = field(default_factory=list)
 
 
 @dataclass
@@ -142,6 +152,8 @@ def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
     }
     for values in product(*lists.values()):
         given = dict(zip(lists, values, strict=True))
+        if given.get("cache", cfg.method.cache) == "none":
+            given["cache_threshold"] = cfg.method.cache_threshold
         if given.get("warmup") == ALL_STEPS:
             given["warmup"] = cfg.steps
         if given.get("patches") == STAGES:
@@ -196,6 +208,9 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         "crosses": CROSS,
         "patch_axes": AXES,
         "compresses": COMPRESS,
+        "orders": ORDERS,
+        "forecasts": FORECASTS,
+        "caches": CACHES,
     }
     try:
         check_known(grid, allowed)

@@ -115,6 +115,8 @@ def report(record: dict[str, Any], cfg: RunConfig, out: Path, again: bool) -> No
         latency = record["latency_s"]
         how = {"local": f"spread {latency['spread']:.3f} s", "sim": "virtual time", "plan": "predicted"}
         took = f"{latency['median']:.3f} s ({how[record['world']]})"
+        if record.get("computed_steps") is not None:
+            took += f", {record['computed_steps']:.4g} of {record['steps']} steps computed"
         print(f"{'had' if again else 'ok'}: {name}: {took}  {display(out)}", flush=True)
     elif status == "skipped":
         print(f"skipped: {name}: {record['reason']}  {display(out)}", flush=True)

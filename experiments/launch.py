@@ -8,6 +8,7 @@ import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -24,6 +25,7 @@ from experiments.models import Model, choose_scheduler, choose_timesteps, open_m
 from experiments.plan import write_plan
 from experiments.progress import live
 from experiments.rank import run_rank
+from experiments.sensitive import with_layers
 from experiments.simulate import simulate
 from pipefusion.core.parallel import degrees
 from pipefusion.core.problem import Problem
@@ -34,11 +36,11 @@ LATENCY = "latency"
 
 
 def complete(cfg: RunConfig, model: Model) -> RunConfig:
-    """The configuration of one run as it is recorded: `resolved`, and all degrees and patches.
+    """The configuration of one run as it is recorded: `resolved`, and all degrees, patches and synchronous layers.
 
     Degrees that `devices` cannot hold stay as they were given: `check_method` says why, and a sweep records it.
     """
-    method, cfg = METHODS[cfg.method.name], resolved(cfg, model)
+    method, cfg = METHODS[cfg.method.name], with_layers(resolved(cfg, model))
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if isinstance(found, Problem):
         return cfg
@@ -200,8 +202,10 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
         pictures.write_images(run_dir, cfg, model)
     latency = records.latency([repeat["latency_s"] for repeat in reports[0]["repeats"]])
     accelerators = [report["accelerator"] for report in reports if report.get("accelerator")]
+    computed = [report["row"].get("computed_steps") for report in reports]
     return {
         "status": "ok",
+        "computed_steps": mean(computed) if None not in computed else None,
         "hardware": hardware(accelerators[0]["name"] if accelerators else None),
         "accelerators": accelerators,
         "latency_s": latency | ({"predicted": True} if cfg.cluster.world == "plan" else {}),

@@ -11,23 +11,13 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pipefusion.method as pipefusion
-from baselines import (
-    asyncdiff,
-    distrifusion,
-    naive_patch,
-    parastep,
-    pcpp,
-    ring,
-    serial,
-    sync_pipeline,
-    tensor,
-    ulysses,
-)
+from baselines import asyncdiff, distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from pipefusion.core.cut import cutting
 from pipefusion.core.dit import Sampler
 from pipefusion.core.grid import Band
+from pipefusion.core.layout import prompt_shares
 from pipefusion.core.parallel import Parallel, degrees
 from pipefusion.core.predict import Prediction
 from pipefusion.core.problem import Problem
@@ -46,13 +36,13 @@ def to_all(shape: DiTShape, parallel: Parallel, cfg: Any, rows: Band) -> Sequenc
 class Method:
     """A method's own functions and the facts that tests, replays and measures hold it to.
 
-    `exact`: it equals serial whatever its settings. One that is not has a `warmup` key, equals serial with as many
-    synchronous steps as there are steps, and says what is stale after them, in the words of the reference that replays
-    it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion writes them), those of a whole
-    step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V are stale but the input of a
-    stage, which was made in the step before (`input`), or the noise that a rank advances its latent with, which it has
-    predicted in the round before (`noise`). Of one that is exact unless it compresses, `stale` says what
-    that does: K, V of others are of this step, as they are rebuilt from residuals (`rebuilt`).
+    `exact`: it equals serial, with the same step cache, whatever its settings. One that is not has a `warmup` key,
+    equals serial with as many synchronous steps as there are steps, and says what is stale after them, in the words of
+    the reference that replays it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion
+    writes them), those of a whole step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V
+    are stale but the input of a stage, which was made in the step before (`input`; PipeFusion's as well in rotational
+    order, see `late_inputs`). Of one that is exact unless it compresses, `stale` says what that does: K, V of others
+    are of this step, as they are rebuilt from residuals (`rebuilt`).
     """
 
     Config: type[Any]
@@ -61,18 +51,22 @@ class Method:
     build: Callable[..., Sampler]
     predict: Callable[..., Prediction]
     exact: bool
-    stale: Literal["own", "displaced", "frozen", "input", "noise", "rebuilt"] | None = None
+    stale: Literal["own", "displaced", "frozen", "input", "rebuilt"] | None = None
     attends: Attends = to_all
 
-    def apart(self, shape: DiTShape) -> tuple[str, ...]:
+    def apart(self, shape: DiTShape, ulysses: int) -> tuple[str, ...]:
         """The axes on which ranks have programs of their own; on all others they do the same beside other peers.
 
-        These are steps of a round, stages, bands that do not see as much as others, and shares of a prompt, which may
-        not be equal.
+        These are stages, bands that do not see as much as others, and so many Ulysses ranks whose shares of a prompt
+        are not equal in every layer.
         """
         bands = () if self.attends is to_all else ("patch",)
-        lanes = ("ring", "ulysses") if shape.joint_tokens else ()
-        return ("step", "pipe", *bands, *lanes)
+        layers = range(shape.layers)
+        shares = {
+            tuple(shape.own_prefix(layer, share) for layer in layers)
+            for share in prompt_shares(shape, ulysses)
+        }
+        return ("pipe", *bands, *(("ulysses",) if len(shares) > 1 else ()))
 
     def parallel(self, devices: int, given: Parallel | None = None) -> Parallel:
         """All degrees of `devices` ranks: its own axis has what the `given` ones leave. Raises ConfigError."""
@@ -95,13 +89,25 @@ class Method:
     @property
     def stale_kv(self) -> bool:
         """Whether K, V may be stale; they are kept from step to step."""
-        return not self.exact and self.stale not in ("input", "noise")
+        return not self.exact and self.stale != "input"
+
+    def late_inputs(self, settings: Mapping[str, Any]) -> bool:
+        """Whether stages read what was made in an earlier step: no stage waits, and they decide the result."""
+        return self.stale == "input" or settings.get("order") == "rotational"
 
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
-        """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch."""
+        """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch.
+
+        An exact one serial with the same step cache. With one patch W decides from which step on a cache may skip.
+        """
         if self.exact:
             return settings.get("compress", "none") == "none" or settings["whole_steps"] >= steps
-        return settings.get("warmup") == steps or settings.get("patches") == 1
+        return settings.get("warmup") == steps or (settings.get("patches") == 1 and not caches(settings))
+
+
+def caches(settings: Mapping[str, Any]) -> bool:
+    """Whether a step cache decides what is computed."""
+    return bool(settings.get("cache", "none") != "none")
 
 
 def parallel_degrees(cfg: RunConfig) -> Parallel:
@@ -117,6 +123,9 @@ def beside(cfg: RunConfig) -> dict[str, int]:
 
 def find_problem(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     """What keeps a run from this model, or None."""
+    if cfg.cluster.world == "plan" and caches(vars(cfg.method)):
+        text = f"{cfg.method.cache} skips by values, and predicted hardware computes none"
+        return Problem("method.cache", f"{text}; allowed: none, or cluster=local, sim")
     return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)
 
 
@@ -133,7 +142,6 @@ METHODS: dict[str, Method] = {
     "ring": row(ring, exact=True, stale="rebuilt"),
     "naive_patch": row(naive_patch, exact=False, stale="frozen"),
     "asyncdiff": row(asyncdiff, exact=False, stale="input"),
-    "parastep": row(parastep, exact=False, stale="noise"),
     "pcpp": row(pcpp, exact=False, stale="displaced", attends=pcpp.attends),
     "distrifusion": row(distrifusion, exact=False, stale="displaced"),
     "pipefusion": row(pipefusion, exact=False, stale="own"),

@@ -31,7 +31,7 @@ from pipefusion.core.domain import Count, Devices, Grid, Natural, PatchCounts, S
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.mesh import Axis
 from pipefusion.core.parallel import Parallel
-from pipefusion.method import RINGS
+from pipefusion.method import FORECASTS, ORDERS, RINGS
 from pipefusion.sim.engine import RankFailed, SimulationError
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.faults import Drop, Faults, Kill
@@ -69,6 +69,8 @@ class PerturbConfig(GridConfig):
     patches: list[PatchCounts] = field(default_factory=lambda: [1, 3, 4, 8])
     warmups: list[Warmups] = field(default_factory=lambda: [0, 1, 2])
     rings: list[str] = field(default_factory=lambda: list(RINGS))
+    orders: list[str] = field(default_factory=lambda: list(ORDERS))
+    forecasts: list[str] = field(default_factory=lambda: [FORECASTS[0], FORECASTS[-1]])
     only: Seed | None = None
     workers: Threads | None = None
     first: Natural = 0
@@ -250,7 +252,7 @@ PERTURB = Study(
     "perturb",
     measure,
     (
-        *("method", "parallel", "patches", "warmup", "ring_form"),
+        *("method", "parallel", "patches", "warmup", "ring_form", "order", "forecast"),
         *("schedules", "failures", "disasters", "not_named", "status"),
     ),
     "Cases that failed, or one of each method",

@@ -183,6 +183,7 @@ def target_run(target: Target, base: RunConfig) -> RunConfig:
     own = {"warmup": target.warmup, "patches": patches, "split": target.split}
     if target.method == "tensor":
         own["cross"] = "whole"  # as in what was published: two all-reduces a block
+    own["qkv"] = "separate"  # as well: xDiT's calls for Q, K, V and the result of Ulysses ranks, four a layer
     return replace(
         base,
         model=replace(model_config(target.model), resolution=target.resolution),

@@ -87,7 +87,7 @@ def replay(run_dir: str | Path) -> tuple[Tensor, Tensor]:
 def read_record(run_dir: Path) -> tuple[dict[str, Any], bool]:
     """The record of a run, and whether it must equal serial. Raises OSError and ValueError for what has no replay."""
     # Here: what is replayed with plain diffusers needs of the methods that they must equal serial, and no more.
-    from experiments.methods import METHODS
+    from experiments.methods import METHODS, caches
 
     for name in ("run.json", "config.yaml", "inputs.safetensors", "latents.safetensors"):
         if (run_dir / name).exists():
@@ -100,6 +100,9 @@ def read_record(run_dir: Path) -> tuple[dict[str, Any], bool]:
     name, method = record["method"], METHODS.get(record["method"])
     if method is None:
         raise ValueError(f"method={name} is unknown; allowed: {', '.join(METHODS)}")
+    if caches(record["method_config"]):
+        cache = record["method_config"]["cache"]
+        raise ValueError(f"method.cache={cache} skips by values that no reference computes; allowed: none")
     exact = method.never_stale(record["steps"], record["method_config"])
     if not exact and method.stale is None:
         raise ValueError(f"method={name} is not exact and says not what is stale: no reference")

@@ -98,19 +98,20 @@ class Session:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""
         hardware, topology = machine(cfg.cluster)
         shape, method = self.model(cfg.model).shape, METHODS[cfg.method.name]
+        parallel = parallel_degrees(cfg)
         assert cfg.guidance_scale is not None
         noise, cond = empty_inputs(shape, len(read_prompts(cfg)), cfg.guidance_scale)
         return plan_ranks(
             lambda dit, fabric: method.build(dit, fabric, cfg.method),
             self.view(cfg.model),
-            parallel_degrees(cfg).mesh(),
+            parallel.mesh(),
             self.scheduler(cfg),
             noise,
             cond,
             hardware,
             topology,
             self.costs,
-            apart=method.apart(shape),
+            apart=method.apart(shape, parallel.ulysses),
             steady=range(getattr(cfg.method, "warmup", 0) + 1, cfg.steps - 1),
         )
 

@@ -5,6 +5,10 @@ self-attention writes K, V of patch m into its buffer and attends Q of patch m t
 step t, patches m+1..M-1 of step t-1. The first W steps are synchronous and fill the buffers. Ring and Ulysses ranks
 share the tokens of every patch, and the buffer sits inside their exchange.
 
+With `order: rotational` stage d takes patch (i - d) mod M as the i-th of a step, so that all stages are in one step
+and none waits for another one. The input of its first patch has not come yet; it is forecast from those of the steps
+before (`forecast`).
+
 In an MM-DiT the K, V of the prompt are computed with each job and never stale; the prompt's tokens travel with every
 job (`text: exact`) or with the first patch of a step only, as the published implementations have it (`first_patch`).
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Settings, degrees_fit, splits, unknown_choice, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -30,6 +35,9 @@ from pipefusion.core.shape import DiTShape
 AXIS = "pipe"
 TEXTS = ("exact", "first_patch")
 RINGS = ("gather", "rotate")
+ORDERS = ("plain", "rotational")
+FORECASTS = ("last", "taylor1", "taylor2", "taylor3")
+"""By how many differences of the inputs before they go on from the last one."""
 
 
 @dataclass
@@ -38,6 +46,7 @@ class Config(Settings):
 
     `split` of the layers over stages: ceil, even, cost, bytes, or how many each has. `text` of MM-DiTs. `ring`: ring
     ranks gather the fresh K, V of a patch and keep all tokens, or keep their own and pass the buffer round (rotate).
+    `order` of the patches: the same on all stages, or rotational, with at least one warm-up step; then `forecast`.
     """
 
     name: str = "pipefusion"
@@ -46,6 +55,13 @@ class Config(Settings):
     split: Annotated[Any, Natural] = "even"
     text: str = "exact"
     ring: str = "gather"
+    order: str = "plain"
+    forecast: str = "last"
+
+    @property
+    def differences(self) -> int | None:
+        """What forecasts are made of; None where nothing is forecast."""
+        return None if self.order == "plain" else FORECASTS.index(self.forecast)
 
 
 def patches_in(shape: DiTShape, stages: int, lanes: int, cfg: Config) -> int:
@@ -57,7 +73,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """What keeps this configuration from running, or None."""
     lanes = parallel.lanes
     return (
-        degrees_fit(shape, parallel, AXIS, cfg.heads)
+        degrees_fit(shape, parallel, AXIS, cfg)
         or within(
             "method.patches",
             patches_in(shape, parallel.pipe, lanes, cfg),
@@ -65,11 +81,42 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
             shape.lines // lanes,
             f"the {shape.line_name}, {lanes} at a time" if lanes > 1 else f"the {shape.line_name}",
         )
-        or within("method.warmup", cfg.warmup, 0, steps, "the steps")
+        or within("method.warmup", cfg.warmup, int(cfg.order == "rotational"), steps, "the steps")
         or splits(cfg.split, shape.layers, parallel.pipe)
         or unknown_choice("method.text", cfg.text, TEXTS)
         or unknown_choice("method.ring", cfg.ring, RINGS)
+        or unknown_choice("method.order", cfg.order, ORDERS)
+        or unknown_choice("method.forecast", cfg.forecast, FORECASTS)
+        or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
+        or check_prompt(shape, parallel, cfg)
     )
+
+
+def rotates(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
+    """What is only known of stages that take patches in the same order."""
+    if shape.joint and cfg.text != "exact":
+        return Problem("method.text", f"{cfg.text} needs method.order=plain, patch 0 first; allowed: exact")
+    if shape.skips and parallel.pipe > 1:
+        text = "rotational forecasts the input of a stage, and not the model's long skips; allowed: plain"
+        return Problem("method.order", text)
+    return None
+
+
+def forecasts_nothing(cfg: Config) -> Problem | None:
+    """In plain order there is nothing to forecast."""
+    if cfg.forecast == FORECASTS[0]:
+        return None
+    return Problem(
+        "method.forecast", f"{cfg.forecast} needs method.order=rotational; allowed: {FORECASTS[0]}"
+    )
+
+
+def check_prompt(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
+    """A prompt that comes with the first patch alone must not be left out with it."""
+    if cfg.cache == "none" or cfg.text != "first_patch" or not shape.joint or parallel.pipe == 1:
+        return None
+    text = "first_patch sends the prompt with the first patch, whose blocks a step cache may skip"
+    return Problem("method.text", f"{text}; allowed: exact, or method.cache=none")
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
@@ -79,11 +126,13 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     return assemble(
         dit,
         fabric,
-        lambda run: ulysses(run, buffer(run)),
+        lambda run: ulysses(run, buffer(run), cfg.qkv),
         patches=patches_in(dit.shape, fabric.axis(AXIS).size, lanes, cfg),
         split=cfg.split,
         warmup=cfg.warmup,
+        forecast=cfg.differences,
         first_patch=cfg.text == "first_patch",
+        cache=cache_rule(cfg),
     )
 
 
@@ -102,5 +151,8 @@ def predict(
         patches=patches_in(shape, parallel.pipe, parallel.lanes, cfg),
         split=cfg.split,
         warmup=cfg.warmup,
+        forecast=cfg.differences,
+        qkv=cfg.qkv,
         first_patch=cfg.text == "first_patch",
+        cache=cache_rule(cfg),
     )

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import baselines
-from pipefusion.core.checks import degrees_fit, splits, within
+from pipefusion.core.checks import Settings, degrees_fit, splits, within
 from pipefusion.core.cut import cutting
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -96,7 +96,7 @@ def of_attention(attention: Attention, settings: Mapping[str, Any]) -> Chosen:
     def check(shape: DiTShape, parallel: Parallel, steps: int) -> Problem | None:
         lines = shape.lines // (parallel.patch * parallel.lanes)
         return (
-            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", heads)
+            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", Settings("", heads))
             or within("patches", patches, 1, lines, f"the {shape.line_name}")
             or within("warmup", warmup or 0, 0, steps, "the steps")
             or splits(split, shape.layers, parallel.pipe)

@@ -19,7 +19,7 @@ from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from pipefusion.core.dit import Conditioning, DiT, parameter_parts
-from pipefusion.core.ledger import Span
+from pipefusion.core.ledger import Span, Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.parallel import Parallel
@@ -111,6 +111,7 @@ class Result:
     predicted: dict[str, Any]
     layers: range
     parts: dict[str, int]
+    decisions: dict[Where, bool]
 
 
 def case_model(case: Case) -> Model:
@@ -270,6 +271,7 @@ def collect_result(
         predicted=asdict(predicted),
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
+        decisions=dict(ledger.decisions),
     )
 
 

@@ -155,6 +155,9 @@ def of_run(folder: Path) -> dict[str, Any]:
     if record.get("method") != "pipefusion" or record.get("status") != "ok" or record.get("predicted"):
         text = f"method={record.get('method')} with status {record.get('status')} has no latents to judge"
         raise BundleError("run.json", f"{text}; allowed: a finished run of method=pipefusion")
+    order = record["method_config"].get("order", "plain")
+    if order != "plain":
+        raise BundleError("run.json", f"method.order={order} is replayed, and not judged; allowed: plain")
     try:
         model = dict(yaml.safe_load(files.read_text(folder / "config.yaml"))["model"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:

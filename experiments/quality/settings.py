@@ -71,15 +71,18 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     """
     method = METHODS[cfg.method.name]
     if method.never_stale(cfg.steps, vars(cfg.method)):
-        return serial_reference(cfg)
+        alone = serial_reference(cfg)
+        same = {key: getattr(cfg.method, key) for key in ("cache", "cache_threshold") if method.exact}
+        return replace(alone, method=replace(alone.method, **same))
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if not isinstance(found, Parallel):
         return cfg
     own: Row = {}
-    if method.has("patches"):  # then stages decide nothing
+    whole = method.has("patches") and not method.late_inputs(vars(cfg.method))  # then stages decide nothing
+    if whole:
         own = {key: getattr(method.Config(), key) for key in UNSEEN if method.has(key)}
         own["patches"] = cfg.method.patches or found.pipe
-    devices = 1 if method.has("patches") else getattr(found, str(method.axis))
+    devices = 1 if whole else getattr(found, str(method.axis))
     return replace(cfg, method=replace(cfg.method, **own), devices=devices, parallel=Parallel())
 
 

@@ -65,5 +65,8 @@ class TracedView:
         """A block, with the `given` of the inner view."""
         return self.inner.block(place.layer, tokens, given, attend, skip)
 
+    def modulated(self, tokens: Tokens, modulation: Marked) -> Tensor:
+        return self.inner.modulated(tokens, modulation.value)
+
     def unembed(self, image: Tensor, modulation: Marked, rows: Band) -> Tensor:
         return self.inner.unembed(image, modulation.value, rows)

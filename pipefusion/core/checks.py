@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
+from pipefusion.core.domain import Threshold
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import SPLITS
 
 HEADS = ("even", "pad")
+QKV = ("packed", "separate")
 
 
 @dataclass
@@ -20,12 +22,17 @@ class Settings:
     """What the configuration of every method has.
 
     `heads` of Ulysses ranks: each has as many (even), or zeros are computed, held and sent in place of those that lack
-    (pad). `patch_axis` of a video: patches, bands and shares are cut over its frames (also null) or its rows.
+    (pad). `qkv`: theirs cross in one all-to-all (packed), or in one each, as in what was published (separate).
+    `patch_axis` of a video: patches, bands and shares are cut over its frames (also null) or its rows. `cache`: blocks
+    are skipped where the relative change is under `cache_threshold`, see `pipefusion/core/cache.py`.
     """
 
     name: str
     heads: str = "even"
+    qkv: str = "packed"
     patch_axis: str | None = None
+    cache: str = "none"
+    cache_threshold: Threshold = 0.1
 
 
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:
@@ -82,7 +89,7 @@ def heads_fit(key: str, ranks: int, total: int, heads: str) -> Problem | None:
     return problem and replace(problem, message=f"{problem.message}, or any with method.heads=pad")
 
 
-def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str) -> Problem | None:
+def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, cfg: Settings) -> Problem | None:
     """Degrees that a model allows, of a method whose own axis is `own`: only it may cut that axis.
 
     Heads (but for Ulysses ranks that pad them) and MLP columns, then token rows are shared out evenly; a stage has at
@@ -92,7 +99,7 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str
     def key(axis: str) -> str:
         return "devices" if set(parallel.axes) <= {axis} else f"parallel.{axis}"
 
-    for axis in ("step", "pipe", "patch"):
+    for axis in ("pipe", "patch"):
         if axis != own and getattr(parallel, axis) > 1:
             text = f"{getattr(parallel, axis)} is for methods that cut this axis; allowed: 1"
             return Problem(f"parallel.{axis}", text)
@@ -106,6 +113,7 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, heads: str
         or within(key("pipe"), parallel.pipe, 1, shape.layers, "the model's layers")
         or divides(key("tensor"), parallel.tensor, shape.heads, "attention heads")
         or divides(key("tensor"), parallel.tensor, shape.mlp_hidden, "MLP columns")
-        or heads_fit(key("ulysses"), parallel.ulysses, shape.heads // parallel.tensor, heads)
+        or heads_fit(key("ulysses"), parallel.ulysses, shape.heads // parallel.tensor, cfg.heads)
+        or unknown_choice("method.qkv", cfg.qkv, QKV)
         or divides(key(widest), rows, shape.lines, shape.line_name)
     )

@@ -1,4 +1,4 @@
-"""What a video is cut over: `method.patch_axis`, the same for every method.
+"""What every method is asked alike: what a video is cut over (`method.patch_axis`), and its step cache.
 
 A method's module takes a shape and a view whose lines are frames or token rows, and need not know which.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from pipefusion.core.cache import check_cache
 from pipefusion.core.checks import unknown_choice
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
@@ -40,7 +41,9 @@ def cutting(module: ModuleType) -> Functions:
 
     def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Any) -> Problem | None:
         found: Problem | None = axis_fits(shape, cfg.patch_axis)
-        return found or module.check(shape.cut(cfg.patch_axis), parallel, steps, cfg)
+        if not found:
+            found = module.check(shape.cut(cfg.patch_axis), parallel, steps, cfg)
+        return found or check_cache(shape, parallel, cfg)
 
     def build(dit: DiT, fabric: Fabric, cfg: Any) -> Sampler:
         if cfg.patch_axis is not None:

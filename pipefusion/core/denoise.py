@@ -12,14 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
+from pipefusion.core.cache import Rule, StepCache
 from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks, told
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.forecast import Forecast
 from pipefusion.core.guidance import Guidance
 from pipefusion.core.latents import Latents
 from pipefusion.core.layout import Job, make_layout
 from pipefusion.core.ledger import Where
 from pipefusion.core.messages import Inbox, Messages, Outbox
-from pipefusion.core.rounds import Rounds, own_jobs
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sampler import Finite, PatchSchedulers, experts_by_step, timesteps_on
 from pipefusion.core.skips import StageSkips
@@ -37,8 +38,10 @@ def assemble(
     warmup: int | None = None,
     stride: int | None = None,
     time_shift: bool = False,
+    forecast: int | None = None,
     first_patch: bool = False,
     whole_cross: bool = False,
+    cache: Rule | None = None,
 ) -> Sampler:
     """Keep this rank's part of the model and return its sampler: every method is a call of this.
 
@@ -51,8 +54,11 @@ def assemble(
         warmup: W, the synchronous steps; None: all steps are.
         stride: all stages compute at once after the warm-up, in every so many steps, see `Layout.jobs`.
         time_shift: a stage is told the timestep of the step that its input was made in.
+        forecast: stages take patches in rotation, see `Layout.jobs`; so many differences of its inputs stand for the
+            one that has not come.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
         whole_cross: tensor parallelism leaves cross-attentions whole.
+        cache: when blocks are skipped, see `StepCache`; None: never.
     """
     layout = make_layout(dit.shape, fabric.axis, patches, split)
     dit.keep(layout.layers, embed=layout.first, unembed=layout.last)
@@ -62,11 +68,11 @@ def assemble(
         guidance = Guidance(fabric, cond, dit.shape)
         own = guidance.own_images(noise)
         steps = len(scheduler.timesteps)
-        w = steps if warmup is None else warmup
-        jobs = own_jobs(layout.jobs(steps, w, stride), w, fabric.axis("step"))
+        jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
         run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype, padding)
-        stage = Stage(dit, run, own, guidance, scheduler, w, first_patch, time_shift)
+        step_cache = StepCache(run, dit, cache, warmup or 0) if cache else None
+        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift, forecast, step_cache)
         attend_for = attention(run)
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
@@ -89,12 +95,13 @@ class Stage:
         noise: Tensor,
         guidance: Guidance,
         scheduler: Any,
-        warmup: int,
         first_patch: bool,
         time_shift: bool,
+        forecast: int | None,
+        cache: StepCache | None,
     ):
         fabric, layout, shape = run.fabric, run.layout, dit.shape
-        self.dit, self.run, self.layout, self.guidance = dit, run, layout, guidance
+        self.dit, self.run, self.layout, self.guidance, self.cache = dit, run, layout, guidance, cache
         self.timesteps = timesteps_on(fabric.device, scheduler)
         self.experts = experts_by_step(shape.experts, scheduler)
         self.finite = Finite(run.steps, fabric.device)
@@ -106,33 +113,37 @@ class Stage:
         self.arriving = Messages(shape, layout, layout.stage, first_patch)
         self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
         self.skips = StageSkips(run)
-        self.latents = Latents(fabric, layout, noise) if layout.first or layout.last else None
-        self.rounds = Rounds(run, warmup, noise)
+        self.latents = Latents(run, noise) if layout.first or layout.last else None
         if layout.last:
             self.schedulers = PatchSchedulers(scheduler, len(layout.patches))
             tokens = run.most_tokens * shape.denoised_tokens // shape.tokens
             guidance.reserve(noise.shape[0] * shape.in_channels * shape.patch_size**2 * tokens, run.dtype)
         self.outbox = Outbox(fabric, (layout.stage + 1) % len(layout.stages))
-        self.inbox = None
+        self.inbox: Inbox | None = None
+        self.forecast: Forecast | None = None
         if not layout.first:
             largest = max(self.arriving.tokens(job) for job in run.jobs) * run.batch * shape.hidden
             self.inbox = Inbox(fabric, layout.stage - 1, largest, run.dtype)
             self.post(self.inbox, run.jobs[0])
+            late = [job for job in run.jobs if job.late]
+            if late and forecast is not None:
+                self.forecast = Forecast(run, late[0], self.arriving, forecast)
         self.step, self.shifted = -1, time_shift and not layout.first
 
     def begin(self, job: Job) -> None:
         """Start a job; the modulation of a step is made once, by its first."""
         self.skips.begin(job)
-        self.rounds.begin(job)
         if job.step != self.step:
             self.step = job.step
-            source = job.source if self.shifted else job.step
+            source = job.origin.step if self.shifted else job.step
             self.expert = self.experts[source]
             text = told(self.text, self.expert)
             self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.batch)
 
     def post(self, inbox: Inbox, job: Job) -> None:
         """Start receiving what a job reads."""
+        if self.cache:
+            self.cache.post(job)
         inbox.post(job.origin, (self.run.batch, self.arriving.tokens(job), self.run.shape.hidden))
 
     def receive(self, index: int, job: Job) -> Tokens:
@@ -145,6 +156,8 @@ class Stage:
         for following in self.run.jobs[index + 1 : index + 2]:
             self.post(self.inbox, following)
         message = self.inbox.take(job.origin)
+        if self.forecast:
+            message = self.forecast.read(job, message)
         if not self.dit.layers and not self.layout.last:
             message = message.clone()  # an empty stage must not send from a buffer that is received into
         return self.arriving.unpack(job, message, self.run.fabric)
@@ -152,14 +165,22 @@ class Stage:
     def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
         """The tokens behind this stage's blocks."""
         given = Given(self.text, self.modulation, self.positions[job.rows], self.cross, self.layout.prompt)
-        tokens = run_blocks(self.dit, tokens, given, attend_for(job), self.skips)
+        attend = attend_for(job)
+
+        def blocks(tokens: Tokens, layers: range) -> Tokens:
+            return run_blocks(self.dit, tokens, given, attend, self.skips, layers)
+
+        if self.cache:
+            tokens = self.cache.compute(job, tokens, self.modulation, blocks)
+        else:
+            tokens = blocks(tokens, self.layout.layers)
         self.skips.end()
         return tokens
 
     def emit(self, job: Job, tokens: Tokens) -> None:
         """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first."""
         if not self.layout.last:
-            if job.at in self.run.read:
+            if job.read:
                 self.outbox.put(self.leaving.pack(job, tokens), job.at)
             return
         assert self.latents is not None
@@ -167,21 +188,21 @@ class Stage:
         prediction = self.guidance.combine(prediction, self.expert, job.at)  # [B, C, h, W]
         for patch, part in self.latents.split(job, prediction):
             latent = self.latents.parts[patch]
-            self.rounds.send(job, part)
             for step in job.driven:
-                latent = self.schedulers.step(patch, step, self.rounds.newest(step, part), latent)
+                latent = self.schedulers.step(patch, step, part, latent)
                 self.finite.note(step, latent)
-                latent = self.rounds.agree(step, latent)
             self.latents.parts[patch] = latent
             if not self.layout.first:
                 self.outbox.put(latent, Where(job.step, -1, patch))
 
     def finish(self) -> Tensor | None:
-        """Wait for all that is under way; the latents of all images on ranks of the first stage and step."""
+        """Wait for all that is under way; the latents of all images on the ranks of the first stage."""
         self.outbox.drain()
         self.skips.drain()
+        if self.cache:
+            self.cache.drain()
         self.finite.require(self.run.fabric.rank)
-        if not self.layout.first or not self.rounds.leads:
+        if not self.layout.first:
             return None
         assert self.latents is not None
         return self.latents.gather(self.run.steps)

@@ -166,6 +166,10 @@ class DiT(Protocol):
     def layers(self) -> range: ...
     @property
     def shards(self) -> dict[str, Shard]: ...
+    @property
+    def teacache(self) -> tuple[float, ...]:
+        """TeaCache's polynomial of the relative change, highest power first: (1, 0) where none is published."""
+        ...
 
     def transformers(self) -> tuple[DiT, ...]:
         """The transformers that it is made of: itself, or two experts."""
@@ -233,6 +237,10 @@ class DiT(Protocol):
         """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and all of the prompt's."""
         ...
 
+    def modulated(self, tokens: Tokens, modulation: Any) -> Tensor:
+        """What the self-attention of the first block is given of the image: its tokens, normed and modulated."""
+        ...
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
@@ -278,9 +286,11 @@ class KeptSkips:
         return self._kept.get(layer)
 
 
-def run_blocks(dit: DiT, tokens: Tokens, given: Given, attend: Attend, skips: Skips) -> Tokens:
-    """A band through all blocks that this rank holds."""
-    for layer in dit.layers:
+def run_blocks(
+    dit: DiT, tokens: Tokens, given: Given, attend: Attend, skips: Skips, layers: range | None = None
+) -> Tokens:
+    """A band through these blocks; None: all that this rank holds."""
+    for layer in dit.layers if layers is None else layers:
         tokens = dit.block(layer, tokens, given, attend, skips.take(layer))
         skips.put(layer, tokens.image)
     return tokens

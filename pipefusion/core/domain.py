@@ -65,6 +65,7 @@ Bytes = Annotated[int, Domain(0, 1 << 50)]
 Rate = Annotated[float, Domain(0, 1e21, above=True)]  # FLOP/s, bytes/s
 Share = Annotated[float, Domain(0, 1, above=True)]
 Part = Annotated[float, Domain(0, 1)]
+Threshold = Annotated[float, Domain(0, 1000)]  # of a relative change
 Seconds = Annotated[float, Domain(0, 1000)]  # of one operation
 Gain = Annotated[float, Domain(0, 1000, above=True)]
 Number = Annotated[float, Domain(-1e30, 1e30)]

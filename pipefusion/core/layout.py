@@ -7,8 +7,8 @@ share an MM-DiT's prompt as well, ceil(T/U) tokens each and the last ones what i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from pipefusion.core import closed_forms as forms
@@ -24,8 +24,9 @@ class Job:
     """Step `step` on `patches` (all of them in a synchronous step), of which this rank computes the token `rows`.
 
     `own` are its tokens in the order of this rank's own, `at` its place in the ledger: patch -1 for all of them. A
-    stage reads what the one before it made in step `source`: this one, unless stages do not wait for each other. The
-    prediction moves the latent by so many steps: it `drives` them.
+    stage reads what the one before it made at `origin`: in this step, unless stages do not wait for each other; then
+    nobody reads what comes of the last job. The prediction moves the latent by so many steps: it `drives` them.
+    Meanwhile the last stage makes the new latents of the patches `returned`, which it sends to the first.
     """
 
     step: int
@@ -33,13 +34,15 @@ class Job:
     rows: Band
     own: slice
     at: Where
-    source: int
+    origin: Where
+    returned: range
     drives: int = 1
+    read: bool = True
 
     @property
-    def origin(self) -> Where:
-        """Where the input of a stage was made, by the one before it."""
-        return self.at._replace(step=self.source)
+    def late(self) -> bool:
+        """Whether the input of a stage is of an earlier step."""
+        return self.origin.step < self.step
 
     @property
     def driven(self) -> range:
@@ -98,21 +101,26 @@ class Layout:
         """Tokens of all patches."""
         return sum(map(len, self.patches)) * self.grid.width
 
-    def jobs(self, steps: int, warmup: int, stride: int | None = None) -> list[Job]:
+    def jobs(self, steps: int, warmup: int, stride: int | None = None, rotational: bool = False) -> list[Job]:
         """W synchronous steps on all patches at once, then S - W steps patch by patch: every stage's order.
 
         With a `stride` all patches at once in every `stride`-th step behind the warm-up, of which a stage reads what
-        the one before it made in the job before.
+        the one before it made in the job before. `rotational`: stage d takes patch (i - d) mod M as the i-th of a step;
+        of the first one it reads what the stage before made as its last one of the step before.
         """
         count, whole = len(self.patches), strips(self.shares)
         starts = [rows * self.grid.width for rows in accumulate(map(len, self.shares), initial=0)]
 
         def at_once(step: int, source: int, drives: int = 1) -> Job:
-            return Job(step, range(count), whole, slice(0, self.tokens), Where(step), source, drives)
+            every, own = range(count), slice(0, self.tokens)
+            return Job(step, every, whole, own, Where(step), Where(source), every, drives)
 
-        def alone(step: int, m: int) -> Job:
+        def alone(step: int, place: int) -> Job:
+            m, last = ((place - rotational * stage) % count for stage in (self.stage, len(self.stages) - 1))
             own, at = slice(starts[m], starts[m + 1]), Where(step, -1, m)
-            return Job(step, range(m, m + 1), self.shares[m], own, at, step)
+            before = Where(step - 1, -1, m if step > warmup else -1)
+            origin = before if rotational and place == 0 else at
+            return Job(step, range(m, m + 1), self.shares[m], own, at, origin, range(last, last + 1))
 
         found = [at_once(step, step) for step in range(warmup)]
         for step in range(warmup, steps, stride or 1):
@@ -121,8 +129,15 @@ class Layout:
             elif count == 1:
                 found.append(at_once(step, step))
             else:
-                found += [alone(step, m) for m in range(count)]
+                found += [alone(step, place) for place in range(count)]
+        if any(job.late for job in found):
+            found[-1] = replace(found[-1], read=False)
         return found
+
+    def latent_copies(self, jobs: Sequence[Job]) -> int:
+        """How many latents a rank holds: two where a new one may arrive before the old one is read."""
+        early = any(job.returned != job.patches for job in jobs)
+        return 2 if early and self.first else 1
 
     def slots(self, job: Job, lanes: int) -> list[slice]:
         """Where the tokens of a job, from `lanes` ranks in turn, go in a buffer that has patch after patch.
@@ -161,5 +176,10 @@ def make_layout(
         shares=tuple(shares[band.index][lane]),
         bands=tuple(strips(own) for parts in shares for own in parts),
         lanes=lanes,
-        prompt=ranges(ceil_sizes(shape.joint_tokens, ulysses.size))[ulysses.index],
+        prompt=prompt_shares(shape, ulysses.size)[ulysses.index],
     )
+
+
+def prompt_shares(shape: DiTShape, ranks: int) -> list[range]:
+    """The tokens of an MM-DiT's prompt that each of so many Ulysses ranks has."""
+    return ranges(ceil_sizes(shape.joint_tokens, ranks))

@@ -118,11 +118,14 @@ class Ledger:
     entries: list[Entry] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     buffer_bytes: dict[str, int] = field(default_factory=lambda: {"kv": 0, "buffer": 0, "comm": 0})
+    decisions: dict[Where, bool] = field(default_factory=dict)
+    """By step and patch whether a step cache had the blocks computed."""
 
     def clear(self) -> None:
         """Forget everything: called between two images."""
         self.entries.clear()
         self.spans.clear()
+        self.decisions.clear()
         for kind in self.buffer_bytes:
             self.buffer_bytes[kind] = 0
 
@@ -146,6 +149,14 @@ class Ledger:
             last.end_s = end_s
         else:
             self.spans.append(Span(kind, at, start_s, end_s, op))
+
+    @property
+    def computed_steps(self) -> float | None:
+        """Steps that were computed and not skipped, of patches the mean; None where no cache decides."""
+        steps: dict[int, list[bool]] = {}
+        for at, computed in self.decisions.items():
+            steps.setdefault(at.step, []).append(computed)
+        return sum(sum(each) / len(each) for each in steps.values()) if steps else None
 
     @property
     def sent_bytes(self) -> int:

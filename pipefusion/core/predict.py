@@ -12,11 +12,11 @@ from math import ceil
 from typing import Literal
 
 from pipefusion.core import closed_forms as forms
+from pipefusion.core.cache import DECISION, Rule, decided
+from pipefusion.core.change import SHARED_BY, SUMS
 from pipefusion.core.layout import Job, Layout, make_layout
 from pipefusion.core.ledger import wire_bytes
-from pipefusion.core.mesh import Axis
 from pipefusion.core.parallel import Parallel
-from pipefusion.core.rounds import own_jobs
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import Split
 
@@ -88,49 +88,58 @@ def predict(
     split: Split = "even",
     warmup: int | None = None,
     stride: int | None = None,
+    forecast: int | None = None,
     gathers: int = 0,
     synced: int = 0,
     first_patch: bool = False,
     whole_cross: bool = False,
+    cache: Rule | None = None,
+    qkv: str = "packed",
 ) -> Prediction:
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
     `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged; in `synced`
-    layers they are in all.
+    layers they are in all. `forecast`: so many differences of inputs are used, see `assemble`. `qkv` as
+    `core/sequence.py` has it. With a `cache` sent is what would be if no job were skipped.
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
-    warmup, place = steps if warmup is None else warmup, mesh.axis("step", rank)
-    jobs = own_jobs(layout.jobs(steps, warmup, stride), warmup, place)
+    jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
     images //= parallel.data
     size = Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
     sent, received, comm = {}, {}, 0
     for axis, (out, back, room) in {
-        "step": step(size, jobs, warmup, place),
         "pipe": pipe(size, jobs, first_patch),
         "cfg": cfg(size, jobs),
         "patch": patch(size, gathers, steps, synced),
         "ring": ring(size, jobs, buffer),
-        "ulysses": ulysses(size, jobs),
+        "ulysses": ulysses(size, jobs, qkv),
         "tensor": tensor(size, jobs, whole_cross),
     }.items():
         sent[axis], received[axis] = out, back
         comm += room
-    for axis, wire, room in gather(size) if place.index == 0 else []:
+    kept = 0
+    if cache:
+        traffic, room, kept = step_cache(size, jobs, cache, warmup or 0)
+        for axis, (out, back) in traffic.items():
+            sent[axis] += out
+            received[axis] += back
+        comm += room
+    for axis, wire, room in gather(size):
         sent[axis] = sent.get(axis, 0) + wire
         received[axis] = received.get(axis, 0) + wire
         comm += room
-    kv, prompt = held_kv(size, buffer)
-    latents = size.latent if layout.first or layout.last else 0
+    kv, place = held_kv(size, buffer)
+    latents = size.latent * layout.latent_copies(jobs) if layout.first or layout.last else 0
     takes = forms.takes_text(layout.stages, layout.stage)
-    kept = size.prompt if first_patch and takes and not layout.first else 0
+    kept += size.prompt if first_patch and takes and not layout.first else 0
     return Prediction(
         layers=layout.layers,
         param_bytes=forms.held_params(
             shape, layout.layers, layout.first, layout.last, parallel.tensor, whole_cross
         ),
         kv_bytes=kv,
-        buffer_bytes=latents + prompt + kept + cross_kv(size, whole_cross),
+        buffer_bytes=latents + place + kept + cross_kv(size, whole_cross) + forecasts(size, jobs, forecast),
         comm_bytes=comm,
         sent_bytes=sum(sent.values()),
         recv_bytes=sum(received.values()),
@@ -163,25 +172,16 @@ def cross_kv(size: Sizes, whole_cross: bool) -> int:
     return 2 * tokens * token * len(size.layout.layers)
 
 
-def step(size: Sizes, jobs: Sequence[Job], warmup: int, place: Axis) -> Traffic:
-    """A prediction to rank 0 in every step but the first of a round; its latent behind every round but the last."""
-    if place.size == 1:
-        return 0, 0, 0
-    late, own, prediction = jobs[-1].driven.stop - warmup, len(jobs) - warmup, size.prediction(jobs[0])
-    latents = max(ceil(late / place.size) - 1, 0) * size.latent
-    if place.index:
-        return own * prediction, latents, 0
-    others = place.size - 1
-    return wire_bytes("broadcast", latents, place.size), (late - own) * prediction, others * prediction
-
-
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
     layout, shape = size.layout, size.shape
-    origins = {job.origin for job in jobs}
-    read = [job for job in jobs if job.at in origins]
+    read = [job for job in jobs if job.read]
     texts = sum(not first_patch or job.patches.start == 0 for job in read) * size.prompt
     image = sum(job.tokens for job in read) * size.hidden
+    arrived = {
+        job.origin: job.tokens for job in reversed(jobs)
+    }  # the first to read a message reads all of it
+    come = sum(arrived.values()) * size.hidden
     latents = sum(job.tokens for job in jobs) // layout.tokens * size.latent
     takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
     mine, place = layout.layers, layout.tokens * size.hidden
@@ -189,10 +189,19 @@ def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
     taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
     alone = len(layout.stages) == 1
     sent = 0 if alone else latents if layout.last else image + passes * texts
-    received = 0 if alone else latents if layout.first else image + takes * texts
+    received = 0 if alone else latents if layout.first else come + takes * texts
     message = max(job.tokens for job in jobs) * size.hidden + takes * size.prompt
     room = (0 if layout.first else 2 * message) + taken * place
-    return sent + given * image, received + taken * image, room
+    return sent + given * image, received + taken * come, room
+
+
+def forecasts(size: Sizes, jobs: Sequence[Job], forecast: int | None) -> int:
+    """Differences of the one patch of which a stage has to forecast the input: one more than are used."""
+    layout, late = size.layout, [job for job in jobs if job.late]
+    if forecast is None or layout.first or not late:
+        return 0
+    prompt = size.prompt if forms.takes_text(layout.stages, layout.stage) else 0
+    return (forecast + 1) * (late[0].tokens * size.hidden + prompt)
 
 
 def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:
@@ -228,10 +237,10 @@ def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
     return sent, sent, room
 
 
-def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+def ulysses(size: Sizes, jobs: Sequence[Job], qkv: str) -> Traffic:
     """Table 1: 4/n O(p hs) L per step for Q, K, V and the result; in every job of an MM-DiT the prompt's beside them.
 
-    A rank brings ceil(T/n) of its T tokens, the last ones filled up with zeros.
+    A rank brings ceil(T/n) of its T tokens, the last ones filled up with zeros. Room: a message there, and one back.
     """
     n, layers = size.parallel.ulysses, len(size.layout.layers)
     if n == 1:
@@ -240,7 +249,8 @@ def ulysses(size: Sizes, jobs: Sequence[Job]) -> Traffic:
     prompts = sum(min(size.shape.prefix(layer), share) for layer in size.layout.layers)
     tokens = sum(layers * job.tokens + prompts for job in jobs)
     sent = wire_bytes("all_to_all", 4 * tokens * n * size.inner, n)
-    return sent, sent, 4 * (max(job.tokens for job in jobs) + share) * n * size.inner
+    room = 4 if qkv == "packed" else 2
+    return sent, sent, room * (max(job.tokens for job in jobs) + share) * n * size.inner
 
 
 def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
@@ -266,6 +276,29 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
         for job in jobs
     )
     return sent, sent, 0
+
+
+def step_cache(
+    size: Sizes, jobs: Sequence[Job], rule: Rule, warmup: int
+) -> tuple[dict[str, tuple[int, int]], int, int]:
+    """Of a step cache: bytes sent and received by axis, of buffers for them, and of what is kept.
+
+    The first stage sums two numbers over the ranks that share a job, and each stage sends the decision to the next. All
+    keep what their blocks have added to their tokens, p * hs * b elements, and the first one its signal besides.
+    """
+    layout, steps = size.layout, jobs[-1].driven.stop
+    decisions = sum(decided(job, steps, warmup) for job in jobs)
+    found, room, whole = {}, 2 * DECISION.itemsize, layout.tokens * size.hidden
+    blocks = len(layout.layers) - (layout.first and rule.name == "fbcache")
+    told = 0 if layout.first else DECISION.itemsize
+    tells = 0 if layout.last else DECISION.itemsize
+    found["pipe"] = decisions * tells, decisions * told
+    if layout.first:
+        room = 2 * SUMS.itemsize
+        for axis in SHARED_BY:
+            sent = decisions * wire_bytes("all_reduce", room, getattr(size.parallel, axis))
+            found[axis] = sent, sent
+    return found, room, whole * ((blocks > 0) + layout.first)
 
 
 def gather(size: Sizes) -> list[tuple[str, int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil, prod
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from pipefusion.core.attention import Attend
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.layout import Job, Layout
-from pipefusion.core.ledger import Kind, Where
+from pipefusion.core.ledger import Kind
 from pipefusion.core.shape import DiTShape
 
 AttendFor = Callable[[Job], Attend]
@@ -50,11 +49,6 @@ class Run:
     def steps(self) -> int:
         """S."""
         return self.jobs[-1].driven.stop
-
-    @cached_property
-    def read(self) -> frozenset[Where]:
-        """Where the messages between stages are made."""
-        return frozenset(job.origin for job in self.jobs)
 
     @property
     def most_tokens(self) -> int:

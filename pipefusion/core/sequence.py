@@ -38,20 +38,21 @@ def head_groups(x: Tensor, n: int, h: int, filling: int) -> Tensor:
     return x.unflatten(2, (n, h)).permute(2, 1, 0, 3, 4)
 
 
-def ulysses(run: Run, inner: AttendFor) -> AttendFor:
+def ulysses(run: Run, inner: AttendFor, qkv: str = "packed") -> AttendFor:
     """DeepSpeed-Ulysses: inside, a rank has 1/n of the heads for the tokens of all n ranks, in the order of the ranks.
 
-    Two all-to-alls per layer: Q, K, V in one call, then the output. Tokens come before the batch on the wire, an
-    MM-DiT's prompt in front of the image. Inside, the whole prompt comes first, and a head's tokens lie together. Heads
-    that n does not divide are filled up with zeros, which are cut off again behind attention; so are the prompts of the
-    last ranks, in front, in place of which they receive tokens of others.
+    Two all-to-alls per layer: Q, K, V in one call, then the output; four where `qkv` is separate. Tokens come before
+    the batch on the wire, an MM-DiT's prompt in front of the image. Inside, the whole prompt comes first, and a head's
+    tokens lie together. Heads that n does not divide are filled up with zeros, which are cut off again behind
+    attention; so are the prompts of the last ranks, in front, in place of which they receive tokens of others.
     """
     fabric, n = run.fabric, run.fabric.axis("ulysses").size
     if n == 1:
         return inner
     b, h, d = run.batch, run.inner_heads, run.shape.head_dim
     share = ceil(run.shape.joint_tokens / n)
-    there = run.scratch("comm", n * (share + run.most_tokens), 3, b, h, d)
+    packed = qkv == "packed"
+    there = run.scratch("comm", n * (share + run.most_tokens), 3 if packed else 1, b, h, d)
     back = run.scratch("comm", n * (share + run.most_tokens), b, h, d)
 
     def attend_for(job: Job) -> Attend:
@@ -61,14 +62,19 @@ def ulysses(run: Run, inner: AttendFor) -> AttendFor:
             at, prompt = job.where(layer), run.shape.prefix(layer)
             each = min(prompt, share)
             ends = [min((rank + 1) * each, prompt) for rank in range(n)]  # of the ranks' prompts
-            sent = torch.stack([head_groups(x, n, h, each - prefix) for x in (q, k, v)], 2)
-            arrived = there.view(*sent.shape)  # [n, T/n + t, 3, b, h, d]
-            fabric.all_to_all(arrived, sent, axis="ulysses", at=at)
-            del sent
             own = [max(end - rank * each, 0) for rank, end in enumerate(ends)]  # tokens of the prompt
-            prompts = [part[each - size : each] for part, size in zip(arrived, own, strict=True)]
-            tokens = [part.permute(1, 2, 3, 0, 4) for part in [*prompts, *arrived[:, each:]]]
-            inner_q, inner_k, inner_v = torch.cat(tokens, dim=3).transpose(2, 3)  # [b, T + n t, h, d] each
+
+            def exchange(*ours: Tensor) -> Tensor:
+                """Own heads for the tokens of all ranks in one call, [x, b, T + n t, h, d] of x tensors."""
+                sent = torch.stack([head_groups(x, n, h, each - prefix) for x in ours], 2)
+                arrived = there.view(*sent.shape)  # [n, T/n + t, x, b, h, d]
+                fabric.all_to_all(arrived, sent, axis="ulysses", at=at)
+                del sent
+                prompts = [part[each - size : each] for part, size in zip(arrived, own, strict=True)]
+                tokens = [part.permute(1, 2, 3, 0, 4) for part in [*prompts, *arrived[:, each:]]]
+                return torch.cat(tokens, dim=3).transpose(2, 3)
+
+            inner_q, inner_k, inner_v = exchange(q, k, v) if packed else [exchange(x)[0] for x in (q, k, v)]
             out = attend_inside(layer, inner_q, inner_k, inner_v, prompt).movedim(1, 0)
             shares = [out[end - each : end] for end in ends]
             pairs = zip(shares, out[prompt:].split(t), strict=True)

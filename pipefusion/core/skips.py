@@ -58,7 +58,7 @@ class StageSkips:
     def put(self, layer: int, image: Tensor) -> None:
         if layer in self.local:
             self.kept[self.local[layer]] = image
-        elif layer in self.sent_to and self.job.at in self.run.read:
+        elif layer in self.sent_to and self.job.read:
             at = Where(self.job.step, layer, self.job.at.patch)
             work = self.fabric.isend(image.contiguous(), self.sent_to[layer], axis="pipe", at=at, tag=TAG)
             self.sending[-1].append(work)

@@ -107,6 +107,10 @@ class MemoView:
         return self.view.layers
 
     @property
+    def teacache(self) -> tuple[float, ...]:
+        return self.view.teacache
+
+    @property
     def shards(self) -> dict[str, Shard]:
         return self.view.shards
 
@@ -164,6 +168,10 @@ class MemoView:
     def unembed(self, image: Tensor, modulation: AtStep, rows: range) -> Tensor:
         key = ("unembed", len(rows), memo_key(image))
         return self._once(key, lambda: self.view.unembed(image, modulation.inner, rows))
+
+    def modulated(self, tokens: Tokens, modulation: AtStep) -> Tensor:
+        key = ("modulated", memo_key(tokens))
+        return self._once(key, lambda: self.view.modulated(tokens, modulation.inner))
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from pipefusion.core.mesh import Mesh
+from pipefusion.sim.agreement import disagreement
 from pipefusion.sim.clock import Clock, FixedClock, MeasuredClock
-from pipefusion.sim.engine import Engine
+from pipefusion.sim.engine import Engine, RankFailed, SimulationError
 from pipefusion.sim.exchange import Exchange
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.faults import Faults
@@ -41,13 +42,23 @@ class World:
     def run(self, program: Callable[[SimFabric], Any]) -> list[Any]:
         """`program(fabric)` on every rank from a common start; what each returned, in rank order.
 
-        Raises `RankFailed` and `SimulationError`, after which the world is of no further use.
+        Raises `RankFailed` and `SimulationError`, after which the world is of no further use. Ranks that do not skip
+        the same jobs are named first: what follows from that may be anything.
         """
         start = max(clock.read() for clock in self.clocks)
         for clock in self.clocks:
             clock.wait_until(start)
         for fabric in self.fabrics:
             fabric.clear()
-        results = self.engine.run([partial(program, fabric) for fabric in self.fabrics])
-        self.exchange.finish()
+        fault: Exception | None = None
+        try:
+            results = self.engine.run([partial(program, fabric) for fabric in self.fabrics])
+            self.exchange.finish()
+        except (RankFailed, SimulationError) as error:
+            fault = error
+        apart = disagreement(self.fabrics)
+        if apart:
+            raise SimulationError(apart) from fault
+        if fault:
+            raise fault
         return results

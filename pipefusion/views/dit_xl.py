@@ -120,6 +120,10 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Tensor, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
+    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
+        norm, told = self.block_module(0).norm1, (modulation.times, modulation.labels)
+        return norm(tokens.image, *told, hidden_dtype=self.dtype)[0]
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:

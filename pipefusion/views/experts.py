@@ -110,6 +110,14 @@ class TwoExperts:
         index, inner = modulation
         return self.both[index].embed(latent, rows, text.texts[index], inner)
 
+    @property
+    def teacache(self) -> tuple[float, ...]:
+        return self.both[0].teacache
+
+    def modulated(self, tokens: Tokens, modulation: AtExpert) -> Tensor:
+        index, inner = modulation
+        return self.both[index].modulated(tokens, inner)
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:

@@ -103,6 +103,7 @@ class View(StockView):
     stacks = ("transformer_blocks", "single_transformer_blocks")
     site = Joint
     embed_parts = ("x_embedder", "context_embedder")
+    teacache = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)  # TeaCache's own, for FLUX.1
     labels: ClassVar[Mapping[str, str]] = {
         "time_text_embed": "time, guidance and text embedding",
         "context_embedder": "text embedding",
@@ -147,6 +148,9 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
         pixels = picture_tokens(self.shape, latent.to(self.dtype), rows, text.references, PATCH)
         return Tokens(self.model.x_embedder(pixels), text.tokens)
+
+    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
+        return self.block_module(0).norm1(tokens.image, emb=modulation)[0]
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

@@ -135,6 +135,11 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
 
+    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
+        block, table = self.block_module(0), modulation.blocks.unflatten(1, (6, -1))
+        shift, scale = (block.scale_shift_table + table)[:, :2].split(1, dim=1)
+        return block.norm1(tokens.image) * (1 + scale) + shift
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:

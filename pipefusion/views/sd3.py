@@ -139,6 +139,9 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
         return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows), text.tokens)
 
+    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
+        return self.block_module(0).norm1(tokens.image, emb=modulation)[0]
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:

@@ -29,6 +29,7 @@ class StockView:
     unembed_parts: ClassVar[tuple[str, ...]] = ("norm_out", "proj_out")
     labels: ClassVar[Mapping[str, str]]
     """What people call the parts, by the first word of a parameter's name."""
+    teacache: ClassVar[tuple[float, ...]] = (1.0, 0.0)
     tables: ClassVar[frozenset[str]] = frozenset()
     """Buffers of the state dict that the view makes itself."""
 

@@ -168,6 +168,11 @@ class View(StockView):
         hidden = self.model.patch_embedding(latent.to(self.dtype)).movedim(1, -1)  # [b, F, h, w, hs]
         return Tokens(self.shape.grid.in_line(hidden).contiguous())
 
+    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
+        block, table = self.block_module(0), modulation.blocks.float()
+        shift, scale = (block.scale_shift_table + table)[:, :2].split(1, dim=1)
+        return (block.norm1(tokens.image.float()) * (1 + scale) + shift).type_as(tokens.image)
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:

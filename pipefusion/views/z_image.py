@@ -157,6 +157,11 @@ class View(StockView):
         pixels = patchified(latent.to(self.dtype), PATCH, channels_last=True)
         return Tokens(self.model.all_x_embedder[SIZE](pixels), text)
 
+    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
+        block = self.block_module(0)
+        scale = block.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)[0]
+        return block.attention_norm1(tokens.image) * (1 + scale)
+
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:

@@ -30,16 +30,6 @@ LAGGED_PRODUCTS = [
         ("pipe 2 ring 2 ulysses 2", {"time_shift": True}),
     )
 ] + [product("asyncdiff", "pipe 4", "hunyuan_tiny", stride=2, time_shift=True, split=[3, 3, 0, 2])]
-ROUND_PRODUCTS = [
-    product("parastep", degrees, model, W=warmup)
-    for degrees, model, warmup in (
-        ("step 2 cfg 2", "pixart", 1),
-        ("step 3 ulysses 2", "sd3_tiny", 1),
-        ("data 2 step 2 tensor 2", "pixart", 1),
-        ("step 2 ring 2 ulysses 2", "pixart", 1),
-        ("data 2 step 2 cfg 2 ring 2", "pixart", STEPS),
-    )
-]
 BANDED_PRODUCTS = [
     product(name, degrees, W=warmup)
     for name in ("distrifusion", "pcpp", "naive_patch")
@@ -88,6 +78,22 @@ PIPED_PRODUCTS = [
     product("pipefusion", "data 2 cfg 2 pipe 2 ulysses 2", M=5),
     product("pipefusion", "pipe 2 ring 2 ulysses 2 tensor 2", M=3, ring="rotate"),
 ]
+ROTATED_PRODUCTS = [
+    product("pipefusion", degrees, model, M=m, order="rotational", **own)
+    for degrees, m, own, model in (
+        ("pipe 4", 1, {}, "pixart"),
+        ("pipe 2", 3, {"W": STEPS}, "pixart"),
+        ("cfg 2 pipe 3", 4, {"forecast": "taylor1"}, "pixart"),
+        ("data 2 pipe 2 tensor 2", 5, {"forecast": "taylor2"}, "pixart"),
+        ("pipe 4 ulysses 2", 2, {"forecast": "taylor3"}, "pixart"),
+        ("pipe 2 ring 2 ulysses 2", 3, {"ring": "rotate"}, "pixart"),
+        ("pipe 3 ring 2", 3, {"W": 2, "forecast": "taylor1"}, "wan_tiny"),
+        *(
+            ("pipe 2 ulysses 2", 3, {}, model)
+            for model in ("sd3_tiny", "flux_tiny", "qwen_tiny", "z_image_tiny", "dit_tiny")
+        ),
+    )
+] + [product("pipefusion", "pipe 3 ulysses 2", "cogvideox_tiny", M=3, order="rotational", patch_axis="rows")]
 FAMILY_PRODUCTS = [
     product(name, degrees, family, **method)
     for family in ARCHITECTURES[1:]
@@ -182,9 +188,9 @@ PADDED_PRODUCTS = (
 PRODUCTS = [
     *EXACT_PRODUCTS,
     *LAGGED_PRODUCTS,
-    *ROUND_PRODUCTS,
     *BANDED_PRODUCTS,
     *PIPED_PRODUCTS,
+    *ROTATED_PRODUCTS,
     *FAMILY_PRODUCTS,
     *VIDEO_PRODUCTS,
     *EDIT_PRODUCTS,

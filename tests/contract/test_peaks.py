@@ -22,6 +22,7 @@ PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2", M=5),
     product("pipefusion", "pipe 2 ulysses 2", "sd3_tiny", M=3),
     product("pipefusion", "pipe 2 ring 2", M=3, ring="rotate"),
+    product("pipefusion", "pipe 3", "sd3_tiny", M=2, order="rotational", forecast="taylor2"),
     product("distrifusion", "patch 2 ulysses 2", W=1),
     product("pcpp", "cfg 2 patch 2", W=1),
     product("ring", "ring 2 tensor 2", "flux_tiny"),

@@ -95,6 +95,8 @@ HANDFUL = [
     case("pipefusion", 4, Parallel(data=2), patches=4, warmup=0),
     case("pipefusion", 4, Parallel(ulysses=2), patches=3),
     case("pipefusion", 4, Parallel(ring=2), patches=3, warmup=0, ring="rotate"),
+    case("pipefusion", 6, Parallel(cfg=2), patches=2, order="rotational", forecast="taylor1"),
+    case("pipefusion", 4, patches=4, order="rotational"),
     case("distrifusion", 4, Parallel(ulysses=2)),
     case("pcpp", 4, Parallel(ring=2)),
     case("ring", 4, Parallel(ulysses=2)),

@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pipefusion.core.denoise as denoise
+import pipefusion.core.forecast as forecast
 import pipefusion.core.layout as layout
 import pipefusion.core.sequence as sequence
 import pipefusion.method as method_of_pipefusion
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.compressed import Residuals
 from pipefusion.core.dit import Conditioning
+from pipefusion.core.forecast import Forecast
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout
 from pipefusion.core.ledger import Where
 from pipefusion.core.predict import Sizes
-from pipefusion.core.rounds import Rounds
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
 from pipefusion.core.split import split_rows
@@ -97,7 +98,7 @@ def plant_stages_that_wait(patch: pytest.MonkeyPatch) -> None:
     at_once = Layout.jobs
 
     def jobs(own: Layout, *given: Any) -> list[Job]:
-        return [replace(job, source=job.step) for job in at_once(own, *given)]
+        return [replace(job, origin=job.at, read=True) for job in at_once(own, *given)]
 
     patch.setattr(Layout, "jobs", jobs)
 
@@ -112,18 +113,30 @@ def plant_first_stage_shifted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(denoise.Stage, "begin", shifted)
 
 
-def plant_stale_noise_in_true_steps(patch: pytest.MonkeyPatch) -> None:
-    newest = Rounds.newest
+def plant_forecast_from_the_step_before(patch: pytest.MonkeyPatch) -> None:
+    note = Forecast.note
 
-    def own(rounds: Rounds, step: int, prediction: Tensor) -> Tensor:
-        newest(rounds, step, prediction)
-        return prediction
+    def late(own: Forecast, newest: Tensor) -> None:
+        note(own, getattr(own, "before", newest))
+        own.before = newest.clone()  # type: ignore[attr-defined]
 
-    patch.setattr(Rounds, "newest", own)
+    patch.setattr(Forecast, "note", late)
 
 
-def plant_rounds_that_part(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Rounds, "agree", lambda rounds, step, latent: latent)
+def plant_forecast_without_factorials(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(forecast, "factorial", lambda i: 1)
+
+
+def plant_rotation_the_other_way(patch: pytest.MonkeyPatch) -> None:
+    """With the inputs that are there then: none of this step but for the last place."""
+    rotated = Layout.jobs
+
+    def jobs(own: Layout, steps: int, warmup: int, *given: Any) -> list[Job]:
+        turned = replace(own, stage=-own.stage % len(own.patches))
+        first = {job.at: job for job in rotated(own, steps, warmup, *given)}
+        return [first[job.at] for job in rotated(turned, steps, warmup, *given)]
+
+    patch.setattr(Layout, "jobs", jobs)
 
 
 def plant_no_error_feedback(patch: pytest.MonkeyPatch) -> None:
@@ -144,9 +157,12 @@ PLANTED: list[tuple[Plant, Case]] = [
     (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3)),
     (plant_padding_in_front, padded("ulysses", "ulysses 2", 3)),
     (plant_no_error_feedback, product("distrifusion", "patch 2", W=0, compress="int1")),
-    (plant_stale_noise_in_true_steps, product("parastep", "step 2")),
-    (plant_rounds_that_part, product("parastep", "step 2 cfg 2").but(steps=6)),
     (plant_stages_that_wait, product("asyncdiff", "pipe 3")),
+    (plant_forecast_from_the_step_before, product("pipefusion", "pipe 2", M=2, order="rotational")),
+    (
+        plant_forecast_without_factorials,
+        product("pipefusion", "pipe 2", M=2, order="rotational", forecast="taylor2").but(steps=4),
+    ),
     (plant_first_stage_shifted, product("asyncdiff", "pipe 2", time_shift=True)),
 ]
 
@@ -158,6 +174,14 @@ def test_planted_bugs_are_found(plant: Plant, case: Case, monkeypatch: pytest.Mo
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="away from what they have to be"):
         computes(simulate(case), want)
+
+
+def test_a_rotation_the_other_way_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = product("pipefusion", "pipe 3", M=4, order="rotational")
+    computes(simulate(case), wanted(case))
+    plant_rotation_the_other_way(monkeypatch)
+    with pytest.raises(SimulationError, match="mismatched order"):
+        simulate(case)
 
 
 def test_unequal_shares_do_not_even_meet(monkeypatch: pytest.MonkeyPatch) -> None:

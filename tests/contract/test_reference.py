@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import asyncdiff, banded, denoise, parastep
+from tests.reference import asyncdiff, banded, denoise, rotational
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -54,6 +54,26 @@ def test_pipefusion(devices, patches, warmup, settings):
     case = Case("pipefusion", {"patches": patches, "warmup": warmup}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
     assert relative_error(got, reference(case, patches, warmup, "pipefusion")) <= 1e-5
+
+
+# As many patches as stages, more and fewer, so few that a prediction descends from a latent of two steps before.
+ROTATED = [
+    (2, 2, {}, {}, [2, 2]),
+    (3, 5, {"warmup": 2, "forecast": "taylor1"}, GUIDED | {"steps": 6}, [2, 1, 1]),
+    (4, 2, {"forecast": "taylor2"}, {"steps": 6, "scheduler": "flow_euler"}, [1, 1, 1, 1]),
+    (4, 3, {"forecast": "taylor3", "split": [1, 0, 2, 1]}, {"steps": 7, "scheduler": "ddim"}, [1, 0, 2, 1]),
+]
+
+
+@pytest.mark.parametrize(("devices", "patches", "own", "settings", "sizes"), ROTATED)
+def test_rotational_pipefusion(devices, patches, own, settings, sizes):
+    case = Case("pipefusion", {"patches": patches, "order": "rotational"} | own, **settings)
+    got = simulate(case.on(devices), repeats=1)[0].latents
+    bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, patches)]
+    order = ("last", "taylor1", "taylor2", "taylor3").index(own.get("forecast", "last"))
+    with torch.inference_mode():
+        want = rotational(*task(case), case.guidance, bands, sizes, own.get("warmup", 1), order)
+    assert relative_error(got, want) <= 1e-5
 
 
 @pytest.mark.parametrize(("name", "sees"), [("distrifusion", "distrifusion"), ("naive_patch", "naive")])
@@ -134,24 +154,6 @@ def test_asyncdiff(devices, own, settings, sizes):
             own.get(key, usual) for key, usual in (("warmup", 1), ("stride", 1), ("time_shift", False))
         )
         want = asyncdiff(*task(case), case.guidance, sizes, warmup, stride, shift)
-    assert relative_error(got, want) <= 1e-5
-
-
-# Whole rounds; a short last one; no step for the last ranks; one round after another synchronous step.
-ROUNDS = [
-    (2, 1, {"steps": 5}),
-    (3, 2, GUIDED | {"steps": 7}),
-    (4, 1, {"steps": 3, "scheduler": "flow_euler"}),
-    (3, 3, GUIDED | {"steps": 6, "scheduler": "ddim"}),
-]
-
-
-@pytest.mark.parametrize(("devices", "warmup", "settings"), ROUNDS)
-def test_parastep(devices, warmup, settings):
-    case = Case("parastep", {"warmup": warmup}, **settings)
-    got = simulate(case.on(devices), repeats=1)[0].latents
-    with torch.inference_mode():
-        want = parastep(*task(case), case.guidance, devices, warmup)
     assert relative_error(got, want) <= 1e-5
 
 

@@ -60,9 +60,9 @@ ALONE = [
 ]
 PRODUCTS = [
     product("sync_pipeline", "cfg 2 pipe 2"),
-    product("parastep", "step 2 cfg 2").but(steps=6),
     product("tensor", "ulysses 2 tensor 2"),
     product("tensor", "tensor 2", cross="whole"),
+    product("ulysses", "ulysses 2", qkv="separate"),
     product("ring", "ring 2 ulysses 2"),
     product("pipefusion", "cfg 2 pipe 2", M=5),
     product("pipefusion", "data 2 pipe 2", M=3, W=0),
@@ -78,6 +78,7 @@ PRODUCTS = [
     product("pipefusion", "pipe 2 ulysses 2", "wan_tiny", M=3, patch_axis="rows"),
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
     product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
+    product("pipefusion", "cfg 2 pipe 3", M=2, order="rotational", forecast="taylor2"),
     product("distrifusion", "data 2 patch 2 tensor 2", W=1),
     product("distrifusion", "patch 2", W=1, compress="lowrank", sync_layers=[1]),
     product("ring", "ring 2", compress="int1", whole_steps=1),
@@ -138,22 +139,22 @@ class OneSecond:
 
 
 def ideal_pipeline(
-    devices: int, patches: int, steps: int, name: str = "pipefusion", axis: str = "pipe", **own: Any
+    devices: int, rows: int, steps: int, name: str = "pipefusion", **own: Any
 ) -> tuple[World, list[float]]:
     """A method where only blocks take time; each rank's seconds."""
     free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))
     clocks = [FixedClock(lambda: 0.0) for _ in range(devices)]
-    world = World(Mesh({axis: devices}), torch.device("cpu"), free, clocks=clocks)
+    world = World(Mesh({"pipe": devices}), torch.device("cpu"), free, clocks=clocks)
     scheduler = make_scheduler("FlowMatchEulerDiscreteScheduler", {}, steps)
-    cfg = METHODS[name].Config(**own or {"patches": patches, "warmup": 0})
+    cfg = METHODS[name].Config(**own or {"patches": rows, "warmup": 0})
     samplers = [
-        METHODS[name].build(OneSecond(devices, patches, clock), fabric, cfg)
+        METHODS[name].build(OneSecond(devices, rows, clock), fabric, cfg)
         for clock, fabric in zip(clocks, world.fabrics, strict=True)
     ]
     cond = Conditioning({})
 
     def program(fabric):
-        samplers[fabric.rank](torch.zeros(1, 1, patches, 1), cond, scheduler)
+        samplers[fabric.rank](torch.zeros(1, 1, rows, 1), cond, scheduler)
         return fabric.close()[2]
 
     return world, world.run(program)
@@ -169,18 +170,21 @@ def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
     assert max(times) == ideal
 
 
+@pytest.mark.parametrize(("devices", "patches"), [(8, 8), (8, 3), (4, 2), (3, 7)])
+def test_stages_in_rotation_never_wait(devices, patches):
+    """Behind two synchronous steps M*(S - W) micro-steps, whatever N is, and M = 1 is the synchronous pipeline."""
+    own = {"warmup": 2, "order": "rotational"}
+    _, times = ideal_pipeline(devices, patches, 7, **own, patches=patches)
+    assert max(times) == 2 * devices + 5 * patches
+    _, times = ideal_pipeline(devices, 1, 7, **own, patches=1)
+    assert max(times) == 7 * devices
+
+
 @pytest.mark.parametrize(("stride", "seconds"), [(1, 2 * 3 + 5), (2, 2 * 3 + 3)])
 def test_stages_that_do_not_wait_take_a_stage_a_step(stride, seconds):
     """Seven steps of three stages: two synchronous ones, then all stages at once, in each step or in every second."""
     _, times = ideal_pipeline(3, 1, 7, "asyncdiff", warmup=2, stride=stride)
     assert max(times) == seconds
-
-
-@pytest.mark.parametrize(("devices", "steps"), [(3, 8), (4, 5)])
-def test_rounds_take_a_step_each(devices, steps):
-    """W + ceil((S - W) / N) steps: two whole rounds, or one with a device to spare."""
-    _, times = ideal_pipeline(devices, 1, steps, "parastep", axis="step", warmup=2)
-    assert times[0] == (2 + -(-(steps - 2) // devices)) * devices  # of as many layers as devices
 
 
 def test_the_next_receive_is_posted_before_a_job_computes():

@@ -117,6 +117,14 @@ def test_published_tensor_parallelism_leaves_cross_attentions_whole() -> None:
     assert target_run(target(method="TP"), config()).method.cross == "whole"
 
 
+def test_published_ulysses_exchanges_q_k_v_one_by_one() -> None:
+    """In products as well; our own runs exchange them in one call."""
+    config()
+    for one in (target(method="SP-Ulysses"), target(setting="pp=4, ulysses=2")):
+        assert target_run(one, config()).method.qkv == "separate"
+        assert METHODS[one.method].Config().qkv == "packed"
+
+
 def test_patches_are_as_stated_or_searched() -> None:
     assert target(setting="M=16; W=1").patches == [16]
     assert target(setting="W=1 claimed, M searched in 2,4,8,16,32").patches == [2, 4, 8, 16, 32]

@@ -217,6 +217,7 @@ def test_a_checkpoint_that_edits_comes_out_again(tmp_path: Path, monkeypatch: py
 
 STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exact]
 STALE += [("pipefusion", "wan_tiny", {"patch_axis": axis}) for axis in ("frames", "rows")]
+STALE += [("pipefusion", "sd3_tiny", {"order": "rotational", "forecast": "taylor1", "patches": 3})]
 STALE += [("distrifusion", "hunyuan_tiny", {"sync_layers": "[1,6]", "compress": "int2"})]
 STALE += [("ring", "pixart_tiny", {"compress": "int1"})]
 STALE += [("pipefusion", "qwen_edit_tiny", {}), ("naive_patch", "flux_kontext_tiny", {})]
@@ -233,6 +234,11 @@ def test_a_displaced_run_is_held_to_the_reference(method, model, own, tmp_path, 
     assert command(monkeypatch, *chosen, *quick, f"hydra.run.dir={run}") == 0
     assert main([str(run)]) == 0
     assert "(equal; replayed with the reference of displaced methods" in capsys.readouterr().out
+    if own.get("order"):
+        with pytest.raises(
+            BundleError, match=r"method\.order=rotational is replayed, and not judged; allowed: plain"
+        ):
+            read_fields(run)
     latents = load_file(run / "latents.safetensors")["latents"]
     for wrong in (latents * 1.01, torch.full_like(latents, float("nan")), replay(run)[0]):
         save_file({"latents": wrong}, run / "latents.safetensors")

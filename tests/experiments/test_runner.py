@@ -93,6 +93,8 @@ def test_settings_of_single_methods_are_lists_like_others(tmp_path):
     assert rows.method.value_counts().to_dict() == {"asyncdiff": 4, "distrifusion": 4, "ring": 2}
     assert {*rows.stride.dropna()} == {1, 2} and {*rows["compress"].dropna()} == {"none", "int1"}
     assert sorted(map(list, rows.sync_layers.dropna())) == [[], [], [1, 3], [1, 3]]
+    with pytest.raises(ConfigError, match=r"measure\.forecasts='taylor4' is unknown, nearest: taylor3"):
+        check(COUNTED, config(forecasts=["taylor4"]))
     with pytest.raises(ConfigError, match=r"measure\.compresses='int3' is unknown, nearest: int4"):
         check(COUNTED, config(compresses=["int3"]))
 

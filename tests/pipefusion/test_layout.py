@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipefusion.core.grid import ranges_in
 from pipefusion.core.layout import Layout, make_layout
+from pipefusion.core.ledger import Where
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import BlockShape, DiTShape
 
@@ -35,6 +37,35 @@ def test_every_patch_of_every_step_is_done_once_and_in_order(steps, patches, lan
         assert done == [(step, patch) for step in range(steps) for patch in range(patches)]
         assert len(jobs) == warmup + (steps - warmup) * patches
         assert all(len(job.rows) * 2 == job.tokens for job in jobs)
+
+
+@given(st.integers(2, 8), st.integers(2, 12), st.integers(1, 5), st.integers(1, 3))
+def test_stages_in_rotation_are_always_busy(stages, patches, steps, warmup):
+    """All are in the same step at the same place of it: job k of a stage reads what job k - 1 of the one before made.
+
+    One input a step has not come, and the latents come back in the order in which the first stage posts them.
+    """
+    warmup = min(warmup, steps)
+    found = [layout.jobs(steps, warmup, None, True) for layout in layouts(Parallel(pipe=stages), patches)]
+    for before, jobs in pairwise(found):
+        assert {(job.step, *job.patches) for job in before} == {(job.step, *job.patches) for job in jobs}
+        assert [job.step for job in before] == [job.step for job in jobs]
+        messages = dict.fromkeys(job.origin for job in jobs)  # in the order of their first use
+        assert [*messages] == [job.at for job in before if job.read]
+        for k, job in enumerate(jobs[warmup:], warmup):
+            assert job.origin == before[k - 1].at and job.late == ((k - warmup) % patches == 0)
+    assert [job.returned for job in found[0]] == [job.patches for job in found[-1]]
+
+
+@pytest.mark.parametrize(("stages", "patches"), [(2, 2), (4, 4), (4, 2), (8, 3), (3, 8)])
+def test_age_of_the_latents_behind_a_prediction_in_rotation(stages, patches):
+    """floor((m + N - 1) / M) steps for patch m: none of the first M - N + 1, at most one where M >= N."""
+    jobs = [layout.jobs(9, 1, None, True) for layout in layouts(Parallel(pipe=stages), patches)]
+    for m in range(patches):
+        at = Where(8, -1, m)
+        for own in reversed(jobs[1:]):
+            at = next(job.origin for job in own if job.at == at)
+        assert 8 - at.step == (m + stages - 1) // patches
 
 
 def test_the_whole_image_has_no_patch_number_in_the_ledger():

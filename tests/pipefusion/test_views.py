@@ -141,6 +141,23 @@ def test_padding_of_a_prompt_is_refined_and_attended_to_as_in_hunyuan_video():
     assert not torch.allclose(got, stock(case, noise, Conditioning(unmasked, 3.0)), atol=1e-4)
 
 
+@torch.inference_mode()
+def test_modulated_is_what_the_first_self_attention_is_given(case):
+    view, (noise, cond) = loaded(case), inputs(case, case_model(case))
+    tokens, given = enter(view, noise, cond, range(2, 5))
+    seen = []
+
+    def hear(module: Any, args: tuple[Tensor, ...]) -> None:
+        seen.append(args[0])
+
+    attention = view.block_module(0).get_submodule(view.attentions[0])
+    attention.to_q.register_forward_pre_hook(hear)
+    view.block(0, tokens, given, local)
+    image = tokens.image.shape[1]
+    behind = slice(0, image) if case.model.startswith("sd3") else slice(-image, None)
+    assert torch.equal(view.modulated(tokens, given.modulation), seen[0][:, behind])
+
+
 def test_complex_turns_are_those_of_pairs_of_reals():
     torch.manual_seed(0)
     x = torch.randn(2, 5, 3, 24)

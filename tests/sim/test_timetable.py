@@ -48,7 +48,6 @@ PRODUCTS += [
 ]
 PRODUCTS += [
     ("distrifusion", Parallel(cfg=2, patch=2, ring=2)),
-    ("parastep", Parallel(step=2, cfg=2, ulysses=2)),
     ("ring", Parallel(data=2, ring=2, ulysses=2)),
 ]
 
@@ -95,10 +94,8 @@ def by_the_engine(ranks, mesh):
 def posted(fabric, post, tag):
     _, shape, dtype, at = post.key
     place, tensor = fabric.axis(post.axis), torch.empty(shape, dtype=dtype, device=META)
-    peer = (place.index + post.ahead) % place.size
-    if post.op == "broadcast":
-        return fabric.broadcast(tensor, peer, axis=post.axis, at=at, async_op=True)
     if post.op in ("send", "recv"):
+        peer = (place.index + post.ahead) % place.size
         return getattr(fabric, f"i{post.op}")(tensor, peer, axis=post.axis, at=at, tag=tag)
     into = {"all_gather": (place.size, *shape), "all_to_all": tuple(shape)}.get(post.op)
     tensors = (tensor,) if into is None else (torch.empty(into, dtype=dtype, device=META), tensor)
@@ -126,6 +123,11 @@ FAMILIES += [
     ("pipefusion", Parallel(pipe=2, ulysses=2), "qwen_tiny"),
 ]
 FAMILIES += [("ulysses", Parallel(ulysses=3), "flux_tiny"), ("pipefusion", Parallel(pipe=2), "hunyuan_tiny")]
+FAMILIES += [("ring", Parallel(ring=2, ulysses=2), family) for family in ("flux_tiny", "z_image_tiny")]
+FAMILIES += [
+    ("distrifusion", Parallel(patch=2, ring=2), "sd3_tiny"),
+    ("pipefusion", Parallel(pipe=2, ring=2), "qwen_tiny"),
+]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +137,33 @@ def test_one_program_and_one_steady_step_stand_for_all(name, parallel, family):
     if family in ("flux_tiny", "flux2_tiny") and parallel.cfg > 1:
         parallel = Parallel(pipe=2)  # guidance is embedded
     case, devices = case_on(name, parallel, model=family)
+    stand_for_all(case, devices)
+
+
+def test_one_steady_step_stands_for_all_in_rotation():
+    case, devices = case_on("pipefusion", Parallel(cfg=2, pipe=3))
+    stand_for_all(
+        case.but(method=case.method | {"order": "rotational", "forecast": "taylor3"}, steps=8), devices
+    )
+
+
+@pytest.mark.parametrize("family", ["flux_tiny", "sd3_tiny", "qwen_tiny"])
+def test_equal_shares_of_a_prompt_are_one_program(family):
+    """Eight tokens on two and four Ulysses ranks; of seven the last rank has less."""
+    even = {"architecture": {"text_tokens": 8}}
+    for parallel in (Parallel(ulysses=4), Parallel(ring=2, ulysses=2)):
+        case, devices = case_on("ring" if parallel.ring > 1 else "ulysses", parallel, model=family)
+        method = METHODS[case.name]
+        assert "ulysses" in method.apart(case_model(case).shape, parallel.ulysses)
+        assert "ulysses" not in method.apart(case_model(case.but(**even)).shape, parallel.ulysses)
+        stand_for_all(case.but(**even), devices)
+
+
+def stand_for_all(case, devices):
+    """A program for each rank, and one for all that do the same, are the same to the last bit."""
     warmup = case.method.get("warmup", 0)
     plan = partial(planned, case, devices, DEVICE, topology=NODES)
-    apart = METHODS[name].apart(case_model(case).shape)
+    apart = METHODS[case.name].apart(case_model(case).shape, case.parallel.ulysses)
     every, few = plan(), plan(apart=apart, steady=range(warmup + 1, case.steps - 1))
     for one, other in zip(every, few, strict=True):
         assert one.buffer_bytes == other.buffer_bytes and one.meter.peak_bytes == other.meter.peak_bytes
