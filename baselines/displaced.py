@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import Settings, degrees_fit, within
+from pipefusion.core.checks import Settings, Warm, degrees_fit, warmup_fits, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import displaced
 from pipefusion.core.dit import DiT, Sampler
-from pipefusion.core.domain import Natural, Warmup
+from pipefusion.core.domain import Natural
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
@@ -29,22 +29,18 @@ AXIS = "patch"
 
 
 @dataclass
-class Bands(Settings):
-    """`warmup` W: synchronous steps at the start.
+class Bands(Warm):
+    """`sync_layers` are synchronous in all steps: a list, or in a run how many of the most sensitive ones."""
 
-    `sync_layers` are synchronous in all steps: a list, or in a run how many of the most sensitive ones.
-    """
-
-    warmup: Warmup = 1
     sync_layers: Annotated[Any, Natural] = field(default_factory=list)
 
 
 def check_bands(
-    shape: DiTShape, parallel: Parallel, steps: int, warmup: int, cfg: Settings
+    shape: DiTShape, parallel: Parallel, steps: int, warmup: Any, cfg: Settings
 ) -> Problem | None:
     """Equal bands; W between 0 and S."""
     fit = degrees_fit(shape, parallel, AXIS, cfg)
-    return fit or within("method.warmup", warmup, 0, steps, "the steps")
+    return fit or warmup_fits(warmup, steps)
 
 
 def check_layers(shape: DiTShape, layers: Any) -> Problem | None:
@@ -63,10 +59,11 @@ def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compres
     """All layers on a band of rows, with every layer's full-length K, V."""
 
     def attention(run: Run) -> AttendFor:
-        inner = displaced(run, cfg.warmup, exchange=exchange, synced=cfg.sync_layers, compress=compress)
+        inner = displaced(run, exchange=exchange, synced=cfg.sync_layers, compress=compress)
         return ulysses(run, inner, cfg.qkv)
 
-    return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
+    warmup = {"warmup": cfg.warmup, "warmup_threshold": cfg.warmup_threshold}
+    return assemble(dit, fabric, attention, **warmup, cache=cache_rule(cfg))
 
 
 def predict_bands(

@@ -18,11 +18,11 @@ from baselines.displaced import AXIS as AXIS
 from baselines.displaced import check_bands
 from pipefusion.core.attention import Attend
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import Settings
+from pipefusion.core.checks import Warm
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import attend_to_bands
 from pipefusion.core.dit import DiT, Sampler
-from pipefusion.core.domain import Domain, Warmup
+from pipefusion.core.domain import Domain
 from pipefusion.core.fabric import Fabric, Work
 from pipefusion.core.grid import Band, rows_in
 from pipefusion.core.layout import Job
@@ -36,11 +36,10 @@ from pipefusion.core.shape import DiTShape
 
 
 @dataclass
-class Config(Settings):
-    """`warmup` W: synchronous steps at the start. `fraction` of a neighbouring band's rows that is seen, rounded up."""
+class Config(Warm):
+    """`fraction` of a neighbouring band's rows that is seen, rounded up."""
 
     name: str = "pcpp"
-    warmup: Warmup = 1
     fraction: Annotated[float, Domain(0, 1, above=True)] = 0.5
 
 
@@ -68,7 +67,7 @@ def attends(shape: DiTShape, parallel: Parallel, cfg: Config, rows: Band) -> ran
     return range(max(start - reach, 0), min(start + size + reach, shape.lines))
 
 
-def partial(run: Run, warmup: int, shared: int) -> AttendFor:
+def partial(run: Run, shared: int) -> AttendFor:
     """Queries of a band attend to its own fresh K, V and to the nearest `shared` tokens of its neighbours."""
     fabric, place, steps = run.fabric, run.fabric.axis(AXIS), run.steps
     own, peers = place.index, neighbours(place.size, place.index)
@@ -78,7 +77,8 @@ def partial(run: Run, warmup: int, shared: int) -> AttendFor:
         layer: {peer: fabric.zeros("kv", *part, dtype=run.dtype) for peer in peers}
         for layer in run.layout.layers
     }
-    whole = fabric.empty("comm", place.size, *band, dtype=run.dtype) if peers and warmup else None
+    warms = any(job.sync for job in run.jobs)
+    whole = fabric.empty("comm", place.size, *band, dtype=run.dtype) if peers and warms else None
     arriving: dict[int, list[Work]] = {}
 
     def nearest(band: Tensor, index: int, to: int) -> Tensor:
@@ -91,7 +91,7 @@ def partial(run: Run, warmup: int, shared: int) -> AttendFor:
             for work in arriving.pop(layer, []):
                 work.wait()
             mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, H, d]
-            if whole is not None and job.step < warmup:
+            if whole is not None and job.sync:
                 fabric.all_gather(whole, mine, axis=AXIS, at=at)
                 for peer, kept in seen.items():
                     kept.copy_(nearest(whole[peer], peer, own))
@@ -118,9 +118,10 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     shared = shared_rows(dit.shape, fabric.axis(AXIS).size, cfg) * dit.shape.grid.width
 
     def attention(run: Run) -> AttendFor:
-        return ulysses(run, gathered(run, partial(run, cfg.warmup, shared)), cfg.qkv)
+        return ulysses(run, gathered(run, partial(run, shared)), cfg.qkv)
 
-    return assemble(dit, fabric, attention, warmup=cfg.warmup, cache=cache_rule(cfg))
+    warmup = {"warmup": cfg.warmup, "warmup_threshold": cfg.warmup_threshold}
+    return assemble(dit, fabric, attention, **warmup, cache=cache_rule(cfg))
 
 
 def predict(

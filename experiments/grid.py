@@ -16,9 +16,10 @@ from experiments.check_command import check_node
 from experiments.compose import compose_one
 from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, config_names
-from experiments.methods import METHODS, find_problem
+from experiments.methods import METHODS, find_problem, finds_warmup
 from experiments.models import Model
 from pipefusion.core.cache import CACHES
+from pipefusion.core.checks import AUTO
 from pipefusion.core.cut import AXES
 from pipefusion.core.domain import (
     Count,
@@ -191,6 +192,8 @@ def problem(cfg: RunConfig, model: Model) -> str | None:
     found = find_problem(model.shape, cfg)
     if found is not None:
         return f"{found.key}={found.message}"
+    if finds_warmup(cfg.method):
+        return f"method.warmup={AUTO} is a number only after a run; allowed: a number, or measure=latency"
     request = check_shares(cfg, model) or check_node(cfg)
     return None if request is None else str(request)
 

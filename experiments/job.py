@@ -22,7 +22,7 @@ from experiments.difference import NotFinite
 from experiments.errors import ConfigError, RunFailed, first_line, refuse
 from experiments.launch import complete, execute
 from experiments.measures import MEASURES
-from experiments.methods import METHODS, beside
+from experiments.methods import METHODS, beside, with_warmup
 from experiments.records import display
 from pipefusion.sim.engine import RankFailed, SimulationError
 
@@ -101,7 +101,8 @@ def run(cfg: RunConfig, out: Path, group: str | None = None) -> str:
             sinks.log(cfg, out, lambda: sinks.run_summary(cfg, out, record, group))
         report(record, cfg, out, again)
         if group is None and record["status"] == "ok":
-            show_ranks(cfg, out)
+            found = record["method_config"].get("warmup")
+            show_ranks(replace(cfg, method=with_warmup(cfg.method, found)), out)
     if record["status"] == "interrupted":
         raise KeyboardInterrupt
     return str(record["status"])

@@ -20,7 +20,7 @@ from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.environment import hardware, provenance
 from experiments.errors import RunFailed
 from experiments.inputs import make_inputs, write_inputs
-from experiments.methods import METHODS
+from experiments.methods import METHODS, with_warmup
 from experiments.models import Model, choose_scheduler, choose_timesteps, open_model, resolved
 from experiments.plan import write_plan
 from experiments.progress import live
@@ -202,9 +202,11 @@ def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict
         pictures.write_images(run_dir, cfg, model)
     latency = records.latency([repeat["latency_s"] for repeat in reports[0]["repeats"]])
     accelerators = [report["accelerator"] for report in reports if report.get("accelerator")]
+    warmup = reports[0]["row"].get("found_warmup")
     computed = [report["row"].get("computed_steps") for report in reports]
     return {
         "status": "ok",
+        "method_config": as_dict(replace(cfg, method=with_warmup(cfg.method, warmup)))["method"],
         "computed_steps": mean(computed) if None not in computed else None,
         "hardware": hardware(accelerators[0]["name"] if accelerators else None),
         "accelerators": accelerators,

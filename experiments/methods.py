@@ -6,7 +6,7 @@ Whoever asks something of a method asks its row; nobody else keeps a list of met
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import pipefusion.method as pipefusion
 from baselines import asyncdiff, distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
+from pipefusion.core.checks import AUTO
 from pipefusion.core.cut import cutting
 from pipefusion.core.dit import Sampler
 from pipefusion.core.grid import Band
@@ -110,6 +111,16 @@ def caches(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("cache", "none") != "none")
 
 
+def finds_warmup(settings: Any) -> bool:
+    """Whether W is found out in the run."""
+    return bool(getattr(settings, "warmup", None) == AUTO)
+
+
+def with_warmup(settings: Any, warmup: int | None) -> Any:
+    """The settings with this W where they leave it to the run."""
+    return replace(settings, warmup=warmup) if finds_warmup(settings) else settings
+
+
 def parallel_degrees(cfg: RunConfig) -> Parallel:
     """All degrees of a run. Raises ConfigError."""
     return METHODS[cfg.method.name].parallel(cfg.devices, cfg.parallel)
@@ -126,6 +137,9 @@ def find_problem(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     if cfg.cluster.world == "plan" and caches(vars(cfg.method)):
         text = f"{cfg.method.cache} skips by values, and predicted hardware computes none"
         return Problem("method.cache", f"{text}; allowed: none, or cluster=local, sim")
+    if cfg.cluster.world == "plan" and finds_warmup(cfg.method):
+        text = f"{AUTO} is found out from values, and predicted hardware computes none"
+        return Problem("method.warmup", f"{text}; allowed: a number, or cluster=local, sim")
     return METHODS[cfg.method.name].problem(shape, cfg.devices, cfg.steps, cfg.method, cfg.parallel)
 
 

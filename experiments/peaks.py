@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.methods import METHODS, Method, parallel_degrees
+from experiments.methods import METHODS, Method, parallel_degrees, with_warmup
 from experiments.models import Model, build_scheduler
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.memory import sampling_peak
@@ -25,7 +26,11 @@ def peak_bytes(
     device: torch.device,
     loaded: DiT,
 ) -> int:
-    """High-water mark of the tensor bytes of this rank's program, run alone on `device` with tensors of `loaded`."""
+    """High-water mark of the tensor bytes of this rank's program, run alone on `device` with tensors of `loaded`.
+
+    Alone nobody finds out W: it is 1 where it would be.
+    """
+    cfg = replace(cfg, method=with_warmup(cfg.method, 1))
     dit = model.view()
     fabric = SilentFabric(parallel_degrees(cfg).mesh(), rank, device)
     sampler = METHODS[cfg.method.name].build(dit, fabric, cfg.method)
@@ -35,6 +40,7 @@ def peak_bytes(
 
 def predicted_peaks(model: Model, cfg: RunConfig, noise: Tensor, cond: Conditioning) -> list[int]:
     """What `peak_bytes` will be on every rank, of sizes alone."""
+    cfg = replace(cfg, method=with_warmup(cfg.method, 1))
     method: Method = METHODS[cfg.method.name]
     ranks = plan_ranks(
         lambda dit, fabric: method.build(dit, fabric, cfg.method),

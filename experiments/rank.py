@@ -17,7 +17,7 @@ from experiments import accelerator
 from experiments.config import RunConfig
 from experiments.device import choose_device, synchronise
 from experiments.inputs import read_inputs
-from experiments.methods import METHODS, parallel_degrees
+from experiments.methods import METHODS, parallel_degrees, with_warmup
 from experiments.models import build_scheduler, open_model
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
@@ -107,7 +107,13 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
         ledger=fabric.ledger,
         repeats=repeats,
         forecast=method.predict(
-            dit.shape, parallel_degrees(cfg), fabric.rank, cfg.steps, images, branches, cfg.method
+            dit.shape,
+            parallel_degrees(cfg),
+            fabric.rank,
+            cfg.steps,
+            images,
+            branches,
+            with_warmup(cfg.method, fabric.ledger.warmup),
         ),
         ready_unix_s=ready_unix_s,
         accelerator=accelerator.facts(device, dit.dtype),

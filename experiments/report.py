@@ -68,6 +68,7 @@ def rank_row(report: RankReport, elsewhere: set[ParameterKey]) -> dict[str, Any]
         "sent_bytes": ledger.sent_bytes,
         "recv_bytes": ledger.recv_bytes,
         "computed_steps": ledger.computed_steps,
+        "found_warmup": ledger.warmup,
         **{f"sent_{axis}_bytes": count for axis, count in ledger.axis_bytes.items()},
         **report.repeats[-1],
         "host": socket.gethostname(),

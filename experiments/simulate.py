@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.inputs import read_inputs
-from experiments.methods import METHODS, parallel_degrees
+from experiments.methods import METHODS, parallel_degrees, with_warmup
 from experiments.models import Model, build_scheduler
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
@@ -73,8 +73,9 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
         if options.memory:
             tell(f"memory of rank {rank}")
             peaks = peak_bytes(model, cfg, rank, noise, cond, CPU, dit), predicted[rank]
+        settings = with_warmup(cfg.method, fabric.ledger.warmup)
         forecast = method.predict(
-            dit.shape, parallel, rank, cfg.steps, noise.shape[0], cond.branches, cfg.method
+            dit.shape, parallel, rank, cfg.steps, noise.shape[0], cond.branches, settings
         )
         report = RankReport(rank, dit, fabric.ledger, repeats[rank], forecast, ready, *peaks)
         others: set[Any] = set().union(*(keys for other, keys in enumerate(held) if other != rank))

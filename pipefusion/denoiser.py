@@ -33,7 +33,7 @@ def parallelize(
     frames: int | None = None,
     method: str | Attention = "pipefusion",
     patches: int | None = None,
-    warmup: int | None = None,
+    warmup: int | str | None = None,
     split: Split | None = None,
     text_tokens: int | None = None,
     dtype: torch.dtype | None = None,
@@ -51,7 +51,8 @@ def parallelize(
         method: `pipefusion`, the name of a module of `baselines`, or a function `attention(run)` that returns what the
             self-attention sites do in a job (`pipefusion/core/run.py`).
         patches: M, the patches that a pipeline works on in turn.
-        warmup: W, the synchronous steps at the start; with as many as there are steps nothing is stale.
+        warmup: W, the synchronous steps at the start; with as many as there are steps nothing is stale. `auto`: until
+            the prediction changes by less than `warmup_threshold` in a step.
         split: layers per stage: `even`, `ceil`, `cost`, `bytes`, or a list.
         text_tokens: of a prompt, in an MM-DiT whose prompts have another length than its pipeline's default.
         dtype: None keeps that of the transformer or checkpoint.

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import Settings, degrees_fit, splits, unknown_choice, within
+from pipefusion.core.checks import AUTO, Warm, degrees_fit, splits, unknown_choice, warmup_fits, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
-from pipefusion.core.domain import Natural, Patches, Warmup
+from pipefusion.core.domain import Natural, Patches
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.kv import rotating, stale
 from pipefusion.core.parallel import Parallel
@@ -41,8 +41,8 @@ FORECASTS = ("last", "taylor1", "taylor2", "taylor3")
 
 
 @dataclass
-class Config(Settings):
-    """`patches` M (null: one per stage, at most the token rows), `warmup` W synchronous steps.
+class Config(Warm):
+    """`patches` M (null: one per stage, at most the token rows), `warmup` W synchronous steps, or auto, see `Warm`.
 
     `split` of the layers over stages: ceil, even, cost, bytes, or how many each has. `text` of MM-DiTs. `ring`: ring
     ranks gather the fresh K, V of a patch and keep all tokens, or keep their own and pass the buffer round (rotate).
@@ -51,7 +51,6 @@ class Config(Settings):
 
     name: str = "pipefusion"
     patches: Patches | None = None
-    warmup: Warmup = 1
     split: Annotated[Any, Natural] = "even"
     text: str = "exact"
     ring: str = "gather"
@@ -81,7 +80,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
             shape.lines // lanes,
             f"the {shape.line_name}, {lanes} at a time" if lanes > 1 else f"the {shape.line_name}",
         )
-        or within("method.warmup", cfg.warmup, int(cfg.order == "rotational"), steps, "the steps")
+        or warmup_fits(cfg.warmup, steps, int(cfg.order == "rotational"))
         or splits(cfg.split, shape.layers, parallel.pipe)
         or unknown_choice("method.text", cfg.text, TEXTS)
         or unknown_choice("method.ring", cfg.ring, RINGS)
@@ -89,6 +88,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
         or unknown_choice("method.forecast", cfg.forecast, FORECASTS)
         or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
         or check_prompt(shape, parallel, cfg)
+        or check_skips(shape, parallel, cfg)
     )
 
 
@@ -119,6 +119,18 @@ def check_prompt(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | 
     return Problem("method.text", f"{text}; allowed: exact, or method.cache=none")
 
 
+def check_skips(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
+    """Long skips are received a step ahead, by whoever takes them, which has to know how."""
+    if cfg.warmup != AUTO or parallel.pipe == 1:
+        return None
+    if cfg.order != "plain":
+        return Problem("method.warmup", f"{AUTO} needs method.order=plain; allowed: a number")
+    if not shape.skips:
+        return None
+    text = "auto is found out step by step, and stages receive the model's long skips a step ahead"
+    return Problem("method.warmup", f"{text}; allowed: a number")
+
+
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     """Keep this rank's stage and return its sampler."""
     lanes = fabric.axis("ring").size * fabric.axis("ulysses").size
@@ -131,6 +143,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
         split=cfg.split,
         warmup=cfg.warmup,
         forecast=cfg.differences,
+        warmup_threshold=cfg.warmup_threshold,
         first_patch=cfg.text == "first_patch",
         cache=cache_rule(cfg),
     )

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import baselines
-from pipefusion.core.checks import Settings, degrees_fit, splits, within
+from pipefusion.core.checks import AUTO, Settings, degrees_fit, splits, within
 from pipefusion.core.cut import cutting
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -28,7 +28,7 @@ Attention = Callable[[Run], AttendFor]
 
 @dataclass(frozen=True)
 class Chosen:
-    """A method with its settings. `predict` is None where there is no closed form; `warmup` W, where it has one."""
+    """A method with its settings. `predict` is None where there is no closed form; `warmup` W, where it is known."""
 
     check: Callable[[DiTShape, Parallel, int], Problem | None]
     build: Callable[[DiT, Fabric], Sampler]
@@ -51,11 +51,12 @@ def named(name: str, settings: Mapping[str, Any]) -> Chosen:
         if key not in allowed:
             raise ValueError(f"{name} has no {key}; allowed: {', '.join(allowed)}")
     cfg, functions = module.Config(**settings), cutting(module)
+    warmup = getattr(cfg, "warmup", 0)
     return Chosen(
         lambda shape, parallel, steps: functions.check(shape, parallel, steps, cfg),
         lambda dit, fabric: functions.build(dit, fabric, cfg),
-        lambda *args: functions.predict(*args, cfg),
-        getattr(cfg, "warmup", 0),
+        None if warmup == AUTO else lambda *args: functions.predict(*args, cfg),
+        0 if warmup == AUTO else warmup,
     )
 
 

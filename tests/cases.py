@@ -16,7 +16,7 @@ from experiments import models
 from experiments.config import ModelConfig
 from experiments.difference import largest_difference
 from experiments.grid import model_config
-from experiments.methods import METHODS
+from experiments.methods import METHODS, with_warmup
 from experiments.models import Model, open_model
 from pipefusion.core.dit import Conditioning, DiT, parameter_parts
 from pipefusion.core.ledger import Span, Where
@@ -112,6 +112,7 @@ class Result:
     layers: range
     parts: dict[str, int]
     decisions: dict[Where, bool]
+    warmup: int | None
 
 
 def case_model(case: Case) -> Model:
@@ -248,8 +249,9 @@ def collect_result(
     """What a rank is asked after it has sampled."""
     model, module, ledger, mesh = case_model(case), METHODS[case.name], fabric.ledger, fabric.mesh
     parallel, branches = degrees_in(case, mesh.size), inputs(case, model)[1].branches
+    settings = with_warmup(module.Config(**case.method), ledger.warmup)
     predicted = module.predict(
-        model.shape, parallel, fabric.rank, case.steps, case.images, branches, module.Config(**case.method)
+        model.shape, parallel, fabric.rank, case.steps, case.images, branches, settings
     )
     sent: Counter[str] = Counter()
     for entry in ledger.entries:
@@ -272,6 +274,7 @@ def collect_result(
         layers=dit.layers,
         parts=dict(parameter_parts(dit)),
         decisions=dict(ledger.decisions),
+        warmup=ledger.warmup,
     )
 
 

@@ -52,9 +52,9 @@ def cache_rule(cfg: Settings) -> Rule | None:
     return None if cfg.cache == "none" else Rule(cfg.cache, cfg.cache_threshold)
 
 
-def decided(job: Job, steps: int, warmup: int) -> bool:
-    """Whether a job may be skipped: it is behind the warm-up and not of the last step."""
-    return job.step >= max(warmup, 1) and job.driven.stop < steps
+def decided(job: Job, steps: int, exact: bool) -> bool:
+    """Whether a job may be skipped: not in the first step, the last one, or a displaced method's warm-up."""
+    return job.step > 0 and job.driven.stop < steps and (exact or not job.sync)
 
 
 def check_cache(shape: DiTShape, parallel: Parallel, cfg: Settings) -> Problem | None:
@@ -82,9 +82,9 @@ def check_cache(shape: DiTShape, parallel: Parallel, cfg: Settings) -> Problem |
 class StepCache:
     """What one stage keeps of its blocks, and whether it computes them in a job."""
 
-    def __init__(self, run: Run, dit: DiT, rule: Rule, warmup: int):
+    def __init__(self, run: Run, dit: DiT, rule: Rule, exact: bool):
         fabric, layout = run.fabric, run.layout
-        self.run, self.dit, self.rule, self.warmup = run, dit, rule, warmup
+        self.run, self.dit, self.rule, self.exact = run, dit, rule, exact
         self.head = layout.layers[: layout.first and rule.name == "fbcache"]
         self.tail = layout.layers[len(self.head) :]
         if self.tail:
@@ -99,7 +99,7 @@ class StepCache:
 
     def post(self, job: Job) -> None:
         """Start receiving the decision on a job, ahead of its hidden states."""
-        if decided(job, self.run.steps, self.warmup):
+        if decided(job, self.run.steps, self.exact):
             self.inbox.post(job.at, (1,))
 
     def compute(self, job: Job, tokens: Tokens, modulation: Any, blocks: Blocks) -> Tokens:
@@ -118,7 +118,7 @@ class StepCache:
 
     def decide(self, job: Job, before: Tokens, after: Tokens, modulation: Any) -> bool:
         """Whether to skip a job, which the next stage is told."""
-        may = decided(job, self.run.steps, self.warmup)
+        may = decided(job, self.run.steps, self.exact)
         if self.run.layout.first:
             skips = self.change.is_small(job, self.signal(before, after, modulation), may)
         else:

@@ -8,12 +8,28 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from pipefusion.core.fabric import Fabric
 from pipefusion.core.layout import Job
+from pipefusion.core.ledger import Where
 from pipefusion.core.run import Run
 
 SHARED_BY = ("tensor", "ulysses", "ring", "patch", "cfg")
 """Axes whose ranks work on the same images at the same stage, innermost first."""
 SUMS = torch.float64
+
+
+def relative_change(
+    fabric: Fabric, sums: Tensor, new: Tensor, old: Tensor, at: Where, axes: Sequence[str] = SHARED_BY
+) -> float:
+    """sum |new - old| / sum |old| over these axes, through two `sums`; infinite from zero, and without data."""
+    sums.copy_(torch.stack([x.abs().sum(dtype=SUMS) for x in (new - old, old)]))
+    for axis in axes:
+        if fabric.axis(axis).size > 1:
+            fabric.all_reduce(sums, axis=axis, at=at)
+    if fabric.device.type == "meta":
+        return float("inf")
+    difference, whole = sums.tolist()
+    return difference / whole if whole else float("inf")
 
 
 class Change:
@@ -37,7 +53,7 @@ class Change:
         """
         noted, small = self.noted[:, job.own], False
         if known:
-            change = self.relative(job, signal, noted)
+            change = relative_change(self.fabric, self.sums, signal, noted, job.at)
             for patch in job.patches:
                 self.grown[patch] = self.added_up(self.grown[patch], change)
             small = all(self.grown[patch] < self.threshold for patch in job.patches)
@@ -47,17 +63,6 @@ class Change:
         if self.polynomial or not small:
             noted.copy_(signal)
         return small
-
-    def relative(self, job: Job, signal: Tensor, noted: Tensor) -> float:
-        """The relative change, infinite from zero; without data as well, so that everything is computed."""
-        self.sums.copy_(torch.stack([x.abs().sum(dtype=SUMS) for x in (signal - noted, noted)]))
-        for axis in SHARED_BY:
-            if self.fabric.axis(axis).size > 1:
-                self.fabric.all_reduce(self.sums, axis=axis, at=job.at)
-        if self.fabric.device.type == "meta":
-            return float("inf")
-        difference, whole = self.sums.tolist()
-        return difference / whole if whole else float("inf")
 
     def added_up(self, before: float, change: float) -> float:
         """A change with those before it, where these count."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from pipefusion.core.domain import Threshold
+from pipefusion.core.domain import AutoWarmup, Threshold
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
@@ -15,6 +15,8 @@ from pipefusion.core.split import SPLITS
 
 HEADS = ("even", "pad")
 QKV = ("packed", "separate")
+AUTO = "auto"
+"""In place of W: see `pipefusion/core/warmup.py`."""
 
 
 @dataclass
@@ -33,6 +35,28 @@ class Settings:
     patch_axis: str | None = None
     cache: str = "none"
     cache_threshold: Threshold = 0.1
+
+
+@dataclass
+class Warm(Settings):
+    """`warmup` W of a displaced method: so many synchronous steps at the start.
+
+    Or `auto`: until the prediction changes by less than `warmup_threshold` in a step, see `pipefusion/core/warmup.py`.
+    """
+
+    warmup: AutoWarmup = 1
+    warmup_threshold: Threshold = 0.1
+
+
+def warmup_fits(warmup: Any, steps: int, least: int = 0) -> Problem | None:
+    """`method.warmup`: a number of the steps, or `auto`."""
+    if warmup == AUTO:
+        return None
+    if type(warmup) is not int:
+        return Problem(
+            "method.warmup", f"{warmup!r} is no number of steps; allowed: {least}..{steps}, {AUTO}"
+        )
+    return within("method.warmup", warmup, least, steps, "the steps")
 
 
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:

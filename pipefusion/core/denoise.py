@@ -7,12 +7,13 @@ results are ready to go. Where a job reads what was made in an earlier step, sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch import Tensor
 
 from pipefusion.core.cache import Rule, StepCache
+from pipefusion.core.checks import AUTO
 from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks, told
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.forecast import Forecast
@@ -26,6 +27,7 @@ from pipefusion.core.sampler import Finite, PatchSchedulers, experts_by_step, ti
 from pipefusion.core.skips import StageSkips
 from pipefusion.core.split import Split
 from pipefusion.core.tensor import shard
+from pipefusion.core.warmup import AutoWarmup
 
 
 def assemble(
@@ -35,7 +37,8 @@ def assemble(
     *,
     patches: int = 1,
     split: Split = "even",
-    warmup: int | None = None,
+    warmup: int | Literal["auto"] | None = None,
+    warmup_threshold: float = 0.0,
     stride: int | None = None,
     time_shift: bool = False,
     forecast: int | None = None,
@@ -51,7 +54,8 @@ def assemble(
         attention: makes the buffers of one batch of images, and returns what the self-attention sites do in a job.
         patches: M, the patches of this rank's band of token rows.
         split: layers per stage.
-        warmup: W, the synchronous steps; None: all steps are.
+        warmup: W, the synchronous steps; None: all steps are; auto: until the prediction changes by less than
+            `warmup_threshold` in a step, see `AutoWarmup`.
         stride: all stages compute at once after the warm-up, in every so many steps, see `Layout.jobs`.
         time_shift: a stage is told the timestep of the step that its input was made in.
         forecast: stages take patches in rotation, see `Layout.jobs`; so many differences of its inputs stand for the
@@ -68,18 +72,30 @@ def assemble(
         guidance = Guidance(fabric, cond, dit.shape)
         own = guidance.own_images(noise)
         steps = len(scheduler.timesteps)
-        jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
+        auto = warmup == AUTO
+        first = warmup if isinstance(warmup, int) else 1 if auto else steps
+        jobs = layout.jobs(steps, first, stride, forecast is not None)
+        possible = [*layout.jobs(steps, steps), *jobs] if auto else jobs
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
-        run = Run(fabric, dit.shape, layout, jobs, own.shape[0] * guidance.branches, dit.dtype, padding)
-        step_cache = StepCache(run, dit, cache, warmup or 0) if cache else None
+        run = Run(fabric, dit.shape, layout, possible, own.shape[0] * guidance.branches, dit.dtype, padding)
+        step_cache = StepCache(run, dit, cache, warmup is None) if cache else None
         stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift, forecast, step_cache)
         attend_for = attention(run)
+        found_out = AutoWarmup(run, warmup_threshold) if auto else None
+        if found_out:
+            jobs = jobs[:1]  # the others when they are known
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
             stage.begin(job)
-            tokens = stage.receive(index, job)
+            tokens = stage.receive(job, jobs[index + 1 : index + 2])
             tokens = stage.compute(job, tokens, attend_for)
-            stage.emit(job, tokens)
+            prediction = stage.emit(job, tokens)
+            if found_out and index + 1 == len(jobs) and job.driven.stop < steps:
+                jobs += found_out.following(job, prediction)
+                stage.await_input(jobs[index + 1])
+        if found_out:
+            found_out.drain()
+            fabric.ledger.warmup = sum(job.sync for job in jobs)
         return stage.finish()
 
     return sampler
@@ -124,7 +140,7 @@ class Stage:
         if not layout.first:
             largest = max(self.arriving.tokens(job) for job in run.jobs) * run.batch * shape.hidden
             self.inbox = Inbox(fabric, layout.stage - 1, largest, run.dtype)
-            self.post(self.inbox, run.jobs[0])
+            self.await_input(run.jobs[0])
             late = [job for job in run.jobs if job.late]
             if late and forecast is not None:
                 self.forecast = Forecast(run, late[0], self.arriving, forecast)
@@ -140,21 +156,23 @@ class Stage:
             text = told(self.text, self.expert)
             self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.batch)
 
-    def post(self, inbox: Inbox, job: Job) -> None:
-        """Start receiving what a job reads."""
+    def await_input(self, job: Job) -> None:
+        """Start receiving what a job reads, if it comes from a stage before."""
+        if self.inbox is None:
+            return
         if self.cache:
             self.cache.post(job)
-        inbox.post(job.origin, (self.run.batch, self.arriving.tokens(job), self.run.shape.hidden))
+        self.inbox.post(job.origin, (self.run.batch, self.arriving.tokens(job), self.run.shape.hidden))
 
-    def receive(self, index: int, job: Job) -> Tokens:
-        """The tokens of job number `index`: embedded here, or from the stage before."""
+    def receive(self, job: Job, following: Sequence[Job]) -> Tokens:
+        """The tokens of a job: embedded here, or of the stage before; those of the `following` are awaited."""
         if self.inbox is None:
             assert self.latents is not None
             latent = self.guidance.expand(self.latents.take(job))
             tokens = self.dit.embed(latent, job.rows, self.text, self.modulation)
             return tokens.share(self.layout.prompt)
-        for following in self.run.jobs[index + 1 : index + 2]:
-            self.post(self.inbox, following)
+        for each in following:
+            self.await_input(each)
         message = self.inbox.take(job.origin)
         if self.forecast:
             message = self.forecast.read(job, message)
@@ -177,12 +195,15 @@ class Stage:
         self.skips.end()
         return tokens
 
-    def emit(self, job: Job, tokens: Tokens) -> None:
-        """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first."""
+    def emit(self, job: Job, tokens: Tokens) -> Tensor | None:
+        """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first.
+
+        What the last one returns is its guided prediction [B, C, h, W].
+        """
         if not self.layout.last:
             if job.read:
                 self.outbox.put(self.leaving.pack(job, tokens), job.at)
-            return
+            return None
         assert self.latents is not None
         prediction = self.dit.unembed(tokens.image, self.modulation, job.rows)
         prediction = self.guidance.combine(prediction, self.expert, job.at)  # [B, C, h, W]
@@ -194,6 +215,7 @@ class Stage:
             self.latents.parts[patch] = latent
             if not self.layout.first:
                 self.outbox.put(latent, Where(job.step, -1, patch))
+        return prediction
 
     def finish(self) -> Tensor | None:
         """Wait for all that is under way; the latents of all images on the ranks of the first stage."""

@@ -25,12 +25,10 @@ def attend_to_bands(
     return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
 
-def displaced(
-    run: Run, warmup: int, *, exchange: bool, synced: Collection[int] = (), compress: str = "none"
-) -> AttendFor:
+def displaced(run: Run, *, exchange: bool, synced: Collection[int] = (), compress: str = "none") -> AttendFor:
     """Queries of a band attend to its own fresh K, V and to everybody else's as the buffer has them.
 
-    In the first W steps, and in `synced` layers always, the buffer is gathered and waited for. After that, with
+    In synchronous steps, and in `synced` layers always, the buffer is gathered and waited for. After that, with
     `exchange`, an asynchronous all-gather of the fresh K, V starts behind each attention and must have arrived by the
     same layer of the next step (DistriFusion); without it the buffer stays as it is (naive patch). An MM-DiT's prompt
     is computed by every rank, with what that rank sees of the image. With `compress` it is residuals that are gathered
@@ -55,7 +53,7 @@ def displaced(
                 if residual:
                     residual.add_to(buffer)
             mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
-            fresh = step < warmup or layer in synced
+            fresh = job.sync or layer in synced
             if fresh and n > 1:
                 fabric.all_gather(buffer, mine, axis="patch", at=at)
                 if residual:

@@ -53,6 +53,7 @@ Pixels = Annotated[int, Domain(1, 1 << 16)]
 Guidance = Annotated[float, Domain(0, 1000)]
 Seed = Annotated[int, Domain(0, (1 << 63) - 1)]
 Seeds = Annotated[Any, Domain(0, (1 << 63) - 1, whole=True)]  # one, or a list
+AutoWarmup = Annotated[Any, Domain(0, 10_000, whole=True)]  # or "auto"
 Warmups = Annotated[Any, Domain(0, 10_000, whole=True)]  # or "S": all steps
 PatchCounts = Annotated[Any, Domain(1, 4096, whole=True)]  # or "N": as many as stages
 Threads = Annotated[int, Domain(1, 1024)]

@@ -38,6 +38,8 @@ class Job:
     returned: range
     drives: int = 1
     read: bool = True
+    sync: bool = False
+    """Whether it is of the warm-up, in which nothing is stale."""
 
     @property
     def late(self) -> bool:
@@ -111,9 +113,9 @@ class Layout:
         count, whole = len(self.patches), strips(self.shares)
         starts = [rows * self.grid.width for rows in accumulate(map(len, self.shares), initial=0)]
 
-        def at_once(step: int, source: int, drives: int = 1) -> Job:
+        def at_once(step: int, source: int, drives: int = 1, sync: bool = False) -> Job:
             every, own = range(count), slice(0, self.tokens)
-            return Job(step, every, whole, own, Where(step), Where(source), every, drives)
+            return Job(step, every, whole, own, Where(step), Where(source), every, drives, sync=sync)
 
         def alone(step: int, place: int) -> Job:
             m, last = ((place - rotational * stage) % count for stage in (self.stage, len(self.stages) - 1))
@@ -122,7 +124,7 @@ class Layout:
             origin = before if rotational and place == 0 else at
             return Job(step, range(m, m + 1), self.shares[m], own, at, origin, range(last, last + 1))
 
-        found = [at_once(step, step) for step in range(warmup)]
+        found = [at_once(step, step, sync=True) for step in range(warmup)]
         for step in range(warmup, steps, stride or 1):
             if stride:
                 found.append(at_once(step, found[-1].step, min(stride, steps - step)))

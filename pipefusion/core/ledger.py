@@ -120,12 +120,15 @@ class Ledger:
     buffer_bytes: dict[str, int] = field(default_factory=lambda: {"kv": 0, "buffer": 0, "comm": 0})
     decisions: dict[Where, bool] = field(default_factory=dict)
     """By step and patch whether a step cache had the blocks computed."""
+    warmup: int | None = None
+    """W where it was found out, of the image."""
 
     def clear(self) -> None:
         """Forget everything: called between two images."""
         self.entries.clear()
         self.spans.clear()
         self.decisions.clear()
+        self.warmup = None
         for kind in self.buffer_bytes:
             self.buffer_bytes[kind] = 0
 

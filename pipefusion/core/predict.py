@@ -120,7 +120,7 @@ def predict(
         comm += room
     kept = 0
     if cache:
-        traffic, room, kept = step_cache(size, jobs, cache, warmup or 0)
+        traffic, room, kept = step_cache(size, jobs, cache, warmup is None)
         for axis, (out, back) in traffic.items():
             sent[axis] += out
             received[axis] += back
@@ -279,7 +279,7 @@ def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
 
 
 def step_cache(
-    size: Sizes, jobs: Sequence[Job], rule: Rule, warmup: int
+    size: Sizes, jobs: Sequence[Job], rule: Rule, exact: bool
 ) -> tuple[dict[str, tuple[int, int]], int, int]:
     """Of a step cache: bytes sent and received by axis, of buffers for them, and of what is kept.
 
@@ -287,7 +287,7 @@ def step_cache(
     keep what their blocks have added to their tokens, p * hs * b elements, and the first one its signal besides.
     """
     layout, steps = size.layout, jobs[-1].driven.stop
-    decisions = sum(decided(job, steps, warmup) for job in jobs)
+    decisions = sum(decided(job, steps, exact) for job in jobs)
     found, room, whole = {}, 2 * DECISION.itemsize, layout.tokens * size.hidden
     blocks = len(layout.layers) - (layout.first and rule.name == "fbcache")
     told = 0 if layout.first else DECISION.itemsize
