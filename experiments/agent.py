@@ -33,7 +33,12 @@ PRELOAD = ["torch.distributed", "experiments.agent"]
 
 A process that has asked has initialised the driver, and CUDA cannot be used in what is forked from it.
 """
-PRELOAD_CPU = [*PRELOAD, "diffusers.models.transformers.pixart_transformer_2d", "experiments.rank"]
+PRELOAD_CPU = [
+    *PRELOAD,
+    "diffusers.models.transformers.pixart_transformer_2d",  # and with it all of them
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+    "experiments.rank",
+]
 """Elsewhere. diffusers asks for the accelerator while it is imported."""
 GRACE_S = 2.0
 """How long a rank that has lost its peer waits to be ended.

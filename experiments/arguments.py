@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipefusion.core.domain import Domain, kinds_in
@@ -31,9 +31,9 @@ FRACTIONS = {"interpolation_scale", "rope_theta"}
 """Annotated as whole numbers, and published as others too."""
 
 
-def argument_faults(stock: Any, config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the arguments of a class of diffusers; those that it does not take are left out."""
-    hints, taken = get_type_hints(stock.__init__), inspect.signature(stock.__init__).parameters
+def argument_faults(constructor: Callable[..., None], config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the arguments of a constructor; those that it does not take are left out."""
+    hints, taken = get_type_hints(constructor), inspect.signature(constructor).parameters
     for key, value in config.items():
         if key not in taken or (type(value) is type(taken[key].default) and value == taken[key].default):
             continue

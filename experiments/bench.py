@@ -7,6 +7,7 @@ the median over rounds of one time in that round over another. Every repeat is k
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -39,14 +40,6 @@ from pipefusion.core.parallel import Parallel
 RANKS = 2  # whose start is timed, and the cores that a bound supposes
 REFUSED = {"before a model is opened": "steps=0", "of what needs the model": "method.patches=4096"}
 """Overrides of a command that is refused, and when."""
-CPU_SECONDS = """
-import sys, time
-from experiments.cli import leave, main
-code = main(sys.argv[1:])
-print(time.process_time())
-leave(code)
-"""
-"""A command that prints the seconds of CPU that its own process took."""
 
 
 @dataclass
@@ -229,11 +222,13 @@ def ready_rank(run_dir: str, cfg: RunConfig) -> None:
 
 
 def refusal_seconds(override: str) -> float:
-    """Seconds of CPU of a command that is refused, its own process alone."""
-    command = [sys.executable, "-c", CPU_SECONDS, override]
+    """Seconds of CPU of a command that is refused, with all processes that it starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "run.py", override]
     done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    return float(done.stdout)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def first_columns(cfg: RunConfig) -> Row:

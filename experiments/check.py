@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,7 +21,7 @@ from experiments.methods import METHODS, find_problem
 from experiments.models import Model, check_scheduler, open_model, pipeline_parts, resolved
 from experiments.sensitive import with_layers
 from experiments.text import PACKAGES, encoder_folder
-from experiments.weights import check_weights
+from experiments.weights import check_headers, check_tensors
 from pipefusion.core.shape import DiTShape, NotSquare
 
 
@@ -27,6 +29,12 @@ def check_run(cfg: RunConfig) -> ConfigError | None:
     """All that is wrong with a run; what its method cannot do is returned: a sweep records it. Raises ConfigError."""
     check_values(cfg)
     return check_method(cfg, check_model(cfg))
+
+
+def check_sizes(cfg: RunConfig) -> ConfigError | None:
+    """As `check_run`, but for what needs the classes of diffusers, which take seconds to import."""
+    check_values(cfg)
+    return check_method(cfg, read_model(cfg))
 
 
 def check_values(cfg: RunConfig) -> None:
@@ -61,16 +69,16 @@ def check_cuda(cfg: RunConfig, key: str) -> None:
 
 
 def check_model(cfg: RunConfig) -> Model:
-    """The model's files, sizes and text encoder. Raises ConfigError; reads headers only."""
-    try:
-        model = buildable(cfg.model)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a foreign class has to say to foreign files and numbers
-        if cfg.model.weights is None:
-            raise ConfigError("model.architecture", f"{told(error)}; allowed: what its class takes") from None
-        text = f"{cfg.model.weights} cannot be opened ({told(error)}); allowed: a folder, or a hub id"
-        raise ConfigError("model.weights", text) from None
+    """The model's files, sizes and text encoder, class and scheduler. Raises ConfigError; reads headers only."""
+    model = read_model(cfg)
+    check_classes(cfg, model)
+    return model
+
+
+def read_model(cfg: RunConfig) -> Model:
+    """The model, its files, sizes and text encoder checked, all but what needs its class. Raises ConfigError."""
+    with refusal(cfg.model):
+        model = read_files(cfg.model)
     encoders = ("auto", "own", "random", *PACKAGES)
     if cfg.model.text not in encoders:
         near = nearest(cfg.model.text, encoders)
@@ -82,16 +90,38 @@ def check_model(cfg: RunConfig) -> Model:
         check_own_text(model, read_prompts(cfg))
     elif text != "random":
         check_text(text, dict(model.shape.prompt))
-    problem = check_scheduler(model, cfg.scheduler, cfg.steps)
-    if problem:
-        raise ConfigError(problem.key, problem.message)
     return model
 
 
-def buildable(cfg: ModelConfig) -> Model:
-    """A model whose files are there, and that can be built in this size. Raises whatever its class does."""
+def check_classes(cfg: RunConfig, model: Model) -> None:
+    """Whether diffusers builds the model, files have its tensors, and patches can be stepped. Raises ConfigError."""
+    with refusal(cfg.model):
+        if model.folder is not None:
+            check_tensors(model.folder, model.variant)
+        model.view()
+    problem = check_scheduler(model, cfg.scheduler, cfg.steps)
+    if problem:
+        raise ConfigError(problem.key, problem.message)
+
+
+@contextmanager
+def refusal(cfg: ModelConfig) -> Iterator[None]:
+    """Whatever a class has to say to foreign files and numbers, as a ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if cfg.weights is None:
+            raise ConfigError("model.architecture", f"{told(error)}; allowed: what its class takes") from None
+        text = f"{cfg.weights} cannot be opened ({told(error)}); allowed: a folder, or a hub id"
+        raise ConfigError("model.weights", text) from None
+
+
+def read_files(cfg: ModelConfig) -> Model:
+    """A model whose files are there, and that can be built in this size. Raises whatever is wrong with its files."""
     if cfg.weights is not None:
-        check_weights(cfg.weights, cfg.variant, pipeline_parts(cfg))
+        check_headers(cfg.weights, cfg.variant, pipeline_parts(cfg))
     elif cfg.variant is not None:
         text = f"{cfg.variant} is of the files of weights, and model.weights is null; allowed: null"
         raise ConfigError("model.variant", text)
@@ -107,7 +137,6 @@ def buildable(cfg: ModelConfig) -> Model:
     if fault:
         raise ConfigError("model.weights", f"{cfg.weights}: its configuration has {fault}")
     checked_shape(model)
-    model.view()
     return model
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import diffusers
-
 from experiments.arguments import argument_faults, number_faults
 from experiments.models import Model
+from pipefusion.constructors import constructor
 from pipefusion.core.domain import Domain
 from pipefusion.families import most_references
 
@@ -34,13 +33,13 @@ GUIDANCE = ("cfg", "embedded", "none")
 
 def architecture_fault(model: Model) -> str | None:
     """The first argument of the class that it cannot be built with, and what is allowed; None if there is none."""
-    return next(faults(getattr(diffusers, model.class_name), model.config, model.facts), None)
+    return next(faults(model.class_name, model.config, model.facts), None)
 
 
-def faults(stock: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the arguments of a class of diffusers, and with what the project knows besides."""
-    yield from argument_faults(stock, config)
-    references = {"references": Domain(0, most_references(stock.__name__))}
+def faults(class_name: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the arguments of a transformer of diffusers, and with what the project knows besides."""
+    yield from argument_faults(constructor(class_name), config)
+    references = {"references": Domain(0, most_references(class_name))}
     for key, domain in (SIZES | references).items():
         value = facts.get(key)
         two = value if key == "resolution" and isinstance(value, list) else None  # height and width

@@ -62,6 +62,8 @@ def checked(asked: Namespace) -> Plan:
         first = None if asked.shown else check_early(asked)
         planned = compose.plan(asked.overrides, asked.multirun, first)
         if not asked.shown:
+            check_sizes(planned)
+            preload(planned)
             check(planned, asked.overrides)
     except ConfigError:
         raise
@@ -168,10 +170,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def check_early(asked: Namespace) -> DictConfig | None:
-    """The first look at a command, which refuses what is wrong whatever the method. Raises ConfigError.
-
-    What is heavy begins to be imported, by the server that ranks are forked from.
-    """
+    """The first look at a command, which refuses what is wrong whatever the method. Raises ConfigError."""
     if any(f"${{{group}." in text for text in asked.overrides for group in ("method", "measure")):
         return None  # values that are not there yet
     first = compose.first_look(asked.overrides, asked.multirun)
@@ -186,8 +185,25 @@ def check_early(asked: Namespace) -> DictConfig | None:
             check_output(run_directory(first, False), "hydra.run.dir", "latency", MEASURES["latency"].writes)
     if cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first):
         server.check()
-        load("experiments.agent.prepare")()
     return first
+
+
+def check_sizes(planned: Plan) -> None:
+    """Check what needs no class of diffusers of a command that is one run. Raises ConfigError."""
+    cfg = from_hydra(planned.jobs[0])
+    if isinstance(cfg.measure, LatencyConfig) and not planned.sweep:
+        problem = load("experiments.check.check_sizes")(cfg)
+        if problem:
+            raise problem
+
+
+def preload(planned: Plan) -> None:
+    """Start the server that ranks are forked from, which imports what they need while the rest is checked."""
+    first = planned.jobs[0]
+    cfg = from_hydra(first)
+    local = cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first)
+    if local and isinstance(cfg.measure, LatencyConfig):
+        load("experiments.agent.prepare")()
 
 
 def gives_directory(overrides: list[str]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analysis.files import read_json
 from experiments.difference import NotFinite
+from pipefusion.deferred import diffusers
 from pipefusion.pipelines import pictures
 from pipefusion.pipelines.pictures import PATCHED, VIDEO
 
@@ -53,8 +54,6 @@ def decode(
 @lru_cache(maxsize=1)
 def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
-    import diffusers
-
     name = read_json(folder / "vae" / "config.json")["_class_name"]
     kind = getattr(diffusers, name if name in (PATCHED, VIDEO) else "AutoencoderKL")
     options = {

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from pipefusion.core.dit import DiT
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape, Experts
 from pipefusion.core.weights import held, reader
+from pipefusion.deferred import diffusers
 from pipefusion.families import TEXT_TOKENS, VIEWS, diffusers_class, latent_patch, makes_videos, whole_config
 from pipefusion.pipelines.timesteps import shift, timestep_arguments
 from pipefusion.schedulers import SCHEDULERS, make_scheduler
@@ -162,7 +162,7 @@ def open_model(cfg: ModelConfig) -> Model:
         facts = {"pixel_space": True, "latent_factor": 8, **facts}
     if class_name not in VIEWS:
         raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
-    config = whole_config(getattr(diffusers, class_name), config, strict=folder is None)
+    config = whole_config(class_name, config, strict=folder is None)
     if makes_videos(class_name):
         facts = {"frame_factor": 4, "frames": 81} | facts
     facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
@@ -239,14 +239,14 @@ def choose_scheduler(model: Model, name: str) -> tuple[str, dict[str, Any]] | Pr
     flow, shipped = is_flow(model.scheduler), model.scheduler["_class_name"]
     fits = ["dpmsolver++", "flow_euler" if flow else "ddim"]
     if name == "shipped":
-        if shipped not in {cls.__name__ for cls in SCHEDULERS.values()}:
+        if shipped not in SCHEDULERS.values():
             text = f"shipped is {shipped}, which is not supported (of stochastic ones none is)"
             return Problem("scheduler", f"{text}; allowed: {', '.join(fits)}")
         try:
             return shipped, whole(shipped, model.scheduler)
         except ValueError as error:
             return Problem("scheduler", f"shipped does not work: {error}; allowed: {', '.join(fits)}")
-    class_name = SCHEDULERS[name].__name__
+    class_name = SCHEDULERS[name]
     if name in fits:
         try:
             return class_name, whole(class_name, converted(model.scheduler, name))

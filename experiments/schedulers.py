@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
 from experiments.arguments import argument_faults
 from experiments.errors import first_line
+from pipefusion.constructors import constructor
+from pipefusion.deferred import diffusers
 from pipefusion.schedulers import SCHEDULERS
 
 SOLVER = {
@@ -42,8 +42,10 @@ def is_flow(scheduler: Mapping[str, Any]) -> bool:
 
 def config_fault(class_name: str, config: Mapping[str, Any]) -> str | None:
     """The first key of a scheduler's configuration that cannot be meant, and what is allowed; nothing is made."""
-    cls = scheduler_class(class_name)
-    return next(argument_faults(cls, config), None) if cls else None
+    try:
+        return next(argument_faults(constructor(class_name), config), None)
+    except ValueError:
+        return None  # no scheduler, which is refused when one is chosen
 
 
 def scheduler_class(name: str) -> Any:
@@ -77,7 +79,7 @@ def converted(shipped: Mapping[str, Any], name: str) -> dict[str, Any]:
 
     Raises ValueError, naming the key, for what the class of `name` cannot do.
     """
-    source, target = shipped["_class_name"], SCHEDULERS[name].__name__
+    source, target = shipped["_class_name"], SCHEDULERS[name]
     solver: dict[str, Any] = {"algorithm_type": "dpmsolver++"} if name == "dpmsolver++" else {}
     if source == target:
         return {**shipped, **solver}

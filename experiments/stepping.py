@@ -7,7 +7,8 @@ from typing import Any
 
 from experiments.errors import first_line
 from pipefusion.core.stepping import stepping_fault
-from pipefusion.schedulers import SCHEDULERS, make_scheduler
+from pipefusion.deferred import diffusers
+from pipefusion.schedulers import make_scheduler
 
 
 def stepping_problem(
@@ -38,8 +39,7 @@ def responsible(class_name: str, config: Mapping[str, Any], timesteps: Mapping[s
 
 def scheduler_defaults(class_name: str) -> dict[str, Any]:
     """The configuration of a scheduler class that is given nothing."""
-    cls = next(cls for cls in SCHEDULERS.values() if cls.__name__ == class_name)
-    return dict(cls().config)
+    return dict(getattr(diffusers, class_name)().config)
 
 
 def fault(class_name: str, config: Mapping[str, Any], timesteps: Mapping[str, Any] | int) -> str | None:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from analysis import files
 from analysis.files import require_file
 from experiments.errors import CONF, ConfigError, first_line
+from pipefusion.deferred import diffusers
 from pipefusion.families import VIEWS, diffusers_class
 
 KEY = "model.weights"
@@ -87,20 +90,39 @@ def places(path: str | Path) -> list[Path]:
 def check_weights(
     weights: str | Path, variant: str | None = None, parts: Sequence[str] = ("transformer",)
 ) -> Path:
-    """The folder of a local path or hub id, if every header in it is as its config.json says.
+    """The folder of a local path or hub id, if its files are whole, and their headers as its config.json says.
 
     Raises ConfigError with the file and the tensor where weights are missing, pickled, cut short, misplaced, too many,
     or of another shape or dtype.
     """
+    folder = check_headers(weights, variant, parts)
+    check_tensors(folder, variant)
+    return folder
+
+
+def check_headers(weights: str | Path, variant: str | None, parts: Sequence[str]) -> Path:
+    """The folder of a local path or hub id, if its files are there and whole. Raises ConfigError."""
     folder = resolve_weights(weights, parts, variant)
     if variant is not None:
         check_variant(folder, variant, parts)
-    transformer = folder / "transformer"
-    config = read_config(transformer / "config.json")
-    shapes = expected_shapes(config, transformer)
-    for part in (transformer, *folder.glob("transformer_2")):  # a second expert has the same
-        compare(read_tensors(part, variant), shapes, part, diffusers_class(config), variant)
+    read_config(folder / "transformer" / "config.json")
+    for part in transformers(folder):
+        read_tensors(part, variant)
     return folder
+
+
+def check_tensors(folder: Path, variant: str | None) -> None:
+    """Whether a folder whose files are whole has the tensors of its class. Raises ConfigError."""
+    first, *others = transformers(folder)
+    config = read_config(first / "config.json")
+    shapes = expected_shapes(config, first)
+    for part in (first, *others):
+        compare(read_tensors(part, variant), shapes, part, diffusers_class(config), variant)
+
+
+def transformers(folder: Path) -> list[Path]:
+    """The folders of a pipeline's transformer and, where it has two experts, of the second, which has the same."""
+    return [folder / "transformer", *folder.glob("transformer_2")]
 
 
 def check_variant(folder: Path, variant: str, parts: Sequence[str]) -> None:
@@ -235,9 +257,6 @@ def first_cut(path: Path) -> str | None:
 
 def expected_shapes(config: dict[str, Any], part: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model that a configuration describes, built without data. Raises ConfigError."""
-    import diffusers
-    import torch
-
     name = diffusers_class(config)
     try:
         with torch.device("meta"):

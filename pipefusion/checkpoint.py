@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor, nn
 
@@ -113,7 +112,7 @@ def of_module(model: Any, dtype: torch.dtype | None) -> Transformer:
                 f"{key} of the transformer is {parameter.dtype}; allowed: a model that is not quantised"
             )
     tables = {key: tensor for key, tensor in state.items() if key in VIEWS[name].View.tables}
-    config = whole_config(type(model), model.config)
+    config = whole_config(name, model.config)
     return Transformer(
         name, config, held(state), held(tables), dtype or model.dtype, FACTORS.get(name, FACTOR)
     )
@@ -124,7 +123,7 @@ def of_folder(folder: Path, dtype: torch.dtype | None, variant: str | None) -> T
     config, vae = json.loads((folder / "config.json").read_text()), folder.parent / "vae" / "config.json"
     name, tensors = known(diffusers_class(config)), reader(folder, variant)
     factor = latent_factor(json.loads(vae.read_text())) if vae.exists() else FACTORS.get(name, FACTOR)
-    whole = whole_config(getattr(diffusers, name), config)
+    whole = whole_config(name, config)
     return Transformer(name, whole, tensors, tensors, dtype or stored_dtype(folder, variant), factor)
 
 

@@ -224,7 +224,7 @@ def require_prompts(names: Any, conditioning: Conditioning, images: int) -> None
 
 def check_scheduler(scheduler: Any) -> None:
     """Raises ValueError for a scheduler that cannot be stepped patch by patch, or has no timesteps."""
-    name, known = type(scheduler).__name__, [cls.__name__ for cls in SCHEDULERS.values()]
+    name, known = type(scheduler).__name__, [*SCHEDULERS.values()]
     if name not in known:
         raise ValueError(f"{name} is not supported; allowed: {', '.join(known)}")
     if getattr(scheduler, "num_inference_steps", None) is None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from pipefusion.constructors import constructor
 from pipefusion.views import (
     cogvideox,
     dit_xl,
@@ -76,15 +77,15 @@ def latent_patch(class_name: str, config: Mapping[str, Any]) -> int:
     return patch if isinstance(patch, int) else patch[-1]  # Wan: frames, rows and columns of a token
 
 
-def whole_config(stock: Any, config: Mapping[str, Any], strict: bool = False) -> dict[str, Any]:
-    """A configuration with the constructor's defaults filled in.
+def whole_config(class_name: str, config: Mapping[str, Any], strict: bool = False) -> dict[str, Any]:
+    """A configuration with the defaults of its class's constructor filled in.
 
     What the constructor does not take is left out, as diffusers' own `from_config` does (older files name what only
     other classes took), or with `strict` a TypeError.
     """
-    taken = inspect.signature(stock.__init__).parameters
+    taken = inspect.signature(constructor(class_name)).parameters
     unknown = config.keys() - taken.keys()
     if strict and unknown:
-        raise TypeError(f"{stock.__name__} takes no {', '.join(sorted(unknown))}")
+        raise TypeError(f"{class_name} takes no {', '.join(sorted(unknown))}")
     defaults = {name: p.default for name, p in taken.items() if name != "self"}
     return defaults | {key: value for key, value in config.items() if key in taken}

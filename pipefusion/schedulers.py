@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from pipefusion.deferred import diffusers
 
 SCHEDULERS = {
-    "dpmsolver++": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-    "flow_euler": FlowMatchEulerDiscreteScheduler,
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+    "ddim": "DDIMScheduler",
+    "flow_euler": "FlowMatchEulerDiscreteScheduler",
 }
 
 
@@ -18,8 +18,9 @@ def make_scheduler(class_name: str, config: dict[str, Any], timesteps: dict[str,
 
     `timesteps` are the arguments of its `set_timesteps`, or simply how many there are.
     """
-    classes = {cls.__name__: cls for cls in SCHEDULERS.values()}
-    scheduler = classes[class_name].from_config(config)
+    if class_name not in SCHEDULERS.values():
+        raise KeyError(class_name)
+    scheduler = getattr(diffusers, class_name).from_config(config)
     scheduler.set_timesteps(
         **({"num_inference_steps": timesteps} if isinstance(timesteps, int) else timesteps)
     )

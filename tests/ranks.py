@@ -14,7 +14,13 @@ from typing import Any
 
 from experiments.server import end_with_parent
 
-PRELOAD = ["torch", "diffusers", "experiments.methods", "experiments.models", "pipefusion.core.local"]
+PRELOAD = [
+    "diffusers.models.transformers.pixart_transformer_2d",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+    "experiments.methods",
+    "experiments.models",
+    "pipefusion.core.local",
+]
 
 HANGS_S = 600
 """After which ranks are said to hang: no matter how busy the machine is, no test's function takes that long."""

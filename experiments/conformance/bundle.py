@@ -171,7 +171,7 @@ def bundle_scheduler(file: str, told: dict[str, Any], model: Model) -> Any:
     try:
         scheduler = make_scheduler(given["class"], given["config"], given["set_timesteps"] or told["steps"])
     except KeyError as error:
-        names = [cls.__name__ for cls in SCHEDULERS.values()]
+        names = [*SCHEDULERS.values()]
         if given["class"] in names:
             raise BundleError(file, f"scheduler: {error} is missing; allowed: what its class takes") from None
         text = f"{given['class']} is unknown{nearest(given['class'], names)}"

@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import numpy as np
+
+from pipefusion.deferred import diffusers
 
 SAY_SIGMAS = (
     "FluxTransformer2DModel",

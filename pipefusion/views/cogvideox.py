@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from diffusers import CogVideoXTransformer3DModel
-from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_pos_embed
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.deferred import embeddings
 from pipefusion.views.sites import STOCK, SelfOrCross, Site
 from pipefusion.views.stock import StockView, fitted, pair_turns, video_unpatchified
 
@@ -91,7 +90,7 @@ class Stream(SelfOrCross):
 class View(StockView):
     """CogVideoX opened up. Positions are added to the tokens (2b), or turn queries and keys of the video (5b)."""
 
-    stock = CogVideoXTransformer3DModel
+    stock = "CogVideoXTransformer3DModel"
     attentions = ("attn1",)
     site = Stream
     embed_parts = ("patch_embed",)
@@ -120,14 +119,14 @@ class View(StockView):
             turns = torch.ones(shape, dtype=torch.complex64, device=self.device)  # the prompt is not turned
             if self.device.type != "meta":
                 middle = fitted(tokens, (base[0] // size.patch_size, base[1] // size.patch_size))
-                video = get_3d_rotary_pos_embed(size.head_dim, middle, tokens, size.frames)
+                video = embeddings.get_3d_rotary_pos_embed(size.head_dim, middle, tokens, size.frames)
                 turns[size.joint_tokens :] = self.in_line(pair_turns(*video))
             self.set_turns(turns)
         elif self.holds("patch_embed"):
             table = torch.empty(size.tokens, size.hidden, device=self.device)
             if self.device.type != "meta":
                 table = self.in_line(
-                    get_3d_sincos_pos_embed(
+                    embeddings.get_3d_sincos_pos_embed(
                         size.hidden,
                         (size.token_cols, size.token_rows),
                         size.frames,

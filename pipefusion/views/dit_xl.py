@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
-from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
@@ -72,7 +71,7 @@ def shape(
 class View(StockView):
     """DiT opened up. The end reads the embedder of time and class of block 0, so its device holds that as well."""
 
-    stock = DiTTransformer2DModel
+    stock = "DiTTransformer2DModel"
     attentions = ("attn1",)
     site = SelfOrCross
     embed_parts = ("pos_embed",)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -99,7 +98,7 @@ def shape(
 class View(StockView):
     """Flux opened up. Tokens of prompt and image stay apart between blocks, so that either can be sent alone."""
 
-    stock = FluxTransformer2DModel
+    stock = "FluxTransformer2DModel"
     stacks = ("transformer_blocks", "single_transformer_blocks")
     site = Joint
     embed_parts = ("x_embedder", "context_embedder")

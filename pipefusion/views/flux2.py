@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import Flux2Transformer2DModel
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -108,7 +107,7 @@ def shape(
 class View(StockView):
     """FLUX.2 opened up. A device holds a shared modulation only if it has a block that uses it."""
 
-    stock = Flux2Transformer2DModel
+    stock = "Flux2Transformer2DModel"
     stacks = ("transformer_blocks", "single_transformer_blocks")
     embed_parts = ("x_embedder", "context_embedder")
     labels: ClassVar[Mapping[str, str]] = {

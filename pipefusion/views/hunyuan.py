@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import HunyuanDiT2DModel
-from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.deferred import embeddings
 from pipefusion.views.sites import SelfOrCross, Site, prompt_kv
 from pipefusion.views.stock import (
     StockView,
@@ -106,7 +105,7 @@ def mirror_skips(layers: int) -> list[tuple[int, int]]:
 class View(StockView):
     """HunyuanDiT opened up. A skip is an argument of `block`; who carries it there is not the view's matter."""
 
-    stock = HunyuanDiT2DModel
+    stock = "HunyuanDiT2DModel"
     stacks = ("blocks",)
     attentions = ("attn1", "attn2")
     site = SelfOrCross
@@ -124,7 +123,9 @@ class View(StockView):
         rows, cols = self.shape.token_rows, self.shape.token_cols
         base = BASE_PIXELS // 8 // self.shape.patch_size
         grid = fitted((rows, cols), (base, base)), (rows, cols)
-        tables = get_2d_rotary_pos_embed(self.shape.head_dim, *grid, device=self.device, output_type="pt")
+        tables = embeddings.get_2d_rotary_pos_embed(
+            self.shape.head_dim, *grid, device=self.device, output_type="pt"
+        )
         self.set_turns(pair_turns(*tables))
 
     def tensor_plan(self, layer: int) -> TensorPlan:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import HunyuanVideoTransformer3DModel
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -126,7 +125,7 @@ class Streams(Joint):
 class View(StockView):
     """HunyuanVideo opened up. Its pipeline fills up prompts to one length and masks what is none: `padding` says it."""
 
-    stock = HunyuanVideoTransformer3DModel
+    stock = "HunyuanVideoTransformer3DModel"
     stacks = ("transformer_blocks", "single_transformer_blocks")
     site = Streams
     embed_parts = ("x_embedder", "context_embedder")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -86,7 +85,7 @@ def shape(
 class View(StockView):
     """PixArt opened up. The size that it was made for may be another: positions follow the size in use."""
 
-    stock = PixArtTransformer2DModel
+    stock = "PixArtTransformer2DModel"
     attentions = ("attn1", "attn2")
     site = SelfOrCross
     embed_parts = ("pos_embed",)

@@ -11,14 +11,13 @@ from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import QwenImageTransformer2DModel
-from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.deferred import Deferred
 from pipefusion.views.sites import Joint, Site
 from pipefusion.views.stock import (
     StockView,
@@ -26,6 +25,8 @@ from pipefusion.views.stock import (
     time_embedder,
     unpatchified,
 )
+
+transformer_qwenimage = Deferred("diffusers.models.transformers.transformer_qwenimage")
 
 REFERENCES = 3
 """The most reference pictures: what Qwen-Image-Edit takes."""
@@ -84,15 +85,15 @@ def shape(
 
 
 @cache
-def stock_rope(theta: int, axes: tuple[int, ...]) -> QwenEmbedRope:
+def stock_rope(theta: int, axes: tuple[int, ...]) -> Any:
     """The model's own positions, on the CPU. One a process: what diffusers caches by instance is never freed."""
-    return QwenEmbedRope(theta, [*axes], scale_rope=True)
+    return transformer_qwenimage.QwenEmbedRope(theta, [*axes], scale_rope=True)
 
 
 class View(StockView):
     """Qwen-Image opened up. Its pipeline masks padding and rescales what is guided: `Conditioning` says both."""
 
-    stock = QwenImageTransformer2DModel
+    stock = "QwenImageTransformer2DModel"
     site = Joint
     embed_parts = ("img_in", "txt_norm", "txt_in")
     labels: ClassVar[Mapping[str, str]] = {

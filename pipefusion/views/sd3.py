@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -91,7 +90,7 @@ def shape(
 class View(StockView):
     """SD3 opened up. Its table of positions is part of the weights, for the largest image; the middle of it is used."""
 
-    stock = SD3Transformer2DModel
+    stock = "SD3Transformer2DModel"
     site = Joint
     embed_parts = ("pos_embed", "context_embedder")
     labels: ClassVar[Mapping[str, str]] = {

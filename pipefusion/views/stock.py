@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers.models.embeddings import get_2d_sincos_pos_embed
-from diffusers.models.modeling_utils import no_init_weights
 from torch import Tensor, nn
 
 from pipefusion.core.dit import KV, Conditioning, DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
+from pipefusion.deferred import diffusers, embeddings
 
 
 class StockView:
     """A diffusers transformer built on `meta`. A view says where its blocks and ends are, and how they are called."""
 
-    stock: ClassVar[type[nn.Module]]
+    stock: ClassVar[str]
+    """Its class in diffusers."""
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     """The lists of blocks, in the order of the layers."""
     attentions: ClassVar[tuple[str, ...]] = ("attn",)
@@ -36,8 +36,9 @@ class StockView:
     def __init__(
         self, config: dict[str, Any], shape: DiTShape, dtype: torch.dtype, pixels_per_latent: int = 1
     ):
-        with no_init_weights(), torch.device("meta"):
-            self.model = self.stock.from_config(config).eval()  # type: ignore[attr-defined]
+        stock = getattr(diffusers, self.stock)
+        with diffusers.models.modeling_utils.no_init_weights(), torch.device("meta"):
+            self.model = stock.from_config(config).eval()
         nn.Module.to(self.model, dtype)  # diffusers' own `to` warns about modules that not every model has
         self.model.requires_grad_(False)
         self.shape, self.dtype, self.pixels_per_latent = shape, dtype, pixels_per_latent
@@ -158,7 +159,7 @@ def sincos_positions(module: Any, shape: DiTShape, device: torch.device) -> Tens
     """Sin-cos positions of the full image [1, p, hs], as a `PatchEmbed` makes them, for the size in use."""
     if device.type == "meta":
         return torch.empty(1, shape.tokens, shape.hidden, device=device)
-    table = get_2d_sincos_pos_embed(
+    table = embeddings.get_2d_sincos_pos_embed(
         shape.hidden,
         (shape.token_rows, shape.token_cols),
         base_size=module.base_size,

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.deferred import Deferred
 from pipefusion.views.sites import STOCK, Site, heads, turned
 from pipefusion.views.stock import StockView, pair_turns, video_unpatchified
+
+transformer_wan = Deferred("diffusers.models.transformers.transformer_wan")
 
 VIDEO = True
 CONDITIONED = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
@@ -112,7 +113,7 @@ class View(StockView):
     All parameters have one precision; `from_pretrained` keeps norms, tables and the time embedding in float32.
     """
 
-    stock = WanTransformer3DModel
+    stock = "WanTransformer3DModel"
     stacks = ("blocks",)
     attentions = ("attn1", "attn2")
     site = AcrossHeads
@@ -130,7 +131,9 @@ class View(StockView):
         self.model.rope = nn.Identity()  # its tables are buffers without data
         cos, sin = (torch.empty(size.tokens, size.head_dim, device=self.device) for _ in range(2))
         if self.device.type != "meta":
-            rope = WanRotaryPosEmbed(size.head_dim, config["patch_size"], config["rope_max_seq_len"])
+            rope = transformer_wan.WanRotaryPosEmbed(
+                size.head_dim, config["patch_size"], config["rope_max_seq_len"]
+            )
             there = torch.empty(1, *size.latent_size, device="meta")
             grid = (size.frames, size.token_rows, size.token_cols)
             frames = (table.view(1, *grid, -1) for table in rope(there))  # [1, F, h, w, d]

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ZImageTransformer2DModel
-from diffusers.models.transformers.transformer_z_image import ADALN_EMBED_DIM, SEQ_MULTI_OF
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
@@ -23,6 +21,8 @@ from pipefusion.views.stock import StockView, grid_ids, patchified, unpatchified
 
 PATCH = 2
 """Latent rows per token row; the configuration has a list, of which every published model has this one."""
+ADALN_EMBED_DIM, SEQ_MULTI_OF = 256, 32
+"""Constants of the stock model's module: the most that modulation has of a timestep, and what it fills up to."""
 SIZE = f"{PATCH}-1"
 """What the model calls the embedding and the projection of such patches."""
 
@@ -91,7 +91,7 @@ class Stream(SelfOrCross):
 class View(StockView):
     """Z-Image opened up. What refines the prompt alone belongs to its embedding: once an image, whatever the step."""
 
-    stock = ZImageTransformer2DModel
+    stock = "ZImageTransformer2DModel"
     stacks = ("noise_refiner", "layers")
     attentions = ("attention",)
     site = Stream

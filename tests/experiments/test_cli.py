@@ -132,6 +132,25 @@ def test_what_needs_no_model_is_refused_before_torch_is_imported(overrides: list
     assert done.stderr.startswith(f"error: {overrides[0]} is ")
 
 
+LEAN = """
+import sys
+from multiprocessing import forkserver
+from experiments.cli import main
+from experiments.gpu_check.cases import families
+from experiments.grid import model_config
+from experiments.models import open_model
+refused = main(["method.patches=4096"])
+shapes = [open_model(model_config(name)).shape for name in families()]
+print(refused, len(shapes) > 9, "diffusers" in sys.modules, forkserver._forkserver._forkserver_pid)
+"""
+
+
+def test_sizes_are_checked_before_anything_imports_diffusers() -> None:
+    done = subprocess.run([sys.executable, "-c", LEAN], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 True False None\n"
+    assert done.stderr.startswith("error: method.patches=4096 is outside 1..16 ")
+
+
 def test_every_way_to_choose_from_a_group_is_understood() -> None:
     chosen = ["method=ring,serial", "method=choice(ring,serial)", "cluster=glob(*)"]
     first_look([*chosen, "log=default", "steps=2"], multirun=True)
