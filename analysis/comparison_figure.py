@@ -10,12 +10,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from analysis.comparison import places, setting_name
 from analysis.quality.axes import SIDES, logarithmic, round_values
 from analysis.quality.pareto import front
 from analysis.sheet import Sheet
+from analysis.staleness.figures import percents
 from analysis.study import plain_rows
 from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, label, pale
 
@@ -37,16 +38,15 @@ def figure(table: pd.DataFrame, px: int, devices: int, steps: int, note: str) ->
         for axes, (cluster, part) in zip(every, panels.items(), strict=False):
             axes.set_title(cluster)
             draw(axes, part, logarithmic(axes, errors))
+            axes.yaxis.set_major_formatter(FuncFormatter(percents))
         for axes in every[len(panels) :]:
             axes.set_axis_off()
         for row in grid:
             row[0].set_ylabel("distance of the latents to serial's")
         for axes in grid[-1]:
             axes.set_xlabel("predicted latency, s")
-        model = f"{px} px, N = {devices}, S = {steps}"
-        page.close(
-            sheet, f"What is nearer, what is faster: {model}", handles(pd.concat(panels.values())), note
-        )
+        title = f"MEASURED distance to serial against PREDICTED latency: {px} px, N = {devices}, S = {steps}"
+        page.close(sheet, title, handles(pd.concat(panels.values())), note)
     return sheet
 
 
@@ -76,7 +76,7 @@ def name(axes: Axes, best: pd.DataFrame) -> None:
     for row in plain_rows(best):
         point = (row["predicted_latency_s"], row["height"])
         height = axes.transAxes.inverted().transform(axes.transData.transform(point))[1]
-        below = min(height, below - 0.05)
+        below = min(height if row["relative_error"] > 0 else height - 0.035, below - 0.05)
         axes.annotate(
             setting_name(row), point, (0.012, below), textcoords=axes.transAxes, ha="left", va="center",
             fontsize=7, arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": GREY, "shrinkA": 0},

@@ -8,6 +8,7 @@ from analysis.outputs import (
     distance,
     evidence,
     exact,
+    methods,
     paper,
     paper_more,
     planned,
@@ -30,6 +31,7 @@ SUBJECTS = (
     quality,
     staleness,
     distance,
+    methods,
     cpu,
 )
 OUTPUTS: list[Output] = [output for subject in SUBJECTS for output in subject.OUTPUTS]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from analysis.columns import typed
-from analysis.comparison import beaten, distances, joined
+from analysis.comparison import joined
 from analysis.study import load_study
 from tests.experiments.runs import command
 
@@ -57,48 +55,3 @@ def test_settings_are_sampled_once_and_planned_everywhere(
     assert "measure.latency_clusters=sim has no costs; allowed: " in capsys.readouterr().err
     assert command(monkeypatch, *SMALL, "measure.latency_model=nothing") == 2
     assert "measure.latency_model='nothing' is unknown" in capsys.readouterr().err
-
-
-def setting(
-    method: str, seconds: float, error: float, devices: int = 4, **more: object
-) -> list[dict[str, object]]:
-    """A plan and the pictures of one setting."""
-    own = {"method": method, "devices": devices, "patches": None, "warmup": None, "knobs": "", "steps": 20}
-    own |= {"status": "ok", "reason": None, **more}
-    plan = {
-        "cluster": "here",
-        "resolution": 1024,
-        "predicted_latency_s": seconds,
-        "peak_bytes": 1,
-        "borrowed": "",
-    }
-    plan |= dict.fromkeys(("sent_bytes", "param_bytes", "kv_bytes"), 0)
-    pictures = [
-        {"picture": k, "sampled_as": method, "relative_error": error * (1 + sign / 2), "psnr_db": 30.0}
-        for k, sign in enumerate((-1, 1))
-    ]
-    return [own | plan, *(own | one for one in pictures)]
-
-
-def test_the_front_and_what_is_better_than_pipefusion() -> None:
-    rows = pd.DataFrame(
-        [
-            *setting("serial", 8.0, 0.0, devices=1),
-            *setting("ring", 4.0, 0.0),
-            *setting("ulysses", 5.0, 0.0),  # as near as ring, and slower
-            *setting("pipefusion", 3.0, 0.04, patches=4, warmup=1),
-            *setting("distrifusion", 2.0, 0.03, warmup=1),
-            *setting("asyncdiff", 2.5, 0.2, warmup=1),
-            *setting("pcpp", 1.0, 0.3, warmup=1),
-        ]
-    )
-    rows = typed(rows)
-    errors = distances(rows).set_index("method")
-    assert errors.relative_error["pcpp"] == pytest.approx(0.3)
-    assert errors.rms_error["pcpp"] == pytest.approx(0.15)  # two at 0.15 and 0.45: deviation / sqrt(2)
-    table = joined(rows)
-    assert set(table[table.front].method) == {"ring", "distrifusion", "pcpp"}
-    assert table.set_index("method").speedup["distrifusion"] == 4
-    (row,) = beaten(table).to_dict("records")
-    assert (row["better"], row["fastest"], row["nearest"]) == (1, "DistriFusion W=1", "DistriFusion W=1")
-    assert (row["predicted_latency_s"], row["fastest_predicted_latency_s"]) == (3.0, 2.0)

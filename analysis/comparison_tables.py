@@ -1,0 +1,99 @@
+"""Tables of all methods beside each other: every setting, each method as it is by default, what beats PipeFusion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from analysis import comparison, tables
+from analysis.columns import COUNT, NUMBER, Column, Shown, column, percent, shares, texts, words
+from analysis.comparison import BOTH, WORLD
+from analysis.evidence.intervals import SHARE
+from analysis.study import Record, plain_rows
+from analysis.tables import Table
+
+DEVICES, STEPS, SMALL, LARGE = 4, 20, 1024, 2048
+"""The task of the short table, with seconds of both sizes."""
+ERROR = column("relative_error", unit="%", format=percent)
+
+
+def about(record: Record, rows: pd.DataFrame) -> str:
+    """What is measured on which model, and what is predicted for which."""
+    config = record.facts["config"]
+    measured, planned = config["model"]["name"], config["measure"]["latency_model"]
+    dtype, pictures = config["model"]["dtype"], int(rows.pictures.max())
+    return (
+        f"Distances are MEASURED on {measured} ({dtype}, {pictures} pictures of as many prompts): relative error of "
+        f"the final latents to serial's from the same noise. Latencies and bytes are PREDICTED for {planned}, of the "
+        "busiest device. The small model tells the order of settings, not the quality that the large one would have."
+    )
+
+
+def seconds(row: dict[str, Any]) -> str:
+    """Predicted seconds with their interval, or why there are none."""
+    if row["predicted_latency_s"] is None:
+        return str(row["status"])
+    return f"{row['predicted_latency_s']:.2f} [{row['low_s']:.2f}, {row['high_s']:.2f}]"
+
+
+def wide(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
+    """A row for each setting, with a column of seconds for each cluster and size, and these columns."""
+    said = rows.assign(said=[seconds(row) for row in plain_rows(rows)])
+    said["world"] = said.cluster + ", " + said.resolution.astype(str) + " px, s"
+    worlds = list(dict.fromkeys(said.world))
+    keys = [*comparison.SETTING, "relative_error", "rms_error", "psnr_db", "pictures"]
+    found = said.drop_duplicates(comparison.SETTING)[keys]
+    for world in worlds:
+        part = said[said.world == world].set_index(comparison.SETTING).said
+        found[world] = part.reindex(pd.MultiIndex.from_frame(found[comparison.SETTING])).to_numpy()
+    return found, [Column(world, world) for world in worlds]
+
+
+def every(rows: pd.DataFrame, note: str) -> Table:
+    """All settings, seconds with intervals."""
+    found, columns = wide(rows)
+    shown: Shown = ["method", "devices", "patches", "warmup", "knobs", "steps", ERROR]
+    shown += [Column("rms_error", "± standard error", "%", NUMBER, percent), "psnr_db", *columns]
+    covered = f" In brackets the intervals that hold {SHARE:.0%} of published latencies."
+    return tables.table(rows, words(found, shown), before=note + covered)
+
+
+def usual(rows: pd.DataFrame, note: str) -> Table:
+    """Each method as it is by default on four devices: distance, seconds on each cluster, bytes."""
+    task = comparison.usual(rows)
+    task = task[task.devices.isin([1, DEVICES]) & (task.steps == STEPS)]
+    large = task[task.resolution == LARGE]
+    found = large.drop_duplicates("method")
+    shown: Shown = ["method", ERROR, "psnr_db"]
+    for cluster in dict.fromkeys(large.cluster):
+        part = large[large.cluster == cluster].set_index("method").predicted_latency_s
+        found = found.assign(**{cluster: part.reindex(found.method).to_numpy()})
+        shown.append(Column(str(cluster), str(cluster), "s", NUMBER))
+    shown += [column(f"{name}_bytes", unit="GiB") for name in ("sent", "param", "kv", "peak")]
+    before = f"N = {DEVICES}, S = {STEPS}, W = 1, M = N; seconds and bytes of one picture of {LARGE} px."
+    return tables.table(found, words(found, shown), before=before, after=note)._replace(suffix="_usual")
+
+
+def better(rows: pd.DataFrame, note: str) -> Table:
+    """By cluster, size, N and S: PipeFusion by default, and what is faster and no further from serial."""
+    found = comparison.beaten(rows).reindex(
+        columns=[
+            *(*comparison.PLACE, *BOTH, "better"),
+            *(
+                f"{name}{end}"
+                for name in ("fastest", "nearest")
+                for end in ("", *(f"_{key}" for key in BOTH))
+            ),
+        ]
+    )
+    shown: Shown = [*WORLD, "devices", "steps", column("predicted_latency_s", heading="PipeFusion"), ERROR]
+    shown.append(Column("better", "faster and no further", kind=COUNT))
+    for name in ("fastest", "nearest"):
+        shown += texts(**{name: f"the {name} of these"})
+        latency = column("predicted_latency_s", heading=f"{name}: latency")
+        shown.append(replace(latency, name=f"{name}_predicted_latency_s"))
+        shown += shares(**{f"{name}_relative_error": f"{name}: distance"})
+    text = words(found, shown)
+    return tables.table(found, text, after=note)._replace(suffix="_better")

@@ -1,0 +1,48 @@
+"""The methods of 2024-2026 beside each other, and what their abstracts claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis import comparison, comparison_figure, comparison_tables
+from analysis.evidence import methods, tables
+from analysis.output import Output
+from analysis.records import METHODS_2026, PREDICTIONS
+from analysis.study import load_study
+from analysis.style import Drawing
+from analysis.tables import Table, table
+
+DRAWN = ((1024, 4, 20), (2048, 4, 20), (2048, 8, 20))
+"""Size, N and S of the figures."""
+
+
+def methods_2026(results: Path) -> list[Table | Drawing]:
+    """Every method and knob from the same noise: distance to serial, measured on the shipped picture model, beside
+    latency and bytes predicted for PixArt; what is nearer and faster than PipeFusion; all from records/methods_2026,
+    intervals from the errors of records/published."""
+    record = load_study(results / METHODS_2026)
+    rows = comparison.with_intervals(comparison.joined(record.rows), results)
+    note = comparison_tables.about(record, rows)
+    figures = [
+        Drawing(comparison_figure.figure(rows, *task, note), "_{}px_N{}".format(*task)) for task in DRAWN
+    ]
+    return [
+        comparison_tables.every(rows, note),
+        comparison_tables.usual(rows, note),
+        comparison_tables.better(rows, note),
+        *figures,
+    ]
+
+
+def methods_claims(results: Path) -> list[Table]:
+    """What the abstracts of other methods claim (published/methods), ours beside it where it can be told here
+    (records/methods_2026), and a verdict that one function makes of the two."""
+    found = methods.load(results)
+    rows = tables.claims(list(methods.claims(found)))
+    return [table(rows, tables.claims_text(rows, found.abstracts))]
+
+
+OUTPUTS = [
+    Output(methods_2026, (METHODS_2026, PREDICTIONS, "published/*.csv")),
+    Output(methods_claims, (METHODS_2026, PREDICTIONS, "published/*.csv", methods.ABSTRACTS)),
+]
