@@ -17,7 +17,7 @@ from analysis.looks import label
 NOTHING = "–"
 """A cell without a value: never a zero."""
 MIB, GIB = 2**20, 2**30
-AXES = ("data", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
+AXES = ("data", "step", "cfg", "pipe", "patch", "ring", "ulysses", "tensor")
 """Mesh axes, outermost first: the order of the ranks."""
 TEXT, COUNT, NUMBER, FLAG, LIST = "str", "Int64", "float64", "boolean", "object"
 """Kinds of columns, as pandas calls them; counts and flags may be missing."""

@@ -23,6 +23,7 @@ LOOKS = {
     "ring": Look("Ring", "#B8A800", "P"),
     "naive_patch": Look("Naive patch", "#7F7F7F", "x"),
     "asyncdiff": Look("AsyncDiff", "#882255", "h"),
+    "parastep": Look("ParaStep", "#332288", "d"),
     "pcpp": Look("PCPP", "#CC79A7", "p"),
     "distrifusion": Look("DistriFusion", "#0072B2", "^"),
     "pipefusion": Look("PipeFusion", "#D55E00", "*"),

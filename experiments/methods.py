@@ -11,7 +11,18 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pipefusion.method as pipefusion
-from baselines import asyncdiff, distrifusion, naive_patch, pcpp, ring, serial, sync_pipeline, tensor, ulysses
+from baselines import (
+    asyncdiff,
+    distrifusion,
+    naive_patch,
+    parastep,
+    pcpp,
+    ring,
+    serial,
+    sync_pipeline,
+    tensor,
+    ulysses,
+)
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from pipefusion.core.checks import AUTO
@@ -42,7 +53,8 @@ class Method:
     the reference that replays it. Of K, V of other patches a job sees the newest there are (`own`, as PipeFusion
     writes them), those of a whole step ago (`displaced`), or those of the last synchronous step (`frozen`); or no K, V
     are stale but the input of a stage, which was made in the step before (`input`; PipeFusion's as well in rotational
-    order, see `late_inputs`). Of one that is exact unless it compresses, `stale` says what that does: K, V of others
+    order, see `late_inputs`), or the noise that a rank advances its latent with, which it has predicted in the round
+    before (`noise`). Of one that is exact unless it compresses, `stale` says what that does: K, V of others
     are of this step, as they are rebuilt from residuals (`rebuilt`).
     """
 
@@ -52,14 +64,14 @@ class Method:
     build: Callable[..., Sampler]
     predict: Callable[..., Prediction]
     exact: bool
-    stale: Literal["own", "displaced", "frozen", "input", "rebuilt"] | None = None
+    stale: Literal["own", "displaced", "frozen", "input", "noise", "rebuilt"] | None = None
     attends: Attends = to_all
 
     def apart(self, shape: DiTShape, ulysses: int) -> tuple[str, ...]:
         """The axes on which ranks have programs of their own; on all others they do the same beside other peers.
 
-        These are stages, bands that do not see as much as others, and so many Ulysses ranks whose shares of a prompt
-        are not equal in every layer.
+        These are steps of a round, stages, bands that do not see as much as others, and so many Ulysses ranks whose
+        shares of a prompt are not equal in every layer.
         """
         bands = () if self.attends is to_all else ("patch",)
         layers = range(shape.layers)
@@ -67,7 +79,7 @@ class Method:
             tuple(shape.own_prefix(layer, share) for layer in layers)
             for share in prompt_shares(shape, ulysses)
         }
-        return ("pipe", *bands, *(("ulysses",) if len(shares) > 1 else ()))
+        return ("step", "pipe", *bands, *(("ulysses",) if len(shares) > 1 else ()))
 
     def parallel(self, devices: int, given: Parallel | None = None) -> Parallel:
         """All degrees of `devices` ranks: its own axis has what the `given` ones leave. Raises ConfigError."""
@@ -90,7 +102,7 @@ class Method:
     @property
     def stale_kv(self) -> bool:
         """Whether K, V may be stale; they are kept from step to step."""
-        return not self.exact and self.stale != "input"
+        return not self.exact and self.stale not in ("input", "noise")
 
     def late_inputs(self, settings: Mapping[str, Any]) -> bool:
         """Whether stages read what was made in an earlier step: no stage waits, and they decide the result."""
@@ -156,6 +168,7 @@ METHODS: dict[str, Method] = {
     "ring": row(ring, exact=True, stale="rebuilt"),
     "naive_patch": row(naive_patch, exact=False, stale="frozen"),
     "asyncdiff": row(asyncdiff, exact=False, stale="input"),
+    "parastep": row(parastep, exact=False, stale="noise"),
     "pcpp": row(pcpp, exact=False, stale="displaced", attends=pcpp.attends),
     "distrifusion": row(distrifusion, exact=False, stale="displaced"),
     "pipefusion": row(pipefusion, exact=False, stale="own"),

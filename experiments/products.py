@@ -96,9 +96,9 @@ def held_bytes(forms: list[tuple[int, Prediction]]) -> int:
 def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, Prediction]]) -> float:
     """The least seconds of a run: its kernels and blocking collectives, its host, or its busiest link.
 
-    Arithmetic is divided by N; kernels are started for every job, on every device. A synchronous step passes all
-    stages one after another, and a patch is back from the last one only after P jobs, unless stages do not wait for
-    each other.
+    Arithmetic is divided by N (ranks that share the steps have fewer jobs instead); kernels are started for every job,
+    on every device. A synchronous step passes all stages one after another, and a patch is back from the last one only
+    after P jobs, unless stages do not wait for each other.
     """
     if METHODS[cfg.method.name].attends is not to_all:
         return 0.0
@@ -112,14 +112,15 @@ def bound_s(cfg: RunConfig, shape: DiTShape, one: Alone, forms: list[tuple[int, 
     hidden = shape.tokens * shape.hidden * shape.itemsize * images / parallel.patch / parallel.lanes
 
     def job_s(patches: int) -> float:
-        kernels = one.kernels_s / p + (one.device_s - one.kernels_s) / (cfg.devices * patches)
+        devices = cfg.devices // parallel.step
+        kernels = one.kernels_s / p + (one.device_s - one.kernels_s) / (devices * patches)
         for axis, op, parts, count in calls:
             ranks = parallel.mesh().axis(axis, 0).ranks
             wire = wire_bytes(op, int(parts * hidden / patches), len(ranks))
             kernels += layers * count * Network(topology).collective(op, ranks, wire, 0.0).done
         return kernels
 
-    after = -(-(steps - w) // getattr(settings, "stride", 1))
+    after = -(-(steps - w) // (getattr(settings, "stride", 1) * parallel.step))
     jobs = (after - 1) * max(m, p) + m + p - 1 if after else 0
     jobs = after * m if METHODS[cfg.method.name].late_inputs(vars(settings)) else jobs
     device_s = w * p * job_s(1) + jobs * job_s(m)
@@ -149,6 +150,8 @@ def busiest_link_s(parallel: Parallel, network: Network, forms: list[tuple[int, 
     mesh, inner = parallel.mesh(), parallel.patch * parallel.lanes * parallel.tensor
     loads: dict[tuple[str, int, str], float] = defaultdict(float)
     for rank in range(mesh.size):
+        if mesh.axis("step", rank).index:
+            continue  # has at most the jobs of its rank 0
         for axis in ("pipe", "patch", "ring", "tensor"):
             place = mesh.axis(axis, rank)
             size = forms[rank // inner % parallel.pipe][1].axis_bytes.get(axis, 0)

@@ -1,4 +1,4 @@
-"""PipeFusion, DistriFusion, PCPP, naive patches and AsyncDiff from their equations: for loops, one process, no fabric.
+"""PipeFusion and the other methods with stale steps from their equations: for loops, one process, no fabric.
 
 Deliberately naive and independent of the project's own code: a PixArt forward is written out from the stock model's
 parameters, attention is a plain softmax, K and V live in dictionaries.
@@ -183,6 +183,45 @@ def rotational(
                         new[:, :, pixels] = steppers[m].step(out, time, before, return_dict=False)[0]
             given |= made
         latent = new
+    return latent
+
+
+def parastep(
+    model: PixArtTransformer2DModel,
+    scheduler: Any,
+    noise: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    guidance: float,
+    ranks: int,
+    warmup: int,
+) -> Tensor:
+    """One rank after another through each round: what it knows is its own noise, rank 0 knows that of all."""
+    cols, times = noise.shape[3] // model.config.patch_size, scheduler.timesteps
+    rows, layers = [*range(noise.shape[2] // model.config.patch_size)], range(len(model.transformer_blocks))
+
+    def predict(latent: Tensor, t: int) -> Tensor:
+        x = embed(model, torch.cat([latent] * (len(text) // len(noise))), rows)
+        x = run_layers(model, layers, x, times[t], text, mask, lambda layer, k, v: (k, v))
+        return guide(unembed(model, x, times[t], cols), guidance)
+
+    latent = noise
+    own = [copy.deepcopy(scheduler) for _ in range(ranks)]
+    for t in range(warmup):
+        known = [predict(latent, t)] * ranks
+        stepped = [one.step(known[0], times[t], latent, return_dict=False)[0] for one in own]
+        latent = stepped[0]
+    for start in range(warmup, len(times), ranks):
+        steps = range(start, min(start + ranks, len(times)))
+        true = {}
+        for r in reversed(range(ranks)):  # rank 0 last, with the noises of all
+            mine = latent
+            for t in steps:
+                if t == start + r:
+                    known[r] = true[t] = predict(mine, t)
+                used = true[t] if r == 0 else known[r]
+                mine = own[r].step(used, times[t], mine, return_dict=False)[0]
+        latent = mine
     return latent
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analysis.rows import read_config
 from experiments.config import ModelConfig
-from experiments.conformance import asynchronous, rotational
+from experiments.conformance import asynchronous, rotational, rounds
 from experiments.conformance.reference import Deviation, Request, denoise
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS
@@ -59,6 +59,8 @@ def rerun(run_dir: Path) -> Tensor:
     )
     if method.stale == "input":
         return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
+    if method.stale == "noise":
+        return rounds.denoise(view, request, parallel.step)
     if getattr(cfg, "differences", None) is not None:
         return rotational.denoise(view, request, cfg.differences)
     return denoise(view, request, Deviation(kv=method.stale))[-1]

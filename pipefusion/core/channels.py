@@ -62,8 +62,8 @@ def channels(mesh: Mesh) -> list[Channel]:
 def handshakes(mesh: Mesh, skips: bool) -> list[Handshake]:
     """What connects every channel, in the order in which every rank has to take its part.
 
-    Messages between ranks that are not one hop apart go along `patch` (backwards, to a neighbour) and, in a model with
-    long `skips`, along `pipe`.
+    Messages between ranks that are not one hop apart go along `patch` (backwards, to a neighbour), along `step` (to its
+    rank 0) and, in a model with long `skips`, along `pipe`.
     """
     found = []
     for channel in channels(mesh):
@@ -71,6 +71,6 @@ def handshakes(mesh: Mesh, skips: bool) -> list[Handshake]:
             found.append(Handshake(channel, *channel.members))
             continue
         found.append(Handshake(channel))
-        if channel.axis == "patch" or (skips and channel.axis == "pipe"):
+        if channel.axis in ("patch", "step") or (skips and channel.axis == "pipe"):
             found += [Handshake(channel, *pair) for pair in permutations(channel.line, 2)]
     return found

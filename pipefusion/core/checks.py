@@ -123,7 +123,7 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, cfg: Setti
     def key(axis: str) -> str:
         return "devices" if set(parallel.axes) <= {axis} else f"parallel.{axis}"
 
-    for axis in ("pipe", "patch"):
+    for axis in ("step", "pipe", "patch"):
         if axis != own and getattr(parallel, axis) > 1:
             text = f"{getattr(parallel, axis)} is for methods that cut this axis; allowed: 1"
             return Problem(f"parallel.{axis}", text)

@@ -22,6 +22,7 @@ from pipefusion.core.latents import Latents
 from pipefusion.core.layout import Job, make_layout
 from pipefusion.core.ledger import Where
 from pipefusion.core.messages import Inbox, Messages, Outbox
+from pipefusion.core.rounds import Rounds, own_jobs
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sampler import Finite, PatchSchedulers, experts_by_step, timesteps_on
 from pipefusion.core.skips import StageSkips
@@ -74,12 +75,14 @@ def assemble(
         steps = len(scheduler.timesteps)
         auto = warmup == AUTO
         first = warmup if isinstance(warmup, int) else 1 if auto else steps
-        jobs = layout.jobs(steps, first, stride, forecast is not None)
+        jobs = own_jobs(layout.jobs(steps, first, stride, forecast is not None), first, fabric.axis("step"))
         possible = [*layout.jobs(steps, steps), *jobs] if auto else jobs
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
         run = Run(fabric, dit.shape, layout, possible, own.shape[0] * guidance.branches, dit.dtype, padding)
         step_cache = StepCache(run, dit, cache, warmup is None) if cache else None
-        stage = Stage(dit, run, own, guidance, scheduler, first_patch, time_shift, forecast, step_cache)
+        stage = Stage(
+            dit, run, own, guidance, scheduler, first, first_patch, time_shift, forecast, step_cache
+        )
         attend_for = attention(run)
         found_out = AutoWarmup(run, warmup_threshold) if auto else None
         if found_out:
@@ -111,6 +114,7 @@ class Stage:
         noise: Tensor,
         guidance: Guidance,
         scheduler: Any,
+        warmup: int,
         first_patch: bool,
         time_shift: bool,
         forecast: int | None,
@@ -130,6 +134,7 @@ class Stage:
         self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
         self.skips = StageSkips(run)
         self.latents = Latents(run, noise) if layout.first or layout.last else None
+        self.rounds = Rounds(run, warmup, noise)
         if layout.last:
             self.schedulers = PatchSchedulers(scheduler, len(layout.patches))
             tokens = run.most_tokens * shape.denoised_tokens // shape.tokens
@@ -149,6 +154,7 @@ class Stage:
     def begin(self, job: Job) -> None:
         """Start a job; the modulation of a step is made once, by its first."""
         self.skips.begin(job)
+        self.rounds.begin(job)
         if job.step != self.step:
             self.step = job.step
             source = job.origin.step if self.shifted else job.step
@@ -209,22 +215,24 @@ class Stage:
         prediction = self.guidance.combine(prediction, self.expert, job.at)  # [B, C, h, W]
         for patch, part in self.latents.split(job, prediction):
             latent = self.latents.parts[patch]
+            self.rounds.send(job, part)
             for step in job.driven:
-                latent = self.schedulers.step(patch, step, part, latent)
+                latent = self.schedulers.step(patch, step, self.rounds.newest(step, part), latent)
                 self.finite.note(step, latent)
+                latent = self.rounds.agree(step, latent)
             self.latents.parts[patch] = latent
             if not self.layout.first:
                 self.outbox.put(latent, Where(job.step, -1, patch))
         return prediction
 
     def finish(self) -> Tensor | None:
-        """Wait for all that is under way; the latents of all images on the ranks of the first stage."""
+        """Wait for all that is under way; the latents of all images on ranks of the first stage and step."""
         self.outbox.drain()
         self.skips.drain()
         if self.cache:
             self.cache.drain()
         self.finite.require(self.run.fabric.rank)
-        if not self.layout.first:
+        if not self.layout.first or not self.rounds.leads:
             return None
         assert self.latents is not None
         return self.latents.gather(self.run.steps)

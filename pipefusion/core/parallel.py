@@ -15,6 +15,7 @@ class Parallel:
 
     Args:
         data: images of a request.
+        step: the steps of a round (`parastep`).
         cfg: branches of classifier-free guidance, 1 or 2.
         pipe: stages of layers.
         patch: token rows for all layers, displaced (`distrifusion`, `naive_patch`, `pcpp`).
@@ -27,6 +28,7 @@ class Parallel:
     """
 
     data: Devices = 1
+    step: Devices = 1
     cfg: Devices = 1
     pipe: Devices = 1
     patch: Devices = 1

@@ -16,7 +16,9 @@ from pipefusion.core.cache import DECISION, Rule, decided
 from pipefusion.core.change import SHARED_BY, SUMS
 from pipefusion.core.layout import Job, Layout, make_layout
 from pipefusion.core.ledger import wire_bytes
+from pipefusion.core.mesh import Axis
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.rounds import own_jobs
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import Split
 
@@ -104,11 +106,13 @@ def predict(
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
-    jobs = layout.jobs(steps, steps if warmup is None else warmup, stride, forecast is not None)
+    w, round_place = steps if warmup is None else warmup, mesh.axis("step", rank)
+    jobs = own_jobs(layout.jobs(steps, w, stride, forecast is not None), w, round_place)
     images //= parallel.data
     size = Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
     sent, received, comm = {}, {}, 0
     for axis, (out, back, room) in {
+        "step": step(size, jobs, w, round_place),
         "pipe": pipe(size, jobs, first_patch),
         "cfg": cfg(size, jobs),
         "patch": patch(size, gathers, steps, synced),
@@ -125,7 +129,7 @@ def predict(
             sent[axis] += out
             received[axis] += back
         comm += room
-    for axis, wire, room in gather(size):
+    for axis, wire, room in gather(size) if round_place.index == 0 else []:
         sent[axis] = sent.get(axis, 0) + wire
         received[axis] = received.get(axis, 0) + wire
         comm += room
@@ -170,6 +174,18 @@ def cross_kv(size: Sizes, whole_cross: bool) -> int:
     token = size.hidden // (1 if whole_cross else size.parallel.tensor)
     tokens = size.shape.cross * size.shape.text_tokens * size.shape.transformers
     return 2 * tokens * token * len(size.layout.layers)
+
+
+def step(size: Sizes, jobs: Sequence[Job], warmup: int, place: Axis) -> Traffic:
+    """A prediction to rank 0 in every step but the first of a round; its latent behind every round but the last."""
+    if place.size == 1:
+        return 0, 0, 0
+    late, own, prediction = jobs[-1].driven.stop - warmup, len(jobs) - warmup, size.prediction(jobs[0])
+    latents = max(ceil(late / place.size) - 1, 0) * size.latent
+    if place.index:
+        return own * prediction, latents, 0
+    others = place.size - 1
+    return wire_bytes("broadcast", latents, place.size), (late - own) * prediction, others * prediction
 
 
 def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:

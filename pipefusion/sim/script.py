@@ -38,6 +38,7 @@ class Channel(NamedTuple):
 class Post(NamedTuple):
     """One communication as its rank starts it: `wire_bytes` go on the links. Both ends must agree in `key`.
 
+    `ahead`: how far on the axis the peer of a message, or the source of a broadcast, is from it.
     `calls`: how many messages it starts by one call to the library: those that are posted at once with it too, and none
     where it is one of them.
     """
@@ -59,7 +60,7 @@ class Post(NamedTuple):
 
     def entry(self, axis: Axis) -> Entry:
         """The post of a rank as its ledger has it."""
-        peer = -1 if not self.is_message else (axis.index + self.ahead) % axis.size
+        peer = (axis.index + self.ahead) % axis.size if self.is_message or self.op == "broadcast" else -1
         return Entry(self.op, self.axis, peer, self.at, self.sent_bytes, self.recv_bytes, self.is_async)
 
 
@@ -251,9 +252,11 @@ class Recorder:
         """A collective of `tensors` as the call was given them, waited for unless asynchronous."""
         op, axis, at, sent = entry.op, entry.axis, entry.at, entry.sent_bytes
         told = self.listener(op, axis, tensors, entry.is_async) if self.listener else None
+        mine = self.axis(axis)
+        ahead = (entry.peer - mine.index) % mine.size if op == "broadcast" else 0
         tensor = tensors[-1]
         key, wire = (op, tensor.shape, tensor.dtype, at), link_bytes(entry, tensor.nbytes)
-        post = Post(op, axis, 0, key, at, sent, entry.recv_bytes, wire, entry.is_async)
+        post = Post(op, axis, ahead, key, at, sent, entry.recv_bytes, wire, entry.is_async)
         in_place = len(tensors) == 1 and (op == "all_reduce" or sent == 0)  # what was sent is gone by design
         work = self._post(post, Channel(axis, "group"), tensor, None if in_place else tensor)
         if not entry.is_async:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from experiments.conformance import asynchronous, rotational
+from experiments.conformance import asynchronous, rotational, rounds
 from experiments.conformance.reference import Request
 from experiments.methods import METHODS
 from pipefusion.core import closed_forms as forms
@@ -82,7 +82,8 @@ def serial(case: Case) -> Tensor:
 def never_stale(case: Case) -> bool:
     method = METHODS[case.name]
     stages = 1 if method.stale_kv else case.parallel.pipe
-    parts = case.parallel.patch * stages * case.method.get("patches", 1) * case.method.get("stride", 1)
+    parts = case.parallel.step * case.parallel.patch * stages
+    parts *= case.method.get("patches", 1) * case.method.get("stride", 1)
     return (parts == 1 and not method.exact) or method.never_stale(case.steps, case.method)
 
 
@@ -94,8 +95,8 @@ def wanted(case: Case) -> Tensor:
     if never_stale(case):
         return serial(case)
     parallel, patches = case.parallel, case.method.get("patches", 1)
-    if METHODS[case.name].late_inputs(case.method):
-        return lagged(case)
+    if METHODS[case.name].late_inputs(case.method) or METHODS[case.name].stale == "noise":
+        return replayed(case)
     if METHODS[case.name].stale == "rebuilt":
         return alone(case.but(parallel=Parallel(ring=parallel.ring)))
     lines = case_model(case).shape.cut(case.method.get("patch_axis")).lines
@@ -111,14 +112,16 @@ def wanted(case: Case) -> Tensor:
 
 
 @cache
-def lagged(case: Case) -> Tensor:
-    """Latents of stages that do not wait for each other, by the loop that replays them."""
+def replayed(case: Case) -> Tensor:
+    """Latents of stages that do not wait for each other, or of rounds of steps, by the loop that replays them."""
     model, cfg, view = case_model(case), METHODS[case.name].Config(**case.method), case_view(case)
     view.cut(model.shape.cut(cfg.patch_axis).patch_axis)
     view.load(case_weights(case), CPU)
-    stages = forms.stages(model.shape, case.parallel.pipe, cfg.split)
+    stages = forms.stages(model.shape, case.parallel.pipe, getattr(cfg, "split", "even"))
     bands = split_rows(view.shape.lines, getattr(cfg, "patches", 1), case.parallel.lanes)
     request = Request(*inputs(case, model), case_scheduler(case, model), bands, stages, cfg.warmup, "exact")
+    if METHODS[case.name].stale == "noise":
+        return rounds.denoise(view, request, case.parallel.step)
     if METHODS[case.name].stale == "input":
         return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
     return rotational.denoise(view, request, cfg.differences)

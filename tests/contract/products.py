@@ -30,6 +30,16 @@ LAGGED_PRODUCTS = [
         ("pipe 2 ring 2 ulysses 2", {"time_shift": True}),
     )
 ] + [product("asyncdiff", "pipe 4", "hunyuan_tiny", stride=2, time_shift=True, split=[3, 3, 0, 2])]
+ROUND_PRODUCTS = [
+    product("parastep", degrees, model, W=warmup)
+    for degrees, model, warmup in (
+        ("step 2 cfg 2", "pixart", 1),
+        ("step 3 ulysses 2", "sd3_tiny", 1),
+        ("data 2 step 2 tensor 2", "pixart", 1),
+        ("step 2 ring 2 ulysses 2", "pixart", 1),
+        ("data 2 step 2 cfg 2 ring 2", "pixart", STEPS),
+    )
+]
 BANDED_PRODUCTS = [
     product(name, degrees, W=warmup)
     for name in ("distrifusion", "pcpp", "naive_patch")
@@ -188,6 +198,7 @@ PADDED_PRODUCTS = (
 PRODUCTS = [
     *EXACT_PRODUCTS,
     *LAGGED_PRODUCTS,
+    *ROUND_PRODUCTS,
     *BANDED_PRODUCTS,
     *PIPED_PRODUCTS,
     *ROTATED_PRODUCTS,

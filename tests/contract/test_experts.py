@@ -32,7 +32,7 @@ from tests.cases import (
     relative_error,
     simulate,
 )
-from tests.contract.oracle import computes, label, lagged, product, sends_and_holds_what_is_predicted
+from tests.contract.oracle import computes, label, product, replayed, sends_and_holds_what_is_predicted
 
 
 def switched(name: str, degrees: str = "", **method: Any) -> Case:
@@ -52,6 +52,7 @@ EXACT = [
     switched("pipefusion", "pipe 2 ulysses 2", M=3, W=4),
     switched("distrifusion", "patch 3", W=4),
     switched("asyncdiff", "pipe 2", W=4),
+    switched("parastep", "step 2", W=4),
 ]
 STALE = [
     switched("pipefusion", "pipe 2", M=4),
@@ -65,6 +66,7 @@ LAGGED = [
     switched("asyncdiff", "pipe 2 ulysses 2", W=1),
     switched("asyncdiff", "pipe 3", W=1, time_shift=True),
     switched("asyncdiff", "pipe 2", W=1, stride=2),
+    switched("parastep", "step 2 cfg 2", W=1),
 ]
 
 
@@ -141,9 +143,9 @@ def test_a_buffer_that_is_emptied_at_the_switch_is_another_method() -> None:
 
 
 @pytest.mark.parametrize("case", LAGGED, ids=label)
-def test_a_stage_has_the_expert_of_the_timestep_that_it_is_told(case: Case) -> None:
+def test_a_stage_or_rank_has_the_expert_of_the_timestep_that_it_is_told(case: Case) -> None:
     results = simulate(case)
-    computes(results, lagged(case))
+    computes(results, replayed(case))
     sends_and_holds_what_is_predicted(results)
 
 

@@ -53,13 +53,17 @@ def methods(name: str, model: str) -> Iterator[dict[str, Any]]:
 
 
 def single_axis() -> Iterator[Case]:
-    """Each on 2, 3 and 4 ranks, and on one; pixart with all settings of a run."""
+    """Each on 2, 3 and 4 ranks, and on one; pixart with all settings of a run.
+
+    Random weights are louder where only the noise of an earlier step is stale: it hardly differs else.
+    """
     for model in ARCHITECTURES:
         for name, method in METHODS.items():
+            gain = 2.0 if method.stale == "noise" else 1.0
             for own in methods(name, model):
                 for devices in (1, 2, 3, 4) if method.axis else (1,):
                     for settings in SETTINGS if model == "pixart" else SETTINGS[:1]:
-                        case = product(name, "", model, **own).but(**settings).on(devices)
+                        case = product(name, "", model, **own).but(gain=gain, **settings).on(devices)
                         if problem(case) is None:
                             yield case
 

@@ -23,6 +23,7 @@ from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout
 from pipefusion.core.ledger import Where
 from pipefusion.core.predict import Sizes
+from pipefusion.core.rounds import Rounds
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
 from pipefusion.core.split import split_rows
@@ -139,6 +140,20 @@ def plant_rotation_the_other_way(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Layout, "jobs", jobs)
 
 
+def plant_stale_noise_in_true_steps(patch: pytest.MonkeyPatch) -> None:
+    newest = Rounds.newest
+
+    def own(rounds: Rounds, step: int, prediction: Tensor) -> Tensor:
+        newest(rounds, step, prediction)
+        return prediction
+
+    patch.setattr(Rounds, "newest", own)
+
+
+def plant_rounds_that_part(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Rounds, "agree", lambda rounds, step, latent: latent)
+
+
 def plant_no_error_feedback(patch: pytest.MonkeyPatch) -> None:
     def send(own: Residuals, mine: Tensor, at: Where) -> Any:
         message = own.codec.encode(mine.transpose(2, 3) - own.base)
@@ -157,6 +172,8 @@ PLANTED: list[tuple[Plant, Case]] = [
     (plant_rank_major_warmup, product("pipefusion", "pipe 2 ulysses 2", M=3)),
     (plant_padding_in_front, padded("ulysses", "ulysses 2", 3)),
     (plant_no_error_feedback, product("distrifusion", "patch 2", W=0, compress="int1")),
+    (plant_stale_noise_in_true_steps, product("parastep", "step 2")),
+    (plant_rounds_that_part, product("parastep", "step 2 cfg 2").but(steps=6)),
     (plant_stages_that_wait, product("asyncdiff", "pipe 3")),
     (plant_forecast_from_the_step_before, product("pipefusion", "pipe 2", M=2, order="rotational")),
     (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import asyncdiff, banded, denoise, rotational
+from tests.reference import asyncdiff, banded, denoise, parastep, rotational
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -154,6 +154,24 @@ def test_asyncdiff(devices, own, settings, sizes):
             own.get(key, usual) for key, usual in (("warmup", 1), ("stride", 1), ("time_shift", False))
         )
         want = asyncdiff(*task(case), case.guidance, sizes, warmup, stride, shift)
+    assert relative_error(got, want) <= 1e-5
+
+
+# Whole rounds; a short last one; no step for the last ranks; one round after another synchronous step.
+ROUNDS = [
+    (2, 1, {"steps": 5}),
+    (3, 2, GUIDED | {"steps": 7}),
+    (4, 1, {"steps": 3, "scheduler": "flow_euler"}),
+    (3, 3, GUIDED | {"steps": 6, "scheduler": "ddim"}),
+]
+
+
+@pytest.mark.parametrize(("devices", "warmup", "settings"), ROUNDS)
+def test_parastep(devices, warmup, settings):
+    case = Case("parastep", {"warmup": warmup}, **settings)
+    got = simulate(case.on(devices), repeats=1)[0].latents
+    with torch.inference_mode():
+        want = parastep(*task(case), case.guidance, devices, warmup)
     assert relative_error(got, want) <= 1e-5
 
 

@@ -60,6 +60,7 @@ ALONE = [
 ]
 PRODUCTS = [
     product("sync_pipeline", "cfg 2 pipe 2"),
+    product("parastep", "step 2 cfg 2").but(steps=6),
     product("tensor", "ulysses 2 tensor 2"),
     product("tensor", "tensor 2", cross="whole"),
     product("ulysses", "ulysses 2", qkv="separate"),
@@ -139,12 +140,12 @@ class OneSecond:
 
 
 def ideal_pipeline(
-    devices: int, rows: int, steps: int, name: str = "pipefusion", **own: Any
+    devices: int, rows: int, steps: int, name: str = "pipefusion", axis: str = "pipe", **own: Any
 ) -> tuple[World, list[float]]:
     """A method where only blocks take time; each rank's seconds."""
     free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))
     clocks = [FixedClock(lambda: 0.0) for _ in range(devices)]
-    world = World(Mesh({"pipe": devices}), torch.device("cpu"), free, clocks=clocks)
+    world = World(Mesh({axis: devices}), torch.device("cpu"), free, clocks=clocks)
     scheduler = make_scheduler("FlowMatchEulerDiscreteScheduler", {}, steps)
     cfg = METHODS[name].Config(**own or {"patches": rows, "warmup": 0})
     samplers = [
@@ -185,6 +186,13 @@ def test_stages_that_do_not_wait_take_a_stage_a_step(stride, seconds):
     """Seven steps of three stages: two synchronous ones, then all stages at once, in each step or in every second."""
     _, times = ideal_pipeline(3, 1, 7, "asyncdiff", warmup=2, stride=stride)
     assert max(times) == seconds
+
+
+@pytest.mark.parametrize(("devices", "steps"), [(3, 8), (4, 5)])
+def test_rounds_take_a_step_each(devices, steps):
+    """W + ceil((S - W) / N) steps: two whole rounds, or one with a device to spare."""
+    _, times = ideal_pipeline(devices, 1, steps, "parastep", axis="step", warmup=2)
+    assert times[0] == (2 + -(-(steps - 2) // devices)) * devices  # of as many layers as devices
 
 
 def test_the_next_receive_is_posted_before_a_job_computes():

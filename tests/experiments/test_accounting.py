@@ -57,7 +57,7 @@ def counted(*overrides: str) -> pd.DataFrame:
 @pytest.mark.parametrize("name", ["pixart_tiny", "flux_tiny", "hunyuan_tiny"])
 def test_every_case_adds_up_to_the_model_and_to_the_closed_forms(name: str) -> None:
     rows = counted(f"measure.models=[{name}]")
-    rows = rows[rows.status != "skipped"]  # AsyncDiff without a synchronous step
+    rows = rows[rows.status != "skipped"]  # AsyncDiff and ParaStep without a synchronous step
     assert {*rows.method} == {*METHODS} and rows.reconciles.all() and rows.agrees.all()
     for _, mine in rows.groupby("key"):
         case = mine.iloc[0]

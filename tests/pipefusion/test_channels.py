@@ -228,6 +228,7 @@ PRODUCTS = [
     product("ring", "sd3_tiny", ring=2, ulysses=2),
     product("ring", "pixart", cfg=2, ring=3),
     product("sync_pipeline", "pixart", pipe=2, tensor=2),
+    product("parastep", "pixart", step=3, cfg=2),
 ]
 
 

@@ -48,6 +48,7 @@ PRODUCTS += [
 ]
 PRODUCTS += [
     ("distrifusion", Parallel(cfg=2, patch=2, ring=2)),
+    ("parastep", Parallel(step=2, cfg=2, ulysses=2)),
     ("ring", Parallel(data=2, ring=2, ulysses=2)),
 ]
 
@@ -94,8 +95,10 @@ def by_the_engine(ranks, mesh):
 def posted(fabric, post, tag):
     _, shape, dtype, at = post.key
     place, tensor = fabric.axis(post.axis), torch.empty(shape, dtype=dtype, device=META)
+    peer = (place.index + post.ahead) % place.size
+    if post.op == "broadcast":
+        return fabric.broadcast(tensor, peer, axis=post.axis, at=at, async_op=True)
     if post.op in ("send", "recv"):
-        peer = (place.index + post.ahead) % place.size
         return getattr(fabric, f"i{post.op}")(tensor, peer, axis=post.axis, at=at, tag=tag)
     into = {"all_gather": (place.size, *shape), "all_to_all": tuple(shape)}.get(post.op)
     tensors = (tensor,) if into is None else (torch.empty(into, dtype=dtype, device=META), tensor)
