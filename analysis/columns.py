@@ -232,7 +232,7 @@ _ALL = [
         for name in ("value", "low", "high", "feature_distance", "latent_error")
     ),
     # Staleness: where and when.
-    *counts(step="step", layer="layer", job="job", picture="picture", row="row", column="column"),
+    *counts(layer="layer", job="job", picture="picture", row="row", column="column"),
     *counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
     Column("ages", "tokens by age", kind=LIST),
     *shares(attention_error="attention", k_error="stale K", v_error="stale V", change="change"),

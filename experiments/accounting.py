@@ -72,7 +72,8 @@ def counted(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     options: AccountingConfig = cfg.measure
     for one in expand(cfg, options):
         model = replace(one.model, dtype=options.dtype or one.model.dtype)
-        steps = SETTLED + getattr(one.method, "warmup", 0) if options.run else one.steps
+        rounds = SETTLED * parallel_degrees(one).step
+        steps = rounds + getattr(one.method, "warmup", 0) if options.run else one.steps
         yield replace(one, model=model, steps=steps)
 
 
@@ -112,9 +113,10 @@ def count_run(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row], b
     given = sum(tensor.nbytes for tensor in [noise, *cond.tensors])
     counts, agrees = [], True
     for report in reports:
-        row = bytes_by_kind(report, given, cfg.steps)
-        earlier = method.predict(shape, parallel, report.rank, cfg.steps - 1, 1, cond.branches, settings)
-        agrees &= row.items() >= forms(report.forecast, earlier).items()
+        row = bytes_by_kind(report, given, cfg.steps, parallel.step)
+        before = cfg.steps - parallel.step
+        earlier = method.predict(shape, parallel, report.rank, before, 1, cond.branches, settings)
+        agrees &= row.items() >= forms(report.forecast, earlier, parallel.step).items()
         counts.append(row)
     return [report.dit for report in reports], counts, agrees
 
@@ -136,8 +138,8 @@ def count_parts(cfg: RunConfig, session: Session) -> tuple[list[DiT], list[Row],
     )
 
 
-def bytes_by_kind(report: RankReport, given: int, steps: int) -> dict[str, int]:
-    """What a device holds by kind, which add up to its peak, and what it sends and receives in one step."""
+def bytes_by_kind(report: RankReport, given: int, steps: int, round_steps: int) -> dict[str, int]:
+    """What a device holds by kind, which add up to its peak, and what it sends and receives in a step of a round."""
     assert report.peak_bytes is not None
     kept = report.ledger.buffer_bytes
     counts = {"param_bytes": sum(held_parameters(report.dit).values())}
@@ -146,18 +148,21 @@ def bytes_by_kind(report: RankReport, given: int, steps: int) -> dict[str, int]:
     counts["activation_bytes"] = report.peak_bytes - sum(counts.values())
     counts["peak_bytes"] = report.peak_bytes
     # The last step may send less: what comes after it is not waited for.
-    step = [entry for entry in report.ledger.entries if entry.at.step == steps - 2]
-    counts["step_sent_bytes"] = sum(entry.sent_bytes for entry in step)
-    return counts | {"step_recv_bytes": sum(entry.recv_bytes for entry in step)}
+    window = range(steps - 1 - round_steps, steps - 1)
+    entries = [entry for entry in report.ledger.entries if entry.at.step in window]
+    counts["step_sent_bytes"] = sum(entry.sent_bytes for entry in entries) // round_steps
+    return counts | {"step_recv_bytes": sum(entry.recv_bytes for entry in entries) // round_steps}
 
 
-def forms(forecast: Prediction, earlier: Prediction) -> dict[str, int]:
-    """The closed forms of a device's bytes; those of a step are the difference to a run of one step less."""
+def forms(forecast: Prediction, earlier: Prediction, round_steps: int) -> dict[str, int]:
+    """The closed forms of a device's bytes; those of a step are a share of the difference to a run of a round less."""
     found = {
         f"{kind}_bytes": getattr(forecast, f"{kind}_bytes") for kind in ("param", "kv", "buffer", "comm")
     }
     steps = ("sent_bytes", "recv_bytes")
-    return found | {f"step_{key}": getattr(forecast, key) - getattr(earlier, key) for key in steps}
+    return found | {
+        f"step_{key}": (getattr(forecast, key) - getattr(earlier, key)) // round_steps for key in steps
+    }
 
 
 def totals(held: Sequence[Mapping[ParameterKey, int]], view: DiT) -> Row:

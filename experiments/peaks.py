@@ -56,6 +56,7 @@ def predicted_peaks(model: Model, cfg: RunConfig, noise: Tensor, cond: Condition
 def peak_scheduler(model: Model, cfg: RunConfig) -> Any:
     """The scheduler of a run that reaches the peak.
 
-    Three steps after the warm-up are enough: from then on every step allocates what the one before it did.
+    Three steps or rounds of them after the warm-up are enough: from then on each allocates what the one before it did.
     """
-    return build_scheduler(model, cfg.scheduler, min(cfg.steps, getattr(cfg.method, "warmup", 0) + 3))
+    enough = getattr(cfg.method, "warmup", 0) + 3 * parallel_degrees(cfg).step
+    return build_scheduler(model, cfg.scheduler, min(cfg.steps, enough))

@@ -19,7 +19,7 @@ SUMS = torch.float64
 
 
 def relative_change(
-    fabric: Fabric, sums: Tensor, new: Tensor, old: Tensor, at: Where, axes: Sequence[str] = SHARED_BY
+    fabric: Fabric, sums: Tensor, new: Tensor, old: Tensor, at: Where, axes: Sequence[str]
 ) -> float:
     """sum |new - old| / sum |old| over these axes, through two `sums`; infinite from zero, and without data."""
     sums.copy_(torch.stack([x.abs().sum(dtype=SUMS) for x in (new - old, old)]))
@@ -53,7 +53,7 @@ class Change:
         """
         noted, small = self.noted[:, job.own], False
         if known:
-            change = relative_change(self.fabric, self.sums, signal, noted, job.at)
+            change = relative_change(self.fabric, self.sums, signal, noted, job.at, SHARED_BY)
             for patch in job.patches:
                 self.grown[patch] = self.added_up(self.grown[patch], change)
             small = all(self.grown[patch] < self.threshold for patch in job.patches)

@@ -72,7 +72,8 @@ def test_every_case_adds_up_to_the_model_and_to_the_closed_forms(name: str) -> N
 def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(method: str) -> None:
     module, devices = METHODS[method], 1 if method == "serial" else 2
     settings = module.Config(**({"patches": devices} if method == "pipefusion" else {}))
-    steps = SETTLED + getattr(settings, "warmup", 0)
+    warmup, together = getattr(settings, "warmup", 0), module.parallel(devices).step  # steps of a round
+    steps = SETTLED * together + warmup
     model_cfg = replace(model_config("pixart_tiny"), dtype="bfloat16")
     model, session = open_model(model_cfg), Session()
     cfg = replace(
@@ -85,9 +86,10 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
     _, rows, _ = count_run(cfg, session)
     for row, report in zip(rows, plan_run(longer, session).reports, strict=True):
         for kind in ("sent_bytes", "recv_bytes"):
-            for step in range(getattr(settings, "warmup", 0), longer.steps - 1):
-                entries = [entry for entry in report.ledger.entries if entry.at.step == step]
-                assert row[f"step_{kind}"] == sum(getattr(entry, kind) for entry in entries)
+            for step in range(warmup, longer.steps - together):
+                window = range(step, step + together)
+                entries = [entry for entry in report.ledger.entries if entry.at.step in window]
+                assert row[f"step_{kind}"] * together == sum(getattr(entry, kind) for entry in entries)
         fabric = SilentFabric(module.parallel(devices).mesh(), report.rank, torch.device("meta"))
         dit, scheduler = model.view(), build_scheduler(model, longer.scheduler, longer.steps)
         sampler = module.build(dit, fabric, settings)

@@ -79,4 +79,5 @@ def test_what_is_imported_while_it_runs_is_found_too() -> None:
         {"pipefusion.__init__", "pipefusion.methods"},
         {"experiments.measures", "experiments.compose"},
     )
-    assert found == library | command
+    assert found == library | command | {"pipefusion.deferred"}
+    assert re.findall(r'= Deferred\("(\w+)', "".join(texts.values())) == ["diffusers"] * 4

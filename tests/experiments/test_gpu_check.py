@@ -204,9 +204,11 @@ def test_waiting_is_forbidden_in_all_steps_but_the_last(name: str) -> None:
     assert found.detail == f"{ranks} ranks' programs"
     runs = " ".join(modes).replace("default error", "default|error").split("|")
     assert len(runs) == ranks
+    # A rank of a round computes its own step of it alone.
+    early = 1 if name == "parastep" else silent.STEPS - 1
     for run in runs:
         before = run.split().index("default")
-        assert before >= silent.STEPS - 1 and set(run.split()[before:]) == {"default"}
+        assert before >= early and set(run.split()[before:]) == {"default"}
     with pytest.raises(NotPossible, match="only CUDA sees"):
         silent.no_synchronisation(name, on_cpu(), CPU, quiet)
 
