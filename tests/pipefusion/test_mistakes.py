@@ -208,7 +208,7 @@ import torch
 from pipefusion import Parallel, generate, init, parallelize
 from tests.experiments.tiny_pipelines import stock
 
-fabric = init(Parallel(pipe=2), "cpu", timeout=timedelta(seconds=3))
+fabric = init(Parallel(pipe=2), "cpu", timeout=timedelta(seconds=10))
 done, pipe = Path("done"), stock(Path("tiny"))
 denoiser = parallelize(pipe.transformer, fabric, height=64, width=64)
 if fabric.rank == 0:
