@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pipefusion.core.cache import no_cache
 from pipefusion.core.checks import Settings, degrees_fit, splits, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -43,11 +44,9 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Stages as PipeFusion has them; W between 1 and S; no step cache, which goes by one step at a time."""
-    if cfg.cache != "none":
-        text = f"{cfg.cache} decides step by step, and stages of asyncdiff are in different ones at once"
-        return Problem("method.cache", f"{text}; allowed: none")
     return (
-        degrees_fit(shape, parallel, AXIS, cfg)
+        no_cache(cfg, "stages of asyncdiff")
+        or degrees_fit(shape, parallel, AXIS, cfg)
         or within("method.warmup", cfg.warmup, 1, steps, "the steps")
         or within("method.stride", cfg.stride, 1, 2, "steps that a prediction is used for")
         or splits(cfg.split, shape.layers, parallel.pipe)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import Settings, Warm, degrees_fit, warmup_fits, within
+from pipefusion.core.checks import Warm, degrees_fit, warmup_fits, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import displaced
 from pipefusion.core.dit import DiT, Sampler
@@ -35,12 +35,9 @@ class Bands(Warm):
     sync_layers: Annotated[Any, Natural] = field(default_factory=list)
 
 
-def check_bands(
-    shape: DiTShape, parallel: Parallel, steps: int, warmup: Any, cfg: Settings
-) -> Problem | None:
+def check_bands(shape: DiTShape, parallel: Parallel, steps: int, cfg: Warm) -> Problem | None:
     """Equal bands; W between 0 and S."""
-    fit = degrees_fit(shape, parallel, AXIS, cfg)
-    return fit or warmup_fits(warmup, steps)
+    return degrees_fit(shape, parallel, AXIS, cfg) or warmup_fits(cfg.warmup, steps)
 
 
 def check_layers(shape: DiTShape, layers: Any) -> Problem | None:
@@ -62,8 +59,14 @@ def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compres
         inner = displaced(run, exchange=exchange, synced=cfg.sync_layers, compress=compress)
         return ulysses(run, inner, cfg.qkv)
 
-    warmup = {"warmup": cfg.warmup, "warmup_threshold": cfg.warmup_threshold}
-    return assemble(dit, fabric, attention, **warmup, cache=cache_rule(cfg))
+    return assemble(
+        dit,
+        fabric,
+        attention,
+        warmup=cfg.warmup,
+        warmup_threshold=cfg.warmup_threshold,
+        cache=cache_rule(cfg),
+    )
 
 
 def predict_bands(

@@ -27,7 +27,7 @@ class Config(Bands):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Equal bands; W between 0 and S; layers of the model."""
-    bands = check_bands(shape, parallel, steps, cfg.warmup, cfg)
+    bands = check_bands(shape, parallel, steps, cfg)
     return bands or check_layers(shape, cfg.sync_layers)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from pipefusion.core.cache import no_cache
 from pipefusion.core.checks import Settings, degrees_fit, within
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -35,11 +36,11 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """W between 1 and S; no step cache. Ranks that a short last round does not need are idle in it."""
-    if cfg.cache != "none":
-        text = f"{cfg.cache} decides step by step, and ranks of parastep are in different ones at once"
-        return Problem("method.cache", f"{text}; allowed: none")
-    fits = degrees_fit(shape, parallel, AXIS, cfg)
-    return fits or within("method.warmup", cfg.warmup, 1, steps, "the steps")
+    return (
+        no_cache(cfg, "ranks of parastep")
+        or degrees_fit(shape, parallel, AXIS, cfg)
+        or within("method.warmup", cfg.warmup, 1, steps, "the steps")
+    )
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:

@@ -47,7 +47,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """Equal bands; W between 0 and S; a fraction."""
     if not 0 < cfg.fraction <= 1:
         return Problem("method.fraction", f"{cfg.fraction} is no part of a band; allowed: above 0, at most 1")
-    return check_bands(shape, parallel, steps, cfg.warmup, cfg)
+    return check_bands(shape, parallel, steps, cfg)
 
 
 def shared_rows(shape: DiTShape, bands: int, cfg: Config) -> int:
@@ -120,8 +120,14 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
     def attention(run: Run) -> AttendFor:
         return ulysses(run, gathered(run, partial(run, shared)), cfg.qkv)
 
-    warmup = {"warmup": cfg.warmup, "warmup_threshold": cfg.warmup_threshold}
-    return assemble(dit, fabric, attention, **warmup, cache=cache_rule(cfg))
+    return assemble(
+        dit,
+        fabric,
+        attention,
+        warmup=cfg.warmup,
+        warmup_threshold=cfg.warmup_threshold,
+        cache=cache_rule(cfg),
+    )
 
 
 def predict(

@@ -88,7 +88,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
         or unknown_choice("method.forecast", cfg.forecast, FORECASTS)
         or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
         or check_prompt(shape, parallel, cfg)
-        or check_skips(shape, parallel, cfg)
+        or check_auto(shape, parallel, cfg)
     )
 
 
@@ -119,8 +119,8 @@ def check_prompt(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | 
     return Problem("method.text", f"{text}; allowed: exact, or method.cache=none")
 
 
-def check_skips(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
-    """Long skips are received a step ahead, by whoever takes them, which has to know how."""
+def check_auto(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
+    """Stages that receive a step ahead, long skips or in rotation, have to know W."""
     if cfg.warmup != AUTO or parallel.pipe == 1:
         return None
     if cfg.order != "plain":

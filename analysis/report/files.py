@@ -12,6 +12,8 @@ from markupsafe import Markup
 from PIL import Image
 
 NOT_SEEN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
+PLACES = re.compile(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*|(?<=translate\()[^)]*')
+DECIMALS = re.compile(r"\d+\.\d{3,}")
 PIXELS_A_POINT = 96 / 72
 
 
@@ -45,8 +47,11 @@ def percent(text: str) -> str:
 
 
 def lean(svg: str) -> str:
-    """The same drawing without comments, metadata and line breaks."""
-    short = re.sub(r"\s+", " ", NOT_SEEN.sub("", svg)).strip()
+    """The same drawing without comments, metadata and line breaks: places to a hundredth of a point, short names."""
+    rounded = PLACES.sub(lambda at: DECIMALS.sub(lambda number: f"{float(number[0]):.2f}", at[0]), svg)
+    short = re.sub(r"\s+", " ", NOT_SEEN.sub("", rounded)).strip()
+    for long, brief in (("> <", "><"), ("xlink:href", "href"), ("DejaVuSans-", "D")):
+        short = short.replace(long, brief)
     return short if "'" in short else short.replace('"', "'")
 
 

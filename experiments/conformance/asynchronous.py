@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.conformance.reference import Request, combined
 from pipefusion.core.attention import full
-from pipefusion.core.dit import DiT, Given, Tokens, told
+from pipefusion.core.dit import DiT, Given, Tokens, for_expert
 from pipefusion.core.sampler import experts_by_step
 
 
@@ -44,7 +44,7 @@ def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor
             for stage, layers in enumerate(request.stages):
                 read = before if late else made
                 moment = source if late and time_shift and stage else step
-                own = told(text, experts[moment])
+                own = for_expert(text, experts[moment])
                 modulation = dit.modulation(times[moment].to(dit.device), own, batch)
                 tokens = (
                     read.stages[stage - 1]

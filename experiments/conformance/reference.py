@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.attention import Attend, full
-from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, told
+from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, for_expert
 from pipefusion.core.residuals import Codec
 from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.split import split_rows
@@ -213,7 +213,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
         lost = deviation.guidance == "lost" and step >= warmup
         scale = 1.0 if lost else shape.scale(cond.guidance_scale, experts[step])
         text = dit.text(cond if cond.guided else replace(cond, guidance_scale=scale))
-        text = told(text, experts[step])
+        text = for_expert(text, experts[step])
         cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         buffers.begin_step()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.conformance.reference import NONE, Buffers, Request, Steppers, combined
-from pipefusion.core.dit import DiT, Given, Tokens, told
+from pipefusion.core.dit import DiT, Given, Tokens, for_expert
 from pipefusion.core.sampler import experts_by_step
 
 Inputs = Sequence[Tokens]
@@ -47,7 +47,7 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
             own.copy_(steppers.step(m, step, part, own))
 
     for step, timestep in enumerate(request.scheduler.timesteps):
-        text, scale = told(whole_text, experts[step]), shape.scale(cond.guidance_scale, experts[step])
+        text, scale = for_expert(whole_text, experts[step]), shape.scale(cond.guidance_scale, experts[step])
         cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         after = latent.clone()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from experiments.conformance.asynchronous import attend
 from experiments.conformance.reference import Request, combined
-from pipefusion.core.dit import DiT, Given, KeptSkips, run_blocks, told
+from pipefusion.core.dit import DiT, Given, KeptSkips, for_expert, run_blocks
 from pipefusion.core.sampler import experts_by_step
 
 
@@ -22,7 +22,7 @@ def denoise(dit: DiT, request: Request, ranks: int) -> Tensor:
     experts = experts_by_step(dit.shape.experts, request.scheduler)
 
     def predict(latent: Tensor, step: int) -> Tensor:
-        copies, own = torch.cat([latent] * cond.branches), told(text, experts[step])
+        copies, own = torch.cat([latent] * cond.branches), for_expert(text, experts[step])
         modulation = dit.modulation(times[step].to(dit.device), own, len(copies))
         tokens = dit.embed(copies, rows, text, modulation)
         known = given._replace(modulation=modulation)

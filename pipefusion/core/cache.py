@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pipefusion.core import closed_forms as forms
-from pipefusion.core.change import Change
+from pipefusion.core.change import DECISION, Change
 from pipefusion.core.checks import Settings, unknown_choice
 from pipefusion.core.dit import DiT, Tokens
 from pipefusion.core.layout import Job
@@ -34,7 +34,6 @@ from pipefusion.core.run import Run
 from pipefusion.core.shape import DiTShape
 
 CACHES = ("none", "fbcache", "teacache")
-DECISION = torch.uint8
 
 Blocks = Callable[[Tokens, range], Tokens]
 """Tokens behind these layers of the job at hand."""
@@ -50,6 +49,14 @@ class Rule(NamedTuple):
 def cache_rule(cfg: Settings) -> Rule | None:
     """The rule that `method.cache` and `method.cache_threshold` name."""
     return None if cfg.cache == "none" else Rule(cfg.cache, cfg.cache_threshold)
+
+
+def no_cache(cfg: Settings, who: str) -> Problem | None:
+    """Refusal of a step cache by a method whose ranks are in different steps at once."""
+    if cfg.cache == "none":
+        return None
+    text = f"{cfg.cache} decides step by step, and {who} are in different ones at once"
+    return Problem("method.cache", f"{text}; allowed: none")
 
 
 def decided(job: Job, steps: int, exact: bool) -> bool:

@@ -15,7 +15,8 @@ from pipefusion.core.run import Run
 
 SHARED_BY = ("tensor", "ulysses", "ring", "patch", "cfg")
 """Axes whose ranks work on the same images at the same stage, innermost first."""
-SUMS = torch.float64
+SUMS, DECISION = torch.float64, torch.uint8
+"""What a decision is made of, and what others are told of it."""
 
 
 def relative_change(

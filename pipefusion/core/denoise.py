@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipefusion.core.cache import Rule, StepCache
 from pipefusion.core.checks import AUTO
-from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, run_blocks, told
+from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, for_expert, run_blocks
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.forecast import Forecast
 from pipefusion.core.guidance import Guidance
@@ -159,7 +159,7 @@ class Stage:
             self.step = job.step
             source = job.origin.step if self.shifted else job.step
             self.expert = self.experts[source]
-            text = told(self.text, self.expert)
+            text = for_expert(self.text, self.expert)
             self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.batch)
 
     def await_input(self, job: Job) -> None:

@@ -118,7 +118,7 @@ class PerExpert(NamedTuple):
     expert: int = 0
 
 
-def told(text: Any, expert: int) -> Any:
+def for_expert(text: Any, expert: int) -> Any:
     """What a view made of the prompt, for a step in which this expert predicts; the same where there is one."""
     return text._replace(expert=expert) if isinstance(text, PerExpert) else text
 

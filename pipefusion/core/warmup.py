@@ -11,12 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipefusion.core.change import SHARED_BY, SUMS, relative_change
+from pipefusion.core.change import DECISION, SHARED_BY, SUMS, relative_change
 from pipefusion.core.layout import Job
 from pipefusion.core.messages import Outbox
 from pipefusion.core.run import Run
-
-DECISION = torch.uint8
 
 
 class AutoWarmup:

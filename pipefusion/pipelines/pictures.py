@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipefusion.deferred import diffusers
+
 PATCHED = "AutoencoderKLFlux2"
 """FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
 
@@ -30,9 +32,7 @@ def latent_factor(config: Mapping[str, Any]) -> int:
 @torch.no_grad()
 def encode(vae: Any, picture: Any, height: int, width: int) -> Tensor:
     """Latents [1, C, H, W] float32 of a picture (PIL, array or tensor), resized to so many pixels."""
-    from diffusers.image_processor import VaeImageProcessor
-
-    pixels = VaeImageProcessor().preprocess(picture, height, width)
+    pixels = diffusers.image_processor.VaeImageProcessor().preprocess(picture, height, width)
     latent = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
     return ((latent - vae.config.shift_factor) * vae.config.scaling_factor).float()
 

@@ -22,11 +22,11 @@ from pipefusion.core.forecast import Forecast
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout
 from pipefusion.core.ledger import Where
-from pipefusion.core.predict import Sizes
 from pipefusion.core.rounds import Rounds
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
 from pipefusion.core.split import split_rows
+from pipefusion.core.traffic import Sizes
 from pipefusion.sim.engine import SimulationError
 from tests.cases import Case, simulate
 from tests.contract.oracle import computes, padded, product, sends_and_holds_what_is_predicted, wanted

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
-from tests.reference import asyncdiff, banded, denoise, parastep, rotational
+from tests.reference import banded, denoise
+from tests.reference_schedules import asyncdiff, parastep, rotational
 
 GUIDED = {"guidance": 4.5, "images": 2}
 

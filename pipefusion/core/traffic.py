@@ -1,0 +1,240 @@
+"""Bytes that each mesh axis sends, and that are held for it: closed forms for one rank.
+
+Symbols: p image tokens, hs hidden size, b this rank's images times guidance branches, n ranks on an axis, S steps, W
+warm-up steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from pipefusion.core import closed_forms as forms
+from pipefusion.core.cache import Rule, decided
+from pipefusion.core.change import DECISION, SHARED_BY, SUMS
+from pipefusion.core.layout import Job, Layout
+from pipefusion.core.ledger import wire_bytes
+from pipefusion.core.mesh import Axis
+from pipefusion.core.parallel import Parallel
+from pipefusion.core.shape import DiTShape
+
+Buffer = Literal["none", "stale", "rotating", "displaced"]
+"""The K, V that a method keeps from step to step, as the functions of `core/kv.py` and `core/displaced.py` do."""
+
+Traffic = tuple[int, int, int]
+"""Bytes sent, bytes received, bytes of buffers for it."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes that recur, for one rank."""
+
+    shape: DiTShape
+    parallel: Parallel
+    layout: Layout
+    images: int
+    batch: int
+
+    @property
+    def inner(self) -> int:
+        """One token's part of K (or Q, V) inside the Ulysses exchange, for the whole batch, padded heads included."""
+        heads = ceil(self.shape.heads / (self.parallel.ulysses * self.parallel.tensor))
+        return heads * self.shape.head_dim * self.batch * self.shape.itemsize
+
+    @property
+    def hidden(self) -> int:
+        """One token's hidden state, for the whole batch."""
+        return self.shape.hidden * self.batch * self.shape.itemsize
+
+    @property
+    def prompt(self) -> int:
+        """Hidden states of this rank's share of an MM-DiT's prompt, for the whole batch."""
+        return len(self.layout.prompt) * self.hidden
+
+    @property
+    def latent(self) -> int:
+        """This rank's share of the latents, float32."""
+        return forms.latent_bytes(self.shape, self.images) * self.layout.tokens // self.shape.tokens
+
+    def prediction(self, job: Job) -> int:
+        """One branch's prediction of a job, in the model's precision."""
+        pixels = job.tokens * self.shape.denoised_tokens // self.shape.tokens * self.shape.patch_size**2
+        return self.images * self.shape.in_channels * pixels * self.shape.itemsize
+
+
+def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
+    """K, V of this rank's layers, and the prompt's place in front of them: 2 * tokens * h * d * layers * b elements.
+
+    h = ceil(heads/(U T)) of head size d: hs/(U T) elements a token, unless heads are padded.
+    """
+    layers, inner = len(size.layout.layers), size.inner
+    if buffer == "none":
+        return 0, 0
+    if buffer == "rotating" and size.parallel.ring > 1:
+        return 2 * size.layout.tokens * size.parallel.ulysses * inner * layers, 0
+    places = 0 if buffer == "displaced" else sum(map(size.shape.prefix, size.layout.layers))
+    return 2 * size.shape.tokens * inner * layers, 2 * places * inner
+
+
+def cross_kv(size: Sizes, whole_cross: bool) -> int:
+    """K, V of the prompt for the cross-attentions of this rank's layers: 2 * tokens * hs/T * layers * b."""
+    token = size.hidden // (1 if whole_cross else size.parallel.tensor)
+    tokens = size.shape.cross * size.shape.text_tokens * size.shape.transformers
+    return 2 * tokens * token * len(size.layout.layers)
+
+
+def step(size: Sizes, jobs: Sequence[Job], warmup: int, place: Axis) -> Traffic:
+    """A prediction to rank 0 in every step but the first of a round; its latent behind every round but the last."""
+    if place.size == 1:
+        return 0, 0, 0
+    late, own, prediction = jobs[-1].driven.stop - warmup, len(jobs) - warmup, size.prediction(jobs[0])
+    latents = max(ceil(late / place.size) - 1, 0) * size.latent
+    if place.index:
+        return own * prediction, latents, 0
+    others = place.size - 1
+    return wire_bytes("broadcast", latents, place.size), (late - own) * prediction, others * prediction
+
+
+def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
+    """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
+    layout, shape = size.layout, size.shape
+    read = [job for job in jobs if job.read]
+    texts = sum(not first_patch or job.patches.start == 0 for job in read) * size.prompt
+    image = sum(job.tokens for job in read) * size.hidden
+    arrived = {
+        job.origin: job.tokens for job in reversed(jobs)
+    }  # the first to read a message reads all of it
+    come = sum(arrived.values()) * size.hidden
+    latents = sum(job.tokens for job in jobs) // layout.tokens * size.latent
+    takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
+    mine, place = layout.layers, layout.tokens * size.hidden
+    given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
+    taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
+    alone = len(layout.stages) == 1
+    sent = 0 if alone else latents if layout.last else image + passes * texts
+    received = 0 if alone else latents if layout.first else come + takes * texts
+    message = max(job.tokens for job in jobs) * size.hidden + takes * size.prompt
+    room = (0 if layout.first else 2 * message) + taken * place
+    return sent + given * image, received + taken * come, room
+
+
+def forecasts(size: Sizes, jobs: Sequence[Job], forecast: int | None) -> int:
+    """Differences of the one patch of which a stage has to forecast the input: one more than are used."""
+    layout, late = size.layout, [job for job in jobs if job.late]
+    if forecast is None or layout.first or not late:
+        return 0
+    prompt = size.prompt if forms.takes_text(layout.stages, layout.stage) else 0
+    return (forecast + 1) * (late[0].tokens * size.hidden + prompt)
+
+
+def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:
+    """One prediction of every job, among the ranks that unembed."""
+    if size.parallel.cfg == 1 or not size.layout.last:
+        return 0, 0, 0
+    sent = sum(map(size.prediction, jobs))
+    return sent, sent, 2 * max(map(size.prediction, jobs))
+
+
+def patch(size: Sizes, gathers: int, steps: int, synced: int) -> Traffic:
+    """Table 1: 2 O(p hs) L per step; the K, V of the other bands are received into the buffer itself."""
+    block = 2 * size.layout.band_tokens * size.inner
+    times = gathers * (len(size.layout.layers) - synced) + steps * synced
+    sent = times * (size.parallel.patch - 1) * block
+    return sent, sent, 0
+
+
+def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
+    """Table 1: 2 O(p hs) L per step for the fresh K, V, passed on or gathered; `rotating` passes whole buffers on."""
+    n, layers = size.parallel.ring, len(size.layout.layers)
+    if n == 1:
+        return 0, 0, 0
+    lane = (
+        2 * size.parallel.ulysses * size.inner
+    )  # K, V of one of this rank's tokens and its Ulysses neighbours'
+    if buffer == "rotating":
+        whole = size.layout.tokens * lane
+        sent = len(jobs) * layers * (n - 1) * whole
+        return sent, sent, 2 * whole
+    sent = sum(job.tokens for job in jobs) * layers * (n - 1) * lane
+    room = max(job.tokens for job in jobs) * lane * (n if buffer != "none" else 2)
+    return sent, sent, room
+
+
+def ulysses(size: Sizes, jobs: Sequence[Job], qkv: str) -> Traffic:
+    """Table 1: 4/n O(p hs) L per step for Q, K, V and the result; in every job of an MM-DiT the prompt's beside them.
+
+    A rank brings ceil(T/n) of its T tokens, the last ones filled up with zeros. Room: a message there, and one back.
+    """
+    n, layers = size.parallel.ulysses, len(size.layout.layers)
+    if n == 1:
+        return 0, 0, 0
+    share = ceil(size.shape.joint_tokens / n)
+    prompts = sum(min(size.shape.prefix(layer), share) for layer in size.layout.layers)
+    tokens = sum(layers * job.tokens + prompts for job in jobs)
+    sent = wire_bytes("all_to_all", 4 * tokens * n * size.inner, n)
+    room = 4 if qkv == "packed" else 2
+    return sent, sent, room * (max(job.tokens for job in jobs) + share) * n * size.inner
+
+
+def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:
+    """Two all-reduces per attention and MLP pair: 2(n-1)/n * p * hs elements each per step, the prompt's beside them.
+
+    Table 1's 4 O(p hs) L counts one attention and one MLP per block; a split cross-attention makes it 6 O(p hs) L.
+    Norms over all heads sum one float32 a token besides.
+    """
+    n, shape = size.parallel.tensor, size.shape
+    blocks = [shape.blocks[layer] for layer in size.layout.layers]
+    images = sum(block.image_reduces - (whole_cross and block.cross_params > 0) for block in blocks)
+    texts = sum(
+        shape.blocks[layer].text_reduces
+        * wire_bytes("all_reduce", shape.own_prefix(layer, size.layout.prompt) * size.hidden, n)
+        for layer in size.layout.layers
+    )
+    crosses = 0 if whole_cross else sum(block.wide_cross for block in blocks)
+    norms, square = sum(block.wide_norms for block in blocks) + crosses, 4 * size.batch
+    sent = shape.transformers * crosses * wire_bytes("all_reduce", shape.text_tokens * square, n) + sum(
+        images * wire_bytes("all_reduce", job.tokens * size.hidden, n)
+        + norms * wire_bytes("all_reduce", job.tokens * square, n)
+        + texts
+        for job in jobs
+    )
+    return sent, sent, 0
+
+
+def step_cache(
+    size: Sizes, jobs: Sequence[Job], rule: Rule, exact: bool
+) -> tuple[dict[str, tuple[int, int]], int, int]:
+    """Of a step cache: bytes sent and received by axis, of buffers for them, and of what is kept.
+
+    The first stage sums two numbers over the ranks that share a job, and each stage sends the decision to the next. All
+    keep what their blocks have added to their tokens, p * hs * b elements, and the first one its signal besides.
+    """
+    layout, steps = size.layout, jobs[-1].driven.stop
+    decisions = sum(decided(job, steps, exact) for job in jobs)
+    found, room, whole = {}, 2 * DECISION.itemsize, layout.tokens * size.hidden
+    blocks = len(layout.layers) - (layout.first and rule.name == "fbcache")
+    told = 0 if layout.first else DECISION.itemsize
+    tells = 0 if layout.last else DECISION.itemsize
+    found["pipe"] = decisions * tells, decisions * told
+    if layout.first:
+        room = 2 * SUMS.itemsize
+        for axis in SHARED_BY:
+            sent = decisions * wire_bytes("all_reduce", room, getattr(size.parallel, axis))
+            found[axis] = sent, sent
+    return found, room, whole * ((blocks > 0) + layout.first)
+
+
+def gather(size: Sizes) -> list[tuple[str, int, int]]:
+    """The final latents, on the ranks of the first stage: (axis, bytes sent, bytes of the buffer), innermost first."""
+    found: list[tuple[str, int, int]] = []
+    held = size.latent
+    if not size.layout.first:
+        return found
+    for axis in ("ulysses", "ring", "patch", "data"):
+        n = getattr(size.parallel, axis)
+        if n > 1:
+            found.append((axis, wire_bytes("all_gather", held, n), n * held))
+            held *= n
+    return found
