@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 MOST_BYTES = 256 << 20
 """More text than any configuration, index or record holds."""
+MOST_LEVELS = 100
+"""More mappings and lists within each other than any configuration has."""
 
 
 def require_file(path: Path) -> None:
@@ -39,6 +43,20 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises OSError and ValueError, also for one that is nested without end."""
+    text = read_text(path)
+    try:
+        depth = 0  # libyaml builds nodes by recursion in C, which ends the process where Python would raise
+        for event in yaml.parse(text, yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_LEVELS:
+                raise ValueError(f"{path} is nested too deeply")
+        return yaml.load(text, yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not whole ({error})") from None
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from analysis.files import read_text, require_file
+from analysis.files import read_text, read_yaml, require_file
 
 
 def read_rows(path: Path, needed: Collection[str] = ()) -> pd.DataFrame:
@@ -44,10 +43,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
 def read_config(run_dir: Path) -> dict[str, Any]:
     """The configuration of a run. Raises OSError, and ValueError where there is none in its config.yaml."""
     path = run_dir / "config.yaml"
-    try:
-        content = yaml.load(read_text(path), yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"{path} is not whole ({error})") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no configuration; allowed: a mapping")
     return content

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from analysis import files
 from analysis.line import one_line
 from analysis.record import load_run
@@ -159,8 +157,8 @@ def of_run(folder: Path) -> dict[str, Any]:
     if order != "plain":
         raise BundleError("run.json", f"method.order={order} is replayed, and not judged; allowed: plain")
     try:
-        model = dict(yaml.safe_load(files.read_text(folder / "config.yaml"))["model"])
-    except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        model = dict(files.read_yaml(folder / "config.yaml")["model"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError("config.yaml", f"cannot be read ({first_line(error)}); allowed: a run's") from None
     try:
         return bundle_fields(record, model)
