@@ -22,7 +22,15 @@ from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape, Experts
 from pipefusion.core.weights import held, reader
 from pipefusion.deferred import diffusers
-from pipefusion.families import TEXT_TOKENS, VIEWS, diffusers_class, latent_patch, makes_videos, whole_config
+from pipefusion.families import (
+    TEXT_TOKENS,
+    VIEWS,
+    diffusers_class,
+    latent_patch,
+    makes_videos,
+    model_shape,
+    whole_config,
+)
 from pipefusion.pipelines.timesteps import shift, timestep_arguments
 from pipefusion.schedulers import SCHEDULERS, make_scheduler
 from pipefusion.views.experts import NAMES, TwoExperts, apart
@@ -87,7 +95,7 @@ class Model:
         """Sizes of the transformer at this height and width. Raises ValueError if it cannot be."""
         rows, cols = self.height // self.multiple, self.width // self.multiple
         facts = self.facts | {"frames": self.latent_frames}
-        shape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
+        shape = model_shape(self.class_name, self.config, rows, cols, facts, self.dtype.itemsize)
         experts, boundary = None, self.facts.get("boundary")
         if boundary is not None:
             experts = Experts(boundary, self.facts.get("guidance_scale_2"))

@@ -162,6 +162,25 @@ def hunyuan_video(
     )[0]
 
 
+def hunyuan_video15(
+    model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size
+) -> Tensor:
+    """HunyuanVideo 1.5 from text: no picture in the channels beside the latent, nor in its 729 tokens."""
+    embeds, glyphs = prompt["prompt_embeds"], prompt["prompt_embeds_2"]
+    tokens, more = embeds.shape[1], glyphs.shape[1]
+    real = ~prompt["padding"] if "padding" in prompt else latent.new_ones(len(latent), tokens + more)
+    return model(
+        torch.cat([latent, torch.zeros_like(latent), torch.zeros_like(latent[:, :1])], dim=1),
+        times.to(latent.dtype),
+        encoder_hidden_states=embeds,
+        encoder_attention_mask=real[:, :tokens],
+        encoder_hidden_states_2=glyphs,
+        encoder_attention_mask_2=real[:, tokens:],
+        image_embeds=latent.new_zeros(len(latent), 729, model.config.image_embed_dim),
+        return_dict=False,
+    )[0]
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -198,6 +217,7 @@ CALLS: dict[str, Call] = {
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
     "HunyuanVideoTransformer3DModel": hunyuan_video,
+    "HunyuanVideo15Transformer3DModel": hunyuan_video15,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

@@ -20,13 +20,14 @@ from pipefusion.families import (
     diffusers_class,
     latent_patch,
     makes_videos,
+    model_shape,
     most_references,
     whole_config,
 )
 from pipefusion.pipelines.pictures import latent_factor
 
 FACTOR = 8
-FACTORS = {"Flux2Transformer2DModel": 16}
+FACTORS = {"Flux2Transformer2DModel": 16, "HunyuanVideo15Transformer3DModel": 16}
 """Pixels per latent row where there is no VAE to ask; of all others FACTOR."""
 FRAME_FACTOR = 4
 """Pictures of a video per frame of its latents, behind the first, which is one alone."""
@@ -65,7 +66,7 @@ class Transformer:
             raise ValueError(f"latents of {height} x {width}; allowed: multiples of {self.patch}")
         tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
         facts = {"text_tokens": tokens, "frames": frames[0] if frames else None, "references": references}
-        found: DiTShape = VIEWS[self.class_name].shape(self.config, rows, cols, facts, self.dtype.itemsize)
+        found = model_shape(self.class_name, self.config, rows, cols, facts, self.dtype.itemsize)
         if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
             # Klein: base and distilled differ in their pipeline alone, and only base has branches.
             return replace(found, guidance="cfg")

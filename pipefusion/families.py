@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from pipefusion.constructors import constructor
+from pipefusion.core.shape import DiTShape
 from pipefusion.views import (
     cogvideox,
     dit_xl,
@@ -15,6 +17,7 @@ from pipefusion.views import (
     flux2,
     hunyuan,
     hunyuan_video,
+    hunyuan_video15,
     pixart,
     qwen,
     sd3,
@@ -32,6 +35,7 @@ VIEWS: dict[str, ModuleType] = {
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
     "HunyuanVideoTransformer3DModel": hunyuan_video,
+    "HunyuanVideo15Transformer3DModel": hunyuan_video15,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
@@ -46,11 +50,26 @@ TEXT_TOKENS = {
     "WanTransformer3DModel": 512,
     "CogVideoXTransformer3DModel": 226,
     "HunyuanVideoTransformer3DModel": 256,
+    "HunyuanVideo15Transformer3DModel": 1000,
 }
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 
 RENAMED = {"ada_norm_single": "PixArtTransformer2DModel", "ada_norm_zero": "DiTTransformer2DModel"}
 """What `Transformer2DModel` is called today, by its `norm_type`: PixArt and DiT were published under that name."""
+
+
+def model_shape(
+    class_name: str, config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
+) -> DiTShape:
+    """The sizes of a transformer on `rows` x `cols` tokens, of a video on as many in each of `facts["frames"]`.
+
+    What views have alike is said here: frames, reference pictures and bytes of an element. Raises ValueError.
+    """
+    own: DiTShape = VIEWS[class_name].shape(config, rows, cols, facts)
+    frames = facts["frames"] if makes_videos(class_name) else None
+    axis = "rows" if frames is None else "frames"
+    pictures = facts.get("references", 0)
+    return replace(own, frames=frames, patch_axis=axis, references=pictures, itemsize=itemsize)
 
 
 def diffusers_class(config: Mapping[str, Any]) -> str:

@@ -57,11 +57,12 @@ FAMILIES = (
     "wan_tiny",
     "cogvideox_tiny",
     "hunyuan_video_tiny",
+    "hunyuan_video15_tiny",
     "hunyuan_tiny",
     "dit_tiny",
 )
 """The other architectures, as conf/model has them."""
-VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny")
+VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny", "hunyuan_video15_tiny")
 SIZE = (12, 4)
 """Token rows, which most degrees divide, and columns."""
 
@@ -167,7 +168,8 @@ def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
         prompt[name] = torch.randn(case.images, *size, generator=draw)
     if case.padded:
         for side in (prompt, negative):
-            side["padding"] = side["prompt_mask"] == 0
+            masks = [mask for name, mask in side.items() if name.startswith("prompt_mask")]
+            side["padding"] = torch.cat(masks, dim=1) == 0
     if model.shape.guidance != "cfg":
         return noise, Conditioning(prompt, case.guidance)
     return noise, Conditioning(prompt, case.guidance, negative)

@@ -16,6 +16,7 @@ SAY_SIGMAS = (
     "QwenImageTransformer2DModel",
     "ZImageTransformer2DModel",
     "HunyuanVideoTransformer3DModel",
+    "HunyuanVideo15Transformer3DModel",
 )
 
 
@@ -24,9 +25,8 @@ def timestep_arguments(
 ) -> dict[str, Any]:
     """What the pipeline of a transformer gives to `set_timesteps` of its scheduler, in numbers that JSON can hold.
 
-    Flux, Qwen-Image, Z-Image and HunyuanVideo say the sigmas themselves; they and SD3 shift them by `mu`, which grows
-    with the picture, if the scheduler asks for it. `scheduler_config` is a scheduler_config.json, `_class_name`
-    included.
+    Those of `SAY_SIGMAS` say the sigmas themselves; they and SD3 shift them by `mu`, which grows with the picture, if
+    the scheduler asks for it. `scheduler_config` is a scheduler_config.json, `_class_name` included.
     """
     scheduler = getattr(diffusers, scheduler_config["_class_name"]).from_config(scheduler_config)
     config = scheduler.config  # with the defaults of its class

@@ -14,14 +14,13 @@ from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.deferred import embeddings
 from pipefusion.views.sites import STOCK, SelfOrCross, Site
+from pipefusion.views.sizes import prompt_sizes
 from pipefusion.views.stock import StockView, fitted, pair_turns, video_unpatchified
 
 VIDEO = True
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `facts["frames"]` x `rows` x `cols` tokens. Raises ValueError."""
     for key in ("patch_size_t", "ofs_embed_dim"):
         if config[key] is not None:
@@ -58,15 +57,9 @@ def shape(
         + linear(config["text_embed_dim"], hs),
         unembed_params=linear(time, 2 * hs) + 4 * hs * affine + linear(hs, square * out),
         shared_params=((range(0), linear(hs, time) + linear(time, time)),),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], config["text_embed_dim"])),
-            ("prompt_mask", (facts["text_tokens"],)),
-        ),
+        prompt=prompt_sizes(facts["text_tokens"], config["text_embed_dim"]),
         joint=True,
         cross=False,
-        frames=facts["frames"],
-        patch_axis="frames",
-        itemsize=itemsize,
     )
 
 

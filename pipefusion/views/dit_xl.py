@@ -13,14 +13,8 @@ from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, NotSquare, linear
 from pipefusion.views.sites import SelfOrCross, Site
-from pipefusion.views.stock import (
-    StockView,
-    patch_embedded,
-    sincos_positions,
-    time_embedder,
-    unpatchified,
-    without_variance,
-)
+from pipefusion.views.sizes import time_embedder
+from pipefusion.views.stock import StockView, patch_embedded, sincos_positions, unpatchified, without_variance
 
 
 class Modulation(NamedTuple):
@@ -31,9 +25,7 @@ class Modulation(NamedTuple):
     embedded: Tensor | None
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `rows` x `cols` tokens. Raises NotSquare where these differ."""
     if rows != cols:  # the stock model takes the root of the number of tokens for both
         raise NotSquare("DiTTransformer2DModel draws squares only")
@@ -64,7 +56,6 @@ def shape(
         prompt=(("class_labels", ()),),
         borrowed_params=embedder,
         cross=False,
-        itemsize=itemsize,
     )
 
 

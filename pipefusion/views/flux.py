@@ -14,16 +14,10 @@ from torch import Tensor
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import DiTShape, linear
 from pipefusion.views.sites import Joint, Site
-from pipefusion.views.stock import (
-    StockView,
-    grid_ids,
-    pair_turns,
-    picture_tokens,
-    time_embedder,
-    unpatchified,
-)
+from pipefusion.views.sizes import double_block, prompt_sizes, single_block, time_embedder
+from pipefusion.views.stock import StockView, grid_ids, pair_turns, picture_tokens, unpatchified
 
 PATCH = 2  # latents are packed two by two before they come to the transformer
 REFERENCES = 1
@@ -42,30 +36,12 @@ class Text(NamedTuple):
     references: Tensor | None = None
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration (its `config.json`) on `rows` x `cols` tokens."""
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     hs, mlp = heads * head_dim, 4 * heads * head_dim
     channels, pooled = config["joint_attention_dim"], config["pooled_projection_dim"]
-    macs = 4 * hs * hs + 2 * hs * mlp
-    double = BlockShape(
-        split_params=6 * linear(hs, hs) + 2 * hs * hs + 2 * (linear(hs, mlp) + mlp * hs),
-        kept_params=4 * hs + 2 * linear(hs, 6 * hs) + 4 * head_dim,
-        image_macs=macs,
-        text_macs=macs,
-        image_reduces=2,
-        text_reduces=2,
-    )
-    single = BlockShape(
-        split_params=3 * linear(hs, hs) + linear(hs, mlp) + (hs + mlp) * hs,
-        kept_params=hs + linear(hs, 3 * hs) + 2 * head_dim,
-        image_macs=macs,
-        text_macs=macs,
-        image_reduces=1,
-        text_reduces=1,
-    )
+    double, single = double_block(hs, mlp, 4 * head_dim), single_block(hs, mlp, 2 * head_dim)
     out = config["out_channels"] or config["in_channels"]
     guided = config["guidance_embeds"]
     time = (2 if guided else 1) * time_embedder(hs) + linear(pooled, hs) + linear(hs, hs)
@@ -82,16 +58,10 @@ def shape(
         embed_params=linear(config["in_channels"], hs) + linear(channels, hs),
         unembed_params=linear(hs, 2 * hs) + linear(hs, out),
         shared_params=((range(0), time),),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], channels)),
-            ("prompt_mask", (facts["text_tokens"],)),
-            ("pooled_prompt_embeds", (pooled,)),
-        ),
+        prompt=(*prompt_sizes(facts["text_tokens"], channels), ("pooled_prompt_embeds", (pooled,))),
         joint=True,
         cross=False,
         guidance="embedded" if guided else "none",
-        references=facts.get("references", 0),
-        itemsize=itemsize,
     )
 
 

@@ -16,7 +16,8 @@ from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Fused, Joint, Site
-from pipefusion.views.stock import StockView, grid_ids, pair_turns, picture_tokens, time_embedder
+from pipefusion.views.sizes import prompt_sizes, time_embedder
+from pipefusion.views.stock import StockView, grid_ids, pair_turns, picture_tokens
 
 REFERENCES = 10
 """The most reference pictures. The model has no limit of its own; more are tokens that it was not made for."""
@@ -45,9 +46,7 @@ class Modulation(NamedTuple):
     embedded: Tensor
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration (its `config.json`) on `rows` x `cols` tokens."""
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     hs, mlp = heads * head_dim, int(heads * head_dim * config["mlp_ratio"])
@@ -92,15 +91,10 @@ def shape(
             (range(doubles), 2 * linear(hs, 6 * hs, False)),
             (range(doubles, doubles + singles), linear(hs, 3 * hs, False)),
         ),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], channels)),
-            ("prompt_mask", (facts["text_tokens"],)),
-        ),
+        prompt=prompt_sizes(facts["text_tokens"], channels),
         joint=True,
         cross=False,
         guidance="embedded" if guided else "none",
-        references=facts.get("references", 0),
-        itemsize=itemsize,
     )
 
 

@@ -14,12 +14,12 @@ from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.deferred import embeddings
 from pipefusion.views.sites import SelfOrCross, Site, prompt_kv
+from pipefusion.views.sizes import prompt_sizes, time_embedder
 from pipefusion.views.stock import (
     StockView,
     cross_attention_plan,
     fitted,
     pair_turns,
-    time_embedder,
     unpatchified,
     without_variance,
 )
@@ -39,9 +39,7 @@ class Text(NamedTuple):
     sizes: Tensor | None
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `rows` x `cols` tokens. Raises ValueError for what is not supported."""
     if config["activation_fn"] != "gelu-approximate":
         raise ValueError(f"activation_fn {config['activation_fn']!r}; supported: gelu-approximate")
@@ -85,14 +83,8 @@ def shape(
         embed_params=linear(config["in_channels"] * square, hs),
         unembed_params=linear(hs, 2 * hs) + linear(hs, square * out),
         shared_params=((range(0), embedder + texts),),
-        prompt=(
-            ("prompt_embeds", (tokens[0], cross)),
-            ("prompt_mask", (tokens[0],)),
-            ("prompt_embeds_2", (tokens[1], second)),
-            ("prompt_mask_2", (tokens[1],)),
-        ),
+        prompt=(*prompt_sizes(tokens[0], cross), *prompt_sizes(tokens[1], second, "_2")),
         skips=tuple(mirror_skips(layers)),
-        itemsize=itemsize,
     )
 
 

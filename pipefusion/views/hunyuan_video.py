@@ -15,9 +15,10 @@ from torch import Tensor
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import DiTShape, linear
 from pipefusion.views.sites import STOCK, Joint, Site
-from pipefusion.views.stock import StockView, pair_turns, time_embedder, video_unpatchified
+from pipefusion.views.sizes import double_block, prompt_sizes, single_block, time_embedder, token_refiner
+from pipefusion.views.stock import StockView, pair_turns, video_unpatchified
 
 VIDEO = True
 
@@ -38,9 +39,7 @@ class Modulation(NamedTuple):
     prompt: Tensor | None
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `facts["frames"]` x `rows` x `cols` tokens. Raises ValueError."""
     if config["image_condition_type"] is not None:
         raise ValueError("image_condition_type (HunyuanVideo from an image) is not supported")
@@ -50,25 +49,7 @@ def shape(
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     hs, text, pooled = heads * head_dim, config["text_embed_dim"], config["pooled_projection_dim"]
     mlp, square = int(config["mlp_ratio"] * hs), config["patch_size"] ** 2
-    macs = 4 * hs * hs + 2 * hs * mlp
-    double = BlockShape(
-        split_params=6 * linear(hs, hs) + 2 * hs * hs + 2 * (linear(hs, mlp) + mlp * hs),
-        kept_params=4 * hs + 2 * linear(hs, 6 * hs) + 4 * head_dim,
-        image_macs=macs,
-        text_macs=macs,
-        image_reduces=2,
-        text_reduces=2,
-    )
-    single = BlockShape(
-        split_params=3 * linear(hs, hs) + linear(hs, mlp) + (hs + mlp) * hs,
-        kept_params=hs + linear(hs, 3 * hs) + 2 * head_dim,
-        image_macs=macs,
-        text_macs=macs,
-        image_reduces=1,
-        text_reduces=1,
-    )
-    refiner = 4 * linear(hs, hs) + linear(hs, 4 * hs) + linear(4 * hs, hs) + linear(hs, 2 * hs) + 4 * hs
-    summary = time_embedder(hs) + linear(text, hs) + linear(hs, hs)
+    double, single = double_block(hs, mlp, 4 * head_dim), single_block(hs, mlp, 2 * head_dim)
     guided, channels = config["guidance_embeds"], config["in_channels"]
     time = (1 + guided) * time_embedder(hs) + linear(pooled, hs) + linear(hs, hs)
     out = config["out_channels"] or channels
@@ -82,23 +63,13 @@ def shape(
         in_channels=channels,
         out_channels=out,
         blocks=(double,) * config["num_layers"] + (single,) * config["num_single_layers"],
-        embed_params=linear(channels * square, hs)
-        + summary
-        + linear(text, hs)
-        + config["num_refiner_layers"] * refiner,
+        embed_params=linear(channels * square, hs) + token_refiner(text, hs, config["num_refiner_layers"]),
         unembed_params=linear(hs, 2 * hs) + linear(hs, square * out),
         shared_params=((range(0), time),),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], text)),
-            ("prompt_mask", (facts["text_tokens"],)),
-            ("pooled_prompt_embeds", (pooled,)),
-        ),
+        prompt=(*prompt_sizes(facts["text_tokens"], text), ("pooled_prompt_embeds", (pooled,))),
         joint=True,
         cross=False,
         guidance="embedded" if guided else "cfg",
-        frames=facts["frames"],
-        patch_axis="frames",
-        itemsize=itemsize,
     )
 
 
@@ -126,9 +97,9 @@ class View(StockView):
     """HunyuanVideo opened up. Its pipeline fills up prompts to one length and masks what is none: `padding` says it."""
 
     stock = "HunyuanVideoTransformer3DModel"
-    stacks = ("transformer_blocks", "single_transformer_blocks")
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     site = Streams
-    embed_parts = ("x_embedder", "context_embedder")
+    embed_parts: ClassVar[tuple[str, ...]] = ("x_embedder", "context_embedder")
     labels: ClassVar[Mapping[str, str]] = {
         "time_text_embed": "time, guidance and text embedding",
         "context_embedder": "text refiner",

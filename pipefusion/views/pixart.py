@@ -13,12 +13,12 @@ from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import SelfOrCross, Site, prompt_kv
+from pipefusion.views.sizes import prompt_sizes, time_embedder
 from pipefusion.views.stock import (
     StockView,
     cross_attention_plan,
     patch_embedded,
     sincos_positions,
-    time_embedder,
     unpatchified,
     without_variance,
 )
@@ -45,9 +45,7 @@ def told_size(config: Mapping[str, Any]) -> bool:
     return config["sample_size"] == 128 if told is None else told
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration (its `config.json`) on `rows` x `cols` tokens."""
     hs = config["num_attention_heads"] * config["attention_head_dim"]
     mlp, square = 4 * hs, config["patch_size"] ** 2
@@ -77,8 +75,7 @@ def shape(
         embed_params=linear(config["in_channels"] * square, hs),
         unembed_params=linear(hs, square * out) + 2 * hs,
         shared_params=((range(0), conditioning),),
-        prompt=(("prompt_embeds", (text, channels)), ("prompt_mask", (text,))),
-        itemsize=itemsize,
+        prompt=prompt_sizes(text, channels),
     )
 
 

@@ -16,15 +16,11 @@ from torch import Tensor
 from pipefusion.core.attention import Attend
 from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import DiTShape, linear
 from pipefusion.deferred import Deferred
 from pipefusion.views.sites import Joint, Site
-from pipefusion.views.stock import (
-    StockView,
-    picture_tokens,
-    time_embedder,
-    unpatchified,
-)
+from pipefusion.views.sizes import double_block, prompt_sizes, time_embedder
+from pipefusion.views.stock import StockView, picture_tokens, unpatchified
 
 transformer_qwenimage = Deferred("diffusers.models.transformers.transformer_qwenimage")
 
@@ -41,9 +37,7 @@ class Text(NamedTuple):
     references: Tensor | None = None
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `rows` x `cols` tokens. Raises ValueError for what is not supported."""
     for key in LAYERED:
         if config[key]:
@@ -51,15 +45,7 @@ def shape(
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     hs, mlp, square = heads * head_dim, 4 * heads * head_dim, config["patch_size"] ** 2
     channels, out = config["joint_attention_dim"], config["out_channels"] or config["in_channels"]
-    macs = 4 * hs * hs + 2 * hs * mlp
-    block = BlockShape(
-        split_params=6 * linear(hs, hs) + 2 * hs * hs + 2 * (linear(hs, mlp) + mlp * hs),
-        kept_params=4 * hs + 2 * linear(hs, 6 * hs) + 4 * head_dim,
-        image_macs=macs,
-        text_macs=macs,
-        image_reduces=2,
-        text_reduces=2,
-    )
+    block = double_block(hs, mlp, 4 * head_dim)
     return DiTShape(
         heads=heads,
         hidden=hs,
@@ -73,14 +59,9 @@ def shape(
         embed_params=linear(config["in_channels"], hs) + channels + linear(channels, hs),
         unembed_params=linear(hs, 2 * hs) + linear(hs, square * out),
         shared_params=((range(0), time_embedder(hs)),),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], channels)),
-            ("prompt_mask", (facts["text_tokens"],)),
-        ),
+        prompt=prompt_sizes(facts["text_tokens"], channels),
         joint=True,
         cross=False,
-        references=facts.get("references", 0),
-        itemsize=itemsize,
     )
 
 

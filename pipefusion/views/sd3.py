@@ -13,12 +13,8 @@ from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import Joint, Site
-from pipefusion.views.stock import (
-    StockView,
-    patch_embedded,
-    time_embedder,
-    unpatchified,
-)
+from pipefusion.views.sizes import double_block, prompt_sizes, time_embedder
+from pipefusion.views.stock import StockView, patch_embedded, unpatchified
 
 
 class Text(NamedTuple):
@@ -28,9 +24,7 @@ class Text(NamedTuple):
     pooled: Tensor
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `rows` x `cols` tokens. Raises ValueError for what is not supported."""
     if config["dual_attention_layers"]:
         raise ValueError("dual_attention_layers (SD3.5 medium) are not supported: a second attention a block")
@@ -45,17 +39,9 @@ def shape(
     hs, mlp, square = heads * head_dim, 4 * heads * head_dim, config["patch_size"] ** 2
     channels, pooled = config["joint_attention_dim"], config["pooled_projection_dim"]
     norms = 4 * head_dim if config["qk_norm"] else 0
-    one = linear(hs, mlp) + mlp * hs  # split elements of a stream's MLP
-    block = BlockShape(
-        split_params=6 * linear(hs, hs) + 2 * hs * hs + 2 * one,
-        kept_params=4 * hs + 2 * linear(hs, 6 * hs) + norms,
-        image_macs=4 * hs * hs + 2 * hs * mlp,
-        text_macs=4 * hs * hs + 2 * hs * mlp,
-        image_reduces=2,
-        text_reduces=2,
-    )
+    block = double_block(hs, mlp, norms)
     last = BlockShape(  # the prompt's tokens end with its attention
-        split_params=6 * linear(hs, hs) + hs * hs + one,
+        split_params=6 * linear(hs, hs) + hs * hs + linear(hs, mlp) + mlp * hs,
         kept_params=2 * hs + linear(hs, 6 * hs) + linear(hs, 2 * hs) + norms,
         image_macs=4 * hs * hs + 2 * hs * mlp,
         text_macs=3 * hs * hs,
@@ -76,14 +62,9 @@ def shape(
         + linear(channels, config["caption_projection_dim"]),
         unembed_params=linear(hs, 2 * hs) + linear(hs, square * out),
         shared_params=((range(0), time_embedder(hs) + linear(pooled, hs) + linear(hs, hs)),),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], channels)),
-            ("prompt_mask", (facts["text_tokens"],)),
-            ("pooled_prompt_embeds", (pooled,)),
-        ),
+        prompt=(*prompt_sizes(facts["text_tokens"], channels), ("pooled_prompt_embeds", (pooled,))),
         joint=True,
         cross=False,
-        itemsize=itemsize,
     )
 
 

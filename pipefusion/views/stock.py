@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipefusion.core.dit import KV, Conditioning, DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import DiTShape, linear
+from pipefusion.core.shape import DiTShape
 from pipefusion.deferred import diffusers, embeddings
 
 
@@ -252,8 +252,3 @@ def video_unpatchified(pixels: Tensor, patch: int, channels_last: bool = True) -
 def without_variance(latent: Tensor, shape: DiTShape) -> Tensor:
     """The prediction [b, C, h, W] without the learned variance that may follow it in the channels."""
     return latent[:, : shape.in_channels] if shape.out_channels == 2 * shape.in_channels else latent
-
-
-def time_embedder(hidden: int, bias: bool = True) -> int:
-    """Elements of the MLP from 256 sinusoids to the hidden size."""
-    return linear(256, hidden, bias) + linear(hidden, hidden, bias)

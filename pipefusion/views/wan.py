@@ -14,6 +14,7 @@ from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.deferred import Deferred
 from pipefusion.views.sites import STOCK, Site, heads, turned
+from pipefusion.views.sizes import prompt_sizes
 from pipefusion.views.stock import StockView, pair_turns, video_unpatchified
 
 transformer_wan = Deferred("diffusers.models.transformers.transformer_wan")
@@ -30,9 +31,7 @@ class Modulation(NamedTuple):
     embedded: Tensor
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `facts["frames"]` x `rows` x `cols` tokens. Raises ValueError."""
     for key in CONDITIONED:
         if config[key] is not None:
@@ -73,13 +72,7 @@ def shape(
         embed_params=linear(channels * patch**2, hs),
         unembed_params=linear(hs, patch**2 * out) + 2 * hs,
         shared_params=((range(0), time + text),),
-        prompt=(
-            ("prompt_embeds", (facts["text_tokens"], config["text_dim"])),
-            ("prompt_mask", (facts["text_tokens"],)),
-        ),
-        frames=facts["frames"],
-        patch_axis="frames",
-        itemsize=itemsize,
+        prompt=prompt_sizes(facts["text_tokens"], config["text_dim"]),
     )
 
 

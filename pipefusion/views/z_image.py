@@ -17,6 +17,7 @@ from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.views.sites import STOCK, SelfOrCross, Site
+from pipefusion.views.sizes import prompt_sizes
 from pipefusion.views.stock import StockView, grid_ids, patchified, unpatchified
 
 PATCH = 2
@@ -27,9 +28,7 @@ SIZE = f"{PATCH}-1"
 """What the model calls the embedding and the projection of such patches."""
 
 
-def shape(
-    config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any], itemsize: int
-) -> DiTShape:
+def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
     """The sizes of a configuration on `rows` x `cols` tokens. Raises ValueError for what is not supported."""
     if config["siglip_feat_dim"] is not None:
         raise ValueError("siglip_feat_dim (Z-Image-Omni) is not supported: tokens of other pictures")
@@ -64,13 +63,12 @@ def shape(
         embed_params=linear(pixels, hs) + prompt + linear(prompt, hs) + refiners * (macs + norms) + 2 * hs,
         unembed_params=linear(modulated, hs) + linear(hs, pixels),
         shared_params=((range(0), linear(256, 1024) + linear(1024, modulated)),),
-        prompt=(("prompt_embeds", (facts["text_tokens"], prompt)), ("prompt_mask", (facts["text_tokens"],))),
+        prompt=prompt_sizes(facts["text_tokens"], prompt),
         image_filling=-rows * cols % SEQ_MULTI_OF,
         text_filling=-facts["text_tokens"] % SEQ_MULTI_OF,
         joint=True,
         cross=False,
         guidance="none",
-        itemsize=itemsize,
     )
 
 

@@ -42,6 +42,7 @@ PROMPTS = [
     prompted("pcpp", "patch 2 ulysses 2", "flux2_tiny", 8, W=1),
     prompted("ring", "ring 2 ulysses 2", "qwen_tiny", 8).but(padded=True),
     prompted("pipefusion", "pipe 2 ulysses 2", "hunyuan_video_tiny", M=3).but(padded=True),
+    prompted("ring", "cfg 2 ring 2 ulysses 2", "hunyuan_video15_tiny").but(padded=True),
     prompted("tensor", "ulysses 3 tensor 2", "flux2_tiny", 1),
     prompted("sync_pipeline", "pipe 2 ulysses 4", "qwen_tiny").but(padded=True),
     prompted("ulysses", "ulysses 5", "qwen_tiny", 8, heads="pad").but(padded=True, size=(10, 10)),

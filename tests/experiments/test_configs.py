@@ -43,6 +43,7 @@ PARAMETERS = {
     "cogvideox_2b": 1_693_783_872,
     "cogvideox_5b": 5_570_283_072,
     "hunyuan_video": 12_821_012_544,
+    "hunyuan_video15": 8_326_608_160,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -59,6 +60,7 @@ TINY = {
     "wan22_a14b_tiny": "wan22_a14b",
     "cogvideox_tiny": "cogvideox_5b",
     "hunyuan_video_tiny": "hunyuan_video",
+    "hunyuan_video15_tiny": "hunyuan_video15",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }
@@ -114,7 +116,8 @@ def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
     model, transformer = read(name), build(name)
     architecture = model["architecture"]
     assert all(not p.is_meta for p in transformer.parameters())
-    assert sum(p.numel() for p in transformer.parameters()) < 3_000_000
+    fixed = 4_500_000 * (name == "hunyuan_video15_tiny")  # an MLP that is 2048 wide at any size
+    assert sum(p.numel() for p in transformer.parameters()) < 3_000_000 + fixed
     patch = latent_patch(architecture["class"], architecture)
     side = architecture.get("resolution")
     side = side[0] if isinstance(side, list) else side  # of a video its height, and its frames

@@ -122,10 +122,11 @@ def test_view_is_the_stock_model(case, monkeypatch):
         assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("model", ["hunyuan_video_tiny", "hunyuan_video15_tiny"])
 @torch.inference_mode()
-def test_padding_of_a_prompt_is_refined_and_attended_to_as_in_hunyuan_video():
+def test_padding_of_a_prompt_is_refined_and_attended_to_as_in_hunyuan_video(model):
     """Masks in two places: where the prompt's tokens attend to each other, and where image and prompt do."""
-    case = Case("serial", guidance=3.0, images=2, model="hunyuan_video_tiny", size=None, padded=True)
+    case = Case("serial", guidance=3.0, images=2, model=model, size=None, padded=True)
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     rows, padding = range(view.shape.lines), cond.stacked("padding")
     bias = torch.zeros(padding.shape).masked_fill(padding, float("-inf"))
@@ -137,8 +138,9 @@ def test_padding_of_a_prompt_is_refined_and_attended_to_as_in_hunyuan_video():
     tokens = run_blocks(view, tokens, given, attend, KeptSkips(view.shape))
     got, want = view.unembed(tokens.image, given.modulation, rows), stock(case, noise, cond)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    unmasked = {name: tensor for name, tensor in cond.prompt.items() if name != "padding"}
-    assert not torch.allclose(got, stock(case, noise, Conditioning(unmasked, 3.0)), atol=1e-4)
+    for side in (cond.prompt, cond.negative or {}):
+        side.pop("padding", None)
+    assert not torch.allclose(got, stock(case, noise, cond), atol=1e-4)
 
 
 @torch.inference_mode()
