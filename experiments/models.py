@@ -26,6 +26,7 @@ from pipefusion.families import (
     TEXT_TOKENS,
     VIEWS,
     diffusers_class,
+    frame_factor,
     latent_patch,
     makes_videos,
     model_shape,
@@ -172,7 +173,7 @@ def open_model(cfg: ModelConfig) -> Model:
         raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
     config = whole_config(class_name, config, strict=folder is None)
     if makes_videos(class_name):
-        facts = {"frame_factor": 4, "frames": 81} | facts
+        facts = {"frame_factor": frame_factor(class_name), "frames": 81} | facts
     facts.setdefault("text_tokens", TEXT_TOKENS.get(class_name, 120 if folder else 12))
     pixels = 1 if facts["pixel_space"] else facts["latent_factor"]
     height, width = choose_size(cfg, facts.get("resolution") or config.get("sample_size", 128) * pixels)

@@ -181,6 +181,24 @@ def hunyuan_video15(
     )[0]
 
 
+def ltx(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """LTX-Video: a latent pixel a token; positions are in pixels and seconds, with 25 pictures a second."""
+    *_, frames, height, width = latent.shape
+    pixels = size[0] / height
+    out = model(
+        latent.flatten(2).transpose(1, 2),
+        prompt["prompt_embeds"],
+        times,
+        prompt["prompt_mask"],
+        frames,
+        height,
+        width,
+        rope_interpolation_scale=(8 / 25, pixels, pixels),
+        return_dict=False,
+    )[0]
+    return out.transpose(1, 2).unflatten(2, (frames, height, width))
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 are told the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -218,6 +236,7 @@ CALLS: dict[str, Call] = {
     "CogVideoXTransformer3DModel": cogvideox,
     "HunyuanVideoTransformer3DModel": hunyuan_video,
     "HunyuanVideo15Transformer3DModel": hunyuan_video15,
+    "LTXVideoTransformer3DModel": ltx,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

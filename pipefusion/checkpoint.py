@@ -27,10 +27,12 @@ from pipefusion.families import (
 from pipefusion.pipelines.pictures import latent_factor
 
 FACTOR = 8
-FACTORS = {"Flux2Transformer2DModel": 16, "HunyuanVideo15Transformer3DModel": 16}
+FACTORS = {
+    "Flux2Transformer2DModel": 16,
+    "HunyuanVideo15Transformer3DModel": 16,
+    "LTXVideoTransformer3DModel": 32,
+}
 """Pixels per latent row where there is no VAE to ask; of all others FACTOR."""
-FRAME_FACTOR = 4
-"""Pictures of a video per frame of its latents, behind the first, which is one alone."""
 
 
 @dataclass(frozen=True)

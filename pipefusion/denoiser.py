@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipefusion.checkpoint import FRAME_FACTOR, Transformer, open_transformer
+from pipefusion.checkpoint import Transformer, open_transformer
 from pipefusion.core.closed_forms import stages
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.local import LocalFabric
@@ -17,6 +17,7 @@ from pipefusion.core.predict import Prediction
 from pipefusion.core.problem import Problem
 from pipefusion.core.split import Split
 from pipefusion.core.stepping import stepping_fault
+from pipefusion.families import frame_factor
 from pipefusion.methods import Attention, Chosen, choose
 from pipefusion.schedulers import SCHEDULERS
 
@@ -79,9 +80,10 @@ def parallelize(
         raise ValueError(f"{height} x {width} pixels; allowed: multiples of {factor * opened.patch}")
     size: tuple[int, ...] = (height // factor, width // factor)
     if frames is not None:
-        if frames < 1 or (frames - 1) % FRAME_FACTOR:
-            raise ValueError(f"frames={frames}; allowed: 1 and a multiple of {FRAME_FACTOR}")
-        size = ((frames - 1) // FRAME_FACTOR + 1, *size)
+        pictures = frame_factor(opened.class_name)
+        if frames < 1 or (frames - 1) % pictures:
+            raise ValueError(f"frames={frames}; allowed: 1 and a multiple of {pictures}")
+        size = ((frames - 1) // pictures + 1, *size)
     if split == "cost":  # which depends on the size, and other sizes have the same layers
         shape = opened.shape(size, text_tokens)
         split = [len(layers) for layers in stages(shape, fabric.axis("pipe").size, split)]

@@ -18,6 +18,7 @@ from pipefusion.views import (
     hunyuan,
     hunyuan_video,
     hunyuan_video15,
+    ltx,
     pixart,
     qwen,
     sd3,
@@ -36,6 +37,7 @@ VIEWS: dict[str, ModuleType] = {
     "CogVideoXTransformer3DModel": cogvideox,
     "HunyuanVideoTransformer3DModel": hunyuan_video,
     "HunyuanVideo15Transformer3DModel": hunyuan_video15,
+    "LTXVideoTransformer3DModel": ltx,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
@@ -51,6 +53,7 @@ TEXT_TOKENS = {
     "CogVideoXTransformer3DModel": 226,
     "HunyuanVideoTransformer3DModel": 256,
     "HunyuanVideo15Transformer3DModel": 1000,
+    "LTXVideoTransformer3DModel": 128,
 }
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 
@@ -83,6 +86,11 @@ def diffusers_class(config: Mapping[str, Any]) -> str:
 def makes_videos(class_name: str) -> bool:
     """Whether latents have frames."""
     return getattr(VIEWS[class_name], "VIDEO", False)
+
+
+def frame_factor(class_name: str) -> int:
+    """Pictures of a video per frame of its latents, behind the first, which is one alone."""
+    return getattr(VIEWS[class_name], "FRAME_FACTOR", 4)
 
 
 def most_references(class_name: str) -> int:

@@ -58,11 +58,12 @@ FAMILIES = (
     "cogvideox_tiny",
     "hunyuan_video_tiny",
     "hunyuan_video15_tiny",
+    "ltx_tiny",
     "hunyuan_tiny",
     "dit_tiny",
 )
 """The other architectures, as conf/model has them."""
-VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny", "hunyuan_video15_tiny")
+VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny", "hunyuan_video15_tiny", "ltx_tiny")
 SIZE = (12, 4)
 """Token rows, which most degrees divide, and columns."""
 

@@ -17,6 +17,7 @@ SAY_SIGMAS = (
     "ZImageTransformer2DModel",
     "HunyuanVideoTransformer3DModel",
     "HunyuanVideo15Transformer3DModel",
+    "LTXVideoTransformer3DModel",
 )
 
 

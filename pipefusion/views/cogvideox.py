@@ -15,7 +15,7 @@ from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.deferred import embeddings
 from pipefusion.views.sites import STOCK, SelfOrCross, Site
 from pipefusion.views.sizes import prompt_sizes
-from pipefusion.views.stock import StockView, fitted, pair_turns, video_unpatchified
+from pipefusion.views.stock import StockView, fitted, pair_turns, video_table, video_unpatchified
 
 VIDEO = True
 
@@ -113,27 +113,22 @@ class View(StockView):
             if self.device.type != "meta":
                 middle = fitted(tokens, (base[0] // size.patch_size, base[1] // size.patch_size))
                 video = embeddings.get_3d_rotary_pos_embed(size.head_dim, middle, tokens, size.frames)
-                turns[size.joint_tokens :] = self.in_line(pair_turns(*video))
+                turns[size.joint_tokens :] = video_table(size, pair_turns(*video))
             self.set_turns(turns)
         elif self.holds("patch_embed"):
             table = torch.empty(size.tokens, size.hidden, device=self.device)
             if self.device.type != "meta":
-                table = self.in_line(
+                table = video_table(
+                    size,
                     embeddings.get_3d_sincos_pos_embed(
                         size.hidden,
                         (size.token_cols, size.token_rows),
                         size.frames,
                         config["spatial_interpolation_scale"],
                         config["temporal_interpolation_scale"],
-                    ).flatten(0, 1)
+                    ).flatten(0, 1),
                 ).to(self.device, torch.float32)
             self.model.patch_embed.register_buffer("pos_embedding", table, persistent=False)
-
-    def in_line(self, table: Tensor) -> Tensor:
-        """A table [F*h*w, n] in the order of the tokens."""
-        size = self.shape
-        frames = table.view(1, size.frames or 1, size.token_rows, size.token_cols, -1)
-        return size.grid.in_line(frames)[0]
 
     def tensor_plan(self, layer: int) -> TensorPlan:
         hs, mlp = (self.shape.hidden,), (self.shape.mlp_hidden,)

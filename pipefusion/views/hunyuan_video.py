@@ -18,7 +18,7 @@ from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
 from pipefusion.views.sites import STOCK, Joint, Site
 from pipefusion.views.sizes import double_block, prompt_sizes, single_block, time_embedder, token_refiner
-from pipefusion.views.stock import StockView, pair_turns, video_unpatchified
+from pipefusion.views.stock import StockView, pair_turns, video_table, video_unpatchified
 
 VIDEO = True
 
@@ -113,10 +113,8 @@ class View(StockView):
         tokens = size.joint_tokens + size.tokens
         turns = torch.ones(tokens, size.head_dim // 2, dtype=torch.complex64, device=self.device)
         if self.device.type != "meta":  # the prompt is not turned
-            axes = (size.frames or 1, size.token_rows, size.token_cols)
             there = torch.empty(1, *size.latent_size, device=self.device)
-            frames = pair_turns(*self.model.rope(there)).view(1, *axes, -1)
-            turns[size.joint_tokens :] = size.grid.in_line(frames)[0]
+            turns[size.joint_tokens :] = video_table(size, pair_turns(*self.model.rope(there)))
         self.set_turns(turns)
 
     def tensor_plan(self, layer: int) -> TensorPlan:

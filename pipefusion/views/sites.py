@@ -54,6 +54,11 @@ def prompt_kv(attn: Any, prompt: Tensor) -> KV:
     return normed(attn.norm_k, heads(attn, attn.to_k(prompt))), heads(attn, attn.to_v(prompt))
 
 
+def wide_prompt_kv(attn: Any, prompt: Tensor) -> KV:
+    """The same where k is normalised over all heads."""
+    return heads(attn, attn.norm_k(attn.to_k(prompt))), heads(attn, attn.to_v(prompt))
+
+
 class SelfOrCross:
     """Self-attention through `attend`, cross-attention to K, V of the prompt that are handed to it ready-made."""
 

@@ -197,6 +197,12 @@ def pair_turns(cos: Tensor, sin: Tensor) -> Tensor:
     return torch.complex(cos[:, ::2], sin[:, ::2])
 
 
+def video_table(shape: DiTShape, table: Tensor) -> Tensor:
+    """A table of a video's tokens by frame, row and column [F*h*w, n] in the order in which they lie."""
+    sizes = shape.frames or 1, shape.token_rows, shape.token_cols
+    return shape.grid.in_line(table.view(1, *sizes, -1))[0]
+
+
 def grid_ids(shape: DiTShape, axes: int, device: torch.device, apart: int = 1) -> Tensor:
     """Positions of the image's tokens [p, axes]: row on axis 1, column on axis 2, the others 0.
 

@@ -13,9 +13,9 @@ from pipefusion.core.dit import KV, Conditioning, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
 from pipefusion.deferred import Deferred
-from pipefusion.views.sites import STOCK, Site, heads, turned
+from pipefusion.views.sites import STOCK, Site, heads, turned, wide_prompt_kv
 from pipefusion.views.sizes import prompt_sizes
-from pipefusion.views.stock import StockView, pair_turns, video_unpatchified
+from pipefusion.views.stock import StockView, pair_turns, video_table, video_unpatchified
 
 transformer_wan = Deferred("diffusers.models.transformers.transformer_wan")
 
@@ -128,9 +128,7 @@ class View(StockView):
                 size.head_dim, config["patch_size"], config["rope_max_seq_len"]
             )
             there = torch.empty(1, *size.latent_size, device="meta")
-            grid = (size.frames, size.token_rows, size.token_cols)
-            frames = (table.view(1, *grid, -1) for table in rope(there))  # [1, F, h, w, d]
-            cos, sin = (size.grid.in_line(table)[0].to(self.device) for table in frames)
+            cos, sin = (video_table(size, table).to(self.device) for table in rope(there))
         self.set_turns(pair_turns(cos, sin))
 
     def tensor_plan(self, layer: int) -> TensorPlan:
@@ -148,11 +146,7 @@ class View(StockView):
         return self.model.condition_embedder.text_embedder(embeds)  # [b, T, hs]
 
     def cross(self, text: Tensor) -> Mapping[int, KV]:
-        found = {}
-        for layer in self.layers:
-            attn = self.block_module(layer).attn2
-            found[layer] = heads(attn, attn.norm_k(attn.to_k(text))), heads(attn, attn.to_v(text))
-        return found
+        return {layer: wide_prompt_kv(self.block_module(layer).attn2, text) for layer in self.layers}
 
     def modulation(self, timestep: Tensor, text: Tensor, batch: int) -> Modulation:
         embedder = self.model.condition_embedder

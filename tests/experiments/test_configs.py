@@ -44,6 +44,7 @@ PARAMETERS = {
     "cogvideox_5b": 5_570_283_072,
     "hunyuan_video": 12_821_012_544,
     "hunyuan_video15": 8_326_608_160,
+    "ltx_video": 1_923_385_472,
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -61,6 +62,7 @@ TINY = {
     "cogvideox_tiny": "cogvideox_5b",
     "hunyuan_video_tiny": "hunyuan_video",
     "hunyuan_video15_tiny": "hunyuan_video15",
+    "ltx_tiny": "ltx_video",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }

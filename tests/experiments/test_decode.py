@@ -18,6 +18,7 @@ from torch import Tensor
 from experiments.decode import decode, latent_factor, load_vae
 from experiments.difference import NotFinite
 from experiments.pictures import write_images
+from pipefusion.pipelines import pictures
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.pipelines.timesteps import timestep_arguments
 from tests.experiments.tiny_pipelines import FAMILIES, stock
@@ -68,6 +69,13 @@ def draw_picture(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     elif family == "qwen":
         latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)[:, :, 0]
     return latents, images
+
+
+@pytest.mark.parametrize("name", ["AutoencoderKLLTXVideo", "AutoencoderKLHunyuanVideo15"])
+def test_pixels_of_a_latent_row_are_those_that_a_video_vae_says(name: str) -> None:
+    with torch.device("meta"):
+        vae = getattr(diffusers, name)()
+    assert pictures.latent_factor({**vae.config, "_class_name": name}) == vae.spatial_compression_ratio
 
 
 @pytest.mark.parametrize("family", FAMILIES)

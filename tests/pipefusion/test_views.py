@@ -16,7 +16,7 @@ from pipefusion.core.attention import full, local
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
-from pipefusion.views import sites, wan
+from pipefusion.views import ltx, sites, wan
 from pipefusion.views.stock import fitted
 from tests.cases import FAMILIES, VIDEOS, Case, case_model, case_weights, inputs
 
@@ -106,7 +106,7 @@ def turned_as_reals(x: Tensor, turns: Tensor | None) -> Tensor:
 @torch.inference_mode()
 def test_view_is_the_stock_model(case, monkeypatch):
     if not case.model.startswith(("qwen", "z_image")):  # these have complex numbers as well
-        for module in (sites, wan):
+        for module in (sites, wan, ltx):
             monkeypatch.setattr(module, "turned", turned_as_reals)
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     rows = range(view.shape.lines)
