@@ -100,10 +100,12 @@ def partial(run: Run, shared: int) -> AttendFor:
                 run, q, k, v, prefix, [kv for _, kv in sorted([*seen.items(), (own, mine)])]
             )
             if job.step < steps - 1:  # nobody would see what the last step sends
+                parts = [nearest(mine, own, peer).contiguous() for peer in peers]
+                # Nothing in between, so that the host makes one call of all messages.
                 works = [fabric.irecv(kept, peer, axis=AXIS, at=at) for peer, kept in seen.items()]
                 works += [
-                    fabric.isend(nearest(mine, own, peer).contiguous(), peer, axis=AXIS, at=at)
-                    for peer in peers
+                    fabric.isend(part, peer, axis=AXIS, at=at)
+                    for peer, part in zip(peers, parts, strict=True)
                 ]
                 arriving[layer] = works
             return out

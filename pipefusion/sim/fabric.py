@@ -19,6 +19,7 @@ from pipefusion.sim.clock import Clock
 from pipefusion.sim.engine import Engine, SimulationError
 from pipefusion.sim.exchange import Exchange, Side, Transfer, check_out, place
 from pipefusion.sim.guard import Claim, Guard
+from pipefusion.sim.network import Overlap
 
 
 class SimWork:
@@ -63,7 +64,8 @@ class SimFabric:
         """Start a new image: empty ledger, time zero."""
         self.ledger.clear()
         self.place, self._messaged = Where(), -1.0  # when the last call was, if it was a message
-        self._origin = self._last = self._settled = self._clock.read()
+        self._origin = self._last = self._clock.read()
+        self._overlap = Overlap()
 
     def begin(self, at: Where) -> None:
         self._compute_until(self._clock.read())
@@ -256,8 +258,8 @@ class SimFabric:
         done, transfer = self._exchange.wait(work.transfer, self.rank), work.transfer
         if transfer.transit:
             message, transit, now = transfer.op == "message", transfer.transit, self._clock.read()
-            self._clock.delay(self._exchange.network.lost_s(message, transit, self._settled, now))
-            self._settled = max(self._settled, transit.done)
+            under_it = self._overlap.seconds(transit, now)
+            self._clock.delay(self._exchange.network.lost_s(message, under_it))
         before = self._clock.read()
         self._compute_until(before)
         self._clock.wait_until(done)

@@ -83,6 +83,28 @@ class Transit(NamedTuple):
     done: float
 
 
+class Overlap:
+    """The seconds that one device computes under transfers, each counted once, in any order of waits."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[float, float]] = []
+        """Stretches in which it was counted, or waited; apart from each other, in order."""
+
+    def seconds(self, transit: Transit, now: float) -> float:
+        """What it has computed under a transfer, by the time `now` at which it begins to wait for it."""
+        computed = max(0.0, min(transit.done, now) - transit.begin)
+        start, end, later = min(transit.begin, now), transit.done, []
+        while self._known and self._known[-1][1] > start:
+            first, last = self._known.pop()
+            if first >= end:
+                later.append((first, last))
+                continue
+            computed -= max(0.0, min(transit.done, now, last) - max(transit.begin, first))
+            start, end = min(start, first), max(end, last)
+        self._known += [(start, end), *reversed(later)]
+        return max(0.0, computed)
+
+
 class Network:
     """The state of all links. Transfers have to be entered in order of their start, which the engine sees to."""
 
@@ -137,11 +159,10 @@ class Network:
             return port.batch_s
         return port.message_s if messages else 0.0
 
-    def lost_s(self, message: bool, transit: Transit, since: float, now: float) -> float:
-        """What a device that has computed until `now` has lost to a transfer, of which it knows all before `since`."""
+    def lost_s(self, message: bool, seconds: float) -> float:
+        """What a device loses that computes for so long under a transfer."""
         port = self.topology.port
-        share = port.message_contention if message else port.contention
-        return share * max(0.0, min(transit.done, now) - max(transit.begin, since))
+        return seconds * (port.message_contention if message else port.contention)
 
     def _collective_load(self, op: str, ranks: Sequence[int], size: int) -> Load:
         """What a collective of several ranks does to the links between them."""

@@ -17,7 +17,7 @@ from pipefusion.sim.engine import SimulationError
 from pipefusion.sim.exchange import place
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.meter import DeviceClock
-from pipefusion.sim.network import Network, TopologyConfig, Transit
+from pipefusion.sim.network import Network, Overlap, TopologyConfig, Transit
 from pipefusion.sim.script import Channel, Post, Script
 
 
@@ -78,7 +78,7 @@ class Timed:
         self.clock = DeviceClock(device)
         self.times = array("d")
         self.next, self.charged = 0, False
-        self.settled = 0.0  # what transfers before it slowed is charged
+        self.overlap = Overlap()
         self.lines: list[Line] = []
         self.met: list[Meeting | None] = [None] * len(script.posts)
         self.passed: list[int] = []
@@ -212,8 +212,7 @@ def advance(one: Timed, ready: list[tuple[float, int]], network: Network) -> Non
                 one.next, one.charged = index, True
                 return
             transit = meeting.transit
-            clock.delay(network.lost_s(posts[number].is_message, transit, one.settled, times[-1]))
-            one.settled = max(one.settled, transit.done)
+            clock.delay(network.lost_s(posts[number].is_message, one.overlap.seconds(transit, times[-1])))
             times[-1] = clock.read()
             clock.wait_until(transit.done)
             times.append(clock.read())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from pipefusion.core.parallel import Parallel
-from pipefusion.sim.network import LinkConfig, Network, TopologyConfig, Transit
+from pipefusion.sim.network import LinkConfig, Network, Overlap, TopologyConfig, Transit
 
 PORT = LinkConfig("port", bandwidth=100.0, latency_s=1.0)
 CARD = LinkConfig("card", bandwidth=10.0, latency_s=5.0, stream_bandwidth=4.0)
@@ -57,17 +59,24 @@ def test_a_ring_across_nodes_has_two_connections_and_an_all_to_all_many():
     assert Network(topology).collective("all_to_all", (0, 1, 2, 3), 30, 0.0).done == 4 * 10 / 100.0
 
 
-def test_what_is_computed_under_a_transfer_is_slowed_for_as_long_as_both_last():
+def test_what_is_computed_under_transfers_counts_once_in_any_order_of_waits():
+    for transits in permutations((Transit(0.0, 4.0), Transit(2.0, 6.0), Transit(8.0, 9.0))):
+        overlap = Overlap()
+        assert sum(overlap.seconds(transit, 20.0) for transit in transits) == 7.0
+    overlap = Overlap()
+    assert overlap.seconds(Transit(3.0, 5.0), 3.0) == 0.0  # waited for at once
+    assert (
+        overlap.seconds(Transit(1.0, 3.0), 10.0) == 2.0
+    )  # what was computed before that counts all the same
+    assert overlap.seconds(Transit(4.0, 8.0), 10.0) == 3.0  # less what was waited meanwhile
+    assert overlap.seconds(Transit(11.0, 12.0), 10.0) == 0.0  # begins in the wait, which ends at 12
+    assert overlap.seconds(Transit(9.0, 13.0), 20.0) == 2.0
+
+
+def test_what_is_computed_under_a_transfer_is_slowed():
     port = LinkConfig("port", contention=0.5, message_contention=0.25, call_s=3.0, message_s=2.0)
-    network, transit = Network(TopologyConfig(port=port)), Transit(10.0, 14.0)
-    assert [network.lost_s(False, transit, 0.0, now) for now in (9.0, 10.0, 12.0, 20.0)] == [
-        0.0,
-        0.0,
-        1.0,
-        2.0,
-    ]
-    assert [network.lost_s(False, transit, since, 20.0) for since in (9.0, 12.0, 20.0)] == [2.0, 1.0, 0.0]
-    assert network.lost_s(True, transit, 0.0, 20.0) == 1.0
+    network = Network(TopologyConfig(port=port))
+    assert (network.lost_s(False, 4.0), network.lost_s(True, 4.0)) == (2.0, 1.0)
     assert [network.call_s(messages) for messages in (None, 0, 1, 2)] == [3.0, 0.0, 2.0, 2.0]
     port.batch_s = 0.5
     assert [network.call_s(messages) for messages in (None, 0, 1, 2)] == [3.0, 0.0, 2.0, 0.5]
