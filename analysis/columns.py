@@ -157,6 +157,8 @@ _ALL = [
     *(Column(name, name, kind=COUNT) for name in AXES),
     *flags(front="front searched"),
     *flags(exact="exact", fastest="fastest", predicted="predicted", reconciles="adds up", agrees="agrees"),
+    Column("warmup_threshold", "threshold of W", kind=NUMBER),
+    *counts(found_warmup="W found"),
     Column("cache_threshold", "threshold", kind=NUMBER),
     Column("computed_steps", "steps computed", kind=NUMBER),
     Column("guidance_scale", "guidance", kind=NUMBER),

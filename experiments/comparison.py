@@ -2,30 +2,41 @@
 
 Every setting of the grids is sampled in the simulated world, as `measure=distance` does it, and planned at full size on
 named hardware, with the same S. Settings whose pictures are known to be the same, as serial's are those of an exact
-method, are sampled once (`sampled_as`); `measure=quality` measures that they are.
+method, are sampled once (`sampled_as`); `measure=quality` measures that they are. Where W is found out, every picture
+is a run by itself, with a W of its own, whose plan is that of this W.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pandas as pd
 
 from analysis import comparison
 from analysis.study import Record
 from experiments import distance
-from experiments.config import LatencyConfig, RunConfig
+from experiments.config import LatencyConfig, RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.facts import borrowed
-from experiments.grid import SETTINGS, cluster_config, model_config, place, problem
+from experiments.grid import (
+    SETTINGS,
+    cluster_config,
+    model_config,
+    place,
+    problem,
+    run_problem,
+    serial_reference,
+)
 from experiments.journal import Row
-from experiments.methods import METHODS
+from experiments.methods import METHODS, finds_warmup
 from experiments.models import Model
 from experiments.quality.settings import setting_name, stand_in
 from experiments.scaling import planned_row
 from experiments.session import Session
 from experiments.study import Cell, Study, model_and_size
+from pipefusion.core.checks import AUTO
 from pipefusion.core.domain import Grid, Pixels
 
 COUNTED = ("patches", "warmup")
@@ -49,7 +60,9 @@ def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     sampled = list(distance.runs(cfg, session))
     yield from sampled
     usual = [
-        replace(one, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0) for one in sampled
+        replace(one, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
+        for one in sampled
+        if not finds_warmup(one.method)
     ]
     for name in cfg.measure.latency_clusters:
         for px in cfg.measure.latency_resolutions:
@@ -72,6 +85,8 @@ def knobs(cfg: RunConfig) -> str:
         for key in SETTINGS.values()
         if key in own and key not in COUNTED and own[key] != usual[key]
     }
+    if finds_warmup(cfg.method):
+        changed = {"warmup": AUTO, "warmup_threshold": own.get("warmup_threshold")} | changed
     words = [key.replace("_", " ") + ("" if value is True else f" {value}") for key, value in changed.items()]
     return ", ".join(words)
 
@@ -82,14 +97,28 @@ def measure(cell: Cell, session: Session) -> list[Row]:
         parts = borrowed(cell.cfg.cluster, cell.cfg.devices)
         return [planned_row(cell.cfg, session) | {"borrowed": ", ".join(parts)}]
     found = stand_in(cell.cfg)
-    rows = distance.measure(replace(cell, cfg=found), session)
+    measured = one_by_one if finds_warmup(found.method) else distance.measure
+    rows = measured(replace(cell, cfg=found), session)
     return [row | {"sampled_as": setting_name(found)} for row in rows]
+
+
+def one_by_one(cell: Cell, session: Session) -> list[Row]:
+    """A row for each picture, which finds a W of its own, and is compared with serial's by itself."""
+    model, rows = session.model(cell.cfg.model), []
+    for picture, (prompt, seed) in enumerate(zip(read_prompts(cell.cfg), cell.cfg.seed, strict=True)):
+        alone = replace(cell.cfg, prompt=[prompt], seed=[seed])
+        serial = serial_reference(alone)
+        want = session.once(repr(serial), partial(distance.latents, serial, session))
+        got, ledger = distance.simulate(alone, session)
+        (row,) = distance.compare(got, want, [prompt], model.facts.get("frame_factor", 1))
+        rows.append(row | {"picture": picture, "found_warmup": ledger.warmup})
+    return rows
 
 
 def why_not(cfg: RunConfig, model: Model) -> str | None:
     """What keeps a setting from being planned, or the one that it is sampled as from this model."""
     planned = isinstance(cfg.measure, LatencyConfig)
-    return problem(cfg if planned else stand_in(cfg), model)
+    return problem(cfg, model) if planned else run_problem(stand_in(cfg), model)
 
 
 def same_work(cell: Cell) -> Hashable:

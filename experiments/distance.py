@@ -28,6 +28,7 @@ from experiments.models import Model
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Natural, Threads
+from pipefusion.core.ledger import Ledger
 
 
 @dataclass
@@ -63,10 +64,15 @@ def measure(cell: Cell, session: Session) -> list[Row]:
 
 def latents(cfg: RunConfig, session: Session) -> Tensor:
     """The latents [B, C, H, W] or [B, C, F, H, W] of a run on simulated devices."""
+    return simulate(cfg, session)[0]
+
+
+def simulate(cfg: RunConfig, session: Session) -> tuple[Tensor, Ledger]:
+    """The same with the first rank's ledger."""
     assert cfg.guidance_scale is not None
     with torch.inference_mode():
         inputs = make_inputs(cfg, session.model(cfg.model))
-        return session.sample(cfg, *as_inputs(inputs, cfg.guidance_scale))
+        return session.simulate(cfg, *as_inputs(inputs, cfg.guidance_scale))
 
 
 def compare(got: Tensor, want: Tensor, prompts: list[str], frame_factor: int) -> list[Row]:

@@ -43,6 +43,7 @@ ALL_STEPS, STAGES = "S", "N"
 SETTINGS = {
     "patches": "patches",
     "warmups": "warmup",
+    "warmup_thresholds": "warmup_threshold",
     "splits": "split",
     "rings": "ring",
     "texts": "text",
@@ -67,7 +68,7 @@ class GridConfig:
 
     `models` and `clusters` are files of conf/; `resolutions` pixels of a square's side; `products` degrees beside the
     method's own axis. The lists after them are tried where a method has the key. W `S` is as many as there are steps, M
-    `N` as many as there are stages.
+    `N` as many as there are stages. W `auto` is for studies that let a run find W out.
     """
 
     models: list[str] = field(default_factory=list)
@@ -81,6 +82,7 @@ class GridConfig:
     schedulers: list[str] = field(default_factory=list)
     patches: list[PatchCounts] = field(default_factory=list)
     warmups: list[Warmups] = field(default_factory=list)
+    warmup_thresholds: list[Threshold] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     rings: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -155,6 +157,8 @@ def variants(cfg: RunConfig, grid: GridConfig) -> Iterator[RunConfig]:
         given = dict(zip(lists, values, strict=True))
         if given.get("cache", cfg.method.cache) == "none":
             given["cache_threshold"] = cfg.method.cache_threshold
+        if "warmup_threshold" in given and given.get("warmup") != AUTO:
+            given["warmup_threshold"] = cfg.method.warmup_threshold
         if given.get("warmup") == ALL_STEPS:
             given["warmup"] = cfg.steps
         if given.get("patches") == STAGES:
@@ -171,6 +175,7 @@ def serial_reference(cfg: RunConfig) -> RunConfig:
 def place(cfg: RunConfig) -> dict[str, Any]:
     """The first columns of every row of a cell; `cfg` as `models.resolved` gives it."""
     found, own = degrees(METHODS[cfg.method.name].axis, cfg.parallel, cfg.devices), cfg.method
+    unknown = "warmup" if finds_warmup(own) else "warmup_threshold"
     return {
         "cluster": cfg.cluster.name,
         "model": cfg.model.name,
@@ -184,16 +189,23 @@ def place(cfg: RunConfig) -> dict[str, Any]:
         "guidance_scale": cfg.guidance_scale,
         "scheduler": cfg.scheduler,
         **{"ring_form" if key == "ring" else key: getattr(own, key, None) for key in SETTINGS.values()},
+        unknown: None,
     }
 
 
 def problem(cfg: RunConfig, model: Model) -> str | None:
     """Why a cell cannot run, as `KEY=VALUE ...; allowed: ...`: the one rule for what is skipped."""
+    found = run_problem(cfg, model)
+    if found is None and finds_warmup(cfg.method):
+        return f"method.warmup={AUTO} is a number only after a run; allowed: a number, or measure=latency"
+    return found
+
+
+def run_problem(cfg: RunConfig, model: Model) -> str | None:
+    """The same in a study that lets a run find W out."""
     found = find_problem(model.shape, cfg)
     if found is not None:
         return f"{found.key}={found.message}"
-    if finds_warmup(cfg.method):
-        return f"method.warmup={AUTO} is a number only after a run; allowed: a number, or measure=latency"
     request = check_shares(cfg, model) or check_node(cfg)
     return None if request is None else str(request)
 
@@ -219,10 +231,11 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
         check_known(grid, allowed)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error.key}", error.message) from None
-    for name, word in (("patches", STAGES), ("warmups", ALL_STEPS)):
+    for name, allowed_words in (("patches", (STAGES,)), ("warmups", (ALL_STEPS, AUTO))):
         for value in getattr(grid, name):
-            if not isinstance(value, int) and value != word:
-                raise ConfigError(f"{key}.{name}", f"{value!r} is no number; allowed: whole numbers, {word}")
+            if not isinstance(value, int) and value not in allowed_words:
+                text = f"{value!r} is no number; allowed: whole numbers, {', '.join(allowed_words)}"
+                raise ConfigError(f"{key}.{name}", text)
 
 
 def model_config(name: str) -> ModelConfig:

@@ -149,6 +149,8 @@ def find_problem(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     if cfg.cluster.world == "plan" and caches(vars(cfg.method)):
         text = f"{cfg.method.cache} skips by values, and predicted hardware computes none"
         return Problem("method.cache", f"{text}; allowed: none, or cluster=local, sim")
+    if finds_warmup(cfg.method) and not METHODS[cfg.method.name].has("warmup_threshold"):
+        return Problem("method.warmup", f"{AUTO} is not known of {cfg.method.name}; allowed: a number")
     if cfg.cluster.world == "plan" and finds_warmup(cfg.method):
         text = f"{AUTO} is found out from values, and predicted hardware computes none"
         return Problem("method.warmup", f"{text}; allowed: a number, or cluster=local, sim")

@@ -17,6 +17,7 @@ from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model, build_scheduler, open_model
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.fabric import Fabric
+from pipefusion.core.ledger import Ledger
 from pipefusion.core.shape import DiTShape, Sizes
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import TopologyConfig
@@ -82,7 +83,19 @@ class Session:
         wrap: Wrap | None = None,
         device: torch.device = CPU,
     ) -> Tensor:
-        """Latents [B, C, H, W] of one simulated run, all its ranks on one device and nothing measured; on the CPU.
+        """Latents [B, C, H, W] of one simulated run, as `simulate` gives them."""
+        return self.simulate(cfg, noise, cond, tensors, wrap, device)[0]
+
+    def simulate(
+        self,
+        cfg: RunConfig,
+        noise: Tensor,
+        cond: Conditioning,
+        tensors: Tensors | None = None,
+        wrap: Wrap | None = None,
+        device: torch.device = CPU,
+    ) -> tuple[Tensor, Ledger]:
+        """Latents [B, C, H, W] and the first rank's ledger, all ranks on one device; the latents on the CPU.
 
         `tensors` in place of the model's own. Raises `RankFailed` and `SimulationError`.
         """
@@ -92,7 +105,7 @@ class Session:
         noise, cond, scheduler = noise.to(device), cond.to(device), self.scheduler(cfg)
         latents = world.run(lambda fabric: samplers[fabric.rank](noise, cond, scheduler))[0]
         assert isinstance(latents, Tensor)
-        return latents.cpu()
+        return latents.cpu(), world.fabrics[0].ledger
 
     def plan(self, cfg: RunConfig) -> list[PlannedRank]:
         """Every rank of a run on named hardware. Raises `RankFailed` and `SimulationError`."""

@@ -54,7 +54,7 @@ Guidance = Annotated[float, Domain(0, 1000)]
 Seed = Annotated[int, Domain(0, (1 << 63) - 1)]
 Seeds = Annotated[Any, Domain(0, (1 << 63) - 1, whole=True)]  # one, or a list
 AutoWarmup = Annotated[Any, Domain(0, 10_000, whole=True)]  # or "auto"
-Warmups = Annotated[Any, Domain(0, 10_000, whole=True)]  # or "S": all steps
+Warmups = Annotated[Any, Domain(0, 10_000, whole=True)]  # or "S": all steps, "auto"
 PatchCounts = Annotated[Any, Domain(1, 4096, whole=True)]  # or "N": as many as stages
 Threads = Annotated[int, Domain(1, 1024)]
 Cores = Annotated[int, Domain(0, 1024)]  # 0: as many as there are

@@ -27,6 +27,7 @@ GRIDS = [
     "{methods: [serial, ring], devices: [4]}",
     "{methods: [ring], devices: [4], compresses: [int4]}",
     "{methods: [pipefusion], patches: [4], warmups: [1, S], devices: [2, 4]}",
+    "{methods: [asyncdiff, pipefusion], patches: [4], warmups: [auto], warmup_thresholds: [0.0, 1000.0], devices: [2]}",
 ]
 
 
@@ -37,6 +38,14 @@ def test_settings_are_sampled_once_and_planned_everywhere(
     grids = f"measure.grids=[{','.join(GRIDS)}]"
     assert command(monkeypatch, *SMALL, "measure.latency_clusters=[l40_pcie]", grids) == 0
     rows = load_study(tmp_path / "run").rows
+    (skipped,) = rows[rows.method == "asyncdiff"].reason
+    assert skipped == "method.warmup=auto is not known of asyncdiff; allowed: a number"
+    rows = rows[rows.method != "asyncdiff"]
+    found = rows[rows.found_warmup.notna()].set_index("warmup_threshold")
+    assert len(found) == 2 * 2 and found.warmup.isna().all()  # each picture alone, and no plan
+    assert {*found.found_warmup[0.0]} == {3} and (found.relative_error[0.0] == 0).all()
+    assert {*found.found_warmup[1000.0]} == {2} and (found.relative_error[1000.0] > 0).all()
+    rows = rows[rows.found_warmup.isna()]
     sampled = rows[rows.picture.notna()].set_index(["method", "knobs", "warmup", "devices"]).sort_index()
     assert len(sampled) == 2 * 7 and set(rows.cluster) == {"sim", "l40_pcie"}
     assert (sampled.relative_error[sampled.sampled_as.str.startswith("serial")] == 0).all()
