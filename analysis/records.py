@@ -21,7 +21,14 @@ QUICKSTART, PRODUCTS = "records/quickstart", "records/products"
 BENCH, WORLDS, LOADING = "records/bench", "records/worlds", "records/loading"
 
 BANDWIDTH, LOAD, PLANS = "records/bandwidth", "records/load", "records/plan"
-FLUX2_H100, FLUX2_L40 = f"{PLANS}/flux2_dev-h100_nvlink-8", f"{PLANS}/flux2_dev-l40_pcie_ethernet-16"
+FLUX2_H100, FLUX2_L40 = f"{PLANS}/flux2_dev-h100_nvlink-8", f"{PLANS}/flux2_dev-l40_pcie_infiniband-16"
+VIDEOS = {
+    f"records/plan_video/{model}-{cluster}-{devices}": (
+        f"experiment=plan_video model={model} cluster={cluster} devices={devices}"
+    )
+    for model in ("wan22_ti2v_5b", "wan22_a14b", "hunyuan_video")
+    for cluster, devices in (("h100_nvlink", 8), ("l40_pcie", 8), ("l40_pcie_infiniband", 16))
+}
 
 PLAN = "model=pixart_alpha cluster=l40_pcie devices=8 method.patches=8 model.resolution=2048"
 COMMANDS = {
@@ -48,7 +55,8 @@ COMMANDS = {
     BANDWIDTH: "experiment=bandwidth",
     LOAD: "experiment=load",
     FLUX2_H100: "experiment=plan model=flux2_dev cluster=h100_nvlink devices=8",
-    FLUX2_L40: "experiment=plan model=flux2_dev cluster=l40_pcie_ethernet devices=16",
+    FLUX2_L40: "experiment=plan model=flux2_dev cluster=l40_pcie_infiniband devices=16",
+    **VIDEOS,
 }
 """Record -> what `python run.py` is given."""
 

@@ -31,11 +31,12 @@ from experiments.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.requests import PlanConfig as PlanConfig
 from experiments.requests import able, check_request, counted, request_place, searches
 from experiments.scaling import outcome
-from experiments.session import Session
+from experiments.session import Session, machine
 from experiments.study import Cell, Study
 from pipefusion.core.predict import Prediction
 from pipefusion.core.shape import DiTShape
 from pipefusion.method import patches_in
+from pipefusion.sim.cost import Op, arithmetic_seconds, traffic_seconds
 
 
 def search(cell: Cell, session: Session) -> list[Row]:
@@ -117,7 +118,9 @@ def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
 
 def planned_outcome(planned: Planned) -> Row:
     """Status, seconds and bytes of a plan, and where the seconds go."""
-    return outcome(planned) | ({} if planned.latency_s is None else whereabouts(planned))
+    if planned.latency_s is None:
+        return outcome(planned)
+    return outcome(planned) | whereabouts(planned) | attention_roofline(planned)
 
 
 def whereabouts(planned: Planned) -> Row:
@@ -138,6 +141,20 @@ def whereabouts(planned: Planned) -> Row:
     }
     largest = max(parts, key=lambda name: parts[name])
     return {name: part / len(ranks) for name, part in parts.items()} | {"bottleneck": column(largest).heading}
+
+
+def attention_roofline(planned: Planned) -> Row:
+    """What attention reads and writes on the device where that is most, and the seconds of this and of its arithmetic:
+    the longer of the two is what its kernels take."""
+    device, itemsize = machine(planned.cfg.cluster)[0], planned.shape.itemsize
+    meter = max((rank.meter for rank in planned.ranks), key=lambda meter: meter.attention_bytes)
+    size = (planned.shape.head_dim,)
+    op = Op("attention", meter.attention_flops, meter.attention_bytes, itemsize, size)
+    return {
+        "attention_bytes": meter.attention_bytes,
+        "attention_traffic_s": traffic_seconds(op, device),
+        "attention_arithmetic_s": arithmetic_seconds(op, device),
+    }
 
 
 def missing(point: RunConfig, forms: list[tuple[int, Prediction]]) -> Row:

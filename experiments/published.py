@@ -41,8 +41,11 @@ class Target:
     cluster: str
     devices: int
     method: str
-    resolution: int
+    resolution: int | None  # None: a video of `height`, `width` and `frames`
     steps: int
+    height: int | None = None
+    width: int | None = None
+    frames: int | None = None
     host: str = "eager"  # or compiled
     warmup: int | None = None  # synchronous steps, of the two displaced methods
     split: str | None = None  # of PipeFusion, like `patches`: M as stated, or all candidates
@@ -87,10 +90,10 @@ def find_target(row: Published) -> Target | str:
         return reason
     if row.model not in MODELS.values():
         return f"no model {row.model} here"
-    for key, number in (("resolution", row.px), ("steps", row.steps), ("n_devices", row.devices)):
-        if number is None:
+    for key, stated in (("resolution", row.px or row.video), ("steps", row.steps), ("n_devices", row.devices)):
+        if stated is None:
             return f"{key} is {row[key]!r}"
-    assert row.px is not None and row.steps is not None and row.devices is not None
+    assert row.steps is not None and row.devices is not None
     products = row.products
     if not products:
         text = f"{row['method']} ({row['setting']}) is a hybrid of several methods"
@@ -98,6 +101,7 @@ def find_target(row: Published) -> Target | str:
     cluster = find_cluster(row, row.devices)
     if cluster is None:
         return f"no profile of {row['hardware']} with {row['interconnect']}"
+    height, width, frames = row.video or (None, None, None)
     method, timed = PRODUCT.get(row.product, row.method), row["metric"] == "latency"
     return Target(
         row_id=row.row_id,
@@ -106,6 +110,9 @@ def find_target(row: Published) -> Target | str:
         devices=row.devices,
         method=method,
         resolution=row.px,
+        height=height,
+        width=width,
+        frames=frames,
         steps=row.steps,
         host="compiled" if row.compiler else "eager",
         warmup=row.synchronous if method in DISPLACED else None,
@@ -139,12 +146,14 @@ def not_a_run(row: Published) -> str | None:
 
 
 def find_cluster(row: Published, devices: int) -> str | None:
-    """The cluster's name here: GPU and link, and the network where one node is not enough."""
+    """The cluster's name here: GPU and link, and the network where one node is not enough; of one device any link."""
     match = re.match(r"(?:\d+x)?(?P<node>\d+)x(?P<gpu>[A-Z]+\d+)", row["hardware"])
     if not match:
         return None
     link = next((link for link in ("NVLink", "PCIe") if link in row["interconnect"]), "")
     name = f"{match['gpu']}_{link}".lower()
+    if devices == 1 and not link:
+        return next((cluster for cluster in CLUSTERS if cluster.startswith(name)), None)
     if devices > int(match["node"]):
         name += "_ethernet" if "Ethernet" in row["interconnect"] else "_unknown"
     return name if name in CLUSTERS else None
@@ -175,6 +184,8 @@ def list_assumptions(row: Published, method: str) -> Iterator[str]:
         yield "M is not stated: the fastest predicted"
     if row.digitized:
         yield "read off a curve"
+    if row["model"].startswith("ConsisID"):
+        yield "without what ConsisID adds to the model: a branch for faces"
 
 
 def target_run(target: Target, base: RunConfig) -> RunConfig:
@@ -186,7 +197,13 @@ def target_run(target: Target, base: RunConfig) -> RunConfig:
     own["qkv"] = "separate"  # as well: xDiT's calls for Q, K, V and the result of Ulysses ranks, four a layer
     return replace(
         base,
-        model=replace(model_config(target.model), resolution=target.resolution),
+        model=replace(
+            model_config(target.model),
+            resolution=target.resolution,
+            height=target.height,
+            width=target.width,
+            frames=target.frames,
+        ),
         cluster=replace(cluster_config(target.cluster), host=target.host),
         method=METHODS[target.method].Config(**{key: v for key, v in own.items() if v is not None}),
         devices=target.devices,

@@ -31,7 +31,7 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
         None if pd.isna(low) else f"{low:.4g} to {high:.4g}"
         for low, high in zip(table.low_s, table.high_s, strict=True)
     ]
-    columns: Shown = ["row_id", "model", "cluster", "resolution", "devices", "method", "patches"]
+    columns: Shown = ["row_id", "model", "cluster", *texts(size="px"), "devices", "method", "patches"]
     columns += [
         column("warmup", heading="sync. steps"),
         *texts(published="published s", predicted="predicted s"),

@@ -73,6 +73,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
             {
                 **{key: one[key] for key in ("row_id", "model", "cluster", "resolution", "devices")},
                 "method": row.product if one.get("product") else one["method"],
+                "size": row["resolution"],
                 "setting": row["setting"],
                 "steps": one.get("steps"),
                 "printed_warmup": stated("W", row["setting"]),
@@ -122,9 +123,10 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
 def groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The statistics of errors by name, each with exactly the rows it is made of.
 
-    Rows of compiled models and of other people's code are groups of their own.
+    Rows of compiled models, of other people's code and of videos are groups of their own.
     """
-    every = in_order(scored(table).sort_values("resolution", kind="stable"))
+    found = in_order(scored(table).sort_values("resolution", kind="stable"))
+    every = found[found.resolution.notna()]
     rows = every[(every.host == EAGER) & ~every.third_party]
     yield "overall", rows
     for method, part in rows.groupby("method", sort=False):
@@ -138,6 +140,7 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "compiled", every[(every.host != EAGER) & ~every.third_party]
     yield "third party, eager", every[(every.host == EAGER) & every.third_party]
     yield "third party, compiled", every[(every.host != EAGER) & every.third_party]
+    yield "videos", found[found.resolution.isna()]
 
 
 def cuts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -42,6 +42,8 @@ MODELS = {
     "Flux.1-dev": "flux_dev",
     "Flux.1-schnell": "flux_schnell",
     "HunyuanDiT": "hunyuan_dit",
+    "CogVideoX-5B": "cogvideox_5b",
+    "ConsisID(CogVideoX-5b base)": "cogvideox_5b",
 }
 COMPILERS = ("torch.compile", "onediff")
 TABLE1 = "table1_costs"
@@ -80,6 +82,15 @@ class Published:
     def task(self) -> tuple[str, str, int | None, int | None, str]:
         """The model, size and steps computed, and the GPU and compiler used: alike for all methods and N."""
         return self.gpu, self.model, self.px, self.steps, self.compiler
+
+    @property
+    def video(self) -> tuple[int, int, int] | None:
+        """Height, width and pictures of a landscape video: `720x480x49f`, `49f 480x720`."""
+        sides, frames = (re.search(form, self["resolution"]) for form in (r"(\d+)x(\d+)", r"(\d+)f\b"))
+        if sides is None or frames is None:
+            return None
+        height, width = sorted(map(int, sides.groups()))
+        return height, width, int(frames[1])
 
     @property
     def oom(self) -> bool:
@@ -224,10 +235,10 @@ def method_name(name: str, setting: str, devices: int | None) -> str:
     """The method's name here, or `HYBRID`, `USP`, `SP`."""
     if devices == 1:
         return "serial"
-    if "cfg" in setting or "cfg" in name.lower() or HYBRID in name:
-        return HYBRID
     if USP in name or re.match(r"Ulysses-\d+ x Ring-\d+", name):
         return USP
+    if "cfg" in setting or "cfg" in name.lower() or HYBRID in name:
+        return HYBRID
     return METHODS.get(name) or METHODS.get(f"SP-{name.partition('-')[0]}", name)
 
 

@@ -52,15 +52,18 @@ def words(text: str) -> tuple[str, str]:
         return NAMES[text], ""
     if text == "usp":
         return "USP", ""
-    degrees = dict(re.findall(r"\b(cfg|pp|ulysses|ring|tp)(\d+)\b", text))
-    plain = " x ".join(name + count for name, count in degrees.items())
+    found = re.findall(r"\b(cfg|pp|ulysses|ring|tp)(\d+)\b", text)
+    plain = " x ".join(name + count for name, count in found)
+    degrees = {name: count for name, count in found if count != "1"}
     patches = re.fullmatch(r"(?:pipefusion )?(.*?)(?: M(\d+))?", text)
-    if not degrees or patches is None or patches[1] != plain:
+    if not found or patches is None or patches[1] != plain:
         return "", ""
     setting = ", ".join(f"{name}={count}" for name, count in degrees.items() if len(degrees) > 1)
     setting += f"; M={patches[2]}" if patches[2] else ""
     if "pp" in degrees:
         return ("CFG+PipeFusion" if len(degrees) > 1 else "PipeFusion"), setting
+    if "cfg" in degrees and set(degrees) - {"cfg"} <= {"ulysses", "ring"}:
+        return "USP", setting or f"cfg={degrees['cfg']}"
     if set(degrees) == {"ulysses", "ring"}:
         return f"Ulysses-{degrees['ulysses']} x Ring-{degrees['ring']}", ""
     return (NAMES[next(iter(degrees))], "") if len(degrees) == 1 and "cfg" not in degrees else ("", "")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from analysis import bandwidth as links
 from analysis import load as served
-from analysis import planning
+from analysis import planning, video
 from analysis.output import Output
-from analysis.records import BANDWIDTH, FLUX2_H100, FLUX2_L40, LOAD
+from analysis.records import BANDWIDTH, FLUX2_H100, FLUX2_L40, LOAD, VIDEOS
 from analysis.study import load_study
 from analysis.style import Drawing
 from analysis.tables import Table
@@ -22,6 +22,13 @@ def plan(results: Path) -> list[Table]:
     parts = {"": FLUX2_H100, "_l40": FLUX2_L40}
     found = [(suffix, results / name) for suffix, name in parts.items() if (results / name).exists()]
     return [table for suffix, folder in found for table in planning.tabulate(load_study(folder), suffix)]
+
+
+def plan_video(results: Path) -> list[Table]:
+    """The fastest setting for a video of each model and machine, and the fastest of PipeFusion with what its attention
+    reads and writes in a step on one device: beside serial's, and in seconds beside those of its arithmetic;
+    records/plan_video."""
+    return video.tabulate([load_study(results / name) for name in VIDEOS if (results / name).exists()])
 
 
 def bandwidth(results: Path) -> Sequence[Table | Drawing]:
@@ -40,6 +47,7 @@ def load(results: Path) -> Sequence[Table | Drawing]:
 
 OUTPUTS = [
     Output(plan, (f"{FLUX2_H100}/*", f"{FLUX2_L40}/*")),
+    Output(plan_video, tuple(f"{name}/*" for name in VIDEOS)),
     Output(bandwidth, (BANDWIDTH,)),
     Output(load, (LOAD,)),
 ]

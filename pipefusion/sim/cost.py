@@ -100,9 +100,14 @@ def kernel_seconds(op: Op, device: DeviceConfig) -> float:
     traffic = traffic_seconds(op, device)
     if not op.flops:
         return device.unfused * (device.kernel_s + traffic)
+    return device.kernel_s + max(arithmetic_seconds(op, device), traffic)
+
+
+def arithmetic_seconds(op: Op, device: DeviceConfig) -> float:
+    """Time in which a kernel that has arithmetic does it."""
     peak = device.peak_flops_16 if op.itemsize <= 2 else device.peak_flops_32
     reached = device.matmul_efficiency if op.kind == "matmul" else device.attention_efficiency
-    return device.kernel_s + max(computed_flops(op, device.multiprocessors) / (peak * reached), traffic)
+    return computed_flops(op, device.multiprocessors) / (peak * reached)
 
 
 def computed_flops(op: Op, multiprocessors: int) -> float:
@@ -130,6 +135,7 @@ class Segment:
     issue_s: float = 0.0
     matmul_flops: float = 0.0
     attention_flops: float = 0.0
+    attention_bytes: float = 0.0
     bytes: float = 0.0
 
     def then(self, other: Segment, launch_s: float) -> Segment:
@@ -140,6 +146,7 @@ class Segment:
             max(self.issue_s + other.device_s, self.ops * launch_s + other.issue_s),
             self.matmul_flops + other.matmul_flops,
             self.attention_flops + other.attention_flops,
+            self.attention_bytes + other.attention_bytes,
             self.bytes + other.bytes,
         )
 
@@ -151,4 +158,5 @@ def as_segment(op: Op, device: DeviceConfig) -> Segment:
     """One operation as a segment."""
     seconds = kernel_seconds(op, device)
     matmul, attention = (op.flops if op.kind == kind else 0.0 for kind in ("matmul", "attention"))
-    return Segment(1, seconds, device.launch_s + seconds, matmul, attention, op.bytes)
+    read = op.bytes if op.kind == "attention" else 0.0
+    return Segment(1, seconds, device.launch_s + seconds, matmul, attention, read, op.bytes)

@@ -70,7 +70,7 @@ class Meter:
     def __init__(self, device: DeviceConfig):
         self.device = device
         self.key = astuple(device)[:-2]  # all numbers: what segments were computed with
-        self.matmul_flops = self.attention_flops = self.bytes = 0.0
+        self.matmul_flops = self.attention_flops = self.attention_bytes = self.bytes = 0.0
         self.ops, self.busy_s = 0, 0.0  # kernels, and the seconds of the device in them
         self.live_bytes = self.peak_bytes = self.mark_bytes = 0
         self.recorded: Segment | None = None
@@ -82,6 +82,7 @@ class Meter:
         """Count these operations; while something is being recorded they are charged as one, at its end."""
         self.matmul_flops += segment.matmul_flops
         self.attention_flops += segment.attention_flops
+        self.attention_bytes += segment.attention_bytes
         self.bytes += segment.bytes
         self.ops += segment.ops
         self.busy_s += segment.device_s

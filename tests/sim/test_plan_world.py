@@ -45,7 +45,7 @@ GRID += [case.but(model=model).on(3) for model in ARCHITECTURES for case in GRID
 def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(case):
     both = (planned(case, case.parallel.world, DEVICE, view=view) for view in (MemoView, EveryTime))
     for rank, (replayed, run) in enumerate(zip(*both, strict=True)):
-        for number in ("matmul_flops", "attention_flops", "bytes"):
+        for number in ("matmul_flops", "attention_flops", "attention_bytes", "bytes"):
             got, want = getattr(replayed.meter, number), getattr(run.meter, number)
             assert got == pytest.approx(want, rel=1e-12)
         assert replayed.total_s == pytest.approx(run.total_s, rel=1e-9)
@@ -71,6 +71,8 @@ def test_flops_of_serial_are_the_closed_form():
     p, hs, text, steps = shape.tokens, shape.hidden, shape.text_tokens, case.steps
     attention = 4 * hs * p * (p + text)
     assert meter.attention_flops == steps * shape.layers * attention
+    read = 2 * hs * (p + p) + 2 * hs * (p + text)  # Q, K, V and the result, of the image and of the prompt
+    assert meter.attention_bytes == steps * shape.layers * read * shape.itemsize
     linear = 2 * p * (6 * hs * hs + 2 * hs * shape.mlp_hidden)
     pixels = shape.patch_size**2
     ends = 2 * p * hs * pixels * (shape.in_channels + shape.out_channels)

@@ -35,6 +35,9 @@ def read(**changes: str) -> Published:
         ("pipefusion pp8 (new xDiT)", "8", "pipefusion", [{}], ""),
         ("cfg2 x pp4", "8", "hybrid", [{"cfg": 2}], ""),
         ("ulysses4 x pp4", "16", "hybrid", [{"ulysses": 4}], ""),
+        ("ulysses1 x ring3 x cfg1", "3", "ring", [{}], ""),
+        ("ulysses2 x ring1 x cfg2", "4", "USP", [{"cfg": 2, "ulysses": 2}], ""),
+        ("cfg2 x ulysses2 x ring2", "8", "USP", [{"cfg": 2, "ulysses": 2}], ""),
     ],
 )
 def test_the_method_is_that_of_the_papers(
@@ -50,6 +53,12 @@ def test_the_method_is_that_of_the_papers(
 )
 def test_what_changes_the_computation_is_no_latency(text: str) -> None:
     assert read(method=text)["metric"] == f"latency with {text}"
+
+
+@pytest.mark.parametrize("text", ["720x480x49f", "49f 480x720"])
+def test_the_size_of_a_video_is_read_from_either_form(text: str) -> None:
+    row = read(resolution=text)
+    assert (row.px, row.video) == (None, (480, 720, 49))
 
 
 def test_the_seconds_of_a_step_are_those_of_a_run() -> None:
