@@ -90,7 +90,11 @@ def find_target(row: Published) -> Target | str:
         return reason
     if row.model not in MODELS.values():
         return f"no model {row.model} here"
-    for key, stated in (("resolution", row.px or row.video), ("steps", row.steps), ("n_devices", row.devices)):
+    for key, stated in (
+        ("resolution", row.px or row.video),
+        ("steps", row.steps),
+        ("n_devices", row.devices),
+    ):
         if stated is None:
             return f"{key} is {row[key]!r}"
     assert row.steps is not None and row.devices is not None
