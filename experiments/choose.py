@@ -151,7 +151,7 @@ def attention_roofline(planned: Planned) -> Row:
     size = (planned.shape.head_dim,)
     op = Op("attention", meter.attention_flops, meter.attention_bytes, itemsize, size)
     return {
-        "attention_bytes": meter.attention_bytes,
+        "attention_bytes": int(meter.attention_bytes),
         "attention_traffic_s": traffic_seconds(op, device),
         "attention_arithmetic_s": arithmetic_seconds(op, device),
     }
