@@ -22,11 +22,11 @@ BENCH, WORLDS, LOADING = "records/bench", "records/worlds", "records/loading"
 
 BANDWIDTH, LOAD, PLANS = "records/bandwidth", "records/load", "records/plan"
 FLUX2_H100, FLUX2_L40 = f"{PLANS}/flux2_dev-h100_nvlink-8", f"{PLANS}/flux2_dev-l40_pcie_infiniband-16"
-VIDEOS = {
+VIDEOS = {  # as many pictures as are nearest to the model's own and give latent frames that 8 divides
     f"records/plan_video/{model}-{cluster}-{devices}": (
-        f"experiment=plan_video model={model} cluster={cluster} devices={devices}"
+        f"experiment=plan_video model={model} model.frames={frames} cluster={cluster} devices={devices}"
     )
-    for model in ("wan22_ti2v_5b", "wan22_a14b", "hunyuan_video")
+    for model, frames in (("wan22_ti2v_5b", 125), ("wan22_a14b", 93), ("hunyuan_video", 125))
     for cluster, devices in (("h100_nvlink", 8), ("l40_pcie", 8), ("l40_pcie_infiniband", 16))
 }
 

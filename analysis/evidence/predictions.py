@@ -133,6 +133,8 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield label(str(method)), part
     for size, part in rows.groupby("resolution"):
         yield f"{size} px", part
+    for cluster, part in rows.groupby("cluster"):
+        yield str(cluster), part
     for key, part in rows.groupby(["method", "resolution"], sort=False):
         yield f"{label(str(key[0]))}, {key[1]} px", part
     large = (rows.method == "pipefusion") & (rows.resolution >= LARGE)

@@ -50,15 +50,18 @@ class DeviceClock:
         if not self._asynchronous:
             self.host_s = self.device_s = max(self.host_s, self.device_s + seconds)
 
-    def charge(self, segment: Segment) -> None:
-        """Issue and run these operations."""
-        launches = segment.ops * self._launch_s
-        if self._asynchronous:
-            issued, behind = self.host_s + segment.issue_s, self.device_s + segment.device_s
-            self.device_s = behind if behind > issued else issued
-            self.host_s += launches
-        else:
-            self.host_s = self.device_s = self.read() + launches + segment.device_s
+    def charge(self, *segments: Segment) -> None:
+        """Issue and run these operations, one segment after another."""
+        host, device = self.host_s, self.device_s
+        for segment in segments:
+            launches = segment.ops * self._launch_s
+            if self._asynchronous:
+                issued, behind = host + segment.issue_s, device + segment.device_s
+                device = behind if behind > issued else issued
+                host += launches
+            else:
+                host = device = max(host, device) + launches + segment.device_s
+        self.host_s, self.device_s = host, device
 
 
 class Meter:

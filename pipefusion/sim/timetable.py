@@ -188,10 +188,9 @@ def advance(one: Timed, ready: list[tuple[float, int]], network: Network) -> Non
     while index < end:
         charges, kind, number, channel, _ = actions[index]
         if not charged:
-            for segment in charges:
-                clock.charge(segment)
+            clock.charge(*charges)
             if kind == "post":
-                clock.spend(network.call_s(posts[number].calls if posts[number].is_message else None))
+                clock.spend(network.call_s(None if one.lines[channel].grouped else posts[number].calls))
             now = clock.read()
             times.append(now)
         if kind == "post":
