@@ -48,7 +48,8 @@ def kind(method: str, resolution: int, cluster: str) -> Kind:
     """Family, size and link of a run; `method` may be a product's, `hybrid` or `USP`."""
     family = FAMILIES.get(method, method)
     link = next((link for link in LINKS if link in cluster), "") if family != "one device" else ""
-    return family, "small" if resolution < LARGE else "large", link  # a video has none, and is large
+    small = pd.notna(resolution) and resolution < LARGE  # a video has none, and is large
+    return family, "small" if small else "large", link
 
 
 def read_errors(table: pd.DataFrame) -> list[Error]:

@@ -53,10 +53,11 @@ def load_joined(results: Path, record: str = PREDICTIONS) -> pd.DataFrame:
 def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFrame:
     """One row a prediction with its published row beside it.
 
-    `error` is (predicted - published) / published; `printed_warmup` is the W of the source, which may be one less than
-    the synchronous steps that it ran (`warmup`); `role` is `prediction`, `calibration` for a row that its own
-    cluster was fitted on, or `repeats calibration` for the same number printed elsewhere. A product of degrees (its
-    record has `product`) is no row of one method: its `method` is `hybrid` or `USP`.
+    `error` is (predicted - published) / published; a video has no `resolution`; `printed_warmup` is the W of the
+    source, which may be one less than the synchronous steps that it ran (`warmup`); `role` is `prediction`,
+    `calibration` for a row that its own cluster was fitted on, or `repeats calibration` for the same number printed
+    elsewhere. A product of degrees (its record has `product`) is no row of one method: its `method` is `hybrid` or
+    `USP`.
     Raises KeyError for a row that is not among the published ones, ValueError when that row says another number.
     """
     published, origins = read(Path(folder)), trace_origins(predictions)
@@ -99,7 +100,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
             }
         )
     kinds = dict.fromkeys(["published_s", "predicted_s", "error"], "float64")
-    return pd.DataFrame(rows).astype(kinds | {"printed_warmup": "Int64"})
+    return pd.DataFrame(rows).astype(kinds | {"printed_warmup": "Int64", "resolution": "Int64"})
 
 
 def trace_origins(predictions: list[dict[str, Any]]) -> dict[str, str]:
