@@ -23,7 +23,13 @@ def options(cfg: Any) -> dict[str, Any]:
 
 def build(dit: DiT, fabric: Fabric, cfg: Any) -> Sampler:
     """Ordinary self-attention: over the tokens of all Ulysses ranks, round the ring, on the rank's own heads."""
-    return assemble(dit, fabric, lambda run: ulysses(run, ring(run), cfg.qkv), **options(cfg))
+    return assemble(
+        dit,
+        fabric,
+        lambda run: ulysses(run, ring(run), cfg.qkv),
+        micro_batches=getattr(cfg, "micro_batches", False),
+        **options(cfg),
+    )
 
 
 def predict(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from baselines.exact import build as build
 from baselines.exact import predict as predict
-from pipefusion.core.checks import Settings, degrees_fit, splits
+from pipefusion.core.checks import Settings, degrees_fit, micro_batches_fit, splits
 from pipefusion.core.domain import Natural
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
@@ -21,13 +21,18 @@ AXIS = "pipe"
 
 @dataclass
 class Config(Settings):
-    """`split` of the layers over the stages: ceil, even, cost, bytes, or how many each has."""
+    """`split` of the layers over the stages: ceil, even, cost, bytes, or how many each has.
+
+    `micro_batches`: images and guidance branches go through the stages one behind the other.
+    """
 
     name: str = "sync_pipeline"
     split: Annotated[Any, Natural] = "even"
+    micro_batches: bool = False
 
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """At least one layer per stage, or as `split` has it."""
     fit = degrees_fit(shape, parallel, AXIS, cfg)
-    return fit or splits(cfg.split, shape.layers, parallel.pipe)
+    parts = micro_batches_fit(parallel, cfg, cfg.micro_batches)
+    return fit or splits(cfg.split, shape.layers, parallel.pipe) or parts

@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import AUTO, Warm, degrees_fit, splits, unknown_choice, warmup_fits, within
+from pipefusion.core.checks import (
+    AUTO,
+    Warm,
+    degrees_fit,
+    micro_batches_fit,
+    splits,
+    unknown_choice,
+    warmup_fits,
+    within,
+)
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Natural, Patches
@@ -47,6 +56,7 @@ class Config(Warm):
     `split` of the layers over stages: ceil, even, cost, bytes, or how many each has. `text` of MM-DiTs. `ring`: ring
     ranks gather the fresh K, V of a patch and keep all tokens, or keep their own and pass the buffer round (rotate).
     `order` of the patches: the same on all stages, or rotational, with at least one warm-up step; then `forecast`.
+    `micro_batches`: synchronous steps go through the stages as a pipeline of images and guidance branches.
     """
 
     name: str = "pipefusion"
@@ -56,6 +66,7 @@ class Config(Warm):
     ring: str = "gather"
     order: str = "plain"
     forecast: str = "last"
+    micro_batches: bool = False
 
     @property
     def differences(self) -> int | None:
@@ -89,6 +100,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
         or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
         or check_prompt(shape, parallel, cfg)
         or check_auto(shape, parallel, cfg)
+        or micro_batches_fit(parallel, cfg, cfg.micro_batches)
     )
 
 
@@ -146,6 +158,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
         warmup_threshold=cfg.warmup_threshold,
         first_patch=cfg.text == "first_patch",
         cache=cache_rule(cfg),
+        micro_batches=cfg.micro_batches,
     )
 
 

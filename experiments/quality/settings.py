@@ -13,7 +13,7 @@ from experiments.journal import Row
 from experiments.methods import METHODS, beside
 from pipefusion.core.parallel import Parallel, degrees
 
-UNSEEN = ("split", "ring")
+UNSEEN = ("split", "ring", "micro_batches")
 """Keys of displaced methods that decide where and how, and not what, is computed."""
 
 

@@ -59,6 +59,19 @@ def warmup_fits(warmup: Any, steps: int, least: int = 0) -> Problem | None:
     return within("method.warmup", warmup, least, steps, "the steps")
 
 
+def micro_batches_fit(parallel: Parallel, cfg: Settings, micro_batches: bool) -> Problem | None:
+    """`method.micro_batches`: what is decided for a whole batch, or forecast of one, goes with none of its parts."""
+    if not micro_batches or parallel.pipe == 1:
+        return None
+    if cfg.cache != "none":
+        text = f"{cfg.cache} decides for all images and branches together"
+        return Problem("method.cache", f"{text}; allowed: none, or method.micro_batches=false")
+    if getattr(cfg, "order", "plain") != "plain":
+        text = "true passes parts of a batch on, of which rotational order forecasts the whole"
+        return Problem("method.micro_batches", f"{text}; allowed: false, or method.order=plain")
+    return None
+
+
 def within(key: str, value: int, low: int, high: int, what: str) -> Problem | None:
     """`value` must lie in low..high, where `what` says what the upper bound is."""
     if low <= value <= high:

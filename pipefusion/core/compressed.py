@@ -76,7 +76,7 @@ def compressed_ring(run: Run, how: str, whole: int) -> AttendFor:
             message = mine if entire else codec.encode(mine - base[own])
             rebuilt(own, message)
             places = [memory[: message.nbytes].view(message.dtype).view(message.shape) for memory in spare]
-            return round_the_ring(run, job.where(layer), q, k, v, message, places, prefix, rebuilt)
+            return round_the_ring(run, job, layer, q, k, v, message, places, prefix, rebuilt)
 
         return attend
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from pipefusion.core.cache import Rule, StepCache
@@ -46,6 +47,7 @@ def assemble(
     first_patch: bool = False,
     whole_cross: bool = False,
     cache: Rule | None = None,
+    micro_batches: bool = False,
 ) -> Sampler:
     """Keep this rank's part of the model and return its sampler: every method is a call of this.
 
@@ -64,10 +66,12 @@ def assemble(
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
         whole_cross: tensor parallelism leaves cross-attentions whole.
         cache: when blocks are skipped, see `StepCache`; None: never.
+        micro_batches: synchronous steps go through the stages image by image and branch by branch, see `Job`.
     """
     layout = make_layout(dit.shape, fabric.axis, patches, split)
     dit.keep(layout.layers, embed=layout.first, unembed=layout.last)
     shard(dit, fabric, whole_cross)
+    piped = micro_batches and len(layout.stages) > 1
 
     def sampler(noise: Tensor, cond: Conditioning, scheduler: Any) -> Tensor | None:
         guidance = Guidance(fabric, cond, dit.shape)
@@ -75,18 +79,22 @@ def assemble(
         steps = len(scheduler.timesteps)
         auto = warmup == AUTO
         first = warmup if isinstance(warmup, int) else 1 if auto else steps
+        batch = own.shape[0] * guidance.branches
+
+        def cut(jobs: Sequence[Job]) -> list[Job]:
+            return [part for job in jobs for part in (job.micro_batches(batch) if piped else [job])]
+
         jobs = own_jobs(layout.jobs(steps, first, stride, forecast is not None), first, fabric.axis("step"))
-        possible = [*layout.jobs(steps, steps), *jobs] if auto else jobs
+        possible = cut([*layout.jobs(steps, steps), *jobs] if auto else jobs)
         padding = guidance.cond.stacked("padding") if "padding" in guidance.cond.prompt else None
-        run = Run(fabric, dit.shape, layout, possible, own.shape[0] * guidance.branches, dit.dtype, padding)
+        run = Run(fabric, dit.shape, layout, possible, batch, dit.dtype, padding)
         step_cache = StepCache(run, dit, cache, warmup is None) if cache else None
         stage = Stage(
             dit, run, own, guidance, scheduler, first, first_patch, time_shift, forecast, step_cache
         )
         attend_for = attention(run)
         found_out = AutoWarmup(run, warmup_threshold) if auto else None
-        if found_out:
-            jobs = jobs[:1]  # the others when they are known
+        jobs = cut(jobs[:1] if found_out else jobs)  # the others when they are known
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
             stage.begin(job)
@@ -94,11 +102,11 @@ def assemble(
             tokens = stage.compute(job, tokens, attend_for)
             prediction = stage.emit(job, tokens)
             if found_out and index + 1 == len(jobs) and job.driven.stop < steps:
-                jobs += found_out.following(job, prediction)
+                jobs += cut(found_out.following(job, prediction))
                 stage.await_input(jobs[index + 1])
         if found_out:
             found_out.drain()
-            fabric.ledger.warmup = sum(job.sync for job in jobs)
+            fabric.ledger.warmup = sum(job.sync and job.ends for job in jobs)
         return stage.finish()
 
     return sampler
@@ -125,8 +133,9 @@ class Stage:
         self.timesteps = timesteps_on(fabric.device, scheduler)
         self.experts = experts_by_step(shape.experts, scheduler)
         self.finite = Finite(run.steps, fabric.device)
-        self.text = dit.text(guidance.cond)
-        self.cross = dit.cross(self.text)
+        parts = guidance.parts(len(noise)) if any(job.at.micro >= 0 for job in run.jobs) else []
+        self.texts = [dit.text(cond) for cond in (*parts, guidance.cond)]  # of all entries at -1
+        self.cross = dit.cross(self.texts[-1])
         fabric.ledger.hold("buffer", sum(x.nbytes for kv in self.cross.values() for x in kv))
         bands = dict.fromkeys(job.rows for job in run.jobs)
         self.positions = {rows: dit.positions(rows, layout.prompt) for rows in bands}
@@ -149,18 +158,20 @@ class Stage:
             late = [job for job in run.jobs if job.late]
             if late and forecast is not None:
                 self.forecast = Forecast(run, late[0], self.arriving, forecast)
-        self.step, self.shifted = -1, time_shift and not layout.first
+        self.at, self.shifted = (-1, -1), time_shift and not layout.first
+        self.predictions: list[Tensor] = []
 
     def begin(self, job: Job) -> None:
-        """Start a job; the modulation of a step is made once, by its first."""
+        """Start a job; the modulation of a step, or of its micro-batch, is made once, by its first."""
         self.skips.begin(job)
         self.rounds.begin(job)
-        if job.step != self.step:
-            self.step = job.step
+        self.text = self.texts[job.at.micro]
+        if (job.step, job.at.micro) != self.at:
+            self.at = job.step, job.at.micro
             source = job.origin.step if self.shifted else job.step
             self.expert = self.experts[source]
             text = for_expert(self.text, self.expert)
-            self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.batch)
+            self.modulation = self.dit.modulation(self.timesteps[source], text, self.run.entries(job))
 
     def await_input(self, job: Job) -> None:
         """Start receiving what a job reads, if it comes from a stage before."""
@@ -168,13 +179,14 @@ class Stage:
             return
         if self.cache:
             self.cache.post(job)
-        self.inbox.post(job.origin, (self.run.batch, self.arriving.tokens(job), self.run.shape.hidden))
+        size = self.run.entries(job), self.arriving.tokens(job), self.run.shape.hidden
+        self.inbox.post(job.origin, size)
 
     def receive(self, job: Job, following: Sequence[Job]) -> Tokens:
         """The tokens of a job: embedded here, or of the stage before; those of the `following` are awaited."""
         if self.inbox is None:
             assert self.latents is not None
-            latent = self.guidance.expand(self.latents.take(job))
+            latent = self.guidance.expand(self.latents.take(job))[job.entries]
             tokens = self.dit.embed(latent, job.rows, self.text, self.modulation)
             return tokens.share(self.layout.prompt)
         for each in following:
@@ -188,7 +200,10 @@ class Stage:
 
     def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
         """The tokens behind this stage's blocks."""
-        given = Given(self.text, self.modulation, self.positions[job.rows], self.cross, self.layout.prompt)
+        cross = self.cross
+        if job.at.micro >= 0:
+            cross = {layer: (k[job.entries], v[job.entries]) for layer, (k, v) in cross.items()}
+        given = Given(self.text, self.modulation, self.positions[job.rows], cross, self.layout.prompt)
         attend = attend_for(job)
 
         def blocks(tokens: Tokens, layers: range) -> Tokens:
@@ -204,7 +219,7 @@ class Stage:
     def emit(self, job: Job, tokens: Tokens) -> Tensor | None:
         """Pass tokens on to the next stage; the last one guides, steps each patch and sends its latent to the first.
 
-        What the last one returns is its guided prediction [B, C, h, W].
+        What the last one returns is its guided prediction [B, C, h, W], behind the last micro-batch of a step.
         """
         if not self.layout.last:
             if job.read:
@@ -212,6 +227,12 @@ class Stage:
             return None
         assert self.latents is not None
         prediction = self.dit.unembed(tokens.image, self.modulation, job.rows)
+        if job.at.micro >= 0:
+            self.predictions.append(prediction)
+            if not job.ends:
+                return None
+            prediction = torch.cat(self.predictions)
+            self.predictions.clear()
         prediction = self.guidance.combine(prediction, self.expert, job.at)  # [B, C, h, W]
         for patch, part in self.latents.split(job, prediction):
             latent = self.latents.parts[patch]

@@ -35,6 +35,11 @@ class Guidance:
         """Copies of an image in one forward of this rank."""
         return self.cond.branches
 
+    def parts(self, images: int) -> list[Conditioning]:
+        """What each image and branch of this rank's batch is told alone, in the order in which they are stacked."""
+        branches = [self.cond.branch(0), self.cond.branch(1)] if self.cond.guided else [self.cond]
+        return [branch.images(image, images) for branch in branches for image in range(images)]
+
     def own_images(self, noise: Tensor) -> Tensor:
         """This rank's images [B/data, C, H, W] of a request [B, C, H, W]."""
         size = noise.shape[0] // self.data.size

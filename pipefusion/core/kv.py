@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -46,6 +47,12 @@ class StaleKV:
                 whole[:, place + slot.start : place + slot.stop].copy_(new[:, start:stop])
                 start = stop
 
+    def part(self, entries: slice) -> StaleKV:
+        """The buffers of these images and branches alone, as views."""
+        part = copy(self)
+        part.buffers = {layer: buffer[:, entries] for layer, buffer in self.buffers.items()}
+        return part
+
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
         """K and V of all tokens, [batch, place + tokens, heads, head_dim] each: fresh where written this step."""
         whole_k, whole_v = self.buffers[layer].transpose(2, 3)
@@ -61,12 +68,12 @@ def stale(run: Run) -> AttendFor:
     kv = StaleKV(run, layout.band_tokens)
 
     def attend_for(job: Job) -> Attend:
-        slots = layout.slots(job, layout.lanes)
+        slots, own = layout.slots(job, layout.lanes), kv if job.at.micro < 0 else kv.part(job.entries)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            kv.write(layer, slots, k, v, prefix)
-            whole_k, whole_v = kv.read(layer)
-            return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
+            own.write(layer, slots, k, v, prefix)
+            whole_k, whole_v = own.read(layer)
+            return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1], job.entries))
 
         return attend
 
@@ -84,16 +91,16 @@ def rotating(run: Run) -> AttendFor:
     spare = [run.scratch("comm", 2, run.batch, run.inner_heads, tokens, run.shape.head_dim) for _ in range(2)]
 
     def attend_for(job: Job) -> Attend:
-        slots = layout.slots(job, lanes)
+        slots, own = layout.slots(job, lanes), kv if job.at.micro < 0 else kv.part(job.entries)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            kv.write(layer, slots, k, v, prefix)
-            mine = kv.buffers[layer]
+            own.write(layer, slots, k, v, prefix)
+            mine = own.buffers[layer].contiguous()
             places = [memory.view(*mine.shape) for memory in spare]
-            own_k, own_v = kv.read(layer)
+            own_k, own_v = own.read(layer)
             if prefix:
                 own_k, own_v = (torch.cat([x[:, :prefix], y], dim=1) for x, y in ((k, own_k), (v, own_v)))
-            return round_the_ring(run, job.where(layer), q, own_k, own_v, mine, places, prefix)
+            return round_the_ring(run, job, layer, q, own_k, own_v, mine, places, prefix)
 
         return attend
 

@@ -34,12 +34,12 @@ class Latents:
         return self.copies[step % len(self.copies)]
 
     def take(self, job: Job) -> Tensor:
-        """The latent [B, C, h, W] of a job. In a pipeline the receive of the new ones is posted behind it."""
+        """The latent [B, C, h, W] of a job. In a pipeline the receive of the new ones is posted behind its last."""
         for patch in job.patches:
             if (job.step, patch) in self._arriving:
                 self._arriving.pop((job.step, patch)).wait()
         whole = torch.cat([self.at(job.step)[patch] for patch in job.patches], dim=self.layout.grid.dim)
-        if not self.layout.last:  # received where nothing is left to read
+        if job.ends and not self.layout.last:  # received where nothing is left to read
             source, following = len(self.layout.stages) - 1, job.driven.stop
             for patch in job.returned:
                 out, at = self.at(following)[patch], Where(job.step, -1, patch)

@@ -23,9 +23,10 @@ from pipefusion.core.split import Split, ceil_sizes, ranges, split_rows
 class Job:
     """Step `step` on `patches` (all of them in a synchronous step), of which this rank computes the token `rows`.
 
-    `own` are its tokens in the order of this rank's own, `at` its place in the ledger: patch -1 for all of them. A
-    stage reads what the one before it made at `origin`: in this step, unless stages do not wait for each other; then
-    nobody reads what comes of the last job. The prediction moves the latent by so many steps: it `drives` them.
+    `own` are its tokens in the order of this rank's own, `at` its place in the ledger: patch -1 for all of them, micro
+    -1 for all images and branches. A stage reads what the one before it made at `origin`: in this step, unless stages
+    do not wait for each other; then nobody reads what comes of the last job. The prediction moves the latent by so many
+    steps: it `drives` them.
     Meanwhile the last stage makes the new latents of the patches `returned`, which it sends to the first.
     """
 
@@ -40,6 +41,8 @@ class Job:
     read: bool = True
     sync: bool = False
     """Whether it is of the warm-up, in which nothing is stale."""
+    ends: bool = True
+    """Whether no other micro-batch follows of the same step and patches."""
 
     @property
     def late(self) -> bool:
@@ -56,9 +59,21 @@ class Job:
         """This rank's tokens of the job."""
         return self.own.stop - self.own.start
 
+    @property
+    def entries(self) -> slice:
+        """Its images and branches, of the rank's batch."""
+        return slice(None) if self.at.micro < 0 else slice(self.at.micro, self.at.micro + 1)
+
     def where(self, layer: int) -> Where:
         """The place of a communication of a layer."""
-        return Where(self.step, layer, self.at.patch)
+        return self.at._replace(layer=layer)
+
+    def micro_batches(self, batch: int) -> list[Job]:
+        """A synchronous job as one for each image and branch, in the order of the batch; itself if it is not."""
+        if not self.sync or batch == 1:
+            return [self]
+        cut = [(self.at._replace(micro=micro), self.origin._replace(micro=micro)) for micro in range(batch)]
+        return [replace(self, at=at, origin=origin, ends=at.micro == batch - 1) for at, origin in cut]
 
 
 @dataclass(frozen=True)

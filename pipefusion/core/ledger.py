@@ -16,11 +16,15 @@ Kind = Literal["kv", "buffer", "comm"]
 
 
 class Where(NamedTuple):
-    """The place of a communication in the run; -1 where a coordinate does not apply (patch -1: the whole image)."""
+    """The place of a communication in the run; -1 where a coordinate does not apply (patch -1: the whole image).
+
+    `micro` is the image and branch alone that a micro-batch is of; -1: all of the batch.
+    """
 
     step: int = -1
     layer: int = -1
     patch: int = -1
+    micro: int = -1
 
 
 def wire_bytes(op: str, nbytes: int, n: int) -> int:

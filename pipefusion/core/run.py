@@ -55,12 +55,17 @@ class Run:
         """This rank's tokens of the largest job."""
         return max(job.tokens for job in self.jobs)
 
-    def mask(self, prefix: int, keys: int) -> Tensor | None:
-        """Bias [batch, 1, 1, keys] that leaves padding out of attention to `keys`, of which the prompt's come first."""
+    def entries(self, job: Job) -> int:
+        """The images and branches of a job."""
+        return len(range(self.batch)[job.entries])
+
+    def mask(self, prefix: int, keys: int, entries: slice = slice(None)) -> Tensor | None:
+        """Bias [entries, 1, 1, keys] that leaves padding out of attention to `keys`, the prompt's first."""
         if self.padding is None or not prefix:
             return None
-        bias = torch.zeros(self.batch, prefix, dtype=self.dtype, device=self.padding.device)
-        bias.masked_fill_(self.padding, float("-inf"))
+        padding = self.padding[entries]
+        bias = torch.zeros(len(padding), prefix, dtype=self.dtype, device=padding.device)
+        bias.masked_fill_(padding, float("-inf"))
         return F.pad(bias, (0, keys - prefix))[:, None, None]
 
     def scratch(self, kind: Kind, *shape: int) -> Scratch:

@@ -17,17 +17,19 @@ from torch import Tensor
 from pipefusion.core.attention import Attend, full, merge, with_logsumexp
 from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
-from pipefusion.core.ledger import Where
 from pipefusion.core.run import AttendFor, Run
 
 
 def plain(run: Run) -> AttendFor:
     """Attention of a job to its own tokens."""
 
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-        return full(q, k, v, run.mask(prefix, k.shape[1]))
+    def attend_for(job: Job) -> Attend:
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            return full(q, k, v, run.mask(prefix, k.shape[1], job.entries))
 
-    return lambda job: attend
+        return attend
+
+    return attend_for
 
 
 def head_groups(x: Tensor, n: int, h: int, filling: int) -> Tensor:
@@ -128,7 +130,7 @@ def ring(run: Run) -> AttendFor:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
             mine = torch.stack([x[:, prefix:].transpose(1, 2) for x in (k, v)])  # [2, b, h, t, d]
             places = [memory.view(*mine.shape) for memory in spare]
-            return round_the_ring(run, job.where(layer), q, k, v, mine, places, prefix)
+            return round_the_ring(run, job, layer, q, k, v, mine, places, prefix)
 
         return attend
 
@@ -137,7 +139,8 @@ def ring(run: Run) -> AttendFor:
 
 def round_the_ring(
     run: Run,
-    at: Where,
+    job: Job,
+    layer: int,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -146,15 +149,15 @@ def round_the_ring(
     prefix: int,
     opened: Callable[[int, Tensor], Tensor] = lambda origin, message: message,
 ) -> Tensor:
-    """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, h, t, d] (K, then V).
+    """Attention of q to k, v and to what the other ring ranks have as `mine` [2, b, h, t, d] (K, then V) of a layer.
 
     The first `prefix` tokens of k, v are the prompt's. n - 1 hops, each under the attention to the block before it;
     partial results are merged by online softmax. `opened(origin, message)` makes the block of a rank from its message.
     """
-    fabric, place, current = run.fabric, run.fabric.axis("ring"), mine
+    fabric, place, current, at = run.fabric, run.fabric.axis("ring"), mine, job.where(layer)
     n = place.size
     after, before = (place.index + 1) % n, (place.index - 1) % n
-    block_k, block_v, mask = k, v, run.mask(prefix, k.shape[1])
+    block_k, block_v, mask = k, v, run.mask(prefix, k.shape[1], job.entries)
     parts: list[tuple[Tensor, Tensor]] = []
     for hop in range(n):
         works: list[Work] = []

@@ -59,7 +59,7 @@ class StageSkips:
         if layer in self.local:
             self.kept[self.local[layer]] = image
         elif layer in self.sent_to and self.job.read:
-            at = Where(self.job.step, layer, self.job.at.patch)
+            at = self.job.where(layer)
             work = self.fabric.isend(image.contiguous(), self.sent_to[layer], axis="pipe", at=at, tag=TAG)
             self.sending[-1].append(work)
 
@@ -78,7 +78,12 @@ class StageSkips:
     def end(self) -> None:
         """A job is done and its skips have been read: there is room for those of the next, unless it reads the same."""
         own, after = self.job.own, self.steps.get(self.job.driven.stop, [])
-        inside = [job for job in after if own.start <= job.own.start and job.own.stop <= own.stop]
+        mine = {self.job.at.micro, -1 if self.job.ends else self.job.at.micro}
+        inside = [
+            job
+            for job in after
+            if own.start <= job.own.start and job.own.stop <= own.stop and job.at.micro in mine
+        ]
         if all(job.origin != self.job.origin for job in inside):
             self.arrived.clear()
             self._post(inside)
@@ -91,11 +96,13 @@ class StageSkips:
 
     def _post(self, jobs: Sequence[Job]) -> None:
         """Start receiving what these jobs take."""
-        width = self.run.batch * self.run.shape.hidden
+        width = self.run.shape.hidden
         for job in jobs:
+            entries = self.run.entries(job)
+            size = entries * job.tokens * width
+            start = job.own.start * self.run.batch * width + max(job.at.micro, 0) * size
             for giver, source in self.sources.items():
-                out = self.buffers[giver][job.own.start * width : job.own.stop * width]
-                out = out.view(self.run.batch, -1, self.run.shape.hidden)
+                out = self.buffers[giver][start : start + size].view(entries, -1, width)
                 at = job.origin._replace(layer=giver)
                 work = self.fabric.irecv(out, source, axis="pipe", at=at, tag=TAG)
                 self.posted[job.origin, giver] = (out, work)

@@ -16,7 +16,7 @@ from pipefusion.sim.network import Network, Transit
 
 def place(at: Where) -> str:
     """`step 3 layer 2 patch 1`, without the coordinates that do not apply."""
-    named = zip(("step", "layer", "patch"), at, strict=True)
+    named = zip(("step", "layer", "patch", "micro-batch"), at, strict=True)
     return " ".join(f"{name} {value}" for name, value in named if value >= 0) or "no step"
 
 

@@ -76,7 +76,7 @@ class MemoView:
         steady: range = range(0),
     ):
         self.view, self.fabric, self.meter, self.memo, self.steady = view, fabric, meter, memo, steady
-        self._repeats: dict[tuple[int, int], Repeat | None] = {}
+        self._repeats: dict[tuple[int, int, int], Repeat | None] = {}
         self._signatures: dict[int, Any] = {}
         self._attend: Attend | None = None
         self._kind: Any = None
@@ -177,7 +177,7 @@ class MemoView:
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
         at = self.fabric.place
-        key = layer, at.patch
+        key = layer, at.patch, at.micro
         if at.step not in self.steady or self._repeats.get(key, self) is None:
             return self._block(layer, tokens, given, attend, skip)
         known = self._repeats.get(key)

@@ -88,6 +88,16 @@ PIPED_PRODUCTS = [
     product("pipefusion", "data 2 cfg 2 pipe 2 ulysses 2", M=5),
     product("pipefusion", "pipe 2 ring 2 ulysses 2 tensor 2", M=3, ring="rotate"),
 ]
+MICRO_PRODUCTS = [
+    product(name, degrees, model, micro_batches=True, **own).but(padded=model in ("sd3_tiny", "qwen_tiny"))
+    for name, degrees, model, own in (
+        ("pipefusion", "cfg 2 pipe 2 ulysses 2", "pixart", {"M": 3, "W": 2}),
+        ("pipefusion", "pipe 2 ring 2", "sd3_tiny", {"M": 3, "W": 2, "ring": "rotate"}),
+        ("pipefusion", "pipe 3", "hunyuan_tiny", {"M": 2, "W": 2}),
+        ("sync_pipeline", "pipe 2 ring 2 tensor 2", "pixart", {}),
+        ("sync_pipeline", "data 2 pipe 3", "qwen_tiny", {}),
+    )
+]
 ROTATED_PRODUCTS = [
     product("pipefusion", degrees, model, M=m, order="rotational", **own)
     for degrees, m, own, model in (
@@ -201,6 +211,7 @@ PRODUCTS = [
     *ROUND_PRODUCTS,
     *BANDED_PRODUCTS,
     *PIPED_PRODUCTS,
+    *MICRO_PRODUCTS,
     *ROTATED_PRODUCTS,
     *FAMILY_PRODUCTS,
     *VIDEO_PRODUCTS,

@@ -22,6 +22,7 @@ STEPS = 8
 CASES = [
     ("pipefusion", "pipe 2", {"M": 3}),
     ("pipefusion", "cfg 2 pipe 3 ulysses 2", {"M": 2}),
+    ("pipefusion", "pipe 3", {"M": 2, "micro_batches": True}),
     ("pipefusion", "data 2 pipe 2", {"M": 4}),
     ("distrifusion", "patch 2 ring 2", {}),
     ("naive_patch", "cfg 2 patch 3", {}),

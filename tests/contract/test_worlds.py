@@ -104,7 +104,7 @@ def test_times_of_a_rank_add_up():
 
 
 class OneSecond:
-    """A DiT of as many layers as devices, in which a block on a patch takes one second and nothing else takes time."""
+    """A DiT of as many layers as devices: a block on a patch of one entry takes a second, and nothing else any time."""
 
     dtype = torch.float32
 
@@ -129,20 +129,26 @@ class OneSecond:
         return None
 
     def embed(self, latent, rows, text, modulation):
-        return Tokens(torch.zeros(1, len(rows), 1))
+        return Tokens(torch.zeros(len(latent), len(rows), 1))
 
     def block(self, layer, tokens, given, attend, skip=None):
-        self.clock.wait_until(self.clock.read() + 1.0)
+        self.clock.wait_until(self.clock.read() + len(tokens.image))
         return Tokens(tokens.image + 1)
 
     def unembed(self, image, modulation, rows):
-        return torch.zeros(1, 1, len(rows), 1)
+        return torch.zeros(len(image), 1, len(rows), 1)
 
 
 def ideal_pipeline(
-    devices: int, rows: int, steps: int, name: str = "pipefusion", axis: str = "pipe", **own: Any
+    devices: int,
+    rows: int,
+    steps: int,
+    name: str = "pipefusion",
+    axis: str = "pipe",
+    images: int = 0,
+    **own: Any,
 ) -> tuple[World, list[float]]:
-    """A method where only blocks take time; each rank's seconds."""
+    """A method where only blocks take time; each rank's seconds. So many `images` are guided, or one is not."""
     free = TopologyConfig(port=LinkConfig("free", bandwidth=1e30, latency_s=0.0))
     clocks = [FixedClock(lambda: 0.0) for _ in range(devices)]
     world = World(Mesh({axis: devices}), torch.device("cpu"), free, clocks=clocks)
@@ -152,10 +158,11 @@ def ideal_pipeline(
         METHODS[name].build(OneSecond(devices, rows, clock), fabric, cfg)
         for clock, fabric in zip(clocks, world.fabrics, strict=True)
     ]
-    cond = Conditioning({})
+    prompt = {"x": torch.zeros(images, 1)}
+    cond = Conditioning(prompt, 2.0, prompt) if images else Conditioning({})
 
     def program(fabric):
-        samplers[fabric.rank](torch.zeros(1, 1, rows, 1), cond, scheduler)
+        samplers[fabric.rank](torch.zeros(images or 1, 1, rows, 1), cond, scheduler)
         return fabric.close()[2]
 
     return world, world.run(program)
@@ -179,6 +186,18 @@ def test_stages_in_rotation_never_wait(devices, patches):
     assert max(times) == 2 * devices + 5 * patches
     _, times = ideal_pipeline(devices, 1, 7, **own, patches=1)
     assert max(times) == 7 * devices
+
+
+@pytest.mark.parametrize(("devices", "images"), [(4, 1), (3, 4)])
+def test_micro_batches_fill_the_stages_in_synchronous_steps(devices, images):
+    """n images and branches take n + N - 1 micro-steps of a step, each 1/(n N) of it, in place of n N."""
+    n, steps, w, patches = 2 * images, 5, 2, 6
+    for micro_batches, each in ((False, n * devices), (True, n + devices - 1)):
+        own = {"images": images, "micro_batches": micro_batches}
+        _, times = ideal_pipeline(devices, patches, steps, "sync_pipeline", **own)
+        assert max(times) == steps * each
+        _, times = ideal_pipeline(devices, patches, steps, **own, patches=patches, warmup=w)
+        assert max(times) == w * each + (patches * (steps - w) + devices - 1) * n
 
 
 @pytest.mark.parametrize(("stride", "seconds"), [(1, 2 * 3 + 5), (2, 2 * 3 + 3)])

@@ -70,8 +70,7 @@ def test_age_of_the_latents_behind_a_prediction_in_rotation(stages, patches):
 
 def test_the_whole_image_has_no_patch_number_in_the_ledger():
     warm, _, stale = layouts(Parallel(), 2)[0].jobs(2, 1)
-    assert warm.at == (0, -1, -1)
-    assert stale.at == (1, -1, 1)
+    assert (warm.at, stale.at) == (Where(0), Where(1, patch=1))
 
 
 PRODUCTS = [
