@@ -146,9 +146,14 @@ def beside(cfg: RunConfig) -> dict[str, int]:
 
 def find_problem(shape: DiTShape, cfg: RunConfig) -> Problem | None:
     """What keeps a run from this model, or None."""
-    if cfg.cluster.world == "plan" and caches(vars(cfg.method)):
+    blind, share = cfg.cluster.world == "plan", cfg.method.cache_computed
+    if blind and caches(vars(cfg.method)) and share is None:
         text = f"{cfg.method.cache} skips by values, and predicted hardware computes none"
-        return Problem("method.cache", f"{text}; allowed: none, or cluster=local, sim")
+        how = "none, method.cache_computed=SHARE of the decisions, or cluster=local, sim"
+        return Problem("method.cache", f"{text}; allowed: {how}")
+    if share is not None and not (blind and caches(vars(cfg.method))):
+        text = f"{share} is for step caches on predicted hardware"
+        return Problem("method.cache_computed", f"{text}; allowed: null")
     if finds_warmup(cfg.method) and not METHODS[cfg.method.name].has("warmup_threshold"):
         return Problem("method.warmup", f"{AUTO} is not known of {cfg.method.name}; allowed: a number")
     if cfg.cluster.world == "plan" and finds_warmup(cfg.method):

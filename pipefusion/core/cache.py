@@ -40,15 +40,19 @@ Blocks = Callable[[Tokens, range], Tokens]
 
 
 class Rule(NamedTuple):
-    """`fbcache` or `teacache`, and the relative change from which on a job is computed."""
+    """`fbcache` or `teacache`, and the relative change from which on a job is computed.
+
+    Where there are no values to decide by, the share of the decisions that compute; None: all do.
+    """
 
     name: str
     threshold: float
+    computed: float | None = None
 
 
 def cache_rule(cfg: Settings) -> Rule | None:
-    """The rule that `method.cache` and `method.cache_threshold` name."""
-    return None if cfg.cache == "none" else Rule(cfg.cache, cfg.cache_threshold)
+    """The rule that `method.cache` and the keys beside it name."""
+    return None if cfg.cache == "none" else Rule(cfg.cache, cfg.cache_threshold, cfg.cache_computed)
 
 
 def no_cache(cfg: Settings, who: str) -> Problem | None:
@@ -62,6 +66,11 @@ def no_cache(cfg: Settings, who: str) -> Problem | None:
 def decided(job: Job, steps: int, exact: bool) -> bool:
     """Whether a job may be skipped: not in the first step, the last one, or a displaced method's warm-up."""
     return job.step > 0 and job.driven.stop < steps and (exact or not job.sync)
+
+
+def skips_blindly(job: Job, share: float | None) -> bool:
+    """Whether a job is skipped where nothing is known but the share that is computed: evenly over the steps."""
+    return share is not None and int((job.step + 1) * share) == int(job.step * share)
 
 
 def check_cache(shape: DiTShape, parallel: Parallel, cfg: Settings) -> Problem | None:
@@ -126,11 +135,14 @@ class StepCache:
     def decide(self, job: Job, before: Tokens, after: Tokens, modulation: Any) -> bool:
         """Whether to skip a job, which the next stage is told."""
         may = decided(job, self.run.steps, self.exact)
+        blind = self.run.fabric.device.type == "meta"
+        given = skips_blindly(job, self.rule.computed) if may and blind else None
+        skips = False
         if self.run.layout.first:
-            skips = self.change.is_small(job, self.signal(before, after, modulation), may)
-        else:
-            told = self.inbox.take(job.at) if may else None
-            skips = told is not None and told.device.type != "meta" and bool(told)
+            skips = self.change.is_small(job, self.signal(before, after, modulation), may, given)
+        elif may:
+            told = self.inbox.take(job.at)
+            skips = bool(told) if given is None else given
         if self.outbox and may:
             decision = torch.full((1,), skips, dtype=DECISION, device=self.run.fabric.device)
             self.outbox.put(decision, job.at)

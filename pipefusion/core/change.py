@@ -47,17 +47,20 @@ class Change:
         self.sums = run.fabric.empty("comm", 2, dtype=SUMS)
         self.grown = [0.0] * len(run.layout.patches)
 
-    def is_small(self, job: Job, signal: Tensor, known: bool) -> bool:
+    def is_small(self, job: Job, signal: Tensor, known: bool, given: bool | None = None) -> bool:
         """Whether the signal of a job has changed by less than the threshold; never where none is `known`.
 
-        It is noted if not, and if changes are added up in any case. Collective; the same on all ranks.
+        It is noted if not, and if changes are added up in any case. Collective; the same on all ranks. Without values
+        the answer is `given`.
         """
         noted, small = self.noted[:, job.own], False
         if known:
             change = relative_change(self.fabric, self.sums, signal, noted, job.at, SHARED_BY)
             for patch in job.patches:
                 self.grown[patch] = self.added_up(self.grown[patch], change)
-            small = all(self.grown[patch] < self.threshold for patch in job.patches)
+            small = (
+                all(self.grown[patch] < self.threshold for patch in job.patches) if given is None else given
+            )
         if not small:
             for patch in job.patches:
                 self.grown[patch] = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from pipefusion.core.domain import AutoWarmup, Threshold
+from pipefusion.core.domain import AutoWarmup, Part, Threshold
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
@@ -26,7 +26,8 @@ class Settings:
     `heads` of Ulysses ranks: each has as many (even), or zeros are computed, held and sent in place of those that lack
     (pad). `qkv`: theirs cross in one all-to-all (packed), or in one each, as in what was published (separate).
     `patch_axis` of a video: patches, bands and shares are cut over its frames (also null) or its rows. `cache`: blocks
-    are skipped where the relative change is under `cache_threshold`, see `pipefusion/core/cache.py`.
+    are skipped where the relative change is under `cache_threshold`, see `pipefusion/core/cache.py`; on predicted
+    hardware, which has no values, so many of the decisions compute: the share `cache_computed`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Settings:
     patch_axis: str | None = None
     cache: str = "none"
     cache_threshold: Threshold = 0.1
+    cache_computed: Part | None = None
 
 
 @dataclass

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.dit import Conditioning, DiT, Sampler
-from pipefusion.core.ledger import Ledger
+from pipefusion.core.ledger import Ledger, Where
 from pipefusion.core.mesh import Mesh
 from pipefusion.sim.engine import RankFailed, SimulationError
 from pipefusion.sim.hardware import DeviceConfig
@@ -39,11 +39,13 @@ class Costs:
 class PlannedRank:
     """One rank after the plan: its part of the model, its buffers in bytes by kind, its operations, its times.
 
-    Ranks that do the same share buffers and meter; their parts may be other slices, and are `built` when asked for.
+    `decisions` are a step cache's. Ranks that do the same share all but times; their parts may be other slices, and
+    are `built` when asked for.
     """
 
     built: Callable[[], DiT]
     buffer_bytes: dict[str, int]
+    decisions: dict[Where, bool]
     meter: Meter
     timed: Timed
 
@@ -81,7 +83,7 @@ class PlannedRank:
     @property
     def ledger(self) -> Ledger:
         """Its communications, and what it does when: made when asked for."""
-        return replace(self.timed.ledger, buffer_bytes=self.buffer_bytes)
+        return replace(self.timed.ledger, buffer_bytes=self.buffer_bytes, decisions=self.decisions)
 
 
 def plan_ranks(
@@ -142,9 +144,8 @@ def plan_ranks(
     for place, timed in zip(places, times, strict=True):
         dit, fabric, _ = found[place]
         own = dit if timed.rank == fabric.rank else None
-        ranks.append(
-            PlannedRank(partial(part, timed.rank, own), fabric.ledger.buffer_bytes, fabric.meter, timed)
-        )
+        held, made = fabric.ledger.buffer_bytes, fabric.ledger.decisions
+        ranks.append(PlannedRank(partial(part, timed.rank, own), held, made, fabric.meter, timed))
     return ranks
 
 

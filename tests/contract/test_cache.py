@@ -12,7 +12,7 @@ from experiments.methods import METHODS
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.split import split_rows
 from pipefusion.sim.engine import SimulationError
-from tests.cases import Case, case_model, relative_error, sample, simulate
+from tests.cases import Case, case_model, planned, relative_error, sample, simulate
 from tests.contract.oracle import (
     ARCHITECTURES,
     TOLERANCE,
@@ -43,6 +43,19 @@ def decisions(case: Case) -> dict[Any, bool]:
     first, *others = [result.decisions for result in simulate(case)]
     assert first and all(each == first for each in others)
     return first
+
+
+@pytest.mark.parametrize(("name", "own"), [("pipefusion", {"patches": 4}), ("distrifusion", {})])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_plan_skips_the_share_that_it_is_told(rule: str, name: str, own: dict[str, int]) -> None:
+    """Of ten steps the first and the last are computed, and of the eight between them so many; each saves time."""
+    seconds = []
+    for share in (1.0, 0.5, 0.0):
+        method = {**own, "cache": rule, "cache_computed": share}
+        ranks = planned(Case(name, method, steps=10, guidance=4.5), 2)
+        assert {rank.ledger.computed_steps for rank in ranks} == {2 + 8 * share}
+        seconds.append(max(rank.total_s for rank in ranks))
+    assert seconds[0] > seconds[1] > seconds[2]
 
 
 REFERENCES = [
