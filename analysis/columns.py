@@ -138,7 +138,7 @@ _ALL = [
     *texts(patch_axis="cut over", compress="compressed", knobs="knobs", order="order", forecast="forecast"),
     *texts(cache="step cache"),
     *counts(stride="stride"),
-    *flags(time_shift="time shift"),
+    *flags(time_shift="time shift", micro_batches="micro-batches"),
     Column("fraction", "of a neighbour", kind=NUMBER),
     Column("sync_layers", "synchronous layers", kind=LIST),
     *texts(text="text", scheduler="scheduler"),

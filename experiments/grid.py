@@ -55,6 +55,7 @@ SETTINGS = {
     "orders": "order",
     "forecasts": "forecast",
     "compresses": "compress",
+    "micro_batches": "micro_batches",
     "sync_layers": "sync_layers",
     "caches": "cache",
     "cache_thresholds": "cache_threshold",
@@ -94,6 +95,7 @@ class GridConfig:
     orders: list[str] = field(default_factory=list)
     forecasts: list[str] = field(default_factory=list)
     compresses: list[str] = field(default_factory=list)
+    micro_batches: list[bool] = field(default_factory=list)
     sync_layers: list[list[Natural]] = field(default_factory=list)
     caches: list[str] = field(default_factory=list)
     cache_thresholds: list[Threshold] = field(default_factory=list)
