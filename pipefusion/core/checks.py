@@ -62,15 +62,15 @@ def warmup_fits(warmup: Any, steps: int, least: int = 0) -> Problem | None:
 
 
 def micro_batches_fit(parallel: Parallel, cfg: Settings, micro_batches: bool) -> Problem | None:
-    """`method.micro_batches`: what is decided for a whole batch, or forecast of one, goes with none of its parts."""
+    """`method.micro_batches`: what is decided for a whole batch, or kept of one, knows nothing of its parts."""
     if not micro_batches or parallel.pipe == 1:
         return None
     if cfg.cache != "none":
         text = f"{cfg.cache} decides for all images and branches together"
         return Problem("method.cache", f"{text}; allowed: none, or method.micro_batches=false")
-    if getattr(cfg, "order", "plain") != "plain":
-        text = "true passes parts of a batch on, of which rotational order forecasts the whole"
-        return Problem("method.micro_batches", f"{text}; allowed: false, or method.order=plain")
+    for key, usual in (("order", "plain"), ("text", "exact")):
+        if getattr(cfg, key, usual) != usual:
+            return Problem("method.micro_batches", f"true needs method.{key}={usual}; allowed: false")
     return None
 
 

@@ -96,7 +96,7 @@ class Messages:
         if not self.with_text(job):
             return Tokens(message, self.kept)
         text, image = message.tensor_split([self.text_tokens], dim=1)
-        if self.first_patch and job.at.patch >= 0:
+        if self.first_patch:
             if self.kept is None:
                 self.kept = fabric.empty("buffer", *text.shape, dtype=text.dtype)
             text = self.kept.copy_(text)  # the message's own place is received into before the step is over
