@@ -102,7 +102,7 @@ HANDFUL = [
     case("ring", 4, Parallel(ulysses=2)),
     case("ring", 3, compress="int2"),
     case("distrifusion", 2, compress="topk", sync_layers=[1]),
-    case("sync_pipeline", 4, Parallel(tensor=2)),
+    case("sync_pipeline", 4, Parallel(tensor=2), micro_batches=True),
 ]
 
 
