@@ -71,7 +71,11 @@ def check_cuda(cfg: RunConfig, key: str) -> None:
 def check_model(cfg: RunConfig) -> Model:
     """The model's files, sizes and text encoder, class and scheduler. Raises ConfigError; reads headers only."""
     model = read_model(cfg)
-    check_classes(cfg, model)
+    with refusal(cfg.model):
+        if model.folder is not None:
+            check_tensors(model.folder, model.variant)
+        model.view()  # diffusers builds it
+    check_steps(cfg, model)
     return model
 
 
@@ -93,12 +97,8 @@ def read_model(cfg: RunConfig) -> Model:
     return model
 
 
-def check_classes(cfg: RunConfig, model: Model) -> None:
-    """Whether diffusers builds the model, files have its tensors, and patches can be stepped. Raises ConfigError."""
-    with refusal(cfg.model):
-        if model.folder is not None:
-            check_tensors(model.folder, model.variant)
-        model.view()
+def check_steps(cfg: RunConfig, model: Model) -> None:
+    """Whether patches can be stepped by the scheduler. Raises ConfigError."""
     problem = check_scheduler(model, cfg.scheduler, cfg.steps)
     if problem:
         raise ConfigError(problem.key, problem.message)

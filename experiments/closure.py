@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,15 +23,16 @@ def modules(root: Path, packages: Iterable[str] = PACKAGES) -> dict[str, Path]:
     return {".".join(path.relative_to(root).with_suffix("").parts): path for path in paths}
 
 
-def imports(tree: ast.AST, known: Mapping[str, Path]) -> set[str]:
-    """The known modules that a syntax tree imports, wherever: at its top, in functions, for type checkers."""
+@cache
+def imports(source: bytes) -> frozenset[str]:
+    """The names that a source imports, wherever: at its top, in functions, for type checkers."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{name.name}" for name in node.names} | {str(node.module)}
-    return found & known.keys()
+    return frozenset(found)
 
 
 @dataclass
@@ -66,5 +68,5 @@ class Code:
         if name not in self._read:
             path = known[name] if name in known else Path(str(sys.modules[name].__file__))
             text = path.read_bytes()
-            self._read[name] = sha256(text).hexdigest(), frozenset(imports(ast.parse(text), known))
+            self._read[name] = sha256(text).hexdigest(), frozenset(imports(text) & known.keys())
         return self._read[name]

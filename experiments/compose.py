@@ -67,9 +67,12 @@ def composing(overrides: list[str]) -> Iterator[ConfigLoader]:
 def plan(overrides: list[str], multirun: bool = False, first: DictConfig | None = None) -> Plan:
     """Compose every run of `overrides`; `first` is their `first_look`. Raises ConfigError for what Hydra refuses."""
     with composing(overrides) as loader:
-        if not is_sweep(first or first_look(overrides, multirun), multirun):
-            return Plan(False, [compose_one(overrides)])
-        master = whole(partial(first_look, overrides, multirun))
+        first = first or first_look(overrides, multirun)
+        if not is_sweep(first, multirun):
+            return Plan(
+                False, [whole(partial(loader.load_configuration, "config", overrides, RunMode.RUN), first)]
+            )
+        master = whole(partial(first_look, overrides, multirun), first)
         runs = combinations(loader, master, overrides)
         jobs = [whole(partial(loader.load_sweep_config, master, run)) for run in runs]
         for number, job in enumerate(jobs):  # as the launcher will
@@ -155,9 +158,12 @@ def as_text(override: str) -> str:
     return f"{key}='{value}'" if isinstance(read, int | float) else override
 
 
-def whole(compose: Callable[[], DictConfig]) -> DictConfig:
-    """What `compose` gives once the schemas of the method and the measure that it chooses are imported."""
-    cfg = compose()
+def whole(compose: Callable[[], DictConfig], first: DictConfig | None = None) -> DictConfig:
+    """What `compose` gives once the schemas of the method and the measure that it chooses are imported.
+
+    `first` is what it gives before: composing takes longer than all else that a refusal takes.
+    """
+    cfg = first or compose()
     named = {group: OmegaConf.select(cfg, f"{group}.{LATER}") for group in ("method", "measure")}
     for group, path in named.items():
         if path is not None:

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from analysis.record import RECORD, ROWS, SCHEMA
 from analysis.study import Record, load_study, plain_rows
 from analysis.terminal import make_console, rich_table
 from experiments.agent import failure_status
-from experiments.check import check_model, check_values, checked_shape
+from experiments.check import check_model, check_steps, check_values, checked_shape
 from experiments.closure import Code
 from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.contents import hash_json, model_digests
@@ -36,7 +36,7 @@ from experiments.errors import ConfigError, RunFailed, first_line
 from experiments.grid import GridConfig, check_grid
 from experiments.inputs import text_source
 from experiments.journal import CELLS, Journal, Row
-from experiments.models import resolved
+from experiments.models import Model, resolved
 from experiments.pool import Bar, run_all, worker_count
 from experiments.records import display, write_json
 from experiments.session import Session
@@ -106,14 +106,18 @@ def check(study: Study, cfg: RunConfig) -> None:
     if all(cell.skipped for cell in cells):
         reason = f": {cells[0].skipped}" if cells else ""
         raise ConfigError("measure", f"{study.name} leaves no cell that can run{reason}")
-    for cell in {what_a_model_decides(cell.cfg): cell for cell in cells if cell.skipped is None}.values():
-        check_model(cell.cfg)
+    models: dict[str, Model] = {}
+    able = [cell.cfg for cell in cells if cell.skipped is None]
+    for (model, *_), one in {what_a_model_decides(one): one for one in able}.items():
+        if model not in models:
+            models[model] = check_model(one)
+        check_steps(one, models[model])
 
 
-def what_a_model_decides(cfg: RunConfig) -> str:
-    """What is right or wrong by the model alone, as `check_model` looks at it: sizes are looked at cell by cell."""
+def what_a_model_decides(cfg: RunConfig) -> tuple[str, str, int]:
+    """What is right or wrong by the model alone: itself and its prompt, and how it is stepped. Sizes are cells'."""
     model = replace(cfg.model, resolution=None, height=None, width=None)
-    return repr((model, cfg.scheduler, cfg.steps, cfg.prompt))
+    return repr((model, cfg.prompt)), cfg.scheduler, cfg.steps
 
 
 def study_cells(study: Study, cfg: RunConfig, session: Session) -> list[Cell]:
@@ -137,7 +141,7 @@ def make_cell(study: Study, cfg: RunConfig, session: Session) -> Cell:
 
 def what_decides(study: Study, cfg: RunConfig) -> dict[str, Any]:
     """What of a configuration decides a cell's rows; what is decided by a file's content is not decided by its path."""
-    found, idle = without(PATHS, asdict(cfg)), {*IDLE}
+    found, idle = without(PATHS, cfg), {*IDLE}
     if isinstance(cfg.measure, GridConfig):
         idle |= {"grids", *(one.name for one in fields(GridConfig))} - {*study.options}
     found["measure"] = {key: value for key, value in found["measure"].items() if key not in idle}
@@ -146,7 +150,11 @@ def what_decides(study: Study, cfg: RunConfig) -> dict[str, Any]:
 
 
 def without(names: Collection[str], content: Any) -> Any:
-    """Nested mappings without keys of these names."""
+    """Nested dataclasses, mappings and lists in plain Python, without keys of these names."""
+    if isinstance(content, list | tuple):
+        return [without(names, value) for value in content]
+    if is_dataclass(content):
+        content = vars(content)
     if not isinstance(content, dict):
         return content
     return {key: without(names, value) for key, value in content.items() if key not in names}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from math import prod
 
 from pipefusion.core.domain import Devices
 from pipefusion.core.mesh import Mesh
@@ -39,10 +40,7 @@ class Parallel:
     @property
     def world(self) -> int:
         """Ranks in all."""
-        product = 1
-        for degree in asdict(self).values():
-            product *= degree
-        return product
+        return prod(vars(self).values())
 
     @property
     def lanes(self) -> int:
@@ -52,7 +50,7 @@ class Parallel:
     @property
     def axes(self) -> dict[str, int]:
         """The axes that more than one rank shares."""
-        return {axis: degree for axis, degree in asdict(self).items() if degree > 1}
+        return {axis: degree for axis, degree in vars(self).items() if degree > 1}
 
     def mesh(self) -> Mesh:
         """The ranks as a grid."""

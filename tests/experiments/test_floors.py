@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +25,7 @@ FLOORS = (
 
 def graph() -> dict[str, set[str]]:
     known = modules(ROOT, (*PACKAGES, "analysis"))
-    return {name: imports(ast.parse(path.read_text()), known) - {name} for name, path in known.items()}
+    return {name: (imports(path.read_bytes()) & known.keys()) - {name} for name, path in known.items()}
 
 
 def circle(graph: Mapping[str, set[str]]) -> list[str]:
@@ -44,12 +42,9 @@ def test_there_is_no_circle() -> None:
 
 
 def test_a_circle_is_found_in_functions_too() -> None:
-    known = {"a": Path(), "b": Path()}
-    trees = {"a": "def f():\n    from b import x", "b": "if TYPE_CHECKING:\n    import a"}
-    assert sorted(set(circle({name: imports(ast.parse(text), known) for name, text in trees.items()}))) == [
-        "a",
-        "b",
-    ]
+    sources = {"a": b"def f():\n    from b import x", "b": b"if TYPE_CHECKING:\n    import a"}
+    found = circle({name: {*imports(source)} & sources.keys() for name, source in sources.items()})
+    assert sorted(set(found)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("floor", range(len(FLOORS)))
