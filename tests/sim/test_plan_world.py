@@ -72,6 +72,7 @@ def test_flops_of_serial_are_the_closed_form():
     attention = 4 * hs * p * (p + text)
     assert meter.attention_flops == steps * shape.layers * attention
     read = 2 * hs * (p + p) + 2 * hs * (p + text)  # Q, K, V and the result, of the image and of the prompt
+    read += shape.heads * p + text  # the log-sum-exp of the one, the mask of the other
     assert meter.attention_bytes == steps * shape.layers * read * shape.itemsize
     linear = 2 * p * (6 * hs * hs + 2 * hs * shape.mlp_hidden)
     pixels = shape.patch_size**2
