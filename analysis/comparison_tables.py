@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import comparison, tables
-from analysis.columns import COUNT, NUMBER, Column, Shown, column, percent, shares, texts, words
+from analysis.columns import COUNT, NUMBER, Column, Shown, column, percent, ratios, shares, texts, words
 from analysis.comparison import BOTH, WORLD
 from analysis.evidence.intervals import SHARE
 from analysis.study import Record, plain_rows
@@ -17,6 +17,10 @@ from analysis.tables import Table
 DEVICES, STEPS, SMALL, LARGE = 4, 20, 1024, 2048
 """The task of the short table, with seconds of both sizes."""
 ERROR = column("relative_error", unit="%", format=percent)
+ORDERS = {"plain": "", "last": "order rotational"} | {
+    f"taylor{k}": f"order rotational, forecast taylor{k}" for k in (1, 2, 3)
+}
+"""Knobs of PipeFusion: plain order, and in rotation what stands for the input that has not come."""
 
 
 def about(record: Record, rows: pd.DataFrame) -> str:
@@ -74,6 +78,27 @@ def usual(rows: pd.DataFrame, note: str) -> Table:
     shown += [column(f"{name}_bytes", unit="GiB") for name in ("sent", "param", "kv", "peak")]
     before = f"N = {DEVICES}, S = {STEPS}, W = 1, M = N; seconds and bytes of one picture of {LARGE} px."
     return tables.table(found, words(found, shown), before=before, after=note)._replace(suffix="_usual")
+
+
+def forecasts(rows: pd.DataFrame, note: str) -> Table:
+    """By N and M of PipeFusion: in plain order and in rotation, by what stands for the input that has not come."""
+    mine = rows[(rows.method == comparison.OURS) & (rows.resolution == LARGE) & (rows.steps == STEPS)]
+    mine, by = mine[mine.warmup == 1], ["devices", "patches"]
+    settings = mine.drop_duplicates(comparison.SETTING)
+    errors = settings.pivot(index=by, columns="knobs", values="relative_error")
+    found = errors.reindex(columns=[*ORDERS.values()]).set_axis([*ORDERS], axis=1)
+    for cluster, part in mine.groupby("cluster", sort=False):
+        seconds = part.pivot(index=by, columns="knobs", values="predicted_latency_s")
+        found[str(cluster)] = seconds[ORDERS["plain"]] / seconds[ORDERS["last"]]
+    found = found.dropna(subset="last").reset_index()
+    shown: Shown = ["devices", "patches", *shares(**{word: word for word in ORDERS})]
+    shown += ratios(**{cluster: cluster for cluster in dict.fromkeys(mine.cluster)})
+    before = (
+        f"PipeFusion, S = {STEPS}, W = 1: distance in plain order, and in rotation, where in place of an input that "
+        "has not come stands the last one or a forecast from the steps before; on each cluster how many times as fast "
+        f"as plain order rotation is predicted to be, {LARGE} px."
+    )
+    return tables.table(found, words(found, shown), before=before, after=note)._replace(suffix="_forecasts")
 
 
 def better(rows: pd.DataFrame, note: str) -> Table:

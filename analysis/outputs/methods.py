@@ -18,8 +18,8 @@ DRAWN = ((1024, 4, 20), (2048, 4, 20), (2048, 8, 20))
 
 def methods_2026(results: Path) -> list[Table | Drawing]:
     """Every method and knob from the same noise: distance to serial, measured on the shipped picture model, beside
-    latency and bytes predicted for PixArt; what is nearer and faster than PipeFusion; all from records/methods_2026,
-    intervals from the errors of records/published."""
+    latency and bytes predicted for PixArt; what is nearer and faster than PipeFusion; which forecast suits stages in
+    rotation; all from records/methods_2026, intervals from the errors of records/published."""
     record = load_study(results / METHODS_2026)
     rows = comparison.with_intervals(comparison.joined(record.rows), results)
     note = comparison_tables.about(record, rows)
@@ -30,6 +30,7 @@ def methods_2026(results: Path) -> list[Table | Drawing]:
         comparison_tables.every(rows, note),
         comparison_tables.usual(rows, note),
         comparison_tables.better(rows, note),
+        comparison_tables.forecasts(rows, note),
         *figures,
     ]
 

@@ -13,7 +13,7 @@ import pytest
 from analysis.columns import typed
 from analysis.comparison import beaten, distances, joined, places
 from analysis.comparison_figure import figure
-from analysis.comparison_tables import better, every, usual
+from analysis.comparison_tables import better, every, forecasts, usual
 from analysis.evidence.claim import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE
 from analysis.evidence.methods import ABSTRACTS, Found, claims
 from analysis.evidence.published import read
@@ -80,6 +80,16 @@ def test_tables_and_figure_have_every_setting() -> None:
     drawn = figure(rows, 2048, 4, 20, "note")
     said = {text.get_text() for text in drawn.axes[0].texts}
     assert {"Ring", "DistriFusion W=1", "PCPP W=1"} <= said and "PipeFusion M=4 W=1" not in said
+
+
+def test_orders_by_what_stands_for_the_input() -> None:
+    """Rotation is named beside plain order with the same N and M."""
+    rows: list[Row] = []
+    for knobs, seconds, error in (("", 3.0, 0.02), ("order rotational", 2.0, 0.08)):
+        more = {"patches": 2, "warmup": 1, "knobs": knobs, "resolution": 2048}
+        rows += setting("pipefusion", seconds, error, **more)
+    text = forecasts(joined(typed(pd.DataFrame(rows))), "note").text
+    assert "| 4 | 2 | 2.0 % | 8.0 % | – | – | – | 1.500 |" in text
 
 
 KINDS = ("int1", "int2", "int4", "topk", "lowrank")
