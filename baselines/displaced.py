@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 from pipefusion.core.cache import cache_rule
 from pipefusion.core.checks import Warm, degrees_fit, warmup_fits, within
 from pipefusion.core.denoise import assemble
-from pipefusion.core.displaced import displaced
+from pipefusion.core.displaced import banded, displaced
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.domain import Natural
 from pipefusion.core.fabric import Fabric
@@ -63,6 +64,7 @@ def build_bands(dit: DiT, fabric: Fabric, cfg: Bands, *, exchange: bool, compres
         dit,
         fabric,
         attention,
+        states=partial(banded, exchange=exchange, synced=cfg.sync_layers),
         warmup=cfg.warmup,
         warmup_threshold=cfg.warmup_threshold,
         cache=cache_rule(cfg),

@@ -10,7 +10,7 @@ from math import ceil, prod
 
 from baselines.displaced import AXIS as AXIS
 from baselines.displaced import Bands, build_bands, check_bands, check_layers, predict_bands
-from pipefusion.core.checks import unknown_choice
+from pipefusion.core.checks import needs_kv, unknown_choice
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.parallel import Parallel
@@ -33,9 +33,12 @@ class Config(Bands):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Equal bands; W between 0 and S; layers of the model."""
-    bands = check_bands(shape, parallel, steps, cfg)
-    layers = check_layers(shape, cfg.sync_layers)
-    return bands or layers or unknown_choice("method.compress", cfg.compress, COMPRESS)
+    return (
+        check_bands(shape, parallel, steps, cfg)
+        or check_layers(shape, cfg.sync_layers)
+        or unknown_choice("method.compress", cfg.compress, COMPRESS)
+        or needs_kv(shape, "method.compress", cfg.compress, "none")
+    )
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:

@@ -18,7 +18,7 @@ from baselines.displaced import AXIS as AXIS
 from baselines.displaced import check_bands
 from pipefusion.core.attention import Attend
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import Warm
+from pipefusion.core.checks import Warm, needs_kv
 from pipefusion.core.denoise import assemble
 from pipefusion.core.displaced import attend_to_bands
 from pipefusion.core.dit import DiT, Sampler
@@ -47,7 +47,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
     """Equal bands; W between 0 and S; a fraction."""
     if not 0 < cfg.fraction <= 1:
         return Problem("method.fraction", f"{cfg.fraction} is no part of a band; allowed: above 0, at most 1")
-    return check_bands(shape, parallel, steps, cfg)
+    return check_bands(shape, parallel, steps, cfg) or needs_kv(shape, "method", cfg.name)
 
 
 def shared_rows(shape: DiTShape, bands: int, cfg: Config) -> int:

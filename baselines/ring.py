@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from pipefusion.core.cache import cache_rule
-from pipefusion.core.checks import Settings, degrees_fit, unknown_choice
+from pipefusion.core.checks import Settings, degrees_fit, needs_kv, unknown_choice
 from pipefusion.core.compressed import compressed_ring
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -40,8 +40,11 @@ class Config(Settings):
 
 def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Problem | None:
     """Heads, MLP columns and token rows are shared out evenly, by the axes that share them."""
-    fit = degrees_fit(shape, parallel, AXIS, cfg)
-    return fit or unknown_choice("method.compress", cfg.compress, COMPRESS)
+    return (
+        degrees_fit(shape, parallel, AXIS, cfg)
+        or unknown_choice("method.compress", cfg.compress, COMPRESS)
+        or needs_kv(shape, "method.compress", cfg.compress, "none")
+    )
 
 
 def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:

@@ -13,7 +13,7 @@ from analysis.files import read_json
 from experiments.difference import NotFinite
 from pipefusion.deferred import diffusers
 from pipefusion.pipelines import pictures
-from pipefusion.pipelines.pictures import PATCHED, VIDEO
+from pipefusion.pipelines.pictures import DEEP, PATCHED, VIDEO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,7 +55,7 @@ def decode(
 def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
     name = read_json(folder / "vae" / "config.json")["_class_name"]
-    kind = getattr(diffusers, name if name in (PATCHED, VIDEO) else "AutoencoderKL")
+    kind = getattr(diffusers, name if name in (DEEP, PATCHED, VIDEO) else "AutoencoderKL")
     options = {
         "variant": variant,
         "use_safetensors": True,

@@ -138,7 +138,8 @@ def collectives(cfg: RunConfig, shape: DiTShape) -> list[tuple[str, str, float, 
     if parallel.tensor > 1:
         reduces = min(block.image_reduces - (block.cross_params > 0) for block in shape.blocks)
         found.append(("tensor", "all_reduce", 1.0, reduces))
-    if parallel.ring > 1 and method.stale_kv and getattr(cfg.method, "ring", "gather") == "gather":
+    gathers = method.stale_kv and getattr(cfg.method, "ring", "gather") == "gather" and not shape.linear
+    if parallel.ring > 1 and gathers:
         found.append(
             ("ring", "all_gather", 2.0 / parallel.tensor, 1)
         )  # fresh K, V; other rings hide behind attention

@@ -36,6 +36,17 @@ def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: flo
     ).sample
 
 
+def sana(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """SANA."""
+    return model(
+        latent,
+        encoder_hidden_states=prompt["prompt_embeds"],
+        encoder_attention_mask=prompt["prompt_mask"],
+        timestep=times * model.config.timestep_scale,
+        return_dict=False,
+    )[0]
+
+
 def sd3(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """Stable Diffusion 3 and 3.5."""
     return model(latent, prompt["prompt_embeds"], prompt["pooled_prompt_embeds"], times).sample
@@ -227,6 +238,7 @@ def dit(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float,
 
 CALLS: dict[str, Call] = {
     "PixArtTransformer2DModel": pixart,
+    "SanaTransformer2DModel": sana,
     "SD3Transformer2DModel": sd3,
     "FluxTransformer2DModel": flux,
     "Flux2Transformer2DModel": flux2,

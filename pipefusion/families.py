@@ -21,6 +21,7 @@ from pipefusion.views import (
     ltx,
     pixart,
     qwen,
+    sana,
     sd3,
     wan,
     z_image,
@@ -28,6 +29,7 @@ from pipefusion.views import (
 
 VIEWS: dict[str, ModuleType] = {
     "PixArtTransformer2DModel": pixart,
+    "SanaTransformer2DModel": sana,
     "SD3Transformer2DModel": sd3,
     "FluxTransformer2DModel": flux,
     "Flux2Transformer2DModel": flux2,
@@ -49,6 +51,7 @@ TEXT_TOKENS = {
     "Flux2Transformer2DModel": 512,
     "QwenImageTransformer2DModel": 512,
     "ZImageTransformer2DModel": 512,
+    "SanaTransformer2DModel": 300,
     "WanTransformer3DModel": 512,
     "CogVideoXTransformer3DModel": 226,
     "HunyuanVideoTransformer3DModel": 256,

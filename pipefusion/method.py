@@ -24,6 +24,7 @@ from pipefusion.core.checks import (
     Warm,
     degrees_fit,
     micro_batches_fit,
+    needs_kv,
     splits,
     unknown_choice,
     warmup_fits,
@@ -40,6 +41,7 @@ from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
 from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
+from pipefusion.core.states import kept
 
 AXIS = "pipe"
 TEXTS = ("exact", "first_patch")
@@ -95,6 +97,7 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
         or splits(cfg.split, shape.layers, parallel.pipe)
         or unknown_choice("method.text", cfg.text, TEXTS)
         or unknown_choice("method.ring", cfg.ring, RINGS)
+        or needs_kv(shape, "method.ring", cfg.ring, "gather")
         or unknown_choice("method.order", cfg.order, ORDERS)
         or unknown_choice("method.forecast", cfg.forecast, FORECASTS)
         or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
@@ -151,6 +154,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
         dit,
         fabric,
         lambda run: ulysses(run, buffer(run), cfg.qkv),
+        states=kept,
         patches=patches_in(dit.shape, fabric.axis(AXIS).size, lanes, cfg),
         split=cfg.split,
         warmup=cfg.warmup,

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import baselines
-from pipefusion.core.checks import AUTO, Settings, degrees_fit, splits, within
+from pipefusion.core.checks import AUTO, Settings, degrees_fit, needs_kv, splits, within
 from pipefusion.core.cut import cutting
 from pipefusion.core.denoise import assemble
 from pipefusion.core.dit import DiT, Sampler
@@ -97,7 +97,8 @@ def of_attention(attention: Attention, settings: Mapping[str, Any]) -> Chosen:
     def check(shape: DiTShape, parallel: Parallel, steps: int) -> Problem | None:
         lines = shape.lines // (parallel.patch * parallel.lanes)
         return (
-            degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", Settings("", heads))
+            needs_kv(shape, "method", "an attention of one's own")
+            or degrees_fit(shape, parallel, "pipe" if parallel.pipe > 1 else "patch", Settings("", heads))
             or within("patches", patches, 1, lines, f"the {shape.line_name}")
             or within("warmup", warmup or 0, 0, steps, "the steps")
             or splits(split, shape.layers, parallel.pipe)

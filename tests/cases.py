@@ -23,6 +23,7 @@ from pipefusion.core.ledger import Span, Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.clock import FixedClock
@@ -54,6 +55,7 @@ FAMILIES = (
     "flux2_tiny",
     "qwen_tiny",
     "z_image_tiny",
+    "sana_tiny",
     "wan_tiny",
     "cogvideox_tiny",
     "hunyuan_video_tiny",
@@ -115,6 +117,12 @@ class Result:
     parts: dict[str, int]
     decisions: dict[Where, bool]
     warmup: int | None
+
+
+def problem(case: Case) -> Problem | None:
+    """What keeps a case from running."""
+    method = METHODS[case.name]
+    return method.check(case_model(case).shape, case.parallel, case.steps, method.Config(**case.method))
 
 
 def case_model(case: Case) -> Model:

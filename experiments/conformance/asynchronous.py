@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from experiments.conformance.reference import Request, combined
-from pipefusion.core.attention import full
 from pipefusion.core.dit import DiT, Given, Tokens, for_expert
+from pipefusion.core.linear import own_attention
 from pipefusion.core.sampler import experts_by_step
 
 
@@ -20,11 +20,6 @@ class Made(NamedTuple):
 
     stages: list[Tokens]
     images: dict[int, Tensor]
-
-
-def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-    """Self-attention of the whole image: nothing of it is stale."""
-    return full(q, k, v)
 
 
 @torch.inference_mode()
@@ -69,7 +64,11 @@ def run_stage(
     read: Mapping[int, Tensor],
     made: dict[int, Tensor],
 ) -> Tokens:
-    """The tokens behind a stage. Long skips start in `read`, or within the stage; `made` gets its layers' outputs."""
+    """The tokens behind a stage, of the whole image: in its layers nothing is stale.
+
+    Long skips start in `read`, or within the stage; `made` gets its layers' outputs.
+    """
+    attend = own_attention(dit.shape)
     for layer in layers:
         giver = next((giver for giver, taker in dit.shape.skips if taker == layer), None)
         skip = None if giver is None else (made if giver in layers else read)[giver]

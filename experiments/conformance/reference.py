@@ -15,8 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pipefusion.core.attention import Attend, full
+from pipefusion.core.attention import Attend
+from pipefusion.core.convolution import Convolve
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, for_expert
+from pipefusion.core.linear import kernel
 from pipefusion.core.residuals import Codec
 from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.split import split_rows
@@ -95,7 +97,10 @@ NONE = Deviation()
 
 
 class Buffers:
-    """K and V of the image tokens: a tensor [2, b, p, heads, head_dim] a layer, zeros at the start."""
+    """K and V of the image tokens: a tensor [2, b, p, heads, head_dim] a layer, zeros at the start.
+
+    Behind these what convolutions read of them, [1, b, p, 1, C] a layer.
+    """
 
     def __init__(self, dit: DiT, request: Request, deviation: Deviation):
         shape = dit.shape
@@ -104,7 +109,8 @@ class Buffers:
         self.synced, self.compress = request.synced, request.compress
         self.written: set[tuple[int, int]] = set()
         self.starts = [shape.band_tokens(band).start for band in request.bands]
-        self.layers = [torch.zeros(size, dtype=dit.dtype, device=dit.device) for _ in range(shape.layers)]
+        sizes = [size] * shape.layers + [(1, size[1], size[2], 1, shape.convolved)] * shape.layers
+        self.layers = [torch.zeros(each, dtype=dit.dtype, device=dit.device) for each in sizes]
         self.before = self.layers
 
     def begin_step(self) -> None:
@@ -123,9 +129,22 @@ class Buffers:
             if self.attends is not None and patch >= 0:
                 parts = [seen[:, :, shape.band_tokens(range(row, row + 1))] for row in self.attends[patch]]
                 seen = torch.cat(parts, dim=2)
-            return full(q, *torch.cat([prompt, seen], dim=2))
+            return kernel(shape)(q, *torch.cat([prompt, seen], dim=2))
 
         return attend
+
+    def convolve_for(self, lines: range, patch: int) -> Convolve:
+        """What the convolutions of one job do: that of all rows, of which it keeps its own."""
+        shape, band = self.shape, self.shape.band_tokens(lines)
+
+        def convolve(layer: int, conv: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+            own = rows.flatten(2).transpose(1, 2)[None, :, :, None]  # [1, b, t, 1, C]
+            seen = self.refresh(shape.layers + layer, own, band, patch)[0, :, :, 0]
+            whole = conv(seen.transpose(1, 2).unflatten(2, (-1, shape.token_cols)))  # [b, C, rows, cols]
+            start = lines.start if whole.shape[2] == shape.token_rows else 0
+            return whole[:, :, start : start + len(lines)]
+
+        return convolve
 
     def refresh(self, layer: int, image: Tensor, band: slice, patch: int) -> Tensor:
         """Store a job's K, V [2, b, t, heads, head_dim]; what its queries see of the image [2, b, p or t, ...]."""
@@ -143,7 +162,7 @@ class Buffers:
             others = stored.clone()
             others[:, :, band] = image
             return others
-        if layer in self.synced:
+        if layer % self.shape.layers in self.synced:
             stored[:, :, band] = image
             return stored
         if kv == "alone":
@@ -222,15 +241,15 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
             rows = range(bands[patches.start].start, bands[patches.stop - 1].stop)
             part = grid.take_latent(latent, rows)
             tokens = dit.embed(torch.cat([part] * cond.branches), rows, text, modulation)
-            given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
-            attend = buffers.attend_for(rows, -1 if step < warmup else patches.start)
+            patch = -1 if step < warmup else patches.start
+            attend, convolve = buffers.attend_for(rows, patch), buffers.convolve_for(rows, patch)
+            given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt, convolve)
             jobs.append(Job(patches, rows, tokens, given, attend, KeptSkips(shape)))
         if deviation.backwards:
             jobs.reverse()
         for layers in request.stretches(shape.layers):
-            for job in (
-                jobs if layers.start in request.synced else []
-            ):  # K, V of all, before any patch attends
+            first = (jobs if layers.start in request.synced else []) * (2 if shape.convolved else 1)
+            for job in first:  # K, V of all, before any patch attends, and then the rows that it convolves
                 dit.block(layers.start, job.tokens, job.given, job.attend, job.skips.take(layers.start))
             for job in jobs:
                 for layer in layers:

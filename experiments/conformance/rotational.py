@@ -34,7 +34,8 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
         return dit.embed(torch.cat([part] * cond.branches), rows, text, modulation)
 
     def compute(stage: int, rows: range, patch: int, tokens: Tokens) -> Tokens:
-        given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt)
+        convolve = buffers.convolve_for(rows, patch)
+        given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt, convolve)
         for layer in stages[stage]:
             tokens = dit.block(layer, tokens, given, buffers.attend_for(rows, patch), None)
         return tokens

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor
 
-from experiments.conformance.asynchronous import attend
 from experiments.conformance.reference import Request, combined
 from pipefusion.core.dit import DiT, Given, KeptSkips, for_expert, run_blocks
+from pipefusion.core.linear import own_attention
 from pipefusion.core.sampler import experts_by_step
 
 
@@ -26,7 +26,7 @@ def denoise(dit: DiT, request: Request, ranks: int) -> Tensor:
         modulation = dit.modulation(times[step].to(dit.device), own, len(copies))
         tokens = dit.embed(copies, rows, text, modulation)
         known = given._replace(modulation=modulation)
-        image = run_blocks(dit, tokens, known, attend, KeptSkips(dit.shape)).image
+        image = run_blocks(dit, tokens, known, own_attention(dit.shape), KeptSkips(dit.shape)).image
         scale = dit.shape.scale(cond.guidance_scale, experts[step])
         return combined(dit.unembed(image, modulation, rows), cond, scale, False).float()
 

@@ -17,8 +17,8 @@ from experiments.journal import Row
 from experiments.staleness.probe import ABSENT, NEVER, Seen
 from experiments.staleness.traced import Place
 from experiments.staleness.watch import Attention, relative, row_columns
-from pipefusion.core.attention import full
 from pipefusion.core.grid import rows_in
+from pipefusion.core.linear import kernel
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.shape import DiTShape
 
@@ -94,7 +94,7 @@ class StaleErrors:
 
         def attention(k: Tensor, v: Tensor) -> Tensor:
             whole_k, whole_v = torch.cat([prompt_k, k], dim=1), torch.cat([prompt_v, v], dim=1)
-            return full(part.q[:, prefix:], whole_k, whole_v)
+            return kernel(self.shape)(part.q[:, prefix:], whole_k, whole_v)
 
         found = {"attention_error": relative(got, attention(*fresh))}
         origins = torch.tensor(self.origins[part.place]).repeat_interleave(self.shape.token_cols)  # [p]

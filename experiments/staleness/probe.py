@@ -1,6 +1,6 @@
 """Freshness: of which step are the K, V that a method's self-attention sees? Asked of the method's own `attend`.
 
-A hollow model computes nothing. At each site it hands q = k = 0, so that attention is the plain mean over the tokens
+A hollow model computes nothing. At each site it hands q = 0, so that attention is the plain mean over the tokens
 attended to, and as v of each token a one in the channel of its step and token row. What comes back is then, for every
 step and row, the share of the attended tokens that have their K, V from there; what is missing was never written
 (zeroed buffers, W = 0). Works on any method and product of degrees, and exactly: shares are whole numbers of the tokens
@@ -110,7 +110,7 @@ class HollowView(TracedView):
         shape, batch = self.shape, tokens.image.shape[0]
         prefix = shape.own_prefix(place.layer, given.prompt)
         size = (batch, prefix + tokens.image.shape[1], self.heads, shape.head_dim)
-        q, k = tokens.image.new_zeros(size), tokens.image.new_zeros(size)
+        q, k = tokens.image.new_full(size, float(shape.linear)), tokens.image.new_ones(size)
         out = attend(place.layer, q, k, self.written(place, size), prefix)
         if (place.step, place.rows) != self._last:
             self._job, self._last = self._job + 1, (place.step, place.rows)

@@ -119,6 +119,17 @@ def divides(key: str, count: int, total: int, what: str) -> Problem | None:
     return Problem(key, f"{count} does not divide the {total} {what}; allowed: {', '.join(allowed)}")
 
 
+def needs_kv(shape: DiTShape, key: str, value: str, without: str | None = None) -> Problem | None:
+    """What is done to K and V of tokens cannot be where attention is linear, which keeps sums over them.
+
+    Of a setting `without` is the value that does nothing of the kind; None: there is none.
+    """
+    if not shape.linear or value == without:
+        return None
+    text = f"{value} exchanges K, V of tokens, and the model's linear attention has sums over them"
+    return Problem(key, f"{text}; allowed: {without or 'a method that exchanges whole bands'}")
+
+
 def heads_fit(key: str, ranks: int, total: int, heads: str) -> Problem | None:
     """Ulysses ranks must divide the heads, unless these are padded."""
     problem = unknown_choice("method.heads", heads, HEADS)
@@ -145,12 +156,14 @@ def degrees_fit(shape: DiTShape, parallel: Parallel, own: str | None, cfg: Setti
     if parallel.cfg > 1 and shape.guidance != "cfg":
         text = "the model has no guidance branches to share; allowed: 1"
         return Problem("parallel.cfg", f"{parallel.cfg} is too many: {text}")
-    rows = parallel.patch * parallel.lanes
+    rows, whole_cross = parallel.patch * parallel.lanes, getattr(cfg, "cross", "split") == "whole"
+    cross_heads = shape.heads if whole_cross or shape.cross_heads is None else shape.cross_heads
     widest = max(("patch", "ring", "ulysses"), key=lambda axis: getattr(parallel, axis))
     return (
         within("parallel.cfg", parallel.cfg, 1, 2, "the branches of classifier-free guidance")
         or within(key("pipe"), parallel.pipe, 1, shape.layers, "the model's layers")
         or divides(key("tensor"), parallel.tensor, shape.heads, "attention heads")
+        or divides(key("tensor"), parallel.tensor, cross_heads, "heads of the cross-attention")
         or divides(key("tensor"), parallel.tensor, shape.mlp_hidden, "MLP columns")
         or heads_fit(key("ulysses"), parallel.ulysses, shape.heads // parallel.tensor, cfg.heads)
         or unknown_choice("method.qkv", cfg.qkv, QKV)

@@ -49,7 +49,8 @@ def layer_flops(shape: DiTShape, layer: int = 0) -> float:
     K, V of a cross-attention's prompt are projected once an image, not in a step.
     """
     block, p = shape.blocks[layer], shape.tokens
-    attended = (p + shape.prefix(layer)) ** 2 + shape.cross * p * shape.text_tokens
+    keys = shape.head_dim + 1 if shape.linear else p + shape.prefix(layer)  # for each query
+    attended = (p + shape.prefix(layer)) * keys + shape.cross * p * shape.text_tokens
     return 2 * (block.image_macs * p + block.text_macs * shape.prefix(layer)) + 4 * shape.hidden * attended
 
 

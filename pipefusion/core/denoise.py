@@ -13,8 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pipefusion.core.attention import Attend
 from pipefusion.core.cache import Rule, StepCache
 from pipefusion.core.checks import AUTO
+from pipefusion.core.convolution import Convolve, convolution
 from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, for_expert, run_blocks
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.forecast import Forecast
@@ -28,6 +30,7 @@ from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sampler import Finite, PatchSchedulers, experts_by_step, timesteps_on
 from pipefusion.core.skips import StageSkips
 from pipefusion.core.split import Split
+from pipefusion.core.states import States, fresh
 from pipefusion.core.tensor import shard
 from pipefusion.core.warmup import AutoWarmup
 
@@ -37,6 +40,7 @@ def assemble(
     fabric: Fabric,
     attention: Callable[[Run], AttendFor],
     *,
+    states: States = fresh,
     patches: int = 1,
     split: Split = "even",
     warmup: int | Literal["auto"] | None = None,
@@ -55,6 +59,7 @@ def assemble(
         dit: the model, not filled yet.
         fabric: this rank's; its mesh says what is shared with whom.
         attention: makes the buffers of one batch of images, and returns what the self-attention sites do in a job.
+        states: what a convolution sees of rows in other patches than its own.
         patches: M, the patches of this rank's band of token rows.
         split: layers per stage.
         warmup: W, the synchronous steps; None: all steps are; auto: until the prediction changes by less than
@@ -92,14 +97,14 @@ def assemble(
         stage = Stage(
             dit, run, own, guidance, scheduler, first, first_patch, time_shift, forecast, step_cache
         )
-        attend_for = attention(run)
+        attend_for, convolve_for = attention(run), convolution(run, states)
         found_out = AutoWarmup(run, warmup_threshold) if auto else None
         jobs = cut(jobs[:1] if found_out else jobs)  # the others when they are known
         for index, job in enumerate(jobs):
             fabric.begin(job.at)
             stage.begin(job)
             tokens = stage.receive(job, jobs[index + 1 : index + 2])
-            tokens = stage.compute(job, tokens, attend_for)
+            tokens = stage.compute(job, tokens, attend_for(job), convolve_for(job))
             prediction = stage.emit(job, tokens)
             if found_out and index + 1 == len(jobs) and job.driven.stop < steps:
                 jobs += cut(found_out.following(job, prediction))
@@ -198,13 +203,12 @@ class Stage:
             message = message.clone()  # an empty stage must not send from a buffer that is received into
         return self.arriving.unpack(job, message, self.run.fabric)
 
-    def compute(self, job: Job, tokens: Tokens, attend_for: AttendFor) -> Tokens:
+    def compute(self, job: Job, tokens: Tokens, attend: Attend, convolve: Convolve) -> Tokens:
         """The tokens behind this stage's blocks."""
-        cross = self.cross
+        cross, places = self.cross, self.positions[job.rows]
         if job.at.micro >= 0:
             cross = {layer: (k[job.entries], v[job.entries]) for layer, (k, v) in cross.items()}
-        given = Given(self.text, self.modulation, self.positions[job.rows], cross, self.layout.prompt)
-        attend = attend_for(job)
+        given = Given(self.text, self.modulation, places, cross, self.layout.prompt, convolve)
 
         def blocks(tokens: Tokens, layers: range) -> Tokens:
             return run_blocks(self.dit, tokens, given, attend, self.skips, layers)

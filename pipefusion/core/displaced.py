@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from pipefusion.core.attention import Attend, full
 from pipefusion.core.compressed import Residuals
 from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
+from pipefusion.core.linear import summed
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import gathered
+from pipefusion.core.states import See
 
 
 def attend_to_bands(
@@ -25,34 +28,36 @@ def attend_to_bands(
     return full(q, whole_k, whole_v, run.mask(prefix, whole_k.shape[1]))
 
 
-def displaced(run: Run, *, exchange: bool, synced: Collection[int] = (), compress: str = "none") -> AttendFor:
-    """Queries of a band attend to its own fresh K, V and to everybody else's as the buffer has them.
+def banded(
+    run: Run,
+    size: tuple[int, ...],
+    dtype: torch.dtype,
+    *,
+    exchange: bool,
+    synced: Collection[int] = (),
+    residuals: Mapping[int, Residuals] | None = None,
+) -> Callable[[Job], See]:
+    """States of all bands, a buffer [n, *size] a layer: the own one is fresh, the others are as the buffer has them.
 
     In synchronous steps, and in `synced` layers always, the buffer is gathered and waited for. After that, with
-    `exchange`, an asynchronous all-gather of the fresh K, V starts behind each attention and must have arrived by the
-    same layer of the next step (DistriFusion); without it the buffer stays as it is (naive patch). An MM-DiT's prompt
-    is computed by every rank, with what that rank sees of the image. With `compress` it is residuals that are gathered
-    asynchronously.
+    `exchange`, an asynchronous all-gather of the fresh states starts behind each use and must have arrived by the same
+    layer of the next step (DistriFusion); without it the buffer stays as it is (naive patch). In layers that have
+    `residuals` it is these that are gathered asynchronously.
     """
     fabric, place, steps = run.fabric, run.fabric.axis("patch"), run.steps
     n = place.size
-    block = (n, 2, run.batch, run.layout.band_tokens, run.inner_heads, run.shape.head_dim)
-    buffers = {layer: fabric.zeros("kv", *block, dtype=run.dtype) for layer in run.layout.layers}
-    displaced_layers = [layer for layer in buffers if n > 1 and compress != "none" and layer not in synced]
-    residuals = {layer: Residuals(run, compress) for layer in displaced_layers}
+    buffers = {layer: fabric.zeros("kv", n, *size, dtype=dtype) for layer in run.layout.layers}
     arriving: dict[int, Work | None] = {}
 
-    def attend_for(job: Job) -> Attend:
-        step = job.step
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            buffer, at, residual = buffers[layer], job.where(layer), residuals.get(layer)
+    def see_for(job: Job) -> See:
+        def see(layer: int, own: Tensor, use: Callable[[Tensor], Tensor]) -> Tensor:
+            buffer, at, mine = buffers[layer], job.where(layer), own[0]
+            residual = residuals.get(layer) if residuals else None
             late = arriving.pop(layer, None)
             if late is not None:
                 late.wait()
                 if residual:
                     residual.add_to(buffer)
-            mine = torch.stack([k[:, prefix:], v[:, prefix:]])  # [2, b, t, h, d]
             fresh = job.sync or layer in synced
             if fresh and n > 1:
                 fabric.all_gather(buffer, mine, axis="patch", at=at)
@@ -60,8 +65,8 @@ def displaced(run: Run, *, exchange: bool, synced: Collection[int] = (), compres
                     residual.reset(mine)
             else:
                 buffer[place.index].copy_(mine)
-            out = attend_to_bands(run, q, k, v, prefix, buffer.unbind())
-            seen = step < steps - 1  # nobody would see what the last step sends
+            out = use(buffer)
+            seen = job.step < steps - 1  # nobody would see what the last step sends
             if exchange and n > 1 and not fresh and seen:
                 arriving[layer] = (
                     residual.send(mine, at)
@@ -69,6 +74,32 @@ def displaced(run: Run, *, exchange: bool, synced: Collection[int] = (), compres
                     else fabric.all_gather(buffer, mine, axis="patch", at=at, async_op=True)
                 )
             return out
+
+        return see
+
+    return see_for
+
+
+def displaced(run: Run, *, exchange: bool, synced: Collection[int] = (), compress: str = "none") -> AttendFor:
+    """Queries of a band attend to its own fresh K, V and to everybody else's as `banded` has them.
+
+    An MM-DiT's prompt is computed by every rank, with what that rank sees of the image. With `compress` residuals are
+    gathered asynchronously. Linear attention has sums in place of K, V.
+    """
+    if run.shape.linear:
+        return summed(run, partial(banded, exchange=exchange, synced=synced))
+    size = (2, run.batch, run.layout.band_tokens, run.inner_heads, run.shape.head_dim)
+    compressed = compress != "none" and run.fabric.axis("patch").size > 1
+    layers = [layer for layer in run.layout.layers if compressed and layer not in synced]
+    residuals = {layer: Residuals(run, compress) for layer in layers}
+    see_for = banded(run, size, run.dtype, exchange=exchange, synced=synced, residuals=residuals)
+
+    def attend_for(job: Job) -> Attend:
+        see = see_for(job)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            own = torch.stack([k[:, prefix:], v[:, prefix:]])[None]  # [1, 2, b, t, h, d]
+            return see(layer, own, lambda bands: attend_to_bands(run, q, k, v, prefix, bands.unbind()))
 
         return attend
 

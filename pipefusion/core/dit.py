@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
+from pipefusion.core.convolution import Convolve, alone
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape
 
@@ -109,6 +110,8 @@ class Given(NamedTuple):
     """By layer, what its cross-attention attends to; empty in a model without."""
     prompt: range
     """Which of an MM-DiT's prompt tokens are in `Tokens`: all, or a Ulysses rank's share."""
+    convolve: Convolve = alone
+    """What a convolution in a block does, where rows of the image lie beyond the job's."""
 
 
 class PerExpert(NamedTuple):

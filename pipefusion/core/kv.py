@@ -10,8 +10,10 @@ from torch import Tensor
 
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.layout import Job
+from pipefusion.core.linear import summed
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import gathered, round_the_ring
+from pipefusion.core.states import kept
 
 
 class StaleKV:
@@ -62,8 +64,10 @@ class StaleKV:
 def stale(run: Run) -> AttendFor:
     """Queries of a patch attend to a buffer of all tokens, in which that patch is fresh and later ones a step old.
 
-    Ring ranks gather the fresh K, V of the patch and hold all tokens each.
+    Ring ranks gather the fresh K, V of the patch and hold all tokens each. Linear attention keeps sums in their place.
     """
+    if run.shape.linear:
+        return summed(run, kept)
     layout = run.layout
     kv = StaleKV(run, layout.band_tokens)
 

@@ -80,7 +80,8 @@ class Job:
 class Layout:
     """`stages` of layers, of which this rank has number `stage`; and a share of each of the `patches` of token rows.
 
-    `bands` are the rows of every rank that holds a part of the image, in the order of the axes patch, ring, ulysses.
+    `bands` are the rows of every rank that holds a part of the image, in the order of the axes patch, ring, ulysses,
+    and `units` the patches of all bands, each as the `lanes` that share it have it.
     `prompt` are this rank's tokens of an MM-DiT's prompt, none in other models.
     """
 
@@ -90,6 +91,7 @@ class Layout:
     patches: tuple[range, ...]
     shares: tuple[range, ...]
     bands: tuple[Band, ...]
+    units: tuple[tuple[range, ...], ...]
     lanes: int
     prompt: range
 
@@ -192,6 +194,7 @@ def make_layout(
         patches=tuple(cuts[band.index]),
         shares=tuple(shares[band.index][lane]),
         bands=tuple(strips(own) for parts in shares for own in parts),
+        units=tuple(unit for parts in shares for unit in zip(*parts, strict=True)),
         lanes=lanes,
         prompt=prompt_shares(shape, ulysses.size)[ulysses.index],
     )

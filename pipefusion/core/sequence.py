@@ -17,11 +17,15 @@ from torch import Tensor
 from pipefusion.core.attention import Attend, full, merge, with_logsumexp
 from pipefusion.core.fabric import Work
 from pipefusion.core.layout import Job
+from pipefusion.core.linear import own_attention, summed
 from pipefusion.core.run import AttendFor, Run
+from pipefusion.core.states import fresh
 
 
 def plain(run: Run) -> AttendFor:
     """Attention of a job to its own tokens."""
+    if run.shape.linear:
+        return lambda job: own_attention(run.shape)
 
     def attend_for(job: Job) -> Attend:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
@@ -119,10 +123,12 @@ def gathered(run: Run, inner: AttendFor) -> AttendFor:
 
 
 def ring(run: Run) -> AttendFor:
-    """Ring attention over the fresh K, V of a job: a kernel, with nothing inside it."""
+    """Ring attention over the fresh K, V of a job: a kernel, with nothing inside it. Linear attention adds up sums."""
     n = run.fabric.axis("ring").size
     if n == 1:
         return plain(run)
+    if run.shape.linear:
+        return summed(run, fresh)
     size = (run.batch, run.inner_heads, run.fabric.axis("ulysses").size * run.most_tokens, run.shape.head_dim)
     spare = [run.scratch("comm", 2, *size) for _ in range(2)]
 

@@ -79,6 +79,12 @@ class DiTShape:
     """Learned tokens that fill up the image's: in no patch, they go with the prompt's, in front of them."""
     text_filling: int = 0
     """Learned tokens that fill up the prompt's."""
+    linear: bool = False
+    """Self-attention is linear, with ReLU kernels: of K and V it needs sums over tokens."""
+    cross_heads: int | None = None
+    """Heads of the cross-attentions, where they are others than those of the self-attentions."""
+    convolved: int = 0
+    """Channels of a depthwise 3 x 3 convolution in each block, whose bands need a row of their neighbours'."""
     skips: tuple[tuple[int, int], ...] = ()
     """Long skip connections: (layer that gives, layer that takes)."""
     guidance: Literal["cfg", "embedded", "none"] = "cfg"

@@ -19,18 +19,24 @@ AXIS = "tensor"
 
 
 class RowParallel(nn.Module):
-    """A linear layer over a part of its inputs; the sum over the axis completes it, then the bias is added once."""
+    """A linear layer over a part of its inputs; the sum over the axis completes it, then the bias is added once.
 
-    def __init__(self, linear: nn.Linear, inputs: int, fabric: Fabric, layer: int):
+    Or a 1 x 1 convolution, which is one over the channels of every pixel [b, C, h, W].
+    """
+
+    def __init__(self, linear: nn.Linear | nn.Conv2d, inputs: int, fabric: Fabric, layer: int):
         super().__init__()
         self.weight = nn.Parameter(linear.weight[:, :inputs].clone(), requires_grad=False)
         self.bias = linear.bias
         self.fabric, self.layer = fabric, layer
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.linear(x, self.weight)  # [b, t, hs], a partial sum
+        pixels = x.shape[2:] if self.weight.dim() == 4 else None
+        tokens = x if pixels is None else x.flatten(2).transpose(1, 2)
+        out = F.linear(tokens, self.weight.flatten(1))  # [b, t, hs], a partial sum
         self.fabric.all_reduce(out, axis=AXIS, at=self.fabric.place._replace(layer=self.layer))
-        return out if self.bias is None else out.add_(self.bias)
+        out = out if self.bias is None else out.add_(self.bias)
+        return out if pixels is None else out.transpose(1, 2).unflatten(2, pixels)
 
 
 class WideNorm(nn.Module):
@@ -83,9 +89,11 @@ def shard_blocks(dit: DiT, fabric: Fabric, place: Axis, whole_cross: bool) -> No
                     held = whole[: sum(stop - start for start, stop in parts)].clone()
                     setattr(linear, which, nn.Parameter(held, requires_grad=False))
                     dit.shards[f"{prefix}.{name}.{which}"] = (0, parts)
+            if isinstance(linear, nn.Conv2d) and linear.groups > 1:
+                linear.groups = linear.weight.shape[0]
         for name, sizes in plan.rows.items():
             linear, parts = block.get_submodule(name), shares(sizes, place.size, place.index)
-            assert isinstance(linear, nn.Linear)
+            assert isinstance(linear, nn.Linear | nn.Conv2d)
             inputs = sum(stop - start for start, stop in parts)
             block.set_submodule(name, RowParallel(linear, inputs, fabric, layer))
             dit.shards[f"{prefix}.{name}.weight"] = (1, parts)

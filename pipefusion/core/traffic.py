@@ -44,6 +44,24 @@ class Sizes:
         return heads * self.shape.head_dim * self.batch * self.shape.itemsize
 
     @property
+    def sums(self) -> int:
+        """Linear attention's sums over the tokens of a patch, h * d * (d + 1) * b of float32."""
+        return 4 * (self.shape.head_dim + 1) * self.inner // self.shape.itemsize
+
+    @property
+    def edges(self) -> int:
+        """First and last row of a share of a patch at a convolution, where there is more than one share."""
+        if len(self.layout.units) * self.layout.lanes == 1:
+            return 0
+        pixel = self.shape.convolved // self.parallel.tensor * self.batch * self.shape.itemsize
+        return 2 * self.layout.grid.width * pixel
+
+    @property
+    def state(self) -> int:
+        """What linear attention and convolutions keep of a patch in a layer, whatever its tokens."""
+        return self.sums + self.layout.lanes * self.edges
+
+    @property
     def hidden(self) -> int:
         """One token's hidden state, for the whole batch."""
         return self.shape.hidden * self.batch * self.shape.itemsize
@@ -67,11 +85,14 @@ class Sizes:
 def held_kv(size: Sizes, buffer: Buffer) -> tuple[int, int]:
     """K, V of this rank's layers, and the prompt's place in front of them: 2 * tokens * h * d * layers * b elements.
 
+    Of linear attention the states of all patches.
     h = ceil(heads/(U T)) of head size d: hs/(U T) elements a token, unless heads are padded.
     """
     layers, inner = len(size.layout.layers), size.inner
     if buffer == "none":
         return 0, 0
+    if size.shape.linear:
+        return len(size.layout.units) * size.state * layers, 0
     if buffer == "rotating" and size.parallel.ring > 1:
         return 2 * size.layout.tokens * size.parallel.ulysses * inner * layers, 0
     places = 0 if buffer == "displaced" else sum(map(size.shape.prefix, size.layout.layers))
@@ -138,18 +159,28 @@ def cfg(size: Sizes, jobs: Sequence[Job]) -> Traffic:
 
 
 def patch(size: Sizes, gathers: int, steps: int, synced: int) -> Traffic:
-    """Table 1: 2 O(p hs) L per step; the K, V of the other bands are received into the buffer itself."""
-    block = 2 * size.layout.band_tokens * size.inner
+    """Table 1: 2 O(p hs) L per step; the K, V of the other bands are received into the buffer itself.
+
+    Of linear attention the state of the band, whatever p.
+    """
+    block = size.state if size.shape.linear else 2 * size.layout.band_tokens * size.inner
     times = gathers * (len(size.layout.layers) - synced) + steps * synced
     sent = times * (size.parallel.patch - 1) * block
     return sent, sent, 0
 
 
 def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
-    """Table 1: 2 O(p hs) L per step for the fresh K, V, passed on or gathered; `rotating` passes whole buffers on."""
+    """Table 1: 2 O(p hs) L per step for the fresh K, V, passed on or gathered; `rotating` passes whole buffers on.
+
+    Linear attention adds up the sums of each patch; edges are gathered, those of the Ulysses neighbours among them.
+    """
     n, layers = size.parallel.ring, len(size.layout.layers)
     if n == 1:
         return 0, 0, 0
+    if size.shape.linear:
+        sent, room = gathered_edges(size, jobs, size.parallel.ulysses, n)
+        sent += layers * sum(wire_bytes("all_reduce", len(job.patches) * size.sums, n) for job in jobs)
+        return sent, sent, room
     lane = (
         2 * size.parallel.ulysses * size.inner
     )  # K, V of one of this rank's tokens and its Ulysses neighbours'
@@ -160,6 +191,13 @@ def ring(size: Sizes, jobs: Sequence[Job], buffer: Buffer) -> Traffic:
     sent = sum(job.tokens for job in jobs) * layers * (n - 1) * lane
     room = max(job.tokens for job in jobs) * lane * (n if buffer != "none" else 2)
     return sent, sent, room
+
+
+def gathered_edges(size: Sizes, jobs: Sequence[Job], brought: int, n: int) -> tuple[int, int]:
+    """Bytes sent where n ranks gather the edges of so many shares of every patch each, and of room for them."""
+    shares = [len(job.patches) * brought for job in jobs]
+    sent = wire_bytes("all_gather", sum(shares) * size.edges, n) * len(size.layout.layers)
+    return sent, max(shares) * n * size.edges
 
 
 def ulysses(size: Sizes, jobs: Sequence[Job], qkv: str) -> Traffic:
@@ -173,9 +211,10 @@ def ulysses(size: Sizes, jobs: Sequence[Job], qkv: str) -> Traffic:
     share = ceil(size.shape.joint_tokens / n)
     prompts = sum(min(size.shape.prefix(layer), share) for layer in size.layout.layers)
     tokens = sum(layers * job.tokens + prompts for job in jobs)
-    sent = wire_bytes("all_to_all", 4 * tokens * n * size.inner, n)
-    room = 4 if qkv == "packed" else 2
-    return sent, sent, room * (max(job.tokens for job in jobs) + share) * n * size.inner
+    rows, rows_room = gathered_edges(size, jobs, 1, n)
+    sent = wire_bytes("all_to_all", 4 * tokens * n * size.inner, n) + rows
+    room = (4 if qkv == "packed" else 2) * (max(job.tokens for job in jobs) + share) * n * size.inner
+    return sent, sent, room + rows_room
 
 
 def tensor(size: Sizes, jobs: Sequence[Job], whole_cross: bool) -> Traffic:

@@ -13,6 +13,9 @@ from pipefusion.deferred import diffusers
 PATCHED = "AutoencoderKLFlux2"
 """FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
 
+DEEP = "AutoencoderDC"
+"""SANA's deep compression autoencoder, 32 pixels a latent row."""
+
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 VIDEO = "AutoencoderKLQwenImage"
@@ -27,6 +30,8 @@ def latent_factor(config: Mapping[str, Any]) -> int:
         return int(config["patch_size"] * 2 ** sum(config["spatio_temporal_scaling"]))
     if config["_class_name"] == VIDEO:
         return 2 ** len(config["temperal_downsample"])
+    if config["_class_name"] == DEEP:
+        return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
     patch = config.get("patch_size", (2, 2))[0] if config["_class_name"] == PATCHED else 1
     return patch * 2 ** (len(config["block_out_channels"]) - 1)
 
@@ -69,5 +74,5 @@ def decode_one(vae: Any, latent: Tensor) -> Tensor:
             latent * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
         )
     else:
-        latent = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+        latent = latent / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
     return vae.decode(latent.to(vae.dtype), return_dict=False)[0]

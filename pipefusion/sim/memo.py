@@ -1,7 +1,8 @@
 """A view on a model whose blocks are run once on `meta` and replayed from then on, the method's own code excepted.
 
-A block is a sequence of charges between the places where others see it: its calls of `attend`, which is the method's
-code and runs every time, and collectives of modules that a method has put into it, which are communicated every time.
+A block is a sequence of charges between the places where others see it: its calls of `attend` and `convolve`, which
+are the method's code and run every time, and collectives of modules that a method has put into it, which are
+communicated every time.
 In steady steps, which all do the same, a block is repeated with its attention.
 """
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
+from pipefusion.core.convolution import Convolve
 from pipefusion.core.dit import KV, Conditioning, DiT, Given, Shard, TensorPlan, Tokens
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.cost import Segment
@@ -38,8 +40,8 @@ class AtStep:
 class Part:
     """A stretch of a block up to the next call: what it costs, and the bytes it adds at most and at its end.
 
-    `call` is the name of the collective that follows, "attend", or "" at the end; `tensors` what it is called with;
-    `returned` the kind of tensor that came back from `attend`.
+    `call` is the name of the collective that follows, "attend", "convolve", or "" at the end; `tensors` what it is
+    called with, and `besides` the prefix or the convolution; `returned` the kind of tensor that the method gave back.
     """
 
     segment: Segment
@@ -48,7 +50,7 @@ class Part:
     call: str
     axis: str = ""
     tensors: tuple[Tensor, ...] = ()
-    prefix: int = 0
+    besides: Any = None
     returned: Any = None
 
 
@@ -56,12 +58,12 @@ call_again = object()
 """In the memo: not to be remembered."""
 
 
-def attention_kind(attend: Any) -> Any:
+def function_kind(function: Any) -> Any:
     """Which functions attend, from the outside in: Ulysses around a ring is another kind than Ulysses alone."""
-    if not isinstance(attend, FunctionType):
-        return attend
-    inside = [cell.cell_contents for cell in attend.__closure__ or ()]
-    return (attend.__code__, *(attention_kind(each) for each in inside if isinstance(each, FunctionType)))
+    if not isinstance(function, FunctionType):
+        return function
+    inside = [cell.cell_contents for cell in function.__closure__ or ()]
+    return (function.__code__, *(function_kind(each) for each in inside if isinstance(each, FunctionType)))
 
 
 class MemoView:
@@ -191,7 +193,7 @@ class MemoView:
     def _block(self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None) -> Tokens:
         # What follows `attend` depends on the layout of what it returns, and on whose memory that is.
         if attend is not self._attend:  # one for all layers of a job
-            self._attend, self._kind = attend, attention_kind(attend)
+            self._attend, self._kind = attend, (function_kind(attend), function_kind(given.convolve))
         sizes = memo_key(tokens), memo_key(skip), self.shape.own_prefix(layer, given.prompt)
         key = (self.meter.key, self._sizes, self._signature(layer), sizes, self._kind)
         known = self.memo.get(key)
@@ -204,7 +206,7 @@ class MemoView:
                 self.memo[key] = parts, Mold(out._replace(text=None) if passed_by else out), passed_by
             return out
         parts, mold, passed_by = known
-        out = self._replay_block(parts, mold, layer, attend)
+        out = self._replay_block(parts, mold, layer, attend, given.convolve)
         return out._replace(text=tokens.text) if passed_by else out
 
     def _record_block(
@@ -212,16 +214,23 @@ class MemoView:
     ) -> tuple[Tokens, list[Part] | None]:
         self._parts = []
 
-        def heard(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
-            self._end_part("attend", "", q, k, v, prefix=prefix)
-            out = attend(layer, q, k, v, prefix)
+        def returned(out: Tensor) -> Tensor:
+            """What the method gave back."""
             if self._parts is not None:
                 self._parts[-1] = replace(self._parts[-1], returned=memo_key(out))
             self._start_part()
             return out
 
+        def heard(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
+            self._end_part("attend", "", q, k, v, besides=prefix)
+            return returned(attend(layer, q, k, v, prefix))
+
+        def convolve(layer: int, conv: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+            self._end_part("convolve", "", rows, besides=conv)
+            return returned(given.convolve(layer, conv, rows))
+
         self._start_part()
-        out = self.view.block(layer, tokens, given, heard, skip)
+        out = self.view.block(layer, tokens, given._replace(convolve=convolve), heard, skip)
         self._end_part("", "")
         parts, self._parts = self._parts, None
         return out, parts
@@ -230,11 +239,11 @@ class MemoView:
         self.meter.record()
         self._start_bytes = self.meter.live_bytes
 
-    def _end_part(self, call: str, axis: str, *tensors: Tensor, prefix: int = 0) -> None:
+    def _end_part(self, call: str, axis: str, *tensors: Tensor, besides: Any = None) -> None:
         meter, segment = self.meter, self.meter.stop()
         rise, kept = meter.mark_bytes - self._start_bytes, meter.live_bytes - self._start_bytes
         if self._parts is not None:
-            self._parts.append(Part(segment, rise, kept, call, axis, uncounted(tensors), prefix))
+            self._parts.append(Part(segment, rise, kept, call, axis, uncounted(tensors), besides))
 
     def _heard(
         self, op: str, axis: str, tensors: tuple[Tensor, ...], is_async: bool
@@ -247,8 +256,10 @@ class MemoView:
             self._parts = None  # its wait may be anywhere: such a block runs every time
         return self._start_part
 
-    def _replay_block(self, parts: list[Part], mold: Mold, layer: int, attend: Attend) -> Tokens:
-        meter, held, out = self.meter, 0, None
+    def _replay_block(
+        self, parts: list[Part], mold: Mold, layer: int, attend: Attend, convolve: Convolve
+    ) -> Tokens:
+        meter, held, made = self.meter, 0, []  # parts count what they free of it
         for part in parts:
             meter.charge(part.segment)
             meter.touch_bytes(meter.live_bytes + part.rise_bytes)
@@ -256,18 +267,21 @@ class MemoView:
                 break
             held += part.kept_bytes
             meter.add_bytes(part.kept_bytes)
-            if part.call == "attend":
-                q, k, v = part.tensors
-                out = attend(layer, q, k, v, part.prefix)
-                if memo_key(out) != part.returned:
+            if part.call in ("attend", "convolve"):
+                if part.call == "attend":
+                    q, k, v = part.tensors
+                    made.append(attend(layer, q, k, v, part.besides))
+                else:
+                    made.append(convolve(layer, part.besides, *part.tensors))
+                if memo_key(made[-1]) != part.returned:
                     raise TypeError(
-                        f"layer {layer}: attention returns {memo_key(out)}, before {part.returned}"
+                        f"layer {layer}: {part.call} returns {memo_key(made[-1])}, before {part.returned}"
                     )
             else:
                 at = self.fabric.place._replace(layer=layer)
                 getattr(self.fabric, part.call)(*part.tensors, axis=part.axis, at=at)
         meter.add_bytes(-held)
-        del out
+        del made
         return mold.make()
 
     def _once(self, key: tuple[Any, ...], call: Callable[[], Any]) -> Any:

@@ -108,7 +108,7 @@ class View(StockView):
         return Modulation(times, text, embedded)
 
     def embed(self, latent: Tensor, rows: Band, text: Tensor, modulation: Modulation) -> Tokens:
-        return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
+        return Tokens(patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows))
 
     def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
         norm, told = self.block_module(0).norm1, (modulation.times, modulation.labels)

@@ -129,7 +129,7 @@ class View(StockView):
         return Modulation(blocks, embedded)
 
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
-        return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows))
+        return Tokens(patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows))
 
     def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
         block, table = self.block_module(0), modulation.blocks.unflatten(1, (6, -1))

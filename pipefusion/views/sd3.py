@@ -117,7 +117,9 @@ class View(StockView):
         return self.model.time_text_embed(timestep.expand(batch), text.pooled)  # [b, hs]
 
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
-        return Tokens(patch_embedded(self.model, self.shape, latent.to(self.dtype), rows), text.tokens)
+        return Tokens(
+            patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows), text.tokens
+        )
 
     def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
         return self.block_module(0).norm1(tokens.image, emb=modulation)[0]

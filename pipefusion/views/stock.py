@@ -170,10 +170,12 @@ def sincos_positions(module: Any, shape: DiTShape, device: torch.device) -> Tens
     return table.float().unsqueeze(0).to(device)
 
 
-def patch_embedded(model: Any, shape: DiTShape, latent: Tensor, rows: Band) -> Tensor:
-    """A band of the latent [b, C, rows*patch, W] through a `PatchEmbed`, with its positions: [b, t, hs]."""
-    hidden = model.pos_embed.proj(latent).flatten(2).transpose(1, 2)  # [b, t, hs]
-    return (hidden + shape.grid.take_tokens(model.pos_embed.pos_embed, rows, 1)).to(latent.dtype)
+def patch_embedded(module: Any, shape: DiTShape, latent: Tensor, rows: Band) -> Tensor:
+    """A band of the latent [b, C, rows*patch, W] through a `PatchEmbed`, with its positions if any: [b, t, hs]."""
+    hidden = module.proj(latent).flatten(2).transpose(1, 2)  # [b, t, hs]
+    if module.pos_embed is not None:
+        hidden = hidden + shape.grid.take_tokens(module.pos_embed, rows, 1)
+    return hidden.to(latent.dtype)
 
 
 def cross_attention_plan(shape: DiTShape) -> TensorPlan:

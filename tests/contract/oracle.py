@@ -144,7 +144,8 @@ def sends_and_holds_what_is_predicted(results: list[Result]) -> None:
 def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
     """2 * p/R * h * d * own layers * images/data * branches/cfg elements, R only for a buffer that goes round.
 
-    h = ceil(heads/(U T)) heads of d: hs/(U T) elements a token, unless heads are padded.
+    h = ceil(heads/(U T)) heads of d: hs/(U T) elements a token, unless heads are padded. Linear attention holds sums of
+    h * d * (d + 1) float32 for each patch of each band, and a convolution two rows of each rank's share of these.
     """
     shape, parallel = case_model(case).shape, case.parallel
     parts = parallel.data * parallel.cfg
@@ -152,6 +153,12 @@ def holds_its_part_of_kv(case: Case, results: list[Result]) -> None:
     branches = 2 if shape.guidance == "cfg" and case.guidance > 1 else 1
     heads = ceil(shape.heads / (parallel.ulysses * parallel.tensor))
     layer = 2 * shape.tokens * heads * shape.head_dim * case.images * branches * shape.itemsize
+    if shape.linear:
+        patches, row = case.method.get("patches", 1) * parallel.patch, shape.token_cols * shape.convolved
+        shares = parallel.lanes if patches * parallel.lanes > 1 else 0
+        sums = 4 * heads * shape.head_dim * (shape.head_dim + 1)
+        edges = 2 * shares * row // parallel.tensor * shape.itemsize
+        layer = patches * (sums + edges) * case.images * branches
     assert layer % parts == 0
     for result in results:
         want = 0 if not METHODS[case.name].stale_kv else layer // parts * len(result.layers)

@@ -93,6 +93,16 @@ def test_own_rows_are_fresh_nothing_is_of_the_future_and_no_token_is_missing(nam
         check_seen(cfg, seen)
 
 
+@pytest.mark.parametrize("name", ["pipefusion", "distrifusion"])
+def test_sums_of_linear_attention_are_as_old_as_keys_and_values(name):
+    found, model = {}, narrow("sana_tiny", 3, 12 * 32, 2 * 32)
+    for each in (model, narrow("sd3_tiny", 3, 192, 32)):
+        ((cfg, seen),) = probed(name, each, warmups=[1], devices=[3], patches=[3])
+        check_seen(cfg, seen)
+        found[each.name] = by_row(seen)
+    assert found["sana_tiny"] == found["sd3_tiny"]
+
+
 @pytest.mark.parametrize("own", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("given", PRODUCTS, ids=str)
 @pytest.mark.parametrize("name", METHODS)

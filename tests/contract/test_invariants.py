@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from experiments.methods import METHODS
-from tests.cases import Case, case_model, relative_error, simulate
+from tests.cases import Case, case_model, problem, relative_error, simulate
 from tests.contract.covering import cover
 from tests.contract.oracle import (
     ARCHITECTURES,
@@ -66,11 +66,6 @@ def single_axis() -> Iterator[Case]:
                         case = product(name, "", model, **own).but(gain=gain, **settings).on(devices)
                         if problem(case) is None:
                             yield case
-
-
-def problem(case: Case) -> Any:
-    method = METHODS[case.name]
-    return method.check(case_model(case).shape, case.parallel, case.steps, method.Config(**case.method))
 
 
 def splits(name: str, model: str, split: str) -> Case:

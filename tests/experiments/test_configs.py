@@ -36,6 +36,7 @@ PARAMETERS = {
     "qwen_image": 20_430_401_088,
     "qwen_image_edit": 20_430_401_088,
     "z_image_turbo": 6_154_908_736,
+    "sana_1600m": 1_604_462_752,
     "wan21_1_3b": 1_418_996_800,
     "wan21_14b": 14_288_491_584,
     "wan22_a14b": 14_288_491_584,  # of each expert
@@ -57,6 +58,7 @@ TINY = {
     "qwen_tiny": "qwen_image",
     "qwen_edit_tiny": "qwen_image_edit",
     "z_image_tiny": "z_image_turbo",
+    "sana_tiny": "sana_1600m",
     "wan_tiny": "wan21_14b",
     "wan22_a14b_tiny": "wan22_a14b",
     "cogvideox_tiny": "cogvideox_5b",

@@ -111,6 +111,20 @@ def test_pictures_and_timesteps_are_those_of_the_pipeline(tiny_folder, family: s
         assert torch.equal(scheduler.sigmas, pipe.scheduler.sigmas)
 
 
+def test_a_deep_compression_autoencoder_is_read_as_what_it_is(tmp_path: Path) -> None:
+    sides = {f"{part}_{key}": value for part in ("encoder", "decoder") for key, value in (
+        ("block_types", "ResBlock"), ("block_out_channels", (4, 4, 4)), ("layers_per_block", (1, 1, 1)),
+        ("qkv_multiscales", ((), (), ())),
+    )}  # fmt: skip
+    stock_vae = diffusers.AutoencoderDC(latent_channels=4, scaling_factor=0.4, attention_head_dim=4, **sides)
+    stock_vae.save_pretrained(tmp_path / "vae")
+    latent = torch.randn(1, 4, 3, 5)
+    with torch.no_grad():
+        want = stock_vae.decode(latent / 0.4, return_dict=False)[0]
+        assert torch.equal(decode_one(load_vae(tmp_path, torch.float32), latent), want)
+    assert latent_factor(tmp_path) == 4 == want.shape[2] // latent.shape[2]
+
+
 def test_timesteps_of_schedulers_that_the_pipeline_does_not_ship_with() -> None:
     for name in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
         assert timestep_arguments("FluxTransformer2DModel", {"_class_name": name}, 256, 4) == {

@@ -12,8 +12,9 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from experiments.stock_calls import predict
-from pipefusion.core.attention import full, local
+from pipefusion.core.attention import full
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
+from pipefusion.core.linear import own_attention
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
 from pipefusion.views import ltx, sites, wan
@@ -32,6 +33,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "flux2, two references": ("flux2_tiny", {"references": 2}),
     "qwen edit, three references": ("qwen_edit_tiny", {"references": 3}),
     "qwen edit 2511": ("qwen_edit_tiny", {"zero_cond_t": True}),
+    "sana for larger pictures": ("sana_tiny", {"interpolation_scale": 2}),
     "cogvideox 2b": ("cogvideox_tiny", {"use_rotary_positional_embeddings": False}),
     "hunyuan_video, guided by branches": (
         "hunyuan_video_tiny",
@@ -52,6 +54,7 @@ SIZES: dict[str, tuple[str, tuple[int, int]]] = {
     "qwen, tall": ("qwen_tiny", TALL),
     "flux kontext, wide": ("flux kontext", WIDE),
     "z_image, not filled up": ("z_image_tiny", (12, 8)),
+    "sana, wide": ("sana_tiny", WIDE),
     "hunyuan, wide": ("hunyuan_tiny", WIDE),
     "hunyuan 1.1, tall": ("hunyuan 1.1", TALL),
 }
@@ -111,7 +114,7 @@ def test_view_is_the_stock_model(case, monkeypatch):
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     rows = range(view.shape.lines)
     tokens, given = enter(view, noise, cond, rows)
-    tokens = run_blocks(view, tokens, given, local, KeptSkips(view.shape))
+    tokens = run_blocks(view, tokens, given, own_attention(view.shape), KeptSkips(view.shape))
     got, want = view.unembed(tokens.image, given.modulation, rows), stock(case, noise, cond)
     # SD3, Z-Image and HunyuanVideo have the image before the prompt, videos cut over rows have frames behind these, and
     # reference pictures are row by row beside the image: sums in another order.
@@ -154,7 +157,7 @@ def test_modulated_is_what_the_first_self_attention_is_given(case):
 
     attention = view.block_module(0).get_submodule(view.attentions[0])
     attention.to_q.register_forward_pre_hook(hear)
-    view.block(0, tokens, given, local)
+    view.block(0, tokens, given, own_attention(view.shape))
     image = tokens.image.shape[1]
     behind = slice(0, image) if case.model.startswith("sd3") else slice(-image, None)
     assert torch.equal(view.modulated(tokens, given.modulation), seen[0][:, behind])
@@ -195,7 +198,7 @@ def test_attention_sites_are_the_blocks_self_attentions(case):
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, prefix: int = 0) -> Tensor:
         seen.append((layer, tuple(q.shape[1:]), prefix))
-        return local(layer, q, k, v, prefix)
+        return own_attention(view.shape)(layer, q, k, v, prefix)
 
     rows, shape = range(2, 5), view.shape
     with torch.inference_mode():

@@ -84,6 +84,7 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("qwen_edit_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
         ("z_image_tiny", "n_refiner_layers", 0, lambda hs: 4 * hs * hs),
         ("z_image_tiny", "n_layers", 2, lambda hs: 4 * hs * hs),
+        ("sana_tiny", "num_layers", 0, lambda hs: 0),
         ("wan_tiny", "num_layers", 0, lambda hs: 0),
         ("cogvideox_tiny", "num_layers", 0, lambda hs: 2 * 32 * 6 * hs),
         ("hunyuan_video_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
