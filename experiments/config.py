@@ -14,6 +14,7 @@ from analysis.files import read_text
 from experiments.errors import CONF as CONF
 from experiments.errors import ConfigError, check_domains, first_line
 from pipefusion.core.domain import (
+    AnyText,
     Count,
     Devices,
     Domain,
@@ -114,10 +115,10 @@ class RunConfig:
     steps: Steps = 20
     guidance_scale: Guidance | None = None  # up to 1 is none; null: the model's shipped value
     scheduler: str = "shipped"  # shipped | dpmsolver++ | ddim | flow_euler
-    prompt: Any = "green apple"  # one prompt, or a list: a batch
+    prompt: Annotated[Any, AnyText()] = "green apple"  # one prompt, or a list: a batch
     prompt_file: str | None = None  # a text file with a prompt a line, in place of `prompt`
     images_per_prompt: Annotated[int, Domain(1, 4096)] = 1
-    negative_prompt: str = ""
+    negative_prompt: Annotated[str, AnyText()] = ""
     threads: Threads = 1  # per rank
     bundle: str | None = None  # of experiment=conformance: the folder to judge
     resume: bool = True  # in a sweep, leave a run alone that is already done with this very configuration

@@ -49,6 +49,9 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
             if above is not None:
                 text = f"{value} is for a key of {above}, which is null"
                 return ConfigError(key, f"{text}; allowed: another {above.split('.')[0]}, which has it")
+        if isinstance(cause, OverflowError):
+            key, value = max(given, key=lambda one: len(one[1]))
+            return ConfigError(key, f"{value} is too large; allowed: numbers that a float holds")
         line = shlex.join(overrides)
         return ConfigError("", f"{line} cannot be composed ({told(error)}); allowed: what --cfg job shows")
     full = str(cause.full_key)
@@ -56,7 +59,7 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
     key, value = max(above_it, key=lambda one: len(one[0]), default=(full, "its value"))
     if isinstance(cause, AttributeError | KeyError) and isinstance(cause.parent_node, DictConfig):
         keys = sorted(map(str, cause.parent_node))
-        text = f"{value} is for an unknown key{nearest(str(cause.key), keys)}; allowed: {', '.join(keys)}"
+        text = f"{value} is for an unknown key{nearest(str(cause.key), keys)}; allowed: {', '.join(keys) or 'none'}"
         return ConfigError(key, text)
     if isinstance(cause, ValidationError) and is_dataclass(cause.object_type):
         words = field_words(cause.object_type, str(cause.key))

@@ -43,6 +43,10 @@ class NotEmpty:
     """Marks a list that leaves nothing to do when it is empty."""
 
 
+class AnyText:
+    """Marks text of any characters; other text is printable, since it is printed."""
+
+
 Grid = Annotated[list[T], NotEmpty()]
 """A list of one or more."""
 Devices = Annotated[int, Domain(1, 4096)]
@@ -63,7 +67,7 @@ Natural = Annotated[int, Domain(0, 1 << 20)]
 Samples = Annotated[int, Domain(1, 1 << 40)]
 Width = Annotated[int, Domain(1, 1 << 14)]  # of a network, and its layers and heads
 Bytes = Annotated[int, Domain(0, 1 << 50)]
-Rate = Annotated[float, Domain(0, 1e21, above=True)]  # FLOP/s, bytes/s
+Rate = Annotated[float, Domain(0, 1e18, above=True)]  # FLOP/s, bytes/s
 Share = Annotated[float, Domain(0, 1, above=True)]
 Part = Annotated[float, Domain(0, 1)]
 Threshold = Annotated[float, Domain(0, 1000)]  # of a relative change
@@ -99,6 +103,12 @@ def outside(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str, s
             fault = mark.fault(value) if isinstance(mark, Domain) and isinstance(value, int | float) else None
             if fault:
                 yield key, f"{value} {fault}; allowed: {mark}"
+        if (
+            isinstance(value, str)
+            and not value.isprintable()
+            and not any(isinstance(mark, AnyText) for mark in marks)
+        ):
+            yield key, f"{value!r} cannot be printed; allowed: letters, signs and spaces"
     for name, each, inner in inside:
         place = f"{key}.{name}" if key else name
         if is_dataclass(value) and not fits(each, kinds_in(inner)):
@@ -124,9 +134,9 @@ def kinds_in(hint: Any) -> set[type]:
     return {kind if isinstance(kind, type) and kind is not Any else object}
 
 
-def find_marks(hint: Any) -> list[Domain | NotEmpty]:
+def find_marks(hint: Any) -> list[Domain | NotEmpty | AnyText]:
     """What a type is annotated with, anywhere in it: `list[Steps] | None` with the domain of steps."""
-    found: list[Domain | NotEmpty] = []
+    found: list[Domain | NotEmpty | AnyText] = []
     for inner in get_args(hint):
-        found += [inner] if isinstance(inner, Domain | NotEmpty) else find_marks(inner)
+        found += [inner] if isinstance(inner, Domain | NotEmpty | AnyText) else find_marks(inner)
     return found

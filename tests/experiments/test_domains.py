@@ -181,3 +181,11 @@ def test_empty_grids_are_refused(composed: list[DictConfig]) -> None:
 def test_numbers_in_lists_and_dictionaries_have_the_domain_of_the_field() -> None:
     run = RunConfig(seed=[1, -1], model=ModelConfig(architecture={"a": {"b": [1, math.nan]}}))
     assert [key for key, _ in outside(run)] == ["seed.1", "model.architecture.a.b.1"]
+
+
+def test_text_is_printable_but_for_prompts() -> None:
+    escape = "\x1b[31m"
+    free = RunConfig(prompt=escape, negative_prompt=f"{escape}\n")
+    assert [*outside(free)] == []
+    device = DeviceConfig(name=escape, sources={"call_s": "a\u202eb", "launch_s": "水 🍏"})
+    assert [key for key, _ in outside(device)] == ["name", "sources.call_s"]

@@ -116,6 +116,8 @@ def meant(case: Case) -> bool:
     kept = OmegaConf.select(OmegaConf.structured(run), case.key) if not case.key.startswith("hydra") else None
     if kept is None or "${" in case.value or case.key.startswith(FREE):
         return True
+    if isinstance(kept, str):
+        return case.key not in CHOICES or kept in CHOICES[case.key]
     typed = yaml.safe_load(case.value)
     if isinstance(kept, bool) or isinstance(typed, bool):
         return type(kept) is type(typed)
