@@ -56,9 +56,13 @@ class Session:
         """The opened model of a configuration. Raises ValueError and OSError."""
         return self.once(("model", repr(cfg)), lambda: open_model(cfg))
 
+    def template(self, cfg: ModelConfig) -> DiT:
+        """A view of the whole model on `meta`, to be cloned."""
+        return self.once(("view", repr(cfg)), lambda: self.model(cfg).view())
+
     def view(self, cfg: ModelConfig) -> DiT:
-        """A view of the whole model on `meta`, the caller's own."""
-        return self.once(("view", repr(cfg)), lambda: self.model(cfg).view()).clone()
+        """The same, the caller's own."""
+        return self.template(cfg).clone()
 
     def tensors(self, cfg: ModelConfig) -> Tensors:
         """What parts of the model are filled with; random tensors are drawn once."""
@@ -116,7 +120,7 @@ class Session:
         noise, cond = empty_inputs(shape, len(read_prompts(cfg)), cfg.guidance_scale)
         return plan_ranks(
             lambda dit, fabric: method.build(dit, fabric, cfg.method),
-            self.view(cfg.model),
+            self.template(cfg.model),
             parallel.mesh(),
             self.scheduler(cfg),
             noise,
