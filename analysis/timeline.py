@@ -53,7 +53,10 @@ class Run:
 
 
 def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
-    """A run and its spans, by rank and then by time. Raises FileNotFoundError when it has no timeline."""
+    """A run and its spans, by rank and then by time.
+
+    Raises FileNotFoundError when it has no timeline, and ValueError where it is broken.
+    """
     folder = Path(run_dir)
     if not (folder / "run.json").exists() or not (folder / "timeline.parquet").exists():
         raise FileNotFoundError(f"no run.json and timeline.parquet in {folder}")
@@ -61,6 +64,9 @@ def read(run_dir: str | Path) -> tuple[Run, pd.DataFrame]:
     row = frame.runs(folder).iloc[0]
     if row.status != "ok":
         raise FileNotFoundError(f"{folder} is a run that is {row.status}: {row.reason}")
+    for key in ("method", "devices", "steps", "latency_s"):
+        if pd.isna(row[key]):
+            raise ValueError(f"{folder / 'run.json'} has no {key}; allowed: the record of a finished run")
     spans = read_rows(folder / "timeline.parquet", SPAN)
     spans = spans.sort_values(["rank", "start_s"], kind="stable").reset_index(drop=True)
     clock = CLOCK.get(row.world, f"world {row.world}")

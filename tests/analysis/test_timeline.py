@@ -1,5 +1,6 @@
 """Numbers of a timeline, against a schedule whose bubble is known in closed form."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_no_timeline_is_said(tmp_path: Path) -> None:
     (failed / "run.json").write_text((failed / "run.json").read_text().replace('"ok"', '"failed"'))
     with pytest.raises(FileNotFoundError, match="failed"):
         read(failed)
+
+
+@pytest.mark.parametrize("key", ["method", "devices", "steps", "latency_s"])
+def test_a_record_that_lacks_what_a_finished_run_has_is_said(key: str, tmp_path: Path) -> None:
+    run = write_pipeline(tmp_path / "run", 2, 3, 1, 4)
+    path = run / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: None}))
+    with pytest.raises(ValueError, match=f"has no {key}; allowed: the record of a finished run"):
+        read(run)
 
 
 def test_timelines_are_a_frame_and_are_kept(tmp_path: Path) -> None:
