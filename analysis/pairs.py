@@ -129,7 +129,7 @@ def holds(folder: Path, kind: Kind) -> bool:
     """Whether a folder has a record of a kind."""
     if kind.part:
         return (folder / kind.file).exists()
-    return (folder / RECORD).exists() and load_record(folder / RECORD)["study"] == kind.file
+    return (folder / RECORD).exists() and load_record(folder / RECORD).get("study") == kind.file
 
 
 def _runs(folder: Path) -> pd.DataFrame:

@@ -70,6 +70,11 @@ def checked(asked: Namespace) -> Plan:
     except Exception as error:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
+        given = [one.partition("=")[::2] for one in asked.overrides]
+        for key, value in given:
+            if isinstance(error, OSError) and value and value in str(error.filename):
+                text = f"{value} cannot be opened ({error.strerror}); allowed: a path that can"
+                raise ConfigError(key, text) from None
         text = f"this command cannot be checked ({told(error)}); HYDRA_FULL_ERROR=1 shows where"
         raise ConfigError("", f"{text}; allowed: what --cfg job shows") from None
     return planned

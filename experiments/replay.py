@@ -97,7 +97,8 @@ def read_record(run_dir: Path) -> tuple[dict[str, Any], bool]:
     record = load_run(run_dir)
     if record["status"] != "ok":
         raise ValueError(f"nothing to replay: the run {record['status']}: {record['reason']}")
-    name, method = record["method"], METHODS.get(record["method"])
+    name = record["method"]
+    method = METHODS.get(name) if isinstance(name, str) else None
     if method is None:
         raise ValueError(f"method={name} is unknown; allowed: {', '.join(METHODS)}")
     if caches(record["method_config"]):

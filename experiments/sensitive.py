@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from analysis.staleness import tables
-from analysis.staleness.layers import most_sensitive
+from hydra.utils import get_object
+
 from experiments.config import CONF, RunConfig
 from experiments.errors import ConfigError
 
@@ -18,11 +18,13 @@ def with_layers(cfg: RunConfig) -> RunConfig:
     if type(count) is not int:
         return cfg
     try:
-        record = tables.load(RECORD)
+        record = get_object("analysis.staleness.tables.load")(
+            RECORD
+        )  # with pandas, which nothing else here needs
     except (OSError, ValueError) as error:
         text = f"{count} needs the record of experiment=staleness ({error}); allowed: a list of layers"
         raise ConfigError("method.sync_layers", text) from None
-    layers = most_sensitive(record, cfg.model.name, cfg.method.name)
+    layers = get_object("analysis.staleness.layers.most_sensitive")(record, cfg.model.name, cfg.method.name)
     if not layers:
         text = f"{count} needs {cfg.method.name} on {cfg.model.name} in results/records/staleness"
         known = ", ".join(sorted(record.error.model.unique()))

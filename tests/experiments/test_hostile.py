@@ -242,3 +242,13 @@ def test_a_prompt_that_is_cut_says_so_once(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == (
         f"warning: prompt {prompts[1]!r} is cut: the model takes 12 tokens, two of them start and end\n"
     )
+
+
+@pytest.mark.parametrize(("measure", "key"), [("conformance", "bundle"), ("loading", "measure.folder")])
+def test_a_path_that_the_system_does_not_take_is_one_line(measure: str, key: str) -> None:
+    asked = cli.arguments([*BASE, f"measure={measure}", f"{key}={'x' * 5000}"])
+    with pytest.raises(
+        ConfigError, match=r"cannot be opened \(File name too long\); allowed: a path that can"
+    ) as error:
+        cli.checked(asked)
+    assert error.value.key == key

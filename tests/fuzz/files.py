@@ -152,6 +152,7 @@ FITS = {
     "timeline: config.yaml": WITHOUT_DEGREES,
     "replay: config.yaml": {"swapped", "less a byte"},  # of which the model alone is read
     "bundle: config.yaml": {"swapped", "less a byte"},
+    "study: rows.parquet": {"swapped"},  # two times the same, of which the last is read
 }  # fmt: skip
 """Changes after which a file is still one that its command may take, or need not have."""
 
