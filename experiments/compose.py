@@ -126,7 +126,7 @@ def check_override(one: Override, loader: ConfigLoader) -> None:
         return
     names = [*one.sweep_string_iterator()] if one.is_sweep_override() else [one.value()]
     for name in names:
-        if not own and not re.fullmatch(r"[\w-]+", str(name)):
+        if not own and not (isinstance(name, str) and re.fullmatch(r"[\w-]+", name)):
             raise ConfigError(
                 group, f"{one.get_value_string()} is no name; allowed: a plugin that is installed"
             )

@@ -42,7 +42,9 @@ def answer(overrides: list[str]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("value", ["null", "7", "''", "[]", "{}", f"'{ESCAPE}'", "${nope}", "x" * 5000])
+@pytest.mark.parametrize(
+    "value", ["null", "7", "nan", "''", "[]", "{}", f"'{ESCAPE}'", "${nope}", "x" * 5000]
+)
 @pytest.mark.parametrize("group", ["model", "measure", "hydra/launcher"])
 def test_a_group_takes_a_name(group: str, value: str) -> None:
     line = answer([f"{group}={value}"])
