@@ -14,7 +14,7 @@ PREDICTIONS, BEFORE = "records/published", "records/published_before"
 PUBLISHED = "published/*.csv"
 QUALITY, STALENESS = "records/quality", "records/staleness"
 BREAK_EVEN, DISTANCE_VIDEO = "records/break_even", "records/distance_video"
-METHODS_2026 = "records/methods_2026"
+METHODS_2026, PIPEFUSION_SETTINGS = "records/methods_2026", "records/pipefusion_settings"
 PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
 """The record of quality without its pictures."""
 QUICKSTART, PRODUCTS = "records/quickstart", "records/products"
@@ -47,6 +47,7 @@ COMMANDS = {
     BREAK_EVEN: "experiment=break_even",
     DISTANCE_VIDEO: "experiment=distance_video",
     METHODS_2026: "experiment=methods_2026",
+    PIPEFUSION_SETTINGS: "experiment=pipefusion_settings",
     QUICKSTART: "experiment=quickstart",
     PRODUCTS: "experiment=products",
     BENCH: "experiment=bench_cpu",

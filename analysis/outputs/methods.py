@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import comparison, comparison_figure, comparison_tables
+from analysis import comparison, comparison_figure, comparison_tables, comparison_warmup
 from analysis.evidence import methods, tables
 from analysis.output import Output
-from analysis.records import METHODS_2026, PREDICTIONS
+from analysis.records import METHODS_2026, PIPEFUSION_SETTINGS, PREDICTIONS
 from analysis.study import load_study
 from analysis.style import Drawing
 from analysis.tables import Table, table
@@ -35,6 +35,20 @@ def methods_2026(results: Path) -> list[Table | Drawing]:
     ]
 
 
+def pipefusion_settings(results: Path) -> list[Table | Drawing]:
+    """PipeFusion's own settings from the same noise: how many synchronous steps a threshold and a fixed W need for the
+    same distance to serial, and what micro-batches save; distances measured on the shipped picture model, latencies
+    predicted for PixArt, all from records/pipefusion_settings."""
+    record = load_study(results / PIPEFUSION_SETTINGS)
+    rows = comparison.with_intervals(comparison.joined(record.rows), results)
+    note, warmups = comparison_tables.about(record, rows), comparison_warmup.warmups(record.rows)
+    return [
+        comparison_tables.every(rows, note),
+        comparison_warmup.table(warmups, note),
+        Drawing(comparison_warmup.figure(warmups, note), "_warmup"),
+    ]
+
+
 def methods_claims(results: Path) -> list[Table]:
     """What the abstracts of other methods claim (published/methods), ours beside it where it can be told here
     (records/methods_2026), and a verdict that one function makes of the two."""
@@ -45,5 +59,6 @@ def methods_claims(results: Path) -> list[Table]:
 
 OUTPUTS = [
     Output(methods_2026, (METHODS_2026, PREDICTIONS, "published/*.csv")),
+    Output(pipefusion_settings, (PIPEFUSION_SETTINGS, PREDICTIONS, "published/*.csv")),
     Output(methods_claims, (METHODS_2026, PREDICTIONS, "published/*.csv", methods.ABSTRACTS)),
 ]

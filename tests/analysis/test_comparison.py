@@ -14,6 +14,9 @@ from analysis.columns import typed
 from analysis.comparison import beaten, distances, joined, places
 from analysis.comparison_figure import figure
 from analysis.comparison_tables import better, every, forecasts, usual
+from analysis.comparison_warmup import figure as warmup_figure
+from analysis.comparison_warmup import table as warmup_table
+from analysis.comparison_warmup import warmups
 from analysis.evidence.claim import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE
 from analysis.evidence.methods import ABSTRACTS, Found, claims
 from analysis.evidence.published import read
@@ -80,6 +83,27 @@ def test_tables_and_figure_have_every_setting() -> None:
     drawn = figure(rows, 2048, 4, 20, "note")
     said = {text.get_text() for text in drawn.axes[0].texts}
     assert {"Ring", "DistriFusion W=1", "PCPP W=1"} <= said and "PipeFusion M=4 W=1" not in said
+
+
+def test_automatic_warm_up_beside_fixed_w() -> None:
+    """Distances fall by 0.1 a step on one picture and by 0.2 on the other; auto has W = 1 and W = 3."""
+    rows: list[Row] = []
+    for w in range(5):
+        rows += setting("pipefusion", 2.0 + w, 0.0, patches=4, warmup=w, key=w, resolution=2048)
+        for picture in (0, 1):
+            rows[picture - 2]["relative_error"] = (1 - 0.2 * w, 1 - 0.1 * w)[picture]
+    auto = {"knobs": "warmup auto, warmup threshold 0.3", "warmup_threshold": 0.3, "resolution": 2048}
+    _, *pictures = setting("pipefusion", 0.0, 0.0, patches=4, **auto)
+    for picture, (w, error) in enumerate(((3, 0.4), (1, 0.9))):
+        rows.append(pictures[picture] | {"found_warmup": w, "relative_error": error})
+    found = warmups(typed(pd.DataFrame(rows)))
+    last = found.iloc[-1]
+    assert [*found.mean_warmup] == [0, 1, 2, 3, 4, 2] and last.share == 0.1
+    assert (last.least_warmup, last.most_warmup, last.l40_pcie) == (1, 3, 4.0)
+    assert last.relative_error == pytest.approx(0.65) and last.even == pytest.approx(0.35 / 0.15)
+    assert last.gap == pytest.approx(0.65 - 0.7) and last.gap_error == pytest.approx(0.15)  # of -0.2 and 0.1
+    assert "auto, 0.3" in warmup_table(found, "note").text
+    assert "W=4" in {text.get_text() for text in warmup_figure(found, "note").axes[0].texts}
 
 
 def test_orders_by_what_stands_for_the_input() -> None:
