@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis import tables
-from analysis.columns import NUMBER, Column, Shown, column, percent, shares, signed_percent, texts, words
+from analysis.columns import NUMBER, Column, Shown, column, shares, texts, words
 from analysis.comparison import OURS, plans
 from analysis.quality.axes import SIDES
 from analysis.sheet import Sheet
@@ -80,6 +80,16 @@ def same_distance(curve: pd.Series, error: float) -> float:
     return float(np.interp(-error, -nearest, nearest.index, left=0.0, right=np.nan))
 
 
+def fine(share: float) -> str:
+    """A share in hundredths of a percent: between two W there is little more."""
+    return f"{100 * share:.2f} %"
+
+
+def signed(share: float) -> str:
+    """The same of a difference."""
+    return f"{100 * share:+.2f} %"
+
+
 def table(found: pd.DataFrame, note: str) -> Table:
     """What is asked in one look: the synchronous share of auto, and the W that comes as near as it does."""
     said = found.assign(
@@ -94,11 +104,11 @@ def table(found: pd.DataFrame, note: str) -> Table:
         Column("mean_warmup", "mean W", "", NUMBER, "{:.2f}".format),
         *texts(span="of pictures"),
         *shares(share="synchronous"),
-        column("relative_error", unit="%", format=percent),
-        Column("rms_error", "± standard error", "%", NUMBER, percent),
+        column("relative_error", unit="%", format=fine),
+        Column("rms_error", "± standard error", "%", NUMBER, fine),
         Column("even", "fixed W as near", "", NUMBER, "{:.2f}".format),
-        Column("gap", "less fixed at the same share", "%", NUMBER, signed_percent),
-        Column("gap_error", "± of pairs", "%", NUMBER, percent),
+        Column("gap", "less fixed at the same share", "%", NUMBER, signed),
+        Column("gap_error", "± of pairs", "%", NUMBER, fine),
         *(Column(name, name, "s", NUMBER) for name in clusters),
     ]
     before = (
