@@ -180,7 +180,7 @@ def test_a_hybrid_that_states_its_degrees_is_their_product(changes: Row, product
         ({"method": "Ulysses-2 x Ring-2"}, "hybrid of several"),  # on eight devices
         ({"method": "Ring-4"}, "hybrid of several"),  # on eight devices
         ({"model": "PixArt-XL-2-256-MS"}, "no model PixArt-XL-2-256-MS here"),
-        ({"model": "CogVideoX-5B", "resolution": "49f 480x720"}, "no model CogVideoX-5B here"),
+        ({"model": "Mochi-1", "resolution": "49f 480x848"}, "no model Mochi-1 here"),
         ({"model": "HunyuanDiT", "steps": "20[sic; likely 50]"}, "steps is '20[sic; likely 50]'"),
         ({"metric": "FID"}, "trained weights"),
         ({"metric": "peak memory"}, "text encoders"),

@@ -227,8 +227,8 @@ def test_copies_in_another_precision_are_left_alone(single: Path, sharded: Path)
         (None, "does not exist; allowed: a configuration in diffusers' layout"),
         ("{", "is not readable as JSON ("),
         ("[]", "holds no mapping"),
-        ("{}", "is for None; allowed: PixArtTransformer2DModel, SD3Transformer2DModel,"),
-        ('{"_class_name": "UNet2DModel"}', "is for UNet2DModel; allowed: PixArtTransformer2DModel, SD3"),
+        ("{}", "is for None; allowed: PixArtTransformer2DModel, SanaTransformer2DModel,"),
+        ('{"_class_name": "UNet2DModel"}', "is for UNet2DModel; allowed: PixArtTransformer2DModel, Sana"),
         ('{"_class_name": "Transformer2DModel"}', "is for Transformer2DModel; allowed: PixArtTransformer2D"),
     ],
 )
