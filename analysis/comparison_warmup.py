@@ -80,12 +80,12 @@ def same_distance(curve: pd.Series, error: float) -> float:
     return float(np.interp(-error, -nearest, nearest.index, left=0.0, right=np.nan))
 
 
-def fine(share: float) -> str:
+def hundredths(share: float) -> str:
     """A share in hundredths of a percent: between two W there is little more."""
     return f"{100 * share:.2f} %"
 
 
-def signed(share: float) -> str:
+def signed_hundredths(share: float) -> str:
     """The same of a difference."""
     return f"{100 * share:+.2f} %"
 
@@ -104,11 +104,11 @@ def table(found: pd.DataFrame, note: str) -> Table:
         Column("mean_warmup", "mean W", "", NUMBER, "{:.2f}".format),
         *texts(span="of pictures"),
         *shares(share="synchronous"),
-        column("relative_error", unit="%", format=fine),
-        Column("rms_error", "± standard error", "%", NUMBER, fine),
+        column("relative_error", unit="%", format=hundredths),
+        Column("rms_error", "± standard error", "%", NUMBER, hundredths),
         Column("even", "fixed W as near", "", NUMBER, "{:.2f}".format),
-        Column("gap", "less fixed at the same share", "%", NUMBER, signed),
-        Column("gap_error", "± of pairs", "%", NUMBER, fine),
+        Column("gap", "less fixed at the same share", "%", NUMBER, signed_hundredths),
+        Column("gap_error", "± of pairs", "%", NUMBER, hundredths),
         *(Column(name, name, "s", NUMBER) for name in clusters),
     ]
     before = (

@@ -28,6 +28,7 @@ from experiments.check_command import check_output, check_request, check_torchru
 from experiments.compose import Plan
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import CONF, ConfigError, config_names, first_line, refuse, told
+from experiments.explain import unchecked
 from experiments.measures import MEASURES, load
 from pipefusion.sim.hardware import DeviceConfig, HostConfig
 from pipefusion.sim.network import LinkConfig
@@ -70,13 +71,7 @@ def checked(asked: Namespace) -> Plan:
     except Exception as error:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
-        given = [one.partition("=")[::2] for one in asked.overrides]
-        for key, value in given:
-            if isinstance(error, OSError) and value and value in str(error.filename):
-                text = f"{value} cannot be opened ({error.strerror}); allowed: a path that can"
-                raise ConfigError(key, text) from None
-        text = f"this command cannot be checked ({told(error)}); HYDRA_FULL_ERROR=1 shows where"
-        raise ConfigError("", f"{text}; allowed: what --cfg job shows") from None
+        raise unchecked(error, asked.overrides) from None
     return planned
 
 

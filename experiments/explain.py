@@ -67,6 +67,17 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
     return ConfigError(key, f"{value} is refused: {first_line(cause)}; allowed: a value of its type")
 
 
+def unchecked(error: Exception, overrides: list[str]) -> ConfigError:
+    """What nobody expected of a check: the key of a path that the system does not take; else the error itself."""
+    if isinstance(error, OSError):
+        for key, value in (one.partition("=")[::2] for one in overrides):
+            if value and value in str(error.filename):
+                text = f"{value} cannot be opened ({error.strerror}); allowed: a path that can"
+                return ConfigError(key, text)
+    text = f"this command cannot be checked ({told(error)}); HYDRA_FULL_ERROR=1 shows where"
+    return ConfigError("", f"{text}; allowed: what --cfg job shows")
+
+
 def field_words(kind: Any, key: str) -> str:
     """What a field of a dataclass may hold, in words."""
     hint = field_hints(kind)[key]

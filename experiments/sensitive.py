@@ -18,9 +18,8 @@ def with_layers(cfg: RunConfig) -> RunConfig:
     if type(count) is not int:
         return cfg
     try:
-        record = get_object("analysis.staleness.tables.load")(
-            RECORD
-        )  # with pandas, which nothing else here needs
+        # Imported here alone: both bring pandas, and a refusal should take no second.
+        record = get_object("analysis.staleness.tables.load")(RECORD)
     except (OSError, ValueError) as error:
         text = f"{count} needs the record of experiment=staleness ({error}); allowed: a list of layers"
         raise ConfigError("method.sync_layers", text) from None

@@ -78,18 +78,6 @@ class Session:
         """One rank's part of the model and its sampler; without `tensors` the part stays on `meta`."""
         return build(cfg, self.view(cfg.model), fabric, tensors, wrap)
 
-    def sample(
-        self,
-        cfg: RunConfig,
-        noise: Tensor,
-        cond: Conditioning,
-        tensors: Tensors | None = None,
-        wrap: Wrap | None = None,
-        device: torch.device = CPU,
-    ) -> Tensor:
-        """Latents [B, C, H, W] of one simulated run, as `simulate` gives them."""
-        return self.simulate(cfg, noise, cond, tensors, wrap, device)[0]
-
     def simulate(
         self,
         cfg: RunConfig,

@@ -92,7 +92,7 @@ def sample(cfg: RunConfig, session: Session) -> Tensor:
         tensors = louder(session.tensors(cfg.model), cfg.measure.gain)
         assert cfg.guidance_scale is not None
         noise, cond = as_inputs(make_inputs(cfg, session.model(cfg.model)), cfg.guidance_scale)
-        return session.sample(cfg, noise, cond, tensors)
+        return session.simulate(cfg, noise, cond, tensors)[0]
 
     return session.once(("latents", repr(cfg)), sampled)
 

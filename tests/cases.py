@@ -125,6 +125,11 @@ def problem(case: Case) -> Problem | None:
     return method.check(case_model(case).shape, case.parallel, case.steps, method.Config(**case.method))
 
 
+def refused(case: Case) -> bool:
+    """Whether linear attention keeps a case from running, which has no K, V. What else does, tests run into."""
+    return case_model(case).shape.linear and problem(case) is not None
+
+
 def case_model(case: Case) -> Model:
     return _model(case.model, tuple(sorted(case.architecture.items())), case_size(case))
 

@@ -108,7 +108,7 @@ def simulated(run: RunConfig, device: str) -> Tensor:
     cluster = ClusterConfig(name="sim", world="sim", device=device)
     inputs = device_inputs(run, torch.device("cpu"))
     with torch.inference_mode():
-        return Session().sample(replace(run, cluster=cluster), *inputs, device=choose_device(device))
+        return Session().simulate(replace(run, cluster=cluster), *inputs, device=choose_device(device))[0]
 
 
 def reference(run: RunConfig) -> Tensor:

@@ -59,7 +59,7 @@ def sample_in_process(run: RunConfig, session: Session, device: torch.device) ->
     texts = texts_path(run, session)
     with torch.inference_mode():
         inputs = make_inputs(run, model, stored(texts) if texts else None)
-        return session.sample(run, *as_inputs(inputs, run.guidance_scale), device=device)
+        return session.simulate(run, *as_inputs(inputs, run.guidance_scale), device=device)[0]
 
 
 def apart(cell: Cell) -> str:

@@ -175,7 +175,7 @@ def probe(cfg: RunConfig, session: Session) -> list[Seen]:
     def hollow(dit: DiT, fabric: Fabric) -> HollowView:
         return HollowView(dit, timesteps, fabric.rank, cfg, seen)
 
-    session.sample(cfg, torch.zeros(pictures, *shape.latent_size), cond, torch.empty, hollow)
+    session.simulate(cfg, torch.zeros(pictures, *shape.latent_size), cond, torch.empty, hollow)
     return seen
 
 

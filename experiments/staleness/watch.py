@@ -95,7 +95,7 @@ def latents_by_step(
         own = found[:-1].chunk(data.size, dim=1)[data.index]
         return WatchedView(dit, timesteps, fabric.rank, own, watch)
 
-    found[-1] = session.sample(cfg, noise, cond, tensors, watched)
+    found[-1] = session.simulate(cfg, noise, cond, tensors, watched)[0]
     return require_finite(found, "the latent of a step")
 
 

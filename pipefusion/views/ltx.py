@@ -138,11 +138,8 @@ class View(StockView):
         return cross_attention_plan(self.shape)._replace(norms=norms)
 
     def text(self, cond: Conditioning) -> Text:
-        mask, embeds = (
-            cond.stacked(name).to(self.device, self.dtype) for name in ("prompt_mask", "prompt_embeds")
-        )
-        bias = (1 - mask) * -10000.0  # the stock model's for masked text
-        return Text(self.model.caption_projection(embeds), bias.unsqueeze(1))
+        embeds, bias = self.masked_prompt(cond)
+        return Text(self.model.caption_projection(embeds), bias)
 
     def cross(self, text: Text) -> Mapping[int, KV]:
         return {layer: wide_prompt_kv(self.block_module(layer).attn2, text.hidden) for layer in self.layers}

@@ -103,9 +103,7 @@ class View(StockView):
         return cross_attention_plan(self.shape)
 
     def text(self, cond: Conditioning) -> Text:
-        mask = cond.stacked("prompt_mask").to(self.device, self.dtype)
-        bias = (1 - mask) * -10000.0  # the stock model's bias for masked text
-        embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
+        embeds, bias = self.masked_prompt(cond)
         size = None
         if told_size(self.model.config):
             height = self.shape.token_rows * self.shape.patch_size * self.pixels_per_latent
@@ -114,7 +112,7 @@ class View(StockView):
                 torch.tensor([[height, width]], device=self.device, dtype=self.dtype),
                 torch.tensor([[height / width]], device=self.device, dtype=self.dtype),
             )
-        return Text(self.model.caption_projection(embeds), bias.unsqueeze(1), size)
+        return Text(self.model.caption_projection(embeds), bias, size)
 
     def cross(self, text: Text) -> Mapping[int, KV]:
         return {layer: prompt_kv(self.block_module(layer).attn2, text.hidden) for layer in self.layers}

@@ -113,10 +113,8 @@ class View(StockView):
         return TensorPlan(columns, rows, cross="attn2")
 
     def text(self, cond: Conditioning) -> Text:
-        mask = cond.stacked("prompt_mask").to(self.device, self.dtype)
-        embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
-        hidden = self.model.caption_norm(self.model.caption_projection(embeds))
-        return Text(hidden, ((1 - mask) * -10000.0).unsqueeze(1))  # the stock model's bias for masked text
+        embeds, bias = self.masked_prompt(cond)
+        return Text(self.model.caption_norm(self.model.caption_projection(embeds)), bias)
 
     def cross(self, text: Text) -> Mapping[int, KV]:
         return {layer: prompt_kv(self.block_module(layer).attn2, text.hidden) for layer in self.layers}

@@ -77,6 +77,13 @@ class StockView:
         image = self.shape.grid.take_tokens(turns, rows, offset=self.shape.joint_tokens)
         return torch.cat([turns[prompt.start : prompt.stop], image]) if prompt else image
 
+    def masked_prompt(self, cond: Conditioning) -> tuple[Tensor, Tensor]:
+        """Embeddings of the prompt [b, T, width], and the bias [b, 1, T] by which stock models mask some of it."""
+        embeds, mask = (
+            cond.stacked(name).to(self.device, self.dtype) for name in ("prompt_embeds", "prompt_mask")
+        )
+        return embeds, ((1 - mask) * -10000.0).unsqueeze(1)
+
     def cross(self, text: Any) -> Mapping[int, KV]:
         return {}
 

@@ -42,7 +42,7 @@ def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[A
 
 pairs = partial(met, strength=2, apart={"split"})
 pairs_apart = partial(met, strength=2, apart=OWN)
-triples = partial(met, strength=3, apart={"split"})
+triples = partial(met, strength=3)
 
 
 def cover(cases: Sequence[Case], fast: Met = pairs, slow: Met | None = triples) -> list[Any]:

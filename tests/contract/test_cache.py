@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import Any
 
 import pytest
@@ -37,11 +36,6 @@ def skipping(
     threshold = method.pop("threshold", 0.1)
     own = product(name, degrees, model, cache=rule, cache_threshold=threshold, **method)
     return own.but(steps=STEPS)
-
-
-def with_rules(cases: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Each with one of the rules in turn: they differ in what they measure, which is what `test_loops` is for."""
-    return [(rule, *case) for rule, case in zip(cycle(RULES), cases, strict=False)]
 
 
 def decisions(case: Case) -> dict[Any, bool]:
@@ -99,7 +93,8 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "degrees", "own"), with_rules(EXACT))
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("name", "degrees", "own"), EXACT)
 def test_exact_methods_are_serial_with_its_cache(
     rule: str, name: str, degrees: str, own: dict[str, int]
 ) -> None:
@@ -118,7 +113,8 @@ BANDED = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "degrees", "own"), with_rules(BANDED))
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("name", "degrees", "own"), BANDED)
 def test_displaced_methods_depend_on_their_bands_alone(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:
@@ -129,7 +125,8 @@ def test_displaced_methods_depend_on_their_bands_alone(
     assert relative_error(simulate(case)[0].latents, alone(few)) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("rule", "model"), [*zip(cycle(RULES), ARCHITECTURES[1:], strict=False)])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("model", ARCHITECTURES[1:])
 def test_families(rule: str, model: str) -> None:
     """Prompts beside the image, refiners, single blocks, long skips: some steps are skipped, by all ranks alike."""
     threshold = 1000.0  # random models differ: all that may be skipped is
@@ -153,7 +150,8 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "degrees", "own"), with_rules(ALL))
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("name", "degrees", "own"), ALL)
 def test_a_threshold_of_zero_changes_nothing_but_decides(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.methods import METHODS
-from tests.cases import CPU, Case, measure_peak, planned, problem
+from tests.cases import CPU, Case, measure_peak, planned, refused
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
 
@@ -18,7 +18,7 @@ ALONE = [
     for name in METHODS
     for devices in ((1, 3) if model == "pixart" and name != "serial" else (1,) if name == "serial" else (3,))
 ]
-ALONE = [case for case in ALONE if problem(case) is None]
+ALONE = [case for case in ALONE if not refused(case)]
 PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2", M=5),
     product("pipefusion", "pipe 2 ulysses 2", "sd3_tiny", M=3),

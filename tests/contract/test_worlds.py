@@ -16,7 +16,7 @@ from pipefusion.schedulers import make_scheduler
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, Result, case_model, problem, relative_error, sample, simulate
+from tests.cases import Case, Result, case_model, refused, relative_error, sample, simulate
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
 from tests.ranks import Ranks
@@ -59,7 +59,7 @@ ALONE = [
     for devices in ((1,) if name == "serial" else (2, 3) if model == "pixart" else (3,))
     for settings in ({}, {"guidance": 1.0, "images": 1, "scheduler": "flow_euler"})[: 1 + (model == "pixart")]
 ]
-ALONE = [case for case in ALONE if problem(case) is None]
+ALONE = [case for case in ALONE if not refused(case)]
 PRODUCTS = [
     product("sync_pipeline", "cfg 2 pipe 2"),
     product("parastep", "step 2 cfg 2").but(steps=6),

@@ -12,7 +12,7 @@ from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
 from pipefusion.sim.meter import DeviceClock
-from tests.cases import TINY, Case, case_model, planned, problem
+from tests.cases import TINY, Case, case_model, planned, refused
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES
 
@@ -39,7 +39,7 @@ def make_case(name: str, **settings) -> Case:
 
 GRID = [make_case(name, guidance=4.5, images=2, steps=3) for name in METHODS]
 GRID += [case.but(model=model).on(3) for model in ARCHITECTURES for case in GRID if case.name != "serial"]
-GRID = [case for case in GRID if problem(case) is None]
+GRID = [case for case in GRID if not refused(case)]
 
 
 @pytest.mark.parametrize("case", cover(GRID, pairs_apart, pairs))
