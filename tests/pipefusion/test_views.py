@@ -147,6 +147,16 @@ def test_padding_of_a_prompt_is_refined_and_attended_to_as_in_hunyuan_video(mode
 
 
 @torch.inference_mode()
+def test_padding_of_a_prompt_is_zeros_in_hunyuan_video15():
+    """As in the stock model: a refiner's row of padding attends to nothing, which a kernel may answer with nan."""
+    case = Case("serial", guidance=3.0, images=2, model="hunyuan_video15_tiny", size=None, padded=True)
+    view, (noise, cond) = loaded(case), inputs(case, case_model(case))
+    _, given = enter(view, noise, cond, range(view.shape.lines))
+    padding, prompt = cond.stacked("padding"), given.modulation.prompt
+    assert not prompt[padding].any() and prompt[~padding].all(dim=1).any()
+
+
+@torch.inference_mode()
 def test_modulated_is_what_the_first_self_attention_is_given(case):
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     tokens, given = enter(view, noise, cond, range(2, 5))
