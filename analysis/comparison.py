@@ -14,7 +14,6 @@ import pandas as pd
 
 from analysis.evidence.intervals import load_intervals
 from analysis.looks import in_order, label
-from analysis.quality.pareto import front
 from analysis.study import plain_rows
 
 SETTING = ["method", "devices", "patches", "warmup", "knobs", "steps"]
@@ -47,6 +46,16 @@ def joined(rows: pd.DataFrame) -> pd.DataFrame:
         part.index[front(part.predicted_latency_s, part.relative_error)] for part in places(table).values()
     ]
     return table.assign(front=table.index.isin([index for part in on_front for index in part]))
+
+
+def front(seconds: pd.Series, error: pd.Series) -> list[bool]:
+    """Whether no other setting is at least as good in both and better in one; what lacks a number is not on it."""
+    points = list(zip(seconds, error, strict=True))
+
+    def beaten(one: tuple[float, float]) -> bool:
+        return any(s <= one[0] and e <= one[1] and (s, e) != one for s, e in points)
+
+    return [not (pd.isna(one[0]) or pd.isna(one[1]) or beaten(one)) for one in points]
 
 
 def places(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:

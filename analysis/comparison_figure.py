@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from analysis.comparison import places, setting_name
+from analysis.comparison import front, places, setting_name
 from analysis.quality.axes import SIDES, logarithmic, round_values
-from analysis.quality.pareto import front
 from analysis.sheet import Sheet
 from analysis.staleness.figures import percents
 from analysis.study import plain_rows

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.output import Output
 from analysis.quality import figures as sweeps
-from analysis.quality import paired, pareto
+from analysis.quality import paired
 from analysis.quality import pictures as grid
 from analysis.quality import record as measured
 from analysis.quality import tables as qualities
@@ -64,20 +63,11 @@ def quality_steps(results: Path) -> list[Drawing]:
     return drawings(sweeps.steps(load_sweeps(results, "steps", "guidance", "scheduler")))
 
 
-def quality_pareto(results: Path) -> Sequence[Table | Drawing]:
-    """Error of the small model (measured) against latency of a large one (predicted), and which settings nothing beats;
-    both from records/quality."""
-    record = measured.load(results / QUALITY)
-    if measured.predicted(record).empty:
-        return []
-    record = paired.on_common(record, paired.values(record), pareto.compared(record).key)
-    return [pareto.tabulate(record), *drawings(pareto.figure(record))]
-
-
 OUTPUTS = [
     Output(quality_main, PAIRED, "Table 2"),
     Output(quality_sweeps, PAIRED, "Tables 2 and 3"),
     Output(quality_pictures, (QUALITY,), "Section 4, pictures side by side"),
     Output(quality_warmup, PAIRED, "Table 3"),
-    *(Output(make, PAIRED) for make in (quality_patches, quality_steps, quality_pareto)),
+    Output(quality_patches, PAIRED),
+    Output(quality_steps, PAIRED),
 ]

@@ -1,7 +1,8 @@
 """The record of quality as frames: settings with what was measured on their pictures, and the floors beside them.
 
 `record["rows"]` has a row for each setting and metric, with an interval, n, and the value of each picture where the
-metric is one of pairs. A floor's rows have a name (`what`); the rows of predicted latencies are of other clusters.
+metric is one of pairs. A floor's rows have a name (`what`). Rows of predicted latencies, which older records have, are
+of no setting and are not read.
 """
 
 from __future__ import annotations
@@ -132,11 +133,6 @@ def measured(record: dict[str, Any]) -> pd.DataFrame:
     """The rows of settings."""
     rows = record["rows"]
     return rows[rows.what.isna() & rows.key.notna()]
-
-
-def predicted(record: dict[str, Any]) -> pd.DataFrame:
-    """The rows of predicted latencies."""
-    return record["rows"][record["rows"].key.isna()]
 
 
 def known(rows: pd.DataFrame) -> pd.DataFrame:

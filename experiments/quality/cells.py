@@ -1,4 +1,4 @@
-"""The cells of quality: settings, serial beside each, floors, and latencies of the same methods on named hardware."""
+"""The cells of quality: settings, serial beside each, and floors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from experiments.config import LatencyConfig, RunConfig
+from experiments.config import RunConfig
 from experiments.device import device_type
-from experiments.grid import GridConfig, cluster_config, expand, model_config, over
+from experiments.grid import GridConfig, expand, over
 from experiments.models import resolved
 from experiments.quality.networks import open_network
 from experiments.quality.settings import (
@@ -22,7 +22,7 @@ from experiments.quality.settings import (
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
 from experiments.session import Session
-from pipefusion.core.domain import Count, Domain, Grid, Natural, Pixels, Threads
+from pipefusion.core.domain import Count, Domain, Grid, Natural, Threads
 
 REAL = "real pictures against other real pictures"
 DTYPE = "serial against serial in float32"
@@ -60,11 +60,6 @@ class QualityConfig(GridConfig):
     float32_pictures: Natural = 48  # serial again in float32, to see what the dtype alone does; 0: not
     other_seeds: bool = False  # serial again from other noise: what a change of seed does to a distance
     shown: Natural = 8  # pictures of a setting that are kept as PNG
-    latency_clusters: list[str] = field(
-        default_factory=list
-    )  # named hardware: its latencies are predicted beside
-    latency_model: str = "pixart_alpha"
-    latency_resolution: Pixels = 1024
 
 
 def all_cells(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
@@ -72,7 +67,6 @@ def all_cells(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     settings = all_settings(cfg, session)
     yield from settings
     yield from floors(cfg, settings, session)
-    yield from latencies(cfg, settings, session)
 
 
 def all_settings(cfg: RunConfig, session: Session) -> list[RunConfig]:
@@ -155,20 +149,3 @@ def control_run(cfg: RunConfig) -> RunConfig | None:
     if cfg.measure.what == DTYPE:
         return in_float32(cfg)
     return replace(cfg, seed=cfg.seed + OTHER_SEEDS) if cfg.measure.what == SEEDS else None
-
-
-def latencies(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Iterator[RunConfig]:
-    """One picture of a full-size model by each method, M, W and S: what guidance and scheduler do not change, once."""
-    options: QualityConfig = cfg.measure
-    if not options.latency_clusters:
-        return
-    model = replace(model_config(options.latency_model), resolution=options.latency_resolution)
-    whole = session.model(model)
-    usual = [
-        replace(one, model=model, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
-        for one in settings
-    ]
-    for name in options.latency_clusters:
-        there = [replace(one, cluster=cluster_config(name), measure=LatencyConfig()) for one in usual]
-        runs = [resolved(one, whole) for one in there]
-        yield from {repr(one): one for one in runs}.values()

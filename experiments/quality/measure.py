@@ -16,11 +16,11 @@ import pandas as pd
 
 from analysis.study import Record
 from experiments.check import check_gpus
-from experiments.config import LatencyConfig, RunConfig
+from experiments.config import RunConfig
 from experiments.contents import weights_sha256
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
-from experiments.grid import check_grid, cluster_config, problem, serial_reference
+from experiments.grid import check_grid, problem, serial_reference
 from experiments.journal import Row
 from experiments.models import Model, pictures_only
 from experiments.quality.cells import DTYPE, QualityConfig, all_cells, all_settings, control_run
@@ -44,9 +44,8 @@ from experiments.quality.settings import (
 from experiments.quality.store import Pictures, batches, gpu_names, remove_others, there, write_images
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
-from experiments.scaling import planned_row
 from experiments.session import Session
-from experiments.study import Cell, Study, model_and_size
+from experiments.study import Cell, Study
 
 
 def prepare(todo: Sequence[Cell], cfg: RunConfig, session: Session) -> None:
@@ -94,10 +93,8 @@ def source(cfg: RunConfig, session: Session) -> tuple[RunConfig, int, float | No
 
 
 def measure(cell: Cell, session: Session) -> list[Row]:
-    """The rows of a setting or a floor, one for each metric; or the one of a latency."""
+    """The rows of a setting or a floor, one for each metric."""
     own = cell.cfg.measure
-    if isinstance(own, LatencyConfig):
-        return [planned_row(cell.cfg, session)]
     return setting_rows(cell.cfg, session) if own.what is None else floor_rows(cell.cfg, session)
 
 
@@ -144,16 +141,12 @@ def stored(cfg: RunConfig, drawn: int, own: SettingConfig, session: Session) -> 
 
 
 def work(cell: Cell) -> Hashable:
-    """Settings that may have their pictures from one are measured by one process; floors and predictions by another."""
-    if isinstance(cell.cfg.measure, LatencyConfig):
-        return model_and_size(cell)
+    """Settings that may have their pictures from one are measured by one process; floors by another."""
     return repr(replace(stand_in(cell.cfg), prompt="", measure=cell.cfg.measure.what))
 
 
 def why_not(cfg: RunConfig, model: Model) -> str | None:
     """What keeps a method from a setting, batch by batch, or from this machine."""
-    if isinstance(cfg.measure, LatencyConfig):
-        return problem(cfg, model)
     own: SettingConfig = cfg.measure
     runs = {len(one.prompt): one for one in batches(cfg, own.sample, own.drawn)}
     reasons = [problem(one, model) for one in runs.values()]
@@ -182,10 +175,6 @@ def check_settings(cfg: RunConfig, session: Session) -> None:
     open_real(options.real, options.data_dir, model)
     open_network(options.network)
     open_scorer(options.clip)
-    for name in options.latency_clusters:
-        if cluster_config(name).world != "plan":
-            text = f"{name} has no costs; allowed: clusters of named hardware"
-            raise ConfigError("measure.latency_clusters", text)
 
 
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
@@ -214,7 +203,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
 
 def main_rows(record: Record) -> pd.DataFrame:
     """The main metrics of the main study, and what of it did not end well."""
-    # Floors and latencies are of no study.
+    # Floors are of no study.
     rows = record.rows[record.rows.studies.map(lambda names: "main" in names, na_action="ignore").eq(True)]
     return rows[rows.metric.isin(["frechet", "latent_error", "psnr_db"]) | (rows.status != "ok")]
 

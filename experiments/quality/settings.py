@@ -108,9 +108,7 @@ def setting_name(cfg: RunConfig) -> str:
 
 
 def setting_place(cfg: RunConfig) -> Row:
-    """The first columns of a setting's rows, or of the latency of its method."""
+    """The first columns of a setting's rows."""
     columns = place(cfg) | {"product": " x ".join(f"{axis} {n}" for axis, n in beside(cfg).items()) or None}
-    if not isinstance(cfg.measure, SettingConfig):
-        return columns
     name, own = setting_name(cfg), {key: getattr(cfg.measure, key) for key in ("studies", "what", "pictures")}
     return columns | {"setting": name, "sampled_as": name, "dtype": cfg.model.dtype, **own}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.columns import typed
-from analysis.comparison import beaten, distances, joined, places
+from analysis.comparison import beaten, distances, front, joined, places
 from analysis.comparison_figure import figure
 from analysis.comparison_tables import better, every, forecasts, usual
 from analysis.comparison_warmup import figure as warmup_figure
@@ -55,6 +56,13 @@ ROWS = [
     *setting("pcpp", 1.0, 0.3, warmup=1),
     *setting("distrifusion", 1.5, 0.05, devices=8, warmup=1),
 ]
+
+
+def test_the_front_of_planted_points() -> None:
+    seconds = pd.Series([1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 0.5, math.nan])
+    error = pd.Series([0.9, 0.5, 0.6, 0.5, 0.0, 0.0, math.nan, 0.1])
+    on = [True, True, False, False, True, True, False, False]
+    assert front(seconds, error) == on
 
 
 def test_the_front_and_what_is_better_than_pipefusion() -> None:

@@ -136,31 +136,8 @@ def floors() -> list[dict[str, Any]]:
     ]
 
 
-def latency(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Two clusters; on each the naive patches of 8 devices do not fit, and one prediction has no quality."""
-    found = []
-    chosen = [row for row in rows if set(row["study"]) & {"main", "warmup", "patches", "devices"}]
-    chosen.append(setting("pipefusion", devices=8, patches=8))
-    for cluster, link in (("l40_pcie", 1.0), ("a100_nvlink", 0.3)):
-        for row in chosen:
-            warm, alone = (row["warmup"] or 0) / STEPS, 1 / min(row["devices"], row["patches"] or 99)
-            cost = {"sync_pipeline": 4.1, "ring": 2.2, "tensor": 1.3 + link, "ulysses": 1.5 + link}
-            cost |= {"distrifusion": 1 + 0.4 * link, "naive_patch": 0.9, "pipefusion": 1.1}
-            each = alone * cost.get(row["method"], 1.0)
-            fits = not (row["method"] == "naive_patch" and row["devices"] == 8)
-            seconds = 2.8 * (warm + (1 - warm) * each)
-            keys = ["method", "devices", "patches", "warmup", "steps"]
-            found.append(
-                {key: row[key] for key in keys}
-                | {"cluster": cluster, "model": "pixart_alpha", "resolution": 1024}
-                | {"predicted_latency_s": seconds if fits else None, "status": "ok" if fits else "oom"}
-                | {"reason": None if fits else "rank 0 needs 2 GiB more"}
-            )
-    return found
-
-
 def content() -> dict[str, Any]:
-    """Settings, metrics, floors and latencies apart. PipeFusion with W = 6 has serial's pictures: infinite PSNR."""
+    """Settings, metrics and floors apart. PipeFusion with W = 6 has serial's pictures: infinite PSNR."""
     rows = settings()
     found = [one for row in rows if own(row) for one in metrics(row)]
     shared = [row for row in rows if row["sampled_as"] != row["key"] and "main" in row["study"]]
@@ -173,7 +150,6 @@ def content() -> dict[str, Any]:
         "hardware": {}, "config": {}, "texts": PROMPTS,
         "model": {"name": "emoji64", "weights_sha256": "abcdef0123456789", "parameters": 7_560_000},
         "prompts": {"train": 1700, "held_out": 211}, "settings": rows, "metrics": found, "floors": floors(),
-        "latency": latency(rows),
     }  # fmt: skip
 
 
@@ -186,7 +162,7 @@ def table(content: dict[str, Any]) -> pd.DataFrame:
     """The rows of such a record as the study writes them."""
     rows, columns = (
         [],
-        {"what": None, "product": None, "cluster": "sim", "predicted_latency_s": None, "equal_to": None},
+        {"what": None, "product": None, "cluster": "sim", "equal_to": None},
     )
     for row in content["settings"]:
         at = columns | {key: value for key, value in row.items() if key not in ("key", "study")}
@@ -197,7 +173,6 @@ def table(content: dict[str, Any]) -> pd.DataFrame:
     for floor in content["floors"]:
         at = {key: value for key, value in serial.items() if key not in ("key", "study")}
         rows.append(columns | at | floor | {"setting": serial["key"], "studies": []})
-    rows += [columns | dict.fromkeys(METRIC) | one for one in content["latency"]]
     sized = [row | {"key": "0", "height": row["resolution"], "width": row["resolution"]} for row in rows]
     return typed(pd.DataFrame(sized))
 
@@ -211,7 +186,7 @@ def write(folder: Path, given: dict[str, Any] | None = None) -> Path:
     """record.json, rows.parquet and images below a folder."""
     given = given or content()
     folder.mkdir(parents=True)
-    lists = ("settings", "metrics", "floors", "latency")
+    lists = ("settings", "metrics", "floors")
     (folder / "record.json").write_text(json.dumps({key: given[key] for key in given if key not in lists}))
     table(given).to_parquet(folder / "rows.parquet", index=False)
     rng = np.random.default_rng(0)

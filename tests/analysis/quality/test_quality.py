@@ -12,7 +12,7 @@ import pytest
 
 from analysis import style
 from analysis.__main__ import main
-from analysis.quality import figures, paired, pareto, pictures, tables
+from analysis.quality import figures, paired, pictures, tables
 from analysis.quality import record as measured
 from tests.analysis.quality import synthetic as made_up
 from tests.analysis.quality.synthetic import record as read
@@ -189,61 +189,6 @@ def test_pictures_may_be_those_of_a_setting_that_no_study_asked_for(record: dict
     assert text.loc["PipeFusion", LATENT] == "0.0364 [0.0346, 0.0382]"
 
 
-def test_the_front_of_planted_points() -> None:
-    seconds = pd.Series([1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 0.5, math.nan])
-    error = pd.Series([0.9, 0.5, 0.6, 0.5, 0.0, 0.0, math.nan, 0.1])
-    on = [True, True, False, False, True, True, False, False]
-    assert pareto.front(seconds, error) == on
-
-
-def test_the_front_is_what_nothing_in_the_record_beats(record: dict[str, Any]) -> None:
-    table = pareto.table(read(record))
-    assert set(table.cluster) == {"l40_pcie", "a100_nvlink"}
-    for _, part in table.dropna(subset=["predicted_latency_s", "error"]).groupby("cluster"):
-        points = part[["predicted_latency_s", "error"]].to_numpy()
-        for one, on in zip(points, part.front, strict=True):
-            better = (points <= one).all(axis=1) & (points < one).any(axis=1)
-            assert on == (not better.any())
-    exact = table[table.method.isin(["serial", "tensor", "ulysses", "sync_pipeline"])]
-    assert (exact.error == 0).all()
-
-
-def test_what_has_only_a_latency_or_only_an_error_stays_in_the_table(record: dict[str, Any]) -> None:
-    record["latency"] = [row for row in record["latency"] if row["method"] != "ulysses"]
-    table = pareto.table(read(record))
-    here = table[table.remark.notna() & (table.cluster == "a100_nvlink")]
-    said = dict(zip(zip(here.method, here.devices, strict=True), here.remark, strict=True))
-    assert said["ulysses", 4] == "no latency predicted"
-    assert said["naive_patch", 8] == "oom: rank 0 needs 2 GiB more"
-    assert said["pipefusion", 8] == "no quality measured"
-    assert said["ring", 4] == "quality skipped: 4 does not divide 18 token rows"
-    assert not table[table.remark.notna()].front.any()
-
-
-def test_exact_methods_of_another_resolution_are_compared_too(record: dict[str, Any]) -> None:
-    for row in record["settings"]:
-        if row["method"] in made_up.EXACT:
-            row["resolution"] = 32
-    table = pareto.table(read(record))
-    assert (table[table.method == "tensor"].error == 0).all()
-    assert len(table) == len(pareto.table(read(made_up.content())))
-    assert set(pictures.shown(read(record)).query("status == 'ok'").px) == {"64"}
-
-
-def test_other_steps_are_not_on_the_front(record: dict[str, Any]) -> None:
-    record["latency"].append(record["latency"][0] | {"steps": 10, "predicted_latency_s": 0.01})
-    assert pareto.table(read(record)).predicted_latency_s.min() > 0.1
-
-
-def test_the_pareto_figure_says_what_is_predicted_and_what_is_measured(record: dict[str, Any]) -> None:
-    sheet = pareto.figure(read(record))
-    assert sheet is not None
-    assert len(sheet.axes) == 2 and "PREDICTED" in sheet.get_suptitle()
-    words = " ".join(sheet.texts[-1].get_text().split())
-    assert "PREDICTED for pixart_alpha at 1024 px; errors are MEASURED on the small emoji64" in words
-    assert "n = 512 pictures" in words and "Not drawn" in words
-
-
 def test_a_line_a_method_against_w_and_w_equal_s_is_exact(record: dict[str, Any]) -> None:
     sheet = figures.warmup(read(record))
     assert sheet is not None
@@ -293,9 +238,16 @@ def test_pictures_by_method_and_w_with_serial_above(record: dict[str, Any], tmp_
     assert serial.shape == (64, 64, 3) and last_gap.shape == (64, 64) and last_gap.max() > 0
 
 
+def test_pictures_are_of_one_size(record: dict[str, Any]) -> None:
+    for row in record["settings"]:
+        if row["method"] in made_up.EXACT:
+            row["resolution"] = 32
+    assert set(pictures.shown(read(record)).query("status == 'ok'").px) == {"64"}
+
+
 def test_a_record_of_one_study_makes_what_it_can(record: dict[str, Any], tmp_path: Path) -> None:
     record["settings"] = [row | {"study": ["main"]} for row in record["settings"] if "main" in row["study"]]
-    made_up.write(tmp_path / "records" / "quality", record | {"latency": [], "floors": []})
+    made_up.write(tmp_path / "records" / "quality", record | {"floors": []})
     assert main(["quality"], tmp_path) == 0
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {"quality_pictures"}
     assert "PipeFusion" in (tmp_path / "tables" / "quality_main.md").read_text()

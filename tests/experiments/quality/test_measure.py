@@ -153,7 +153,6 @@ def test_pictures_that_are_deleted_are_not_sampled_again_where_all_rows_are_ther
         ("prompt_file=null", "prompt_file=null, and the model's weights came with no prompts.json"),
         ("cluster=l40_pcie", "cluster=l40_pcie samples no pictures"),
         ("seed=[1,2]", "seed=[1, 2] has 2 seeds for 5 pictures"),
-        ("measure.latency_clusters=[sim]", "measure.latency_clusters=sim has no costs"),
         ("measure.pictures=1", "measure.pictures=1 is too small"),
     ],
 )

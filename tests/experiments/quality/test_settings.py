@@ -104,15 +104,6 @@ def test_floors_are_of_serial_in_float32_and_from_other_seeds(base: RunConfig) -
     assert [one.measure.what for one in floors][1:] == [DTYPE, SEEDS] and floors[1].steps == 4
 
 
-def test_latencies_are_of_the_same_methods_once_for_all_schedulers(base: RunConfig) -> None:
-    study = StudyConfig(methods=["pipefusion"], schedulers=["shipped", "ddim"], guidance_scales=[1.0, 2.0])
-    cells = study_cells(QUALITY, of(base, study, latency_clusters=["l40_pcie"]), Session())
-    rows = [one.place for one in cells if one.place["cluster"] == "l40_pcie"]
-    assert [(row["method"], row["resolution"], row["guidance_scale"]) for row in rows] == [
-        ("pipefusion", 1024, 4.5), ("serial", 1024, 4.5),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("study", "line"),
     [
