@@ -9,7 +9,7 @@ from experiments.arguments import argument_faults, number_faults
 from experiments.models import Model
 from pipefusion.constructors import constructor
 from pipefusion.core.domain import Domain
-from pipefusion.families import most_references
+from pipefusion.families import most_references, takes_first_frame
 
 SIZES = {
     "text_tokens": Domain(0, 1 << 14),
@@ -46,7 +46,10 @@ def faults(class_name: str, config: Mapping[str, Any], facts: Mapping[str, Any])
         for each in two if two is not None and len(two) == 2 else [value]:
             if each is not None:
                 yield from number_faults(key, each, domain, key in FRACTIONS)
-    if not isinstance(facts.get("pixel_space", False), bool):
-        yield f"pixel_space={facts['pixel_space']!r} is of the wrong type; allowed: bool"
+    for key in ("pixel_space", "first_frame"):
+        if not isinstance(facts.get(key, False), bool):
+            yield f"{key}={facts[key]!r} is of the wrong type; allowed: bool"
+    if facts.get("first_frame") and not takes_first_frame(class_name):
+        yield f"first_frame=true is nothing that a {class_name} takes; allowed: false"
     if facts.get("guidance") not in (*GUIDANCE, None):
         yield f"guidance={facts['guidance']!r} is unknown; allowed: {', '.join(GUIDANCE)}"

@@ -38,7 +38,7 @@ from pipefusion.views.experts import NAMES, TwoExperts, apart
 
 FACTS = {
     "pixel_space", "text_tokens", "text_tokens_2", "latent_factor", "guidance", "guidance_scale", "resolution",
-    "frames", "frame_factor", "references", "boundary", "guidance_scale_2",
+    "frames", "frame_factor", "first_frame", "references", "boundary", "guidance_scale_2",
 }  # fmt: skip
 """What the project wants to know of a model besides its class and the arguments of that."""
 EDITING = ("FluxKontextPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline")
@@ -233,6 +233,8 @@ def facts_in(folder: Path) -> dict[str, Any]:
         facts["text_tokens"] = 300
     if index.get("_class_name") in EDITING:
         facts["references"] = 1
+    if index.get("_class_name") == "WanImageToVideoPipeline" and index.get("expand_timesteps"):
+        facts["first_frame"] = True
     if index.get("boundary_ratio") is not None and (folder / NAMES[1]).is_dir():
         facts["boundary"] = index["boundary_ratio"]
     if index.get("is_distilled") is False:  # FLUX.2 klein in its base version

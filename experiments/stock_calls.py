@@ -133,8 +133,22 @@ def z_image(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: fl
 
 
 def wan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
-    """Wan: latents [b, C, F, H, W]; no mask, the tokens behind a prompt's end are zeros."""
+    """Wan: latents [b, C, F, H, W]; no mask, the tokens behind a prompt's end are zeros.
+
+    2.2 TI2V-5B from a picture: the first frame is that, and each token has a timestep, which is 0 there.
+    """
+    first = prompt.get("first_frame")
+    if first is not None:
+        _, down, across = model.config.patch_size
+        latent, noisy = with_first_frame(latent, first), torch.ones(latent.shape[2:])
+        noisy[0] = 0
+        times = times[:, None] * noisy[:, ::down, ::across].flatten()
     return model(latent, times, prompt["prompt_embeds"], return_dict=False)[0]
+
+
+def with_first_frame(latents: Tensor, first: Tensor) -> Tensor:
+    """Latents [b, C, F, H, W] whose first frame is this one [b, C, 1, H, W]."""
+    return torch.cat([first.to(latents), latents[:, :, 1:]], dim=2)
 
 
 def cogvideox(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
@@ -288,4 +302,4 @@ def denoise(
             against, towards = prediction.chunk(2)
             prediction = against + scale * (towards - against)
         latents = scheduler.step(prediction.float(), timestep, latents, return_dict=False)[0]
-    return latents
+    return with_first_frame(latents, prompt["first_frame"]) if "first_frame" in prompt else latents

@@ -22,6 +22,7 @@ from pipefusion.families import (
     makes_videos,
     model_shape,
     most_references,
+    takes_first_frame,
     whole_config,
 )
 from pipefusion.pipelines.pictures import latent_factor
@@ -54,11 +55,15 @@ class Transformer:
         """Latent rows per token row."""
         return latent_patch(self.class_name, self.config)
 
-    def shape(self, size: Sequence[int], text_tokens: int | None, references: int = 0) -> DiTShape:
+    def shape(
+        self, size: Sequence[int], text_tokens: int | None, references: int = 0, first_frame: bool = False
+    ) -> DiTShape:
         """Sizes for latents of this (frames,) height and width. Raises ValueError for what the model cannot have."""
         most = most_references(self.class_name)
         if references > most:
             raise ValueError(f"{references} reference pictures for a {self.class_name}; allowed: 0..{most}")
+        if first_frame and not takes_first_frame(self.class_name):
+            raise ValueError(f"first_frame for a {self.class_name}; allowed: none")
         *frames, height, width = size
         if len(frames) != makes_videos(self.class_name):
             kind = "frames, height, width" if makes_videos(self.class_name) else "height, width"
@@ -67,7 +72,8 @@ class Transformer:
         if rows * self.patch != height or cols * self.patch != width or not rows or not cols:
             raise ValueError(f"latents of {height} x {width}; allowed: multiples of {self.patch}")
         tokens = TEXT_TOKENS.get(self.class_name, 120) if text_tokens is None else text_tokens
-        facts = {"text_tokens": tokens, "frames": frames[0] if frames else None, "references": references}
+        facts = {"text_tokens": tokens, "frames": frames[0] if frames else None}
+        facts |= {"references": references, "first_frame": first_frame}
         found = model_shape(self.class_name, self.config, rows, cols, facts, self.dtype.itemsize)
         if self.class_name == "Flux2Transformer2DModel" and found.guidance == "none":
             # Klein: base and distilled differ in their pipeline alone, and only base has branches.

@@ -113,7 +113,7 @@ class Denoiser:
         self.fabric, self.parallel, self.size = fabric, Parallel(**fabric.mesh.axes), size
         self.pixels_per_latent, self.class_name = transformer.pixels_per_latent, transformer.class_name
         self._transformer, self._method = transformer, method
-        self._built: dict[tuple[tuple[int, ...], int, int], tuple[DiT, Sampler]] = {}
+        self._built: dict[tuple[tuple[int, ...], int, int, bool], tuple[DiT, Sampler]] = {}
         self.dit, _ = self._build(size, text_tokens)
         self.layers = self.dit.layers
 
@@ -125,7 +125,7 @@ class Denoiser:
                 tables anew.
             conditioning: the prompts' tensors, B rows each, by the names in `denoiser.dit.shape.prompt`; with
                 `negative` ones and a scale above 1 there is classifier-free guidance. Prompts of different lengths in
-                an MM-DiT, and reference pictures: see `Conditioning`.
+                an MM-DiT, reference pictures, a first frame: see `Conditioning`.
             scheduler: of diffusers, its timesteps set. It is not changed.
 
         Returns:
@@ -147,7 +147,8 @@ class Denoiser:
         require_prompts(shape.prompt, conditioning, noise.shape[0])
         check_scheduler(scheduler)
         tokens = conditioning.prompt["prompt_embeds"].shape[1] if shape.joint else shape.text_tokens
-        key = (tuple(noise.shape[2:]), tokens, reference_pictures(conditioning, noise))
+        pictures = reference_pictures(conditioning, noise), has_first_frame(conditioning, noise)
+        key = (tuple(noise.shape[2:]), tokens, *pictures)
         dit, sampler = self._built.get(key) or self._build(*key)
         require(self._method.check(dit.shape, self.parallel, len(scheduler.timesteps)))
         self.fabric.clear()
@@ -176,10 +177,10 @@ class Denoiser:
         return self._method.predict(self.dit.shape, self.parallel, self.fabric.rank, steps, images, branches)
 
     def _build(
-        self, size: tuple[int, ...], text_tokens: int | None, references: int = 0
+        self, size: tuple[int, ...], text_tokens: int | None, references: int = 0, first_frame: bool = False
     ) -> tuple[DiT, Sampler]:
         """View and sampler for latents of a size. All sizes share the parameters of the first."""
-        dit = self._transformer.view(self._transformer.shape(size, text_tokens, references))
+        dit = self._transformer.view(self._transformer.shape(size, text_tokens, references, first_frame))
         require(self._method.check(dit.shape, self.parallel, self._method.warmup))
         sampler = self._method.build(dit, self.fabric)
         dit.load(self._transformer.tensors, self.fabric.device)
@@ -187,7 +188,7 @@ class Denoiser:
             self._transformer = self._transformer.holding(dit)
         if len(self._built) == SIZES:
             self._built.pop(next(iter(self._built)))
-        self._built[size, dit.shape.text_tokens, references] = dit, sampler
+        self._built[size, dit.shape.text_tokens, references, first_frame] = dit, sampler
         return dit, sampler
 
 
@@ -208,6 +209,17 @@ def reference_pictures(conditioning: Conditioning, noise: Tensor) -> int:
         allowed = f"[{images}, pictures, {', '.join(map(str, size))}], of the size of the noise"
         raise ValueError(f"conditioning has references {[*pictures.shape]}; allowed: {allowed}")
     return pictures.shape[1]
+
+
+def has_first_frame(conditioning: Conditioning, noise: Tensor) -> bool:
+    """Whether each video begins with a frame that is given. Raises ValueError for any of another size."""
+    first = conditioning.prompt.get("first_frame")
+    if first is None:
+        return False
+    size = [*noise[:, :, :1].shape]
+    if [*first.shape] != size:
+        raise ValueError(f"conditioning has first_frame {[*first.shape]}; allowed: {size}, the noise's first")
+    return True
 
 
 def require_prompts(names: Any, conditioning: Conditioning, images: int) -> None:

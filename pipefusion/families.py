@@ -74,8 +74,8 @@ def model_shape(
     own: DiTShape = VIEWS[class_name].shape(config, rows, cols, facts)
     frames = facts["frames"] if makes_videos(class_name) else None
     axis = "rows" if frames is None else "frames"
-    pictures = facts.get("references", 0)
-    return replace(own, frames=frames, patch_axis=axis, references=pictures, itemsize=itemsize)
+    beside = {name: facts[name] for name in ("references", "first_frame") if name in facts}
+    return replace(own, frames=frames, patch_axis=axis, itemsize=itemsize, **beside)
 
 
 def diffusers_class(config: Mapping[str, Any]) -> str:
@@ -99,6 +99,11 @@ def frame_factor(class_name: str) -> int:
 def most_references(class_name: str) -> int:
     """How many reference pictures a model of the class may edit."""
     return getattr(VIEWS[class_name], "REFERENCES", 0)
+
+
+def takes_first_frame(class_name: str) -> bool:
+    """Whether a video may begin with a picture that is given."""
+    return getattr(VIEWS[class_name], "FIRST_FRAME", False)
 
 
 def latent_patch(class_name: str, config: Mapping[str, Any]) -> int:

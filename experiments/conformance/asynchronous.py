@@ -53,7 +53,7 @@ def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor
             prediction = combined(predicted, cond, scale, False).float()
             before, source = made, step
         latent = scheduler.step(prediction, times[step], latent, return_dict=False)[0]
-    return latent
+    return request.cond.completed(latent)
 
 
 def run_stage(

@@ -265,7 +265,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
             for m, mine in zip(job.patches, parts, strict=True):
                 own = grid.take_latent(latent, bands[m])  # a view of it
                 own.copy_(steppers.step(m, step, mine, own))
-        after.append(latent.clone())
+        after.append(cond.completed(latent).clone())
     return torch.stack(after)
 
 

@@ -74,7 +74,7 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
                     else:
                         finish(bands[m], range(m, m + 1), tokens)
         latent = after
-    return latent
+    return request.cond.completed(latent)
 
 
 def ahead(inputs: Inputs, order: int) -> Tokens:

@@ -43,4 +43,4 @@ def denoise(dit: DiT, request: Request, ranks: int) -> Tensor:
             latents[rank] = stepped[0]
         if step >= warmup and turn == ranks - 1:
             latents = [latents[0]] * ranks
-    return latents[0]
+    return request.cond.completed(latents[0])

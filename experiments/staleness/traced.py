@@ -31,6 +31,11 @@ class Marked(NamedTuple):
     value: Any
 
 
+def unmarked(given: Given) -> Given:
+    """What the inner view is given."""
+    return given._replace(modulation=given.modulation.value, positions=given.positions.value)
+
+
 class TracedView:
     """Everything is the inner view's; `at_block` is `block` with its `Place`.
 
@@ -56,8 +61,7 @@ class TracedView:
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
         place = Place(self.rank, given.modulation.mark, given.positions.mark, layer)
-        plain = given._replace(modulation=given.modulation.value, positions=given.positions.value)
-        return self.at_block(place, tokens, plain, attend, skip)
+        return self.at_block(place, tokens, unmarked(given), attend, skip)
 
     def at_block(
         self, place: Place, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None
@@ -65,8 +69,8 @@ class TracedView:
         """A block, with the `given` of the inner view."""
         return self.inner.block(place.layer, tokens, given, attend, skip)
 
-    def modulated(self, tokens: Tokens, modulation: Marked) -> Tensor:
-        return self.inner.modulated(tokens, modulation.value)
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        return self.inner.modulated(tokens, unmarked(given))
 
     def unembed(self, image: Tensor, modulation: Marked, rows: Band) -> Tensor:
         return self.inner.unembed(image, modulation.value, rows)

@@ -17,7 +17,7 @@ hidden states. The first W steps (at least one) and the last one are computed in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.change import DECISION, Change
 from pipefusion.core.checks import Settings, unknown_choice
-from pipefusion.core.dit import DiT, Tokens
+from pipefusion.core.dit import DiT, Given, Tokens
 from pipefusion.core.layout import Job
 from pipefusion.core.messages import Inbox, Outbox
 from pipefusion.core.parallel import Parallel
@@ -118,10 +118,10 @@ class StepCache:
         if decided(job, self.run.steps, self.exact):
             self.inbox.post(job.at, (1,))
 
-    def compute(self, job: Job, tokens: Tokens, modulation: Any, blocks: Blocks) -> Tokens:
+    def compute(self, job: Job, tokens: Tokens, given: Given, blocks: Blocks) -> Tokens:
         """The tokens of a job behind this stage's blocks, or what stands for them."""
         before, tokens = tokens, blocks(tokens, self.head)
-        skips = self.decide(job, before, tokens, modulation)
+        skips = self.decide(job, before, tokens, given)
         self.run.fabric.ledger.decisions[job.at] = not skips
         if not self.tail:
             return tokens
@@ -132,27 +132,27 @@ class StepCache:
         added.copy_(after.image - tokens.image)
         return after
 
-    def decide(self, job: Job, before: Tokens, after: Tokens, modulation: Any) -> bool:
+    def decide(self, job: Job, before: Tokens, after: Tokens, given: Given) -> bool:
         """Whether to skip a job, which the next stage is told."""
         may = decided(job, self.run.steps, self.exact)
         blind = self.run.fabric.device.type == "meta"
-        given = skips_blindly(job, self.rule.computed) if may and blind else None
+        told = skips_blindly(job, self.rule.computed) if may and blind else None
         skips = False
         if self.run.layout.first:
-            skips = self.change.is_small(job, self.signal(before, after, modulation), may, given)
+            skips = self.change.is_small(job, self.signal(before, after, given), may, told)
         elif may:
-            told = self.inbox.take(job.at)
-            skips = bool(told) if given is None else given
+            message = self.inbox.take(job.at)
+            skips = bool(message) if told is None else told
         if self.outbox and may:
             decision = torch.full((1,), skips, dtype=DECISION, device=self.run.fabric.device)
             self.outbox.put(decision, job.at)
         return skips
 
-    def signal(self, before: Tokens, after: Tokens, modulation: Any) -> Tensor:
+    def signal(self, before: Tokens, after: Tokens, given: Given) -> Tensor:
         """What tells how much a job changes, [b, t, hs]."""
         if self.head:
             return after.image - before.image
-        return self.dit.modulated(before, modulation)
+        return self.dit.modulated(before, given)
 
     def drain(self) -> None:
         """Wait for all decisions that were sent."""

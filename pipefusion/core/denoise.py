@@ -112,7 +112,8 @@ def assemble(
         if found_out:
             found_out.drain()
             fabric.ledger.warmup = sum(job.sync and job.ends for job in jobs)
-        return stage.finish()
+        latents = stage.finish()
+        return None if latents is None else cond.completed(latents)
 
     return sampler
 
@@ -214,7 +215,7 @@ class Stage:
             return run_blocks(self.dit, tokens, given, attend, self.skips, layers)
 
         if self.cache:
-            tokens = self.cache.compute(job, tokens, self.modulation, blocks)
+            tokens = self.cache.compute(job, tokens, given, blocks)
         else:
             tokens = blocks(tokens, self.layout.layers)
         self.skips.end()

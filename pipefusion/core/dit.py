@@ -22,7 +22,8 @@ class Conditioning:
     With a guidance scale above 1 and `negative` tensors of the same names, guidance is classifier-free; `rescaled`,
     each token of the guided prediction is scaled to the norm that it has without guidance. An MM-DiT attends to all
     tokens of a prompt but those that `padding` [B, T] (bool), on both sides or on neither, says are none. Latents of
-    reference pictures are the prompt's `references` [B, R, C, H, W] (`DiTShape.pictures`), and both branches have them.
+    reference pictures are the prompt's `references` [B, R, C, H, W] (`DiTShape.pictures`), and both branches have them;
+    so is the latent of a picture that a video begins with, `first_frame` [B, C, 1, H, W].
     """
 
     prompt: Mapping[str, Tensor]
@@ -68,6 +69,11 @@ class Conditioning:
         """One branch of classifier-free guidance alone: 0 the negative one, as diffusers stacks them, 1 the prompts."""
         assert self.negative is not None
         return Conditioning(self.prompt if index else {**self.prompt, **self.negative})
+
+    def completed(self, latents: Tensor) -> Tensor:
+        """Denoised latents [B, C, F, H, W] with the first frame that was given, where one was."""
+        first = self.prompt.get("first_frame")
+        return latents if first is None else torch.cat([first.to(latents), latents[:, :, 1:]], dim=2)
 
     def stacked(self, name: str) -> Tensor:
         """A tensor of all branches, unconditional first as in diffusers: [branches*B, ...]."""
@@ -240,7 +246,7 @@ class DiT(Protocol):
         """Band [b, C, rows*patch, W] -> tokens with the positions of the full image, and all of the prompt's."""
         ...
 
-    def modulated(self, tokens: Tokens, modulation: Any) -> Tensor:
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
         """What the self-attention of the first block is given of the image: its tokens, normed and modulated."""
         ...
 

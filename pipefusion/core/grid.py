@@ -101,6 +101,11 @@ class TokenGrid:
         ]
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim)
 
+    def in_first_frame(self, band: Band, device: torch.device) -> Tensor:
+        """Which tokens of a band [t] (bool) are of the first frame."""
+        places = self.take_tokens(torch.arange(self.lines * self.width, device=device), band)
+        return places < self.width if self.axis == "frames" else places % self.width < self.cols
+
     def take_latent(self, latent: Tensor, band: Band) -> Tensor:
         """A band [B, C, h, W] of a latent [B, C, H, W], or of a video's; a view of it where that is one piece."""
         size = self.thickness

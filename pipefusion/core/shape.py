@@ -95,6 +95,8 @@ class DiTShape:
     """What patches are cut over: `rows` or, of a video, `frames`."""
     references: int = 0
     """Pictures of the same size that the model edits: tokens beside the image's, in its lines, never denoised."""
+    first_frame: bool = False
+    """The first frame of a video's latents is given, and told that it has no noise; it is not denoised."""
     experts: Experts | None = None
     """Where a second transformer of these sizes takes over; both are held."""
     itemsize: int = 4
@@ -127,7 +129,12 @@ class DiTShape:
     @property
     def pictures(self) -> Sizes:
         """The tensors beside the prompt's in a request for one image, the same for both branches of guidance."""
-        return (("references", (self.references, *self.latent_size)),) if self.references else ()
+        channels, *_, height, width = self.latent_size
+        beside = {
+            "references": (self.references, *self.latent_size) if self.references else None,
+            "first_frame": (channels, 1, height, width) if self.first_frame else None,
+        }
+        return tuple((name, size) for name, size in beside.items() if size)
 
     @property
     def text_tokens(self) -> int:

@@ -171,9 +171,9 @@ class MemoView:
         key = ("unembed", len(rows), memo_key(image))
         return self._once(key, lambda: self.view.unembed(image, modulation.inner, rows))
 
-    def modulated(self, tokens: Tokens, modulation: AtStep) -> Tensor:
-        key = ("modulated", memo_key(tokens))
-        return self._once(key, lambda: self.view.modulated(tokens, modulation.inner))
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        key, given = ("modulated", memo_key(tokens)), given._replace(modulation=given.modulation.inner)
+        return self._once(key, lambda: self.view.modulated(tokens, given))
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

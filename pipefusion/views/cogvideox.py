@@ -152,8 +152,8 @@ class View(StockView):
             image = image + self.shape.grid.take_tokens(embedder.pos_embedding, rows).to(image.dtype)
         return Tokens(image, text)
 
-    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
-        return self.block_module(0).norm1(tokens.image, tokens.text, modulation)[0]
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        return self.block_module(0).norm1(tokens.image, tokens.text, given.modulation)[0]
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

@@ -110,8 +110,8 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Tensor, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows))
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
-        norm, told = self.block_module(0).norm1, (modulation.times, modulation.labels)
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        norm, told = self.block_module(0).norm1, (given.modulation.times, given.modulation.labels)
         return norm(tokens.image, *told, hidden_dtype=self.dtype)[0]
 
     def block(

@@ -114,9 +114,9 @@ class TwoExperts:
     def teacache(self) -> tuple[float, ...]:
         return self.both[0].teacache
 
-    def modulated(self, tokens: Tokens, modulation: AtExpert) -> Tensor:
-        index, inner = modulation
-        return self.both[index].modulated(tokens, inner)
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        index, inner = given.modulation
+        return self.both[index].modulated(tokens, given._replace(modulation=inner))
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

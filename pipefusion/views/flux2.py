@@ -164,9 +164,9 @@ class View(StockView):
         pixels = picture_tokens(self.shape, latent.to(self.dtype), rows, text.references, 1)
         return Tokens(self.model.x_embedder(pixels), text.tokens)
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
-        assert modulation.image is not None
-        shift, scale = modulation.image[:, None].chunk(6, dim=-1)[:2]
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        assert given.modulation.image is not None
+        shift, scale = given.modulation.image[:, None].chunk(6, dim=-1)[:2]
         return self.block_module(0).norm1(tokens.image) * (1 + scale) + shift
 
     def block(

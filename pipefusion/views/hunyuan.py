@@ -151,8 +151,8 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Tensor) -> Tokens:
         return Tokens(self.model.pos_embed(latent.to(self.dtype)))
 
-    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
-        return self.block_module(0).norm1(tokens.image, modulation)
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        return self.block_module(0).norm1(tokens.image, given.modulation)
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

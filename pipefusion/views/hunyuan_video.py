@@ -148,8 +148,8 @@ class View(StockView):
         hidden = self.model.x_embedder.proj(latent.to(self.dtype)).movedim(1, -1)  # [b, F, h, w, hs]
         return Tokens(self.shape.grid.in_line(hidden).contiguous(), modulation.prompt)
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
-        return self.block_module(0).norm1(tokens.image, emb=modulation.embedded)[0]
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        return self.block_module(0).norm1(tokens.image, emb=given.modulation.embedded)[0]
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

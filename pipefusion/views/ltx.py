@@ -153,9 +153,9 @@ class View(StockView):
         pixels = self.shape.grid.in_line(latent.to(self.dtype).movedim(1, -1))  # [b, t, C]
         return Tokens(self.model.proj_in(pixels))
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
         block = self.block_module(0)
-        table = block.scale_shift_table + modulation.blocks.unflatten(-1, (6, -1))  # [b, 1, 6, hs]
+        table = block.scale_shift_table + given.modulation.blocks.unflatten(-1, (6, -1))  # [b, 1, 6, hs]
         shift, scale = table[:, :, :2].unbind(2)
         return block.norm1(tokens.image) * (1 + scale) + shift
 

@@ -129,8 +129,8 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows))
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
-        block, table = self.block_module(0), modulation.blocks.unflatten(1, (6, -1))
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        block, table = self.block_module(0), given.modulation.blocks.unflatten(1, (6, -1))
         shift, scale = (block.scale_shift_table + table)[:, :2].split(1, dim=1)
         return block.norm1(tokens.image) * (1 + scale) + shift
 

@@ -134,9 +134,9 @@ class View(StockView):
         columns = torch.arange(tokens.shape[1], device=tokens.device) % self.shape.grid.width
         return (columns >= self.shape.token_cols).int().expand(tokens.shape[:2])
 
-    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
         block = self.block_module(0)
-        first, _ = block.img_mod(modulation).chunk(2, dim=-1)
+        first, _ = block.img_mod(given.modulation).chunk(2, dim=-1)
         return block._modulate(block.img_norm1(tokens.image), first, self.referring(tokens.image))[0]
 
     def block(

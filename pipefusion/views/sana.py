@@ -127,9 +127,9 @@ class View(StockView):
     def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
         return Tokens(patch_embedded(self.model.patch_embed, self.shape, latent.to(self.dtype), rows))
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
         block = self.block_module(0)
-        shift, scale = (block.scale_shift_table + modulation.blocks)[:, :2].split(1, dim=1)
+        shift, scale = (block.scale_shift_table + given.modulation.blocks)[:, :2].split(1, dim=1)
         return block.norm1(tokens.image) * (1 + scale) + shift
 
     def block(

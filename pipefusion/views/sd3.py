@@ -121,8 +121,8 @@ class View(StockView):
             patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows), text.tokens
         )
 
-    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
-        return self.block_module(0).norm1(tokens.image, emb=modulation)[0]
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        return self.block_module(0).norm1(tokens.image, emb=given.modulation)[0]
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

@@ -70,7 +70,7 @@ class StockView:
         """Keep rotary positions, those of the prompt's tokens first, as a buffer of the model: they count as held."""
         self.model.register_buffer("turns", turns, persistent=False)
 
-    def positions(self, rows: Band, prompt: range) -> Tensor | None:
+    def positions(self, rows: Band, prompt: range) -> Any:
         turns = self.model._buffers.get("turns")
         if turns is None:
             return None

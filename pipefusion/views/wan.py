@@ -1,4 +1,8 @@
-"""`diffusers.WanTransformer3DModel`: Wan 2.1, text to video. Its own modules are called and none is copied."""
+"""`diffusers.WanTransformer3DModel`: Wan 2.1 and 2.2. Its own modules are called and none is copied.
+
+From text, or as Wan 2.2 TI2V-5B from a picture: the first frame of the latents is clean in every step, and its tokens
+are modulated as at timestep 0, all others as at the step's.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,36 @@ from pipefusion.views.stock import StockView, pair_turns, video_table, video_unp
 
 transformer_wan = Deferred("diffusers.models.transformers.transformer_wan")
 
-VIDEO = True
+VIDEO = FIRST_FRAME = True
 CONDITIONED = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
 """What only models have that go from an image to a video."""
 
 
+class Text(NamedTuple):
+    """Tokens of the prompt [b, T, hs]; where the model is entered also a first frame that is given.
+
+    Of it in every frame [b, C, F, H, W], and where in these it holds [1, 1, F, H, W].
+    """
+
+    tokens: Tensor
+    first: tuple[Tensor, Tensor] | None = None
+
+
 class Modulation(NamedTuple):
-    """Six shifts, scales and gates [b, 6, hs] for the blocks, and the time embedding [b, hs]."""
+    """Six shifts, scales and gates [b, 6, hs] for the blocks, and the time embedding [b, hs].
+
+    With a first frame that is given [2b, 6, hs]: behind those of the timestep those of timestep 0.
+    """
 
     blocks: Tensor
     embedded: Tensor
+
+
+class Places(NamedTuple):
+    """Rotary positions of a band's tokens, and which of them [t] are of a first frame that is given."""
+
+    turns: Tensor
+    clean: Tensor
 
 
 def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:
@@ -36,6 +60,9 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
     for key in CONDITIONED:
         if config[key] is not None:
             raise ValueError(f"{key} (Wan from an image) is not supported: a second cross-attention")
+    if config["out_channels"] not in (None, config["in_channels"]):
+        text = f"in_channels={config['in_channels']} beside out_channels={config['out_channels']}"
+        raise ValueError(f"{text} (Wan from an image) is not supported: a picture in further channels")
     frames, patch, other = config["patch_size"]
     if frames != 1 or patch != other:
         raise ValueError(f"patch_size={config['patch_size']} is not supported; allowed: [1, n, n]")
@@ -141,38 +168,67 @@ class View(StockView):
             norms=tuple(f"attn{n}.norm_{part}" for n in (1, 2) for part in "qk"),
         )
 
-    def text(self, cond: Conditioning) -> Tensor:
+    def text(self, cond: Conditioning) -> Text:
         embeds = cond.stacked("prompt_embeds").to(self.device, self.dtype)
-        return self.model.condition_embedder.text_embedder(embeds)  # [b, T, hs]
+        tokens = self.model.condition_embedder.text_embedder(embeds)  # [b, T, hs]
+        if not self.shape.first_frame or not self.holds("patch_embedding"):
+            return Text(tokens)
+        _, frames, height, width = self.shape.latent_size
+        given = cond.stacked("first_frame").to(self.device, self.dtype).expand(-1, -1, frames, -1, -1)
+        clean = torch.arange(frames, device=self.device)[:, None, None] == 0
+        return Text(tokens, (given, clean.expand(1, 1, -1, height, width)))
 
-    def cross(self, text: Tensor) -> Mapping[int, KV]:
-        return {layer: wide_prompt_kv(self.block_module(layer).attn2, text) for layer in self.layers}
+    def cross(self, text: Text) -> Mapping[int, KV]:
+        return {layer: wide_prompt_kv(self.block_module(layer).attn2, text.tokens) for layer in self.layers}
 
-    def modulation(self, timestep: Tensor, text: Tensor, batch: int) -> Modulation:
-        embedder = self.model.condition_embedder
-        embedded = embedder.time_embedder(embedder.timesteps_proj(timestep.expand(batch)).to(self.dtype))
+    def positions(self, rows: Band, prompt: range) -> Tensor | Places:
+        turns: Tensor = super().positions(rows, prompt)
+        if self.shape.first_frame:
+            return Places(turns, self.shape.grid.in_first_frame(rows, self.device))
+        return turns
+
+    def modulation(self, timestep: Tensor, text: Text, batch: int) -> Modulation:
+        times, embedder = timestep.expand(batch), self.model.condition_embedder
+        if self.shape.first_frame:
+            times = torch.cat([times, times * 0])
+        embedded = embedder.time_embedder(embedder.timesteps_proj(times).to(self.dtype))
         blocks = embedder.time_proj(embedder.act_fn(embedded))
         return Modulation(blocks.unflatten(1, (6, -1)), embedded)
 
-    def embed(self, latent: Tensor, rows: Band, text: Tensor, modulation: Modulation) -> Tokens:
-        hidden = self.model.patch_embedding(latent.to(self.dtype)).movedim(1, -1)  # [b, F, h, w, hs]
+    def by_token(self, given: Given) -> Tensor:
+        """What the blocks are modulated by [b, 6, hs], or each token of a band [b, t, 6, hs]."""
+        blocks = given.modulation.blocks
+        if not self.shape.first_frame:
+            return blocks
+        noisy, clean = blocks[:, None].chunk(2)
+        return torch.where(given.positions.clean[:, None, None], clean, noisy)
+
+    def embed(self, latent: Tensor, rows: Band, text: Text, modulation: Modulation) -> Tokens:
+        latent = latent.to(self.dtype)
+        if text.first is not None:
+            given, clean = (self.shape.grid.take_latent(each, rows) for each in text.first)
+            latent = torch.where(clean, given, latent)
+        hidden = self.model.patch_embedding(latent).movedim(1, -1)  # [b, F, h, w, hs]
         return Tokens(self.shape.grid.in_line(hidden).contiguous())
 
-    def modulated(self, tokens: Tokens, modulation: Modulation) -> Tensor:
-        block, table = self.block_module(0), modulation.blocks.float()
-        shift, scale = (block.scale_shift_table + table)[:, :2].split(1, dim=1)
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
+        block, table = self.block_module(0), self.by_token(given).float()
+        first = (block.scale_shift_table + table)[..., :2, :]  # [b, 2, hs] or [b, t, 2, hs]
+        shift, scale = first.unbind(-2) if table.ndim == 4 else first.split(1, dim=1)
         return (block.norm1(tokens.image.float()) * (1 + scale) + shift).type_as(tokens.image)
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None
     ) -> Tokens:
-        site = Site(attend, given.positions)
-        return Tokens(
-            self.block_module(layer)(tokens.image, given.cross[layer], given.modulation.blocks, site)
-        )
+        places = given.positions
+        site = Site(attend, places.turns if isinstance(places, Places) else places)
+        return Tokens(self.block_module(layer)(tokens.image, given.cross[layer], self.by_token(given), site))
 
     def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
         model = self.model
-        shift, scale = (model.scale_shift_table + modulation.embedded[:, None]).chunk(2, dim=1)
+        embedded = modulation.embedded[
+            : len(image)
+        ]  # at the timestep: a given frame's prediction is not used
+        shift, scale = (model.scale_shift_table + embedded[:, None]).chunk(2, dim=1)
         image = (model.norm_out(image.float()) * (1 + scale) + shift).type_as(image)
         return video_unpatchified(self.shape.grid.in_frames(model.proj_out(image)), self.shape.patch_size)

@@ -155,9 +155,9 @@ class View(StockView):
         pixels = patchified(latent.to(self.dtype), PATCH, channels_last=True)
         return Tokens(self.model.all_x_embedder[SIZE](pixels), text)
 
-    def modulated(self, tokens: Tokens, modulation: Tensor) -> Tensor:
+    def modulated(self, tokens: Tokens, given: Given) -> Tensor:
         block = self.block_module(0)
-        scale = block.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)[0]
+        scale = block.adaLN_modulation(given.modulation)[:, None].chunk(4, dim=-1)[0]
         return block.attention_norm1(tokens.image) * (1 + scale)
 
     def block(

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
 FACTS = {
     "pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale", "resolution",
-    "frames", "frame_factor", "references", "boundary", "guidance_scale_2",
+    "frames", "frame_factor", "first_frame", "references", "boundary", "guidance_scale_2",
 }  # fmt: skip
 # Each agrees with the size of the published checkpoint, which may hold buffers (tables of positions) besides.
 PARAMETERS = {
