@@ -61,8 +61,7 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
         if config[key] is not None:
             raise ValueError(f"{key} (Wan from an image) is not supported: a second cross-attention")
     if config["out_channels"] not in (None, config["in_channels"]):
-        text = f"in_channels={config['in_channels']} beside out_channels={config['out_channels']}"
-        raise ValueError(f"{text} (Wan from an image) is not supported: a picture in further channels")
+        raise ValueError("in_channels beyond out_channels (Wan from an image) are not supported")
     frames, patch, other = config["patch_size"]
     if frames != 1 or patch != other:
         raise ValueError(f"patch_size={config['patch_size']} is not supported; allowed: [1, n, n]")
