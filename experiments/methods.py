@@ -108,6 +108,11 @@ class Method:
         """Whether stages read what was made in an earlier step: no stage waits, and they decide the result."""
         return self.stale == "input" or settings.get("order") == "rotational"
 
+    def stages_decide(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the result depends on how layers are cut: inputs of stages are late, or lose something on the way."""
+        lossy = self.axis == "pipe" and settings.get("compress", "none") != "none"
+        return lossy or self.late_inputs(settings)
+
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
         """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch.
 
@@ -115,7 +120,8 @@ class Method:
         """
         if self.exact:
             return settings.get("compress", "none") == "none" or settings["whole_steps"] >= steps
-        return settings.get("warmup") == steps or (settings.get("patches") == 1 and not caches(settings))
+        whole = settings.get("patches") == 1 and settings.get("compress", "none") == "none"
+        return settings.get("warmup") == steps or (whole and not caches(settings))
 
 
 def caches(settings: Mapping[str, Any]) -> bool:

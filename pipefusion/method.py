@@ -9,6 +9,9 @@ With `order: rotational` stage d takes patch (i - d) mod M as the i-th of a step
 and none waits for another one. The input of its first patch has not come yet; it is forecast from those of the steps
 before (`forecast`).
 
+With `compress` stages send each other residuals of hidden states (CompactFusion, arXiv 2507.17511): what the next one
+has of a patch is brought up to date with what a compressed message says that it changed by.
+
 In an MM-DiT the K, V of the prompt are computed with each job and never stale; the prompt's tokens travel with every
 job (`text: exact`) or with the first patch of a step only, as the published implementations have it (`first_patch`).
 """
@@ -39,6 +42,7 @@ from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction
 from pipefusion.core.predict import predict as predict_bytes
 from pipefusion.core.problem import Problem
+from pipefusion.core.residuals import COMPRESS
 from pipefusion.core.sequence import ulysses
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.states import kept
@@ -59,6 +63,7 @@ class Config(Warm):
     ranks gather the fresh K, V of a patch and keep all tokens, or keep their own and pass the buffer round (rotate).
     `order` of the patches: the same on all stages, or rotational, with at least one warm-up step; then `forecast`.
     `micro_batches`: synchronous steps go through the stages as a pipeline of images and guidance branches.
+    `compress` hidden states between stages behind the warm-up, see `pipefusion/core/stage_residuals.py`.
     """
 
     name: str = "pipefusion"
@@ -69,6 +74,7 @@ class Config(Warm):
     order: str = "plain"
     forecast: str = "last"
     micro_batches: bool = False
+    compress: str = "none"
 
     @property
     def differences(self) -> int | None:
@@ -93,13 +99,14 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
             shape.lines // lanes,
             f"the {shape.line_name}, {lanes} at a time" if lanes > 1 else f"the {shape.line_name}",
         )
-        or warmup_fits(cfg.warmup, steps, int(cfg.order == "rotational"))
+        or warmup_fits(cfg.warmup, steps, int(cfg.order == "rotational" or cfg.compress != "none"))
         or splits(cfg.split, shape.layers, parallel.pipe)
         or unknown_choice("method.text", cfg.text, TEXTS)
         or unknown_choice("method.ring", cfg.ring, RINGS)
         or needs_kv(shape, "method.ring", cfg.ring, "gather")
         or unknown_choice("method.order", cfg.order, ORDERS)
         or unknown_choice("method.forecast", cfg.forecast, FORECASTS)
+        or unknown_choice("method.compress", cfg.compress, COMPRESS)
         or (rotates(shape, parallel, cfg) if cfg.order == "rotational" else forecasts_nothing(cfg))
         or check_prompt(shape, parallel, cfg)
         or check_auto(shape, parallel, cfg)
@@ -109,6 +116,9 @@ def check(shape: DiTShape, parallel: Parallel, steps: int, cfg: Config) -> Probl
 
 def rotates(shape: DiTShape, parallel: Parallel, cfg: Config) -> Problem | None:
     """What is only known of stages that take patches in the same order."""
+    if cfg.compress != "none":
+        text = f"{cfg.compress} needs method.order=plain, in which no input is a forecast; allowed: none"
+        return Problem("method.compress", text)
     if shape.joint and cfg.text != "exact":
         return Problem("method.text", f"{cfg.text} needs method.order=plain, patch 0 first; allowed: exact")
     if shape.skips and parallel.pipe > 1:
@@ -161,6 +171,7 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
         forecast=cfg.differences,
         warmup_threshold=cfg.warmup_threshold,
         first_patch=cfg.text == "first_patch",
+        compress=cfg.compress,
         cache=cache_rule(cfg),
         micro_batches=cfg.micro_batches,
     )
@@ -169,7 +180,10 @@ def build(dit: DiT, fabric: Fabric, cfg: Config) -> Sampler:
 def predict(
     shape: DiTShape, parallel: Parallel, rank: int, steps: int, images: int, branches: int, cfg: Config
 ) -> Prediction:
-    """A non-last stage sends p * hs * b elements per step and holds 2 * p * hs * L/N * b of K, V."""
+    """A non-last stage sends p * hs * b elements per step and holds 2 * p * hs * L/N * b of K, V.
+
+    With `compress` less is sent, and each end of the way between two stages holds p * hs * b more.
+    """
     return predict_bytes(
         shape,
         parallel,
@@ -184,5 +198,6 @@ def predict(
         forecast=cfg.differences,
         qkv=cfg.qkv,
         first_patch=cfg.text == "first_patch",
+        compress=cfg.compress,
         cache=cache_rule(cfg),
     )

@@ -1,6 +1,7 @@
 """Methods that differ in who computes what and when, written from their equations: loops in one process.
 
-AsyncDiff, PipeFusion in rotational order and ParaStep on a PixArt; what a layer does is in `tests/reference.py`.
+AsyncDiff, PipeFusion with compressed messages and in rotational order, ParaStep, all on a PixArt; what a layer does is
+in `tests/reference.py`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,75 @@ def asyncdiff(
             computed.append(t)
             prediction = guide(unembed(model, outputs[t, len(sizes) - 1], time, cols), guidance)
         latent = scheduler.step(prediction, times[t], latent, return_dict=False)[0]
+    return latent
+
+
+def low_rank(x: Tensor, rank: int = 4) -> Tensor:
+    """x [b, t, hs] nearly, as a product of two factors: two rounds of subspace iteration from the first channels."""
+    left = x[..., :rank]
+    for _ in range(2):
+        right = torch.linalg.qr(x.transpose(1, 2) @ torch.linalg.qr(left).Q).Q
+        left = x @ right
+    return left @ right.transpose(1, 2)
+
+
+def compressed(
+    model: PixArtTransformer2DModel,
+    scheduler: Any,
+    noise: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    guidance: float,
+    patches: list[list[int]],
+    sizes: list[int],
+    warmup: int,
+    feedback: bool = True,
+) -> Tensor:
+    """PipeFusion whose stages know a patch's input from what it was before and residuals of rank four.
+
+    Without `feedback` a residual is what the hidden states themselves changed by. `sizes`: layers of each stage.
+    """
+    ps, cols = model.config.patch_size, noise.shape[3] // model.config.patch_size
+    kept: dict[int, tuple[Tensor, Tensor]] = {}  # by layer: K, V of the whole image
+    had: dict[tuple[int, int], Tensor] = {}  # what stage d has of patch m
+    true: dict[tuple[int, int], Tensor] = {}  # what was made for it
+    steppers, latent = [copy.deepcopy(scheduler) for _ in patches], noise.clone()
+    for t, time in enumerate(scheduler.timesteps):
+        new = latent.clone()
+        for mine in [range(len(patches))] if t < warmup else [[m] for m in range(len(patches))]:
+            rows = [row for m in mine for row in patches[m]]
+            spans = [
+                slice((patches[m][0] - rows[0]) * cols, (patches[m][-1] + 1 - rows[0]) * cols) for m in mine
+            ]
+            tokens = slice(rows[0] * cols, (rows[-1] + 1) * cols)
+
+            def remember(layer: int, k: Tensor, v: Tensor, tokens: slice = tokens) -> tuple[Tensor, ...]:
+                whole_k, whole_v = kept.setdefault(layer, (k.clone(), v.clone()))
+                whole_k[:, tokens], whole_v[:, tokens] = k, v
+                return whole_k, whole_v
+
+            x = embed(model, torch.cat([latent] * (len(text) // len(noise))), rows)
+            for d in range(len(sizes)):
+                if d:
+                    for m, span in zip(mine, spans, strict=True):
+                        part = x[:, span]
+                        if t < warmup:
+                            had[d, m] = part
+                        else:
+                            base = had[d, m] if feedback else true[d, m]
+                            had[d, m] = had[d, m] + low_rank(part - base)
+                        true[d, m] = part
+                    x = torch.cat([had[d, m] for m in mine], dim=1)
+                layers = range(sum(sizes[:d]), sum(sizes[: d + 1]))
+                x = run_layers(model, layers, x, time, text, mask, remember)
+            out = guide(unembed(model, x, time, cols), guidance)
+            for m in mine:
+                start = (patches[m][0] - rows[0]) * ps
+                pixels = slice(patches[m][0] * ps, (patches[m][-1] + 1) * ps)
+                part = out[:, :, start : start + len(patches[m]) * ps]
+                stepped = steppers[m].step(part, time, latent[:, :, pixels], return_dict=False)
+                new[:, :, pixels] = stepped[0]
+        latent = new
     return latent
 
 

@@ -153,9 +153,10 @@ def of_run(folder: Path) -> dict[str, Any]:
     if record.get("method") != "pipefusion" or record.get("status") != "ok" or record.get("predicted"):
         text = f"method={record.get('method')} with status {record.get('status')} has no latents to judge"
         raise BundleError("run.json", f"{text}; allowed: a finished run of method=pipefusion")
-    order = record["method_config"].get("order", "plain")
-    if order != "plain":
-        raise BundleError("run.json", f"method.order={order} is replayed, and not judged; allowed: plain")
+    for key, usual in (("order", "plain"), ("compress", "none")):
+        if (value := record["method_config"].get(key, usual)) != usual:
+            text = f"method.{key}={value} is replayed, and not judged; allowed: {usual}"
+            raise BundleError("run.json", text)
     try:
         model = dict(files.read_yaml(folder / "config.yaml")["model"])
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -18,9 +18,11 @@ from torch import Tensor
 from pipefusion.core.attention import Attend
 from pipefusion.core.convolution import Convolve
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, for_expert
+from pipefusion.core.layout import prompt_shares
 from pipefusion.core.linear import kernel
 from pipefusion.core.residuals import Codec
 from pipefusion.core.sampler import experts_by_step
+from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 
 See = Callable[[int, int, int, Tensor], None]
@@ -29,10 +31,12 @@ See = Callable[[int, int, int, Tensor], None]
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that the result depends on. `stages` matter for text="first_patch" only.
+    """Everything that the result depends on. `stages` matter for text="first_patch" and `sent` only.
 
     `attends`: the token rows whose K, V each patch sees after the warm-up; None: all of them, in every patch. In
-    `synced` layers it sees all of this step. `compress`: others see K, V as rebuilt from residuals.
+    `synced` layers it sees all of this step. `compress`: others see K, V as rebuilt from residuals. `sent`: stages
+    get hidden states as rebuilt from residuals, which each of `lanes` ranks (of a prompt each of `ulysses` ranks)
+    compresses for its own share.
     """
 
     noise: Tensor  # [B, C, H, W]
@@ -45,6 +49,9 @@ class Request:
     attends: Sequence[Sequence[int]] | None = None
     synced: Collection[int] = ()
     compress: str = "none"
+    sent: str = "none"
+    lanes: int = 1
+    ulysses: int = 1
 
     @property
     def steps(self) -> int:
@@ -183,8 +190,7 @@ class Buffers:
         """K, V [2, b, t, heads, head_dim] as whoever holds this base gets them."""
         if self.compress == "none":
             return image
-        codec = Codec(self.compress, tuple(image.transpose(2, 3).shape), image.dtype)
-        return base + codec.decode(codec.encode((image - base).transpose(2, 3))).transpose(2, 3)
+        return base + through(self.compress, (image - base).transpose(2, 3)).transpose(2, 3)
 
     def place(self, band: slice, patch: int) -> Tensor:
         """The tokens that a patch's K, V overwrite."""
@@ -226,6 +232,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
     cond, shape, grid, bands = request.cond, dit.shape, dit.shape.grid, request.bands
     warmup, steppers = deviation.warmup(request), Steppers(request, deviation.history)
     stream, prompt = TextStream(request, deviation), range(shape.joint_tokens)
+    sent = SentStates(request, shape)
     experts = experts_by_step(shape.experts, request.scheduler)
     latent, after = request.noise.float().clone(), []
     for step, timestep in enumerate(request.scheduler.timesteps):
@@ -253,12 +260,14 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
                 dit.block(layers.start, job.tokens, job.given, job.attend, job.skips.take(layers.start))
             for job in jobs:
                 for layer in layers:
-                    tokens = stream.enter(layer, job.patches.start, job.tokens)
+                    tokens = sent.enter(layer, job.patches, job.tokens, step < warmup)
+                    tokens = stream.enter(layer, job.patches.start, tokens)
                     job.tokens = dit.block(layer, tokens, job.given, job.attend, job.skips.take(layer))
                     job.skips.put(layer, job.tokens.image)
                     if see is not None:
                         see(step, -1 if step < warmup else job.patches.start, layer, job.tokens.image)
         for job in jobs:
+            job.tokens = sent.enter(shape.layers, job.patches, job.tokens, step < warmup)
             prediction = dit.unembed(job.tokens.image, modulation, job.rows)
             guided = combined(prediction, cond, scale, deviation.guidance == "swapped")
             parts = grid.split_latent(guided, bands[job.patches.start : job.patches.stop])
@@ -304,3 +313,47 @@ class TextStream:
         if patch == 0:
             self.kept[layer] = tokens.text
         return Tokens(tokens.image, self.kept[layer])
+
+
+class SentStates:
+    """With `sent`, the hidden states that all stages but the first have of each share: residuals added up."""
+
+    def __init__(self, request: Request, shape: DiTShape):
+        self.request, self.shape = request, shape
+        self.entries = [] if request.sent == "none" else [*enumerate(request.stages)][1:]
+        self.texts = [
+            slice(share.start, share.stop) for share in prompt_shares(shape, request.ulysses) if share
+        ]
+        self.kept: dict[tuple[int, int], list[Tensor]] = {}  # by stage and patch
+
+    def enter(self, layer: int, patches: range, tokens: Tokens, synchronous: bool) -> Tokens:
+        """The tokens of a job as they come to the stages that begin with a layer, one of which may have layers."""
+        for stage, layers in self.entries:
+            if layers.start == layer:
+                tokens = self.rebuilt(stage, patches, tokens, synchronous)
+        return tokens
+
+    def rebuilt(self, stage: int, patches: range, tokens: Tokens, synchronous: bool) -> Tokens:
+        """The tokens as one stage gets them: as they are from a synchronous step, which starts all patches anew."""
+        request, shape, first = self.request, self.shape, self.request.bands[patches.start].start
+        texts = [] if tokens.text is None else [tokens.text[:, share] for share in self.texts]
+        for m in patches:
+            rows = [
+                range(part.start - first, part.stop - first)
+                for part in split_rows(request.bands[m], request.lanes)
+            ]
+            shares = texts + [tokens.image[:, shape.band_tokens(part)] for part in rows]
+            if not synchronous:
+                pairs = zip(self.kept[stage, m], shares, strict=True)
+                shares = [old + through(request.sent, new - old) for old, new in pairs]
+            self.kept[stage, m] = shares
+        if synchronous:
+            return tokens
+        text = torch.cat(shares[: len(texts)], dim=1) if texts else tokens.text
+        return Tokens(torch.cat(shares[len(texts) :], dim=1), text)
+
+
+def through(how: str, x: Tensor) -> Tensor:
+    """What comes of x [..., t, d] through a codec."""
+    codec = Codec(how, tuple(x.shape), x.dtype)
+    return codec.decode(codec.encode(x))

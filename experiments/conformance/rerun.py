@@ -45,6 +45,8 @@ def rerun(run_dir: Path) -> Tensor:
     bands, synced = split_rows(shape.lines, patches, lanes), getattr(cfg, "sync_layers", ())
     if method.stale == "rebuilt":  # of ring ranks, in layers that wait for all
         bands, synced = split_rows(shape.lines, parallel.ring), range(shape.layers)
+    compress = getattr(cfg, "compress", "none")
+    between = method.axis == "pipe"  # what is compressed goes from stage to stage, and is no K, V
     request = Request(
         noise,
         cond,
@@ -55,7 +57,10 @@ def rerun(run_dir: Path) -> Tensor:
         getattr(cfg, "text", "exact"),
         [method.attends(shape, parallel, cfg, rows) for rows in bands],
         synced,
-        getattr(cfg, "compress", "none"),
+        compress="none" if between else compress,
+        sent=compress if between else "none",
+        lanes=lanes,
+        ulysses=parallel.ulysses,
     )
     if method.stale == "input":
         return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)

@@ -78,7 +78,7 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     if not isinstance(found, Parallel):
         return cfg
     own: Row = {}
-    whole = method.has("patches") and not method.late_inputs(vars(cfg.method))  # then stages decide nothing
+    whole = method.has("patches") and not method.stages_decide(vars(cfg.method))
     if whole:
         own = {key: getattr(method.Config(), key) for key in UNSEEN if method.has(key)}
         own["patches"] = cfg.method.patches or found.pipe

@@ -49,7 +49,7 @@ class StalenessConfig(GridConfig):
     """`pictures` of as many prompts. `methods` run at W = `watched`, where attention is watched and the map drawn, and
     those of them that are `swept` at each of `warmups` as well. `bands` of rows: redundancy is measured in each.
 
-    A method that has M of its own runs on a pipe of one device, unless its result depends on N (rotational order).
+    A method that has M of its own runs on a pipe of one device, unless its result depends on N.
     """
 
     name: str = "staleness"
@@ -77,7 +77,7 @@ def cells(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
         warmups = {options.watched, *(options.warmups if method in options.swept else [])}
         in_order = sorted(warmups, key=lambda w: (isinstance(w, str), w))
         for one in expand(base, replace(options, methods=[method], warmups=in_order)):
-            own = METHODS[method].has("patches") and not METHODS[method].late_inputs(vars(one.method))
+            own = METHODS[method].has("patches") and not METHODS[method].stages_decide(vars(one.method))
             runs.append(pictured(replace(one, devices=one.parallel.world) if own else one))
     yield from {repr(one): one for one in runs}.values()
 

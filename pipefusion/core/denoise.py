@@ -30,6 +30,7 @@ from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sampler import Finite, PatchSchedulers, experts_by_step, timesteps_on
 from pipefusion.core.skips import StageSkips
 from pipefusion.core.split import Split
+from pipefusion.core.stage_residuals import StageResiduals
 from pipefusion.core.states import States, fresh
 from pipefusion.core.tensor import shard
 from pipefusion.core.warmup import AutoWarmup
@@ -49,6 +50,7 @@ def assemble(
     time_shift: bool = False,
     forecast: int | None = None,
     first_patch: bool = False,
+    compress: str = "none",
     whole_cross: bool = False,
     cache: Rule | None = None,
     micro_batches: bool = False,
@@ -69,6 +71,7 @@ def assemble(
         forecast: stages take patches in rotation, see `Layout.jobs`; so many differences of its inputs stand for the
             one that has not come.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.
+        compress: how residuals of hidden states go from stage to stage behind the warm-up, see `StageResiduals`.
         whole_cross: tensor parallelism leaves cross-attentions whole.
         cache: when blocks are skipped, see `StepCache`; None: never.
         micro_batches: synchronous steps go through the stages image by image and branch by branch, see `Job`.
@@ -95,7 +98,7 @@ def assemble(
         run = Run(fabric, dit.shape, layout, possible, batch, dit.dtype, padding)
         step_cache = StepCache(run, dit, cache, warmup is None) if cache else None
         stage = Stage(
-            dit, run, own, guidance, scheduler, first, first_patch, time_shift, forecast, step_cache
+            dit, run, own, guidance, scheduler, first, first_patch, compress, time_shift, forecast, step_cache
         )
         attend_for, convolve_for = attention(run), convolution(run, states)
         found_out = AutoWarmup(run, warmup_threshold) if auto else None
@@ -130,6 +133,7 @@ class Stage:
         scheduler: Any,
         warmup: int,
         first_patch: bool,
+        compress: str,
         time_shift: bool,
         forecast: int | None,
         cache: StepCache | None,
@@ -147,6 +151,10 @@ class Stage:
         self.positions = {rows: dit.positions(rows, layout.prompt) for rows in bands}
         self.arriving = Messages(shape, layout, layout.stage, first_patch)
         self.leaving = Messages(shape, layout, layout.stage + 1, first_patch)
+        self.rebuilt, self.sent = (
+            None if compress == "none" or end else StageResiduals(run, compress, messages)
+            for end, messages in ((layout.first, self.arriving), (layout.last, self.leaving))
+        )
         self.skips = StageSkips(run)
         self.latents = Latents(run, noise) if layout.first or layout.last else None
         self.rounds = Rounds(run, warmup, noise)
@@ -185,8 +193,11 @@ class Stage:
             return
         if self.cache:
             self.cache.post(job)
-        size = self.run.entries(job), self.arriving.tokens(job), self.run.shape.hidden
-        self.inbox.post(job.origin, size)
+        if self.rebuilt and not job.sync:
+            self.inbox.post(job.origin, (self.rebuilt.nbytes(job),), torch.uint8)
+        else:
+            size = self.run.entries(job), self.arriving.tokens(job), self.run.shape.hidden
+            self.inbox.post(job.origin, size)
 
     def receive(self, job: Job, following: Sequence[Job]) -> Tokens:
         """The tokens of a job: embedded here, or of the stage before; those of the `following` are awaited."""
@@ -198,6 +209,8 @@ class Stage:
         for each in following:
             self.await_input(each)
         message = self.inbox.take(job.origin)
+        if self.rebuilt:
+            message = self.rebuilt.decode(job, message)
         if self.forecast:
             message = self.forecast.read(job, message)
         if not self.dit.layers and not self.layout.last:
@@ -228,7 +241,8 @@ class Stage:
         """
         if not self.layout.last:
             if job.read:
-                self.outbox.put(self.leaving.pack(job, tokens), job.at)
+                message = self.leaving.pack(job, tokens)
+                self.outbox.put(self.sent.encode(job, message) if self.sent else message, job.at)
             return None
         assert self.latents is not None
         prediction = self.dit.unembed(tokens.image, self.modulation, job.rows)

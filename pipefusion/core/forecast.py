@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import factorial
 
-import torch
 from torch import Tensor
 
 from pipefusion.core.layout import Job
@@ -21,8 +20,8 @@ class Forecast:
     """
 
     def __init__(self, run: Run, job: Job, arriving: Messages, order: int):
-        self.own, self.text = job.own, arriving.tokens(job) - job.tokens
-        size = run.batch, self.text + job.tokens, run.shape.hidden
+        self.late, self.arriving = job, arriving
+        size = run.batch, arriving.tokens(job), run.shape.hidden
         self.differences = [run.fabric.empty("buffer", *size, dtype=run.dtype) for _ in range(order + 1)]
         self.step, self.known = -1, 0
 
@@ -32,15 +31,9 @@ class Forecast:
             return message
         if job.origin.step > self.step:
             self.step = job.origin.step
-            self.note(self.own_part(message))
+            whole = message.shape != self.differences[0].shape
+            self.note(self.arriving.part(self.late, message) if whole else message)
         return self.ahead() if job.late else message
-
-    def own_part(self, message: Tensor) -> Tensor:
-        """The prompt's tokens, which come first, and the patch's own in a message of the whole image."""
-        if message.shape == self.differences[0].shape:
-            return message
-        text, image = message.tensor_split([self.text], dim=1)
-        return torch.cat([text, image[:, self.own]], dim=1)
 
     def note(self, difference: Tensor) -> None:
         """The input of one more step: all differences move on by it."""

@@ -25,11 +25,12 @@ class Inbox:
         self.posted: dict[Where, tuple[Tensor, Work]] = {}
         self.taken: tuple[Where, Tensor] | None = None
 
-    def post(self, at: Where, shape: tuple[int, ...]) -> None:
+    def post(self, at: Where, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
         """Start receiving the message that is made at `at`, unless it has been posted or is the one just taken."""
         if at in self.posted or (self.taken and self.taken[0] == at):
             return
-        out = self.buffers[0][: prod(shape)].view(shape)
+        buffer = self.buffers[0] if dtype is None else self.buffers[0].view(dtype)
+        out = buffer[: prod(shape)].view(shape)
         self.buffers.rotate()
         self.posted[at] = out, self.fabric.irecv(out, self.source, axis="pipe", at=at)
 
@@ -73,6 +74,7 @@ class Messages:
     def __init__(self, shape: DiTShape, layout: Layout, stage: int, first_patch: bool):
         self.takes_text = shape.joint and forms.takes_text(layout.stages, stage)
         self.text_tokens = len(layout.prompt)
+        self.image_tokens = layout.tokens
         self.first_patch = first_patch
         self.kept: Tensor | None = None
 
@@ -83,6 +85,11 @@ class Messages:
     def tokens(self, job: Job) -> int:
         """Tokens of a job's message."""
         return job.tokens + self.with_text(job) * self.text_tokens
+
+    def part(self, job: Job, whole: Tensor) -> Tensor:
+        """The message of a job on some patches, out of that of the whole image [b, T+p, hs]."""
+        text, image = whole.tensor_split([whole.shape[1] - self.image_tokens], dim=1)
+        return torch.cat([text[:, : self.tokens(job) - job.tokens], image[:, job.own]], dim=1)
 
     def pack(self, job: Job, tokens: Tokens) -> Tensor:
         """Tokens -> message [b, T+t or t, hs]."""

@@ -48,6 +48,7 @@ def predict(
     gathers: int = 0,
     synced: int = 0,
     first_patch: bool = False,
+    compress: str = "none",
     whole_cross: bool = False,
     cache: Rule | None = None,
     qkv: str = "packed",
@@ -55,8 +56,9 @@ def predict(
     """Bytes of rank `rank` for a request of `images`, each with so many guidance `branches`.
 
     `warmup` None: all steps are synchronous. `gathers` are the steps in which displaced K, V are exchanged; in `synced`
-    layers they are in all. `forecast`: so many differences of inputs are used, see `assemble`. `qkv` as
-    `core/sequence.py` has it. With a `cache` sent is what would be if no job were skipped.
+    layers they are in all. `forecast`: so many differences of inputs are used, `compress`: residuals of hidden states
+    go from stage to stage, see `assemble`. `qkv` as `core/sequence.py` has it. With a `cache` sent is what would be if
+    no job were skipped.
     """
     mesh = parallel.mesh()
     layout = make_layout(shape, lambda name: mesh.axis(name, rank), patches, split)
@@ -67,7 +69,7 @@ def predict(
     sent, received, comm = {}, {}, 0
     for axis, (out, back, room) in {
         "step": traffic.step(size, jobs, w, round_place),
-        "pipe": traffic.pipe(size, jobs, first_patch),
+        "pipe": traffic.pipe(size, jobs, first_patch, compress),
         "cfg": traffic.cfg(size, jobs),
         "patch": traffic.patch(size, gathers, steps, synced),
         "ring": traffic.ring(size, jobs, buffer),
@@ -92,6 +94,7 @@ def predict(
     takes = forms.takes_text(layout.stages, layout.stage)
     kept += size.prompt if first_patch and takes and not layout.first else 0
     kept += traffic.cross_kv(size, whole_cross) + traffic.forecasts(size, jobs, forecast)
+    kept += traffic.stage_bases(size, jobs, first_patch, compress)
     return Prediction(
         layers=layout.layers,
         param_bytes=forms.held_params(

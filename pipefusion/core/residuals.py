@@ -1,7 +1,8 @@
-"""K, V as what changed since the last message, compressed (CompactFusion, arXiv 2507.17511, with its error feedback).
+"""What changed since the last message, compressed (CompactFusion, arXiv 2507.17511, with its error feedback).
 
-Sender and receiver hold the same base. The sender compresses what K, V differ from it by, and both add what comes out
-of that again: base <- base + D(C(KV - base)). What a message leaves out is thus in the next one.
+Sender and receiver hold the same base of X, K and V or hidden states. The sender compresses what X differs from it by,
+and both add what comes out of that again: base <- base + D(C(X - base)). What a message leaves out is thus in the next
+one.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def message_bytes(how: str, size: Sequence[int], width: int) -> int:
 
 @dataclass(frozen=True)
 class Codec:
-    """C and D for K, V of `size` [..., heads, t, d]; a message is bytes.
+    """C and D for matrices [t, d] of `size` [..., t, d], heads of K and V or hidden states; a message is bytes.
 
-    `int1`, `int2`, `int4`: so many bits a number, levels at equal distances around zero, a scale a channel and head.
-    `topk`: of a head's numbers the largest, with their places. `lowrank`: a head's matrix [t, d] as a product.
+    `int1`, `int2`, `int4`: so many bits a number, levels at equal distances around zero, a scale a channel and matrix.
+    `topk`: of a matrix's numbers the largest, with their places. `lowrank`: a matrix as a product.
     """
 
     how: str

@@ -18,6 +18,7 @@ from pipefusion.core.layout import Job, Layout
 from pipefusion.core.ledger import wire_bytes
 from pipefusion.core.mesh import Axis
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.residuals import message_bytes
 from pipefusion.core.shape import DiTShape
 
 Buffer = Literal["none", "stale", "rotating", "displaced"]
@@ -118,27 +119,52 @@ def step(size: Sizes, jobs: Sequence[Job], warmup: int, place: Axis) -> Traffic:
     return wire_bytes("broadcast", latents, place.size), (late - own) * prediction, others * prediction
 
 
-def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool) -> Traffic:
-    """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on."""
+def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool, compress: str) -> Traffic:
+    """Hidden states of every job to the next stage, new latents from the last to the first, long skips straight on.
+
+    With `compress` residuals of them behind the synchronous steps, the prompt's apart.
+    """
     layout, shape = size.layout, size.shape
+
+    def message(job: Job, stage: int) -> int:
+        along = forms.takes_text(layout.stages, stage) and not (first_patch and job.patches.start)
+        return stage_message(size, job, len(layout.prompt) if along else 0, compress)
+
     read = [job for job in jobs if job.read]
-    texts = sum(not first_patch or job.patches.start == 0 for job in read) * size.prompt
-    image = sum(job.tokens for job in read) * size.hidden
     arrived = {
-        job.origin: job.tokens for job in reversed(jobs)
-    }  # the first to read a message reads all of it
-    come = sum(arrived.values()) * size.hidden
+        job.origin: job for job in reversed(jobs)
+    }.values()  # the first to read a message reads all of it
     latents = sum(job.tokens for job in jobs) // layout.tokens * size.latent
-    takes, passes = (forms.takes_text(layout.stages, layout.stage + after) for after in (0, 1))
     mine, place = layout.layers, layout.tokens * size.hidden
     given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)
     taken = sum(taker in mine and giver not in mine for giver, taker in shape.skips)
-    alone = len(layout.stages) == 1
-    sent = 0 if alone else latents if layout.last else image + passes * texts
-    received = 0 if alone else latents if layout.first else come + takes * texts
-    message = max(job.tokens for job in jobs) * size.hidden + takes * size.prompt
-    room = (0 if layout.first else 2 * message) + taken * place
-    return sent + given * image, received + taken * come, room
+    sent = received = room = 0
+    if len(layout.stages) > 1:
+        here, following = layout.stage, layout.stage + 1
+        sent = latents if layout.last else sum(message(job, following) for job in read)
+        received = latents if layout.first else sum(message(job, here) for job in arrived)
+        room = 0 if layout.first else 2 * max(message(job, here) for job in jobs)
+    gives, takes = (sum(job.tokens for job in each) * size.hidden for each in (read, arrived))
+    return sent + given * gives, received + taken * takes, room + taken * place
+
+
+def stage_message(size: Sizes, job: Job, prompt: int, compress: str) -> int:
+    """Bytes from stage to stage for a job: hidden states of its tokens and of so many of a prompt."""
+    if compress == "none" or job.sync:
+        return (job.tokens + prompt) * size.hidden
+    parts = [(size.batch, tokens, size.shape.hidden) for tokens in (prompt, job.tokens) if tokens]
+    return sum(message_bytes(compress, part, size.shape.itemsize) for part in parts)
+
+
+def stage_bases(size: Sizes, jobs: Sequence[Job], first_patch: bool, compress: str) -> int:
+    """The hidden states of all patches that the next stage has, and those that came here from the one before."""
+    layout = size.layout
+    patches = {job.patches.start: job.tokens for job in jobs if not job.sync}
+    if compress == "none" or not patches:
+        return 0
+    image, texts = sum(patches.values()) * size.hidden, (1 if first_patch else len(patches)) * size.prompt
+    ends = [layout.stage] * (not layout.first) + [layout.stage + 1] * (not layout.last)
+    return sum(image + forms.takes_text(layout.stages, stage) * texts for stage in ends)
 
 
 def forecasts(size: Sizes, jobs: Sequence[Job], forecast: int | None) -> int:

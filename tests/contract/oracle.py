@@ -14,6 +14,7 @@ from torch import Tensor
 
 from experiments.conformance import asynchronous, rotational, rounds
 from experiments.conformance.reference import Request
+from experiments.conformance.reference import denoise as loop
 from experiments.methods import METHODS
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.parallel import Parallel
@@ -81,7 +82,7 @@ def serial(case: Case) -> Tensor:
 
 def never_stale(case: Case) -> bool:
     method = METHODS[case.name]
-    stages = 1 if method.stale_kv else case.parallel.pipe
+    stages = case.parallel.pipe if method.stages_decide(case.method) or not method.stale_kv else 1
     parts = case.parallel.step * case.parallel.patch * stages
     parts *= case.method.get("patches", 1) * case.method.get("stride", 1)
     return (parts == 1 and not method.exact) or method.never_stale(case.steps, case.method)
@@ -95,7 +96,7 @@ def wanted(case: Case) -> Tensor:
     if never_stale(case):
         return serial(case)
     parallel, patches = case.parallel, case.method.get("patches", 1)
-    if METHODS[case.name].late_inputs(case.method) or METHODS[case.name].stale == "noise":
+    if METHODS[case.name].stages_decide(case.method) or METHODS[case.name].stale == "noise":
         return replayed(case)
     if METHODS[case.name].stale == "rebuilt":
         return alone(case.but(parallel=Parallel(ring=parallel.ring)))
@@ -113,17 +114,25 @@ def wanted(case: Case) -> Tensor:
 
 @cache
 def replayed(case: Case) -> Tensor:
-    """Latents of stages that do not wait for each other, or of rounds of steps, by the loop that replays them."""
+    """Latents that stages or rounds of steps decide, by the loop that replays them."""
     model, cfg, view = case_model(case), METHODS[case.name].Config(**case.method), case_view(case)
     view.cut(model.shape.cut(cfg.patch_axis).patch_axis)
     view.load(case_weights(case), CPU)
     stages = forms.stages(model.shape, case.parallel.pipe, getattr(cfg, "split", "even"))
     bands = split_rows(view.shape.lines, getattr(cfg, "patches", 1), case.parallel.lanes)
-    request = Request(*inputs(case, model), case_scheduler(case, model), bands, stages, cfg.warmup, "exact")
+    fixed = case_scheduler(case, model), bands, stages, cfg.warmup, getattr(cfg, "text", "exact")
+    own = {
+        "sent": getattr(cfg, "compress", "none"),
+        "lanes": case.parallel.lanes,
+        "ulysses": case.parallel.ulysses,
+    }
+    request = Request(*inputs(case, model), *fixed, **own)
     if METHODS[case.name].stale == "noise":
         return rounds.denoise(view, request, case.parallel.step)
     if METHODS[case.name].stale == "input":
         return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
+    if cfg.differences is None:
+        return loop(view, request)[-1]
     return rotational.denoise(view, request, cfg.differences)
 
 
@@ -175,7 +184,7 @@ def check(case: Case) -> list[Result]:
     if not never_stale(case):
         assert relative_error(results[0].latents, serial(case)) > 10 * TOLERANCE, "nothing is stale"
     sends_and_holds_what_is_predicted(results)
-    if (
+    if case.name == "pipefusion" or (
         case.name != "pcpp" and "compress" not in case.method
     ):  # who hold a part of the neighbours' alone, or more
         holds_its_part_of_kv(case, results)

@@ -98,6 +98,20 @@ MICRO_PRODUCTS = [
         ("sync_pipeline", "data 2 pipe 3", "qwen_tiny", {}),
     )
 ]
+COMPRESSED_PRODUCTS = [
+    product("pipefusion", degrees, model, compress=how, **own)
+    for degrees, how, model, own in (
+        ("cfg 2 pipe 2 tensor 2", "lowrank", "pixart", {"M": 5}),
+        ("pipe 3 ulysses 2", "topk", "sd3_tiny", {"M": 3}),
+        ("data 2 pipe 2 ring 2", "lowrank", "pixart", {"M": 2, "W": 2}),
+        ("pipe 2 ring 2", "int1", "pixart", {"M": 2}),
+        ("pipe 4", "topk", "pixart", {"M": 2, "split": [1, 0, 2, 1]}),
+        ("pipe 2 ulysses 2", "int4", "flux_tiny", {"M": 3, "text": "first_patch"}),
+        ("pipe 2", "int2", "hunyuan_tiny", {"M": 1}),
+        ("pipe 2", "int2", "sana_tiny", {"M": 3}),
+        ("pipe 2", "topk", "pixart", {"M": 3, "W": 2, "micro_batches": True}),
+    )
+]
 ROTATED_PRODUCTS = [
     product("pipefusion", degrees, model, M=m, order="rotational", **own)
     for degrees, m, own, model in (
@@ -213,6 +227,7 @@ PRODUCTS = [
     *BANDED_PRODUCTS,
     *PIPED_PRODUCTS,
     *MICRO_PRODUCTS,
+    *COMPRESSED_PRODUCTS,
     *ROTATED_PRODUCTS,
     *FAMILY_PRODUCTS,
     *VIDEO_PRODUCTS,

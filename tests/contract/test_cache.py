@@ -147,6 +147,7 @@ ALL = [
     ("pipefusion", "data 2 cfg 2 pipe 2 ulysses 2", {"M": 3}),
     ("pipefusion", "pipe 4", {"M": 3, "split": [2, 1, 0, 1]}),
     ("ring", "ring 2", {"compress": "int4"}),
+    ("pipefusion", "pipe 3", {"M": 2, "compress": "topk"}),
 ]
 
 

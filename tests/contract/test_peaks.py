@@ -37,6 +37,7 @@ PRODUCTS = [
     product("pipefusion", "cfg 2 pipe 2", "qwen_edit_tiny", M=3).but(architecture={"zero_cond_t": True}),
     padded("pipefusion", "ulysses 2", 3, M=3),
     product("distrifusion", "cfg 2 patch 2", W=1, compress="int4", sync_layers=[0]),
+    product("pipefusion", "pipe 3 ulysses 2", "sd3_tiny", M=2, compress="int4"),
     product("ring", "ring 2", "sd3_tiny", compress="lowrank", whole_steps=1),
     product("ring", "ulysses 5", "flux_tiny", heads="pad").but(size=(10, 10)),
 ]

@@ -101,6 +101,7 @@ HANDFUL = [
     case("pcpp", 4, Parallel(ring=2)),
     case("ring", 4, Parallel(ulysses=2)),
     case("ring", 3, compress="int2"),
+    case("pipefusion", 3, patches=2, compress="int1"),
     case("distrifusion", 2, compress="topk", sync_layers=[1]),
     case("sync_pipeline", 4, Parallel(tensor=2), micro_batches=True),
 ]

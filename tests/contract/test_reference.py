@@ -12,7 +12,7 @@ from torch import Tensor
 from pipefusion.core.split import split_rows
 from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
 from tests.reference import banded, denoise
-from tests.reference_schedules import asyncdiff, parastep, rotational
+from tests.reference_schedules import asyncdiff, compressed, parastep, rotational
 
 GUIDED = {"guidance": 4.5, "images": 2}
 
@@ -116,6 +116,22 @@ def test_quantized_residuals(name, own, bits):
         exact = banded(*task(case), case.guidance, bands, whole, seen[0], None, seen[2])
     # Rounding decides for a number between two levels; each such one may move latents by some 1e-5.
     assert relative_error(got, want) <= 3e-4 < 6e-4 <= relative_error(got, exact)
+
+
+@pytest.mark.parametrize(
+    ("devices", "own", "sizes"), [(3, {"patches": 5}, [2, 1, 1]), (2, {"split": [1, 3]}, [1, 3])]
+)
+def test_hidden_states_of_low_rank(devices, own, sizes):
+    case = Case(
+        "pipefusion", {"warmup": 2, "patches": 2, "compress": "lowrank"} | own, **GUIDED | {"steps": 5}
+    )
+    got = simulate(case.on(devices), repeats=1)[0].latents
+    bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, case.method["patches"])]
+    with torch.inference_mode():
+        want, forgetful = (
+            compressed(*task(case), case.guidance, bands, sizes, 2, feedback) for feedback in (True, False)
+        )
+    assert relative_error(got, want) <= 1e-5 < 1e-3 <= relative_error(got, forgetful)
 
 
 # Of 12 token rows: half of a neighbouring band of four or, rounded up, of three; nearly nothing; all of it.

@@ -85,6 +85,7 @@ PRODUCTS = [
     product("distrifusion", "data 2 patch 2 tensor 2", W=1),
     product("distrifusion", "patch 2", W=1, compress="lowrank", sync_layers=[1]),
     product("ring", "ring 2", compress="int1", whole_steps=1),
+    product("pipefusion", "cfg 2 pipe 2", M=3, compress="lowrank"),
     padded("ulysses", "ulysses 4", 6),
     padded("pipefusion", "pipe 2 ring 2 ulysses 2", 3, M=3, ring="rotate"),
 ]

@@ -219,7 +219,7 @@ STALE = [(name, "pixart_tiny", {}) for name in METHODS if not METHODS[name].exac
 STALE += [("pipefusion", "wan_tiny", {"patch_axis": axis}) for axis in ("frames", "rows")]
 STALE += [("pipefusion", "sd3_tiny", {"order": "rotational", "forecast": "taylor1", "patches": 3})]
 STALE += [("distrifusion", "hunyuan_tiny", {"sync_layers": "[1,6]", "compress": "int2"})]
-STALE += [("ring", "pixart_tiny", {"compress": "int1"})]
+STALE += [("ring", "pixart_tiny", {"compress": "int1"}), ("pipefusion", "sd3_tiny", {"compress": "int2"})]
 STALE += [("pipefusion", "qwen_edit_tiny", {}), ("naive_patch", "flux_kontext_tiny", {})]
 STALE += [("pcpp", "sd3_tiny", {"fraction": 0.3}), ("pipefusion", "sd3_tiny", {"text": "first_patch"})]
 
