@@ -2,8 +2,8 @@
 
 Every setting of the grids is sampled in the simulated world, as `measure=distance` does it, and planned at full size on
 named hardware, with the same S. Settings whose pictures are known to be the same, as serial's are those of an exact
-method, are sampled once (`sampled_as`); `measure=quality` measures that they are. Where W is found out, every picture
-is a run by itself, with a W of its own, whose plan is that of this W.
+method, are sampled once (`sampled_as`); `measure=quality` measures that they are. Where a run finds out W, or what a
+step cache skips, every picture is a run by itself, and there is no plan: predicted hardware has no values to decide by.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from experiments.grid import (
     serial_reference,
 )
 from experiments.journal import Row
-from experiments.methods import METHODS, finds_warmup
+from experiments.methods import METHODS, caches, finds_warmup
 from experiments.models import Model
 from experiments.quality.settings import setting_name, stand_in
 from experiments.scaling import planned_row
@@ -62,7 +62,7 @@ def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
     usual = [
         replace(one, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
         for one in sampled
-        if not finds_warmup(one.method)
+        if not decides(one)
     ]
     for name in cfg.measure.latency_clusters:
         for px in cfg.measure.latency_resolutions:
@@ -70,6 +70,11 @@ def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
             there = [replace(one, model=model, measure=LatencyConfig()) for one in usual]
             planned = [replace(one, cluster=cluster_config(name)) for one in there]
             yield from {repr(one): one for one in planned}.values()
+
+
+def decides(cfg: RunConfig) -> bool:
+    """Whether values decide in the run what is computed: a W that is found out, or a step cache."""
+    return finds_warmup(cfg.method) or caches(vars(cfg.method))
 
 
 def first_columns(cfg: RunConfig) -> Row:
@@ -97,13 +102,13 @@ def measure(cell: Cell, session: Session) -> list[Row]:
         parts = borrowed(cell.cfg.cluster, cell.cfg.devices)
         return [planned_row(cell.cfg, session) | {"borrowed": ", ".join(parts)}]
     found = stand_in(cell.cfg)
-    measured = one_by_one if finds_warmup(found.method) else distance.measure
+    measured = one_by_one if decides(found) else distance.measure
     rows = measured(replace(cell, cfg=found), session)
     return [row | {"sampled_as": setting_name(found)} for row in rows]
 
 
 def one_by_one(cell: Cell, session: Session) -> list[Row]:
-    """A row for each picture, which finds a W of its own, and is compared with serial's by itself."""
+    """A row for each picture, which is decided and compared with serial's by itself."""
     model, rows = session.model(cell.cfg.model), []
     for picture, (prompt, seed) in enumerate(zip(read_prompts(cell.cfg), cell.cfg.seed, strict=True)):
         alone = replace(cell.cfg, prompt=[prompt], seed=[seed])
@@ -111,7 +116,8 @@ def one_by_one(cell: Cell, session: Session) -> list[Row]:
         want = session.once(repr(serial), partial(distance.latents, serial, session))
         got, ledger = distance.simulate(alone, session)
         (row,) = distance.compare(got, want, [prompt], model.facts.get("frame_factor", 1))
-        rows.append(row | {"picture": picture, "found_warmup": ledger.warmup})
+        found = {"found_warmup": ledger.warmup, "computed_steps": ledger.computed_steps}
+        rows.append(row | {"picture": picture} | found)
     return rows
 
 

@@ -27,6 +27,7 @@ GRIDS = [
     "{methods: [serial, ring], devices: [4]}",
     "{methods: [ring], devices: [4], compresses: [int4]}",
     "{methods: [pipefusion], patches: [4], warmups: [1, S], devices: [2, 4]}",
+    "{methods: [ulysses], caches: [fbcache], cache_thresholds: [1000.0], devices: [2]}",
     "{methods: [asyncdiff, pipefusion], patches: [4], warmups: [auto], warmup_thresholds: [0.0, 1000.0], devices: [2]}",
 ]
 
@@ -45,7 +46,9 @@ def test_settings_are_sampled_once_and_planned_everywhere(
     assert len(found) == 2 * 2 and found.warmup.isna().all()  # each picture alone, and no plan
     assert {*found.found_warmup[0.0]} == {3} and (found.relative_error[0.0] == 0).all()
     assert {*found.found_warmup[1000.0]} == {2} and (found.relative_error[1000.0] > 0).all()
-    rows = rows[rows.found_warmup.isna()]
+    cached = rows[rows.cache == "fbcache"]  # of three steps the first and the last
+    assert [*cached.computed_steps] == [2.0, 2.0] and (cached.relative_error > 0).all()
+    rows = rows[rows.found_warmup.isna() & (rows.cache != "fbcache")]
     sampled = rows[rows.picture.notna()].set_index(["method", "knobs", "warmup", "devices"]).sort_index()
     assert len(sampled) == 2 * 7 and set(rows.cluster) == {"sim", "l40_pcie"}
     assert (sampled.relative_error[sampled.sampled_as.str.startswith("serial")] == 0).all()
