@@ -71,7 +71,8 @@ def groups(cfg: RunConfig) -> list[list[BenchCase]]:
 
 def serial_case(case: BenchCase) -> BenchCase:
     """Serial on the same task."""
-    return replace(case, method="serial", patches=None, warmup=None, parallel=Parallel())
+    alone = replace(case, method="serial", parallel=Parallel(), patches=None, warmup=None)
+    return replace(alone, order=None, micro_batches=None)
 
 
 def diffusers_case(case: BenchCase) -> BenchCase | None:
@@ -132,18 +133,23 @@ def check_case(key: str, case: BenchCase, model: Model) -> None:
 
 
 def bound(case: BenchCase) -> float | None:
-    """The largest speed-up that fill, drain and warm-up leave to PipeFusion (paper, section 3.1); None for others.
+    """The largest speed-up that fill, drain and warm-up leave to a pipeline (paper, section 3.1); None for others.
 
-    In units of a whole step on one device: W synchronous steps take 1 each, and the other (S-W)*M jobs plus N-1 for
-    filling take 1/(M*N) each. There is none where ranks share cores.
+    In units of a whole step on one device: W synchronous steps take 1 each, as micro-batches of the n guidance branches
+    (n + N-1)/(n*N); the other (S-W)*M jobs take 1/(M*N) each, and in plain order there are N-1 more for filling. There
+    is none where ranks share cores.
     """
-    devices = case.ranks
+    n, branches = case.ranks, 2 if case.guidance_scale > 1 and case.micro_batches else 1
+    if case.parallel.world > 1 or n > RANKS:
+        return None
+    synchronous = (branches + n - 1) / (branches * n)
+    if case.method == "sync_pipeline":
+        return 1 / synchronous
     if case.method != "pipefusion" or case.patches is None or case.warmup is None:
         return None
-    if case.parallel.world > 1 or devices > RANKS:
-        return None
-    jobs = (case.steps - case.warmup) * case.patches + devices - 1
-    return case.steps / (case.warmup + jobs / (case.patches * devices))
+    fill = 0 if case.order == "rotational" else n - 1
+    jobs = (case.steps - case.warmup) * case.patches + fill
+    return case.steps / (case.warmup * synchronous + jobs / (case.patches * n))
 
 
 def measure(cell: Cell, session: Session) -> list[Row]:
@@ -187,7 +193,7 @@ def case_row(case: BenchCase, seconds: dict[str, list[float]]) -> Row:
         **{
             key: value
             for key, value in asdict(case).items()
-            if key in ("method", "steps", "patches", "warmup")
+            if key in ("method", "steps", "patches", "warmup", "order", "micro_batches")
         },
         "devices": case.devices,
         "parallel": str(case.parallel),

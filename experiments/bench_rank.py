@@ -35,7 +35,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 class BenchCase:
     """One row: `method` is a name of the table or a peer, `model` a file of conf/model (null: the run's own).
 
-    Cases with the same model, `ranks` and `rounds` (null: the measure's) are a group, timed in turn.
+    Cases with the same model, `ranks` and `rounds` (null: the measure's) are a group, timed in turn. `order` and
+    `micro_batches` are PipeFusion's (null: the default).
     """
 
     method: str
@@ -45,6 +46,8 @@ class BenchCase:
     steps: Steps = 20
     patches: Patches | None = None
     warmup: Warmup | None = None
+    order: str | None = None
+    micro_batches: bool | None = None
     parallel: Parallel = field(default_factory=Parallel)
     guidance_scale: Guidance = 1.0
 
@@ -54,6 +57,7 @@ class BenchCase:
         ranks = self.ranks if self.ranks > 2 and not self.alone else None
         keys = (("N", ranks), ("M", self.patches), ("W", self.warmup), ("S", self.steps))
         words = [self.model, self.method, product, *(f"{key}={n}" for key, n in keys if n is not None)]
+        words += [self.order, "micro-batches" if self.micro_batches else None]
         return " ".join(word for word in [*words, "guided" if self.guidance_scale > 1 else None] if word)
 
     @property
@@ -68,7 +72,7 @@ class BenchCase:
     @property
     def settings(self) -> Any:
         """The configuration of its method."""
-        keys = {"patches": self.patches, "warmup": self.warmup}
+        keys = {key: getattr(self, key) for key in ("patches", "warmup", "order", "micro_batches")}
         return METHODS[self.method].Config(**{key: n for key, n in keys.items() if n is not None})
 
 

@@ -14,7 +14,7 @@ from analysis.tables import Table, table
 
 def bench_cpu(results: Path) -> list[Table]:
     """How much of two CPU cores the parallel code uses: seconds, and ratios to serial of the same round, beside what
-    fill, drain and warm-up leave to PipeFusion; measured, records/bench."""
+    fill, drain and warm-up leave to pipelines; measured, records/bench."""
     rows = load_study(results / BENCH).rows.drop(columns="repeats_s")
     shown = ["case", "median_s", "min_s", "max_s", "ratio", "over_diffusers", "bound", "share_of_bound"]
     return [table(rows, words(rows, shown))]

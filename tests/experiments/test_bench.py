@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,18 @@ def two() -> Iterator[Ranks]:
         ("flux_tiny", [BenchCase(name, steps=2) for name in (DIFFUSERS, NATIVE_ULYSSES, "ulysses", "ring")]),
         (
             "pixart_tiny",
-            [BenchCase(DIFFUSERS, steps=2), BenchCase("pipefusion", steps=2, patches=2, warmup=2)],
+            [
+                BenchCase(DIFFUSERS, steps=2),
+                BenchCase("pipefusion", steps=2, patches=2, warmup=2, order="rotational"),
+            ],
         ),
-        ("pixart_tiny", [BenchCase("serial", steps=2, guidance_scale=4.5, parallel=Parallel(cfg=2))]),
+        (
+            "pixart_tiny",
+            [
+                BenchCase("serial", steps=2, guidance_scale=4.5, parallel=Parallel(cfg=2)),
+                BenchCase("sync_pipeline", steps=2, guidance_scale=4.5, micro_batches=True),
+            ],
+        ),
     ],
 )
 def test_every_path_computes_the_same_picture(two, model, cases):
@@ -75,7 +85,10 @@ def test_rows_are_held_against_the_same_task():
 def test_the_bound_is_what_fill_drain_and_warm_up_leave():
     case = BenchCase("pipefusion", steps=20, patches=4, warmup=1)
     assert bound(case) == 20 / (1 + (19 * 4 + 1) / 8)
-    assert bound(BenchCase("ulysses")) is None
+    assert bound(replace(case, order="rotational")) == 20 / (1 + 19 / 2)  # no stage ever waits
+    assert bound(replace(case, guidance_scale=4.5, micro_batches=True)) == 20 / (3 / 4 + (19 * 4 + 1) / 8)
+    assert bound(BenchCase("sync_pipeline", guidance_scale=4.5, micro_batches=True)) == 4 / 3
+    assert bound(BenchCase("sync_pipeline")) == 1 and bound(BenchCase("ulysses")) is None
     assert bound(BenchCase("pipefusion", ranks=4, patches=4, warmup=1)) is None  # four ranks share two cores
 
 
