@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
 
+from experiments.inputs import spaced
 from tests.ranks import Ranks
 
 
@@ -14,3 +16,19 @@ def ranks() -> Iterator[Ranks]:
     """Standing ranks."""
     with Ranks() as standing:
         yield standing
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `fast_cases(n)`, n of its cases stay in the fast suite, evenly spaced; the others are slow."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("fast_cases") and not item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for each in cases.values():
+        marker = each[0].get_closest_marker("fast_cases")
+        assert marker is not None
+        fast = spaced(each, *marker.args)
+        for item in each:
+            if item not in fast:
+                item.add_marker("slow")

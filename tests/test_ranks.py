@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -48,6 +49,7 @@ def test_ranks_start_anew_when_one_is_gone() -> None:
         }
 
 
+@pytest.mark.slow
 def test_ranks_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", STARTS, str(tmp_path)], cwd=ROOT) as parent:
         wait_until(lambda: len(rank_pids(tmp_path)) == 2 and all(rank_pids(tmp_path)))

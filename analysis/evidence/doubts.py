@@ -6,8 +6,10 @@ Rows are marked, never removed or changed. The same relations between rows make 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from analysis.evidence.published import CONTRADICTION, DISPLACED, HYBRID, PRODUCT, Published, alone, least_s
 
@@ -29,19 +31,23 @@ class Doubts:
 
 def doubts(found: Sequence[Published]) -> dict[str, Doubts]:
     """What is doubtful about each of some latencies, beside the others, by row."""
-    first: list[Published] = []  # what later ones may repeat: printed numbers before those read off curves
+    # Only rows of one task repeat or contradict each other.
+    alike: dict[Any, list[Published]] = defaultdict(list)
+    for one in found:
+        alike[one.task].append(one)
+    first: dict[Any, list[Published]] = defaultdict(list)  # printed numbers before those read off curves
     origin: dict[str, str] = {}
     for one in sorted(found, key=lambda one: one.digitized):
-        earlier = next((other for other in first if repeats(one, other)), None)
+        earlier = next((other for other in first[one.task] if repeats(one, other)), None)
         if earlier is None:
-            first.append(one)
+            first[one.task].append(one)
         else:
             origin[one.row_id] = earlier.row_id
     return {
         one.row_id: Doubts(
-            [*known_errors(one, found), *below_bound(one, found)],
+            [*known_errors(one, alike[one.task]), *below_bound(one, alike[one.task])],
             origin.get(one.row_id),
-            [other.row_id for other in found if contradicts(one, other)],
+            [other.row_id for other in alike[one.task] if contradicts(one, other)],
         )
         for one in found
     }

@@ -47,6 +47,7 @@ def decisions(case: Case) -> dict[Any, bool]:
 
 @pytest.mark.parametrize(("name", "own"), [("pipefusion", {"patches": 4}), ("distrifusion", {})])
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.fast_cases(2)
 def test_a_plan_skips_the_share_that_it_is_told(rule: str, name: str, own: dict[str, int]) -> None:
     """Of ten steps the first and the last are computed, and of the eight between them so many; each saves time."""
     seconds = []
@@ -69,6 +70,7 @@ REFERENCES = [
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("name", "degrees", "patches", "warmup"), REFERENCES)
+@pytest.mark.fast_cases(5)
 def test_loops(rule: str, name: str, degrees: str, patches: int, warmup: int) -> None:
     """Against the equations in loops."""
     given = {"M": patches, "W": warmup}
@@ -95,6 +97,7 @@ EXACT = [
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("name", "degrees", "own"), EXACT)
+@pytest.mark.fast_cases(4)
 def test_exact_methods_are_serial_with_its_cache(
     rule: str, name: str, degrees: str, own: dict[str, int]
 ) -> None:
@@ -115,6 +118,7 @@ BANDED = [
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("name", "degrees", "own"), BANDED)
+@pytest.mark.fast_cases(4)
 def test_displaced_methods_depend_on_their_bands_alone(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:
@@ -127,6 +131,7 @@ def test_displaced_methods_depend_on_their_bands_alone(
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("model", ARCHITECTURES[1:])
+@pytest.mark.fast_cases(8)
 def test_families(rule: str, model: str) -> None:
     """Prompts beside the image, refiners, single blocks, long skips: some steps are skipped, by all ranks alike."""
     threshold = 1000.0  # random models differ: all that may be skipped is
@@ -153,6 +158,7 @@ ALL = [
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("name", "degrees", "own"), ALL)
+@pytest.mark.fast_cases(8)
 def test_a_threshold_of_zero_changes_nothing_but_decides(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:
@@ -179,6 +185,7 @@ def test_a_skipped_step_sends_what_its_first_block_does() -> None:
     assert {sent[step] for step in range(1, STEPS - 1)} == {sent[0] // 4 + decision}
 
 
+@pytest.mark.slow
 def test_real_ranks_skip_what_simulated_ones_do(ranks: Ranks) -> None:
     for case in (
         skipping("pipefusion", "pipe 2 ulysses 2", M=3),

@@ -112,6 +112,7 @@ def naive(case: Case, buffers: type[Buffers] = Buffers) -> Tensor:
 
 
 @pytest.mark.parametrize("case", EXACT, ids=label)
+@pytest.mark.fast_cases(4)
 def test_what_is_never_stale_is_the_stock_loop_over_two_transformers(case: Case) -> None:
     results = simulate(case)
     computes(results, stock_loop(case.but(name="", method={}, parallel=product("serial").parallel)))
@@ -119,6 +120,7 @@ def test_what_is_never_stale_is_the_stock_loop_over_two_transformers(case: Case)
 
 
 @pytest.mark.parametrize("case", STALE, ids=label)
+@pytest.mark.fast_cases(2)
 def test_stale_k_and_v_go_on_across_the_switch(case: Case) -> None:
     results = simulate(case, repeats=1)
     computes(results, naive(case))

@@ -106,6 +106,7 @@ def test_sums_of_linear_attention_are_as_old_as_keys_and_values(name):
 @pytest.mark.parametrize("own", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("given", PRODUCTS, ids=str)
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.fast_cases(30)
 def test_a_product_sees_what_the_method_alone_does(name, given, own):
     devices = given.world * (1 if METHODS[name].axis in given.axes else own)
     lists = {"devices": [devices], "patches": [2], "warmups": [0, 1], "products": [given]}

@@ -14,7 +14,7 @@ import pytest
 
 from experiments.methods import METHODS
 from tests.cases import Case, case_model, problem, relative_error, simulate
-from tests.contract.covering import cover
+from tests.contract.covering import cover, pairs_apart
 from tests.contract.oracle import (
     ARCHITECTURES,
     STEPS,
@@ -83,7 +83,7 @@ SPLIT_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", cover([*single_axis(), *SPLIT_CASES, *PRODUCTS]))
+@pytest.mark.parametrize("case", cover([*single_axis(), *SPLIT_CASES, *PRODUCTS], pairs_apart))
 def test_methods(case: Case) -> None:
     sizes = [len(result.layers) for result in check(case)]
     assert not isinstance(case.method.get("split"), list) or sizes == case.method["split"]
@@ -97,6 +97,7 @@ def test_ceil_leaves_the_last_stages_less() -> None:
 
 @pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("model", JOINT)
+@pytest.mark.fast_cases(4)
 def test_published_treatment_of_the_prompt(model: str, devices: int) -> None:
     """`first_patch` sends less, and is another result that depends on N; serial's with nothing stale, as above."""
     loud = product("pipefusion", f"pipe {devices}", model, M=3).but(

@@ -44,6 +44,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
+@pytest.mark.fast_cases(12)
 def test_the_plan_counts_what_a_rank_holds(case: Case) -> None:
     """Of operations on data, which the plan does without."""
     for rank, counted in enumerate(planned(case, case.parallel.world)):

@@ -61,6 +61,7 @@ def session() -> Session:
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.fast_cases(4)
 def test_no_order_of_events_changes_the_result(session, name):
     found = cases(config(replace(SMALL, methods=[name])), Session())
     assert found
@@ -108,6 +109,7 @@ HANDFUL = [
 
 
 @pytest.mark.parametrize("one", HANDFUL, ids=lambda one: f"{one.method.name} {parallel_degrees(one)}")
+@pytest.mark.fast_cases(3)
 def test_no_order_of_events_changes_the_result_of_a_product(session, one):
     want = latents(one, session, Faults())
     for seed in range(3):
@@ -148,6 +150,7 @@ def test_a_schedule_repeats_from_its_seed(session):
     assert waits(5) != waits(6)
 
 
+@pytest.mark.slow
 def test_killed_ranks_and_lost_messages_are_named(session):
     for index, one in enumerate([*cases(config(), Session())[1:], *HANDFUL]):
         assert disasters(one, session, index) == []
@@ -184,6 +187,7 @@ PLANTED: list[tuple[type[Faulty], RunConfig, str]] = [
 @pytest.mark.parametrize(
     ("bug", "one", "found_as"), PLANTED, ids=lambda value: getattr(value, "__name__", None)
 )
+@pytest.mark.fast_cases(4)
 def test_planted_bugs_are_found_under_every_schedule(session, bug: Callable, one: RunConfig, found_as: str):
     want = latents(one, session, Faults())
     for seed in range(5):
@@ -207,6 +211,7 @@ def broken_sampler(*_: Any) -> Callable[..., Tensor]:
         (broken_sampler, "RankFailed: rank 0: RuntimeError: The size"),
     ],
 )
+@pytest.mark.fast_cases(1)
 def test_a_method_that_fails_undisturbed_is_the_first_finding(
     build: Callable[..., Any],
     said: str,

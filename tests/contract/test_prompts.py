@@ -51,6 +51,7 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("case", PROMPTS, ids=label)
+@pytest.mark.fast_cases(5)
 def test_a_shared_prompt_is_the_whole_one(case: Case) -> None:
     """As published (`first_patch`) the result depends on stages, and on no other degree either."""
     results = simulate(case)
@@ -59,6 +60,7 @@ def test_a_shared_prompt_is_the_whole_one(case: Case) -> None:
 
 
 @pytest.mark.parametrize("tokens", [7, 8])
+@pytest.mark.fast_cases(1)
 def test_the_prompt_travels_once_between_stages_whoever_shares_it(tokens: int) -> None:
     def between(degrees: str) -> int:
         results = simulate(prompted("pipefusion", degrees, "flux_tiny", tokens, M=3))
@@ -106,6 +108,7 @@ def plant_filled_up_tokens_of_the_prompt_attend(patch: pytest.MonkeyPatch) -> No
         (plant_filled_up_tokens_of_the_prompt_attend, prompted("ulysses", "ulysses 2", "qwen_tiny")),
     ],
 )
+@pytest.mark.fast_cases(2)
 def test_planted_bugs_of_shared_prompts_are_found(
     plant: Callable[[pytest.MonkeyPatch], None], case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:

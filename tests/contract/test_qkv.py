@@ -20,6 +20,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.fast_cases(2)
 def test_separate_calls_change_nothing_but_their_number(case: Case) -> None:
     """`check` holds both to serial, or to the method alone, and to the closed forms of bytes."""
     separate = case.but(method=case.method | {"qkv": "separate"})

@@ -51,6 +51,7 @@ def task(case: Case) -> tuple[Any, ...]:
         (4, 7, 0, GUIDED | {"scheduler": "flow_euler"}),
     ],
 )
+@pytest.mark.fast_cases(2)
 def test_pipefusion(devices, patches, warmup, settings):
     case = Case("pipefusion", {"patches": patches, "warmup": warmup}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
@@ -67,6 +68,7 @@ ROTATED = [
 
 
 @pytest.mark.parametrize(("devices", "patches", "own", "settings", "sizes"), ROTATED)
+@pytest.mark.fast_cases(2)
 def test_rotational_pipefusion(devices, patches, own, settings, sizes):
     case = Case("pipefusion", {"patches": patches, "order": "rotational"} | own, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
@@ -81,6 +83,7 @@ def test_rotational_pipefusion(devices, patches, own, settings, sizes):
 @pytest.mark.parametrize(
     ("devices", "warmup", "settings"), [(3, 1, {}), (4, 0, {"scheduler": "ddim"}), (4, 2, GUIDED)]
 )
+@pytest.mark.fast_cases(2)
 def test_patch_parallel(name, sees, devices, warmup, settings):
     case = Case(name, {"warmup": warmup}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
@@ -105,6 +108,7 @@ def test_layers_that_stay_synchronous(devices, warmup, synced):
         ("ring", {"whole_steps": 2, "compress": "int1"}, 1),
     ],
 )
+@pytest.mark.fast_cases(1)
 def test_quantized_residuals(name, own, bits):
     case = Case(name, own, **GUIDED)
     got = simulate(case.on(3), repeats=1)[0].latents
@@ -144,6 +148,7 @@ NEAR = [
 
 
 @pytest.mark.parametrize(("devices", "warmup", "fraction", "near", "settings"), NEAR)
+@pytest.mark.fast_cases(2)
 def test_pcpp(devices, warmup, fraction, near, settings):
     case = Case("pcpp", {"warmup": warmup, "fraction": fraction}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents

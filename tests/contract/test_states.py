@@ -47,6 +47,7 @@ def loop(case: Case) -> Tensor:
         ("naive_patch", "patch 2 ring 3", {"W": 1}),
     ],
 )
+@pytest.mark.fast_cases(2)
 def test_what_is_stale_of_sums_and_edges(name, degrees, own, monkeypatch):
     case = product(name, degrees, "sana_tiny", **own)
     got = simulate(case)[0].latents

@@ -11,6 +11,7 @@ from tests.contract.oracle import STEPS, product
 
 
 @pytest.mark.parametrize("model", ["pixart", "hunyuan_tiny", "flux_tiny"])
+@pytest.mark.fast_cases(1)
 def test_a_whole_cross_attention_is_held_by_every_device_and_reduced_by_none(model: str) -> None:
     split, whole = (
         simulate(product("tensor", "tensor 2", model, cross=cross))[0] for cross in ("split", "whole")

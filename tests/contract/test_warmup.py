@@ -61,6 +61,7 @@ def automatic(name: str, degrees: str, threshold: float, **own: Any) -> Case:
 
 
 @pytest.mark.parametrize(("name", "degrees", "own"), CASES)
+@pytest.mark.fast_cases(2)
 def test_the_steps_are_those_of_a_run_with_this_warmup(name: str, degrees: str, own: dict[str, Any]) -> None:
     """The step whose prediction has changed less than the threshold is the last; two numbers decide, a byte tells."""
     w = 3
@@ -84,6 +85,7 @@ def test_the_steps_are_those_of_a_run_with_this_warmup(name: str, degrees: str, 
 
 
 @pytest.mark.parametrize(("name", "degrees", "own"), CASES[::2])
+@pytest.mark.fast_cases(1)
 def test_thresholds_at_both_ends(name: str, degrees: str, own: dict[str, Any]) -> None:
     """Zero: all steps are synchronous; a large one: the first two, of which the change is."""
     never, at_once = (simulate(automatic(name, degrees, threshold, **own)) for threshold in (0.0, 1000.0))

@@ -92,6 +92,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
+@pytest.mark.fast_cases(14)
 def test_local_and_sim_agree(ranks: Ranks, case: Case) -> None:
     """And in both the first image is the same to the bit when others are beside and before it."""
     agree(case, ranks.run(case.parallel.world, sample, case, 1), simulate(case, repeats=1))
@@ -174,6 +175,7 @@ def ideal_pipeline(
 @pytest.mark.parametrize(
     ("devices", "patches", "steps"), [(8, 16, 20), (3, 4, 5), (4, 2, 5), (1, 3, 2), (48, 48, 2)]
 )
+@pytest.mark.fast_cases(2)
 def test_micro_steps_of_an_ideal_pipeline(devices, patches, steps):
     """M*S + N - 1 micro-steps while M >= N (section 3.1); with fewer patches every step waits for the last stage."""
     _, times = ideal_pipeline(devices, patches, steps)

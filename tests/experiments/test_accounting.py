@@ -55,6 +55,7 @@ def counted(*overrides: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["pixart_tiny", "flux_tiny", "hunyuan_tiny"])
+@pytest.mark.fast_cases(1)
 def test_every_case_adds_up_to_the_model_and_to_the_closed_forms(name: str) -> None:
     rows = counted(f"measure.models=[{name}]")
     rows = rows[rows.status != "skipped"]  # AsyncDiff and ParaStep without a synchronous step
@@ -69,6 +70,7 @@ def test_every_case_adds_up_to_the_model_and_to_the_closed_forms(name: str) -> N
 
 
 @pytest.mark.parametrize("method", [*METHODS])
+@pytest.mark.fast_cases(2)
 def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(method: str) -> None:
     module, devices = METHODS[method], 1 if method == "serial" else 2
     settings = module.Config(**({"patches": devices} if method == "pipefusion" else {}))
@@ -123,6 +125,7 @@ def test_sizes_and_devices_that_a_model_does_not_have_are_skipped() -> None:
 MODEL = ["measure.models=[pixart_tiny]"]
 
 
+@pytest.mark.slow
 def test_products_of_degrees_add_up_too() -> None:
     products = "measure.products=[{cfg: 2},{ulysses: 2},{tensor: 2},{cfg: 2, ring: 2}]"
     rows = counted(*MODEL, "measure.methods=[pipefusion]", "measure.devices=[8]", products)
@@ -151,6 +154,7 @@ def test_the_experiment_records_its_rows_and_says_that_they_add_up(
     assert "In 7 of 7 cases what the devices hold" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_48_layers_on_4_devices_are_12_each() -> None:
     rows = counted(
         "experiment=params_per_device", "measure.models=[dit_48]", "measure.methods=[pipefusion]", *ONE

@@ -62,6 +62,7 @@ def two() -> Iterator[Ranks]:
         ),
     ],
 )
+@pytest.mark.fast_cases(1)
 def test_every_path_computes_the_same_picture(two, model, cases):
     want, nothing = two.run(2, sampled, serial_case(cases[0]), model)
     assert nothing is None
@@ -115,6 +116,7 @@ def test_the_record_has_every_repeat(tmp_path, monkeypatch, capsys):
     assert "2 of 2 cells are done already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_refusal_takes_is_taken_of_a_command_that_is_refused():
     assert 0 < refusal_seconds("steps=0") < 60
     with pytest.raises(AssertionError):

@@ -26,6 +26,7 @@ def _here(tmp_path, monkeypatch):
 SIZES = ["measure.tokens=64", "measure.hidden=32", "measure.heads=4", "measure.repeats=3"]
 
 
+@pytest.mark.slow
 def test_calibrate_writes_a_device_a_link_and_a_cluster(tmp_path, monkeypatch, capsys):
     keys = ["experiment=calibrate", *SIZES, "measure.profile=toy", "hydra.run.dir=here"]
     assert command(monkeypatch, *keys) == 0
@@ -50,6 +51,7 @@ def test_calibrate_writes_a_device_a_link_and_a_cluster(tmp_path, monkeypatch, c
             assert one["working_set_bytes"] >= BEYOND_CACHE * record["cache_bytes"], name
 
 
+@pytest.mark.slow
 def test_one_gpu_has_no_link_and_the_record_says_why(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrate, "ranks_here", lambda device: (1, "one GPU here"))
     assert command(monkeypatch, "experiment=calibrate", *SIZES, "hydra.run.dir=here") == 0

@@ -143,12 +143,14 @@ def _schemas() -> None:
 
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[" ".join(case[0]) for case in BAD])
+@pytest.mark.fast_cases(40)
 def test_one_line_says_what_is_wrong(overrides: list[str], expected: str) -> None:
     text = complaint(overrides)
     assert text.startswith(expected)
     assert "allowed: " in text
 
 
+@pytest.mark.slow
 def test_shipped_defaults_and_every_method_pass() -> None:
     planned = plan([TINY, f"method={','.join(METHODS)}"], multirun=True)
     cli.check(planned, [])
@@ -164,6 +166,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     cli.check(plan([TINY, "cluster=l40_pcie", "cluster.device=cuda"], False), [])  # predicted: none is needed
 
 
+@pytest.mark.slow
 def test_a_gpu_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -181,6 +184,7 @@ def test_a_gpu_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_LAUNCH_BLOCKING"])
+@pytest.mark.fast_cases(1)
 def test_variables_that_would_hang_ranks_on_gpus(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)

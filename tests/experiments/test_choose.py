@@ -120,6 +120,7 @@ def searched():
     return pd.DataFrame(search(whole, session)), pd.DataFrame(search(fast, session)), pd.DataFrame(planned)
 
 
+@pytest.mark.slow
 def test_the_two_fastest_products_exact_or_not_are_never_pruned(searched):
     whole, fast, every = searched
     assert (fast.status == "ok").sum() <= (whole.status == "ok").sum() < len(every)
@@ -178,6 +179,7 @@ def test_what_cannot_hold_its_parameters_and_kv_is_oom_without_a_plan(monkeypatc
     assert (rows.missing_bytes == rows.param_bytes + rows.kv_bytes - room).all()
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
     keys = ["measure.methods=[serial]", "measure.workers=1", "model.height=96", "model.width=64", *NO_OTHERS]
     assert command(monkeypatch, *MODEL, *keys, f"hydra.run.dir={tmp_path}") == 0
@@ -197,6 +199,7 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
         (["measure.count=pipeline"], "measure.count=pipeline needs the text_encoder and vae of pixart_tiny"),
     ],
 )
+@pytest.mark.fast_cases(2)
 def test_what_is_refused(overrides, says):
     from experiments.errors import ConfigError
 

@@ -58,6 +58,7 @@ def test_sweep_records_degrees_that_devices_cannot_hold(
     assert yaml.safe_load((path.parent / "config.yaml").read_text())["parallel"]["cfg"] == 2
 
 
+@pytest.mark.slow
 def test_sweep_records_what_a_method_cannot_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_sweep_records_what_a_method_cannot_do(
     assert "ok: sync_pipeline N=3: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sweep_goes_on_after_a_failed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pipefusion/core/kv.py", True),
     ],
 )
+@pytest.mark.fast_cases(3)
 def test_a_study_is_measured_again_when_what_it_is_made_of_is_edited(
     copy: Path, file: str, measures_again: bool
 ) -> None:

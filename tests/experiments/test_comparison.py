@@ -32,6 +32,7 @@ GRIDS = [
 ]
 
 
+@pytest.mark.slow
 def test_settings_are_sampled_once_and_planned_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,7 @@ def stock_prompts(family: str, pipe: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", SIZES)
+@pytest.mark.fast_cases(3)
 def test_prompts_are_those_of_the_pipeline(tiny_folder, family: str) -> None:
     found = encode_all(tiny_folder(family))
     masks = {

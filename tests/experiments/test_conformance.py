@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ def judged(folder: Path) -> Judgement:
     ("devices", "keys"), [(2, MIXED), (3, {"patches": 3, "warmup": 1, "text": "first_patch"})]
 )
 @pytest.mark.parametrize("family", ["pixart", "flux_tiny", "hunyuan_tiny", "sd3_tiny"])
+@pytest.mark.fast_cases(3)
 def test_the_reference_is_the_method(family: str, devices: int, keys: dict[str, Any]) -> None:
     case = LOUD.but(method=keys, model=family, architecture={}, images=2)
     model = case_model(case)
@@ -98,12 +98,8 @@ NAIVE = {
 }
 
 
-def few_fast(names: Iterable[str], *fast: str) -> list[Any]:
-    """All of them as parameters; those that are not `fast` are slow tests."""
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in fast)) for name in names]
-
-
-@pytest.mark.parametrize("name", few_fast(NAIVE, "W+1", "one scheduler"))
+@pytest.mark.parametrize("name", NAIVE)
+@pytest.mark.fast_cases(2)
 def test_what_the_naive_loop_does_wrong_is_named(name: str, tmp_path: Path) -> None:
     judgement = judged(write(tmp_path, LOUD, naive(LOUD, **NAIVE[name])))
     assert judgement.named(EXPLAINS) == [name]
@@ -115,6 +111,7 @@ def test_what_the_naive_loop_does_wrong_is_named(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "devices", "asked", "made"), [("M = N", 3, 4, 3), ("2 M", 3, 2, 4), ("M / 2", 2, 8, 4)]
 )
+@pytest.mark.fast_cases(1)
 def test_another_number_of_patches_is_named(name, devices, asked, made, tmp_path: Path) -> None:
     ask, make = (LOUD.but(method={"patches": patches, "warmup": 1}) for patches in (asked, made))
     judgement = judged(write(tmp_path, ask, naive(make), devices))
@@ -143,7 +140,8 @@ BUFFERS = {
 GUIDANCE = {"guidance lost": lost, "guidance swapped": swapped}
 
 
-@pytest.mark.parametrize("name", few_fast([*BUFFERS, *GUIDANCE], "KV late", "guidance swapped"))
+@pytest.mark.parametrize("name", [*BUFFERS, *GUIDANCE])
+@pytest.mark.fast_cases(2)
 def test_what_the_method_does_wrong_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +179,7 @@ def test_kept_buffers_are_seen_without_a_warmup(
         ("sd3_tiny", {}, {"text": "first_patch", "warmup": 2}, "W+1, other text"),
     ],
 )
+@pytest.mark.fast_cases(1)
 def test_a_stale_text_stream_is_named(
     family: str, asked: dict[str, Any], done: dict[str, Any], name: str, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def judge(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return lambda *more: command(monkeypatch, *arguments, *more)
 
 
+@pytest.mark.slow
 def test_the_command(judge, out: Path, tmp_path: Path, capsys) -> None:
     wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
     for keys, says in (

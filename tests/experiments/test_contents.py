@@ -96,6 +96,7 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     assert hash_files(file) != first
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_runs_again_what_its_prompts_decide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

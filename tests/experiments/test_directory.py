@@ -44,6 +44,7 @@ def held(folder: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["images/mine.png", "logs/mine.txt", "run.json", "manifest.json"])
 @pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.fast_cases(3)
 def test_what_others_wrote_is_refused_and_stays(
     name: str,
     sweep: bool,

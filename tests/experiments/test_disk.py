@@ -28,6 +28,7 @@ def limited(folder: str, most_bytes: int, told: Any) -> None:
 
 
 @pytest.mark.parametrize("most_bytes", [1000, 4500])
+@pytest.mark.fast_cases(1)
 def test_files_that_cannot_be_written_are_the_recorded_reason(most_bytes: int, tmp_path: Path) -> None:
     prepare()
     context = multiprocessing.get_context("forkserver")

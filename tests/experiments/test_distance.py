@@ -44,6 +44,7 @@ def test_pictures_have_neither_flicker_nor_motion() -> None:
     assert not {"flicker", "motion", "frame_errors"} & row.keys()
 
 
+@pytest.mark.slow
 def test_a_video_study_by_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ MAKE: dict[str, tuple[Callable[[], list[Any]], Callable[[Any], Verdict]]] = {
 
 
 @pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.slow
 def test_a_few_inputs_that_cannot_be_meant(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("program", "ranks", "status", "detail"), ENDS, ids=[e[0].__name__ for e in ENDS])
+@pytest.mark.fast_cases(2)
 def test_every_end_is_a_row(program, ranks, status, detail, tmp_path: Path) -> None:
     row = judge(
         check(program, ranks), on_cpu(timeout_s=15 if program is fake_checks.hang else 60), 2, tmp_path
@@ -197,6 +198,7 @@ def test_wrong_latents_of_a_device_are_found(name: str, monkeypatch) -> None:
 
 @pytest.mark.usefixtures("one_family")
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.fast_cases(2)
 def test_waiting_is_forbidden_in_all_steps_but_the_last(name: str) -> None:
     modes: list[str] = []
     found = silent.no_synchronisation(name, on_cpu(), CPU, quiet, modes.append)
@@ -244,6 +246,7 @@ def test_memory_that_was_not_predicted_is_found(monkeypatch) -> None:
         ("named with its step pipefusion", "latents not finite: rank 1, step 0"),
     ],
 )
+@pytest.mark.fast_cases(1)
 def test_checks_of_several_devices(part: str, detail: str, tmp_path, monkeypatch) -> None:
     keys = ["experiment=gpu_check", "cluster.device=cpu", "devices=2", f"measure.only='{part}'"]
     assert command(monkeypatch, *keys, f"hydra.run.dir={tmp_path}/run") == 0

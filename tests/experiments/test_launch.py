@@ -56,6 +56,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("entry", "status", "reason"), FAILURES, ids=[case[0].__name__ for case in FAILURES])
+@pytest.mark.fast_cases(2)
 def test_rank_that_dies_is_named(
     entry, status: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path) -> None:
     assert record["reason"].endswith(" in stop")
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_stopped_is_named_and_killed(tmp_path: Path) -> None:
     record = execute(config("cluster.timeout_s=1"), tmp_path, fake_rank.freeze)
     assert record["reason"].startswith("rank 2 hangs: rank ")
@@ -88,6 +90,7 @@ def test_a_failed_rank_tears_nothing_down(tmp_path: Path) -> None:
     assert (record["status"], record["reason"]) == ("failed", "rank 1: ValueError: layer 7 is missing")
 
 
+@pytest.mark.slow
 def test_work_of_the_host_may_take_longer_than_a_communication(tmp_path: Path) -> None:
     record = execute(config("devices=2", "cluster.timeout_s=1"), tmp_path, fake_rank.decode_for_long)
     assert record["status"] == "ok", record["reason"]

@@ -97,6 +97,7 @@ def test_what_is_no_trace_is_refused_in_a_line(tmp_path, content):
         ("cluster=local", "cluster=local has no costs"),
     ],
 )
+@pytest.mark.fast_cases(2)
 def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, key, says):
     assert command(monkeypatch, *KEYS, key, f"hydra.run.dir={tmp_path / 'run'}") == 2
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()

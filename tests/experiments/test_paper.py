@@ -46,6 +46,7 @@ def schemas() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OTHERS or name in ONLY])
+@pytest.mark.fast_cases(2)
 def test_it_composes_and_passes_its_checks(name: str) -> None:
     overrides = [f"experiment=paper/{name}"]
     planned = plan(overrides)
@@ -70,6 +71,7 @@ def test_it_says_what_it_is_and_names_the_output_that_is_made_of_it(path: Path) 
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.fast_cases(3)
 def test_it_runs_in_a_directory_of_its_own_or_where_another_can_go_on(name: str) -> None:
     [job] = plan([f"experiment=paper/{name}"]).jobs
     shared = {
@@ -81,6 +83,7 @@ def test_it_runs_in_a_directory_of_its_own_or_where_another_can_go_on(name: str)
 
 
 @pytest.mark.parametrize(("name", "other"), OTHERS.items())
+@pytest.mark.fast_cases(3)
 def test_what_is_another_experiment_is_that_to_the_last_key(name: str, other: str) -> None:
     mine, theirs = (
         as_dict(from_hydra(plan([f"experiment={each}"]).jobs[0])) for each in (f"paper/{name}", other)

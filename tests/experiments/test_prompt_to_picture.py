@@ -31,13 +31,9 @@ SCALE = {"flux2_klein": 1.0}
 
 @pytest.mark.parametrize(
     ("family", "tiled"),
-    [
-        ("pixart_alpha", False),
-        ("sd3_shifted", False),
-        *(pytest.param(family, False, marks=pytest.mark.slow) for family in [*MODELS][2:]),
-        *(pytest.param(family, True, marks=pytest.mark.slow) for family in ("pixart_alpha", "flux2_klein")),
-    ],
+    [*((family, False) for family in MODELS), ("pixart_alpha", True), ("flux2_klein", True)],
 )
+@pytest.mark.fast_cases(2)
 def test_a_run_draws_what_the_pipeline_draws(family: str, tiled: bool, tmp_path: Path, monkeypatch) -> None:
     folder = save_tiny(family, tmp_path / "weights", with_transformer=True)
     prompt, scale = PROMPTS.get(family, "red apple"), SCALE.get(family, 2.0)

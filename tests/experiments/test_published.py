@@ -96,6 +96,7 @@ def test_each_model_and_spelling_of_a_method(changes: Row, run: tuple[str, str, 
     ("model", "branches"),
     [("PixArt", 2), ("SD3-medium", 2), ("HunyuanDiT", 2), ("Flux.1-dev", 1), ("Flux.1-schnell", 1)],
 )
+@pytest.mark.fast_cases(2)
 def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int) -> None:
     config()
     cfg, opened = resolve_target(target(model=model, method="Original", n_devices="1"), config())
@@ -106,6 +107,7 @@ def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int)
 @pytest.mark.parametrize(
     ("setting", "host"), [("", "eager"), ("torch.compile", "compiled"), ("onediff", "compiled")]
 )
+@pytest.mark.fast_cases(1)
 def test_a_compiled_row_runs_on_a_compiled_host(setting: str, host: str) -> None:
     config()
     one = target(method="Original", n_devices="1", setting=setting)
@@ -267,6 +269,7 @@ def test_every_target_can_be_run_by_its_method(found: dict[str, Target]) -> None
             assert module.problem(shapes[key], one.devices, one.steps, method, given) is None, one.row_id
 
 
+@pytest.mark.slow
 def test_the_run_of_a_target_is_what_was_published(found: dict[str, Target]) -> None:
     base = config()
     each = {

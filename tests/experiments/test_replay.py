@@ -122,6 +122,7 @@ COMES_OUT = [*(name for name in FAMILIES if name != "sd35_tiny"), "flux_kontext_
 
 
 @pytest.mark.parametrize("model", COMES_OUT)
+@pytest.mark.fast_cases(2)
 def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch) -> None:
     chosen = [f"model={model}", "method=pipefusion", "devices=2", "method.patches=2", "method.warmup=2"]
     chosen += ["steps=2", "cluster=sim", "guidance_scale=3", "prompt=[a,b]", "measure.memory=false"]
@@ -130,6 +131,7 @@ def test_every_family_comes_out_again(model: str, tmp_path: Path, monkeypatch) -
 
 
 @pytest.mark.parametrize("model", ["pixart_tiny", "hunyuan_tiny", "qwen_tiny"])
+@pytest.mark.fast_cases(1)
 def test_a_picture_that_is_not_square_comes_out_again(model, tmp_path, monkeypatch) -> None:
     height, width = (96, 64) if model == "pixart_tiny" else (128, 192)
     chosen = [f"model={model}", f"model.height={height}", f"model.width={width}", "method=pipefusion"]
@@ -149,6 +151,7 @@ def test_a_picture_that_is_not_square_comes_out_again(model, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("axis", "experts"), [("frames", 1), ("rows", 1), ("frames", 2)])
+@pytest.mark.fast_cases(1)
 def test_a_video_checkpoint_comes_out_again(
     axis: str, experts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +228,7 @@ STALE += [("pcpp", "sd3_tiny", {"fraction": 0.3}), ("pipefusion", "sd3_tiny", {"
 
 
 @pytest.mark.parametrize(("method", "model", "own"), STALE)
+@pytest.mark.fast_cases(2)
 def test_a_displaced_run_is_held_to_the_reference(method, model, own, tmp_path, monkeypatch, capsys) -> None:
     """Four simulated devices, of whose steps two have stale K, V."""
     run = tmp_path / "run"

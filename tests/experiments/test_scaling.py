@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
 from analysis.study import load_study
 from experiments import cli
@@ -31,6 +32,7 @@ def study_config(*overrides: str):
     return from_hydra(plan(["model=pixart_tiny", *tiny, *overrides]).jobs[0])
 
 
+@pytest.mark.slow
 def test_a_tiny_grid_on_two_clusters(tmp_path, monkeypatch):
     assert (
         command(
@@ -56,6 +58,7 @@ def test_a_tiny_grid_on_two_clusters(tmp_path, monkeypatch):
     assert [*piped.fastest] == [*(piped.predicted_latency_s == piped.predicted_latency_s.min())]
 
 
+@pytest.mark.slow
 def test_products_and_pictures_that_are_not_square(tmp_path, monkeypatch):
     grid = ["measure.clusters=[a100_nvlink]", "measure.methods=[pipefusion]", "measure.devices=[4]"]
     grid += ["measure.products=[{},{cfg: 2},{ulysses: 3}]", "model.height=96", "model.width=64"]
@@ -108,6 +111,7 @@ def test_a_network_makes_no_difference_within_a_node():
 SEVERAL = "measure.grids=[{models: [pixart_tiny]}, {models: [flux_tiny], steps: [2], resolutions: [192]}]"
 
 
+@pytest.mark.slow
 def test_several_models_in_one_record(tmp_path, monkeypatch):
     grid = ["measure.clusters=[a100_nvlink]", "measure.methods=[serial,pipefusion]", "measure.devices=[2]"]
     where = ["model=pixart_tiny", "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}"]

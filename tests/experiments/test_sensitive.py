@@ -11,6 +11,7 @@ from experiments.sensitive import with_layers
 
 
 @pytest.mark.parametrize("name", ["distrifusion", "naive_patch"])
+@pytest.mark.fast_cases(1)
 def test_a_number_is_that_many_layers(name: str) -> None:
     """Each number has one layer more than the one before; none is none, all are all."""
 

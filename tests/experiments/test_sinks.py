@@ -77,6 +77,7 @@ def test_a_run_is_compared_by_what_its_fullest_rank_holds(run_dir: Path) -> None
     assert summary.group == "a sweep" and "kv_bytes" not in summary.numbers
 
 
+@pytest.mark.slow
 def test_offline_keeps_the_ranks_under_the_run(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     cfg = config("log.wandb.mode=offline")

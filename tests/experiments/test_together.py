@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from experiments import cli
 from experiments.agent import prepare
@@ -43,6 +44,7 @@ def together(folder: Path, *commands: list[str]) -> tuple[list[int | None], list
     return [process.exitcode for process in processes], texts
 
 
+@pytest.mark.slow
 def test_sweeps_share_their_runs(tmp_path: Path) -> None:
     sweep = ["-m", *RUN, "method=pipefusion,ring", "seed=0,1"]
     codes, texts = together(tmp_path, sweep, sweep)
@@ -53,6 +55,7 @@ def test_sweeps_share_their_runs(tmp_path: Path) -> None:
     assert [record["status"] for record in records] == ["ok"] * 4
 
 
+@pytest.mark.slow
 def test_runs_in_one_directory_do_not_mix(tmp_path: Path) -> None:
     methods = ["pipefusion", "ulysses"]
     codes, texts = together(tmp_path, *([*RUN, f"method={name}", "hydra.run.dir=one"] for name in methods))

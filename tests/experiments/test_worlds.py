@@ -25,6 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: str, *overrides: str) -> int:
     return command(monkeypatch, *QUICK, *overrides, f"hydra.run.dir={folder}")
 
 
+@pytest.mark.slow
 def test_sim_writes_what_local_writes(tmp_path, monkeypatch, capsys):
     keys = ("devices=3", "method.patches=4", "steps=3")
     assert run(monkeypatch, "local", *keys) == 0
@@ -52,6 +53,7 @@ def test_a_killed_rank_of_sim_ends_the_run_and_is_named(tmp_path, monkeypatch, c
     assert (record["status"], record["reason"]) == ("failed", reason)
 
 
+@pytest.mark.slow
 def test_plan_writes_a_run_without_latents(tmp_path, monkeypatch, capsys):
     keys = (
         "model=pixart_alpha",

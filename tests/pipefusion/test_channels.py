@@ -203,11 +203,9 @@ def make_case(name: str, family: str, **settings) -> Case:
 PARALLEL = [name for name in METHODS if name != "serial"]
 # Of a model the calls know its skips and, inside of blocks, what tensor parallelism reduces.
 GRID = [(name, "pixart", devices) for name in PARALLEL for devices in (2, 3)]
-GRID += [(name, family, 3) for name in ("pipefusion", "tensor") for family in FAMILIES]
 GRID += [(name, "hunyuan_tiny", devices) for name in ("pipefusion", "sync_pipeline") for devices in (2, 4)]
-OTHERS = [(name, family, 3) for name in PARALLEL for family in FAMILIES if (name, family, 3) not in GRID]
-OTHERS.remove(("pcpp", "sana_tiny", 3))  # refused: it has no K, V
-GRID += [pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS]  # type: ignore[misc]
+GRID += [(name, family, 3) for name in PARALLEL for family in FAMILIES]
+GRID.remove(("pcpp", "sana_tiny", 3))  # refused: it has no K, V
 
 
 def product(name: str, family: str, method: dict[str, Any] | None = None, **degrees: int) -> Any:
@@ -234,11 +232,13 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", PRODUCTS)
+@pytest.mark.fast_cases(3)
 def test_no_host_and_no_device_of_a_product_waits_for_ever(case):
     nobody_waits_for_ever(case, case.parallel.world)
 
 
 @pytest.mark.parametrize(("name", "family", "devices"), GRID)
+@pytest.mark.fast_cases(16)
 def test_no_host_and_no_device_waits_for_ever(name, family, devices):
     nobody_waits_for_ever(make_case(name, family), devices)
 

@@ -45,7 +45,6 @@ EXACT: dict[int, list[tuple[Parallel, dict[str, Any]]]] = {
 }
 """Ranks -> degrees and methods that compute what serial computes."""
 SHARED = ("pixart_sigma", "sd3", "flux", "flux2_dev", "flux2_klein", "qwen", "hunyuan", "dit")
-FAST = (("pixart_sigma", 2), ("flux2_dev", 2))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +118,7 @@ def drawn(folder: Path, family: str, parallel: Parallel, settings: dict[str, Any
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.fast_cases(3)
 def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric, tiny_folder: Any) -> None:
     images = drawn(tiny_folder(family), family, Parallel(), {"patches": 2, "warmup": STEPS})
     pictures = expected(family, opened(tiny_folder(family)))
@@ -143,14 +143,9 @@ def test_a_picture_is_edited_as_flux_kontext_does(fabric: LocalFabric, tiny_fold
     assert np.abs(drawn - want).max() > 4 * ROUNDING, "the picture hardly matters"
 
 
-@pytest.mark.parametrize(
-    ("family", "count"),
-    [
-        pytest.param(family, count, marks=[pytest.mark.slow] * ((family, count) not in FAST))
-        for family in SHARED
-        for count in EXACT
-    ],
-)
+@pytest.mark.parametrize("count", EXACT)
+@pytest.mark.parametrize("family", SHARED)
+@pytest.mark.fast_cases(1)
 def test_exact_products_draw_what_the_pipeline_draws(
     family: str, count: int, ranks: Ranks, tiny_folder: Any
 ) -> None:
@@ -166,6 +161,7 @@ def test_exact_products_draw_what_the_pipeline_draws(
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["sd3", "flux", "flux2_klein", "qwen"])
+@pytest.mark.fast_cases(1)
 def test_noise_that_is_given(family: str, fabric: LocalFabric, tiny_folder: Any) -> None:
     """The pipelines of Flux and Qwen-Image are given it as they pack it."""
     pipe = opened(tiny_folder(family))
@@ -179,6 +175,7 @@ def test_noise_that_is_given(family: str, fabric: LocalFabric, tiny_folder: Any)
     assert np.abs(generate(pipe, denoiser, **options, latents=noise) - pictures).max() <= ROUNDING
 
 
+@pytest.mark.slow
 def test_one_generator_and_every_kind_of_output(fabric: LocalFabric, tmp_path: Path) -> None:
     pipe = opened(save_tiny("sd3", tmp_path / "tiny", with_transformer=True))
     denoiser = parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, method="serial")
@@ -201,6 +198,7 @@ def test_one_generator_and_every_kind_of_output(fabric: LocalFabric, tmp_path: P
         ours("pil")
 
 
+@pytest.mark.slow
 def test_distilled_klein_has_no_guidance(fabric: LocalFabric, tiny_folder: Any) -> None:
     pipe = opened(tiny_folder("flux2_klein"))
     guided = drawn(tiny_folder("flux2_klein"), "flux2_klein", Parallel(), {"method": "serial"})

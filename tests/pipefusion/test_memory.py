@@ -47,6 +47,7 @@ def test_tensors_of_the_host_are_no_load_of_the_device():
 
 @pytest.mark.parametrize("kernel", ["flash", "efficient"])
 @pytest.mark.parametrize("name", ["serial", "pipefusion", "ring", "distrifusion"])
+@pytest.mark.fast_cases(3)
 def test_kernels_of_cuda_hold_no_more_than_a_float_a_score_row_above_the_plan(monkeypatch, name, kernel):
     """Their log-sum-exp, of queries in blocks of 32, and the state of their random numbers."""
     keys = {key.name for key in fields(METHODS[name].Config)}

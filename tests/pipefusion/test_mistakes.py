@@ -61,6 +61,7 @@ def test_arguments_of_parallelize(
         parallelize(tiny_pipe("sd3").transformer, fabric, **SIZE | settings)
 
 
+@pytest.mark.slow
 def test_transformers_that_cannot_be_shared(fabric: LocalFabric, tiny_pipe: Any, tmp_path: Path) -> None:
     model = tiny_pipe("sd3").transformer
     with torch.device("meta"):

@@ -184,6 +184,7 @@ def peaks(folder: Path) -> None:
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="reads Linux's peak of resident memory"
 )
+@pytest.mark.slow
 def test_memory_while_loading(tmp_path: Path) -> None:
     """200 MB in three files, of 12 matrices of 16.8 MB and 12 small vectors, by a process of its own."""
     tensors = {f"weight.{i}": torch.full((2048, 2048), float(i)) for i in range(12)}

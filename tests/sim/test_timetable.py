@@ -106,6 +106,7 @@ def posted(fabric, post, tag):
 
 
 @pytest.mark.parametrize(("name", "parallel"), PRODUCTS, ids=str)
+@pytest.mark.fast_cases(6)
 def test_the_times_are_those_of_the_engine(name, parallel):
     case, devices = case_on(name, parallel)
     ranks = planned(case, devices, DEVICE, topology=NODES)
@@ -136,6 +137,7 @@ FAMILIES += [
 @pytest.mark.parametrize(
     ("name", "parallel", "family"), [*((*each, "pixart") for each in PRODUCTS), *FAMILIES], ids=str
 )
+@pytest.mark.fast_cases(8)
 def test_one_program_and_one_steady_step_stand_for_all(name, parallel, family):
     if family in ("flux_tiny", "flux2_tiny") and parallel.cfg > 1:
         parallel = Parallel(pipe=2)  # guidance is embedded
@@ -151,6 +153,7 @@ def test_one_steady_step_stands_for_all_in_rotation():
 
 
 @pytest.mark.parametrize("family", ["flux_tiny", "sd3_tiny", "qwen_tiny"])
+@pytest.mark.fast_cases(1)
 def test_equal_shares_of_a_prompt_are_one_program(family):
     """Eight tokens on two and four Ulysses ranks; of seven the last rank has less."""
     even = {"architecture": {"text_tokens": 8}}

@@ -67,6 +67,7 @@ def test_a_method_with_serials_pictures_says_so_with_the_measured_difference(rec
     assert main_text(record).loc["Ulysses", "remark"].endswith("difference not measured")
 
 
+@pytest.mark.slow
 def test_what_failed_or_is_not_there_is_a_row_with_its_reason(record: dict[str, Any]) -> None:
     assert main_text(record).loc["Ring", "remark"] == "skipped: 4 does not divide 18 token rows"
     rows = sweeps(record)
@@ -145,6 +146,7 @@ def test_only_the_network_of_a_name_may_carry_it(metric: str, network: str, name
     assert measured.Measure(metric, against, network).name == name
 
 
+@pytest.mark.slow
 def test_an_infinite_psnr_is_shown_as_one(record: dict[str, Any]) -> None:
     table = tables.sweeps(read(record))
     rows = table[(table.study == "warmup") & (table.warmup == 6)].set_index("method")
@@ -154,6 +156,7 @@ def test_an_infinite_psnr_is_shown_as_one(record: dict[str, Any]) -> None:
     assert text.loc["PipeFusion", PSNR] == "∞ [∞, ∞]"
 
 
+@pytest.mark.slow
 def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(record: dict[str, Any]) -> None:
     table = tables.sweeps(read(record))
     expected = sum(study != "main" for row in record["settings"] for study in row["study"])
@@ -163,6 +166,7 @@ def test_a_setting_has_a_row_in_each_of_its_sweeps_and_n_always(record: dict[str
     assert text[text.study == "scheduler"].scheduler.unique().tolist() == ["euler", "shipped"]
 
 
+@pytest.mark.slow
 def test_the_worst_pictures_are_told_from_the_pairs(record: dict[str, Any]) -> None:
     table = tables.sweeps(read(record))
     row = table[(table.study == "warmup") & (table.method == "naive_patch") & (table.warmup == 0)].iloc[0]
@@ -212,6 +216,7 @@ def test_what_could_not_be_drawn_is_in_the_caption(record: dict[str, Any]) -> No
     assert "n = 512 pictures a point" in words and "efficientnet_lite0" in words
 
 
+@pytest.mark.slow
 def test_steps_guidance_and_scheduler_are_small_multiples(record: dict[str, Any]) -> None:
     sheet = figures.steps(read(record))
     assert sheet is not None

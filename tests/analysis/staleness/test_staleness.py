@@ -147,6 +147,7 @@ def test_the_map_quotes_the_error_of_the_table(results: Path) -> None:
     assert f"off by {100 * row.latent_error:.1f} %" in " ".join(titles)
 
 
+@pytest.mark.slow
 def test_settings_of_several_products_are_told_apart_in_tables_and_names(results: Path) -> None:
     path = results / "records/staleness/rows.parquet"
     rows = pd.read_parquet(path)

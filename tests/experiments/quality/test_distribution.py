@@ -83,6 +83,7 @@ def test_excess_is_the_difference_and_its_interval_that_of_pairs() -> None:
         frechet_excess(frechet(made, real, resamples=2), each[1])
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_distance_and_the_excess() -> None:
     d, shift, more = 3, 0.7, 0.05
     real, exact = draw(20_000, d, 99), d * shift**2

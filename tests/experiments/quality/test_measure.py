@@ -156,6 +156,7 @@ def test_pictures_that_are_deleted_are_not_sampled_again_where_all_rows_are_ther
         ("measure.pictures=1", "measure.pictures=1 is too small"),
     ],
 )
+@pytest.mark.fast_cases(3)
 def test_bad_input_is_one_line_and_writes_nothing(more, line, parts, tmp_path, monkeypatch, capsys) -> None:
     given = [text for text in arguments(parts, tmp_path / "out") if text.split("=")[0] != more.split("=")[0]]
     assert command(monkeypatch, *given, more) == 2

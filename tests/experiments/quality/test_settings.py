@@ -114,6 +114,7 @@ def test_floors_are_of_serial_in_float32_and_from_other_seeds(base: RunConfig) -
         (StudyConfig(models=["sd3_tiny"]), "measure.studies.0.models=['sd3_tiny'] are several"),
     ],
 )  # fmt: skip
+@pytest.mark.fast_cases(2)
 def test_what_is_wrong_is_one_line(base: RunConfig, study: StudyConfig, line: str) -> None:
     def check(cfg: RunConfig) -> None:
         check_domains(cfg)

@@ -119,6 +119,7 @@ def test_scenes_that_cannot_be_drawn_are_refused(
         check_scenes(replace(CONFIG, **change), network, PackageConfig(), data)
 
 
+@pytest.mark.slow
 def test_the_video_recipe_trains_exports_a_stock_model_and_is_scored(data: str, tmp_path: Path) -> None:
     stages = [StageConfig(16, 4, 8, frames=1), StageConfig(16, 2, 4)]
     cfg = TrainConfig(

@@ -148,6 +148,7 @@ def test_the_smallest_numbers_are_zero_in_every_worker(count: int) -> None:
 
 
 @pytest.mark.parametrize(("asked", "compiled"), [(None, 0), (False, 0), (True, NETWORK.layers)])
+@pytest.mark.fast_cases(1)
 def test_blocks_are_compiled_where_asked_and_by_default_not_on_a_cpu(
     asked: bool | None, compiled: int, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def made_up(concepts: int, seed: int = 0) -> Pairs:
     return Pairs(hidden @ to_image, hidden @ to_text, named)
 
 
+@pytest.mark.slow
 def test_training_learns_pairs_it_has_not_seen() -> None:
     found = retrieval(train_heads(made_up(300), SMALL), made_up(50, seed=1))
     torch.manual_seed(0)

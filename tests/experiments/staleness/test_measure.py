@@ -38,6 +38,7 @@ def record(tmp_path_factory) -> Record:
     return load(out)
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_run_and_why_something_was_not(record):
     assert record.facts["prompts"] == ["a tree", "a house"] and record.facts["branches"] == 2
     runs = {(run["method"], run["warmup"]): run for run in record.runs.to_dict("records")}
@@ -73,6 +74,7 @@ def test_tables_have_a_row_for_everything_that_was_measured(record):
     assert record.map.groupby("method").size().to_dict() == dict.fromkeys(DISPLACED, 64)
 
 
+@pytest.mark.slow
 def test_products_are_cells_like_others(tmp_path):
     lists = ["measure.methods=[pipefusion]", "measure.probe.methods=[pipefusion]", "measure.swept=[]"]
     cfg = config(*lists, "measure.probe.devices=[4]", "measure.probe.patches=[2]")
@@ -99,6 +101,7 @@ def test_the_map_adds_up_to_the_error_of_the_latent():
     ]
 
 
+@pytest.mark.slow
 def test_attention_that_the_probe_does_not_explain_fails_the_run(monkeypatch, tmp_path, capsys):
     """The probe of another warm-up says other origins than those the run has."""
     honest = measure.probe
@@ -110,6 +113,7 @@ def test_attention_that_the_probe_does_not_explain_fails_the_run(monkeypatch, tm
     assert load(tmp_path).runs.status.tolist() == ["failed"] and len(load(tmp_path).error)
 
 
+@pytest.mark.slow
 def test_a_failing_probe_and_a_failing_serial_run_are_rows(monkeypatch, tmp_path):
     def fail(*args, **kwargs) -> torch.Tensor:
         raise FloatingPointError("latents are NaN")

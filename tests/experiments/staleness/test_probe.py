@@ -24,6 +24,7 @@ def bands(found: Sequence[Seen], step: int) -> list[Seen]:
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("patches", [1, 3, 4, 8])
+@pytest.mark.fast_cases(4)
 def test_pipefusion_sees_patches_up_to_its_own_fresh_and_the_rest_one_step_old(devices, patches):
     found = seen(case("pipefusion", devices, patches=patches, warmup=1))
     rows = split_rows(ROWS, patches)

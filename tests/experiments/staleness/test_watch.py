@@ -67,6 +67,7 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("cfg", EXACT, ids=run_label)
+@pytest.mark.fast_cases(2)
 def test_exact_methods_are_serial_after_every_step_and_nothing_is_stale(cfg):
     rows, watcher = errors(cfg)
     assert {(row["step"], row["layer"]) for row in rows} == {(t, l) for t in range(STEPS) for l in range(4)}
@@ -78,6 +79,7 @@ def test_exact_methods_are_serial_after_every_step_and_nothing_is_stale(cfg):
 
 
 @pytest.mark.parametrize("cfg", STALE + PRODUCTS, ids=run_label)
+@pytest.mark.fast_cases(6)
 def test_what_is_known_of_stale_attention_explains_it(cfg):
     rows, watcher = errors(cfg)
     warmup, stale = cfg.method.warmup, [row for row in rows if row["k_error"] is not None]
@@ -99,6 +101,7 @@ def test_what_is_known_of_stale_attention_explains_it(cfg):
     + [case(name, 3, warmup=1, model="sd3_tiny") for name in ("distrifusion", "pcpp")],
     ids=run_label,
 )
+@pytest.mark.fast_cases(1)
 def test_the_prompt_of_an_mm_dit_is_attended_to_and_never_stale(cfg):
     rows, _ = errors(cfg)
     stale = [row for row in rows if row["k_error"] is not None]
