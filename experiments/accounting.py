@@ -200,7 +200,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
         except ValueError:  # a size that the model does not have: its rows say so
             continue
         sizes = found.setdefault(one.name, model_facts(model) | stock(model) | {"tokens": {}})
-        sizes["tokens"][str(model.resolution)] = shape.tokens
+        sizes["tokens"][str(model.resolution or model.height)] = shape.tokens
     return {"images": 1, "dtype": cfg.measure.dtype, "models": found}
 
 
@@ -209,7 +209,9 @@ def stock(model: Model) -> dict[str, Any]:
     with torch.device("meta"):
         parameters = getattr(diffusers, model.class_name).from_config(model.config).num_parameters()
     shape = model.shape
+    parameters *= shape.transformers
     more = {"class": model.class_name, "guidance": shape.guidance, "text_tokens": shape.text_tokens}
+    more |= {"height": model.height, "width": model.width, "frames": model.frames}
     return more | {"joint": shape.joint, "diffusers_parameters": parameters}
 
 

@@ -14,6 +14,7 @@ from experiments.errors import ConfigError, check_known, first_line
 CHOICES: dict[str, tuple[str, ...]] = {
     "scheduler": ("shipped", "dpmsolver++", "ddim", "flow_euler"),
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.experts": ("both", "one"),
     "cluster.world": ("local", "sim", "plan"),
     "cluster.device": ("auto", "cpu", "cuda"),
     "cluster.backend": ("auto", "gloo", "nccl"),
@@ -28,9 +29,17 @@ def check_request(cfg: RunConfig) -> None:
     check_known(cfg, CHOICES)
     if cfg.prompt_file is not None:
         check_prompt_file(cfg)
+    check_experts(cfg)
     check_prompt(cfg)
     check_seed(cfg)
     check_cluster(cfg)
+
+
+def check_experts(cfg: RunConfig) -> None:
+    """Whether the transformers that a device holds are those that it needs. Raises ConfigError."""
+    if cfg.model.experts == "one" and cfg.cluster.world != "plan":
+        text = f"one is planned only: nothing loads the other on cluster={cfg.cluster.name}"
+        raise ConfigError("model.experts", f"{text}; allowed: both, or a cluster of named hardware")
 
 
 def check_prompt(cfg: RunConfig) -> None:

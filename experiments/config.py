@@ -51,6 +51,7 @@ class ModelConfig:
         "auto"  # own (the weights' encoders) | minilm | random (seeded numbers) | auto: own, or random
     )
     seed: Seed = 0  # of random weights
+    experts: str = "both"  # of two transformers: both, or the one in use, on predicted hardware
     tiled: bool = False  # decode latents tile by tile: less memory, faint seams
     # Only for random weights: class and its constructor's arguments.
     architecture: dict[str, Finite] | None = None

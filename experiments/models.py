@@ -148,6 +148,7 @@ def louder(read: Callable[..., Tensor], gain: float) -> Callable[..., Tensor]:
 def open_model(cfg: ModelConfig) -> Model:
     """The model of a configuration: reads its JSON files, no tensors. Raises ValueError and OSError.
 
+    Of two experts of which devices hold one, it is that one: both have the same sizes.
     ConfigError, which is a ValueError, for sizes that contradict each other.
     """
     given = dict(cfg.architecture or {})
@@ -169,6 +170,10 @@ def open_model(cfg: ModelConfig) -> Model:
         flow = class_name in TEXT_TOKENS  # these predict velocities
         scheduler = RANDOM_FLOW_SCHEDULER if flow else RANDOM_SCHEDULER
         facts = {"pixel_space": True, "latent_factor": 8, **facts}
+    if cfg.experts == "one" and facts.pop("boundary", None) is None:
+        raise ConfigError(
+            "model.experts", "one is of two transformers, and this model has one; allowed: both"
+        )
     if class_name not in VIEWS:
         raise ValueError(f"class {class_name} has no view; there are {', '.join(VIEWS)}")
     config = whole_config(class_name, config, strict=folder is None)

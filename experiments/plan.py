@@ -76,6 +76,8 @@ class Planned:
                 "room_bytes": self.room_bytes,
                 "missing_bytes": max(0, meter.peak_bytes - self.room_bytes),
             }
+            if cfg.model.experts == "one":  # the other's part, in place of its own
+                extra["switch_bytes"] = sum(held_parameters(rank.dit).values())
             forecast = method.predict(shape, parallel, index, cfg.steps, images, branches, cfg.method)
             report = RankReport(index, rank.dit, rank.ledger, [seconds], forecast, ready, meter.peak_bytes)
             report.extra = extra

@@ -102,6 +102,19 @@ def test_a_step_and_the_peak_are_those_of_a_longer_run_and_of_a_rank_alone(metho
         assert row["peak_bytes"] == peaks[report.rank]
 
 
+def test_a_device_with_the_expert_in_use_holds_half_and_loads_as_much_at_the_switch() -> None:
+    found = []
+    for experts in ("both", "one"):
+        model = replace(model_config("wan22_a14b_tiny"), experts=experts)
+        cfg = resolved(replace(config(), model=model, devices=2, steps=4), open_model(model))
+        found.append(plan_run(cfg, Session()).reports)
+    for both, one in zip(*found, strict=True):
+        held = one.forecast.param_bytes
+        assert both.forecast.param_bytes == 2 * held == 2 * one.extra["switch_bytes"]
+        assert both.peak_bytes is not None and one.peak_bytes is not None
+        assert "switch_bytes" not in both.extra and both.peak_bytes - one.peak_bytes >= held
+
+
 def test_without_a_synchronous_step_pipefusion_never_has_the_whole_image_at_once() -> None:
     grid = ["measure.methods=[pipefusion]", "measure.resolutions=[256]", "measure.devices=[4]"]
     rows = counted("measure.models=[pixart_tiny]", *grid, "measure.warmups=[0,1]")
