@@ -28,8 +28,9 @@ def asyncdiff(
     warmup: int,
     stride: int,
     time_shift: bool,
+    age: int = 1,
 ) -> Tensor:
-    """Component k at step t works on what component k - 1 made in the step before; `sizes`: layers of each."""
+    """Component k at step t works on what component k - 1 made `age` computed steps before; `sizes`: layers of each."""
     cols = noise.shape[3] // model.config.patch_size
     rows, latent, times = [*range(noise.shape[2] // model.config.patch_size)], noise, scheduler.timesteps
     outputs: dict[tuple[int, int], Tensor] = {}  # (step, component)
@@ -39,7 +40,7 @@ def asyncdiff(
             for k in range(len(sizes)):
                 layers, source = range(sum(sizes[:k]), sum(sizes[: k + 1])), t
                 if k and t >= warmup:
-                    source = computed[-1]
+                    source = computed[-min(age, len(computed))]
                 time = times[source if time_shift else t]
                 x = (
                     outputs[source, k - 1]
@@ -133,6 +134,7 @@ def rotational(
     sizes: list[int],
     warmup: int,
     order: int,
+    turned: int = 0,
 ) -> Tensor:
     """Stage d takes patch (i - d) mod M as the i-th of a step; of its first it has what `order` differences forecast.
 
@@ -158,7 +160,7 @@ def rotational(
         for i in range(1 if synchronous else count):
             made: dict[tuple[int, int, int], Tensor] = {}
             for d, layers in enumerate(stages):
-                mine = [*range(count)] if synchronous else [(i - d) % count]
+                mine = [*range(count)] if synchronous else [(i - d - turned) % count]
                 rows = [row for m in mine for row in patches[m]]
                 tokens = slice(rows[0] * cols, (rows[-1] + 1) * cols)
                 if d == 0:

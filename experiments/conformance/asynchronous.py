@@ -1,4 +1,4 @@
-"""AsyncDiff as a loop: one process, all layers, the outputs of the step before in a list; no messages."""
+"""AsyncDiff as a loop: one process, all layers, the outputs of earlier steps in a list; no messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.conformance.reference import Request, combined
+from experiments.conformance.reference import NONE, Deviation, Request, See, combined
 from pipefusion.core.dit import DiT, Given, Tokens, for_expert
 from pipefusion.core.linear import own_attention
 from pipefusion.core.sampler import experts_by_step
@@ -23,19 +23,22 @@ class Made(NamedTuple):
 
 
 @torch.inference_mode()
-def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor:
-    """The latents [B, C, H, W] after the last step, float32 on the view's device."""
-    cond, times, warmup = request.cond.to(dit.device), request.scheduler.timesteps, request.warmup
+def denoise(dit: DiT, request: Request, deviation: Deviation = NONE, see: See | None = None) -> Tensor:
+    """The latents after each step [S, B, C, H, W], float32 on the view's device."""
+    cond, times, warmup = request.cond.to(dit.device), request.scheduler.timesteps, deviation.warmup(request)
     latent, scheduler = request.noise.to(dit.device).float().clone(), copy.deepcopy(request.scheduler)
     rows, prompt, text = range(dit.shape.lines), range(dit.shape.joint_tokens), dit.text(cond)
-    batch = len(latent) * cond.branches
+    batch, time_shift = len(latent) * cond.branches, request.time_shift != deviation.other_time
     given = Given(text, None, dit.positions(rows, prompt), dit.cross(text), prompt)
     experts = experts_by_step(dit.shape.experts, scheduler)
-    before, source, prediction = Made([], {}), 0, latent
+    computed: list[tuple[int, Made]] = []  # the step, and what it made
+    prediction, after = latent, []
     for step in range(request.steps):
         late = step >= warmup
-        if not late or (step - warmup) % stride == 0:
+        if not late or (step - warmup) % (request.stride or 1) == 0:
             made = Made([], {})
+            age = 2 if deviation.old and len(computed) > 1 else 1
+            source, before = computed[-age] if computed else (step, made)
             for stage, layers in enumerate(request.stages):
                 read = before if late else made
                 moment = source if late and time_shift and stage else step
@@ -48,12 +51,16 @@ def denoise(dit: DiT, request: Request, stride: int, time_shift: bool) -> Tensor
                 )
                 known = given._replace(modulation=modulation)
                 made.stages.append(run_stage(dit, layers, tokens, known, read.images, made.images))
+            if see is not None:
+                for layer, image in made.images.items():
+                    see(step, -1, layer, image)
             predicted = dit.unembed(made.stages[-1].image, modulation, rows)
             scale = dit.shape.scale(cond.guidance_scale, experts[moment])
             prediction = combined(predicted, cond, scale, False).float()
-            before, source = made, step
+            computed.append((step, made))
         latent = scheduler.step(prediction, times[step], latent, return_dict=False)[0]
-    return request.cond.completed(latent)
+        after.append(cond.completed(latent).clone())
+    return torch.stack(after)
 
 
 def run_stage(

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baselines import asyncdiff
 from experiments.check import CHOICES
 from experiments.check_architecture import architecture_fault
 from experiments.config import ModelConfig
 from experiments.conformance.fields import (
+    FIELDS,
+    METHODS,
     MODEL_FIELDS,
+    OWN,
     RECIPE,
     SCHEDULER_FIELDS,
     BundleError,
@@ -89,22 +93,43 @@ def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     view = meta_view(file, model)
     noise, cond = conditioning(inputs, view.shape, told["guidance_scale"])
     scheduler = bundle_scheduler(file, told, model)
-    split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
-    cfg = method.Config(patches=told["patches"], warmup=told["warmup"], split=split, text=told["text"])
-    problem = method.check(view.shape, Parallel(pipe=told["devices"]), told["steps"], cfg)
-    if problem:
-        raise BundleError(file, f"{problem.key.removeprefix('method.')}={problem.message}")
+    cfg = bundle_method(file, told, view)
+    asynchronous = told["method"] == "asyncdiff"
     request = Request(
         noise,
         cond,
         scheduler,
         split_rows(view.shape.token_rows, told["patches"]),
-        forms.stages(view.shape, told["devices"], split),
+        forms.stages(view.shape, told["devices"], cfg.split),
         told["warmup"],
         told["text"],
+        sent=told["compress"],
+        differences=None if asynchronous else cfg.differences,
+        stride=told["stride"] if asynchronous else None,
+        time_shift=told["time_shift"],
     )
     latents = read_latents(folder, tuple(noise.shape), told["steps"], limit)
     return Bundle(told, model, view, request, latents, check_hidden(folder, request, view.shape), limit)
+
+
+def bundle_method(file: str, told: dict[str, Any], view: DiT) -> Any:
+    """The configuration of the method that a bundle is held to. Raises BundleError."""
+    if told["method"] not in METHODS:
+        raise BundleError(file, f"method={told['method']} is unknown; allowed: {', '.join(METHODS)}")
+    module = asyncdiff if told["method"] == "asyncdiff" else method
+    split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
+    given = {key: told[key] for key in ("patches", "warmup", "text", *OWN)} | {"split": split}
+    known = {key: value for key, value in given.items() if hasattr(module.Config, key)}
+    usual = {key: field.default for key, field in FIELDS.items()} | {"patches": 1}
+    for key in given.keys() - known.keys():
+        if given[key] != usual[key]:
+            text = f"{key}={given[key]} is nothing that method={told['method']} has; allowed: {usual[key]}"
+            raise BundleError(file, text)
+    cfg = module.Config(**known)
+    problem = module.check(view.shape, Parallel(pipe=told["devices"]), told["steps"], cfg)
+    if problem:
+        raise BundleError(file, f"{problem.key.removeprefix('method.')}={problem.message}")
+    return cfg
 
 
 def bundle_model(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Tensor]) -> Model:

@@ -38,7 +38,7 @@ class Parting:
 
 
 def latents_part(
-    theirs: Tensor, ours: Tensor, bands: Sequence[range], shape: DiTShape, tolerance: float, warmup: int
+    theirs: Tensor, ours: Tensor, bands: Sequence[range], shape: DiTShape, tolerance: float, whole: int
 ) -> Parting | None:
     """The first step whose latents differ, and the first patch in it; with last latents only, no step is known."""
     known = len(theirs) == len(ours)
@@ -49,7 +49,7 @@ def latents_part(
         apart = (theirs[step].to(mine.device).double() - mine).abs() / mine.abs().max().clamp_min(SMALLEST)
         by_patch = [float(apart[:, :, shape.band_latent(band)].max()) for band in bands]
         first = next(patch for patch, each in enumerate(by_patch) if each > tolerance)
-        patched = None if known and step < warmup else first  # of a whole image all rows are computed at once
+        patched = None if known and step < whole else first  # of a whole image all rows are computed at once
         return Parting(step if known else None, patched, None, by_patch[first])
     return None
 
@@ -57,10 +57,8 @@ def latents_part(
 def other_kind(step: int, patch: int, layer: int) -> Parting:
     """A hidden state of a step that should have been patch by patch, or of a patch where none should have been."""
     if patch < 0:
-        return Parting(
-            step, None, layer, None, "the whole image at once, where PipeFusion runs patch by patch"
-        )
-    return Parting(step, patch, layer, None, "patch by patch, where PipeFusion runs the whole image at once")
+        return Parting(step, None, layer, None, "the whole image at once, where it should be patch by patch")
+    return Parting(step, patch, layer, None, "patch by patch, where it should be the whole image at once")
 
 
 class HiddenStates:
@@ -69,7 +67,7 @@ class HiddenStates:
     def __init__(self, bundle: Bundle):
         self.bundle, self.compared = bundle, 0
         self.parting: Parting | None = None
-        others = bundle.hidden.other_kind(bundle.request.warmup) if bundle.hidden else []
+        others = bundle.hidden.other_kind(bundle.request.whole_steps) if bundle.hidden else []
         self.kind = other_kind(*others[0]) if others else None
 
     def see(self, step: int, patch: int, layer: int, ours: Tensor) -> None:

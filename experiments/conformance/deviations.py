@@ -1,13 +1,13 @@
-"""What is known to go wrong when PipeFusion is written into an engine: a name, a sentence, a switch."""
+"""What is known to go wrong when a method is written into an engine: a name, a sentence, a switch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from experiments.conformance.reference import Deviation, Request
+from experiments.conformance.reference import Deviation, Request, Schedule
 from pipefusion.core.shape import DiTShape
 
 Applies = Callable[[Request, DiTShape], bool]
@@ -52,33 +52,68 @@ def other_patches(request: Request, shape: DiTShape, kind: Literal["stages", "do
     return 1 < count <= shape.lines and count != asked
 
 
+def with_stages(request: Request, shape: DiTShape) -> bool:
+    """Something passes from one stage with layers to another."""
+    return sum(map(bool, request.stages)) > 1
+
+
+def may_be_stale(request: Request, shape: DiTShape) -> bool:
+    """Steps behind the warm-up differ from those of it."""
+    between = request.schedule == "asynchronous" or request.sent != "none"
+    return with_patches(request, shape) or (between and with_stages(request, shape))
+
+
+def compressed(request: Request, shape: DiTShape) -> bool:
+    """Residuals go from stage to stage."""
+    return request.sent != "none" and with_stages(request, shape)
+
+
+def forecast(request: Request, shape: DiTShape) -> bool:
+    """Stages forecast inputs."""
+    return with_patches(request, shape) and with_stages(request, shape)
+
+
+def with_differences(request: Request, shape: DiTShape) -> bool:
+    """Forecasts are more than the last input."""
+    return bool(request.differences) and forecast(request, shape)
+
+
 def edits(request: Request, shape: DiTShape) -> bool:
     """There are reference pictures."""
     return shape.references > 0
 
 
+PLAIN: tuple[Schedule, ...] = ("plain",)
+ROTATIONAL: tuple[Schedule, ...] = ("rotational",)
+ASYNCHRONOUS: tuple[Schedule, ...] = ("asynchronous",)
+ALL = PLAIN + ROTATIONAL + ASYNCHRONOUS
+
+
 @dataclass(frozen=True)
 class Hypothesis:
-    """One way to be wrong. `applies` is False where it could not be done at all."""
+    """One way to be wrong with these schedules. `applies` is False where it could not be done at all."""
 
     name: str
     sentence: str
     deviation: Deviation
     applies: Applies = always
+    schedules: Collection[Schedule] = PLAIN
 
     def possible(self, request: Request, shape: DiTShape) -> bool:
         """Whether it can be tried on a request."""
-        moved = self.deviation.warmup(request) != request.warmup or not self.deviation.extra_warmup
-        return moved and self.applies(request, shape)
+        warmup = self.deviation.warmup(request)
+        moved = warmup != request.warmup or not self.deviation.extra_warmup
+        known = warmup > 0 or (request.schedule == "plain" and request.sent == "none")
+        return request.schedule in self.schedules and moved and known and self.applies(request, shape)
 
 
 EVERY = 1_000_000  # more steps than anybody takes
 
 HYPOTHESES = (
     Hypothesis("W+1", "one synchronous step too many, as the first published implementation had it",
-               Deviation(extra_warmup=1), with_patches),
-    Hypothesis("W-1", "one synchronous step too few", Deviation(extra_warmup=-1), with_patches),
-    Hypothesis("serial", "every step is synchronous", Deviation(extra_warmup=EVERY), with_patches),
+               Deviation(extra_warmup=1), may_be_stale, ALL),
+    Hypothesis("W-1", "one synchronous step too few", Deviation(extra_warmup=-1), may_be_stale, ALL),
+    Hypothesis("serial", "every step is synchronous", Deviation(extra_warmup=EVERY), may_be_stale, ALL),
     Hypothesis("other text", "the prompt's tokens are treated as in the other of text=exact and text=first_patch",
                Deviation(other_text=True), with_prompt_stages),
     Hypothesis("W+1, other text", "one synchronous step too many, and the other treatment of the prompt's tokens",
@@ -114,4 +149,20 @@ HYPOTHESES = (
                Deviation(guidance="swapped_kv"), guided_patches),
     Hypothesis("guidance lost", "guidance is lost after the warm-up (scale 1)",
                Deviation(guidance="lost"), with_scale),
+    Hypothesis("no feedback", "residuals are of the hidden states themselves, and what they lose stays lost",
+               Deviation(feedback=False), compressed),
+    Hypothesis("not rotated", "all stages take the patches in the same order, and nothing is forecast",
+               Deviation(unturned=True), forecast, ROTATIONAL),
+    Hypothesis("rotated by one more", "stages take each patch one place later", Deviation(turned=1), forecast,
+               ROTATIONAL),
+    Hypothesis("rotated by one less", "stages take each patch one place earlier", Deviation(turned=-1), forecast,
+               ROTATIONAL),
+    Hypothesis("last for taylor", "a forecast is the last input, whatever was asked for",
+               Deviation(forecast="last"), with_differences, ROTATIONAL),
+    Hypothesis("forecast late", "a forecast is made without the newest input", Deviation(forecast="late"), forecast,
+               ROTATIONAL),
+    Hypothesis("one step late", "stages work on what was made two steps before", Deviation(old=True), with_stages,
+               ASYNCHRONOUS),
+    Hypothesis("other timestep", "stages are told the step of their input for their own, or the other way round",
+               Deviation(other_time=True), with_stages, ASYNCHRONOUS),
 )  # fmt: skip

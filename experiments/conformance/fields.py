@@ -24,8 +24,12 @@ from pipefusion.core.domain import (
     Warmup,
     outside,
 )
+from pipefusion.core.parallel import Parallel, degrees
 
 FORMAT = 1
+METHODS = ("pipefusion", "asyncdiff")
+OWN = ("order", "forecast", "compress", "stride", "time_shift")
+"""Keys of one of the methods alone."""
 BUNDLE = "bundle.json"
 
 
@@ -63,7 +67,13 @@ FIELDS = {
     "devices": Field((int,), "1 or more", domain=Devices),
     "patches": Field((int,), "1 or more", domain=Patches),
     "warmup": Field((int,), "0 or more synchronous steps", domain=Warmup),
+    "method": Field((str,), "pipefusion, asyncdiff", "pipefusion"),
     "text": Field((str,), "exact, first_patch", "exact"),
+    "order": Field((str,), "plain, rotational", "plain"),
+    "forecast": Field((str,), "last, taylor1, taylor2, taylor3", "last"),
+    "compress": Field((str,), "none, int1, int2, int4, topk, lowrank", "none"),
+    "stride": Field((int,), "1, 2", 1),
+    "time_shift": Field((bool,), "true, false", False),
     "split": Field((str, list), "even, ceil, cost, bytes, or a list of layers", "even"),
     "dtype": Field((str,), "float32, bfloat16, float16", "float32"),
     "tolerance": Field(NUMBER, "a number above 0", None, Share),
@@ -143,44 +153,47 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def of_run(folder: Path) -> dict[str, Any]:
-    """The keys of a bundle as a finished PipeFusion run of this project has them. Raises BundleError."""
+    """The keys of a bundle as a finished run of this project has them, of one of `METHODS`. Raises BundleError."""
     try:
         record = load_run(folder)
     except (OSError, ValueError) as error:
         raise BundleError(
             "run.json", f"cannot be read ({first_line(error)}); allowed: a finished run's"
         ) from None
-    if record.get("method") != "pipefusion" or record.get("status") != "ok" or record.get("predicted"):
+    if record.get("method") not in METHODS or record.get("status") != "ok" or record.get("predicted"):
         text = f"method={record.get('method')} with status {record.get('status')} has no latents to judge"
-        raise BundleError("run.json", f"{text}; allowed: a finished run of method=pipefusion")
-    for key, usual in (("order", "plain"), ("compress", "none")):
-        if (value := record["method_config"].get(key, usual)) != usual:
-            text = f"method.{key}={value} is replayed, and not judged; allowed: {usual}"
-            raise BundleError("run.json", text)
+        raise BundleError("run.json", f"{text}; allowed: a finished run of method={'|'.join(METHODS)}")
     try:
-        model = dict(files.read_yaml(folder / "config.yaml")["model"])
+        config = files.read_yaml(folder / "config.yaml")
+        model, parallel = dict(config["model"]), Parallel(**config["parallel"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError("config.yaml", f"cannot be read ({first_line(error)}); allowed: a run's") from None
+    compress = record["method_config"].get("compress", "none")
+    if compress != "none" and parallel.lanes > 1:
+        text = f"method.compress={compress} of {parallel.lanes} ranks a stage is replayed, and not judged"
+        raise BundleError("run.json", f"{text}; allowed: none, or no ring and Ulysses ranks")
     try:
-        return bundle_fields(record, model)
+        return bundle_fields(record, model, parallel)
     except (KeyError, TypeError, AttributeError) as error:
         text = f"is not whole ({told(error)})"
         raise BundleError("run.json", f"{text}; allowed: a finished run's") from None
 
 
-def bundle_fields(record: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a bundle, from a run's record and the `model` of its configuration."""
+def bundle_fields(record: dict[str, Any], model: dict[str, Any], beside: Parallel) -> dict[str, Any]:
+    """The keys of a bundle, from a run's record, the `model` of its configuration and the degrees beside its stages."""
     recipe: dict[str, Any] = {"folder": record["weights"], "variant": model.get("variant")}
     if recipe["folder"] is None:
         config = {"class": "PixArtTransformer2DModel", **model["architecture"]}
         given = {key: config.pop(key) for key in FACTS & config.keys()}
         facts = {"pixel_space": True} | {key: given[key] for key in given.keys() - NO_FIELDS}
         recipe = {"class": config.pop("class"), "config": config, "seed": model["seed"], **facts}
-    own = record["method_config"]
+    own, found = record["method_config"], degrees("pipe", beside, record["devices"])
+    stages = found.pipe if isinstance(found, Parallel) else record["devices"]
     return {
         "format": FORMAT,
         "model": recipe,
-        **{key: record[key] for key in ("scheduler", "steps", "guidance_scale", "devices", "dtype")},
-        **{key: own.get(key) for key in ("warmup", "text", "split")},
-        "patches": record["devices"] if own["patches"] is None else own["patches"],
+        **{key: record[key] for key in ("method", "scheduler", "steps", "guidance_scale", "dtype")},
+        **{key: own.get(key) for key in ("warmup", "text", "split", *OWN)},
+        "devices": stages,
+        "patches": own.get("patches") or (stages if "patches" in own else 1),
     }

@@ -25,6 +25,7 @@ from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.shape import DiTShape
 from pipefusion.core.split import split_rows
 
+Schedule = Literal["plain", "rotational", "asynchronous"]
 See = Callable[[int, int, int, Tensor], None]
 """see(step, patch or -1 for the whole image, layer, image tokens [b, t, hs] behind that layer's block)"""
 
@@ -36,7 +37,9 @@ class Request:
     `attends`: the token rows whose K, V each patch sees after the warm-up; None: all of them, in every patch. In
     `synced` layers it sees all of this step. `compress`: others see K, V as rebuilt from residuals. `sent`: stages
     get hidden states as rebuilt from residuals, which each of `lanes` ranks (of a prompt each of `ulysses` ranks)
-    compresses for its own share.
+    compresses for its own share. `differences`: stages take patches in rotation, and forecast an input from so many
+    differences. `stride`: stages do not wait for each other (AsyncDiff), with `time_shift` each is told the timestep of
+    its input.
     """
 
     noise: Tensor  # [B, C, H, W]
@@ -52,6 +55,21 @@ class Request:
     sent: str = "none"
     lanes: int = 1
     ulysses: int = 1
+    differences: int | None = None
+    stride: int | None = None
+    time_shift: bool = False
+
+    @property
+    def schedule(self) -> Schedule:
+        """In what order stages compute."""
+        if self.stride is not None:
+            return "asynchronous"
+        return "plain" if self.differences is None else "rotational"
+
+    @property
+    def whole_steps(self) -> int:
+        """How many steps compute the whole image at once."""
+        return self.steps if self.schedule == "asynchronous" else self.warmup
 
     @property
     def steps(self) -> int:
@@ -75,7 +93,9 @@ class Deviation:
     `patches` in place of those asked for: one a stage, or twice or half as many. `backwards`: taken from the last to
     the first. `references`, after the warm-up: `kept` shows those pictures as they were in it, as an engine does that
     computes their K, V once. `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the
-    warm-up.
+    warm-up. `feedback`: residuals know what earlier ones have lost. In rotation stages may be `turned` by some places
+    more, or not at all (`unturned`), and a `forecast` may be the `last` input whatever was asked for, or `late`, made
+    without the newest. Of AsyncDiff an input may be `old` by one step more, and stages be told the `other_time`.
     """
 
     extra_warmup: int = 0
@@ -87,6 +107,12 @@ class Deviation:
     history: Literal["own", "shared", "lost"] = "own"
     references: Literal["own", "kept"] = "own"
     guidance: Literal["right", "swapped", "swapped_kv", "lost"] = "right"
+    feedback: bool = True
+    turned: int = 0
+    unturned: bool = False
+    forecast: Literal["asked", "last", "late"] = "asked"
+    old: bool = False
+    other_time: bool = False
 
     def warmup(self, request: Request) -> int:
         """The synchronous steps that come of it."""
@@ -232,7 +258,7 @@ def one_image(dit: DiT, request: Request, deviation: Deviation, buffers: Buffers
     cond, shape, grid, bands = request.cond, dit.shape, dit.shape.grid, request.bands
     warmup, steppers = deviation.warmup(request), Steppers(request, deviation.history)
     stream, prompt = TextStream(request, deviation), range(shape.joint_tokens)
-    sent = SentStates(request, shape)
+    sent = SentStates(request, shape, deviation.feedback)
     experts = experts_by_step(shape.experts, request.scheduler)
     latent, after = request.noise.float().clone(), []
     for step, timestep in enumerate(request.scheduler.timesteps):
@@ -316,15 +342,19 @@ class TextStream:
 
 
 class SentStates:
-    """With `sent`, the hidden states that all stages but the first have of each share: residuals added up."""
+    """With `sent`, the hidden states that all stages but the first have of each share: residuals added up.
 
-    def __init__(self, request: Request, shape: DiTShape):
-        self.request, self.shape = request, shape
+    Without `feedback` a residual is what the hidden states themselves changed by.
+    """
+
+    def __init__(self, request: Request, shape: DiTShape, feedback: bool):
+        self.request, self.shape, self.feedback = request, shape, feedback
         self.entries = [] if request.sent == "none" else [*enumerate(request.stages)][1:]
         self.texts = [
             slice(share.start, share.stop) for share in prompt_shares(shape, request.ulysses) if share
         ]
         self.kept: dict[tuple[int, int], list[Tensor]] = {}  # by stage and patch
+        self.bases = self.kept if feedback else {}
 
     def enter(self, layer: int, patches: range, tokens: Tokens, synchronous: bool) -> Tokens:
         """The tokens of a job as they come to the stages that begin with a layer, one of which may have layers."""
@@ -342,10 +372,11 @@ class SentStates:
                 range(part.start - first, part.stop - first)
                 for part in split_rows(request.bands[m], request.lanes)
             ]
-            shares = texts + [tokens.image[:, shape.band_tokens(part)] for part in rows]
+            made = shares = texts + [tokens.image[:, shape.band_tokens(part)] for part in rows]
             if not synchronous:
-                pairs = zip(self.kept[stage, m], shares, strict=True)
-                shares = [old + through(request.sent, new - old) for old, new in pairs]
+                known = zip(self.kept[stage, m], self.bases[stage, m], made, strict=True)
+                shares = [had + through(request.sent, new - base) for had, base, new in known]
+            self.bases[stage, m] = made
             self.kept[stage, m] = shares
         if synchronous:
             return tokens

@@ -1,7 +1,7 @@
-"""`experiment=conformance`: is it PipeFusion? Equal, or where it parts and which known deviation explains it.
+"""`experiment=conformance`: is it what was asked for? Equal, or where it parts and which known deviation explains it.
 
 All deviations are run in any case. Where the results are equal, they say what the bundle could have shown: a deviation
-that is within the tolerance of PipeFusion itself, in this bundle, is one that it cannot rule out.
+that is within the tolerance of what was asked for, in this bundle, is one that it cannot rule out.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from analysis.looks import label
 from analysis.terminal import make_console, rich_table
 from experiments.config import RunConfig, as_dict
 from experiments.conformance.bundle import Bundle, on_device, read_bundle
 from experiments.conformance.compare import HiddenStates, Parting, errors, latents_part
 from experiments.conformance.deviations import HYPOTHESES, Hypothesis
-from experiments.conformance.fields import BundleError
-from experiments.conformance.reference import denoise
+from experiments.conformance.fields import FIELDS, OWN, BundleError
+from experiments.conformance.loops import denoise
 from experiments.device import choose_device
 from experiments.difference import NotFinite, require_finite
 from experiments.environment import provenance
@@ -32,7 +33,7 @@ from experiments.records import display, write_json
 from pipefusion.core.dit import DiT
 from pipefusion.core.domain import Share
 
-COLUMNS = ["hypothesis", "error of the bundle", "distance to PipeFusion", "verdict"]
+COLUMNS = ["hypothesis", "error of the bundle", "distance to what was asked for", "verdict"]
 EXPLAINS, NOT_SEEN, NO, NOT_FINITE = "explains it", "not visible here", "no", "not finite"
 
 
@@ -46,7 +47,7 @@ class ConformanceConfig:
 
 @dataclass(frozen=True)
 class Trial:
-    """One hypothesis: how far the bundle is from it, and how far it is from PipeFusion."""
+    """One hypothesis: how far the bundle is from it, and how far it is from what was asked for."""
 
     hypothesis: Hypothesis
     error: float
@@ -111,12 +112,12 @@ def conformance(cfg: RunConfig, out: Path) -> str:
 
 
 def judge(bundle: Bundle, dit: DiT) -> Judgement:
-    """Run PipeFusion and every deviation that the request allows. Raises NotFinite."""
+    """Run what was asked for and every deviation that the request allows. Raises NotFinite."""
     request, shape, states = bundle.request, dit.shape, HiddenStates(bundle)
     ours = denoise(dit, request, see=states.see)
     for step, latents in enumerate(ours):
         require_finite(latents, f"the reference after step {step}")
-    parting = latents_part(bundle.latents, ours, request.bands, shape, bundle.tolerance, request.warmup)
+    parting = latents_part(bundle.latents, ours, request.bands, shape, bundle.tolerance, request.whole_steps)
     possible = [hypothesis for hypothesis in HYPOTHESES if hypothesis.possible(request, shape)]
     trials = []
     for hypothesis in track(possible, "deviations", transient=True, disable=not sys.stderr.isatty()):
@@ -190,16 +191,17 @@ def judgement_record(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
 def show(judgement: Judgement, bundle: Bundle, out: Path) -> None:
     """The table, and the answer: on stderr where it is no."""
     verdict = "equal" if judgement.equal else NO
-    first = ("PipeFusion", f"{max(judgement.errors):.1e}", "0", verdict)
+    first = (label(bundle.told["method"]), f"{max(judgement.errors):.1e}", "0", verdict)
     rows = [
         (trial.hypothesis.name, f"{trial.error:.1e}", f"{trial.distance:.1e}", trial.verdict)
         for trial in judgement.trials
     ]
     table = pd.DataFrame([first, *rows], columns=COLUMNS)
     told = bundle.told
-    request = (
+    numbers = (
         f"N={told['devices']} M={told['patches']} W={told['warmup']} S={told['steps']} text={told['text']}"
     )
+    request = " ".join([numbers, *(f"{key}={told[key]}" for key in OWN if told[key] != FIELDS[key].default)])
     console = make_console()
     console.print(rich_table(table, f"{bundle.model.class_name} {request}"))
     print(message(bundle, judgement), file=sys.stdout if judgement.equal else sys.stderr)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from analysis.rows import read_config
 from experiments.config import ModelConfig
-from experiments.conformance import asynchronous, rotational, rounds
-from experiments.conformance.reference import Deviation, Request, denoise
+from experiments.conformance import rounds
+from experiments.conformance.loops import denoise
+from experiments.conformance.reference import NONE, Deviation, Request
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS
 from experiments.models import open_model
@@ -61,11 +62,11 @@ def rerun(run_dir: Path) -> Tensor:
         sent=compress if between else "none",
         lanes=lanes,
         ulysses=parallel.ulysses,
+        differences=getattr(cfg, "differences", None),
+        stride=getattr(cfg, "stride", None),
+        time_shift=getattr(cfg, "time_shift", False),
     )
-    if method.stale == "input":
-        return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
     if method.stale == "noise":
         return rounds.denoise(view, request, parallel.step)
-    if getattr(cfg, "differences", None) is not None:
-        return rotational.denoise(view, request, cfg.differences)
-    return denoise(view, request, Deviation(kv=method.stale))[-1]
+    how = NONE if method.stale == "input" else Deviation(kv=method.stale)
+    return denoise(view, request, how)[-1]

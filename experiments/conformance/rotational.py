@@ -10,7 +10,7 @@ from math import comb, factorial
 import torch
 from torch import Tensor
 
-from experiments.conformance.reference import NONE, Buffers, Request, Steppers, combined
+from experiments.conformance.reference import NONE, Buffers, Deviation, Request, See, Steppers, combined
 from pipefusion.core.dit import DiT, Given, Tokens, for_expert
 from pipefusion.core.sampler import experts_by_step
 
@@ -19,14 +19,16 @@ Inputs = Sequence[Tokens]
 
 
 @torch.inference_mode()
-def denoise(dit: DiT, request: Request, order: int) -> Tensor:
-    """The latents [B, C, H, W] after the last step, float32 on the view's device; `order` of the differences."""
+def denoise(dit: DiT, request: Request, deviation: Deviation = NONE, see: See | None = None) -> Tensor:
+    """The latents after each step [S, B, C, H, W], float32 on the view's device."""
     request = replace(request, noise=request.noise.to(dit.device), cond=request.cond.to(dit.device))
     cond, shape, bands, stages = request.cond, dit.shape, request.bands, request.stages
     buffers, steppers = Buffers(dit, request, NONE), Steppers(request, "own")
     experts = experts_by_step(shape.experts, request.scheduler)
     whole_text, prompt, count = dit.text(cond), range(shape.joint_tokens), len(bands)
-    latent = request.noise.float().clone()
+    latent, every, warmup = request.noise.float().clone(), [], deviation.warmup(request)
+    order = 0 if deviation.forecast == "last" else request.differences or 0
+    newest = None if deviation.forecast != "late" else -1
     inputs: dict[tuple[int, int], list[Tokens]] = defaultdict(list)  # by stage and patch
 
     def embed(rows: range) -> Tokens:
@@ -38,6 +40,8 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
         given = Given(text, modulation, dit.positions(rows, prompt), cross, prompt, convolve)
         for layer in stages[stage]:
             tokens = dit.block(layer, tokens, given, buffers.attend_for(rows, patch), None)
+            if see is not None:
+                see(step, patch, layer, tokens.image)
         return tokens
 
     def finish(rows: range, patches: range, tokens: Tokens) -> None:
@@ -52,7 +56,7 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
         cross = dit.cross(text)
         modulation = dit.modulation(timestep.to(dit.device), text, len(latent) * cond.branches)
         after = latent.clone()
-        if step < request.warmup or count == 1:
+        if step < warmup or count == 1:
             rows = range(bands[0].start, bands[-1].stop)
             tokens = embed(rows)
             for stage in range(len(stages)):
@@ -63,18 +67,20 @@ def denoise(dit: DiT, request: Request, order: int) -> Tensor:
         else:
             for place in range(count):
                 for stage in reversed(range(len(stages))):  # nothing made at this place is read at it
-                    m = (place - stage) % count
+                    m = (place - stage - deviation.turned) % count
                     if stage == 0:
                         tokens = embed(bands[m])
                     else:
-                        tokens = inputs[stage, m][-1] if place else ahead(inputs[stage, m], order)
+                        known = inputs[stage, m]
+                        tokens = known[-1] if place else ahead(known[:newest] or known, order)
                     tokens = compute(stage, bands[m], m, tokens)
                     if stage + 1 < len(stages):
                         inputs[stage + 1, m].append(tokens)
                     else:
                         finish(bands[m], range(m, m + 1), tokens)
         latent = after
-    return request.cond.completed(latent)
+        every.append(cond.completed(latent).clone())
+    return torch.stack(every)
 
 
 def ahead(inputs: Inputs, order: int) -> Tokens:

@@ -43,9 +43,9 @@ class Hidden:
         with safe_open(self.path, framework="pt") as opened:
             return require_finite(opened.get_tensor(self.names[place]), f"{HIDDEN}: {self.names[place]}")
 
-    def other_kind(self, warmup: int) -> list[Place]:
-        """Where it ran the whole image and PipeFusion runs patches, or the other way round, in order."""
-        return sorted(place for place in self.names if (place[1] < 0) != (place[0] < warmup))
+    def other_kind(self, whole: int) -> list[Place]:
+        """Where it ran the whole image behind so many steps that should, or patches in one of these, in order."""
+        return sorted(place for place in self.names if (place[1] < 0) != (place[0] < whole))
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:

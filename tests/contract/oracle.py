@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from experiments.conformance import asynchronous, rotational, rounds
+from experiments.conformance import rounds
+from experiments.conformance.loops import denoise
 from experiments.conformance.reference import Request
-from experiments.conformance.reference import denoise as loop
 from experiments.methods import METHODS
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.parallel import Parallel
@@ -125,15 +125,12 @@ def replayed(case: Case) -> Tensor:
         "sent": getattr(cfg, "compress", "none"),
         "lanes": case.parallel.lanes,
         "ulysses": case.parallel.ulysses,
+        **{key: getattr(cfg, key) for key in ("differences", "stride", "time_shift") if hasattr(cfg, key)},
     }
     request = Request(*inputs(case, model), *fixed, **own)
     if METHODS[case.name].stale == "noise":
         return rounds.denoise(view, request, case.parallel.step)
-    if METHODS[case.name].stale == "input":
-        return asynchronous.denoise(view, request, cfg.stride, cfg.time_shift)
-    if cfg.differences is None:
-        return loop(view, request)[-1]
-    return rotational.denoise(view, request, cfg.differences)
+    return denoise(view, request)[-1]
 
 
 def computes(results: list[Result], want: Tensor, tolerance: float = TOLERANCE) -> None:

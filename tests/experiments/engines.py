@@ -152,6 +152,15 @@ def naive(
     ]
 
 
+def scheduled(case: Case, loop: Callable[..., Tensor], *rest: Any) -> list[Tensor]:
+    """The last latents of a loop of `tests/reference_schedules.py`, given the rest of its arguments."""
+    model, (noise, cond) = case_model(case), inputs(case, case_model(case))
+    text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
+    with torch.inference_mode():
+        task = stock_network(case), case_scheduler(case, model), noise, text, mask, case.guidance
+        return [loop(*task, *rest)]
+
+
 def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:
     """The real method's last latents, of the last of several images."""
     latents = [simulate(case.on(devices))[0].latents for _ in range(images)][-1]

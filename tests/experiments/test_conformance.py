@@ -28,7 +28,8 @@ from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
 from tests.cases import Case, case_model, case_scheduler, case_weights, inputs, relative_error
 from tests.experiments import engines
-from tests.experiments.engines import CPU, LOUD, naive, simulated, told, write
+from tests.experiments.engines import CPU, LOUD, naive, scheduled, simulated, told, write
+from tests.reference_schedules import asyncdiff, compressed, rotational
 
 MIXED = {"patches": 5, "warmup": 0}
 
@@ -116,6 +117,32 @@ def test_another_number_of_patches_is_named(name, devices, asked, made, tmp_path
     ask, make = (LOUD.but(method={"patches": patches, "warmup": 1}) for patches in (asked, made))
     judgement = judged(write(tmp_path, ask, naive(make), devices))
     assert judgement.named(EXPLAINS) == [name]
+
+
+BANDS = [[*band] for band in split_rows(case_model(LOUD).shape.token_rows, 4)]
+COMPRESSED, ROTATED = {"compress": "lowrank"}, {"order": "rotational", "forecast": "taylor1"}
+ASYNCHRONOUS = {"method": "asyncdiff", "patches": 1}
+SCHEDULED = [
+    ("equal", COMPRESSED, compressed, (BANDS, [2, 1], 1)),
+    ("equal", ROTATED, rotational, (BANDS, [2, 1], 1, 1)),
+    ("equal", ASYNCHRONOUS, asyncdiff, ([2, 1], 1, 1, False)),
+    ("no feedback", COMPRESSED, compressed, (BANDS, [2, 1], 1, False)),
+    ("rotated by one more", ROTATED, rotational, (BANDS, [2, 1], 1, 1, 1)),
+    ("rotated by one less", ROTATED, rotational, (BANDS, [2, 1], 1, 1, -1)),
+    ("last for taylor", ROTATED, rotational, (BANDS, [2, 1], 1, 0)),
+    ("W+1", ROTATED, rotational, (BANDS, [2, 1], 2, 1)),
+    ("one step late", ASYNCHRONOUS, asyncdiff, ([2, 1], 1, 1, False, 2)),
+    ("other timestep", ASYNCHRONOUS, asyncdiff, ([2, 1], 1, 1, True)),
+]
+
+
+@pytest.mark.parametrize(("name", "asked", "loop", "made"), SCHEDULED)
+@pytest.mark.fast_cases(3)
+def test_other_schedules_are_judged(name, asked, loop, made, tmp_path: Path) -> None:
+    case = LOUD.but(method=LOUD.method | asked)
+    judgement = judged(write(tmp_path, case, scheduled(case, loop, *made)))
+    assert judgement.equal == (name == "equal")
+    assert judgement.named(EXPLAINS) == ([] if judgement.equal else [name])
 
 
 combine = Guidance.combine
