@@ -242,12 +242,17 @@ def check_grid(grid: GridConfig, key: str = "measure") -> None:
 
 def model_config(name: str) -> ModelConfig:
     """The model of `conf/model/NAME.yaml`."""
-    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
-    assert isinstance(content, DictConfig)
-    content.pop("defaults", None)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), content))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), *model_files(name)))
     assert isinstance(config, ModelConfig)
     return config
+
+
+def model_files(name: str) -> list[DictConfig]:
+    """The file of a model behind that of the model that it is a form of, if any."""
+    content = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    assert isinstance(content, DictConfig)
+    others = [one for one in content.pop("defaults", []) if isinstance(one, str) and one != "_self_"]
+    return [file for one in others for file in model_files(one)] + [content]
 
 
 @cache

@@ -130,3 +130,8 @@ def test_tiny_builds_and_divides_by_many_devices(name: str) -> None:
     if "frames" in architecture:
         assert (architecture["frames"] - 1) // architecture["frame_factor"] + 1 == SIDE
     assert architecture.get("num_attention_heads", architecture.get("n_heads")) == SIDE
+
+
+def test_a_model_may_be_a_form_of_another() -> None:
+    one, both = (model_config(name) for name in ("wan22_a14b_one", "wan22_a14b"))
+    assert (one.experts, both.experts) == ("one", "both") and one.architecture == both.architecture
