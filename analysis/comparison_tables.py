@@ -101,6 +101,21 @@ def forecasts(rows: pd.DataFrame, note: str) -> Table:
     return tables.table(found, words(found, shown), before=before, after=note)._replace(suffix="_forecasts")
 
 
+def caches(rows: pd.DataFrame, note: str) -> Table:
+    """By method and rule: how many steps a step cache computed, and how far that puts pictures from serial's."""
+    sampled = rows[rows.computed_steps.notna() & (rows.status == "ok")]
+    by = ["method", "devices", "patches", "warmup", "cache", "cache_threshold", "steps"]
+    groups = sampled.groupby(by, sort=False, dropna=False)
+    found = groups[["computed_steps", "relative_error", "psnr_db"]].mean().reset_index()
+    found["computed"] = found.computed_steps / found.steps
+    shown: Shown = [*by, "computed_steps", *shares(computed="of all"), ERROR, "psnr_db"]
+    before = (
+        "Means over pictures, each decided by itself. A computed step computes all blocks, a skipped one none or, with "
+        "fbcache, the first; of patches the mean. The first W steps, at least one, and the last are always computed."
+    )
+    return tables.table(found, words(found, shown), before=before, after=note)._replace(suffix="_caches")
+
+
 def better(rows: pd.DataFrame, note: str) -> Table:
     """By cluster, size, N and S: PipeFusion by default, and what is faster and no further from serial."""
     found = comparison.beaten(rows).reindex(

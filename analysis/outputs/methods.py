@@ -19,18 +19,21 @@ DRAWN = ((1024, 4, 20), (2048, 4, 20), (2048, 8, 20))
 def methods_2026(results: Path) -> list[Table | Drawing]:
     """Every method and knob from the same noise: distance to serial, measured on the shipped picture model, beside
     latency and bytes predicted for PixArt; what is nearer and faster than PipeFusion; which forecast suits stages in
-    rotation; all from records/methods_2026, intervals from the errors of records/published."""
+    rotation; how many steps step caches compute; all from records/methods_2026, intervals from the errors of
+    records/published."""
     record = load_study(results / METHODS_2026)
     rows = comparison.with_intervals(comparison.joined(record.rows), results)
     note = comparison_tables.about(record, rows)
     figures = [
         Drawing(comparison_figure.figure(rows, *task, note), "_{}px_N{}".format(*task)) for task in DRAWN
     ]
+    cached = [comparison_tables.caches(record.rows, note)] if "computed_steps" in record.rows else []
     return [
         comparison_tables.every(rows, note),
         comparison_tables.usual(rows, note),
         comparison_tables.better(rows, note),
         comparison_tables.forecasts(rows, note),
+        *cached,
         *figures,
     ]
 

@@ -8,6 +8,8 @@ their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,18 +36,20 @@ class StageResiduals:
         """Bytes of a job's message."""
         return sum(codec.nbytes for codec in self.codecs[job.patches.start])
 
+    def split(self, job: Job, hidden: Tensor) -> Sequence[Tensor]:
+        """The prompt's part of a job's hidden states and the image's, as views."""
+        return hidden.split([codec.size[1] for codec in self.codecs[job.patches.start]], dim=1)
+
     def encode(self, job: Job, hidden: Tensor) -> Tensor:
         """Hidden states [b, T+n, hs] of a job -> message: themselves in a synchronous step, else bytes [nbytes]."""
         if job.sync:
             self.start_from(job, hidden)
             return hidden
-        base = self.bases[job.patches.start]
-        messages, start = [], 0
-        for codec in self.codecs[job.patches.start]:
-            part = slice(start, start + codec.size[1])
-            messages.append(codec.encode(hidden[:, part] - base[:, part]))
-            base[:, part] += codec.decode(messages[-1])
-            start = part.stop
+        messages = []
+        codecs, bases = self.codecs[job.patches.start], self.split(job, self.bases[job.patches.start])
+        for codec, base, new in zip(codecs, bases, self.split(job, hidden), strict=True):
+            messages.append(codec.encode(new - base))
+            base.add_(codec.decode(messages[-1]))
         return torch.cat(messages)
 
     def decode(self, job: Job, message: Tensor) -> Tensor:
@@ -53,12 +57,11 @@ class StageResiduals:
         if job.sync:
             self.start_from(job, message)
             return message
-        base, start = self.bases[job.patches.start], 0
-        codecs = self.codecs[job.patches.start]
-        for codec, part in zip(codecs, message.split([codec.nbytes for codec in codecs]), strict=True):
-            # A copy, since bytes read as numbers have to begin at a multiple of their size.
-            base[:, start : start + codec.size[1]] += codec.decode(part.clone())
-            start += codec.size[1]
+        codecs, base = self.codecs[job.patches.start], self.bases[job.patches.start]
+        messages = message.split([codec.nbytes for codec in codecs])
+        # A copy of each, since bytes that are read as numbers begin at a multiple of their size.
+        for codec, part, own in zip(codecs, self.split(job, base), messages, strict=True):
+            part.add_(codec.decode(own.clone()))
         return base
 
     def start_from(self, job: Job, hidden: Tensor) -> None:

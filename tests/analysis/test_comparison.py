@@ -14,7 +14,7 @@ import pytest
 from analysis.columns import typed
 from analysis.comparison import beaten, distances, front, joined, places
 from analysis.comparison_figure import figure
-from analysis.comparison_tables import better, every, forecasts, usual
+from analysis.comparison_tables import better, caches, every, forecasts, usual
 from analysis.comparison_warmup import figure as warmup_figure
 from analysis.comparison_warmup import table as warmup_table
 from analysis.comparison_warmup import warmups
@@ -112,6 +112,15 @@ def test_automatic_warm_up_beside_fixed_w() -> None:
     assert last.gap == pytest.approx(0.65 - 0.7) and last.gap_error == pytest.approx(0.15)  # of -0.2 and 0.1
     assert "auto, 0.3" in warmup_table(found, "note").text
     assert "W=4" in {text.get_text() for text in warmup_figure(found, "note").axes[0].texts}
+
+
+def test_caches_by_how_much_they_compute() -> None:
+    own = {"cache": "fbcache", "cache_threshold": 0.2, "knobs": "cache fbcache, cache threshold 0.2"}
+    _, *pictures = setting("ulysses", 0.0, 0.1, **own)
+    for picture, steps in zip(pictures, (6.0, 8.0), strict=True):
+        picture["computed_steps"] = steps
+    text = caches(typed(pd.DataFrame(ROWS + pictures)), "note").text
+    assert "| Ulysses | 4 | – | – | fbcache | 0.2 | 20 | 7 | 35.0 % | 10.0 % | 30.0 |" in text, text
 
 
 def test_orders_by_what_stands_for_the_input() -> None:
