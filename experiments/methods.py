@@ -114,7 +114,7 @@ class Method:
         return lossy or self.late_inputs(settings)
 
     def never_stale(self, steps: int, settings: Mapping[str, Any]) -> bool:
-        """Whether a run must equal serial: the method is exact, all steps are synchronous, or there is one patch.
+        """Whether a run must equal serial: the method is exact, all steps are synchronous, or one patch is sent whole.
 
         An exact one serial with the same step cache. With one patch W decides from which step on a cache may skip.
         """

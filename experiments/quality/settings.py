@@ -77,6 +77,8 @@ def stand_in(cfg: RunConfig) -> RunConfig:
     found = degrees(method.axis, cfg.parallel, cfg.devices)
     if not isinstance(found, Parallel):
         return cfg
+    if method.axis == "pipe" and getattr(cfg.method, "compress", "none") != "none" and found.lanes > 1:
+        return cfg  # each of the ranks that share a patch compresses its own tokens
     own: Row = {}
     whole = method.has("patches") and not method.stages_decide(vars(cfg.method))
     if whole:

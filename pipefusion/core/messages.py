@@ -26,7 +26,10 @@ class Inbox:
         self.taken: tuple[Where, Tensor] | None = None
 
     def post(self, at: Where, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
-        """Start receiving the message that is made at `at`, unless it has been posted or is the one just taken."""
+        """Start receiving the message that is made at `at`, unless it has been posted or is the one just taken.
+
+        `dtype`: of its numbers, where it is not that of the buffers.
+        """
         if at in self.posted or (self.taken and self.taken[0] == at):
             return
         buffer = self.buffers[0] if dtype is None else self.buffers[0].view(dtype)

@@ -90,6 +90,10 @@ def test_a_displaced_product_has_its_method_with_all_other_degrees_1(base: RunCo
     assert stand_in(run(base, "pipefusion", 4)) == run(base, "pipefusion", 1, patches=4)
     bands = run(base, "distrifusion", 8, Parallel(ring=2))
     assert stand_in(bands) == run(base, "distrifusion", 4) == stand_in(stand_in(bands))
+    own["compress"] = "int4"  # between stages, by each rank that shares a patch
+    assert stand_in(run(base, "pipefusion", 8, Parallel(cfg=2), **own)) == run(base, "pipefusion", 4, **own)
+    shared = run(base, "pipefusion", 8, Parallel(ulysses=2), **own)
+    assert stand_in(shared) == shared
 
 
 def test_floors_are_of_serial_in_float32_and_from_other_seeds(base: RunConfig) -> None:
