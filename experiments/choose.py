@@ -20,6 +20,7 @@ from analysis.columns import GIB, column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
+from experiments.decode_peak import decode_bytes
 from experiments.errors import CONF
 from experiments.grid import SETTINGS, expand, place, problem, serial_reference
 from experiments.journal import Row
@@ -44,9 +45,9 @@ def search(cell: Cell, session: Session) -> list[Row]:
     cfg = counted(cell.cfg, session)
     model, options = session.model(cfg.model), cfg.measure
     serial = plan(serial_reference(cfg), session)
-    rows, queue, single = [], [], alone(cfg, session)
+    rows, queue, single, decoding = [], [], alone(cfg, session), decoding_bytes(cfg, model)
     if "serial" in options.methods:
-        rows.append(product_row(serial.cfg, model.shape) | planned_outcome(serial))
+        rows.append(product_row(serial.cfg, model.shape) | planned_outcome(serial, decoding))
     for point in points(cfg, model):
         row, reason = product_row(point, model.shape), problem(point, model)
         if reason:
@@ -54,7 +55,7 @@ def search(cell: Cell, session: Session) -> list[Row]:
             continue
         forms = stages(point, model.shape)
         row |= {"bound_s": bound_s(point, model.shape, single, forms), "least_bytes": held_bytes(forms)}
-        if short := missing(point, forms):
+        if short := missing(point, forms, decoding):
             rows.append(row | short)
         else:
             queue.append((row, point))
@@ -66,11 +67,18 @@ def search(cell: Cell, session: Session) -> list[Row]:
             reason += f"{rival['predicted_latency_s']:.4g} s, is as exact" + " and as lean" * options.front
             rows.append(row | {"status": "pruned", "reason": reason})
             continue
-        row |= planned_outcome(plan(point, session))
+        row |= planned_outcome(plan(point, session), decoding)
         planned += [row] * (row["status"] == "ok")
         rows.append(row)
     sizes = {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
-    return [cell.place | row | sizes for row in rows]
+    return [cell.place | row | sizes | {"decode_bytes": decoding} for row in rows]
+
+
+def decoding_bytes(cfg: RunConfig, model: Model) -> int:
+    """What a device holds beside its parameters while it decodes one picture or video: 0 unless the pipeline counts."""
+    if cfg.measure.count == "transformer":
+        return 0
+    return decode_bytes(cfg.model.name, model.shape.latent_size, model.dtype)
 
 
 def points(cfg: RunConfig, model: Model) -> Iterable[RunConfig]:
@@ -116,11 +124,13 @@ def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
     return row | asdict(parallel) | {"exact": METHODS[cfg.method.name].exact}
 
 
-def planned_outcome(planned: Planned) -> Row:
-    """Status, seconds and bytes of a plan, and where the seconds go."""
+def planned_outcome(planned: Planned, decoding: int) -> Row:
+    """Status, seconds and bytes of a plan, its peak sampling or `decoding`, and where the seconds go."""
+    row = outcome(planned)
+    row["peak_bytes"] = max(row["peak_bytes"], row["param_bytes"] + decoding)
     if planned.latency_s is None:
-        return outcome(planned)
-    return outcome(planned) | whereabouts(planned) | attention_roofline(planned)
+        return row
+    return row | whereabouts(planned) | attention_roofline(planned)
 
 
 def whereabouts(planned: Planned) -> Row:
@@ -157,14 +167,15 @@ def attention_roofline(planned: Planned) -> Row:
     }
 
 
-def missing(point: RunConfig, forms: list[tuple[int, Prediction]]) -> Row:
-    """The outcome of a device that does not hold parameters and K, V; nothing where it does."""
+def missing(point: RunConfig, forms: list[tuple[int, Prediction]], decoding: int) -> Row:
+    """The outcome of a device that does not hold parameters and K, V, or decoding; nothing where it does."""
     hardware = point.cluster.hardware
     assert hardware is not None
-    held, room = held_bytes(forms), room_bytes(point)
+    room, params = room_bytes(point), max(form.param_bytes for _, form in forms)
+    held, what = max((held_bytes(forms), "K, V"), (params + decoding, "decoding"))
     if held <= room:
         return {}
-    text = f"parameters and K, V alone are {held} bytes ({held / GIB:.1f} GiB), {held - room} more than the {room} "
+    text = f"parameters and {what} alone are {held} bytes ({held / GIB:.1f} GiB), {held - room} more than the {room} "
     text += f"that {hardware.name} has for tensors"
     return {"status": "oom", "reason": text, "peak_bytes": held, "missing_bytes": held - room} | {
         f"{key}_bytes": max(getattr(form, f"{key}_bytes") for _, form in forms) for key in ("param", "kv")

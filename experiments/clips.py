@@ -29,10 +29,13 @@ def unpack(latents: Tensor, factor: int) -> Tensor:
 
 def as_bytes(latents: Tensor, factor: int) -> np.ndarray:
     """Latents in -1..1 as clips [B, F, h, w, 3] of bytes."""
-    clips: np.ndarray = (
-        ((unpack(latents, factor).clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy()
-    )
-    return clips
+    return clip_bytes(unpack(latents, factor))
+
+
+def clip_bytes(clips: Tensor) -> np.ndarray:
+    """Clips [B, 3, F, h, w] in -1..1 as [B, F, h, w, 3] of bytes."""
+    found: np.ndarray = ((clips.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
+    return found
 
 
 def contact_sheet(clip: np.ndarray) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from analysis.files import read_json
 from experiments.difference import NotFinite
 from pipefusion.deferred import diffusers
 from pipefusion.pipelines import pictures
-from pipefusion.pipelines.pictures import DEEP, PATCHED, VIDEO
+from pipefusion.pipelines.pictures import DEEP, FLAT, PATCHED, VIDEOS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +29,12 @@ def has_vae(folder: Path) -> bool:
 def latent_factor(folder: Path) -> int:
     """Pixels of a picture's side per row of its latents. Reads vae/config.json only."""
     return pictures.latent_factor(read_json(folder / "vae" / "config.json"))
+
+
+def has_video_vae(folder: Path) -> bool:
+    """Whether the folder has a VAE whose videos are decoded here, with its weights."""
+    known = has_vae(folder) and read_json(folder / "vae" / "config.json")["_class_name"] in VIDEOS
+    return known and any((folder / "vae").glob("*.safetensors"))
 
 
 def decode(
@@ -43,19 +51,46 @@ def decode(
     does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors, and NotFinite
     for what no picture could show.
     """
-    vae = load_vae(folder, dtype, variant).to(device)
-    (vae.enable_tiling if tiled else vae.disable_tiling)()
+    with finite():
+        return pictures.decode(tiling_vae(folder, tiled, device, dtype, variant), latents)
+
+
+def decode_clips(
+    folder: Path,
+    latents: Tensor,
+    tiled: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    variant: str | None = None,
+) -> Tensor:
+    """Latents [B, C, F, H, W] as clips [B, 3, F', h, w] in -1..1. Otherwise as `decode`."""
+    with finite():
+        return pictures.decode_all(tiling_vae(folder, tiled, device, dtype, variant), latents)
+
+
+@contextmanager
+def finite() -> Iterator[None]:
+    """NotFinite in place of FloatingPointError."""
     try:
-        return pictures.decode(vae, latents)
+        yield
     except FloatingPointError as error:
         raise NotFinite(str(error)) from None
+
+
+def tiling_vae(
+    folder: Path, tiled: bool, device: torch.device, dtype: torch.dtype, variant: str | None
+) -> Any:
+    """The VAE of a folder, that decodes tile by tile or at once."""
+    vae = load_vae(folder, dtype, variant).to(device)
+    (vae.enable_tiling if tiled else vae.disable_tiling)()
+    return vae
 
 
 @lru_cache(maxsize=1)
 def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
     name = read_json(folder / "vae" / "config.json")["_class_name"]
-    kind = getattr(diffusers, name if name in (DEEP, PATCHED, VIDEO) else "AutoencoderKL")
+    kind = getattr(diffusers, name if name in (DEEP, FLAT, PATCHED, *VIDEOS) else "AutoencoderKL")
     options = {
         "variant": variant,
         "use_safetensors": True,

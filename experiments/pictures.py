@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from analysis.files import replacing
-from experiments.clips import as_bytes, contact_sheet, write_mp4
+from experiments.clips import as_bytes, clip_bytes, contact_sheet, write_mp4
 from experiments.config import RunConfig
-from experiments.decode import decode, has_vae
+from experiments.decode import decode, decode_clips, has_vae, has_video_vae
 from experiments.models import Model
 
 
@@ -26,18 +26,38 @@ def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
     if not path.exists():
         return []
     latents = load_file(path)["latents"]
-    pictures = decode_pictures(latents, cfg, model)
+    clips = None if model.frames is None else decode_videos(latents, cfg, model)
+    pictures = (
+        decode_pictures(latents, cfg, model) if clips is None else [contact_sheet(clip) for clip in clips]
+    )
     paths = [run_dir / "images" / f"{index}.png" for index in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
-    if pictures and model.frames is not None:
+    if clips is not None:
         films = [path.with_suffix(".mp4") for path in paths]
-        for path, clip in zip(films, as_bytes(latents, model.facts["frame_factor"]), strict=True):
+        for path, clip in zip(films, clips, strict=True):
             write_mp4(path, clip)
         paths += films
     return paths
+
+
+def decode_videos(
+    latents: Tensor, cfg: RunConfig, model: Model, device: torch.device | None = None
+) -> list[np.ndarray]:
+    """Latents [B, C, F, H, W] as clips [F', h, w, 3] of bytes, in pixel space or through a causal VAE; none else.
+
+    The VAE is where `decode_pictures` has it.
+    """
+    factor = model.facts["frame_factor"]
+    if model.facts["pixel_space"]:
+        return [*as_bytes(latents, factor)] if latents.shape[1] == 3 * factor else []
+    if model.folder is None or not has_video_vae(model.folder):
+        return []
+    place = device or torch.device("cpu")
+    told = cfg.model.tiled, place, torch.float32, model.variant
+    return [*clip_bytes(decode_clips(model.folder, latents, *told))]
 
 
 def decode_pictures(
@@ -45,15 +65,12 @@ def decode_pictures(
 ) -> list[Image.Image]:
     """Latents [B, C, H, W] as pictures: RGB in -1..1 as they are, others through the VAE of the model's folder.
 
-    A video in pixel space is its contact sheet; others are not decoded yet.
+    Videos are contact sheets.
     The VAE is on `device`, or on the CPU: the process that starts ranks must not initialise CUDA, and the GPU may be
     full.
     """
     if model.frames is not None:
-        factor = model.facts["frame_factor"]
-        if not model.facts["pixel_space"] or latents.shape[1] != 3 * factor:
-            return []
-        return [contact_sheet(clip) for clip in as_bytes(latents, factor)]
+        return [contact_sheet(clip) for clip in decode_videos(latents, cfg, model, device)]
     if model.facts["pixel_space"]:
         if latents.shape[1] != 3:
             return []

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.dit import Conditioning
+from pipefusion.core.ledger import Where
+from pipefusion.core.local import LocalFabric
 from pipefusion.denoiser import Denoiser
 from pipefusion.pipelines import prompts
 from pipefusion.pipelines.pictures import OUTPUT_TYPES, decode, encode
@@ -37,6 +39,7 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     output_type: str = "pil",
+    share_decoding: bool = False,
 ) -> Any:
     """Pictures of prompts, as the pipeline's own call has them. Every rank calls it, with the same arguments.
 
@@ -45,7 +48,7 @@ def generate(
     width`, where a pipeline has that).
 
     Args:
-        pipe: a diffusers pipeline of PixArt, SD3, Flux, FLUX.1 Kontext, FLUX.2, Qwen-Image, HunyuanDiT or DiT.
+        pipe: a diffusers pipeline of PixArt, SANA, SD3, Flux, FLUX.1 Kontext, FLUX.2, Qwen-Image, HunyuanDiT or DiT.
         denoiser: what `parallelize` made of its transformer.
         prompt: one, or P; for DiT names of classes, or numbers.
         image: the picture that all prompts edit, resized to the size of those that are made. FLUX.1 Kontext's alone.
@@ -59,6 +62,8 @@ def generate(
         num_images_per_prompt: images of a prompt follow one another.
         height, width: in pixels; None is what the denoiser was built for, or the size of `latents`.
         output_type: `pil`, `np`, `pt`, or `latent`.
+        share_decoding: every rank decodes its part of the tiles, into which `pipe.vae.enable_tiling()` cuts pictures;
+            all of them hold the VAE, and get the latents.
 
     Returns:
         On rank 0 a list of B PIL images, an array [B, height, width, 3] in 0..1, a tensor [B, 3, height, width] in
@@ -66,7 +71,7 @@ def generate(
 
     Raises:
         ValueError: a pipeline of another family than the denoiser's, a scheduler that draws noise, guidance that the
-            pipeline or the model does not have, sizes or numbers of images that do not fit.
+            pipeline or the model does not have, sizes or numbers of images that do not fit, a VAE that is not shared.
         FloatingPointError: latents or pixels that are not finite.
         RuntimeError: another rank did not take part, or the process group has ended.
 
@@ -99,7 +104,22 @@ def generate(
         reference = encode(pipe.vae, image, *(side * denoiser.pixels_per_latent for side in size)).cpu()
         found["references"] = reference[:, None].expand(len(texts), -1, -1, -1, -1)
     done = denoiser(noise, conditioning(found, scale, type(pipe).__name__ == TRUE_CFG), scheduler)
-    return done if done is None or output_type == "latent" else decode(pipe.vae, done, output_type)
+    if output_type == "latent":
+        return done
+    if not share_decoding:
+        return None if done is None else decode(pipe.vae, done, output_type)
+    fabric = denoiser.fabric
+    whole = torch.empty(noise.shape, device=fabric.device) if done is None else done
+    pictures = decode(pipe.vae, everywhere(whole, fabric), output_type, fabric)
+    return pictures if fabric.rank == 0 else None
+
+
+def everywhere(tensor: Tensor, fabric: LocalFabric) -> Tensor:
+    """What rank 0 has, on every rank."""
+    for axis in fabric.mesh.axes:  # the last varies fastest
+        if fabric.axis(axis).size > 1:
+            fabric.broadcast(tensor, 0, axis=axis, at=Where())
+    return tensor
 
 
 def default(pipe: Any, name: str) -> Any:

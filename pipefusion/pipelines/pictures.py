@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipefusion.core.local import LocalFabric
 from pipefusion.deferred import diffusers
+from pipefusion.pipelines.tiles import decode_tiles
 
 PATCHED = "AutoencoderKLFlux2"
 """FLUX.2's, whose latents here are those that its transformer sees: 2 x 2 patches, normalised."""
@@ -18,8 +20,19 @@ DEEP = "AutoencoderDC"
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
-VIDEO = "AutoencoderKLQwenImage"
-"""Qwen-Image's, where a picture is a video of one frame; each channel has a mean and a deviation."""
+FLAT = "AutoencoderKLQwenImage"
+"""Qwen-Image's, where a picture is a video of one frame."""
+
+NORMALISED = (FLAT, "AutoencoderKLWan")
+"""Each channel of the latents has a mean and a deviation."""
+
+VIDEOS = (
+    "AutoencoderKLWan",
+    "AutoencoderKLHunyuanVideo",
+    "AutoencoderKLHunyuanVideo15",
+    "AutoencoderKLCogVideoX",
+)
+"""Causal 3-D VAEs: the first frame of the latents is a picture alone."""
 
 
 def latent_factor(config: Mapping[str, Any]) -> int:
@@ -28,7 +41,7 @@ def latent_factor(config: Mapping[str, Any]) -> int:
         return int(config["scale_factor_spatial"])
     if "spatio_temporal_scaling" in config:  # LTX-Video's
         return int(config["patch_size"] * 2 ** sum(config["spatio_temporal_scaling"]))
-    if config["_class_name"] == VIDEO:
+    if config["_class_name"] == FLAT:
         return 2 ** len(config["temperal_downsample"])
     if config["_class_name"] == DEEP:
         return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
@@ -45,27 +58,41 @@ def encode(vae: Any, picture: Any, height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def decode(vae: Any, latents: Tensor, output_type: str = "pil") -> Any:
-    """Latents [B, C, H, W] as B pictures, of `OUTPUT_TYPES` but the last; decoded one after the other, to save memory.
+def decode(vae: Any, latents: Tensor, output_type: str = "pil", fabric: LocalFabric | None = None) -> Any:
+    """Latents [B, C, H, W] as B pictures, of `OUTPUT_TYPES` but the last, by one rank or all of a fabric.
 
     Raises FloatingPointError for what no picture could show.
     """
     from diffusers.image_processor import VaeImageProcessor
 
-    pixels = torch.cat([decode_one(vae, latent) for latent in latents.to(vae.device).split(1)])
+    return VaeImageProcessor().postprocess(decode_all(vae, latents, fabric), output_type=output_type)
+
+
+@torch.no_grad()
+def decode_all(vae: Any, latents: Tensor, fabric: LocalFabric | None = None) -> Tensor:
+    """Pixels [B, 3, h, w] in -1..1 of latents [B, C, H, W], of videos [B, 3, F', h, w] of [B, C, F, H, W].
+
+    One after the other, to save memory. Raises FloatingPointError for what no picture could show.
+    """
+    pixels = torch.cat([decode_one(vae, latent, fabric) for latent in latents.to(vae.device).split(1)])
     if not bool(pixels.isfinite().all()):
         raise FloatingPointError("a picture has NaN or infinite values")
-    return VaeImageProcessor().postprocess(pixels, output_type=output_type)
+    return pixels
 
 
-def decode_one(vae: Any, latent: Tensor) -> Tensor:
-    """Pixels [1, 3, h, w] in -1..1 of a latent [1, C, H, W], scaled back as the VAE's pipelines do."""
-    latent = latent.float()
-    if type(vae).__name__ == VIDEO:
-        mean, deviation = (latent.new_tensor(vae.config[key]) for key in ("latents_mean", "latents_std"))
-        latent = latent * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
-        return vae.decode(latent.to(vae.dtype).unsqueeze(2), return_dict=False)[0][:, :, 0]
-    if type(vae).__name__ == PATCHED:
+def decode_one(vae: Any, latent: Tensor, fabric: LocalFabric | None = None) -> Tensor:
+    """Pixels [1, 3, h, w] in -1..1 of a latent [1, C, H, W], scaled back as the VAE's pipelines do.
+
+    A video's are [1, 3, F', h, w], of [1, C, F, H, W]. With a fabric all its ranks decode their part of the tiles.
+    """
+    latent, name = latent.float(), type(vae).__name__
+    if name in NORMALISED:
+        mean, deviation = (
+            latent.new_tensor(vae.config[key]).view(1, -1, *[1] * (latent.ndim - 2))
+            for key in ("latents_mean", "latents_std")
+        )
+        latent = latent * deviation + mean
+    elif name == PATCHED:
         from diffusers import Flux2Pipeline
 
         mean, variance = vae.bn.running_mean.float(), vae.bn.running_var.float()
@@ -75,4 +102,8 @@ def decode_one(vae: Any, latent: Tensor) -> Tensor:
         )
     else:
         latent = latent / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-    return vae.decode(latent.to(vae.dtype), return_dict=False)[0]
+    latent = latent.to(vae.dtype)
+    if fabric is not None:
+        return decode_tiles(vae, latent, fabric)
+    pixels: Tensor = vae.decode(latent.unsqueeze(2) if name == FLAT else latent, return_dict=False)[0]
+    return pixels[:, :, 0] if name == FLAT else pixels

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import diffusers
 import pandas as pd
 import pytest
+import torch
 
 from analysis.study import load_study
 from experiments import choose
-from experiments.choose import PLAN, points, product_row, search
+from experiments.choose import PLAN, decoding_bytes, points, product_row, search
+from experiments.decode_peak import decode_bytes
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees
-from experiments.parts import KINDS, part_bytes
+from experiments.parts import KINDS, part_bytes, read_parts
 from experiments.plan import room_bytes
 from experiments.products import expanded, held_bytes, products, stages
 from experiments.requests import counted, searches
 from experiments.runner import check, study_cells
 from experiments.scaling import planned_row
 from experiments.session import Session
+from pipefusion.core.memory import PeakTracker
 from pipefusion.core.parallel import AXES
+from pipefusion.pipelines.pictures import decode_one
 from tests.experiments.runs import command
 
 MODEL = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
@@ -75,6 +80,21 @@ def test_a_pipeline_holds_its_encoders_and_vae_beside_the_transformer():
     cfg = plan_config("model=pixart_alpha", "measure.count=pipeline")
     assert room_bytes(cfg) - room_bytes(counted(cfg, Session())) == t5 + vae
     assert counted(plan_config("model=pixart_alpha"), Session()) == plan_config("model=pixart_alpha")
+
+
+def test_decoding_is_counted_as_a_vae_does_it():
+    """On real tensors as on `meta`."""
+    with torch.no_grad():
+        vae = diffusers.AutoencoderKL(**read_parts()["kl_16"]["config"]).eval()
+        latent = torch.zeros(1, 16, 4, 4)
+        with PeakTracker([latent], [*vae.parameters(), *vae.buffers()]) as tracker:
+            decode_one(vae, latent)
+    assert decode_bytes("flux_dev", (16, 4, 4), torch.float32) == tracker.peak_bytes
+    cfg = plan_config("model=pixart_alpha", "measure.count=pipeline")
+    assert (
+        decoding_bytes(cfg, Session().model(cfg.model)) > 128 * 1024**2
+    )  # channels of a picture of 1024 px, at the end
+    assert decoding_bytes(plan_config("model=pixart_alpha"), Session().model(cfg.model)) == 0
 
 
 @pytest.mark.parametrize(("heads", "ranks"), [("even", {1, 2, 4}), ("pad", {1, 2, 4, 8})])

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from experiments.clips import clip_bytes, contact_sheet
 from experiments.conformance.bundle import on_device, read_bundle
 from experiments.conformance.compare import errors
 from experiments.conformance.fields import BundleError, read_fields
@@ -179,8 +181,9 @@ def test_a_video_checkpoint_comes_out_again(
         index = {"_class_name": "WanPipeline", "boundary_ratio": 0.7}
         (folder / "model_index.json").write_text(json.dumps(index))
     diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0).save_pretrained(folder / "scheduler")
-    vae = diffusers.AutoencoderKLWan(base_dim=4, z_dim=4, num_res_blocks=1, scale_factor_spatial=16)
-    vae.save_config(folder / "vae")
+    normal = {"latents_mean": [0.1] * 4, "latents_std": [0.5] * 4}
+    vae = diffusers.AutoencoderKLWan(base_dim=4, z_dim=4, num_res_blocks=1, scale_factor_spatial=16, **normal)
+    vae.save_pretrained(folder / "vae")
     assert latent_factor(folder) == 16
     chosen = [f"model.weights={folder}", "model=wan22_ti2v_5b", "model.text=random", "model.dtype=float32"]
     chosen += [
@@ -192,7 +195,13 @@ def test_a_video_checkpoint_comes_out_again(
     ]
     chosen += ["devices=2", "cluster=sim", "guidance_scale=3", "measure.memory=false"]
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}") == 0
-    assert load_file(out / "latents.safetensors")["latents"].shape == (1, 4, 4, 8, 4)
+    latents = load_file(out / "latents.safetensors")["latents"]
+    assert latents.shape == (1, 4, 4, 8, 4)
+    with torch.no_grad():
+        clip = clip_bytes(vae.decode(latents * 0.5 + 0.1).sample)[0]
+    with Image.open(out / "images" / "0.png") as sheet:
+        assert np.array_equal(np.asarray(sheet), np.asarray(contact_sheet(clip)))
+    assert len(clip) == 13 and (out / "images" / "0.mp4").stat().st_size
     record = json.loads((out / "run.json").read_text())
     assert record["frames"] == 13 and ("experts" in record) == (experts > 1)
     assert main([str(out)]) == 0
