@@ -231,9 +231,10 @@ def require_prompts(names: Any, conditioning: Conditioning, images: int) -> None
             if name not in side or side[name].shape[0] != images:
                 found = f"{side[name].shape[0]} rows" if name in side else "nothing"
                 raise ValueError(f"conditioning has {found} of {name}; allowed: {images}, one an image")
-            shape, any_length = side[name].shape, name.startswith(("prompt_mask", "padding"))
-            if len(shape) != 1 + len(size) or (size and not any_length and shape[-1] != size[-1]):
-                raise ValueError(f"conditioning has {name} {[*shape]}; allowed: {[images, *size]}")
+            shape, free = [*side[name].shape], name in ("prompt_embeds", "prompt_mask", "padding")
+            fits = shape[2:] == [*size[1:]] if free else shape[1:] == [*size]  # of any number of tokens
+            if len(shape) != 1 + len(size) or not fits:
+                raise ValueError(f"conditioning has {name} {shape}; allowed: {[images, *size]}")
 
 
 def check_scheduler(scheduler: Any) -> None:

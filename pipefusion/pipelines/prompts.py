@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,6 +55,20 @@ def hunyuan(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
     return found
 
 
+def sana(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
+    """300 tokens of Gemma, which is told to enhance the prompt: its first one, and those behind the instruction."""
+    told = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
+    return sana_plain(pipe, text, device, told)
+
+
+def sana_plain(
+    pipe: Any, text: str, device: torch.device, told: list[str] | None = None
+) -> dict[str, Tensor]:
+    """The same without an instruction, as negative prompts are encoded."""
+    embeds, mask, *_ = pipe.encode_prompt([text], False, device=device, complex_human_instruction=told)
+    return {"prompt_embeds": embeds, "prompt_mask": mask}
+
+
 def unmasked(embeds: Tensor) -> dict[str, Tensor]:
     """Embeddings [B, T, D] of a model that attends to padding too, with a mask of ones [B, T]."""
     return {"prompt_embeds": embeds, "prompt_mask": embeds.new_ones(embeds.shape[:2])}
@@ -69,12 +84,20 @@ def classes(pipe: Any, prompts: Sequence[str]) -> Tensor:
     return torch.tensor([numbers[each] if each in numbers else pipe.labels[each] for each in prompts])
 
 
+Encode = Callable[[Any, str, torch.device], dict[str, Tensor]]
+"""Pipeline, a text, and where the encoders are, to the tensors of that text."""
+
+
 class Family(NamedTuple):
-    """A pipeline's transformer, how many text encoders it has, and what they give for one text (None: classes)."""
+    """A pipeline's transformer, how many text encoders it has, and what they give for one text (None: classes).
+
+    `against`: what they give for a negative one, where that is something else.
+    """
 
     transformer: str
     encoders: int
-    encode: Callable[[Any, str, torch.device], dict[str, Tensor]] | None
+    encode: Encode | None
+    against: Encode | None = None
 
 
 PIPELINES = {
@@ -86,6 +109,7 @@ PIPELINES = {
     "Flux2Pipeline": Family("Flux2Transformer2DModel", 1, flux2),
     "Flux2KleinPipeline": Family("Flux2Transformer2DModel", 1, flux2),
     "QwenImagePipeline": Family("QwenImageTransformer2DModel", 1, qwen),
+    "SanaPipeline": Family("SanaTransformer2DModel", 1, sana, sana_plain),
     "HunyuanDiTPipeline": Family("HunyuanDiT2DModel", 2, hunyuan),
     "DiTPipeline": Family("DiTTransformer2DModel", 0, None),
 }
@@ -113,22 +137,24 @@ def encode(
 
     Raises ValueError for an unknown pipeline or class name.
     """
-    encode_one = PIPELINES[known(pipe)].encode
-    if encode_one is None:
+    family = PIPELINES[known(pipe)]
+    if family.encode is None:
         return labelled(classes(pipe, prompts), negative is not None)
     against = [negative] * len(prompts) if isinstance(negative, str) else [*(negative or [])]
+    asked = [(family.encode, text) for text in prompts]
+    asked += [(family.against or family.encode, text) for text in against]
     rows = {
-        text: {key: tensor.to("cpu", torch.float32) for key, tensor in encode_one(pipe, text, device).items()}
-        for text in dict.fromkeys([*prompts, *against])
+        (encode_one, text): {
+            key: tensor.to("cpu", torch.float32) for key, tensor in encode_one(pipe, text, device).items()
+        }
+        for encode_one, text in dict.fromkeys(asked)
     }
     lengths = {row["prompt_embeds"].shape[1] for row in rows.values()}
     if len(lengths) > 1:
         rows = {text: padded(row, max(lengths)) for text, row in rows.items()}
-    keys = next(iter(rows.values()))
-    found = {key: torch.cat([rows[prompt][key] for prompt in prompts]) for key in keys}
-    if against:
-        found |= {f"negative_{key}": torch.cat([rows[text][key] for text in against]) for key in keys}
-    return found
+    both = {key: torch.cat([rows[one][key] for one in asked]) for key in rows[asked[0]]}
+    found = {key: tensor[: len(prompts)] for key, tensor in both.items()}
+    return found | {f"negative_{key}": tensor[len(prompts) :] for key, tensor in both.items() if against}
 
 
 def padded(row: dict[str, Tensor], length: int) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import pickle
 import shutil
@@ -28,6 +29,7 @@ NEGATIVE = "blurry"
 SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "pixart_alpha": {"prompt_embeds": (120, WIDTH)},
     "pixart_sigma": {"prompt_embeds": (300, WIDTH)},
+    "sana": {"prompt_embeds": (300, WIDTH)},
     "sd3": {"prompt_embeds": (333, WIDTH), "pooled_prompt_embeds": (16,)},
     "flux": {"prompt_embeds": (512, WIDTH), "pooled_prompt_embeds": (8,)},
     "flux2_dev": {"prompt_embeds": (512, 3 * WIDTH)},
@@ -43,9 +45,11 @@ def encode_all(folder: Path, negative: str | None = NEGATIVE) -> dict[str, Tenso
 @torch.no_grad()
 def stock_prompts(family: str, pipe: Any) -> dict[str, Tensor]:
     """The pipeline's own `encode_prompt` on the whole batch, by our names."""
-    if family.startswith("pixart"):
+    if family.startswith("pixart") or family == "sana":
         names = ("prompt_embeds", "prompt_mask", "negative_prompt_embeds", "negative_prompt_mask")
-        return dict(zip(names, pipe.encode_prompt(PROMPTS, negative_prompt=NEGATIVE), strict=True))
+        told = inspect.signature(type(pipe).__call__).parameters.get("complex_human_instruction")
+        options = {} if told is None else {"complex_human_instruction": told.default}
+        return dict(zip(names, pipe.encode_prompt(PROMPTS, negative_prompt=NEGATIVE, **options), strict=True))
     if family == "sd3":
         names = (
             "prompt_embeds",

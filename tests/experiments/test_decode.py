@@ -30,6 +30,7 @@ SQUARE = (64, 64)  # of DiT's pipeline, which draws nothing else
 STEPS = 3
 CLASS = {
     "pixart": "PixArtTransformer2DModel",
+    "sana": "SanaTransformer2DModel",
     "sd3": "SD3Transformer2DModel",
     "flux": "FluxTransformer2DModel",
     "flux2": "Flux2Transformer2DModel",
@@ -55,7 +56,7 @@ def draw_picture(family: str, pipe: Any) -> tuple[Tensor, np.ndarray]:
     options: dict[str, Any] = {"prompt": PROMPTS, "height": height, "width": width}
     if family == "dit":
         options = {"class_labels": [1, 2]}
-    if family.startswith("pixart") or family == "hunyuan":
+    if family.startswith("pixart") or family in ("hunyuan", "sana"):
         options["use_resolution_binning"] = False
     generator = torch.Generator().manual_seed(0)
     images = pipe(

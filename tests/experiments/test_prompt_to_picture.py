@@ -24,6 +24,7 @@ MODELS = {
     "flux2_klein": "flux2_klein_4b",
     "hunyuan": "hunyuan_dit",
     "dit": "dit_xl_2",
+    "sana": "sana_1600m",
 }
 # What its pipeline does by itself, of a distilled model without guidance.
 SCALE = {"flux2_klein": 1.0}
@@ -77,6 +78,6 @@ def asked(family: str, prompt: str, scale: float, pipe: Any) -> dict[str, Any]:
     if family == "dit":
         return {"class_labels": pipe.get_label_ids(["golden retriever"]), "guidance_scale": scale}
     options: dict[str, Any] = {"prompt": prompt, "height": SIDE, "width": SIDE, "guidance_scale": scale}
-    if family.startswith("pixart") or family == "hunyuan":
+    if family.startswith("pixart") or family in ("hunyuan", "sana"):
         options["use_resolution_binning"] = False
     return options

@@ -22,6 +22,7 @@ from tests.experiments.tiny_transformers import (
     klein_transformer,
     pixart_transformer,
     qwen_transformer,
+    sana_transformer,
     sd3_transformer,
 )
 
@@ -73,6 +74,16 @@ def stock(folder: Path) -> Any:
 
 def pixart(folder: Path) -> dict[str, Any]:
     return {"tokenizer": t5_tokenizer(folder / "tokenizer"), "text_encoder": t5(), "vae": vae()}
+
+
+def sana(folder: Path) -> dict[str, Any]:
+    byte_tokenizer(folder / "tokenizer", "PreTrainedTokenizerFast", "")
+    config = transformers.Gemma2Config(**LANGUAGE, num_hidden_layers=1, query_pre_attn_scalar=8)
+    return {
+        "tokenizer": ("transformers", "PreTrainedTokenizerFast"),
+        "text_encoder": transformers.Gemma2Model(config),
+        "vae": deep_vae(),
+    }
 
 
 def sd3(folder: Path) -> dict[str, Any]:
@@ -261,6 +272,24 @@ def qwen_vae() -> diffusers.AutoencoderKLQwenImage:
     )  # fmt: skip
 
 
+def deep_vae() -> diffusers.AutoencoderDC:
+    """SANA's, here too 8 pixels per latent row."""
+    sides = {f"{part}_{key}": value for part in ("encoder", "decoder") for key, value in (
+        ("block_types", "ResBlock"), ("block_out_channels", (4, 4, 4, 4)), ("layers_per_block", (1, 1, 1, 1)),
+        ("qkv_multiscales", ((), (), (), ())),
+    )}  # fmt: skip
+    return diffusers.AutoencoderDC(
+        latent_channels=CHANNELS, scaling_factor=0.4, attention_head_dim=4, **sides
+    )
+
+
+def flow() -> diffusers.DPMSolverMultistepScheduler:
+    """SANA's."""
+    return diffusers.DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+
+
 def shifted() -> diffusers.FlowMatchEulerDiscreteScheduler:
     """The timesteps of Flux, FLUX.2 and SD3.5 as it is offered too: shifted by the size of the picture."""
     return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
@@ -291,6 +320,7 @@ FAMILIES: dict[str, tuple[str, Parts, Make, Make]] = {
         diffusers.DPMSolverMultistepScheduler,
         pixart_transformer,
     ),
+    "sana": ("SanaPipeline", sana, flow, sana_transformer),
     "sd3": ("StableDiffusion3Pipeline", sd3, fixed, sd3_transformer),
     "sd3_shifted": ("StableDiffusion3Pipeline", sd3, shifted, sd3_transformer),
     "flux": ("FluxPipeline", flux, shifted, flux_transformer),

@@ -17,6 +17,14 @@ def pixart_transformer() -> Any:
     )  # fmt: skip
 
 
+def sana_transformer() -> Any:
+    return diffusers.SanaTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, num_cross_attention_heads=2, cross_attention_head_dim=8,
+        cross_attention_dim=16, caption_channels=WIDTH, in_channels=CHANNELS, out_channels=CHANNELS, num_layers=2,
+        sample_size=8,
+    )  # fmt: skip
+
+
 def sd3_transformer() -> Any:
     return diffusers.SD3Transformer2DModel(
         num_attention_heads=2, attention_head_dim=8, caption_projection_dim=16, joint_attention_dim=WIDTH,

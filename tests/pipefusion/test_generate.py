@@ -19,7 +19,7 @@ from tests.experiments.tiny_pipelines import FAMILIES, save_tiny, stock
 from tests.ranks import Ranks
 
 HEIGHT, WIDTH, STEPS = 64, 96, 3
-NEGATIVE = ("pixart_alpha", "pixart_sigma", "sd3", "sd3_shifted", "hunyuan", "qwen")
+NEGATIVE = ("pixart_alpha", "pixart_sigma", "sana", "sd3", "sd3_shifted", "hunyuan", "qwen")
 UNGUIDED = ("flux", "flux_schnell", "flux2_dev")
 PROMPTS = ["red apple", "a green dragon"]
 CLASSES = ["3", "golden retriever"]
@@ -91,7 +91,11 @@ def expected(family: str, pipe: Any, swapped: bool = False) -> np.ndarray:
     found = asked(family) | {"output_type": "np", "generator": seeded(4)}
     if swapped:
         found["prompt"] = found["prompt"][::-1]
-    if family in ("hunyuan", "qwen"):  # whose own call gives images of several prompts each other's masks
+    if family in (
+        "hunyuan",
+        "qwen",
+        "sana",
+    ):  # whose own call gives images of several prompts each other's masks
         images = found.pop("num_images_per_prompt")
         for side in ("prompt", "negative_prompt"):
             found[side] = [text for text in found[side] for _ in range(images)]
@@ -102,19 +106,24 @@ def expected(family: str, pipe: Any, swapped: bool = False) -> np.ndarray:
             key: found[key] for key in ("num_inference_steps", "guidance_scale", "output_type", "generator")
         }
         found["class_labels"] = [label for label in labels for _ in range(images)]
-    if family.startswith("pixart") or family == "hunyuan":
+    if family.startswith("pixart") or family in ("hunyuan", "sana"):
         found["use_resolution_binning"] = False
     return pipe(**found).images
 
 
-def drawn(folder: Path, family: str, parallel: Parallel, settings: dict[str, Any]) -> np.ndarray | None:
-    """What a rank returns."""
+def drawn(
+    folder: Path, family: str, parallel: Parallel, settings: dict[str, Any], tiled: bool = False
+) -> np.ndarray | None:
+    """What a rank returns; with tiles they share the decoding."""
     fabric = init(parallel, "cpu")
     height, width = picture_size(family)
     pipe = opened(folder)
     denoiser = parallelize(folder, fabric, height=height, width=width, **settings)
     pipe.transformer = None
-    return generate(pipe, denoiser, **asked(family), generator=seeded(4), output_type="np")
+    if tiled:
+        pipe.vae.enable_tiling()
+    told = asked(family) | {"generator": seeded(4), "output_type": "np", "share_decoding": tiled}
+    return generate(pipe, denoiser, **told)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -157,6 +166,15 @@ def test_exact_products_draw_what_the_pipeline_draws(
         first, *others = ranks.run(count, drawn, folder, family, parallel, settings)
         assert all(each is None for each in others)
         assert np.abs(first - pictures).max() <= ROUNDING, (str(parallel), settings)
+
+
+def test_ranks_share_the_tiles(ranks: Ranks, tiny_folder: Any) -> None:
+    pipe = opened(folder := tiny_folder("flux2_klein"))
+    pipe.vae.enable_tiling()
+    first, other = ranks.run(
+        2, drawn, folder, "flux2_klein", Parallel(pipe=2), {"method": "sync_pipeline"}, True
+    )
+    assert other is None and np.abs(first - expected("flux2_klein", pipe)).max() <= ROUNDING
 
 
 @torch.no_grad()

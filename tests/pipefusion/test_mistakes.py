@@ -17,6 +17,7 @@ from pipefusion import Denoiser, Parallel, generate, init, parallelize
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
+from pipefusion.denoiser import require_prompts
 from tests.experiments.tiny_pipelines import save_tiny
 from tests.pipefusion.test_library import inputs
 from tests.pipefusion.test_scripts import torchrun
@@ -133,6 +134,19 @@ def test_arguments_of_a_denoiser(fabric: LocalFabric, tiny_pipe: Any) -> None:
         TypeError, match=r"attention\(run\) returned None; allowed: a function attend_for\(job\)"
     ):
         returns_nothing(noise, cond, scheduler)
+
+
+def test_a_second_encoder_s_prompt_has_one_length() -> None:
+    names = (("prompt_embeds", (5, 8)), ("prompt_embeds_2", (4, 8)))
+
+    def prompt(length: int) -> Conditioning:
+        return Conditioning(
+            {"prompt_embeds": torch.ones(1, 9, 8), "prompt_embeds_2": torch.ones(1, length, 8)}
+        )
+
+    require_prompts(names, prompt(4), 1)
+    with pytest.raises(ValueError, match=r"has prompt_embeds_2 \[1, 3, 8\]; allowed: \[1, 4, 8\]"):
+        require_prompts(names, prompt(3), 1)
 
 
 LATENTS = torch.zeros(1, 4, 8, 8)
