@@ -32,6 +32,8 @@ MEASURED: dict[str, Any] = {
 """The distances that exactness is told by, and the request that they were measured with."""
 SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
 """Parts of the latency, the mean of all devices."""
+LITTLE = 0.0005
+"""A share of the latency that would be said as 0.0 %."""
 READ = ("peak_bytes", "missing_bytes", *SECONDS, "bottleneck", "text_encoder_bytes", "vae_bytes")
 """What is read of settings that fit, and what is missing where none was planned."""
 NOTE = (
@@ -177,9 +179,11 @@ def setting(row: Mapping[str, Any]) -> str:
 
 
 def request(row: Mapping[str, Any]) -> str:
-    """`1024 px, N = 8, S = 20, 1 image`."""
-    images = f"{row['images']} image{'s' * (row['images'] > 1)}"
-    return f"{pixels(row)} px, N = {row['asked']}, S = {row['steps']}, {images}"
+    """`1024 px, N = 8, S = 20, 1 image`; `704 x 1280 px, 125 pictures, N = 8, S = 20, 1 video`."""
+    frames, what = row.get("frames"), "video" if row.get("frames") else "image"
+    size = f"{pixels(row)} px" + (f", {frames} pictures" if frames else "")
+    count = f"{row['images']} {what}{'s' * (row['images'] > 1)}"
+    return f"{size}, N = {row['asked']}, S = {row['steps']}, {count}"
 
 
 def interval(row: Mapping[str, Any]) -> str:
@@ -236,7 +240,8 @@ def answers(rows: pd.DataFrame) -> str:
             f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
         )
     if strange := plain_rows(rows)[0].get("borrowed"):
-        said.append(f"No published row of this GPU was fitted for {strange}: the intervals are wider.")
+        text = f"No published row calibrates {strange} (docs/predictions.md says what stands in)"
+        said.append(f"{text}: the intervals are wider.")
     return "\n".join(said)
 
 
@@ -252,15 +257,15 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     held = f"{best['peak_bytes'] / GIB:.1f} GiB per device"
     yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held}."
     parts = sorted(((best[name] or 0.0, word) for name, word in SECONDS.items()), reverse=True)
-    shares = [f"{percent(part / best['predicted_latency_s'])} {word}" for part, word in parts if part > 0]
-    yield f"Its time goes to {', '.join(shares)}."
+    shares = [(part / best["predicted_latency_s"], word) for part, word in parts]
+    yield f"Its time: {', '.join(f'{percent(part)} {word}' for part, word in shares if part >= LITTLE)}."
     rival = next((row for row in others if product(row) != product(best)), None)
     if rival is not None:
         sure = rival["low_s"] is not None and rival["low_s"] > best["high_s"]
         more, word = max(((rival[name] or 0.0) - (best[name] or 0.0), word) for name, word in SECONDS.items())
         yield (
             f"Next is {setting(rival)}, {percent(behind(rival, best))} slower ({more:.2f} s more for {word}), "
-            f"{'beyond the intervals' if sure else 'within the intervals'}: {seconds(rival)}."
+            f"{'the intervals are apart' if sure else 'the intervals overlap'}: {seconds(rival)}."
         )
     exact = next((row for row in fits if row["exact"]), None)
     if not best["exact"] and exact is not None:

@@ -22,7 +22,7 @@ from experiments.methods import parallel_degrees
 from experiments.plan import plan
 from experiments.scaling import check_costs, outcome
 from experiments.session import Session, machine
-from experiments.study import Cell, Study
+from experiments.study import Cell, Study, by_itself
 from pipefusion.core.domain import Domain, Grid, PatchCounts, Threads, Warmups
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.timetable import timetable
@@ -64,11 +64,6 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     return rows
 
 
-def each(cell: Cell) -> str:
-    """Every run is a task of its own."""
-    return cell.key
-
-
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
     """Named links, to find one's own on the axis: GB/s in one direction."""
     paths = {name: CONF / "link" / f"{name}.yaml" for name in config_names("link")}
@@ -95,7 +90,7 @@ BANDWIDTH = Study(
     measure,
     tuple(bandwidth.CROSSINGS),
     title,
-    group=each,
+    group=by_itself,
     facts=facts,
     shown=bandwidth.readable,
     summary=summary,

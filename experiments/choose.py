@@ -16,7 +16,7 @@ import pandas as pd
 from rich.console import Group, RenderableType
 
 from analysis import planning
-from analysis.columns import GIB, column, words
+from analysis.columns import column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
@@ -27,7 +27,7 @@ from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model
 from experiments.parts import KINDS, part_bytes
-from experiments.plan import Planned, plan, room_bytes
+from experiments.plan import Planned, plan, room_bytes, too_much
 from experiments.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.requests import PlanConfig as PlanConfig
 from experiments.requests import able, check_request, counted, request_place, searches
@@ -169,15 +169,13 @@ def attention_roofline(planned: Planned) -> Row:
 
 def missing(point: RunConfig, forms: list[tuple[int, Prediction]], decoding: int) -> Row:
     """The outcome of a device that does not hold parameters and K, V, or decoding; nothing where it does."""
-    hardware = point.cluster.hardware
-    assert hardware is not None
-    room, params = room_bytes(point), max(form.param_bytes for _, form in forms)
+    params = max(form.param_bytes for _, form in forms)
     held, what = max((held_bytes(forms), "K, V"), (params + decoding, "decoding"))
-    if held <= room:
+    short = held - room_bytes(point)
+    if short <= 0:
         return {}
-    text = f"parameters and {what} alone are {held} bytes ({held / GIB:.1f} GiB), {held - room} more than the {room} "
-    text += f"that {hardware.name} has for tensors"
-    return {"status": "oom", "reason": text, "peak_bytes": held, "missing_bytes": held - room} | {
+    text = f"a device {too_much(held, point)}, for parameters and {what} alone"
+    return {"status": "oom", "reason": text, "peak_bytes": held, "missing_bytes": short} | {
         f"{key}_bytes": max(getattr(form, f"{key}_bytes") for _, form in forms) for key in ("param", "kv")
     }
 

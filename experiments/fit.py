@@ -79,11 +79,15 @@ class TermFit:
 
 @dataclass
 class FitConfig:
-    """Which devices have rows of their own, which borrow the mean of theirs, and the terms of links and hosts."""
+    """Which devices have rows of their own, which borrow the mean of theirs, and the terms of links and hosts.
+
+    `borrow_attention`: those of `borrow` for whose attention no source has a number either.
+    """
 
     name: str = "fit"
     devices: list[str] = field(default_factory=lambda: ["t4", "l20", "l40", "a100"])
     borrow: list[str] = field(default_factory=lambda: ["h100", "h200", "rtx4090"])
+    borrow_attention: list[str] = field(default_factory=lambda: ["rtx4090"])
     terms: list[TermFit] = field(default_factory=list)
 
 
@@ -93,7 +97,7 @@ def check_fit(cfg: RunConfig) -> None:
     devices, rows = config_names("device"), [target for target in targets() if target.published_s]
     if not options.devices and (options.borrow or not options.terms):
         raise ConfigError("measure.devices", "[] leaves nothing to fit; allowed: files of conf/device")
-    check_known(cfg, {"measure.devices": devices, "measure.borrow": devices})
+    check_known(cfg, {f"measure.{key}": devices for key in ("devices", "borrow", "borrow_attention")})
     for name in options.devices:
         if not alone(model_targets(cfg), name):
             text = f"{name} has no published row of one GPU with {cfg.model.name}; allowed: measure.borrow"
@@ -203,11 +207,12 @@ def fit(cfg: RunConfig, out: Path) -> str:
             | {"numbers": [target.row_id for target in mine], "errors": errors}
         )
     for name in options.borrow:
-        matmul, attention = (float(np.mean(column)) for column in zip(*fitted, strict=True))
-        write_values(CONF / "device" / f"{name}.yaml", efficiencies(matmul, attention), [], 0)
-        print(
-            f"{name}: matmul {matmul:.3f}, attention {attention:.3f}: the mean of the fitted, no row of its own"
-        )
+        mean = efficiencies(*(float(np.mean(column)) for column in zip(*fitted, strict=True)))
+        if name not in options.borrow_attention:
+            del mean["attention_efficiency"]
+        write_values(CONF / "device" / f"{name}.yaml", mean, [], 0)
+        said = ", ".join(f"{key} {value:.3f}" for key, value in mean.items())
+        print(f"{name}: {said}: the mean of the fitted, no row of its own")
     listed: dict[Path, list[str]] = defaultdict(list)
     for term, (value, error) in zip(options.terms, fit_terms(options.terms, cfg), strict=True):
         for name in (term.name, *term.also):

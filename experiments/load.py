@@ -28,7 +28,7 @@ from experiments.queue import latencies, poisson, read_trace
 from experiments.requests import PlanConfig, able
 from experiments.scaling import check_costs
 from experiments.session import Session
-from experiments.study import Cell, Study
+from experiments.study import Cell, Study, by_itself
 from pipefusion.core.domain import Count, Domain, Grid, PatchCounts, Threads, Warmups
 
 Load = Annotated[float, Domain(0, 100, above=True)]
@@ -146,11 +146,6 @@ def share_problem(cfg: RunConfig, model: Model) -> str | None:
     return able(cfg, model)
 
 
-def each(cell: Cell) -> str:
-    """Every search is a task of its own."""
-    return cell.key
-
-
 def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with intervals of the service times, and distances to serial, from the committed records."""
     return planning.beside(rows, CONF.parent / "results", "service_s")
@@ -172,7 +167,7 @@ LOAD = Study(
     grid=shares,
     problem=share_problem,
     place=share_place,
-    group=each,
+    group=by_itself,
     derived=known_beside,
     summary=summary,
     check=check_costs,

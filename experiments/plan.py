@@ -45,13 +45,7 @@ class Planned:
         if self.latency_s is not None:
             return None
         peaks = [rank.meter.peak_bytes for rank in self.ranks]
-        peak, hardware = max(peaks), self.cfg.cluster.hardware
-        assert hardware is not None
-        text = f"rank {peaks.index(peak)} needs {peak} bytes ({peak / GIB:.1f} GiB), "
-        return (
-            text
-            + f"{self.missing_bytes} more than the {self.room_bytes} that {hardware.name} has for tensors"
-        )
+        return f"rank {peaks.index(max(peaks))} {too_much(max(peaks), self.cfg)}"
 
     @cached_property
     def reports(self) -> list[RankReport]:
@@ -83,6 +77,15 @@ class Planned:
             report.extra = extra
             found.append(report)
         return found
+
+
+def too_much(held: int, cfg: RunConfig) -> str:
+    """`needs 61.27 GiB, 17.28 more than the 43.99 that l40 has for tensors`."""
+    room, hardware = room_bytes(cfg), cfg.cluster.hardware
+    assert hardware is not None
+    held_gib, missing_gib, room_gib = (size / GIB for size in (held, held - room, room))
+    text = f"needs {held_gib:.2f} GiB, {missing_gib:.2f} more than the {room_gib:.2f} that {hardware.name}"
+    return f"{text} has for tensors"
 
 
 def room_bytes(cfg: RunConfig) -> int:

@@ -123,6 +123,7 @@ def request_place(cfg: RunConfig) -> Row:
     return place(cfg) | {
         "asked": cfg.devices,
         "images": images,
+        "frames": cfg.model.frames,
         "front": cfg.measure.front,
         "borrowed": others,
     }

@@ -47,6 +47,11 @@ def model_and_size(cell: Cell) -> Hashable:
     return (cell.cfg.cluster.name, *(cell.place[key] for key in ("model", "height", "width")))
 
 
+def by_itself(cell: Cell) -> Hashable:
+    """Every cell is a task of its own."""
+    return cell.key
+
+
 def no_facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
     """Nothing beside the rows."""
     return {}

@@ -42,8 +42,10 @@ MODELS = {
     "Flux.1-dev": "flux_dev",
     "Flux.1-schnell": "flux_schnell",
     "HunyuanDiT": "hunyuan_dit",
+    "SANA-1.6B": "sana_1600m",
     "CogVideoX-5B": "cogvideox_5b",
     "ConsisID(CogVideoX-5b base)": "cogvideox_5b",
+    "HunyuanVideo": "hunyuan_video",
 }
 COMPILERS = ("torch.compile", "onediff")
 TABLE1 = "table1_costs"

@@ -31,7 +31,7 @@ from experiments.quality.store import PICTURES, batches, shared, there, write_pi
 from experiments.quality.texts import encode_all, stored, texts_path
 from experiments.runner import make_cell, measure_all
 from experiments.session import Session
-from experiments.study import Cell, Study
+from experiments.study import Cell, Study, by_itself
 
 EQUAL = 1e-4
 """Largest difference, over the largest latent, that the order of sums makes in some tens of steps of float32."""
@@ -62,12 +62,7 @@ def sample_in_process(run: RunConfig, session: Session, device: torch.device) ->
         return session.simulate(run, *as_inputs(inputs, run.guidance_scale), device=device)[0]
 
 
-def apart(cell: Cell) -> str:
-    """Every batch is a task of its own."""
-    return cell.key
-
-
-SAMPLE = Study(PICTURES, sample, (), group=apart)
+SAMPLE = Study(PICTURES, sample, (), group=by_itself)
 
 
 def picture_files(

@@ -32,10 +32,11 @@ FUSED_ATTENTION = {
 }
 
 
-TILE = 128
-"""Rows and columns of a matrix product that a multiprocessor computes at once."""
+TILE, LEAST_TILE = 128, 16
+"""Most and fewest rows and columns of a matrix product that a multiprocessor computes at once."""
 START = 256
-"""Filling and storing a tile takes as long as so many more sums' terms: deep products reach more of the peak."""
+"""Filling and storing a tile takes as long as so many more sums' terms: deep products reach more of the peak. Of 32
+bits, whose arithmetic is many times slower, it does not count."""
 HEAD = 32
 """Kernels of attention are compiled for head sizes that are multiples of it."""
 CACHED = 2.0
@@ -118,8 +119,15 @@ def computed_flops(op: Op, multiprocessors: int) -> float:
         (size,) = op.shape
         return op.flops * ceil(size / HEAD) * HEAD / size
     many, rows, columns, depth = op.shape
-    tiles = many * ceil(rows / TILE) * ceil(columns / TILE)
-    return 2.0 * (tiles + multiprocessors / 2) * TILE * TILE * (depth + START)
+    height, width = tile(rows), tile(columns)
+    tiles = many * ceil(rows / height) * ceil(columns / width)
+    start = START if op.itemsize <= 2 else 0
+    return 2.0 * (tiles + multiprocessors / 2) * height * width * (depth + start)
+
+
+def tile(side: int) -> int:
+    """Rows or columns of a tile: no more than the next power of two from a product's own."""
+    return min(TILE, max(LEAST_TILE, 1 << (side - 1).bit_length()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,11 +83,11 @@ def test_the_answer_says_who_wins_why_and_by_how_much():
     )
     assert "75.0 % computing, 25.0 % exchange" in said and "bubble" not in said
     assert (
-        "5.0 % slower (0.08 s more for computing), within the intervals" in said
+        "5.0 % slower (0.08 s more for computing), the intervals overlap" in said
         and "1.0 GiB per device" in said
     )
     far = frame(row("ulysses", "ulysses 8", 2.0, 8.0), row("pipefusion", "pipe 8", 4.0, 9.0))
-    assert "beyond the intervals" in planning.answers(far) and "Least memory" not in planning.answers(far)
+    assert "the intervals are apart" in planning.answers(far) and "Least memory" not in planning.answers(far)
     stale = planning.answers(frame(row("pipefusion", "pipe 8", 1.0, 1.0), row("ring", "ring 8", 2.0, 2.0)))
     assert "It is not exact (latents 2.0e-02 from serial's); the fastest that is: exact, ring 8" in stale
     assert planning.answers(frame(row("ring", "ring 8", None, 99.0))).endswith("misses 1.0 GiB per device.")

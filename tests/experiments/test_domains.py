@@ -35,7 +35,7 @@ WITHOUT = {"method", "measure", "prompt"}
 MAY_BE_EMPTY = {
     *(one.name for one in fields(GridConfig)), "grids",  # the run's own value
     "tags", "calibrated_on", "also", "terms", "hosts", "skip_subcategories", "swept",  # nothing of the kind
-    "borrow", "latency_clusters",  # nothing to fit of this kind; nothing planned
+    "borrow", "borrow_attention", "latency_clusters",  # nothing to fit of this kind; nothing planned
     "TextVariantsConfig.counted", "sync_layers",  # a part that is left out; no layer
     "replicas", "arrivals", "size_factors", "step_factors", "image_factors",  # all divisors of N; Poisson; no others
 }  # fmt: skip

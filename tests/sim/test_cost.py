@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 import torch
@@ -120,12 +121,22 @@ def test_only_an_asynchronous_host_runs_ahead():
 
 def test_the_edges_and_the_last_wave_of_a_product_cost_what_whole_tiles_do():
     tile = 2 * TILE * TILE * (64 + START)
-    for rows, columns, tiles in ((TILE, TILE, 1), (TILE + 1, TILE, 2), (3 * TILE, 2 * TILE, 6), (2, 1, 1)):
+    for rows, columns, tiles in ((TILE, TILE, 1), (TILE + 1, TILE, 2), (3 * TILE, 2 * TILE, 6)):
         op = Op("matmul", 2.0 * rows * columns * 64, 0.0, 2, (1, rows, columns, 64))
         assert computed_flops(op, 10) == (tiles + 10 / 2) * tile
         assert computed_flops(op, 0) == op.flops  # no multiprocessors, no tiles
     one, many = (Op("matmul", 1.0, 0.0, 2, (count, TILE, TILE, 64)) for count in (1, 7))
     assert computed_flops(many, 10) - computed_flops(one, 10) == 6 * tile
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "tile"), [(2, 1, (16, 16)), (33, 32, (64, 32)), (96, 500, (128, 128))]
+)
+def test_a_tile_is_no_larger_than_its_product_needs(rows, columns, tile):
+    tiles, (height, width) = ceil(columns / tile[1]) * ceil(rows / tile[0]), tile
+    for itemsize, start in ((2, START), (4, 0)):
+        op = Op("matmul", 1.0, 0.0, itemsize, (1, rows, columns, 64))
+        assert computed_flops(op, 10) == 2 * (tiles + 10 / 2) * height * width * (64 + start)
 
 
 @pytest.mark.parametrize(("size", "filled"), [(64, 64), (72, 96), (88, 96), (128, 128)])
