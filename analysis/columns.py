@@ -151,7 +151,7 @@ _ALL = [
     *texts(path="path", run="run", host="host", device="device", prompt="prompt", note="note", axis="axis"),
     *counts(asked="N asked for"),
     *counts(devices="N", patches="M", warmup="W", steps="S", place="#", seed="seed", images="images"),
-    *counts(resolution="px", height="height px", width="width px"),
+    *counts(resolution="px", height="height px", width="width px", frames="pictures"),
     *counts(schedules="schedules", failures="failures", disasters="disasters", not_named="not named"),
     *counts(branches="branches", rank="device", repeat="repeat", threads="threads", pid="process"),
     *(Column(name, name, kind=COUNT) for name in AXES),
@@ -184,7 +184,7 @@ _ALL = [
     # Bytes held.
     *sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
     *sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
-    *sizes("GiB", text_encoder="text encoders", vae="VAE", least="params and KV"),
+    *sizes("GiB", text_encoder="text encoders", vae="VAE", decode="decoding", least="params and KV"),
     *sizes("GiB", attention="attention reads and writes"),
     *sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
     *sizes(program="published program"),
