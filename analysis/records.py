@@ -13,6 +13,8 @@ PREDICTIONS, BEFORE = "records/published", "records/published_before"
 """Predictions of published rows, and those made before the cost model had contention, hosts, tiles and a cache."""
 PUBLISHED = "published/*.csv"
 QUALITY, STALENESS = "records/quality", "records/staleness"
+STILL, MOVING = "records/staleness_still", "records/staleness_moving"
+"""Clips in which nothing moves, and in which something does."""
 BREAK_EVEN, DISTANCE_VIDEO = "records/break_even", "records/distance_video"
 METHODS_2026, PIPEFUSION_SETTINGS = "records/methods_2026", "records/pipefusion_settings"
 PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
@@ -44,6 +46,8 @@ COMMANDS = {
     PREDICTIONS: "experiment=predict_published",
     QUALITY: "experiment=quality",
     STALENESS: "experiment=staleness",
+    STILL: "experiment=staleness_still",
+    MOVING: "experiment=staleness_moving",
     BREAK_EVEN: "experiment=break_even",
     DISTANCE_VIDEO: "experiment=distance_video",
     METHODS_2026: "experiment=methods_2026",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from analysis.columns import words
 from analysis.output import Output
-from analysis.records import STALENESS
-from analysis.staleness import figures, lanes
+from analysis.records import MOVING, STALENESS, STILL
+from analysis.staleness import figures, frames, lanes
 from analysis.staleness import tables as stale
 from analysis.style import Drawing
 from analysis.tables import Table, table
@@ -38,6 +38,14 @@ def staleness_error(results: Path) -> list[Table]:
     return [table(rows, words(rows, stale.headed(stale.ERRORS, rows)), after=note)]
 
 
+def staleness_frames(results: Path) -> list[Table]:
+    """Change from step to step and error of attention by latent frame, of still clips and of moving ones; measured on
+    the shipped video model, records/staleness_still and staleness_moving."""
+    records = {"still": stale.load(results / STILL), "moving": stale.load(results / MOVING)}
+    rows = frames.by_frame(records)
+    return [table(rows, frames.readable(rows), after=frames.NOTE.format(**records["still"].source))]
+
+
 def staleness_heatmap(results: Path) -> list[Drawing]:
     """Change from step to step and error of attention, by layer and step; measured on the shipped model,
     records/staleness."""
@@ -64,6 +72,7 @@ OUTPUTS = [
     Output(staleness_freshness, (STALENESS,), "Section 3, fresh and stale K, V"),
     Output(staleness_redundancy, (STALENESS,), "Section 3, input temporal redundancy"),
     Output(staleness_error, (STALENESS,)),
+    Output(staleness_frames, (STILL, MOVING)),
     Output(staleness_heatmap, (STALENESS,), "Section 3, input temporal redundancy"),
     Output(staleness_fresh_share, (STALENESS,), "Section 3, fresh and stale K, V"),
     Output(staleness_error_map, (STALENESS,)),

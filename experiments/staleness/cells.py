@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -13,7 +14,7 @@ from experiments.grid import GridConfig, check_grid, expand, place
 from experiments.inputs import spaced
 from experiments.journal import Row
 from experiments.methods import METHODS
-from experiments.models import Model, open_model, pictures_only
+from experiments.models import Model, open_model
 from experiments.session import Session
 from pipefusion.core.domain import (
     Count,
@@ -47,13 +48,15 @@ class FreshnessConfig(GridConfig):
 @dataclass
 class StalenessConfig(GridConfig):
     """`pictures` of as many prompts. `methods` run at W = `watched`, where attention is watched and the map drawn, and
-    those of them that are `swept` at each of `warmups` as well. `bands` of rows: redundancy is measured in each.
+    those of them that are `swept` at each of `warmups` as well. `bands` of rows, or of a video's latent frames:
+    redundancy is measured in each. `matching`: of the prompts only those of this regular expression.
 
     A method that has M of its own runs on a pipe of one device, unless its result depends on N.
     """
 
     name: str = "staleness"
     pictures: Count = 16
+    matching: str = ".*"
     bands: Patches = 4
     devices: Grid[Devices] = field(default_factory=lambda: [4])
     patches: list[PatchCounts] = field(default_factory=lambda: [4])
@@ -96,8 +99,9 @@ def pictured(cfg: RunConfig) -> RunConfig:
 
 
 def listed_prompts(cfg: RunConfig, model: Model) -> list[str]:
-    """The prompts that the model was trained on, where its folder lists them, else the run's own."""
-    return read_prompts(cfg) if model.prompts is None else model.prompts["train"]
+    """The prompts that the model was trained on, where its folder lists them, else the run's own; those that match."""
+    listed = read_prompts(cfg) if model.prompts is None else model.prompts["train"]
+    return [prompt for prompt in listed if re.fullmatch(cfg.measure.matching, prompt)]
 
 
 def place_in_table(cfg: RunConfig) -> Row:
@@ -111,6 +115,11 @@ def check_staleness(cfg: RunConfig, session: Session) -> None:
     """Names that do not exist, numbers that measure nothing. Raises ConfigError."""
     options: StalenessConfig = cfg.measure
     check_known(cfg, {"measure.swept": options.methods})
+    try:
+        re.compile(options.matching)
+    except re.error as error:
+        text = f"{options.matching!r} is no regular expression ({error}); allowed: one, as .*"
+        raise ConfigError("measure.matching", text) from None
     check_grid(options.probe, "measure.probe")
     for name in TASK:
         if len(given := getattr(options.probe, name)) > 1:
@@ -124,7 +133,10 @@ def check_staleness(cfg: RunConfig, session: Session) -> None:
         text = f"{serial.model.dtype} has errors of its own; allowed: float32"
         raise ConfigError("model.dtype", text)
     model = check_model(serial)
-    pictures_only(model)
+    if model.shape.references:
+        raise ConfigError(
+            "model", f"a {model.class_name} that edits pictures is not measured here; allowed: another"
+        )
     listed = len(listed_prompts(serial, model))
     if options.pictures > listed:
         text = f"{options.pictures} pictures, and there are {listed} prompts; allowed: 1..{listed}"

@@ -55,19 +55,19 @@ class StaleErrors:
         site = (layer, *(self.mesh.axis(name, rank).index for name in ("data", "cfg", "tensor")))
         parts = self._pending.setdefault((site, step), [])
         parts.append(seen)
-        if sum(len(part.place.rows) for part in parts) >= self.shape.token_rows:
+        if sum(len(part.place.rows) for part in parts) >= self.shape.lines:
             self._settle(site, step, self._pending.pop((site, step)))
 
     def _settle(self, site: Site, step: int, parts: list[Attention]) -> None:
         """All rows of a step and layer are in."""
         rows = torch.tensor([row for part in parts for row in rows_in(part.place.rows)])
-        if sorted(rows.tolist()) != [*range(self.shape.token_rows)]:
+        if sorted(rows.tolist()) != [*range(self.shape.lines)]:
             text = ", ".join(str(part.place.rows) for part in parts)
             raise ValueError(f"step {step} layer {site[0]}: {text} are not each row once")
 
         def joined(tensors: list[Tensor]) -> Tensor:
             """The image's, [b, p, H, d], of the parts'."""
-            by_row = torch.cat(tensors, dim=1).unflatten(1, (-1, self.shape.token_cols))
+            by_row = torch.cat(tensors, dim=1).unflatten(1, (-1, self.shape.grid.width))
             return by_row[:, rows.argsort()].flatten(1, 2)
 
         kept = self._kept.setdefault(site, {})
@@ -97,7 +97,7 @@ class StaleErrors:
             return kernel(self.shape)(part.q[:, prefix:], whole_k, whole_v)
 
         found = {"attention_error": relative(got, attention(*fresh))}
-        origins = torch.tensor(self.origins[part.place]).repeat_interleave(self.shape.token_cols)  # [p]
+        origins = torch.tensor(self.origins[part.place]).repeat_interleave(self.shape.grid.width)  # [p]
         attended = origins != ABSENT
         stale = attended & (origins != step)
         if stale.any():

@@ -60,15 +60,15 @@ def of_table(table: str, rows: Iterable[Row]) -> Iterator[Row]:
 
 def redundancy(cfg: RunConfig, session: Session) -> list[Row]:
     """Serial's changes."""
-    shape = session.model(cfg.model).shape
-    changes = Changes(shape, split_rows(shape.token_rows, min(cfg.measure.bands, shape.token_rows)))
+    shape = session.model(cfg.model).shape.cut(cfg.method.patch_axis)
+    changes = Changes(shape, split_rows(shape.lines, min(cfg.measure.bands, shape.lines)))
     changes.latents(latents_by_step(cfg, session, changes.watch)[:-1])
     return changes.rows
 
 
 def run_rows(cfg: RunConfig, session: Session) -> list[Row]:
     """A run's own row, which is `failed` where it does what the probe does not know, and those of its tables."""
-    shape, started = session.model(cfg.model).shape, time.time()
+    shape, started = session.model(cfg.model).shape.cut(cfg.method.patch_axis), time.time()
     serial = serial_reference(cfg)
     want = session.once(repr(serial), lambda: latents_by_step(serial, session))
     if getattr(cfg.method, "warmup", None) not in (None, cfg.measure.watched):
@@ -96,10 +96,16 @@ def step_errors(got: Tensor, want: Tensor) -> Iterator[Row]:
 
 
 def position_errors(got: Tensor, want: Tensor, shape: DiTShape) -> Iterator[Row]:
-    """By token position: root mean square over pictures, channels and pixels of the error, and of `want` itself."""
+    """By token position: root mean square over pictures, channels and pixels of the error, and of `want` itself.
+
+    Of a video by latent frame, in column 0.
+    """
 
     def by_token(latents: Tensor) -> list[list[float]]:
-        """[B, C, H, W] -> [token rows, token columns]."""
+        """[B, C, H, W] -> [token rows, token columns], or [B, C, F, H, W] -> [F, 1]."""
+        if shape.frames is not None:
+            frames: list[list[float]] = latents.square().mean((0, 1, 3, 4)).sqrt()[:, None].tolist()
+            return frames
         grid = latents.unflatten(3, (-1, shape.patch_size)).unflatten(2, (-1, shape.patch_size))
         found: list[list[float]] = grid.square().mean((0, 1, 3, 5)).sqrt().tolist()
         return found
@@ -121,6 +127,7 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
         "branches": guidance_branches(serial, shape),
         "token_rows": shape.token_rows,
         "token_cols": shape.token_cols,
+        "frames": shape.frames,
         "layers": shape.layers,
         "timesteps": scheduler.timesteps.tolist(),
         "scheduler": type(scheduler).__name__,

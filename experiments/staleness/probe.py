@@ -94,15 +94,15 @@ class HollowView(TracedView):
 
     def embed(self, latent: Tensor, rows: Band, text: None, modulation: Marked) -> Tokens:
         shape, batch = self.shape, latent.shape[0]
-        image = latent.new_zeros(batch, len(rows) * shape.token_cols, shape.hidden)
+        image = latent.new_zeros(batch, len(rows) * shape.grid.width, shape.hidden)
         return Tokens(
             image, latent.new_zeros(batch, shape.joint_tokens, shape.hidden) if shape.joint else None
         )
 
     def unembed(self, image: Tensor, modulation: Marked, rows: Band) -> Tensor:
-        shape = self.shape
-        band = (len(rows) * shape.patch_size, shape.token_cols * shape.patch_size)
-        return image.new_zeros(image.shape[0], shape.in_channels, *band)
+        grid, size = self.shape.grid, [image.shape[0], *self.shape.latent_size]
+        size[grid.dim] = len(rows) * grid.thickness
+        return image.new_zeros(size)
 
     def at_block(
         self, place: Place, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None
@@ -116,15 +116,15 @@ class HollowView(TracedView):
             self._job, self._last = self._job + 1, (place.step, place.rows)
         attended = rows_attended(self.cfg, shape, place)
         counts = self.counted(place, out[:, prefix:].flatten(2), attended)
-        self.seen.append(Seen(place, self._job, counts, attended, len(attended) * shape.token_cols))
+        self.seen.append(Seen(place, self._job, counts, attended, len(attended) * shape.grid.width))
         # New ones, as a block makes: a pipeline sends what it returns.
         return Tokens(tokens.image.clone(), None if tokens.text is None else tokens.text.clone())
 
     def written(self, place: Place, size: tuple[int, int, int, int]) -> Tensor:
         """v [b, T + t, H, d]: a one for each image token in the channel, over the whole batch, of its step and row."""
         shape, (batch, length, heads, dim) = self.shape, size
-        row = torch.tensor(rows_in(place.rows)).repeat_interleave(shape.token_cols)
-        channel = place.step * shape.token_rows + row
+        row = torch.tensor(rows_in(place.rows)).repeat_interleave(shape.grid.width)
+        channel = place.step * shape.lines + row
         v, own = torch.zeros(batch, length, heads * dim), heads * dim
         v[channel // own, length - len(row) + torch.arange(len(row)), channel % own] = 1
         return v.unflatten(2, (heads, dim))
@@ -136,11 +136,11 @@ class HollowView(TracedView):
         """
         shape, steps = self.shape, len(self.steps)
         # The prompt's are attended to as well, and carry nothing.
-        attended = shape.prefix(place.layer) + len(rows) * shape.token_cols
-        mean = out.mean(1).flatten()[: steps * shape.token_rows]
-        tokens = mean.view(steps, shape.token_rows) * attended
+        attended = shape.prefix(place.layer) + len(rows) * shape.grid.width
+        mean = out.mean(1).flatten()[: steps * shape.lines]
+        tokens = mean.view(steps, shape.lines) * attended
         counts = tokens.round()
-        most = torch.zeros(shape.token_rows).index_fill(0, torch.tensor([*rows]), shape.token_cols)
+        most = torch.zeros(shape.lines).index_fill(0, torch.tensor([*rows]), shape.grid.width)
         if float((tokens - counts).abs().max()) > 0.01 or bool((counts.sum(0) > most).any()):
             text = (
                 f"attention of equal scores is not the mean over {attended} tokens, those of rows {[*rows]}"
@@ -153,21 +153,19 @@ def rows_attended(cfg: RunConfig, shape: DiTShape, place: Place) -> Sequence[int
     """The token rows that a job attends to, as the method declares them: all in a synchronous step."""
     warmup = getattr(cfg.method, "warmup", None)
     if warmup is None or place.step < warmup:
-        return range(shape.token_rows)
+        return range(shape.lines)
     return METHODS[cfg.method.name].attends(shape, parallel_degrees(cfg), cfg.method, place.rows)
 
 
 def probe(cfg: RunConfig, session: Session) -> list[Seen]:
     """What every self-attention of every job of every rank saw, on a view without data; in the order it happened."""
     shape, timesteps, parallel = (
-        session.model(cfg.model).shape,
+        session.model(cfg.model).shape.cut(cfg.method.patch_axis),
         session.scheduler(cfg).timesteps,
         parallel_degrees(cfg),
     )
     channels = shape.hidden // parallel.tensor
-    pictures = (
-        -(-len(timesteps) * shape.token_rows // channels) * parallel.data
-    )  # as many as channels are needed
+    pictures = -(-len(timesteps) * shape.lines // channels) * parallel.data  # as many as channels are needed
     prompt = {"prompt": torch.zeros(pictures, 0)}
     cond = Conditioning(prompt, 2.0, prompt if parallel.cfg > 1 else None)
     seen: list[Seen] = []

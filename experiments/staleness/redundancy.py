@@ -2,7 +2,7 @@
 
 The paper's premise (its section 3.2 after DistriFusion): inputs of consecutive steps are alike, so that K, V of the
 step before may stand in for this one's. Measured in a run without any staleness: ||x_t - x_{t-1}|| / ||x_t||, by layer
-and band of rows, a mean over pictures and guidance branches.
+and band of rows (of a video cut over frames, of frames), a mean over pictures and guidance branches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Changes:
     def watch(self, seen: Attention) -> None:
         """Compare with the step before, of which the image tokens are kept for each layer."""
         place = seen.place
-        if place.rows != range(self.shape.token_rows):
+        if place.rows != range(self.shape.lines):
             raise ValueError(f"{place}: only a part of the rows; allowed: a run of whole steps")
         parts = {"hidden": seen.image, "k": seen.k[:, seen.prefix :], "v": seen.v[:, seen.prefix :]}
         for quantity, now in parts.items():
@@ -48,8 +48,8 @@ class Changes:
         """The model's inputs of all steps, [S, B, C, H, W]: noise first. They have no layer."""
         for step, (before, now) in enumerate(pairwise(inputs), start=1):
             for band in self.bands:
-                part = self.shape.band_latent(band)
-                self._add("latent", step, None, band, relative(before[:, :, part], now[:, :, part]))
+                parts = (self.shape.grid.take_latent(each, band) for each in (before, now))
+                self._add("latent", step, None, band, relative(*parts))
 
     def _add(self, quantity: str, step: int, layer: int | None, band: range, change: float) -> None:
         place = {"quantity": quantity, "step": step, "layer": layer} | row_columns(band)

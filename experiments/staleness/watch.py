@@ -55,9 +55,9 @@ class WatchedView(TracedView):
         self._times: Counter[int] = Counter()
 
     def embed(self, latent: Tensor, rows: Band, text: Any, modulation: Marked) -> Tokens:
-        size, images = self.shape.patch_size, latent[: self.latents.shape[1]]  # of one guidance branch
-        for row, pixels in zip(rows_in(rows), images.split(size, dim=2), strict=True):
-            self.latents[self._times[row], :, :, row * size : (row + 1) * size] = pixels
+        grid, images = self.shape.grid, latent[: self.latents.shape[1]]  # of one guidance branch
+        for row, pixels in zip(rows_in(rows), images.split(grid.thickness, dim=grid.dim), strict=True):
+            grid.take_latent(self.latents[self._times[row]], range(row, row + 1)).copy_(pixels)
             self._times[row] += 1
         return self.inner.embed(latent, rows, text, modulation.value)
 

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 
 from analysis.__main__ import main
 from analysis.columns import typed, words
+from analysis.outputs.staleness import staleness_frames
 from analysis.staleness import figures, tables
 
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
@@ -80,6 +81,20 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(record))
     typed(pd.DataFrame([same | row for row in rows])).to_parquet(folder / "rows.parquet", index=False)
+
+
+def test_frames_of_still_and_moving_clips(tmp_path: Path) -> None:
+    for name in ("staleness_still", "staleness_moving"):
+        write(tmp_path / "records" / name)
+    (made,) = staleness_frames(tmp_path)
+    assert made.rows is not None
+    rows = made.rows[made.rows.clips == "moving"].set_index("quantity")
+    starts = sorted({band(patch)["row_start"] for patch in range(2)})
+    change = sum(0.4 / step for step in range(1, STEPS)) / (STEPS - 1)
+    assert [rows.loc["change of K", f"frame_{start}"] for start in starts] == pytest.approx([change] * 2)
+    error = 0.01 * sum(range(1, STEPS)) / (STEPS - 1)
+    assert rows.filter(like="error of attention", axis=0).frame_0.min() == pytest.approx(error)
+    assert "| moving | change of K |" in made.text
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ from experiments.difference import NotFinite, norm_of_difference
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
 from experiments.staleness.errors import StaleErrors
+from experiments.staleness.measure import position_errors
 from experiments.staleness.redundancy import Changes
 from experiments.staleness.traced import Place
 from experiments.staleness.watch import Attention, WatchedView
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.parallel import Parallel
+from pipefusion.core.split import split_rows
 from tests.experiments.staleness.cases import (
     PICTURES,
     STEPS,
@@ -107,6 +109,23 @@ def test_the_prompt_of_an_mm_dit_is_attended_to_and_never_stale(cfg):
     stale = [row for row in rows if row["k_error"] is not None]
     assert stale and max(row["unexplained"] for row in stale) < 1e-5
     assert max(row["attention_error"] for row in stale) > 1e-4
+
+
+def test_a_video_is_measured_by_latent_frame():
+    """Of K, V of its own patches a job sees this step's: patches that follow are stale, and the last has none."""
+    cfg, video = case("pipefusion", model="wan_tiny", patches=4, warmup=1), shape("wan_tiny")
+    rows, _ = errors(cfg)
+    stale = [row for row in rows if row["k_error"] is not None]
+    assert {row["row_start"] for row in stale} == {0, 3, 6} and max(
+        row["unexplained"] for row in stale
+    ) < 1e-5
+    changes, latents = Changes(video, split_rows(12, 12)), run(cfg)
+    changes.latents(run(case("serial", model="wan_tiny"), changes.watch)[:-1])
+    assert {(row["quantity"], row["row_start"], row["rows"]) for row in changes.rows} == {
+        (quantity, frame, 1) for quantity in ("hidden", "k", "v", "latent") for frame in range(12)
+    }
+    errors_by_frame = [*position_errors(latents[-1], latents[0], video)]
+    assert [(one["row"], one["column"]) for one in errors_by_frame] == [(frame, 0) for frame in range(12)]
 
 
 def test_displaced_methods_leave_serial_with_the_first_displaced_step():
