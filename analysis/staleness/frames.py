@@ -36,12 +36,14 @@ def by_frame(records: Mapping[str, Record]) -> pd.DataFrame:
 
 def spread(rows: pd.DataFrame) -> pd.Series:
     """The mean error of the jobs that have each latent frame."""
-    each = rows.assign(frame=[range(a, b) for a, b in zip(rows.row_start, rows.row_stop, strict=True)])
-    return each.explode("frame").groupby("frame").attention_error.mean()
+    frames = range(rows.row_stop.max() if len(rows) else 0)
+    covers = {frame: (rows.row_start <= frame) & (frame < rows.row_stop) for frame in frames}
+    means = {frame: rows.attention_error[inside].mean() for frame, inside in covers.items() if inside.any()}
+    return pd.Series(means, dtype=float)
 
 
 def readable(rows: pd.DataFrame) -> pd.DataFrame:
     """To read."""
-    frames = [name for name in rows if str(name).startswith("frame_")]
+    frames = [str(name) for name in rows if str(name).startswith("frame_")]
     columns: Shown = [Column("clips", "clips"), Column("quantity", "what")]
     return words(rows, [*columns, *shares(**{name: name.replace("_", " ") for name in frames})])
