@@ -62,9 +62,9 @@ def as_printed(cases: pd.DataFrame, results: Path) -> pd.DataFrame:
     return pd.concat([cases[~split], whole], ignore_index=True)
 
 
-def shown(table: pd.DataFrame, devices: int = DEVICES) -> pd.DataFrame:
-    """Of the cases at the first W that ran, each method at N = `devices`, or at the most N below that it can do."""
-    ran = table[(table.status == "ok") & (table.devices <= devices) & first_warmup(table)]
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Of the cases at the first W that ran, each method at N = `DEVICES`, or at the most N below that it can do."""
+    ran = table[(table.status == "ok") & (table.devices <= DEVICES) & first_warmup(table)]
     last = ran.groupby(["model", "resolution", "method"]).devices.transform("max")
     return ran[ran.devices == last]
 
@@ -88,12 +88,12 @@ def memory(cases: pd.DataFrame, model: str) -> pd.DataFrame:
     return wide(text, ["method", "N", "params GiB"], "px", " px")
 
 
-def copies(record: dict[str, Any], model: str, devices: int = DEVICES) -> Iterator[str]:
-    """What is on more than one of N devices, a sentence for each method, those that hold everything together."""
+def copies(record: dict[str, Any], model: str) -> Iterator[str]:
+    """What is on more than one of `DEVICES`, a sentence for each method, those that hold everything together."""
     found: dict[str, list[str]] = {}
     for case in model_cases(record, model):
-        if case["devices"] == devices and case["status"] == "ok":
-            whole = case["devices_bytes"] == devices * case["model_bytes"]
+        if case["devices"] == DEVICES and case["status"] == "ok":
+            whole = case["devices_bytes"] == DEVICES * case["model_bytes"]
             parts = ", ".join(f"{part} {mib(size)} MiB" for part, size in case["copies_by_part"].items())
             names = found.setdefault("the whole model" if whole else parts or "nothing", [])
             if label(case["method"]) not in names:

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from analysis.accounting import DEVICES, PIXELS, shown
 from analysis.columns import GIB
-from analysis.style import COLOUR, ORDER, RC, label, pale
+from analysis.style import COLOUR, RC, label, ordered, pale
 
 STACK = {
     "param_bytes": "parameters",
@@ -36,8 +36,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
     lower = table[(table.warmup == 0) & (table.devices == DEVICES) & (table.method == "pipefusion")]
     without = lower.groupby(["model", "method"], as_index=False).peak_bytes.max()
     models = [model for model in record["models"] if model in set(rows.model)]
-    counted = {case["method"] for case in record["cases"]}
-    methods = [method for method in ORDER if method in counted]
+    methods = ordered(case["method"] for case in record["cases"])
     across = min(4, len(models))
     down = -(-len(models) // across)
     with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9}):

@@ -19,11 +19,12 @@ from matplotlib.lines import Line2D
 
 from analysis import tables
 from analysis.columns import Shown, seconds, texts, words
+from analysis.looks import method_order
 from analysis.paper.panels import logarithmic
 from analysis.records import BANDWIDTH
 from analysis.sheet import Sheet
 from analysis.study import Record, pixels, plain_rows
-from analysis.style import COLOUR, GREY, ORDER, RC, label
+from analysis.style import COLOUR, GREY, RC, label
 from analysis.tables import Table
 
 FLAT = 0.1
@@ -55,12 +56,7 @@ def fastest(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each method and bandwidth the fastest setting that fits."""
     ran = rows[rows.status == "ok"].sort_values("predicted_latency_s", kind="stable")
     first = ran.drop_duplicates(["method", "bandwidth"])
-    return first.sort_values(["method", "bandwidth"], key=by_method).reset_index(drop=True)
-
-
-def by_method(values: pd.Series) -> pd.Series:
-    """Methods in the order that they always have."""
-    return values.map(ORDER.index) if values.name == "method" else values
+    return first.sort_values(["method", "bandwidth"], key=method_order, ignore_index=True)
 
 
 def curves(rows: pd.DataFrame) -> dict[str, list[tuple[float, float]]]:

@@ -17,7 +17,7 @@ from analysis.quality.axes import SIDES, logarithmic, round_values
 from analysis.sheet import Sheet
 from analysis.staleness.figures import percents
 from analysis.study import plain_rows
-from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, label, pale
+from analysis.style import COLOUR, GREY, MARKER, RC, label, ordered, pale
 
 COLUMNS = 2
 
@@ -92,13 +92,11 @@ def look(method: str, full: bool) -> dict[str, Any]:
 
 def handles(rows: pd.DataFrame) -> list[Artist]:
     """The legend: the methods that are drawn, then what full and pale mean."""
-    drawn = set(rows.method)
     found: list[Artist] = [
         Line2D(
             [], [], label=label(method), **(look(method, True) | {"color": COLOUR[method], "linestyle": "-"})
         )
-        for method in ORDER
-        if method in drawn
+        for method in ordered(rows.method)
     ]
     words = "full and named: no other setting is nearer and faster"
     return [*found, Line2D([], [], label=words, **look("serial", True))]

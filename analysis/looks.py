@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
@@ -40,9 +41,18 @@ def label(method: str) -> str:
     return LABEL.get(method, method)
 
 
+def ordered(methods: Iterable[str]) -> list[str]:
+    """These methods, each once, in the order they always have."""
+    found = set(methods)
+    return [method for method in ORDER if method in found]
+
+
+def method_order(values: pd.Series) -> pd.Series:
+    """A key to sort by: methods in the order they always have, one we do not know last; other columns by value."""
+    places = {method: at for at, method in enumerate(ORDER)}
+    return values.map(places).fillna(len(ORDER)) if values.name == "method" else values
+
+
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in the order methods always have; one we do not know comes last."""
-    place = {method: at for at, method in enumerate(ORDER)}
-    return rows.sort_values(
-        "method", key=lambda names: names.map(place).fillna(len(ORDER)), kind="stable"
-    ).reset_index(drop=True)
+    """Rows by method in the order methods always have."""
+    return rows.sort_values("method", key=method_order, kind="stable", ignore_index=True)

@@ -21,16 +21,13 @@ from analysis.study import load_study
 class Kind:
     """Records that can be compared: the columns that a row is joined on, and those that are shown of it.
 
-    `part` is the list of rows in `file`; without it `file` is the name of a study. `seconds` is the column whose ratio
-    is shown; `measured` says that these seconds are of the machine the record was made on.
+    `name` is that of a study, or the file of a run. `seconds` is the column whose ratio is shown.
     """
 
-    file: str
-    part: str
+    name: str
     keys: list[str]
     values: list[Column]
     seconds: str | None = None
-    measured: bool = False
 
     @property
     def shown(self) -> list[str]:
@@ -42,31 +39,26 @@ SETTING = ["method", "devices", "patches", "warmup", "split"]
 HELD = [column("param_bytes"), column("kv_bytes"), column("peak_bytes"), column("sent_bytes_per_step")]
 RUNS = Kind(
     "run.json",
-    "",
     [*SETTING, "product", "model", "px", "steps", "guidance_scale", "scheduler", "seed", "dtype"],
     [column("latency_s"), *HELD, column("relative_error", heading="error to\nserial"), column("status")],
     "latency_s",
-    measured=True,
 )
 PREDICTED = column("predicted_latency_s", heading="predicted", format=digits(3))
 RECORDS = [
     Kind(
         "scaling",
-        "",
         ["cluster", "resolution", *SETTING],
         [PREDICTED, column("peak_bytes"), column("status")],
         PREDICTED.name,
     ),
     Kind(
         "predict",
-        "",
         ["row_id", "cluster", "method", "devices"],
         [replace(PREDICTED, name="predicted_s"), column("peak_bytes"), column("status")],
         "predicted_s",
     ),
     Kind(
         "quality",
-        "",
         ["setting", "what", "metric", "against", "network"],
         [column("value", format="{:.4g}".format), column("n", heading="pictures")],
     ),
@@ -119,17 +111,15 @@ def common_kind(a: Path, b: Path) -> Kind:
     ]
     both = [kind for kind in held[0] if kind in held[1]]
     if not both:
-        files = [" and ".join(kind.file for kind in kinds) or "nothing to compare" for kinds in held]
-        allowed = ", ".join(kind.file for kind in [RUNS, *RECORDS])
+        files = [" and ".join(kind.name for kind in kinds) or "nothing to compare" for kinds in held]
+        allowed = ", ".join(kind.name for kind in [RUNS, *RECORDS])
         raise ValueError(f"compare: {a} holds {files[0]}, {b} holds {files[1]}; allowed: two of {allowed}")
     return both[0]
 
 
 def holds(folder: Path, kind: Kind) -> bool:
-    """Whether a folder has a record of a kind."""
-    if kind.part:
-        return (folder / kind.file).exists()
-    return (folder / RECORD).exists() and load_record(folder / RECORD).get("study") == kind.file
+    """Whether a folder has the record of a study."""
+    return (folder / RECORD).exists() and load_record(folder / RECORD).get("study") == kind.name
 
 
 def _runs(folder: Path) -> pd.DataFrame:
@@ -143,13 +133,10 @@ def _runs(folder: Path) -> pd.DataFrame:
 
 
 def _record(folder: Path, kind: Kind) -> pd.DataFrame:
-    if kind.part:
-        record = load_record(folder / kind.file)
-        rows = pd.DataFrame(record[kind.part])
-    else:
-        record, rows = vars(load_study(folder)).values()
-    side = rows.reindex(columns=[*kind.keys, *kind.shown])
-    return side.assign(machine=_machine(record) if kind.measured else "", commit=_commit(record))
+    """The rows of a study; none of their seconds are of the machine that the record was made on."""
+    record = load_study(folder)
+    side = record.rows.reindex(columns=[*kind.keys, *kind.shown])
+    return side.assign(machine="", commit=_commit(record.facts))
 
 
 def _machine(record: dict[str, Any]) -> str:

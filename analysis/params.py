@@ -18,7 +18,7 @@ from analysis.columns import MIB, column, mib, three, wide, words
 from analysis.records import PARAMS
 from analysis.sheet import Sheet
 from analysis.study import load_study
-from analysis.style import COLOUR, MARKER, ORDER, RC, in_order, label
+from analysis.style import COLOUR, MARKER, RC, in_order, label, ordered
 from analysis.tables import Table, markdown
 
 PIPED = "pipefusion"
@@ -68,12 +68,6 @@ def readable(rows: pd.DataFrame) -> pd.DataFrame:
     return wide(text, ["model", "N"], "method")
 
 
-def recorded_methods(table: pd.DataFrame) -> list[str]:
-    """The methods of the record in the order that they always have."""
-    found = list(table.method.unique())
-    return [method for method in ORDER if method in found]
-
-
 def sums(record: dict[str, Any]) -> str:
     """The literal case added up: devices less copies is the model."""
     chosen = {**record["literal"], "method": PIPED}
@@ -118,7 +112,7 @@ def figure(record: dict[str, Any], table: pd.DataFrame, column: str) -> Figure:
     most = fullest(record, table, TICKS)
     models = [name for name, facts in record["models"].items() if facts["layers"] >= DEEP]
     kept = column == "kv_bytes"
-    methods = [method for method in recorded_methods(table) if method in WITH_KV or not kept]
+    methods = [method for method in ordered(table.method) if method in WITH_KV or not kept]
     level = [method for method in methods if method not in SLOPED]
     sloped = [method for method in methods if method in SLOPED]
     sheet = Sheet(1, len(models), 2.9, 2.7, left=0.85, across=0.75, head=0.86)

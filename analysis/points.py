@@ -10,7 +10,8 @@ from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
 from analysis.evidence.predictions import row_role
-from analysis.style import COLOUR, GREY, MARKER, ORDER, pale
+from analysis.looks import method_order
+from analysis.style import COLOUR, GREY, MARKER, pale
 
 KEYS = ["cluster", "resolution", "method", "devices"]
 FILLS = {
@@ -37,11 +38,6 @@ def published(record: dict[str, Any]) -> pd.DataFrame:
     table = table.sort_values("role", kind="stable").drop_duplicates([*KEYS, "published_s"])
     table = table.assign(role=table.role.str.removeprefix("repeats "))
     return table.sort_values(KEYS, key=method_order, kind="stable", ignore_index=True)
-
-
-def method_order(values: pd.Series) -> pd.Series:
-    """A sort key: methods in their order, other columns by value."""
-    return values.map(ORDER.index) if values.name == "method" else values
 
 
 def marker(method: str, role: str) -> dict[str, Any]:

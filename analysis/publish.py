@@ -13,11 +13,11 @@ import pandas as pd
 from analysis.check import FOLDERS
 
 
-def publish(results: Path, project: str, mode: str = "offline", folder: Path | None = None) -> Path:
+def publish(results: Path, project: str, mode: str = "offline") -> Path:
     """One run of type `report`: each csv a table, each PNG an image, and all files as the artifact `report`.
 
-    The run lies in `folder`/wandb, results/runs/wandb when none is given. Returns its directory, which holds copies of
-    all files: what is synced later is what was there now.
+    The run lies in results/runs/wandb. Returns its directory, which holds copies of all files: what is synced later is
+    what was there now.
     Raises ValueError when there is nothing to publish.
     """
     files = sorted(path for name in FOLDERS for path in (results / name).glob("*") if path.is_file())
@@ -25,7 +25,7 @@ def publish(results: Path, project: str, mode: str = "offline", folder: Path | N
         raise ValueError(f"wandb: no table or figure in {results}; python -m analysis makes them")
     import wandb  # takes a second, and nothing else here needs it
 
-    folder = folder or results / "runs"
+    folder = results / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=project,

@@ -22,12 +22,13 @@ from matplotlib.ticker import NullLocator
 
 from analysis import tables
 from analysis.columns import GIB, Column, gib, wide, words
+from analysis.looks import method_order, ordered
 from analysis.paper.panels import logarithmic
-from analysis.points import KEYS, fills, marker, method_order, published
+from analysis.points import KEYS, fills, marker, published
 from analysis.records import SCALING
 from analysis.sheet import Sheet
 from analysis.study import load_study, plain_rows
-from analysis.style import COLOUR, ORDER, RC, label
+from analysis.style import COLOUR, RC, label
 
 SOURCE = f"Source: results/{SCALING}."
 ASIDE = 1.05  # published points of one N stand this factor apart
@@ -88,10 +89,6 @@ def _seconds(row: dict[Any, Any]) -> str:
     return text if pd.isna(row["patches"]) else f"{text} ({row['patches']:.0f})"
 
 
-def _methods(table: pd.DataFrame) -> list[str]:
-    return [method for method in ORDER if method in set(table.method)]
-
-
 def tabulate(record: dict[str, Any]) -> tables.Table:
     """Predictions with published numbers beside them; to read, the predictions."""
     table = predicted(record)
@@ -106,7 +103,7 @@ def tabulate(record: dict[str, Any]) -> tables.Table:
 def latency_figure(record: dict[str, Any], cluster: str) -> Figure:
     """Latency against N on one cluster, a panel a resolution: predicted lines, published points."""
     ours, theirs = (rows[rows.cluster == cluster] for rows in (predicted(record), published(record)))
-    methods = _methods(ours)
+    methods = ordered(ours.method)
 
     def draw(axes: Axes, size: int) -> None:
         _latency(axes, ours[ours.resolution == size], theirs[theirs.resolution == size], methods)
@@ -120,7 +117,8 @@ def latency_figure(record: dict[str, Any], cluster: str) -> Figure:
 def memory_figure(record: dict[str, Any]) -> Figure:
     """Peak memory of the fullest device against N, a panel a resolution, and what each kind of device has."""
     ours = predicted(record)
-    methods, most = _methods(ours), 1.5 * max(facts["room_bytes"] for facts in record["clusters"].values())
+    methods = ordered(ours.method)
+    most = 1.5 * max(facts["room_bytes"] for facts in record["clusters"].values())
 
     def draw(axes: Axes, size: int) -> None:
         _memory(axes, ours[ours.resolution == size], methods)

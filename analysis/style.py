@@ -15,9 +15,9 @@ mpl.use("Agg")
 from matplotlib import colors
 from matplotlib.figure import Figure
 
-from analysis.looks import COLOUR, LABEL, LOOKS, MARKER, ORDER, in_order, label
+from analysis.looks import COLOUR, LABEL, LOOKS, MARKER, ORDER, in_order, label, ordered
 
-__all__ = ["COLOUR", "LABEL", "LOOKS", "MARKER", "ORDER", "in_order", "label"]
+__all__ = ["COLOUR", "LABEL", "LOOKS", "MARKER", "ORDER", "in_order", "label", "ordered"]
 
 
 GREY = "#555555"
@@ -60,9 +60,9 @@ class Drawing(NamedTuple):
         return save(self.figure, folder, f"{name}{self.suffix}", self.dpi)
 
 
-def drawings(figure: Figure | None, suffix: str = "", dpi: int = 160) -> list[Drawing]:
+def drawings(figure: Figure | None) -> list[Drawing]:
     """The figure to be written; nothing where there is none."""
-    return [] if figure is None else [Drawing(figure, suffix, dpi)]
+    return [] if figure is None else [Drawing(figure)]
 
 
 def save(figure: Figure, folder: Path, name: str, dpi: int = 160) -> list[Path]:

@@ -17,7 +17,6 @@ from analysis.line import one_line
 from experiments import components
 from experiments.config import RunConfig, read_prompts
 from experiments.models import Model
-from experiments.tensors import write_tensors
 from experiments.text import encode_prompts, too_long
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape, Sizes
@@ -119,11 +118,6 @@ def stand_in(prompt: str, name: str, size: tuple[int, ...]) -> Tensor:
     if name.startswith("prompt_mask"):
         return torch.ones(size)
     return torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed))
-
-
-def write_inputs(path: Path, inputs: dict[str, Tensor]) -> None:
-    """Write inputs.safetensors whole."""
-    write_tensors(path, inputs)
 
 
 def read_inputs(path: Path, guidance_scale: float, device: torch.device) -> tuple[Tensor, Conditioning]:

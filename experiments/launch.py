@@ -19,7 +19,7 @@ from experiments.agent import GRACE_S, Entry, failure_status, lost_peer, prepare
 from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.environment import hardware, provenance
 from experiments.errors import RunFailed
-from experiments.inputs import make_inputs, write_inputs
+from experiments.inputs import make_inputs
 from experiments.methods import METHODS, with_warmup
 from experiments.models import Model, choose_scheduler, choose_timesteps, open_model, resolved
 from experiments.plan import write_plan
@@ -27,6 +27,7 @@ from experiments.progress import live
 from experiments.rank import run_rank
 from experiments.sensitive import with_layers
 from experiments.simulate import simulate
+from experiments.tensors import write_tensors
 from pipefusion.core.parallel import degrees
 from pipefusion.core.problem import Problem
 from pipefusion.method import patches_in
@@ -72,7 +73,7 @@ def execute(
     try:
         begin(record, cfg, run_dir)
         if problem is None:
-            write_inputs(run_dir / "inputs.safetensors", make_inputs(cfg, model))
+            write_tensors(run_dir / "inputs.safetensors", make_inputs(cfg, model))
             with live(run_dir, cfg.method.name) if cfg.log.progress else nullcontext():
                 run_world(cfg, model, run_dir, entry or run_rank)
             record |= collect(cfg, model, run_dir, started)
@@ -119,7 +120,7 @@ def execute_as_rank(
     try:
         if rank == 0:
             begin(record, cfg, run_dir)
-            write_inputs(run_dir / "inputs.safetensors", make_inputs(cfg, model))
+            write_tensors(run_dir / "inputs.safetensors", make_inputs(cfg, model))
         entry(str(run_dir), cfg)
         record |= collect(cfg, model, run_dir, started) if rank == 0 else {"status": "ok"}
     except (Exception, KeyboardInterrupt) as error:

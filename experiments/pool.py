@@ -26,6 +26,7 @@ from rich.progress import (
 
 from experiments import server
 from experiments.config import RunConfig
+from experiments.progress import repeated
 
 POLL_S = 0.5
 LINE_S = 30.0
@@ -100,7 +101,7 @@ class Bar:
     @contextmanager
     def polled(self) -> Iterator[None]:
         """Show it until the block ends."""
-        console, over = Console(stderr=True), threading.Event()
+        console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         quiet = not (self.shown and console.is_terminal)
         with Progress(
@@ -110,22 +111,13 @@ class Bar:
 
             def poll() -> None:
                 nonlocal told
-                while not over.wait(POLL_S):
-                    done = self.done()
-                    bar.update(task, completed=done)
-                    if quiet and self.shown and done and time.monotonic() - told > LINE_S:
-                        told = time.monotonic()
-                        left = (told - begun) / done * (self.total - done)
-                        print(
-                            f"{done} of {self.total} {self.title}, about {left:.0f} s left",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                done = self.done()
+                bar.update(task, completed=done)
+                if quiet and self.shown and done and time.monotonic() - told > LINE_S:
+                    told = time.monotonic()
+                    left = (told - begun) / done * (self.total - done)
+                    text = f"{done} of {self.total} {self.title}, about {left:.0f} s left"
+                    print(text, file=sys.stderr, flush=True)
 
-            watcher = threading.Thread(target=poll, daemon=True)
-            watcher.start()
-            try:
+            with repeated(poll, POLL_S):
                 yield
-            finally:
-                over.set()
-                watcher.join()

@@ -28,6 +28,24 @@ from pipefusion.sim.fabric import SimFabric
 
 
 @contextmanager
+def repeated(do: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call a function every so often until the block ends, in a thread: the main one receives signals."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every_s):
+            do()
+
+    watcher = threading.Thread(target=repeat, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+@contextmanager
 def live(run_dir: Path, title: str) -> Iterator[None]:
     """Show phase, step and time until the block ends. On stderr, and only if that is a terminal."""
     console = Console(stderr=True)
@@ -41,29 +59,17 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    over = threading.Event()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{title}: starting ranks", total=None)
 
         def poll() -> None:
-            while not over.wait(0.2):
-                state = read_json(run_dir / ".progress.json")
-                if state:
-                    bar.update(
-                        task,
-                        description=f"{title}: {state['phase']}",
-                        completed=state["step"],
-                        total=state["of"],
-                    )
+            state = read_json(run_dir / ".progress.json")
+            if state:
+                description = f"{title}: {state['phase']}"
+                bar.update(task, description=description, completed=state["step"], total=state["of"])
 
-        # A thread, as the agent needs the main one to receive signals.
-        watcher = threading.Thread(target=poll, daemon=True)
-        watcher.start()
-        try:
+        with repeated(poll, 0.2):
             yield
-        finally:
-            over.set()
-            watcher.join()
 
 
 def report_progress(run_dir: Path, fabric: LocalFabric | SimFabric, steps: int) -> Callable[[str], None]:

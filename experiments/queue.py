@@ -34,12 +34,6 @@ def latencies(arrivals: Sequence[float] | Times, service_s: float, replicas: int
     return found
 
 
-def mean_wait_s(rate: float, service_s: float) -> float:
-    """The mean wait at one replica under Poisson arrivals (M/D/1): rho * service / (2 * (1 - rho))."""
-    rho = rate * service_s
-    return rho * service_s / (2 * (1 - rho))
-
-
 def read_trace(path: str) -> list[float]:
     """Arrival seconds of a CSV with a column `arrival_s`, in order and from 0 on. Raises ConfigError."""
     allowed = "allowed: a CSV file with a column arrival_s of numbers, 0 or more"

@@ -21,8 +21,9 @@ from experiments.methods import METHODS, parallel_degrees, with_warmup
 from experiments.models import build_scheduler, open_model
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
-from experiments.report import ParameterKey, RankReport, held_parameters, write_latents, write_report
+from experiments.report import ParameterKey, RankReport, held_parameters, write_report
 from experiments.session import build
+from experiments.tensors import write_tensors
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.local import LocalFabric
 
@@ -99,7 +100,7 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
         repeats.append(seconds)
 
     if fabric.rank == 0 and latents is not None:
-        write_latents(run_dir, latents)
+        write_tensors(run_dir / "latents.safetensors", {"latents": latents})
     images, branches = noise.shape[0], cond.branches
     result = RankReport(
         rank=fabric.rank,

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import save_file
-from torch import Tensor
 
-from analysis.files import replacing
+from analysis.files import replacing, write_text
 from pipefusion.core.dit import DiT, parameter_parts
 from pipefusion.core.ledger import Entry, Ledger, Span
 from pipefusion.core.predict import Prediction
@@ -99,15 +96,9 @@ def write_report(
         }
         for name, items in tables.items():
             frame = pd.DataFrame([item.row(rank) for item in items])
-            save = partial(frame.to_parquet, index=False)
-            write_whole(run_dir / f".rank-{rank}.{name}.parquet", save)
-    write_whole(run_dir / f".rank-{rank}.json", lambda path: path.write_text(json.dumps(record)))
-
-
-def write_latents(run_dir: Path, latents: Tensor) -> None:
-    """latents.safetensors: [B, C, H, W] float32."""
-    tensors = {"latents": latents.cpu().contiguous()}
-    write_whole(run_dir / "latents.safetensors", lambda path: save_file(tensors, path))
+            with replacing(run_dir / f".rank-{rank}.{name}.parquet") as temporary:
+                frame.to_parquet(temporary, index=False)
+    write_text(run_dir / f".rank-{rank}.json", json.dumps(record))
 
 
 def layers_text(layers: range) -> str:
@@ -115,9 +106,3 @@ def layers_text(layers: range) -> str:
     if not layers:
         return "-"
     return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
-
-
-def write_whole(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a whole file or none: under a temporary name, then renamed."""
-    with replacing(path) as temporary:
-        save(temporary)

@@ -15,13 +15,15 @@ from experiments.methods import METHODS, parallel_degrees, with_warmup
 from experiments.models import Model, build_scheduler
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
-from experiments.report import RankReport, held_parameters, write_latents, write_report
+from experiments.report import RankReport, held_parameters, write_report
 from experiments.session import CPU, build_all
+from experiments.tensors import write_tensors
 from pipefusion.sim.clock import MeasuredClock
 from pipefusion.sim.fabric import SimFabric
 from pipefusion.sim.world import World
 
 
+@torch.inference_mode()
 def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     """Run `cfg.devices` logical ranks and write what each of them would have written as a process.
 
@@ -29,11 +31,6 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     `RankFailed` and `SimulationError`.
     """
     torch.set_num_threads(cfg.threads)
-    with torch.inference_mode():
-        _simulate(cfg, model, run_dir)
-
-
-def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     options, method, parallel = cfg.measure, METHODS[cfg.method.name], parallel_degrees(cfg)
     mesh, scheduler = parallel.mesh(), build_scheduler(model, cfg.scheduler, cfg.steps)
     # CPU seconds of one thread are not stretched by other processes; with more threads only the wall clock sees all.
@@ -65,7 +62,7 @@ def _simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
 
     latents = results[0][0]
     assert latents is not None
-    write_latents(run_dir, latents)
+    write_tensors(run_dir / "latents.safetensors", {"latents": latents})
     held = [set(held_parameters(dit)) for dit in dits]
     predicted = predicted_peaks(model, cfg, noise, cond) if options.memory else []
     for rank, (dit, fabric) in enumerate(zip(dits, world.fabrics, strict=True)):

@@ -20,7 +20,7 @@ from analysis.paper.panels import logarithmic, method_line, predicted, short_com
 from analysis.points import marker
 from analysis.records import LATENCY
 from analysis.sheet import Sheet
-from analysis.style import GREY, ORDER, RC, label
+from analysis.style import GREY, RC, label, ordered
 
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""
@@ -111,7 +111,7 @@ def figure(record: dict[str, Any], published: Path) -> Figure:
     model = theirs.model.iloc[0]
     ours = ours[ours.model == model]
     clusters = [name for name in CLUSTERS if name in set(ours.cluster)]
-    sizes, methods = sorted(set(ours.resolution)), [method for method in ORDER if method in set(ours.method)]
+    sizes, methods = sorted(set(ours.resolution)), ordered(ours.method)
     sheet = Sheet(len(clusters), len(PANELS), 2.9, 1.75, left=0.75, right=0.25, across=0.75, down=0.75)
     with mpl.rc_context(RC):
         drawn, grid = sheet.open()

@@ -17,7 +17,7 @@ from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
 from analysis.paper.panels import beside, predicted, short_commit
 from analysis.records import LATENCY
 from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, ORDER, RC, label, pale
+from analysis.style import COLOUR, GREY, RC, label, ordered, pale
 
 STACK = {
     "param_bytes": "parameters",
@@ -59,7 +59,7 @@ def figure(record: dict[str, Any]) -> Figure:
     """A row a model, a column a resolution: what the fullest device of each method holds."""
     table = peaks(record)
     models, sizes = list(dict.fromkeys(table.model)), sorted(set(table.resolution))
-    methods = [method for method in ORDER if method in set(table.method)]
+    methods = ordered(table.method)
     rooms = {facts["device"]: facts["room_bytes"] for facts in record["clusters"].values()}
     sheet = Sheet(len(models), len(sizes), 1.95, 0.2 * len(methods) + 0.1, across=0.6, down=0.7, right=0.5)
     with mpl.rc_context({**RC, "axes.grid.axis": "x", "axes.titlesize": 9, "xtick.labelsize": 8}):

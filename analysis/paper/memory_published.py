@@ -24,7 +24,7 @@ from analysis.paper.panels import beside, short_commit
 from analysis.points import marker
 from analysis.records import LATENCY
 from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, ORDER, RC, pale
+from analysis.style import COLOUR, GREY, RC, ordered, pale
 
 GB = 10**9
 PUBLISHED = "published/memory.csv"
@@ -87,7 +87,7 @@ def figure(record: dict[str, Any], path: Path) -> Figure:
     table = joined(record, path)
     rows = list(table[["source", "model"]].drop_duplicates().itertuples(index=False, name=None))
     sizes = sorted(set(table.resolution))
-    methods = [method for method in ORDER if method in set(table.method)]
+    methods = ordered(table.method)
     sheet = Sheet(
         len(rows), len(sizes), 1.9, 0.22 * len(methods) + 0.1, left=1.15, across=1.05, down=0.7, right=0.98
     )

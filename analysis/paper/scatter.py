@@ -13,14 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.columns import percent
 from analysis.evidence import predictions as published
 from analysis.evidence.published import PRODUCT, named
+from analysis.paper.panels import logarithmic
 from analysis.points import fills, marker
 from analysis.records import PREDICTIONS
-from analysis.style import GREY, MARKER, ORDER, RC, label
+from analysis.style import GREY, MARKER, RC, label, ordered
 
 BAND = 0.1
 """Predictions within a tenth of the published number lie in the band."""
@@ -103,9 +103,7 @@ def scatter(axes: Axes, points: pd.DataFrame) -> None:
         axes.plot(point["published_s"], point["predicted_s"], **look(point))
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
+        logarithmic(axis, (1, 2, 5) if high / low < 200 else (1,))
     axes.tick_params(labelsize=8)
 
 
@@ -114,7 +112,7 @@ def errors(axes: Axes, points: pd.DataFrame, models: list[str]) -> None:
     cells = [
         (model, size) for model in models for size in sorted(set(points[points.model == model].resolution))
     ]
-    methods = [method for method in ORDER if method in set(points.method)]
+    methods = ordered(points.method)
     axes.axhspan(-100 * BAND, 100 * BAND, **WITHIN)
     axes.axhline(0, **IDENTITY)
     for at, (model, size) in enumerate(cells):
@@ -153,9 +151,9 @@ def look(point: dict[Any, Any]) -> dict[str, Any]:
 
 
 def handles(points: pd.DataFrame) -> list[Artist]:
-    methods = [method for method in ORDER if method in set(points.method)]
     shown: list[Artist] = [
-        Line2D([], [], label=label(method), **marker(method, "prediction")) for method in methods
+        Line2D([], [], label=label(method), **marker(method, "prediction"))
+        for method in ordered(points.method)
     ]
     shown += fills([*points.kind])
     shown.append(Line2D([], [], label="equal", **IDENTITY))

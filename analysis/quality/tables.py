@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import Column, Shown, words
+from analysis.looks import ORDER, in_order, label, method_order
 from analysis.quality import paired
 from analysis.quality.record import (
     INTERVAL,
@@ -30,7 +31,6 @@ from analysis.quality.record import (
     unlike,
     unlike_words,
 )
-from analysis.style import ORDER, in_order, label
 
 TAIL = 0.95
 LEADING = ["study", "key", *SETTING, "status", "reason", "sampled_as", "equal_error", "equal_n", "pictures"]
@@ -78,9 +78,8 @@ def sweeps(record: dict[str, Any]) -> pd.DataFrame:
         )
     table = pd.concat(parts, ignore_index=True)
     table["remark"] = _remarks(record, table)
-    table["rank"] = table.method.map({method: at for at, method in enumerate(ORDER)})
-    by = ["place", "rank", "steps", "guidance_scale", "scheduler", "devices", "patches", "warmup"]
-    table = table.sort_values(by, kind="stable", ignore_index=True)
+    by = ["place", "method", "steps", "guidance_scale", "scheduler", "devices", "patches", "warmup"]
+    table = table.sort_values(by, key=method_order, kind="stable", ignore_index=True)
     columns = _columns(_swept(record))
     return table[[*LEADING, *columns, "latent_error_tail", "remark"]]
 

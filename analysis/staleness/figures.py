@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.staleness.tables import Record, final_errors, means_by_step, of_setting
-from analysis.style import COLOUR, GREY, ORDER, RC, pale
+from analysis.style import COLOUR, GREY, RC, in_order, pale
 
 MAP = "cividis"
 """Light where large, also in grey."""
@@ -33,20 +33,15 @@ def caption(sheet: Figure, record: Record, words: str) -> None:
     sheet.supxlabel(f"{words}\n{source}", **CAPTION)
 
 
-def percents(value: float, place: Any = None) -> str:
+def percents(value: float, _: Any = None) -> str:
     """A tick: 0.5 %, 20 %."""
     return f"{100 * value:.3g} %"
 
 
-def place(method: str) -> int:
-    """Of a method in the order that methods always have; one that is not known comes last."""
-    return ORDER.index(method) if method in ORDER else len(ORDER)
-
-
 def ran(record: Record) -> list[dict[Any, Any]]:
     """The runs that were made, in the order of methods and of W."""
-    runs = record.runs[record.runs.status == "ok"].to_dict("records")
-    return sorted(runs, key=lambda run: (place(run["method"]), steps_ahead(run)))
+    runs = record.runs[record.runs.status == "ok"]
+    return in_order(runs.sort_values("warmup", na_position="first", kind="stable")).to_dict("records")
 
 
 def steps_ahead(run: Mapping[Any, Any]) -> int:

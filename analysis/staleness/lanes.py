@@ -12,22 +12,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.staleness.figures import CAPTION, GREY, place
+from analysis.staleness.figures import CAPTION, GREY
 from analysis.staleness.tables import Record, more, of_setting, weighted_mean
-from analysis.style import COLOUR, RC, label, pale
+from analysis.style import COLOUR, RC, in_order, label, pale
 
 
 def fresh_share(record: Record) -> Figure:
     """A lane a method, a column a W: what of a job's K, V is fresh, one step old, older, never written."""
     table = record.probes[record.probes.status == "ok"]
     most = table.devices.max()
-    probes = table[(table.devices == most) | (table.method == "serial")].to_dict("records")
-    probes.sort(
-        key=lambda probe: (place(probe["method"]), 0 if pd.isna(probe["patches"]) else probe["patches"])
-    )
+    probed = table[(table.devices == most) | (table.method == "serial")]
+    probed = in_order(probed.sort_values("patches", na_position="first", kind="stable"))
+    probes = probed.to_dict("records")
     lanes = list(dict.fromkeys(lane_name(record, probe) for probe in probes))
     columns = sorted(table.warmup.dropna().unique(), reverse=True) or [None]
-    probed = record.probed
     with mpl.rc_context({**RC, "axes.grid": False}):
         sheet = Figure(figsize=(1.8 + 4.0 * len(columns), 1.5 + 0.58 * len(lanes)), layout="constrained")
         grid = sheet.subplots(len(lanes), len(columns), sharex=True, sharey=True, squeeze=False)
@@ -44,7 +42,8 @@ def fresh_share(record: Record) -> Figure:
         sheet.suptitle("How fresh the K, V are that each job attends to", fontsize=11, x=0.01, ha="left")
         sheet.legend(handles=legend_of_ages(), loc="outside upper right", ncols=4, fontsize=8)
         sheet.supylabel("share of the image tokens attended to", fontsize=8.5, color=GREY)
-        words = f"N = {most} (serial 1), S = {probed['steps']}, the sizes of {probed['model']}. "
+        words = f"N = {most} (serial 1), S = {record.probed['steps']}, "
+        words += f"the sizes of {record.probed['model']}. "
         words += "A bar is a job: a step, or one patch of a step, in the order of time.\n"
         words += "Measured with each method's own attention; mean over ranks and layers. "
         words += "Exact methods have no W: the same in both columns."

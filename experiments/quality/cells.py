@@ -26,9 +26,6 @@ from pipefusion.core.domain import Count, Domain, Grid, Natural, Threads
 
 REAL = "real pictures against other real pictures"
 DTYPE = "serial against serial in float32"
-SEEDS = "serial against serial from other seeds"
-OTHER_SEEDS = 10**6
-"""Between the first seed of the pictures and that of the ones from other noise."""
 
 
 @dataclass
@@ -58,7 +55,6 @@ class QualityConfig(GridConfig):
     # On which settings are compared, in simulation, that may stand in for each other; 0: every setting is sampled.
     equal_pictures: Natural = 2
     float32_pictures: Natural = 48  # serial again in float32, to see what the dtype alone does; 0: not
-    other_seeds: bool = False  # serial again from other noise: what a change of seed does to a distance
     shown: Natural = 8  # pictures of a setting that are kept as PNG
 
 
@@ -118,7 +114,7 @@ def what_decides(cfg: RunConfig, session: Session) -> SettingConfig:
 
 
 def floors(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Iterator[RunConfig]:
-    """Pictures that ought not to differ: real ones at the n of settings, serial's in float32 and from other seeds."""
+    """Pictures that ought not to differ: real ones at the n of settings, and serial's in float32."""
     options: QualityConfig = cfg.measure
 
     def cell(setting: RunConfig, what: str, pictures: int) -> RunConfig:
@@ -139,13 +135,8 @@ def floors(cfg: RunConfig, settings: list[RunConfig], session: Session) -> Itera
         )
         if same and options.float32_pictures and cfg.model.dtype != "float32":
             yield cell(one, DTYPE, min(options.float32_pictures, one.measure.pictures))
-    largest = max(serial, key=lambda one: one.measure.pictures)
-    if options.other_seeds and largest.measure.pictures >= options.fewest:
-        yield cell(largest, SEEDS, largest.measure.pictures)
 
 
 def control_run(cfg: RunConfig) -> RunConfig | None:
     """What the serial pictures of a floor are held against, where it is not real ones."""
-    if cfg.measure.what == DTYPE:
-        return in_float32(cfg)
-    return replace(cfg, seed=cfg.seed + OTHER_SEEDS) if cfg.measure.what == SEEDS else None
+    return in_float32(cfg) if cfg.measure.what == DTYPE else None

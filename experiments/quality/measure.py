@@ -23,9 +23,9 @@ from experiments.errors import ConfigError, RunFailed
 from experiments.grid import check_grid, problem, serial_reference
 from experiments.journal import Row
 from experiments.models import Model, pictures_only
-from experiments.quality.cells import DTYPE, QualityConfig, all_cells, all_settings, control_run
+from experiments.quality.cells import QualityConfig, all_cells, all_settings, control_run
 from experiments.quality.look import look_all, real_features
-from experiments.quality.metrics import compare, paired_rows, real_floor, seeds_floor, seen_rows
+from experiments.quality.metrics import compare, paired_rows, real_floor, seen_rows
 from experiments.quality.networks import open_network
 from experiments.quality.sample import (
     exactly,
@@ -128,9 +128,7 @@ def floor_rows(cfg: RunConfig, session: Session) -> list[Row]:
     if other is None:
         return real_floor(own, real_features(cfg, session))
     mine, theirs = stored(cfg, own.drawn, own, session), stored(other, own.pictures, own, session)
-    if own.what == DTYPE:
-        return paired_rows(compare(mine, theirs, own.pictures))
-    return seeds_floor(own, mine, theirs)
+    return paired_rows(compare(mine, theirs, own.pictures))
 
 
 def stored(cfg: RunConfig, drawn: int, own: SettingConfig, session: Session) -> Pictures:

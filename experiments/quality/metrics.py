@@ -81,12 +81,6 @@ def real_floor(own: SettingConfig, real: Path) -> list[Row]:
     return [estimate_row(one, "real") for one in each]
 
 
-def seeds_floor(own: SettingConfig, serial: Pictures, other: Pictures) -> list[Row]:
-    """Serial against serial from other noise."""
-    given = (other, serial, own.pictures, own.eyes)
-    return [estimate_row(one, "serial") for one in (frechet(*given, own.resamples), kernel(*given))]
-
-
 @lru_cache(maxsize=4)
 def compare(mine: Pictures, serial: Pictures, count: int) -> dict[str, Tensor]:
     """The paired metrics of the first `count` pictures, each [n]."""

@@ -14,7 +14,7 @@ import torch
 from experiments.agent import start_ranks
 from experiments.config import RunConfig
 from experiments.errors import RunFailed
-from experiments.inputs import make_inputs, read_inputs, write_inputs
+from experiments.inputs import make_inputs, read_inputs
 from experiments.methods import parallel_degrees
 from experiments.models import build_scheduler, open_model
 from experiments.pictures import decode_pixels
@@ -22,6 +22,7 @@ from experiments.quality.store import write_pictures
 from experiments.quality.texts import stored, texts_path
 from experiments.rank import in_group, open_fabric, patient_barrier
 from experiments.session import Session, build
+from experiments.tensors import write_tensors
 
 Asked = tuple[list[str], list[int], Path | None]
 """Of a batch: prompts, seeds, and the file of the encoded prompts."""
@@ -59,7 +60,7 @@ def sample_rank(asked: Mapping[Path, Asked], run_dir: str, run: RunConfig) -> No
         for file, (prompts, seeds, texts) in asked.items():
             start, one = time.perf_counter(), replace(run, prompt=prompts, seed=seeds)
             if fabric.rank == 0:
-                write_inputs(path, make_inputs(one, model, stored(texts) if texts else None))
+                write_tensors(path, make_inputs(one, model, stored(texts) if texts else None))
             wait_for_all()
             fabric.clear()
             latents = sampler(*read_inputs(path, run.guidance_scale, device), scheduler)

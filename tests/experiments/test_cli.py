@@ -94,7 +94,7 @@ def test_failure_outside_the_ranks_is_recorded(
     def refuse(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(launch, "write_inputs", refuse)
+    monkeypatch.setattr(launch, "write_tensors", refuse)
     assert command(monkeypatch, *QUICK, "hydra.run.dir=here") == 1
     assert capsys.readouterr().err == "failed: OSError: no space left\n"
     assert (read_json(tmp_path / "here" / "run.json") or {})["status"] == "failed"

@@ -59,7 +59,7 @@ def test_a_run_that_cannot_record_its_end_says_so(
         raise OSError(28, "No space left on device")
 
     if gone:
-        monkeypatch.setattr(launch, "write_inputs", vanish)
+        monkeypatch.setattr(launch, "write_tensors", vanish)
     else:
         monkeypatch.setattr(records, "write_last", full)
     assert command(monkeypatch, *RUN, f"hydra.run.dir={tmp_path / 'run'}") == 1

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from experiments import components
 from experiments.config import RunConfig
-from experiments.inputs import make_inputs, write_inputs
+from experiments.inputs import make_inputs
 from experiments.models import open_model
+from experiments.tensors import write_tensors
 from tests.experiments.runs import config
 from tests.experiments.tiny_pipelines import save_tiny
 
@@ -21,7 +22,7 @@ def run_inputs(cfg: RunConfig) -> dict[str, torch.Tensor]:
 
 
 def test_shapes_and_names(tmp_path: Path) -> None:
-    write_inputs(
+    write_tensors(
         tmp_path / "inputs.safetensors", run_inputs(config("prompt=[a fox,a bee]", "guidance_scale=2"))
     )
     stored = load_file(tmp_path / "inputs.safetensors")
