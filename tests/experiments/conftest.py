@@ -1,4 +1,4 @@
-"""Folders of tiny pipelines, each written once."""
+"""What all of these tests have: what `conf/` refers to, and folders of tiny pipelines, each written once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from experiments import cli
 from tests.experiments.tiny_pipelines import save_tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _schemas() -> None:
+    cli.set_up()
 
 
 @pytest.fixture(scope="session")

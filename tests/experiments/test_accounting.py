@@ -12,7 +12,6 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 from analysis.study import load_study
-from experiments import cli
 from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
@@ -35,7 +34,6 @@ PARTS = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "given_bytes",
 
 
 def config(*overrides: str) -> RunConfig:
-    cli.set_up()
     return from_hydra(plan([*TINY, *overrides]).jobs[0])
 
 

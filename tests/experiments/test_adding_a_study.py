@@ -11,7 +11,6 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from analysis.study import load_study
-from experiments import cli
 from experiments.compose import plan
 from experiments.config import from_hydra
 from experiments.runner import check, run
@@ -35,7 +34,6 @@ def test_the_study_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     assert yaml.safe_load(block("yaml"))["name"] == module.PROMPT_LENGTH.name
-    cli.set_up()
     ConfigStore.instance().store(group="measure", name="prompt_length", node=module.PromptLengthConfig)
     grid = ["measure.methods=[serial,pipefusion]", "measure.devices=[2]", "measure.tokens=[4,64]", "steps=2"]
     where = ["measure=prompt_length", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]

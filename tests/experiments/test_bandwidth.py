@@ -9,7 +9,6 @@ import pytest
 
 from analysis.bandwidth import crossings, curves, fastest, flat_from, interpolated, meeting, sentences
 from analysis.study import load_study
-from experiments import cli
 from experiments.bandwidth import BANDWIDTH, measure
 from experiments.compose import plan as compose
 from experiments.config import from_hydra
@@ -87,7 +86,6 @@ def test_faster_links_are_never_slower_and_move_the_same_bytes(tmp_path, monkeyp
 
 
 def test_a_programs_time_on_another_link_is_that_of_a_plan_there():
-    cli.set_up()
     keys = ["measure=bandwidth", "model=pixart_tiny", "cluster=l40_pcie", "model.resolution=32", "steps=3"]
     cfg = from_hydra(
         compose([*keys, "devices=2", "measure.bandwidths=[0.01,5]", "measure.methods=[ring]"]).jobs[0]

@@ -140,11 +140,6 @@ BAD = [
 # fmt: on
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _schemas() -> None:
-    cli.set_up()
-
-
 @pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[" ".join(case[0]) for case in BAD])
 @pytest.mark.fast_cases(40)
 def test_one_line_says_what_is_wrong(overrides: list[str], expected: str) -> None:

@@ -80,11 +80,6 @@ NEED_INPUT = {"conformance", "quality_coco", "gpu_check"}
 """Experiments on something that only the user has: files, a GPU."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _schemas() -> None:
-    cli.set_up()
-
-
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides for ten pictures of things, eight of them learnt, beside those that the video model learns."""

@@ -29,11 +29,9 @@ MODEL = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mod
 
 
 def plan_config(*overrides: str):
-    from experiments import cli
     from experiments.compose import plan
     from experiments.config import from_hydra
 
-    cli.set_up()
     return from_hydra(plan([*MODEL, *overrides]).jobs[0])
 
 

@@ -11,7 +11,6 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import cli
 from experiments.bench import BenchCase
 from experiments.compose import plan
 from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig, from_hydra
@@ -83,7 +82,6 @@ def test_domains() -> None:
 @pytest.fixture(scope="module")
 def composed() -> list[DictConfig]:
     """A composed run with each measure and each method in turn, and with something in every list."""
-    cli.set_up()
     whole = plan(["cluster=l40_pcie_ethernet", "model=pixart_tiny"]).jobs[0]
     groups = [("measure", load(measure.config)) for measure in MEASURES.values()]
     found = []

@@ -28,11 +28,6 @@ from tests.fuzz.configurations import ESCAPE
 BASE = ["model=pixart_tiny", "cluster=l40_pcie"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _schemas() -> None:
-    cli.set_up()
-
-
 def answer(overrides: list[str]) -> str | None:
     """The line that refuses a command before a model is opened, or None. Anything but a ConfigError is raised."""
     try:

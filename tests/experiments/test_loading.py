@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from analysis.study import load_study
-from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
@@ -83,7 +82,6 @@ SMALL = [
 
 
 def loading_config(*overrides: str) -> RunConfig:
-    cli.set_up()
     return from_hydra(plan([*SMALL, *overrides]).jobs[0])
 
 

@@ -40,11 +40,6 @@ ONLY = {
 """What a part asks for that the other does not."""
 
 
-@pytest.fixture(autouse=True)
-def schemas() -> None:
-    cli.set_up()
-
-
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OTHERS or name in ONLY])
 @pytest.mark.fast_cases(2)
 def test_it_composes_and_passes_its_checks(name: str) -> None:

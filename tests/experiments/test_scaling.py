@@ -6,9 +6,6 @@ import pandas as pd
 import pytest
 
 from analysis.study import load_study
-from experiments import cli
-from experiments.compose import plan
-from experiments.config import from_hydra
 from experiments.grid import cluster_config
 from experiments.published import targets
 from experiments.scaling import fastest, published_beside, same_hardware
@@ -23,13 +20,6 @@ TINY = [
     "measure.workers=1",
     "steps=3",
 ]
-
-
-def study_config(*overrides: str):
-    cli.set_up()
-    given = {override.split("=")[0] for override in overrides}
-    tiny = [text for text in TINY if text.split("=")[0] not in given]
-    return from_hydra(plan(["model=pixart_tiny", *tiny, *overrides]).jobs[0])
 
 
 @pytest.mark.slow

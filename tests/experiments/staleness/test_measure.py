@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from analysis.staleness.tables import Record, load
-from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
@@ -27,7 +26,6 @@ TINY += ["measure.swept=[distrifusion]", "measure.warmups=[0,9]", "measure.worke
 
 
 def config(*overrides: str) -> RunConfig:
-    cli.set_up()
     return from_hydra(plan([*TINY, *overrides]).jobs[0])
 
 
