@@ -28,7 +28,7 @@ def picture_grid(*folders: str | Path, amplify: int = 8) -> Figure | None:
     prompts = max(runs.prompts, key=len)
     scale = Normalize(0, 1 / amplify)
     with mpl.rc_context({**RC, "axes.grid": False}):
-        sheet = Sheet(rows=len(runs), columns=max(len(prompts), 1))
+        sheet = Pictures(rows=len(runs), columns=max(len(prompts), 1))
         for row, (_, run) in enumerate(runs.iterrows()):
             _row_label(sheet, row, run)
             ours = fidelity.pictures(run.path)
@@ -85,7 +85,7 @@ def memory_per_device(*folders: str | Path) -> Figure | None:
 
 
 @dataclass
-class Sheet:
+class Pictures:
     """A page of squares in rows with labels to their left; every length in inches, y from the top."""
 
     rows: int
@@ -122,7 +122,7 @@ class Sheet:
         self.figure.text(x / self.width, 1 - y / self.height, words, ha=ha, va="center", **look)
 
 
-def _row_label(sheet: Sheet, row: int, run: pd.Series) -> None:
+def _row_label(sheet: Pictures, row: int, run: pd.Series) -> None:
     """Name, latency over serial's, and what that number is worth; or why there is no picture."""
     x, middle = sheet.label - 0.1, sheet.y(row) + sheet.side / 2
     colour = COLOUR.get(run.method, "black")

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from analysis.figures import Sheet
+from analysis.figures import Pictures
 from analysis.quality.figures import SOURCE
 from analysis.quality.record import (
     Measure,
@@ -42,7 +42,7 @@ def figure(record: dict[str, Any], folder: Path, amplify: int = 4) -> Figure | N
     captioned = [one for one in measures(record) if one.metric in CAPTIONED]
     scale = Normalize(0, 1 / amplify)
     with mpl.rc_context({**RC, "axes.grid": False}):
-        sheet = Sheet(rows=len(rows), columns=len(prompts), side=0.8, label=2.0, foot=1.15)
+        sheet = Pictures(rows=len(rows), columns=len(prompts), side=0.8, label=2.0, foot=1.15)
         first = rows.iloc[0]
         theirs = pictures(folder, first.sampled_as, len(prompts)) if first.method == "serial" else []
         for at, row in enumerate(rows.to_dict("records")):
@@ -84,7 +84,7 @@ def pictures(folder: Path, key: str, count: int) -> list[np.ndarray]:
     return [imread(path)[..., :3] for path in paths] if all(path.exists() for path in paths) else []
 
 
-def _frame(sheet: Sheet, prompts: list[str], amplify: int, scale: Normalize) -> None:
+def _frame(sheet: Pictures, prompts: list[str], amplify: int, scale: Normalize) -> None:
     """Headings of the columns, and what the colours of a difference mean."""
     for column, prompt in enumerate(prompts):
         sheet.text(sheet.x(column, 1.0), 0.24, f"“{prompt}”", ha="center", fontsize=9)
@@ -97,7 +97,7 @@ def _frame(sheet: Sheet, prompts: list[str], amplify: int, scale: Normalize) -> 
 
 
 def _label(
-    sheet: Sheet, at: int, row: dict[Any, Any], captioned: list[Measure], record: dict[str, Any]
+    sheet: Pictures, at: int, row: dict[Any, Any], captioned: list[Measure], record: dict[str, Any]
 ) -> None:
     """Method, its N, M, W, and how far its pictures are from serial's; beside serial, which methods are it."""
     x, middle = sheet.label - 0.1, sheet.y(at) + sheet.side / 2
