@@ -28,12 +28,17 @@ QUICK = [
 ]
 
 
+def composed(*overrides: str) -> RunConfig:
+    """The configuration that a command composes, or the first of a sweep's."""
+    return from_hydra(plan([*overrides]).jobs[0])
+
+
 def config(*overrides: str) -> RunConfig:
     """The configuration of one quick run."""
     cli.set_up()
     given = {override.split("=")[0] for override in overrides}
     quick = [override for override in QUICK if override.split("=")[0] not in given]
-    return from_hydra(plan([*quick, *overrides]).jobs[0])
+    return composed(*quick, *overrides)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

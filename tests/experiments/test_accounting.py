@@ -13,8 +13,7 @@ from diffusers import PixArtTransformer2DModel
 
 from analysis.study import load_study
 from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
-from experiments.compose import plan
-from experiments.config import RunConfig, from_hydra
+from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models import build_scheduler, open_model, resolved
@@ -26,7 +25,7 @@ from experiments.runner import study_cells
 from experiments.session import Session, empty_inputs
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
-from tests.experiments.runs import command
+from tests.experiments.runs import command, composed
 
 TINY = ["experiment=accounting", "measure.models=[pixart_tiny,flux_tiny]", "measure.resolutions=[64]"]
 TINY += ["measure.devices=[1,2,4]", "measure.workers=1", "log.wandb.mode=disabled"]
@@ -34,7 +33,7 @@ PARTS = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "given_bytes",
 
 
 def config(*overrides: str) -> RunConfig:
-    return from_hydra(plan([*TINY, *overrides]).jobs[0])
+    return composed(*TINY, *overrides)
 
 
 def counted(*overrides: str) -> pd.DataFrame:

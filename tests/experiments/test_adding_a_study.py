@@ -11,9 +11,8 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from analysis.study import load_study
-from experiments.compose import plan
-from experiments.config import from_hydra
 from experiments.runner import check, run
+from tests.experiments.runs import composed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "adding-a-study.md").read_text()
 
@@ -37,7 +36,7 @@ def test_the_study_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ConfigStore.instance().store(group="measure", name="prompt_length", node=module.PromptLengthConfig)
     grid = ["measure.methods=[serial,pipefusion]", "measure.devices=[2]", "measure.tokens=[4,64]", "steps=2"]
     where = ["measure=prompt_length", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
-    cfg = from_hydra(plan([*where, *grid]).jobs[0])
+    cfg = composed(*where, *grid)
     check(module.PROMPT_LENGTH, cfg)
     assert run(module.PROMPT_LENGTH, cfg, tmp_path / "out") == "ok"
     rows = load_study(tmp_path / "out").rows

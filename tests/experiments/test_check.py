@@ -15,7 +15,7 @@ from experiments.config import from_hydra
 from experiments.errors import ConfigError
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
-from tests.experiments.runs import complaint
+from tests.experiments.runs import complaint, composed
 
 TINY = "model=pixart_tiny"
 # Of the numbers outside their domains a few: test_domains.py has every key.
@@ -240,7 +240,7 @@ def test_torchrun_world(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_study_runs_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = from_hydra(plan([TINY]).jobs[0])
+    cfg = composed(TINY)
     for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     for name, measure in MEASURES.items():

@@ -11,6 +11,7 @@ from analysis.study import load_study
 from experiments import choose
 from experiments.choose import PLAN, decoding_bytes, points, product_row, search
 from experiments.decode_peak import decode_bytes
+from experiments.errors import ConfigError
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees
 from experiments.parts import KINDS, part_bytes, read_parts
@@ -23,16 +24,13 @@ from experiments.session import Session
 from pipefusion.core.memory import PeakTracker
 from pipefusion.core.parallel import AXES
 from pipefusion.pipelines.pictures import decode_one
-from tests.experiments.runs import command
+from tests.experiments.runs import command, composed
 
 MODEL = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
 
 
 def plan_config(*overrides: str):
-    from experiments.compose import plan
-    from experiments.config import from_hydra
-
-    return from_hydra(plan([*MODEL, *overrides]).jobs[0])
+    return composed(*MODEL, *overrides)
 
 
 NO_OTHERS = [f"measure.{name}_factors=[]" for name in ("size", "step", "image")]
@@ -219,8 +217,6 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
 )
 @pytest.mark.fast_cases(2)
 def test_what_is_refused(overrides, says):
-    from experiments.errors import ConfigError
-
     with pytest.raises(ConfigError) as error:
         check(PLAN, plan_config(*overrides))
     assert str(error.value).startswith(says) and "allowed: " in str(error.value)

@@ -16,13 +16,14 @@ from experiments import cli, compose, server
 from experiments.check_architecture import faults
 from experiments.check_command import check_request
 from experiments.components import read_index
-from experiments.config import RunConfig, from_hydra, read_prompts
+from experiments.config import RunConfig, read_prompts
 from experiments.conformance.fields import BundleError, read_fields
 from experiments.errors import ConfigError
 from experiments.inputs import encoded_prompts
 from experiments.models import read_scheduler
 from experiments.schedulers import config_fault
 from experiments.weights import read_config, read_header
+from tests.experiments.runs import composed
 from tests.fuzz.configurations import ESCAPE
 
 BASE = ["model=pixart_tiny", "cluster=l40_pcie"]
@@ -31,7 +32,7 @@ BASE = ["model=pixart_tiny", "cluster=l40_pcie"]
 def answer(overrides: list[str]) -> str | None:
     """The line that refuses a command before a model is opened, or None. Anything but a ConfigError is raised."""
     try:
-        check_request(from_hydra(compose.plan([*BASE, *map(compose.as_text, overrides)]).jobs[0]))
+        check_request(composed(*BASE, *map(compose.as_text, overrides)))
     except ConfigError as error:
         return str(error)
     return None
@@ -82,7 +83,7 @@ def test_the_folder_of_a_run_has_a_name(value: str) -> None:
 
 @pytest.mark.parametrize("text", ["1e5", "7", "true", "nan", "1_000", "0x10", "green apple"])
 def test_a_prompt_is_the_text_that_was_typed(text: str) -> None:
-    cfg = from_hydra(compose.plan([*BASE, compose.as_text(f"prompt={text}")]).jobs[0])
+    cfg = composed(*BASE, compose.as_text(f"prompt={text}"))
     assert read_prompts(cfg) == [text]
 
 

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from analysis.study import load_study
-from experiments.compose import plan
-from experiments.config import RunConfig, from_hydra
+from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.grid import model_config
 from experiments.loading import LOADING, Counted
@@ -23,7 +22,7 @@ from experiments.runner import check
 from experiments.synthetic import identity, write_checkpoint
 from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files
-from tests.experiments.runs import command
+from tests.experiments.runs import command, composed
 
 FAMILIES = ["pixart_tiny", "sd3_tiny", "flux_tiny", "flux2_tiny", "hunyuan_tiny", "dit_tiny"]
 CPU = torch.device("cpu")
@@ -82,7 +81,7 @@ SMALL = [
 
 
 def loading_config(*overrides: str) -> RunConfig:
-    return from_hydra(plan([*SMALL, *overrides]).jobs[0])
+    return composed(*SMALL, *overrides)
 
 
 @pytest.mark.slow

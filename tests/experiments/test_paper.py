@@ -10,8 +10,9 @@ import pytest
 from analysis.outputs import OUTPUTS
 from experiments import cli
 from experiments.compose import first_look, plan
-from experiments.config import CONF, as_dict, from_hydra
+from experiments.config import CONF, as_dict
 from experiments.errors import ConfigError
+from tests.experiments.runs import composed
 
 FILES = sorted((CONF / "experiment" / "paper").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
@@ -80,9 +81,7 @@ def test_it_runs_in_a_directory_of_its_own_or_where_another_can_go_on(name: str)
 @pytest.mark.parametrize(("name", "other"), OTHERS.items())
 @pytest.mark.fast_cases(3)
 def test_what_is_another_experiment_is_that_to_the_last_key(name: str, other: str) -> None:
-    mine, theirs = (
-        as_dict(from_hydra(plan([f"experiment={each}"]).jobs[0])) for each in (f"paper/{name}", other)
-    )
+    mine, theirs = (as_dict(composed(f"experiment={each}")) for each in (f"paper/{name}", other))
     if name in ONLY:
         theirs["measure"] |= ONLY[name]
     assert mine == theirs

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from analysis.staleness.tables import Record, load
-from experiments.compose import plan
-from experiments.config import RunConfig, from_hydra
+from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.methods import METHODS
 from experiments.runner import check
@@ -17,6 +16,7 @@ from experiments.runner import run as run_study
 from experiments.staleness import measure
 from experiments.staleness.measure import STALENESS, position_errors
 from pipefusion.core.parallel import Parallel
+from tests.experiments.runs import composed
 from tests.experiments.staleness.cases import case, run, serial, shape
 
 DISPLACED = [name for name in METHODS if METHODS[name].stale_kv]
@@ -26,7 +26,7 @@ TINY += ["measure.swept=[distrifusion]", "measure.warmups=[0,9]", "measure.worke
 
 
 def config(*overrides: str) -> RunConfig:
-    return from_hydra(plan([*TINY, *overrides]).jobs[0])
+    return composed(*TINY, *overrides)
 
 
 @pytest.fixture(scope="module")
