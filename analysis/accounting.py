@@ -28,12 +28,14 @@ TOTALS = ["devices_bytes", "copies_bytes", "model_bytes", "reconciles", "agrees"
 
 
 def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The record (models and totals of the cases) and one row per device."""
+    """The record (models and totals of the cases) and one row per device; of no square `resolution` is the height."""
     record = load_study(Path(folder))
-    rows = record.rows.assign(
-        other_bytes=record.rows.buffer_bytes + record.rows.comm_bytes + record.rows.given_bytes
+    rows = record.rows
+    rows = rows.assign(
+        other_bytes=rows.buffer_bytes + rows.comm_bytes + rows.given_bytes,
+        resolution=rows.resolution.fillna(rows.height).astype("int64"),
     )
-    return record.facts | {"cases": cases(record.rows)}, rows.drop(columns=["key", *TOTALS])
+    return record.facts | {"cases": cases(rows)}, rows.drop(columns=["key", *TOTALS])
 
 
 def cases(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -169,46 +171,50 @@ def skipped(record: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=["model", "methods", "px", "reason"])
 
 
-def models(record: dict[str, Any], cases: pd.DataFrame) -> pd.DataFrame:
-    """To read, one row a model, for the README: its sizes, and what one of N devices holds of it under PipeFusion."""
-    rows = shown(cases)
-    size = int(rows.resolution.min())
-    piped = rows[(rows.method == "pipefusion") & (rows.resolution == size)].set_index("model")
-    table = pd.DataFrame(
-        {
-            "model": model,
-            "parameters": facts["diffusers_parameters"],
-            "layers": facts["layers"],
-            "tokens": facts["tokens"][str(size)],
-            "param_bytes": piped.param_bytes[model],
-            "model_share": piped.param_bytes[model] / facts["param_bytes"],
-            "kv_bytes": piped.kv_bytes[model],
-            "branches": piped.branches[model],
-        }
-        for model, facts in record["models"].items()
-        if model in piped.index
-    )
-    tokens = column("tokens", heading=f"tokens at {size} px")
+def models(*counted: tuple[dict[str, Any], pd.DataFrame]) -> pd.DataFrame:
+    """To read, one row a model of records and their cases, for the README: its sizes, of several the smallest, and what
+    one of N devices holds of it under PipeFusion."""
+    rows: list[dict[str, Any]] = []
+    for record, cases in counted:
+        piped = shown(cases[cases.method == "pipefusion"]).sort_values("resolution", kind="stable")
+        smallest = piped.drop_duplicates("model").set_index("model")
+        for model, facts in record["models"].items():
+            if model in smallest.index:
+                case = smallest.loc[model]
+                kept = {key: case[key] for key in ("param_bytes", "kv_bytes", "branches", "devices")}
+                kept |= {"parameters": facts["diffusers_parameters"], "layers": facts["layers"]}
+                kept |= {"size": size_text(facts, case.resolution)}
+                kept |= {"tokens": facts["tokens"][str(case.resolution)]}
+                rows.append({"model": model, "model_share": case.param_bytes / facts["param_bytes"]} | kept)
+    table = pd.DataFrame(rows)
     held = column(
-        "param_bytes", heading=f"PipeFusion on {piped.devices.max()}: params", unit="GiB per device"
+        "param_bytes", heading=f"PipeFusion on {table.devices.max()}: params", unit="GiB per device"
     )
-    columns: Shown = ["model", "parameters", "layers", tokens, "branches", held, "model_share"]
-    return words(table, [*columns, column("kv_bytes", unit="GiB per device")])
+    columns: Shown = ["model", "parameters", "layers", Column("size", "size"), "tokens", "branches", held]
+    return words(table, [*columns, "model_share", column("kv_bytes", unit="GiB per device")])
 
 
-def tabulate(record: dict[str, Any], table: pd.DataFrame, results: Path) -> list[Table]:
-    """The fullest device of every case; to read, sums, Table 1, methods by model; and a table of models alone."""
+def size_text(facts: dict[str, Any], resolution: int) -> str:
+    """`1024 px`, or of a video height and width, and its pictures."""
+    if facts.get("frames") is None:
+        return f"{resolution} px"
+    return f"{facts['height']} x {facts['width']} px, {facts['frames']} pictures"
+
+
+def tabulate(record: dict[str, Any], table: pd.DataFrame, results: Path | None) -> Table:
+    """The fullest device of every case; to read, sums, Table 1 of the published rows in `results`, methods by model."""
     cases = fullest(table)
     keys = [*KEYS, "devices_bytes", "copies_bytes"]
     totals = pd.DataFrame([{key: case.get(key) for key in keys} for case in spread(record["cases"])])
     totals = totals.astype(dict.fromkeys(["warmup", *keys[-2:]], "Int64"))
     rows = cases.merge(totals, on=KEYS, how="left")
-    chosen, printed = shown(cases), as_printed(cases, results)
+    chosen = shown(cases)
     text = f"# Every full-size model, every method, {record['dtype']}\n\n{reconciled(record)} {record['note']}\n\n"
     text += f"## Parameters\n\n{markdown(sums(record))}\n"
-    text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
-    ratios = table1.claims(record, printed, read(results / "published"), DEVICES)
-    text += f"{markdown(table1.readable(ratios))}\n"
+    if results is not None:
+        text += f"## Table 1 of the paper\n\n{table1.READING.format(devices=DEVICES)}\n\n"
+        ratios = table1.claims(record, as_printed(cases, results), read(results / "published"), DEVICES)
+        text += f"{markdown(table1.readable(ratios))}\n"
     text += f"## Model by model\n\nThe fullest device, each column on its own, at N = {DEVICES} or the most below it "
     text += "that the method can do.\n\n"
     for model, facts in record["models"].items():
@@ -217,7 +223,7 @@ def tabulate(record: dict[str, Any], table: pd.DataFrame, results: Path) -> list
             text += f"{markdown(memory(chosen, model))}\n"
             text += f"Copies on {DEVICES} devices, all together: {'; '.join(copies(record, model))}.\n\n"
     text += f"## What cannot be\n\n{markdown(skipped(record))}"
-    return [Table(rows, text), Table(None, markdown(models(record, cases)), "_models")]
+    return Table(rows, text)
 
 
 def spread(cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

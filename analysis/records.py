@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-ACCOUNTING = "records/accounting"
+ACCOUNTING, ACCOUNTING_2026 = "records/accounting", "records/accounting_2026"
+"""Models of the paper and theirs at three sizes, and the newest ones at their own."""
 WHOLE = "records/paper/table1_tensor"
 """Tensor parallelism with the cross-attention whole on every device, as Table 1 counts it."""
 PARAMS, TEXT, SCALING, TIMELINE = "records/params", "records/text", "records/scaling", "records/timeline"
@@ -35,6 +36,7 @@ VIDEOS = {  # as many pictures as are nearest to the model's own and give latent
 PLAN = "model=pixart_alpha cluster=l40_pcie devices=8 method.patches=8 model.resolution=2048"
 COMMANDS = {
     ACCOUNTING: "experiment=accounting",
+    ACCOUNTING_2026: "experiment=accounting_2026",
     WHOLE: "experiment=paper/table1_tensor",
     PARAMS: "experiment=params_per_device",
     TEXT: "experiment=text_variants",

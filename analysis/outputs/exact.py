@@ -9,10 +9,10 @@ from analysis import accounting as accounts
 from analysis import accounting_figure, params
 from analysis import text_variants as texts
 from analysis.output import Output
-from analysis.records import ACCOUNTING, PARAMS, TEXT, WHOLE
+from analysis.records import ACCOUNTING, ACCOUNTING_2026, PARAMS, TEXT, WHOLE
 from analysis.study import load_study
 from analysis.style import Drawing
-from analysis.tables import Table
+from analysis.tables import Table, markdown
 
 
 def params_per_device(results: Path) -> Sequence[Table | Drawing]:
@@ -30,7 +30,15 @@ def accounting(results: Path) -> Sequence[Table | Drawing]:
     """Parameters, KV, activations and bytes sent of every device of full-size models, counted on meta tensors
     (records/accounting), with the formulas of the paper's Table 1 (published) beside what is counted."""
     record, table = accounts.load(results / ACCOUNTING)
-    return [*accounts.tabulate(record, table, results), Drawing(accounting_figure.figure(record, table))]
+    return [accounts.tabulate(record, table, results), Drawing(accounting_figure.figure(record, table))]
+
+
+def accounting_2026(results: Path) -> Sequence[Table]:
+    """The same of videos, of models that edit and of what came later (records/accounting_2026); and a row for every
+    model of both records."""
+    older, newer = (accounts.load(results / record) for record in (ACCOUNTING, ACCOUNTING_2026))
+    rows = accounts.models(*((record, accounts.fullest(table)) for record, table in (older, newer)))
+    return [accounts.tabulate(*newer, None), Table(None, markdown(rows), "_models")]
 
 
 def text_variants(results: Path) -> list[Table]:
@@ -42,5 +50,6 @@ def text_variants(results: Path) -> list[Table]:
 OUTPUTS = [
     Output(params_per_device, (PARAMS,), "Section 3, Table 1", "paper_params"),
     Output(accounting, (ACCOUNTING, WHOLE, "published/table1_costs.csv"), "Table 1"),
+    Output(accounting_2026, (ACCOUNTING, ACCOUNTING_2026)),
     Output(text_variants, (TEXT,)),
 ]

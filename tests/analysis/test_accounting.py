@@ -56,7 +56,13 @@ def results(tmp_path: Path) -> Path:
     grid += [("pipefusion", n, warmup) for warmup in (1, 0) for n in (4, 8)]
     for size in TOKENS:
         for method, devices, warmup in grid:
-            place = {"model": "made_up", "resolution": size, "method": method, "devices": devices}
+            place = {
+                "model": "made_up",
+                "resolution": size,
+                "height": size,
+                "method": method,
+                "devices": devices,
+            }
             place |= {"warmup": warmup}
             if (method, devices) == ("ring", 8):
                 rows.append(place | {"status": "skipped", "reason": "devices=8 is too many"})
@@ -76,7 +82,8 @@ def results(tmp_path: Path) -> Path:
     keys = ("resolution", "method", "devices", "warmup")
     rows = [row | {"key": " ".join(str(row[key]) for key in keys)} for row in rows]
     record = {"note": "A note.", "dtype": "bfloat16", "models": {"made_up": facts}, "rows": rows}
-    write_study(tmp_path / "records" / "accounting", record, "accounting")
+    for name in ("accounting", "accounting_2026"):
+        write_study(tmp_path / "records" / name, record, "accounting")
     write_whole(tmp_path / records.WHOLE)
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "table1_costs.csv").write_text(TABLE1)
@@ -92,7 +99,7 @@ def write_whole(folder: Path) -> None:
         rows.append(
             place
             | planted_row("tensor", 8, None, size)
-            | {"resolution": size, "step_sent_bytes": sent, "reason": None, "key": str(size)}
+            | {"resolution": size, "height": size, "step_sent_bytes": sent, "reason": None, "key": str(size)}
             | dict.fromkeys(accounting.TOTALS)
         )
     write_study(folder, {"rows": rows}, "accounting")
@@ -162,8 +169,9 @@ def test_nothing_kept_and_a_range_in_words() -> None:
 
 
 def test_the_output_has_every_case(results: Path) -> None:
-    assert main(["accounting"], results) == 0
-    assert "| made_up | 4,295,491,584 |" in (results / "tables/accounting_models.md").read_text()
+    assert main(["accounting", "accounting_2026"], results) == 0
+    rows = (results / "tables/accounting_2026_models.md").read_text().splitlines()[2:]
+    assert len(rows) == 2 and rows[0].startswith("| made_up | 4,295,491,584 | 8 | 1024 px | 64 | 2 |")
     assert "A note." in (results / "tables/accounting.md").read_text()
     cases = pd.read_csv(results / "tables/accounting.csv")
     assert len(cases) == 14
