@@ -48,7 +48,7 @@ VIDEO_NOTE = (
 
 def break_even(results: Path) -> list[Table | Drawing]:
     """The number of steps below which staleness costs more than a stated distance, by method and W; measured on the
-    shipped picture model, records/break_even."""
+    shipped models of pictures and of video, records/break_even."""
     rows = load_study(results / BREAK_EVEN).rows
     found = distance.break_even(rows)
     shown: Shown = ["model", "method", "devices", "patches", "warmup", *STEPS, *ENDS]
@@ -63,7 +63,7 @@ def break_even(results: Path) -> list[Table | Drawing]:
 
 def distance_video(results: Path) -> list[Table | Drawing]:
     """Distance to serial, flicker, and error by picture of clips whose patches are cut over frames or rows; measured on
-    the shipped video model, which is half-trained, records/distance_video."""
+    the shipped video model, records/distance_video."""
     rows = load_study(results / DISTANCE_VIDEO).rows
     found = distance.means(rows)
     for name, part in (
