@@ -10,6 +10,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+unexport PYTHONDONTWRITEBYTECODE # the tests start processes by the hundred, each would compile what it imports
 
 .PHONY: help run test slow lint format typecheck report train clean lock
 
@@ -57,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing pinned versions into .venv: some minutes the first time"
-	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt $(PIP_ARGS) -e '.[lab,test,dev]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt $(PIP_ARGS) -e '.[lab,test,dev]'
 	@touch $@
