@@ -23,7 +23,7 @@ import torch.distributed as dist
 from analysis.study import Record
 from experiments.agent import start_ranks
 from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
-from experiments.bench_rank import BenchCase, bench_rank
+from experiments.bench_rank import OWN, BenchCase, bench_rank
 from experiments.check import check_model
 from experiments.config import CONF, ModelConfig, RunConfig
 from experiments.errors import ConfigError, check_known, config_names
@@ -71,8 +71,8 @@ def groups(cfg: RunConfig) -> list[list[BenchCase]]:
 
 def serial_case(case: BenchCase) -> BenchCase:
     """Serial on the same task."""
-    alone = replace(case, method="serial", parallel=Parallel(), patches=None, warmup=None)
-    return replace(alone, order=None, micro_batches=None)
+    nothing: dict[str, Any] = dict.fromkeys(OWN)
+    return replace(case, method="serial", parallel=Parallel(), **nothing)
 
 
 def diffusers_case(case: BenchCase) -> BenchCase | None:
@@ -125,9 +125,14 @@ def check_case(key: str, case: BenchCase, model: Model) -> None:
             text = f"{case.method} is not there for {model.class_name}; allowed: {DIFFUSERS}, {', '.join(METHODS)}"
             raise ConfigError(f"{key}.method", text)
         return
-    problem = METHODS[case.method].problem(
-        model.shape, case.devices, case.steps, case.settings, case.parallel
-    )
+    method = METHODS[case.method]
+    for name in case.own:
+        if not method.has(name):
+            keys = ", ".join(each for each in OWN if method.has(each)) or "none"
+            raise ConfigError(
+                f"{key}.{name}", f"{getattr(case, name)} is nothing that {case.method} has; allowed: {keys}"
+            )
+    problem = method.problem(model.shape, case.devices, case.steps, case.settings, case.parallel)
     if problem:
         raise ConfigError(f"{key}: {problem.key}", problem.message)
 
@@ -190,11 +195,7 @@ def case_row(case: BenchCase, seconds: dict[str, list[float]]) -> Row:
     theirs = seconds.get(peer.name) if peer else None
     return {
         "case": case.name,
-        **{
-            key: value
-            for key, value in asdict(case).items()
-            if key in ("method", "steps", "patches", "warmup", "order", "micro_batches")
-        },
+        **{key: value for key, value in asdict(case).items() if key in ("method", "steps", *OWN)},
         "devices": case.devices,
         "parallel": str(case.parallel),
         "guidance_scale": case.guidance_scale,

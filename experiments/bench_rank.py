@@ -28,6 +28,8 @@ from pipefusion.core.silent import SilentFabric
 from pipefusion.schedulers import make_scheduler
 
 CPU = torch.device("cpu")
+OWN = ("patches", "warmup", "order", "micro_batches")
+"""Keys of methods that a case may give."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -35,8 +37,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 class BenchCase:
     """One row: `method` is a name of the table or a peer, `model` a file of conf/model (null: the run's own).
 
-    Cases with the same model, `ranks` and `rounds` (null: the measure's) are a group, timed in turn. `order` and
-    `micro_batches` are PipeFusion's (null: the default).
+    Cases with the same model, `ranks` and `rounds` (null: the measure's) are a group, timed in turn. `OWN` are
+    keys of its method (null: the default).
     """
 
     method: str
@@ -72,8 +74,12 @@ class BenchCase:
     @property
     def settings(self) -> Any:
         """The configuration of its method."""
-        keys = {key: getattr(self, key) for key in ("patches", "warmup", "order", "micro_batches")}
-        return METHODS[self.method].Config(**{key: n for key, n in keys.items() if n is not None})
+        return METHODS[self.method].Config(**self.own)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The keys of its method that it gives."""
+        return {key: getattr(self, key) for key in OWN if getattr(self, key) is not None}
 
 
 def bench_rank(run_dir: str, cfg: RunConfig) -> None:

@@ -51,39 +51,21 @@ def decode(
     does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors, and NotFinite
     for what no picture could show.
     """
-    with finite():
-        return pictures.decode(tiling_vae(folder, tiled, device, dtype, variant), latents)
-
-
-def decode_clips(
-    folder: Path,
-    latents: Tensor,
-    tiled: bool,
-    device: torch.device,
-    dtype: torch.dtype,
-    variant: str | None = None,
-) -> Tensor:
-    """Latents [B, C, F, H, W] as clips [B, 3, F', h, w] in -1..1. Otherwise as `decode`."""
-    with finite():
-        return pictures.decode_all(tiling_vae(folder, tiled, device, dtype, variant), latents)
+    with open_vae(folder, tiled, device, dtype, variant) as vae:
+        return pictures.decode(vae, latents)
 
 
 @contextmanager
-def finite() -> Iterator[None]:
-    """NotFinite in place of FloatingPointError."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise NotFinite(str(error)) from None
-
-
-def tiling_vae(
-    folder: Path, tiled: bool, device: torch.device, dtype: torch.dtype, variant: str | None
-) -> Any:
-    """The VAE of a folder, that decodes tile by tile or at once."""
+def open_vae(
+    folder: Path, tiled: bool, device: torch.device, dtype: torch.dtype, variant: str | None = None
+) -> Iterator[Any]:
+    """The VAE of a folder, that decodes tile by tile or at once. Raises NotFinite for what no picture could show."""
     vae = load_vae(folder, dtype, variant).to(device)
     (vae.enable_tiling if tiled else vae.disable_tiling)()
-    return vae
+    try:
+        yield vae
+    except FloatingPointError as error:
+        raise NotFinite(str(error)) from None
 
 
 @lru_cache(maxsize=1)

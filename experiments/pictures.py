@@ -13,8 +13,9 @@ from torch import Tensor
 from analysis.files import replacing
 from experiments.clips import as_bytes, clip_bytes, contact_sheet, write_mp4
 from experiments.config import RunConfig
-from experiments.decode import decode, decode_clips, has_vae, has_video_vae
+from experiments.decode import decode, has_vae, has_video_vae, open_vae
 from experiments.models import Model
+from pipefusion.pipelines.pictures import decode_all
 
 
 def write_images(run_dir: Path, cfg: RunConfig, model: Model) -> list[Path]:
@@ -56,8 +57,8 @@ def decode_videos(
     if model.folder is None or not has_video_vae(model.folder):
         return []
     place = device or torch.device("cpu")
-    told = cfg.model.tiled, place, torch.float32, model.variant
-    return [*clip_bytes(decode_clips(model.folder, latents, *told))]
+    with open_vae(model.folder, cfg.model.tiled, place, torch.float32, model.variant) as vae:
+        return [*clip_bytes(decode_all(vae, latents))]
 
 
 def decode_pictures(

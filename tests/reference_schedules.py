@@ -7,6 +7,7 @@ in `tests/reference.py`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,17 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from tests.reference import embed, guide, run_layers, unembed
+
+
+def written(kept: dict[int, tuple[Tensor, Tensor]], tokens: slice) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An attention's K, V: its own at the place of these tokens, beside what is kept of the layer."""
+
+    def remember(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        whole_k, whole_v = kept.setdefault(layer, (k.clone(), v.clone()))
+        whole_k[:, tokens], whole_v[:, tokens] = k, v
+        return whole_k, whole_v
+
+    return remember
 
 
 def asyncdiff(
@@ -93,11 +105,6 @@ def compressed(
             ]
             tokens = slice(rows[0] * cols, (rows[-1] + 1) * cols)
 
-            def remember(layer: int, k: Tensor, v: Tensor, tokens: slice = tokens) -> tuple[Tensor, ...]:
-                whole_k, whole_v = kept.setdefault(layer, (k.clone(), v.clone()))
-                whole_k[:, tokens], whole_v[:, tokens] = k, v
-                return whole_k, whole_v
-
             x = embed(model, torch.cat([latent] * (len(text) // len(noise))), rows)
             for d in range(len(sizes)):
                 if d:
@@ -111,7 +118,7 @@ def compressed(
                         true[d, m] = part
                     x = torch.cat([had[d, m] for m in mine], dim=1)
                 layers = range(sum(sizes[:d]), sum(sizes[: d + 1]))
-                x = run_layers(model, layers, x, time, text, mask, remember)
+                x = run_layers(model, layers, x, time, text, mask, written(kept, tokens))
             out = guide(unembed(model, x, time, cols), guidance)
             for m in mine:
                 start = (patches[m][0] - rows[0]) * ps
@@ -168,12 +175,7 @@ def rotational(
                 elif not synchronous:
                     x = forecast(t, d, mine[0]) if i == 0 else given[t, d, mine[0]]
 
-                def remember(layer: int, k: Tensor, v: Tensor, tokens: slice = tokens) -> tuple[Tensor, ...]:
-                    whole_k, whole_v = kept.setdefault(layer, (k.clone(), v.clone()))
-                    whole_k[:, tokens], whole_v[:, tokens] = k, v
-                    return whole_k, whole_v
-
-                x = run_layers(model, layers, x, time, text, mask, remember)
+                x = run_layers(model, layers, x, time, text, mask, written(kept, tokens))
                 for m in mine:
                     start = (patches[m][0] - rows[0]) * cols
                     made[t, d + 1, m] = part = x[:, start : start + len(patches[m]) * cols]

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.conformance.reference import NONE, Deviation, Request, See, combined
+from experiments.conformance.reference import combined
+from experiments.conformance.request import NONE, Deviation, Request, See
 from pipefusion.core.dit import DiT, Given, Tokens, for_expert
 from pipefusion.core.linear import own_attention
 from pipefusion.core.sampler import experts_by_step

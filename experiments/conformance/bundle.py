@@ -25,7 +25,7 @@ from experiments.conformance.fields import (
     filled,
     read_fields,
 )
-from experiments.conformance.reference import Request
+from experiments.conformance.request import Request
 from experiments.conformance.tensors import (
     INPUTS,
     Hidden,

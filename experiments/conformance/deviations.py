@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from experiments.conformance.reference import Deviation, Request, Schedule
+from experiments.conformance.request import Deviation, Request, Schedule
 from pipefusion.core.shape import DiTShape
 
 Applies = Callable[[Request, DiTShape], bool]

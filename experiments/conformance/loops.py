@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from experiments.conformance import asynchronous, reference, rotational
-from experiments.conformance.reference import NONE, Deviation, Request, See
+from experiments.conformance.request import NONE, Deviation, Request, See
 from pipefusion.core.dit import DiT
 
 

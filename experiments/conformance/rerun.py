@@ -13,7 +13,7 @@ from analysis.rows import read_config
 from experiments.config import ModelConfig
 from experiments.conformance import rounds
 from experiments.conformance.loops import denoise
-from experiments.conformance.reference import NONE, Deviation, Request
+from experiments.conformance.request import NONE, Deviation, Request
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS
 from experiments.models import open_model

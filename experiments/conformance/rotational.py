@@ -10,7 +10,8 @@ from math import comb, factorial
 import torch
 from torch import Tensor
 
-from experiments.conformance.reference import NONE, Buffers, Deviation, Request, See, Steppers, combined
+from experiments.conformance.reference import Buffers, Steppers, combined
+from experiments.conformance.request import NONE, Deviation, Request, See
 from pipefusion.core.dit import DiT, Given, Tokens, for_expert
 from pipefusion.core.sampler import experts_by_step
 

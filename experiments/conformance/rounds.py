@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from experiments.conformance.reference import Request, combined
+from experiments.conformance.reference import combined
+from experiments.conformance.request import Request
 from pipefusion.core.dit import DiT, Given, KeptSkips, for_expert, run_blocks
 from pipefusion.core.linear import own_attention
 from pipefusion.core.sampler import experts_by_step

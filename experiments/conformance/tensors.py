@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis.files import require_file
 from experiments.conformance.fields import BundleError
-from experiments.conformance.reference import Request
+from experiments.conformance.request import Request
 from experiments.difference import largest_difference, require_finite
 from experiments.errors import first_line, nearest
 from pipefusion.core.dit import Conditioning

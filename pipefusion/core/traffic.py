@@ -131,9 +131,8 @@ def pipe(size: Sizes, jobs: Sequence[Job], first_patch: bool, compress: str) -> 
         return stage_message(size, job, len(layout.prompt) if along else 0, compress)
 
     read = [job for job in jobs if job.read]
-    arrived = {
-        job.origin: job for job in reversed(jobs)
-    }.values()  # the first to read a message reads all of it
+    # The first to read a message reads all of it.
+    arrived = {job.origin: job for job in reversed(jobs)}.values()
     latents = sum(job.tokens for job in jobs) // layout.tokens * size.latent
     mine, place = layout.layers, layout.tokens * size.hidden
     given = sum(giver in mine and taker not in mine for giver, taker in shape.skips)

@@ -225,9 +225,8 @@ class View(StockView):
 
     def unembed(self, image: Tensor, modulation: Modulation, rows: Band) -> Tensor:
         model = self.model
-        embedded = modulation.embedded[
-            : len(image)
-        ]  # at the timestep: a given frame's prediction is not used
+        # All at the timestep: what is predicted of a frame that is given is not used.
+        embedded = modulation.embedded[: len(image)]
         shift, scale = (model.scale_shift_table + embedded[:, None]).chunk(2, dim=1)
         image = (model.norm_out(image.float()) * (1 + scale) + shift).type_as(image)
         return video_unpatchified(self.shape.grid.in_frames(model.proj_out(image)), self.shape.patch_size)

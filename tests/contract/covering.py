@@ -21,36 +21,28 @@ OWN = {key.name for method in METHODS.values() for key in fields(method.Config)}
 """What is the method's: its name, its keys, its degrees."""
 
 
-def settings(case: Case) -> list[tuple[str, Any]]:
-    """All of a case but its model.
+def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[Any, ...]]:
+    """Combinations of so many settings, but none of the model with one that is `apart`.
 
     A degree counts as shared or not, W as none, some or all of the steps, M as one or more.
     """
-    found: dict[str, Any] = {axis: degree > 1 for axis, degree in asdict(case.parallel).items()}
-    found |= {key: str(value) for key, value in case.method.items()}
+    settings: dict[str, Any] = {axis: degree > 1 for axis, degree in asdict(case.parallel).items()}
+    settings |= {key: str(value) for key, value in case.method.items()}
     if "warmup" in case.method:
-        found["warmup"] = min(case.method["warmup"], 1) + (case.method["warmup"] == case.steps)
+        settings["warmup"] = min(case.method["warmup"], 1) + (case.method["warmup"] == case.steps)
     if "patches" in case.method:
-        found["patches"] = case.method["patches"] > 1
-    found |= {"name": case.name, "scheduler": case.scheduler, "heads": str(case.architecture)}
-    found |= {"guidance": case.guidance, "images": case.images, "size": case.size, "padded": case.padded}
-    return sorted(found.items(), key=str)
+        settings["patches"] = case.method["patches"] > 1
+    settings |= {"name": case.name, "scheduler": case.scheduler, "heads": str(case.architecture)}
+    settings |= {"guidance": case.guidance, "images": case.images, "size": case.size, "padded": case.padded}
+    ordered = sorted(settings.items(), key=str)
+    others = combinations(ordered, strength)
+    with_model = combinations([each for each in ordered if each[0] not in apart], strength - 1)
+    return {*others, *((*each, ("model", case.model)) for each in with_model)}
 
 
-def met(case: Case, apart: Set[str]) -> set[tuple[Any, ...]]:
-    """Combinations of two settings, but none of the model with one that is `apart`."""
-    found = settings(case)
-    with_model = ((each, ("model", case.model)) for each in found if each[0] not in apart)
-    return {*combinations(found, 2), *with_model}
-
-
-pairs = partial(met, apart={"split"})
-pairs_apart = partial(met, apart=OWN)
-
-
-def triples(case: Case) -> set[tuple[Any, ...]]:
-    """Combinations of three settings; of the model with one."""
-    return {*combinations(settings(case), 3), *met(case, set())}
+pairs = partial(met, strength=2, apart={"split"})
+pairs_apart = partial(met, strength=2, apart=OWN)
+triples = partial(met, strength=3, apart={"split"})
 
 
 def cover(cases: Sequence[Case], fast: Met = pairs, slow: Met | None = triples) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.conformance import rounds
 from experiments.conformance.loops import denoise
-from experiments.conformance.reference import Request
+from experiments.conformance.request import Request
 from experiments.methods import METHODS
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.parallel import Parallel

@@ -13,7 +13,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from experiments.conformance.reference import Buffers, Deviation, Request, one_image
+from experiments.conformance.reference import Buffers, one_image
+from experiments.conformance.request import Deviation, Request
 from experiments.methods import METHODS
 from experiments.stock_calls import denoise
 from pipefusion.core.sampler import experts_by_step

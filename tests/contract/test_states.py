@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from experiments.conformance.reference import Buffers, Deviation, Request, denoise
+from experiments.conformance.reference import Buffers, denoise
+from experiments.conformance.request import Deviation, Request
 from experiments.methods import METHODS
 from pipefusion.core.convolution import alone
 from pipefusion.core.split import split_rows

@@ -31,6 +31,7 @@ BAD = [
     ("bench_cpu", "measure.cases=[{method: rng, steps: 4}]", "measure.cases.0.method='rng' is unknown, nearest: ring"),
     ("bench_cpu", "measure.cases=[{method: ring, steps: 4}]", "measure.cases.0.steps=4 has no serial case"),
     ("bench_cpu", "measure.cases=[{method: pipefusion, patches: 99}]", "measure.cases.0: method.patches=99 is outside"),
+    ("bench_cpu", "measure.cases=[{method: ring, patches: 4}]", "measure.cases.0.patches=4 is nothing that ring has"),
     ("fit", "measure.devices=[t5]", "measure.devices='t5' is unknown, nearest: t4; allowed: a100, cpu"),
     ("fit", "measure.devices=[h200]", "measure.devices=h200 has no published row of one GPU with pixart_alpha"),
     ("fit", "measure.devices=[]", "measure.devices=[] leaves nothing to fit"),

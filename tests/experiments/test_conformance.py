@@ -13,9 +13,9 @@ from torch import Tensor
 from experiments.conformance.bundle import on_device, read_bundle
 from experiments.conformance.deviations import HYPOTHESES
 from experiments.conformance.fields import BundleError
-from experiments.conformance.reference import Request
 from experiments.conformance.reference import denoise as reference
 from experiments.conformance.report import EXPLAINS, NOT_SEEN, Judgement, judge, message
+from experiments.conformance.request import Request
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
 from pipefusion.core import kv
