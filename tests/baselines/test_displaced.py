@@ -6,7 +6,8 @@ import pytest
 
 from baselines import distrifusion, naive_patch
 from pipefusion.core.parallel import Parallel
-from tests.cases import Case, case_model, simulate
+from tests.cases import Case, case_model
+from tests.sampling import simulate
 
 SHAPE = case_model(Case("distrifusion")).shape  # 4 layers
 

@@ -9,7 +9,8 @@ import torch
 
 from baselines import pcpp
 from pipefusion.core.parallel import Parallel
-from tests.cases import Case, case_model, simulate
+from tests.cases import Case, case_model
+from tests.sampling import simulate
 
 SHAPE = case_model(Case("pcpp")).shape  # 12 rows of 4 tokens
 

@@ -25,16 +25,15 @@ from tests.cases import (
     FAMILIES,
     SIZE,
     Case,
-    Result,
     case_model,
     case_scheduler,
     case_view,
     case_weights,
     inputs,
     relative_error,
-    simulate,
 )
 from tests.contract.test_reference import reference
+from tests.sampling import Result, simulate
 
 TOLERANCE = 1e-5
 BETWEEN_LEVELS = 3e-4

@@ -12,7 +12,7 @@ from experiments.methods import METHODS
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.split import split_rows
 from pipefusion.sim.engine import SimulationError
-from tests.cases import Case, case_model, planned, relative_error, sample, simulate
+from tests.cases import Case, case_model, relative_error
 from tests.contract.oracle import (
     ARCHITECTURES,
     TOLERANCE,
@@ -24,6 +24,7 @@ from tests.contract.test_reference import task
 from tests.contract.test_worlds import agree
 from tests.ranks import Ranks
 from tests.reference_cache import cached
+from tests.sampling import planned, sample, simulate
 
 RULES = ("fbcache", "teacache")
 STEPS = 8

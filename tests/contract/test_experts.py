@@ -20,20 +20,9 @@ from experiments.stock_calls import denoise
 from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.shape import Experts
 from pipefusion.core.split import split_rows
-from tests.cases import (
-    CPU,
-    Case,
-    case_model,
-    case_scheduler,
-    case_view,
-    case_weights,
-    inputs,
-    measure_peak,
-    planned,
-    relative_error,
-    simulate,
-)
+from tests.cases import CPU, Case, case_model, case_scheduler, case_view, case_weights, inputs, relative_error
 from tests.contract.oracle import computes, label, product, replayed, sends_and_holds_what_is_predicted
+from tests.sampling import measure_peak, planned, simulate
 
 
 def switched(name: str, degrees: str = "", **method: Any) -> Case:

@@ -13,19 +13,9 @@ from torch import Tensor
 from experiments.stock_calls import denoise
 from pipefusion.core.attention import full
 from pipefusion.core.dit import Given, KeptSkips, run_blocks
-from tests.cases import (
-    CPU,
-    Case,
-    case_model,
-    case_scheduler,
-    case_view,
-    case_weights,
-    inputs,
-    measure_peak,
-    planned,
-    relative_error,
-)
+from tests.cases import CPU, Case, case_model, case_scheduler, case_view, case_weights, inputs, relative_error
 from tests.contract.oracle import TOLERANCE, check, computes, label, product
+from tests.sampling import measure_peak, planned
 
 
 def begun(name: str, degrees: str = "", **method: Any) -> Case:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from experiments.methods import METHODS
-from tests.cases import Case, case_model, problem, relative_error, simulate
+from tests.cases import Case, case_model, problem, relative_error
 from tests.contract.covering import cover, pairs_apart
 from tests.contract.oracle import (
     ARCHITECTURES,
@@ -24,6 +24,7 @@ from tests.contract.oracle import (
     sends_and_holds_what_is_predicted,
 )
 from tests.contract.products import PRODUCTS
+from tests.sampling import simulate
 
 SETTINGS: list[dict[str, Any]] = [
     {},

@@ -9,8 +9,9 @@ import torch
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.mesh import Mesh
-from tests.cases import Case, simulate
+from tests.cases import Case
 from tests.ranks import Ranks
+from tests.sampling import simulate
 
 
 def test_pipefusion_posts_the_next_receive_before_it_sends_the_present_result():

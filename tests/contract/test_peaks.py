@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from experiments.methods import METHODS
-from tests.cases import CPU, Case, measure_peak, planned, refused
+from tests.cases import CPU, Case, refused
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
+from tests.sampling import measure_peak, planned
 
 METHOD = {"patches": 5, "warmup": 1}
 ALONE = [

@@ -28,8 +28,9 @@ from pipefusion.core.sequence import ring
 from pipefusion.core.split import split_rows
 from pipefusion.core.traffic import Sizes
 from pipefusion.sim.engine import SimulationError
-from tests.cases import Case, simulate
+from tests.cases import Case
 from tests.contract.oracle import computes, padded, product, sends_and_holds_what_is_predicted, wanted
+from tests.sampling import simulate
 
 
 def own_share_only(run: Run) -> AttendFor:

@@ -13,8 +13,9 @@ from pipefusion.core.dit import Tokens
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.fabric import SimFabric
-from tests.cases import Case, simulate
+from tests.cases import Case
 from tests.contract.oracle import computes, label, product, sends_and_holds_what_is_predicted
+from tests.sampling import simulate
 
 
 def prompted(name: str, degrees: str, model: str, tokens: int = 7, **method: Any) -> Case:

@@ -10,9 +10,10 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.split import split_rows
-from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, simulate
+from tests.cases import Case, case_model, case_scheduler, inputs, relative_error
 from tests.reference import banded, denoise
 from tests.reference_schedules import asyncdiff, compressed, parastep, rotational
+from tests.sampling import simulate
 
 GUIDED = {"guidance": 4.5, "images": 2}
 

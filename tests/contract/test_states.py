@@ -20,9 +20,9 @@ from tests.cases import (
     inputs,
     problem,
     relative_error,
-    simulate,
 )
 from tests.contract.oracle import TOLERANCE, product
+from tests.sampling import simulate
 
 
 def loop(case: Case) -> Tensor:

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tests.cases import case_model, simulate
+from tests.cases import case_model
 from tests.contract.oracle import STEPS, product
+from tests.sampling import simulate
 
 
 @pytest.mark.parametrize("model", ["pixart", "hunyuan_tiny", "flux_tiny"])

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from experiments.methods import METHODS
-from tests.cases import Case, case_model, relative_error, sample, simulate
+from tests.cases import Case, case_model, relative_error
 from tests.contract.oracle import TOLERANCE, product, serial
 from tests.contract.test_reference import task
 from tests.contract.test_worlds import agree
 from tests.ranks import Ranks
 from tests.reference import guide
+from tests.sampling import sample, simulate
 
 STEPS = 8
 CASES = [

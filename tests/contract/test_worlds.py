@@ -16,10 +16,11 @@ from pipefusion.schedulers import make_scheduler
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import LinkConfig, TopologyConfig
 from pipefusion.sim.world import World
-from tests.cases import Case, Result, case_model, refused, relative_error, sample, simulate
+from tests.cases import Case, case_model, refused, relative_error
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES, padded, product
 from tests.ranks import Ranks
+from tests.sampling import Result, sample, simulate
 
 COUNTED = ("op", "peer", "axis", "step", "layer", "patch", "sent_bytes", "recv_bytes", "async")
 

@@ -16,8 +16,9 @@ from experiments.models import FACTS, choose_scheduler
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows
-from tests.cases import Case, case_model, case_scheduler, inputs, simulate
+from tests.cases import Case, case_model, case_scheduler, inputs
 from tests.reference import denoise
+from tests.sampling import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ from pipefusion.core import attention
 from pipefusion.core.memory import PeakTracker, sampling_peak
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import META
-from tests.cases import Case, case_model, case_scheduler, case_view, inputs, planned
+from tests.cases import Case, case_model, case_scheduler, case_view, inputs
+from tests.sampling import planned
 
 
 def program(device: str) -> None:

@@ -14,7 +14,8 @@ from pipefusion.core.silent import SilentFabric
 from pipefusion.core.split import split_rows
 from pipefusion.core.tensor import shard
 from pipefusion.sim.plan import META, Costs
-from tests.cases import Case, case_model, planned
+from tests.cases import Case, case_model
+from tests.sampling import planned
 from tests.sim.test_plan_world import DEVICE, make_case
 
 

@@ -12,9 +12,10 @@ from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.memo import AtStep, MemoView
 from pipefusion.sim.meter import DeviceClock
-from tests.cases import TINY, Case, case_model, planned, refused
+from tests.cases import TINY, Case, case_model, refused
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES
+from tests.sampling import planned
 
 DEVICE = DeviceConfig(
     "toy", peak_flops_16=3e9, peak_flops_32=1e9, peak_bandwidth=2e9, kernel_s=3e-6, launch_s=7e-6

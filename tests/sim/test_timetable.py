@@ -21,7 +21,8 @@ from pipefusion.sim.plan import META
 from pipefusion.sim.script import Recorder
 from pipefusion.sim.timetable import timetable
 from pipefusion.sim.world import World
-from tests.cases import case_model, planned
+from tests.cases import case_model
+from tests.sampling import planned
 from tests.sim.test_plan_world import DEVICE, make_case
 
 LINK = LinkConfig(

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from analysis.__main__ import main
 from analysis.columns import typed, words
 from analysis.outputs.staleness import staleness_frames
-from analysis.staleness import figures, tables
+from analysis.staleness import figures, frames, tables
 
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16
 ONE = {"method": "pipefusion", "devices": 1, "patches": 2, "warmup": 1}
@@ -95,6 +95,11 @@ def test_frames_of_still_and_moving_clips(tmp_path: Path) -> None:
     error = 0.01 * sum(range(1, STEPS)) / (STEPS - 1)
     assert rows.filter(like="error of attention", axis=0).frame_0.min() == pytest.approx(error)
     assert "| moving | change of K |" in made.text
+
+
+def test_the_error_of_a_frame_is_that_of_the_jobs_that_have_it() -> None:
+    rows = pd.DataFrame({"row_start": [0, 1, 1], "row_stop": [1, 3, 3], "attention_error": [0.1, 0.2, 0.4]})
+    assert frames.spread(rows).tolist() == pytest.approx([0.1, 0.3, 0.3])
 
 
 @pytest.fixture
