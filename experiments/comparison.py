@@ -8,9 +8,10 @@ step cache skips, every picture is a run by itself, and there is no plan: predic
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from statistics import mean
 
 import pandas as pd
 
@@ -31,7 +32,7 @@ from experiments.grid import (
 )
 from experiments.journal import Row
 from experiments.methods import METHODS, caches, finds_warmup
-from experiments.models import Model
+from experiments.models import Model, resolved
 from experiments.quality.settings import setting_name, stand_in
 from experiments.scaling import planned_row
 from experiments.session import Session
@@ -44,10 +45,10 @@ COUNTED = ("patches", "warmup")
 
 
 @dataclass
-class ComparisonConfig(distance.DistanceConfig):
-    """The grids, which are sampled, and the model, sizes and clusters that they are planned for."""
+class PlansConfig:
+    """The model, sizes and clusters that settings are planned for."""
 
-    name: str = "comparison"
+    name: str = "plans"
     latency_model: str = "pixart_alpha"
     latency_resolutions: Grid[Pixels] = field(default_factory=lambda: [1024, 2048])
     latency_clusters: list[str] = field(
@@ -55,26 +56,46 @@ class ComparisonConfig(distance.DistanceConfig):
     )
 
 
+@dataclass
+class ComparisonConfig(PlansConfig, distance.DistanceConfig):
+    """The grids, which are sampled and planned."""
+
+    name: str = "comparison"
+
+
 def runs(cfg: RunConfig, session: Session) -> Iterator[RunConfig]:
-    """Every setting sampled, then every setting planned."""
+    """Every setting sampled, then every setting planned; those of a step cache are both in one."""
+    plans = PlansConfig(**{one.name: getattr(cfg.measure, one.name) for one in fields(PlansConfig)[1:]})
     sampled = list(distance.runs(cfg, session))
-    yield from sampled
-    usual = [
-        replace(one, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
-        for one in sampled
-        if not decides(one)
-    ]
-    for name in cfg.measure.latency_clusters:
-        for px in cfg.measure.latency_resolutions:
-            model = replace(model_config(cfg.measure.latency_model), resolution=px)
-            there = [replace(one, model=model, measure=LatencyConfig()) for one in usual]
-            planned = [replace(one, cluster=cluster_config(name)) for one in there]
-            yield from {repr(one): one for one in planned}.values()
+    for one in sampled:
+        yield replace(one, measure=plans) if cached(one) else one
+    yield from planned_runs([one for one in sampled if not decides(one)], plans)
+
+
+def planned_runs(sampled: Sequence[RunConfig], plans: PlansConfig) -> Iterator[RunConfig]:
+    """The settings on every cluster and at every size, each once."""
+    for name in plans.latency_clusters:
+        for px in plans.latency_resolutions:
+            model = replace(model_config(plans.latency_model), resolution=px)
+            there = [
+                replace(one, cluster=cluster_config(name), model=model, measure=LatencyConfig())
+                for one in sampled
+            ]
+            usual = [
+                replace(one, guidance_scale=None, scheduler="shipped", prompt="a picture", seed=0)
+                for one in there
+            ]
+            yield from {repr(one): one for one in usual}.values()
 
 
 def decides(cfg: RunConfig) -> bool:
     """Whether values decide in the run what is computed: a W that is found out, or a step cache."""
-    return finds_warmup(cfg.method) or caches(vars(cfg.method))
+    return finds_warmup(cfg.method) or cached(cfg)
+
+
+def cached(cfg: RunConfig) -> bool:
+    """Whether there is a step cache, and its pictures tell what is planned."""
+    return caches(vars(cfg.method)) and not finds_warmup(cfg.method)
 
 
 def first_columns(cfg: RunConfig) -> Row:
@@ -97,24 +118,46 @@ def knobs(cfg: RunConfig) -> str:
 
 
 def measure(cell: Cell, session: Session) -> list[Row]:
-    """A row for each picture, or the one of a plan."""
+    """A row for each picture, or the one of a plan; of a step cache a row for each picture and for each plan."""
     if isinstance(cell.cfg.measure, LatencyConfig):
-        parts = borrowed(cell.cfg.cluster, cell.cfg.devices)
-        return [planned_row(cell.cfg, session) | {"borrowed": ", ".join(parts)}]
+        return [plan_row(cell.cfg, session)]
     found = stand_in(cell.cfg)
     measured = one_by_one if decides(found) else distance.measure
     rows = measured(replace(cell, cfg=found), session)
-    return [row | {"sampled_as": setting_name(found)} for row in rows]
+    rows = [row | {"sampled_as": setting_name(found)} for row in rows]
+    return rows + cache_plans(cell.cfg, rows, session) if cached(cell.cfg) else rows
+
+
+def plan_row(cfg: RunConfig, session: Session) -> Row:
+    """Predicted seconds and bytes of a setting, and what the machine's costs are borrowed from."""
+    return planned_row(cfg, session) | {"borrowed": ", ".join(borrowed(cfg.cluster, cfg.devices))}
+
+
+def cache_plans(cfg: RunConfig, pictures: list[Row], session: Session) -> list[Row]:
+    """Plans that compute as many of the steps that may be skipped as the pictures did on average, to whole steps."""
+    always = 1 + (1 if METHODS[cfg.method.name].exact else max(cfg.method.warmup, 1))
+    computed, open_steps = round(mean(row["computed_steps"] for row in pictures)) - always, cfg.steps - always
+    method = replace(cfg.method, cache_computed=computed / open_steps if open_steps > 0 else 1.0)
+    rows = []
+    for one in planned_runs([replace(cfg, method=method)], cfg.measure):
+        model = session.model(one.model)
+        one, reason = resolved(one, model), problem(one, model)
+        skipped = {"status": "skipped", "reason": reason}
+        where = {key: place(one)[key] for key in ("cluster", "model", "resolution", "height", "width")}
+        rows.append(
+            where | {"guidance_scale": one.guidance_scale} | (skipped if reason else plan_row(one, session))
+        )
+    return rows
 
 
 def one_by_one(cell: Cell, session: Session) -> list[Row]:
     """A row for each picture, which is decided and compared with serial's by itself."""
     model, rows = session.model(cell.cfg.model), []
     for picture, (prompt, seed) in enumerate(zip(read_prompts(cell.cfg), cell.cfg.seed, strict=True)):
-        alone = replace(cell.cfg, prompt=[prompt], seed=[seed])
+        alone = replace(cell.cfg, prompt=[prompt], seed=[seed], measure=distance.DistanceConfig())
         serial = serial_reference(alone)
         want = session.once(repr(serial), partial(distance.latents, serial, session))
-        got, ledger = distance.simulate(alone, session)
+        got, ledger = session.once(("decided", repr(alone)), partial(distance.simulate, alone, session))
         (row,) = distance.compare(got, want, [prompt], model.facts.get("frame_factor", 1))
         found = {"found_warmup": ledger.warmup, "computed_steps": ledger.computed_steps}
         rows.append(row | {"picture": picture} | found)
