@@ -228,6 +228,7 @@ _ALL = [
     *errors(first_patch_to_serial="first patch, to serial", first_patch_to_exact="first patch, to exact"),
     Column("psnr_db", "mean PSNR", "dB", NUMBER),
     *shares(pixel_error="pixel error", flicker="flicker", motion="motion"),
+    *shares(feature_error="feature error", feature_flicker="feature flicker"),
     Column("frame_errors", "error by picture", kind=LIST),
     Column("ssim", "SSIM", kind=NUMBER, format=digits(4)),
     *counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 SETTING = ["model", "method", "parallel", "patch_axis", "devices", "patches", "warmup", "steps"]
-VALUES = ["relative_error", "pixel_error", "psnr_db", "flicker", "motion"]
+VALUES = ["relative_error", "pixel_error", "psnr_db", "flicker", "motion", "feature_error", "feature_flicker"]
 REASONS = ["status", "reason"]
 STILL = "stands still"
 STATED = (0.10, 0.05, 0.02)
@@ -19,7 +19,7 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each setting: means over its pictures."""
     by_setting = rows.groupby([*SETTING, *REASONS], sort=False, dropna=False)
     found = by_setting[[name for name in VALUES if name in rows]].mean()
-    return found.assign(pictures=by_setting.size()).reset_index()
+    return found.assign(pictures=by_setting.picture.count()).reset_index()
 
 
 def pieces(table: pd.DataFrame) -> pd.Series:

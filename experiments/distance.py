@@ -3,6 +3,8 @@
 Every method, M, W, S and axis of patches is run in the simulated world on the same prompts and noise as serial. What
 it makes is compared picture by picture; of a clip also its pictures one by one, and its differences between pictures:
 an error that is the same in all pictures is seen as another clip, one that changes from picture to picture as flicker.
+The same two are taken of what a frozen network sees in the pictures. They are distances of pairs of clips: a Fréchet
+distance is one of sets, hundreds of clips at least, and is not computed.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from experiments.grid import GridsConfig, expand, serial_reference
 from experiments.inputs import as_inputs, make_inputs, spaced
 from experiments.journal import Row
 from experiments.models import Model
+from experiments.quality.networks import open_network
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Natural, Threads
@@ -59,7 +62,13 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     serial, model = serial_reference(cell.cfg), session.model(cell.cfg.model)
     want = session.once(repr(serial), lambda: latents(serial, session))
     got = session.once(repr(cell.cfg), lambda: latents(cell.cfg, session))
-    return compare(got, want, read_prompts(cell.cfg), model.facts.get("frame_factor", 1))
+    factor = model.facts.get("frame_factor", 1)
+    rows = compare(got, want, read_prompts(cell.cfg), factor)
+    if got.ndim == 4:
+        return rows
+    theirs = session.once(("features", repr(serial)), lambda: clip_features(as_clips(want, factor)))
+    ours = clip_features(as_clips(got, factor))
+    return [row | more for row, more in zip(rows, compare_features(ours, theirs), strict=True)]
 
 
 def latents(cfg: RunConfig, session: Session) -> Tensor:
@@ -101,6 +110,23 @@ def as_clips(latents: Tensor, frame_factor: int) -> Tensor:
     return (clips.double() / 2 + 0.5).clamp(0, 1)
 
 
+def clip_features(clips: Tensor) -> Tensor:
+    """What EfficientNet-Lite0 sees in each picture of clips [B, 3, F, h, w] in 0..1: [B, F, d], float64."""
+    pictures = clips.movedim(2, 1)
+    return open_network().features(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2]).double()
+
+
+def compare_features(ours: Tensor, theirs: Tensor) -> list[Row]:
+    """Error and flicker of features [B, F, d] of clips, over the root mean square of serial's; a row a clip."""
+    gap = ours - theirs
+    error, flicker, scale = (each.square().sum(2).mean(1).sqrt() for each in (gap, gap.diff(dim=1), theirs))
+    pairs = zip((error / scale).tolist(), (flicker / scale).tolist(), strict=True)
+    return [
+        {"network": open_network().name, "feature_error": one, "feature_flicker": other}
+        for one, other in pairs
+    ]
+
+
 def check(cfg: RunConfig, session: Session) -> None:
     """Seeds in a list, a model whose latents are no pixels. Raises ConfigError."""
     if not isinstance(cfg.seed, int):
@@ -130,11 +156,13 @@ DISTANCE = Study(
     measure,
     (
         *("model", "method", "patch_axis", "devices", "patches", "warmup", "steps"),
-        *("relative_error", "pixel_error", "psnr_db", "flicker", "status"),
+        *("relative_error", "pixel_error", "psnr_db", "flicker"),
+        *("feature_error", "feature_flicker", "status"),
     ),
     "How far from serial",
     "Means over pictures. Pixel error and flicker: root mean squares of the error of pixels, and of its change from "
-    "one picture of a clip to the next, with pixels in 0..1.",
+    "one picture of a clip to the next, with pixels in 0..1. Feature error and feature flicker: the same of what the "
+    "network EfficientNet-Lite0 sees in the pictures, over the root mean square of what it sees in serial's.",
     grid=runs,
     group=same_serial,
     shown=table,

@@ -10,7 +10,7 @@ import torch
 
 from analysis.study import load_study
 from experiments.clips import pack
-from experiments.distance import compare
+from experiments.distance import clip_features, compare, compare_features
 from tests.experiments.runs import command
 
 VIDEO = [
@@ -44,6 +44,25 @@ def test_pictures_have_neither_flicker_nor_motion() -> None:
     assert not {"flicker", "motion", "frame_errors"} & row.keys()
 
 
+def test_errors_of_features_are_shares_of_serials() -> None:
+    """Serial's features have length 5; one clip's are off by (0.3, 0.4) in all pictures, one's with changing sign."""
+    theirs = torch.tensor([3.0, 4.0]).expand(3, 4, 2)
+    gap = torch.tensor([0.3, 0.4]).expand(3, 4, 2) * torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1)
+    gap = torch.cat([gap[:2], gap[2:] * torch.tensor([1.0, -1.0] * 2).view(1, 4, 1)])
+    same, still, flickering = compare_features(theirs + gap, theirs)
+    assert (same["feature_error"], same["feature_flicker"]) == (0, 0)
+    assert (still["feature_error"], still["feature_flicker"]) == pytest.approx((0.1, 0), abs=1e-6)
+    assert (flickering["feature_error"], flickering["feature_flicker"]) == pytest.approx((0.1, 0.2))
+
+
+def test_each_picture_of_a_clip_has_features_of_its_own() -> None:
+    clips = torch.rand(2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    clips[:, :, 2] = clips[:, :, 0]
+    seen = clip_features(clips)
+    assert seen.shape[:2] == (2, 3)
+    assert torch.equal(seen[:, 0], seen[:, 2]) and not torch.equal(seen[:, 0], seen[:, 1])
+
+
 @pytest.mark.slow
 def test_a_video_study_by_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -64,6 +83,8 @@ def test_a_video_study_by_command(
     assert len(rows) == 8 and set(rows.patch_axis) == {"frames", "rows"}
     assert (rows[rows.patches == 1].relative_error < 1e-5).all()
     assert (rows[rows.patches == 2].relative_error > 1e-4).all()
+    assert (rows[rows.patches == 2].feature_error > rows[rows.patches == 1].feature_error.max()).all()
+    assert set(rows.network) == {"efficientnet_lite0"}
     capsys.readouterr()
     assert command(monkeypatch, *shared, "model=wan_tiny") == 2
     assert "model=wan_tiny has latents that are no pixels; allowed: " in capsys.readouterr().err
