@@ -206,6 +206,7 @@ _ALL = [
     *seconds(issue_s="issued", startup_s="start-up", total_s="total", seconds="took", serial_s="serial"),
     *seconds(local_s="wall clock", sim_s="virtual", plan_s="planned", bound_s="bound"),
     *seconds(kernels_s="compute", exchange_s="exchange", bubble_s="bubble", host_s="host"),
+    *seconds(decode_s="decoding"),
     *seconds(attention_traffic_s="attention's traffic", attention_arithmetic_s="attention's arithmetic"),
     *seconds(low_s="at least", high_s="at most"),
     *seconds(synchronous_s="all steps synchronous"),

@@ -20,7 +20,7 @@ from analysis.columns import column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
-from experiments.decode_peak import decode_bytes
+from experiments.decode_cost import decode_bytes, decode_seconds, known_vaes
 from experiments.errors import CONF
 from experiments.grid import SETTINGS, expand, place, problem, serial_reference
 from experiments.journal import Row
@@ -70,8 +70,9 @@ def search(cell: Cell, session: Session) -> list[Row]:
         row |= planned_outcome(plan(point, session), decoding)
         planned += [row] * (row["status"] == "ok")
         rows.append(row)
-    sizes = {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
-    return [cell.place | row | sizes | {"decode_bytes": decoding} for row in rows]
+    sizes: Row = {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
+    sizes |= {"decode_bytes": decoding, "decode_s": decoding_seconds(cfg, model)}
+    return [cell.place | row | sizes for row in rows]
 
 
 def decoding_bytes(cfg: RunConfig, model: Model) -> int:
@@ -79,6 +80,13 @@ def decoding_bytes(cfg: RunConfig, model: Model) -> int:
     if cfg.measure.count == "transformer":
         return 0
     return decode_bytes(cfg.model.name, model.shape.latent_size, model.dtype)
+
+
+def decoding_seconds(cfg: RunConfig, model: Model) -> float | None:
+    """What decoding one picture or video on one device takes after sampling; None where the VAE is not known."""
+    if cfg.model.name not in known_vaes():
+        return None
+    return decode_seconds(cfg.model.name, model.shape.latent_size, model.dtype, cfg.cluster)
 
 
 def points(cfg: RunConfig, model: Model) -> Iterable[RunConfig]:

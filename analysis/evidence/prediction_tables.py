@@ -20,6 +20,7 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
         known += [f"repeats {row.duplicate_of}"] if isinstance(row.duplicate_of, str) else []
         known += [f"contradicted by {row.contradicted_by}"] if row.contradicted_by else []
         known += ["read off a curve"] if row.digitized else []
+        known += [f"{row.decode_s:.2g} s for decoding"] if row.decode_s else []
         known += [f"borrows {row.borrowed}"] if row.borrowed else []
         remarks.append("; ".join(known))
     said = table.assign(

@@ -82,6 +82,7 @@ def joined(predictions: list[dict[str, Any]], folder: str | Path) -> pd.DataFram
                 "patches": one.get("patches"),
                 "published_s": seconds,
                 "predicted_s": predicted,
+                "decode_s": one.get("decode_s") or 0.0,
                 "error": predicted / seconds - 1 if predicted and seconds else None,
                 "published_oom": one["published_oom"],
                 "predicted_oom": one["status"] == "oom",

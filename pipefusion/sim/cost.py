@@ -23,6 +23,7 @@ OpKind = Literal["matmul", "attention", "rest"]
 MATMULS = {torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__}
 ADDED_MATMULS = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
 OTHER_PRODUCTS = {torch.einsum, torch.tensordot, torch.addmv, torch.mv, F.bilinear, F.conv1d}
+OTHER_PRODUCTS |= {F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
 """Arithmetic whose FLOPs are not worked out here: refused, where counting it as traffic would be wrong."""
 FUSED_ATTENTION = {
     F.scaled_dot_product_attention,

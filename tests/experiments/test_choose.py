@@ -9,8 +9,8 @@ import torch
 
 from analysis.study import load_study
 from experiments import choose
-from experiments.choose import PLAN, decoding_bytes, points, product_row, search
-from experiments.decode_peak import decode_bytes
+from experiments.choose import PLAN, decoding_bytes, decoding_seconds, points, product_row, search
+from experiments.decode_cost import decode_bytes
 from experiments.errors import ConfigError
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees
@@ -91,6 +91,13 @@ def test_decoding_is_counted_as_a_vae_does_it():
         decoding_bytes(cfg, Session().model(cfg.model)) > 128 * 1024**2
     )  # channels of a picture of 1024 px, at the end
     assert decoding_bytes(plan_config("model=pixart_alpha"), Session().model(cfg.model)) == 0
+
+
+def test_decoding_takes_its_seconds_whatever_is_held_and_none_where_the_vae_is_not_known():
+    cfg = plan_config("model=pixart_alpha")
+    assert (decoding_seconds(cfg, Session().model(cfg.model)) or 0) > 0
+    tiny = plan_config()
+    assert decoding_seconds(tiny, Session().model(tiny.model)) is None
 
 
 @pytest.mark.parametrize(("heads", "ranks"), [("even", {1, 2, 4}), ("pad", {1, 2, 4, 8})])

@@ -61,6 +61,14 @@ PRODUCTS = {
         lambda: F.conv2d(empty(2, 3, 8, 8), empty(13, 3, 4, 4), empty(13), stride=4),
         2 * 2 * 2 * 2 * 13 * 3 * 4 * 4,
     ),
+    "depthwise": (
+        lambda: F.conv2d(empty(2, 6, 8, 8), empty(6, 1, 3, 3), padding=1, groups=6),
+        2 * 2 * 8 * 8 * 6 * 3 * 3,
+    ),
+    "video": (
+        lambda: F.conv3d(empty(2, 3, 5, 8, 8), empty(13, 3, 3, 3, 3)),
+        2 * 2 * 3 * 6 * 6 * 13 * 3 * 3 * 3 * 3,
+    ),
     "attention": (
         lambda: F.scaled_dot_product_attention(empty(2, 3, 5, 8), empty(2, 3, 9, 8), empty(2, 3, 9, 8)),
         4 * 2 * 3 * 5 * 9 * 8,

@@ -79,7 +79,12 @@ def test_one_kernel(name):
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: torch.add(X, Y, out=empty(6, 4)), lambda: torch.einsum("ij,kj->ik", X, Y)]
+    "call",
+    [
+        lambda: torch.add(X, Y, out=empty(6, 4)),
+        lambda: torch.einsum("ij,kj->ik", X, Y),
+        lambda: F.conv_transpose2d(empty(1, 4, 8, 8), empty(4, 4, 2, 2), stride=2),
+    ],
 )
 def test_what_has_no_known_cost_is_refused(call):
     with pytest.raises(TypeError, match="not known"):
