@@ -142,14 +142,14 @@ def tabulate(record: Record) -> Table:
 def readable(record: Record) -> pd.DataFrame:
     """The crossings, their bandwidths in words."""
     found = crossings(record.rows)
-    flat = [said(value, "none") for value in found.flat_from]
-    left = [said(value, "–") for value in found.leaves]
+    flat = [value_text(value, "none") for value in found.flat_from]
+    left = [value_text(value, "–") for value in found.leaves]
     others = zip(found.meets, found.method, strict=True)
-    met = [said(value, "–" if method == OURS else "never") for value, method in others]
+    met = [value_text(value, "–" if method == OURS else "never") for value, method in others]
     return found.assign(flat=flat, left=left, met=met)
 
 
-def said(value: float | None, otherwise: str) -> str:
+def value_text(value: float | None, otherwise: str) -> str:
     """A bandwidth."""
     return otherwise if value is None or pd.isna(value) else f"{value:.3g}"
 

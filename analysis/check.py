@@ -23,7 +23,7 @@ FOLDERS = ("tables", "figures")
 class Found:
     """What making one output again has shown: its files below the results folder, and what is wrong.
 
-    An output without records is not wrong: it has nothing to be compared with, and its name is told at the end.
+    An output without records is not wrong: it has nothing to be compared with, and is listed at the end.
     """
 
     made: tuple[Path, ...] = ()
@@ -86,8 +86,8 @@ def again(output: Output, results: Path) -> Found:
             return Found()
         made = [*made, sources.write(output, results, made, place)]
         names = [path.relative_to(place) for path in made]
-        told = [(name, same.difference(place / name, results / name)) for name in names]
-        problems = [f"{output.name}: {results.name}/{name} {words}" for name, words in told if words]
+        differences = [(name, same.difference(place / name, results / name)) for name in names]
+        problems = [f"{output.name}: {results.name}/{name} {words}" for name, words in differences if words]
         return Found(tuple(names), tuple(problems))
 
 

@@ -44,13 +44,13 @@ def seconds(row: dict[str, Any]) -> str:
 
 def wide(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
     """A row for each setting, with a column of seconds for each cluster and size, and these columns."""
-    said = rows.assign(said=[seconds(row) for row in plain_rows(rows)])
-    said["world"] = said.cluster + ", " + said.resolution.astype(str) + " px, s"
-    worlds = list(dict.fromkeys(said.world))
+    frame = rows.assign(seconds=[seconds(row) for row in plain_rows(rows)])
+    frame["world"] = frame.cluster + ", " + frame.resolution.astype(str) + " px, s"
+    worlds = list(dict.fromkeys(frame.world))
     keys = [*comparison.SETTING, "relative_error", "rms_error", "psnr_db", "pictures"]
-    found = said.drop_duplicates(comparison.SETTING)[keys]
+    found = frame.drop_duplicates(comparison.SETTING)[keys]
     for world in worlds:
-        part = said[said.world == world].set_index(comparison.SETTING).said
+        part = frame[frame.world == world].set_index(comparison.SETTING).seconds
         found[world] = part.reindex(pd.MultiIndex.from_frame(found[comparison.SETTING])).to_numpy()
     return found, [Column(world, world) for world in worlds]
 

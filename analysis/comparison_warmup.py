@@ -92,7 +92,7 @@ def signed_hundredths(share: float) -> str:
 
 def table(found: pd.DataFrame, note: str) -> Table:
     """What is asked in one look: the synchronous share of auto, and the W that comes as near as it does."""
-    said = found.assign(
+    frame = found.assign(
         setting=["fixed" if pd.isna(row["warmup_threshold"]) else f"auto, {row['warmup_threshold']:g}"
                  for row in plain_rows(found)],
         span=[f"{row['least_warmup']:.0f} to {row['most_warmup']:.0f}" for row in plain_rows(found)],
@@ -114,7 +114,7 @@ def table(found: pd.DataFrame, note: str) -> Table:
     before = (
         "PipeFusion, N = {devices}, M = {patches}, S = {steps}".format(**TASK) + f"; seconds at {SIZE} px."
     )
-    return tables.table(found, words(said, shown), before=before, after=note)._replace(suffix="_warmup")
+    return tables.table(found, words(frame, shown), before=before, after=note)._replace(suffix="_warmup")
 
 
 def figure(found: pd.DataFrame, note: str) -> Figure:

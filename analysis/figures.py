@@ -62,7 +62,7 @@ def memory_per_device(*folders: str | Path) -> Figure | None:
         for _, run in runs.iterrows():
             ranks, colour = held[held.path == run.path], COLOUR.get(run.method, GREY)
             at = start + np.arange(max(len(ranks), 1))
-            if ranks.empty:  # a run without bytes is said, not left out
+            if ranks.empty:  # a run without bytes is named, not left out
                 axes.text(start, 0, f" {run.status}", rotation=90, ha="center", va="bottom", color=GREY)
             else:
                 look: dict[str, Any] = {"width": 0.86, "linewidth": 0.6, "edgecolor": colour}

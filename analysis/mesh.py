@@ -115,13 +115,18 @@ def cards(axes: mpl.axes.Axes, top: float, run: pd.Series, ranks: pd.DataFrame, 
     layers = [numbers(text) for text in ranks.layers]
     total = max(max(own, default=0) for own in layers) + 1
     patches = degrees.get("pipe", 1) if pd.isna(run.patches) else int(run.patches)
-    said = [
+    listed = [
         f"{axis}: {', '.join('–'.join(map(str, group)) for group in groups(degrees, axis))}"
         for axis in degrees
     ]
     axes.text(0.08, top + 0.2, str(run.name), fontsize=10.5, weight="bold", color=colour, va="center")
     axes.text(
-        LEFT, top + 0.2, f"ranks that communicate  {';  '.join(said)}", fontsize=7.5, color=GREY, va="center"
+        LEFT,
+        top + 0.2,
+        f"ranks that communicate  {';  '.join(listed)}",
+        fontsize=7.5,
+        color=GREY,
+        va="center",
     )
     for rank, (own, row) in enumerate(zip(layers, ranks.to_dict("records"), strict=True)):
         x, y = LEFT + rank * (CARD[0] + GAP), top + HEAD - 0.14

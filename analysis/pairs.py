@@ -67,7 +67,7 @@ RECORDS = [
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of A and B joined (`*_a`, `*_b`, `ratio`), and what has to be said of them."""
+    """Rows of A and B joined (`*_a`, `*_b`, `ratio`), and remarks on them."""
 
     kind: Kind
     rows: pd.DataFrame

@@ -31,7 +31,7 @@ SLOPED = ["tensor", PIPED]
 """The methods whose share falls with N; the others all hold the whole model."""
 LITERAL = ["rank", "layers", "param_bytes", "model_share", "block_share", "replicated_param_bytes"]
 LITERAL += ["kv_bytes"]
-"""What is shown of the case that is told device by device."""
+"""What is shown of the case that is shown device by device."""
 REFERENCE: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 
 
@@ -44,7 +44,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
 
 
 def literal(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the one case that is told device by device, PipeFusion on the model the record names."""
+    """The rows of the one case that is shown device by device, PipeFusion on the model the record names."""
     case = record["literal"]
     chosen = (table.model == case["model"]) & (table.devices == case["devices"]) & (table.method == PIPED)
     return table[chosen & (table.status == "ok")]

@@ -29,11 +29,11 @@ MEASURED: dict[str, Any] = {
     "guidance_scale": 2.0,
     "scheduler": "shipped",
 }
-"""The distances that exactness is told by, and the request that they were measured with."""
+"""The distances that stand for exactness, and the request that they were measured with."""
 SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
 """Parts of the latency, the mean of all devices."""
 LITTLE = 0.0005
-"""A share of the latency that would be said as 0.0 %."""
+"""A share of the latency that would be printed as 0.0 %."""
 READ = ("peak_bytes", "missing_bytes", *SECONDS, "bottleneck", "text_encoder_bytes", "vae_bytes")
 """What is read of settings that fit, and what is missing where none was planned."""
 NOTE = (
@@ -231,18 +231,18 @@ def behind(row: Row, best: Row) -> float:
 
 def answers(rows: pd.DataFrame) -> str:
     """A paragraph for each request that was asked for; what would change the first one's winner."""
-    said = [" ".join(sentences(part)) for part in asked(rows)]
+    paragraphs = [" ".join(sentences(part)) for part in asked(rows)]
     others = crossovers(rows)
     changed = others[others.changes.eq(True)]
-    if len(others) > len(said):
+    if len(others) > len(paragraphs):
         known = [f"{row.request}: {row.wins}" for row in changed.itertuples()]
-        said.append(
+        paragraphs.append(
             f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
         )
     if strange := plain_rows(rows)[0].get("borrowed"):
         text = f"No published row calibrates {strange} (docs/predictions.md says what stands in)"
-        said.append(f"{text}: the intervals are wider.")
-    return "\n".join(said)
+        paragraphs.append(f"{text}: the intervals are wider.")
+    return "\n".join(paragraphs)
 
 
 def sentences(rows: pd.DataFrame) -> Iterator[str]:

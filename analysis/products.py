@@ -48,5 +48,5 @@ def sent(row: Mapping[Any, Any]) -> str | None:
     if row["status"] != "ok":
         return None
     counts = {axis: row[f"sent_{axis}_bytes_per_step"] for axis in AXES}
-    told = [f"{axis} {mib(count)}" for axis, count in counts.items() if not pd.isna(count) and count]
-    return ", ".join(told) or "0.00"
+    parts = [f"{axis} {mib(count)}" for axis, count in counts.items() if not pd.isna(count) and count]
+    return ", ".join(parts) or "0.00"

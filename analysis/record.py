@@ -129,7 +129,7 @@ def holder(folder: Path) -> str | None:
 def owner(folder: Path) -> str | None:
     """What the lock of a directory says of the process that took it last."""
     try:
-        told = read_json(folder / LOCK)
-        return f"process {told['pid']} on {told['host']} since {told['since']} ({told['command']})"
+        lock = read_json(folder / LOCK)
+        return f"process {lock['pid']} on {lock['host']} since {lock['since']} ({lock['command']})"
     except (OSError, ValueError, KeyError, TypeError):
         return None

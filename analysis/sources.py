@@ -14,8 +14,8 @@ from typing import Any
 
 from analysis.output import Output, source_files
 
-TOLD = ["command", "created", "git_commit", "predicted", "cluster", "hardware"]
-"""What is said of a record, as far as it says so itself."""
+FACTS = ["command", "created", "git_commit", "predicted", "cluster", "hardware"]
+"""Facts of a record, as far as they are in it."""
 
 
 def write(output: Output, results: Path, made: Sequence[Path], place: Path | None = None) -> Path:
@@ -57,7 +57,7 @@ def output_records(output: Output, results: Path) -> list[dict[str, Any]]:
         record = path if is_record(path) else owners[path.parent]
         if record not in records:
             name = {"record": record and record.relative_to(results).as_posix()}
-            records[record] = name | (told(record) if record else {}) | {"files": {}}
+            records[record] = name | (record_facts(record) if record else {}) | {"files": {}}
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         records[record]["files"][path.relative_to(results).as_posix()] = digest
     return list(records.values())
@@ -79,10 +79,10 @@ def is_record(path: Path) -> bool:
     return path.suffix == ".json" and path.is_file() and "command" in _content(path)
 
 
-def told(record: Path) -> dict[str, Any]:
+def record_facts(record: Path) -> dict[str, Any]:
     """Command, time, commit, hardware and the version of torch, as far as the record says."""
     content = _content(record)
-    facts = {key: content[key] for key in TOLD if content.get(key) is not None}
+    facts = {key: content[key] for key in FACTS if content.get(key) is not None}
     torch = (content.get("versions") or {}).get("torch")
     return facts | ({"torch": torch} if torch else {})
 

@@ -1,6 +1,6 @@
 """How a figure is drawn and written; the colours and markers of methods are in `analysis/looks.py`.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers. In grey the marker or the place tells methods
+Colours are Okabe and Ito's, distinct for colour-blind readers. In grey the marker or the place tells methods
 apart, and lightness (parameters full, KV pale) what is stacked.
 """
 

@@ -140,7 +140,7 @@ def readable(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def between(ratios: pd.Series) -> str:
-    """`1.31`, or `0.87 to 1.31`; nothing kept, or no case, is said."""
+    """`1.31`, or `0.87 to 1.31`; nothing kept, or no case, in words."""
     if ratios.empty:
         return "–"
     if not ratios.max():

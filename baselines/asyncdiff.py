@@ -31,7 +31,7 @@ AXIS = "pipe"
 class Config(Settings):
     """`warmup` W, at least one: the first inputs of an earlier step are those of the last synchronous one.
 
-    `stride`: compute in every step, or in every second one. `time_shift`: a stage is told the timestep of the step that
+    `stride`: compute in every step, or in every second one. `time_shift`: a stage gets the timestep of the step that
     its input was made in, and not of its own. `split` of the layers over the stages, see `sync_pipeline`.
     """
 

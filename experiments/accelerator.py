@@ -65,11 +65,11 @@ def facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any] | None:
             "unmasked": pick_kernel(device, dtype),
             "masked": [name for name, enabled in masked.items() if enabled],
         },
-        "environment": {name: value for name, value in sorted(os.environ.items()) if told(name)},
+        "environment": {name: value for name, value in sorted(os.environ.items()) if is_reported(name)},
     }
 
 
-def told(name: str) -> bool:
+def is_reported(name: str) -> bool:
     """Whether a record keeps an environment variable."""
     return name.startswith(ENVIRONMENT)
 

@@ -47,7 +47,7 @@ The agent first sees the rank that died; if none did, the others lose theirs mea
 """
 
 STOP_S = 1.5
-"""How long after that a rank may take to end when it is told to."""
+"""How long after that a rank may take to end when it is asked to."""
 RANK_FILES = "*/attempt_*/*"
 """Where the agent has the files of each rank, in `logs/`."""
 PID, WAITS, HANGS = "pid", "waits", "hangs"

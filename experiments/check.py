@@ -15,7 +15,7 @@ from experiments.check_command import check_request
 from experiments.components import class_label, has_encoders, read_index
 from experiments.config import ModelConfig, RunConfig, read_prompts
 from experiments.device import device_type
-from experiments.errors import ConfigError, first_line, lookup, nearest, told
+from experiments.errors import ConfigError, first_line, lookup, nearest, short_reason
 from experiments.inputs import text_source
 from experiments.methods import METHODS, find_problem
 from experiments.models import Model, check_scheduler, open_model, pipeline_parts, resolved
@@ -113,8 +113,10 @@ def refusal(cfg: ModelConfig) -> Iterator[None]:
         raise
     except Exception as error:
         if cfg.weights is None:
-            raise ConfigError("model.architecture", f"{told(error)}; allowed: what its class takes") from None
-        text = f"{cfg.weights} cannot be opened ({told(error)}); allowed: a folder, or a hub id"
+            raise ConfigError(
+                "model.architecture", f"{short_reason(error)}; allowed: what its class takes"
+            ) from None
+        text = f"{cfg.weights} cannot be opened ({short_reason(error)}); allowed: a folder, or a hub id"
         raise ConfigError("model.weights", text) from None
 
 

@@ -27,7 +27,7 @@ from experiments import compose, measures, server
 from experiments.check_command import check_output, check_request, check_torchrun
 from experiments.compose import Plan
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
-from experiments.errors import CONF, ConfigError, config_names, first_line, refuse, told
+from experiments.errors import CONF, ConfigError, config_names, first_line, refuse, short_reason
 from experiments.explain import unchecked
 from experiments.measures import MEASURES, load
 from pipefusion.sim.hardware import DeviceConfig, HostConfig
@@ -80,7 +80,7 @@ def run(planned: Plan, overrides: list[str]) -> int:
     try:
         statuses = {*launch(planned, overrides)}
     except OSError as error:  # of the directories that Hydra makes
-        print(f"failed: {told(error)}", file=sys.stderr, flush=True)
+        print(f"failed: {short_reason(error)}", file=sys.stderr, flush=True)
         return 1
     except RuntimeError as error:
         if runs_here(planned.jobs[0]) or not planned.sweep:
@@ -158,7 +158,7 @@ def cell(text: Any, *, _root_: DictConfig) -> str:
 
 
 def plain(job: DictConfig) -> dict[str, Any]:
-    """A composed configuration without what decides no result: Hydra's own node, what is told, and resuming."""
+    """A composed configuration without what decides no result: Hydra's own node, what is logged, and resuming."""
     content = OmegaConf.to_container(job)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items() if key not in ("hydra", "log", "resume")}

@@ -96,6 +96,6 @@ def first_line(error: BaseException) -> str:
     return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
-def told(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """The type of an exception and the first line of its text."""
     return f"{type(error).__name__}: {first_line(error)}"

@@ -11,7 +11,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from experiments.errors import ConfigError, first_line, nearest, told
+from experiments.errors import ConfigError, first_line, nearest, short_reason
 from pipefusion.core.domain import Domain, field_hints, find_marks, kinds_in
 
 MAY_BE_NULL = ("model.architecture", "cluster.hardware", "cluster.topology.root", "cluster.topology.card")
@@ -53,7 +53,9 @@ def explain(error: Exception, overrides: list[str]) -> ConfigError:
             key, value = max(given, key=lambda one: len(one[1]))
             return ConfigError(key, f"{value} is too large; allowed: numbers that a float holds")
         line = shlex.join(overrides)
-        return ConfigError("", f"{line} cannot be composed ({told(error)}); allowed: what --cfg job shows")
+        return ConfigError(
+            "", f"{line} cannot be composed ({short_reason(error)}); allowed: what --cfg job shows"
+        )
     full = str(cause.full_key)
     above_it = [one for one in given if f"{full}.".startswith(f"{one[0]}.") or one[0].startswith(f"{full}.")]
     key, value = max(above_it, key=lambda one: len(one[0]), default=(full, "its value"))
@@ -74,7 +76,7 @@ def unchecked(error: Exception, overrides: list[str]) -> ConfigError:
             if value and value in str(error.filename):
                 text = f"{value} cannot be opened ({error.strerror}); allowed: a path that can"
                 return ConfigError(key, text)
-    text = f"this command cannot be checked ({told(error)}); HYDRA_FULL_ERROR=1 shows where"
+    text = f"this command cannot be checked ({short_reason(error)}); HYDRA_FULL_ERROR=1 shows where"
     return ConfigError("", f"{text}; allowed: what --cfg job shows")
 
 

@@ -211,8 +211,8 @@ def fit(cfg: RunConfig, out: Path) -> str:
         if name not in options.borrow_attention:
             del mean["attention_efficiency"]
         write_values(CONF / "device" / f"{name}.yaml", mean, [], 0)
-        said = ", ".join(f"{key} {value:.3f}" for key, value in mean.items())
-        print(f"{name}: {said}: the mean of the fitted, no row of its own")
+        means = ", ".join(f"{key} {value:.3f}" for key, value in mean.items())
+        print(f"{name}: {means}: the mean of the fitted, no row of its own")
     listed: dict[Path, list[str]] = defaultdict(list)
     for term, (value, error) in zip(options.terms, fit_terms(options.terms, cfg), strict=True):
         for name in (term.name, *term.also):
@@ -312,7 +312,7 @@ def root(function: Callable[[float], float], low: float, high: float, near: floa
 def write_values(path: Path, values: dict[str, float], rows: Sequence[str], numbers: int) -> None:
     """Replace numbers in a configuration file, and the list of rows they were fitted on; everything else stays.
 
-    Where the rows print fewer numbers than there are rows, that is said beside them.
+    Where the rows print fewer numbers than there are rows, that stands beside them.
     """
     text = path.read_text()
     for key, value in values.items():

@@ -42,7 +42,7 @@ FACTS = {
 }  # fmt: skip
 """What the project wants to know of a model besides its class and the arguments of that."""
 EDITING = ("FluxKontextPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline")
-"""Pipelines of which a folder's model edits a picture, unless it is told otherwise."""
+"""Pipelines of which a folder's model edits a picture, by default."""
 # Predicting v keeps float noise small: noise prediction divides it by sqrt(alpha), a factor of 16 in DDIM's first step.
 RANDOM_SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",

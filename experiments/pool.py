@@ -107,15 +107,16 @@ class Bar:
         with Progress(
             TextColumn(self.title), *columns, console=console, transient=True, disable=quiet
         ) as bar:
-            task, told, begun = bar.add_task(self.title, total=self.total), time.monotonic(), time.monotonic()
+            task = bar.add_task(self.title, total=self.total)
+            printed_at = begun = time.monotonic()
 
             def poll() -> None:
-                nonlocal told
+                nonlocal printed_at
                 done = self.done()
                 bar.update(task, completed=done)
-                if quiet and self.shown and done and time.monotonic() - told > LINE_S:
-                    told = time.monotonic()
-                    left = (told - begun) / done * (self.total - done)
+                if quiet and self.shown and done and time.monotonic() - printed_at > LINE_S:
+                    printed_at = time.monotonic()
+                    left = (printed_at - begun) / done * (self.total - done)
                     text = f"{done} of {self.total} {self.title}, about {left:.0f} s left"
                     print(text, file=sys.stderr, flush=True)
 

@@ -150,8 +150,8 @@ def fastest(cfg: RunConfig, session: Session) -> Row:
         text = f"the published program needs {missing[best]} bytes more than the {found.room_bytes} there are"
         return row | {"status": "oom", "reason": text}
     row |= {key: max(getattr(rank, key) for rank in found.ranks) for key in ("compute_s", "wait_s")}
-    told = {name: value for name, value in seconds.items() if name}
-    return row | {"candidates": json.dumps(told)}
+    by_name = {name: value for name, value in seconds.items() if name}
+    return row | {"candidates": json.dumps(by_name)}
 
 
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def live(run_dir: Path, title: str) -> Iterator[None]:
 
 
 def report_progress(run_dir: Path, fabric: LocalFabric | SimFabric, steps: int) -> Callable[[str], None]:
-    """A function that names the phase; the steps within it are what the fabric is told of. Rank 0 alone is shown."""
+    """A function that names the phase; the steps within it are those that the fabric counts. Rank 0 alone is shown."""
     if fabric.rank != 0:
         return lambda name: None
     state: dict[str, Any] = {"phase": "", "step": 0, "of": steps}

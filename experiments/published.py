@@ -146,7 +146,7 @@ def not_a_run(row: Published) -> str | None:
     if metric.startswith("latency with"):
         return f"{row['method']} changes what is computed, or by which kernels"
     if metric == "rank":
-        return "said to be the best, without a number"
+        return "named the best, without a number"
     if metric != "latency" and not (metric == "speedup" and row.product in PRODUCT and row.degrees):
         return f"{metric} is derived from other rows"
     return None

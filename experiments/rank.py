@@ -82,20 +82,20 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
     scheduler = build_scheduler(model, cfg.scheduler, cfg.steps)
     image = partial(timed, sampler, noise, cond, scheduler, fabric)
 
-    tell = report_progress(run_dir, fabric, cfg.steps)
+    show_phase = report_progress(run_dir, fabric, cfg.steps)
     for index in range(options.warmup_runs):
-        tell(f"warm-up {index + 1} of {options.warmup_runs}")
+        show_phase(f"warm-up {index + 1} of {options.warmup_runs}")
         image()
     peaks: dict[str, int] = {}
     cuda_peaks: dict[str, int | None] = {}
     if options.memory:
-        tell("memory")
+        show_phase("memory")
         peaks["peak_bytes"] = peak_bytes(model, cfg, fabric.rank, noise, cond, device, dit)
         peaks["predicted_peak_bytes"] = predicted_peaks(model, cfg, noise, cond)[fabric.rank]
         cuda_peaks = accelerator.cuda_peaks(image, device)
     repeats = []
     for index in range(options.repeats):
-        tell(f"repeat {index + 1} of {options.repeats}")
+        show_phase(f"repeat {index + 1} of {options.repeats}")
         latents, seconds = image()
         repeats.append(seconds)
 

@@ -121,11 +121,11 @@ def display(path: Path) -> str:
 def git_commit(folder: Path) -> str | None:
     """The commit the code is at, with `-dirty` if tracked files differ; None outside a git checkout.
 
-    A copy without its repository (in a container, say) is told by the environment: PIPEFUSION_LAB_COMMIT.
+    A copy without its repository (in a container, for one) has it from the environment: PIPEFUSION_LAB_COMMIT.
     """
-    told = os.environ.get("PIPEFUSION_LAB_COMMIT")
-    if told:
-        return told
+    given = os.environ.get("PIPEFUSION_LAB_COMMIT")
+    if given:
+        return given
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match=-"],

@@ -41,18 +41,18 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     assert cfg.guidance_scale is not None
     noise, cond = read_inputs(run_dir / "inputs.safetensors", cfg.guidance_scale, CPU)
     ready = time.time()
-    tell = report_progress(run_dir, world.fabrics[0], cfg.steps)
+    show_phase = report_progress(run_dir, world.fabrics[0], cfg.steps)
 
     def program(fabric: SimFabric) -> tuple[Tensor | None, tuple[float, float, float]]:
         latents = samplers[fabric.rank](noise, cond, scheduler)
         return latents, fabric.close()
 
     for index in range(options.warmup_runs):
-        tell(f"warm-up {index + 1} of {options.warmup_runs}")
+        show_phase(f"warm-up {index + 1} of {options.warmup_runs}")
         world.run(program)
     repeats: list[list[dict[str, float]]] = [[] for _ in world.fabrics]
     for index in range(options.repeats):
-        tell(f"repeat {index + 1} of {options.repeats}")
+        show_phase(f"repeat {index + 1} of {options.repeats}")
         results = world.run(program)
         latency = max(total for _, (_, _, total) in results)
         for mine, (_, (compute, wait, total)) in zip(repeats, results, strict=True):
@@ -68,7 +68,7 @@ def simulate(cfg: RunConfig, model: Model, run_dir: Path) -> None:
     for rank, (dit, fabric) in enumerate(zip(dits, world.fabrics, strict=True)):
         peaks: tuple[int | None, int | None] = (None, None)
         if options.memory:
-            tell(f"memory of rank {rank}")
+            show_phase(f"memory of rank {rank}")
             peaks = peak_bytes(model, cfg, rank, noise, cond, CPU, dit), predicted[rank]
         settings = with_warmup(cfg.method, fabric.ledger.warmup)
         forecast = method.predict(

@@ -19,11 +19,11 @@ Call = Callable[[Any, Tensor, Tensor, Prompt, float, Size], Tensor]
 
 
 def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
-    """PixArt-alpha and -sigma; alpha at 1024 px is told the picture's size."""
-    told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+    """PixArt-alpha and -sigma; alpha at 1024 px gets the picture's size."""
+    conditions: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
     if model.use_additional_conditions:
         height, width = size
-        told = {
+        conditions = {
             "resolution": torch.tensor([size]).repeat(len(latent), 1).to(latent.dtype),
             "aspect_ratio": torch.tensor([[height / width]]).repeat(len(latent), 1).to(latent.dtype),
         }
@@ -32,7 +32,7 @@ def pixart(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: flo
         encoder_hidden_states=prompt["prompt_embeds"],
         encoder_attention_mask=prompt["prompt_mask"],
         timestep=times,
-        added_cond_kwargs=told,
+        added_cond_kwargs=conditions,
     ).sample
 
 
@@ -225,7 +225,7 @@ def ltx(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float,
 
 
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
-    """HunyuanDiT; versions before 1.2 are told the picture's size."""
+    """HunyuanDiT; versions before 1.2 get the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
     from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 

@@ -17,7 +17,7 @@ SHARED = (
 )
 """Keys of `hydra.launcher` that every scheduler has; submitit wants the others with its scheduler's name in front."""
 MOST = 1000
-"""Jobs of one array: SLURM takes 1001 unless it is told otherwise."""
+"""Jobs of one array: SLURM takes 1001 by default."""
 
 
 def submit_all(

@@ -187,9 +187,9 @@ def read_tensors(part: Path, variant: str | None = None) -> dict[str, Stored]:
                     f"{tensor.file} has {name}, and there is no {several}; allowed: {single} alone, or an index",
                 )
             if index is not None and index.get(name) != file:
-                says = f"says is in {index[name]}" if name in index else "does not name"
+                claim = f"says is in {index[name]}" if name in index else "does not name"
                 raise ConfigError(
-                    KEY, f"{tensor.file} has {name}, which {several} {says}; allowed: what its index says"
+                    KEY, f"{tensor.file} has {name}, which {several} {claim}; allowed: what its index says"
                 )
             found[name] = tensor
     for name, file in (index or {}).items():

@@ -69,7 +69,7 @@ def model_shape(
 ) -> DiTShape:
     """The sizes of a transformer on `rows` x `cols` tokens, of a video on as many in each of `facts["frames"]`.
 
-    What views have alike is said here: frames, reference pictures and bytes of an element. Raises ValueError.
+    Facts that all views have: frames, reference pictures and bytes of an element. Raises ValueError.
     """
     own: DiTShape = VIEWS[class_name].shape(config, rows, cols, facts)
     frames = facts["frames"] if makes_videos(class_name) else None

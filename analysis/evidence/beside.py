@@ -98,7 +98,7 @@ def memory_said(published: bool, predicted: bool) -> str:
 
 
 def peak(evidence: Evidence, row: Published) -> Claim:
-    """A peak of N devices; where N is not said, only whether it is above or below that of one."""
+    """A peak of N devices; where N is not stated, only whether it is above or below that of one."""
     method, base, px = OURS.get(row["method"]), one_device_row(row, evidence.rows), row.px or 0
     if row["metric"].startswith("text encoders"):
         return nothing(row, "no text encoder of that size is here, only the transformers")
@@ -124,39 +124,39 @@ def peak(evidence: Evidence, row: Published) -> Claim:
     n, theirs = row.devices, row.value - base.value
     if isnan(more(n)):
         return nothing(row, f"N={n} was not counted")
-    said = f"one device as published ({base.value:g} GB) and our difference {more(n):+.2f} GB; "
-    said += f"published {theirs:+.2f} GB"
-    said += f"; SP read as Ulysses, Ring {more(n, 'ring'):+.2f} GB" if row["method"] == SP else ""
-    said += f"; without a synchronous step {more(n, warmup=0):+.2f} GB" if method == "pipefusion" else ""
-    return beside(row, "predicted", base.value + more(n), said, ACCOUNTING)
+    how = f"one device as published ({base.value:g} GB) and our difference {more(n):+.2f} GB; "
+    how += f"published {theirs:+.2f} GB"
+    how += f"; SP read as Ulysses, Ring {more(n, 'ring'):+.2f} GB" if row["method"] == SP else ""
+    how += f"; without a synchronous step {more(n, warmup=0):+.2f} GB" if method == "pipefusion" else ""
+    return beside(row, "predicted", base.value + more(n), how, ACCOUNTING)
 
 
 def any_devices(row: Published, base: Published, more: dict[int, float]) -> Claim:
     """The source does not say N: above or below one device, if all N that may be meant agree on it."""
     listed = ", ".join(f"N={n} {gb:+.2f} GB" for n, gb in more.items())
     if row.oom or len({gb > 0 for gb in more.values()}) != 1:
-        return nothing(row, f"N is not said, and it decides: ours beside one device {listed}")
+        return nothing(row, f"N is not stated, and it decides: ours beside one device {listed}")
     theirs, above = row.value - base.value, next(iter(more.values())) > 0
     verdict = f"{'as' if above == (theirs > 0) else 'unlike'} published ({theirs:+.2f} GB)"
-    said = f"N is not said; {'more' if above else 'less'} than one device at any N, {verdict}: {listed}"
-    return beside(row, "predicted", None, said, ACCOUNTING)
+    how = f"N is not stated; {'more' if above else 'less'} than one device at any N, {verdict}: {listed}"
+    return beside(row, "predicted", None, how, ACCOUNTING)
 
 
 def cell(evidence: Evidence, row: Published, column: str, counted: pd.DataFrame, fresh: pd.Series) -> Claim:
     """Our bytes over a cell's formula: the median of the main model's sizes, and in words the least and the most."""
-    said = row[column]
+    how = row[column]
     if column == "overlap":
         return nothing(row, "says when messages travel; what is counted is how many bytes do")
-    formula = table1.parse_formula(said)
-    if said in table1.NOTHING:
-        return nothing(row, f"the version says nothing here ({said})")
+    formula = table1.parse_formula(how)
+    if how in table1.NOTHING:
+        return nothing(row, f"the version says nothing here ({how})")
     if column == "attn_KV":
         ours = "fresh" if fresh[row.method] == 1 else "stale"
-        agrees = "as printed" if said.startswith(ours) else "unlike printed"
+        agrees = "as printed" if how.startswith(ours) else "unlike printed"
         words = f"{100 * fresh[row.method]:.0f} % of K, V are of the same step, {agrees}"
         return beside(row, "measured", None, words, STALENESS, ours)
     if formula is None:
-        return nothing(row, f"no formula: {said}")
+        return nothing(row, f"no formula: {how}")
     table, ours = evidence.printed, table1.COUNTED[column]
     if formula == "0":
         mine = table[(table.status == "ok") & (table.devices == DEVICES) & (table.model == MODEL)]

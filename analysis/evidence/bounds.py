@@ -57,24 +57,24 @@ def latencies(found: Sequence[Published], layers: Layers) -> Iterator[Claim]:
         if one.method == "pipefusion":
             count = layers[one.model]
             most = math.ceil(count / one.devices)
-            how = f"even with W=0: {first.said} ({first.row_id}) x {most}/{count}, as of {count} layers on "
+            how = f"even with W=0: {first.value_text} ({first.row_id}) x {most}/{count}, as of {count} layers on "
             how += f"{one.devices} devices one has {most}; what is outside of the layers is neglected"
             yield at_least(UNCUT, one, least_s(first.value, one.steps, 0, most / count), how)
-        how = f"{first.said} ({first.row_id}) / {one.devices}; needs pieces that run faster than the whole"
+        how = f"{first.value_text} ({first.row_id}) / {one.devices}; needs pieces that run faster than the whole"
         yield at_least(LINEAR, one, first.value / one.devices, how)
 
 
 def at_least(kind: str, one: Published, least: float, how: str) -> Claim:
     """That a latency is no less than it can be, but for rounding or reading off a curve."""
     test = Comparison(one.value, None, 0.0, "s", "more", least, one.value, one.value * (1 + one.tolerance))
-    return said(kind, on(one), (one,), test, how, one.said, f"at least {least:.4g} s")
+    return contradiction(kind, on(one), (one,), test, how, one.value_text, f"at least {least:.4g} s")
 
 
 def on(one: Published, devices: str = "") -> str:
     return f"{label(one.method)} on {devices or one.devices} {one.gpu}, {one.model}, {one.px} px"
 
 
-def said(
+def contradiction(
     kind: str, what: str, rows: Sequence[Published], test: Comparison, how: str, printed: str, expected: str
 ) -> Claim:
     """A claim on published rows, in their own words and in what the rest gives."""
@@ -87,7 +87,7 @@ def compiled(one: Published, found: Sequence[Published]) -> str:
     first = alone((*one.task[:-1], "torch.compile"), found)
     if first is None:
         return ""
-    return f"; from compiled code's {first.said} ({first.row_id}) {bound(one, first)[0]:.4g} s"
+    return f"; from compiled code's {first.value_text} ({first.row_id}) {bound(one, first)[0]:.4g} s"
 
 
 def of_text(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
@@ -98,14 +98,16 @@ def of_text(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
             test = Comparison(row.value, None, 0.0, "x", "less", n, row.value / (1 + ROUNDING), row.value)
             what = f"{row['method']} on {n} {row.gpu}, {row['model']}, {row['resolution']} px"
             how = "the text's speedup over N; needs pieces that run faster than the whole"
-            yield said(LINEAR, what, (row,), test, how, f"{row.value:g} x", f"at most {n} x")
+            yield contradiction(LINEAR, what, (row,), test, how, f"{row.value:g} x", f"at most {n} x")
         elif row["metric"] == "communication cost" and row.method == "pipefusion" and first is not None:
             least = ratio(row, least_s(first.value, row.steps or 1, WARMUP, 1 / n), first.value)
             test = Comparison(row.value, None, 0.0, "s", "more", least, row.value, row.value * (1 + ROUNDING))
             what = f"{row['setting']} of PipeFusion, {row.model}, {row.px} px"
-            how = f"W={WARMUP}: a synchronous step takes {first.said} ({first.row_id}) / {row.steps} on any N, and "
-            how += f"what is beyond 1/{n} of it is counted"
-            yield said(BOUND, what, (row, first), test, how, row.said, f"at least {least:.4g} s")
+            how = f"W={WARMUP}: a synchronous step takes {first.value_text} ({first.row_id}) / {row.steps} on any N, "
+            how += f"and what is beyond 1/{n} of it is counted"
+            yield contradiction(
+                BOUND, what, (row, first), test, how, row.value_text, f"at least {least:.4g} s"
+            )
 
 
 def synchronous_steps(found: Sequence[Published], layers: Layers) -> Iterator[Claim]:
@@ -131,11 +133,13 @@ def synchronous_steps(found: Sequence[Published], layers: Layers) -> Iterator[Cl
             likely = min(off, key=lambda w: off[w])
             listed = [f"{w}: {', '.join(f'{100 * each:+.0f} %' for each in errors[w])}" for w in errors]
             what = f"PipeFusion on {n} {gpu}, W={named}, {'/'.join(map(str, sizes))} px ({version})"
-            printed = f"W={named}: {', '.join(one.said for one in points)}"
+            printed = f"W={named}: {', '.join(one.value_text for one in points)}"
             how = f"t1 (w + (S - w) ceil(L/N)/L) / S over published, by w: {'; '.join(listed)}"
             expected = f"w={likely}, median error {percent(off[likely])}"
             test = Comparison(likely, named, unit="steps")
-            yield replace(said(CONVENTION, what, points, test, how, printed, expected), size=off[named])
+            yield replace(
+                contradiction(CONVENTION, what, points, test, how, printed, expected), size=off[named]
+            )
 
 
 def step_error(one: Published, w: int, found: Sequence[Published], layers: Layers) -> float:
@@ -157,7 +161,7 @@ def mixed_types(rows: Rows) -> Iterator[Claim]:
         printed = ", ".join(f"{one.value:g} GB" for one, _ in both)
         what = f"size on disk of {', '.join(bytes_)}, side by side"
         each = [row for pair in both for row in pair]
-        yield said(MEMORY, what, each, test, how, printed, "one type for all")
+        yield contradiction(MEMORY, what, each, test, how, printed, "one type for all")
 
 
 def peaks(rows: Rows) -> Iterator[tuple[Published, Published]]:
@@ -193,7 +197,7 @@ def too_little(rows: Rows) -> Iterator[Claim]:
             what = f"peak of PipeFusion on {n}, {model}, {peak['resolution']} px, with text encoders"
             test = Comparison(peak.value, None, 0.0, "GB", "more", least, peak.value, peak.value * GIB / GB)
             words = f"{peak.value:g} GB", f"at least {least:.4g} GB"
-            yield said(MEMORY, what, (peak, base, text, dit), test, how, *words)
+            yield contradiction(MEMORY, what, (peak, base, text, dit), test, how, *words)
 
 
 def opposite_signs(rows: Rows) -> Iterator[Claim]:
@@ -213,7 +217,7 @@ def opposite_signs(rows: Rows) -> Iterator[Claim]:
             printed = ", ".join(f"{100 * share:+.0f} %" for share in shares)
             each = [row for both in pair for row in both]
             test = Comparison(apart, None, relation="less", bound=CONTRADICTION)
-            yield replace(said(MEMORY, what, each, test, how, printed, "one sign"), size=apart)
+            yield replace(contradiction(MEMORY, what, each, test, how, printed, "one sign"), size=apart)
 
 
 def by_model(metric: str, rows: Rows) -> dict[str, Published]:

@@ -14,7 +14,7 @@ from itertools import combinations
 
 from analysis.accounting import DEVICES
 from analysis.evidence import bounds, labels, text
-from analysis.evidence.bounds import on, refuted, said
+from analysis.evidence.bounds import contradiction, on, refuted
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.doubts import same_setting
 from analysis.evidence.published import (
@@ -73,10 +73,12 @@ def two_numbers(found: Sequence[Published]) -> Iterator[Claim]:
             how += ", one read off a curve" if one.digitized or other.digitized else ""
             first = alone(one.task, found)
             if first is not None and one.devices != 1 and high.value > first.value:
-                how += f"; {high.said} is more than one device takes: {first.said} ({first.row_id})"
+                how += (
+                    f"; {high.value_text} is more than one device takes: {first.value_text} ({first.row_id})"
+                )
             test = Comparison(high.value, low.value, CONTRADICTION * low.value, "s")
-            what, printed = f"{on(one)} ({versions})", f"{one.said}, {other.said}"
-            yield said(TWO_NUMBERS, what, (one, other), test, how, printed, "one number")
+            what, printed = f"{on(one)} ({versions})", f"{one.value_text}, {other.value_text}"
+            yield contradiction(TWO_NUMBERS, what, (one, other), test, how, printed, "one number")
 
 
 def too_many_devices(found: Sequence[Published]) -> Iterator[Claim]:
@@ -87,12 +89,12 @@ def too_many_devices(found: Sequence[Published]) -> Iterator[Claim]:
         needed, n = math.prod(map(int, degrees)), one.devices or 1
         kin = [each for each in found if each.method == HYBRID and each.devices == needed]
         twins = [each for each in kin if (each.task, each.value) == (one.task, one.value)]
-        also = "".join(f"; {each.row_id} has {each.said} for the hybrid on {needed}" for each in twins)
+        also = "".join(f"; {each.row_id} has {each.value_text} for the hybrid on {needed}" for each in twins)
         what = f"{printed} on {n} {one.gpu}, {one.model}, {one.px} px"
         if needed > n:
             how, test = f"{' x '.join(degrees)} = {needed}{also}", Comparison(needed, n, unit="devices")
-            words = f"{n} devices, {one.said}", f"{needed} devices"
-            yield said(IMPOSSIBLE, what, (one, *twins), test, how, *words)
+            words = f"{n} devices, {one.value_text}", f"{needed} devices"
+            yield contradiction(IMPOSSIBLE, what, (one, *twins), test, how, *words)
 
 
 def other_steps(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
@@ -116,8 +118,8 @@ def other_steps(found: Sequence[Published], rows: Rows) -> Iterator[Claim]:
                 how = f"seconds a step over those of one {other.gpu}: {ratios[0]:.2f} with {printed} steps, "
                 how += f"{ratios[1]:.2f} with {likely[0]}; on PixArt {expected:.2f}"
                 test = Comparison(ratios[0], expected, CONTRADICTION * expected)
-                words = f"{one.said} for {printed} steps", f"{likely[0]} steps"
-                yield said(IMPOSSIBLE, what, (one, other), test, how, *words)
+                words = f"{one.value_text} for {printed} steps", f"{likely[0]} steps"
+                yield contradiction(IMPOSSIBLE, what, (one, other), test, how, *words)
 
 
 def gpu_ratio(one: Published, other: Published, found: Sequence[Published]) -> float | None:
@@ -131,7 +133,7 @@ def gpu_ratio(one: Published, other: Published, found: Sequence[Published]) -> f
 
 def slower(found: Sequence[Published], ours: dict[str, float]) -> Iterator[Claim]:
     """One source, one method: more devices clearly slower as published and clearly faster as predicted."""
-    told: set[str] = set()  # figures repeat each other's numbers
+    seen: set[str] = set()  # figures repeat each other's numbers
     for pair in combinations([one for one in found if one.row_id in ours and not one.oom], 2):
         few, many = sorted(pair, key=lambda each: each.devices or 0)
         alike = few.method == "serial" or (few.method, few.patches) == (many.method, many.patches)
@@ -140,12 +142,14 @@ def slower(found: Sequence[Published], ours: dict[str, float]) -> Iterator[Claim
             continue
         printed, predicted = many.value / few.value, ours[few.row_id] / ours[many.row_id]
         what = on(many, f"{few.devices} and {many.devices}")
-        if min(printed, predicted) > 1 + CONTRADICTION and what not in told:
-            told.add(what)
+        if min(printed, predicted) > 1 + CONTRADICTION and what not in seen:
+            seen.add(what)
             expected = f"{ours[few.row_id]:.3g} s, {ours[many.row_id]:.3g} s (predicted)"
             how = "more than a tenth slower with more devices, and predicted to be more than a tenth faster"
             test = Comparison(printed, None, relation="less", bound=1.0)
-            made = said(SLOWER, what, (few, many), test, how, f"{few.said}, {many.said}", expected)
+            made = contradiction(
+                SLOWER, what, (few, many), test, how, f"{few.value_text}, {many.value_text}", expected
+            )
             yield replace(made, kind="predicted")
 
 
@@ -170,4 +174,4 @@ def versions(rows: Rows, layers: int) -> Iterator[Claim]:
             each = [row for part in texts.values() for row in part]
             what, test = f"{method}, {column.replace('_', ' ')}", Comparison(len(texts), 1, unit="formulas")
             size = max(costs) / min(costs) - 1 if known else math.nan
-            yield replace(said(VERSIONS, what, each, test, how, printed, "one formula"), size=size)
+            yield replace(contradiction(VERSIONS, what, each, test, how, printed, "one formula"), size=size)

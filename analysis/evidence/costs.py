@@ -194,8 +194,8 @@ def any_patches(evidence: Evidence) -> Claim:
 
 def fresh(evidence: Evidence) -> Claim:
     """The column of Table 1 that says who attends to stale K, V."""
-    said, cases = evidence.pick(TABLE1, version=table1.VERSION), []
-    for row in map(evidence.rows.__getitem__, said):
+    rows, cases = evidence.pick(TABLE1, version=table1.VERSION), []
+    for row in map(evidence.rows.__getitem__, rows):
         parts = [part for _, part in steady_jobs(evidence, row.method)]
         if parts:
             stale = any(bool((part.age_0 < part.tokens).any()) for part in parts)
@@ -203,4 +203,4 @@ def fresh(evidence: Evidence) -> Claim:
     statement = (
         "Of the five methods DistriFusion and PipeFusion attend to stale K, V, the others to fresh ones only."
     )
-    return measured("fresh-kv", statement, tuple(said), STALENESS, of_cases(cases), "A case is a method")
+    return measured("fresh-kv", statement, tuple(rows), STALENESS, of_cases(cases), "A case is a method")

@@ -83,7 +83,7 @@ def bound(one: Published, first: Published) -> tuple[float, str]:
     others = math.prod(product.values())
     least = least_s(first.value, one.steps, w, 1 / one.devices, others)
     share = f"{w}/{others}" if product else f"{w}"
-    how = f"{first.said} ({first.row_id}) x ({share} + {one.steps - w}/{one.devices})/{one.steps}"
+    how = f"{first.value_text} ({first.row_id}) x ({share} + {one.steps - w}/{one.devices})/{one.steps}"
     return least, how
 
 
@@ -98,7 +98,7 @@ def below_bound(one: Published, found: Sequence[Published]) -> Iterator[str]:
     if first is not None and one.devices != 1 and sure and one.products:
         least, how = bound(one, first)
         if clearly_less(one, least):
-            yield f"below the bound of its own setting: {one.said} < {least:.4g} s = {how}"
+            yield f"below the bound of its own setting: {one.value_text} < {least:.4g} s = {how}"
 
 
 def same_setting(one: Published, other: Published) -> bool:

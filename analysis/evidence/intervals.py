@@ -167,9 +167,9 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 def coverage_text(table: pd.DataFrame) -> str:
     """How often intervals hold what they were made without, in a sentence."""
-    told = [hold for _, hold in coverage(read_errors(table))]
+    holds = [hold for _, hold in coverage(read_errors(table))]
     return (
-        f"Intervals of {SHARE:.0%}, each made without the rows of a source, hold {sum(told)} of its {len(told)} "
+        f"Intervals of {SHARE:.0%}, each made without the rows of a source, hold {sum(holds)} of its {len(holds)} "
         f"(each number once, other people's code and compiled models included)."
     )
 

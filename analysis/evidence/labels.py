@@ -10,7 +10,7 @@ from itertools import combinations
 from statistics import mean, median
 
 from analysis.columns import percent
-from analysis.evidence.bounds import said
+from analysis.evidence.bounds import contradiction
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.doubts import same_number
 from analysis.evidence.published import CONTRADICTION, READING, WARMUP, Published, alone
@@ -29,7 +29,7 @@ def finding(
 ) -> Claim:
     """That published numbers are those of their label: off by so much, which is more than a contradiction."""
     test = Comparison(1 + size, 1.0, CONTRADICTION)
-    return replace(said(kind, what, rows, test, how, printed, expected), size=size)
+    return replace(contradiction(kind, what, rows, test, how, printed, expected), size=size)
 
 
 def swapped(found: Sequence[Published], ours: Seconds) -> Iterator[Claim]:
@@ -87,7 +87,7 @@ def one_number(found: Sequence[Published]) -> Iterator[Claim]:
         if same_number(one, other):
             names = " and ".join(f"{label(each.method)} ({each['version']})" for each in (one, other))
             what = f"{names} on {one.devices} {one.gpu}, {one.model}, {one.px} px"
-            words = "equal to the last digit", f"{one.said} twice", "two numbers"
+            words = "equal to the last digit", f"{one.value_text} twice", "two numbers"
             made = finding(ONE_NUMBER, what, (one, other), math.nan, *words)
             yield replace(made, test=Comparison(1, 2, unit="numbers"))
 
@@ -125,8 +125,8 @@ def mistaken(mine: Curve, theirs: Curve, own: Curve) -> Iterator[Claim]:
             [curve[size] for size in sizes for curve in (mine, theirs)],
             far,
             f"the two within {percent(near)} at all sizes, the first up to {percent(far)} from its own",
-            ", ".join(f"{mine[size].value:g} and {theirs[size].said}" for size in sizes),
-            f"{', '.join(own[size].said for size in sizes)}: {label(one.method)} in {other['version']}",
+            ", ".join(f"{mine[size].value:g} and {theirs[size].value_text}" for size in sizes),
+            f"{', '.join(own[size].value_text for size in sizes)}: {label(one.method)} in {other['version']}",
         )
 
 
@@ -145,7 +145,7 @@ def copied(found: Sequence[Published]) -> Iterator[Claim]:
         if origin is not None and distance > CONTRADICTION:
             how = f"{origin.row_id} has the label's number for {origin.model}, {origin.px} px"
             what = f"one {first.gpu}, {first.model}, {first.px} px ({first['source']})"
-            words = f"label {value:g} s", f"{first.said} by the curve"
+            words = f"label {value:g} s", f"{first.value_text} by the curve"
             yield finding(MISLABELLED, what, (*curve, origin), distance, how, *words)
 
 
@@ -161,10 +161,10 @@ def other_gpu(found: Sequence[Published]) -> Iterator[Claim]:
         if len(known) == 2:
             far = [one.value / each.value - 1 for each in known]
             each_said = [
-                f"{each.gpu} {each.said} ({100 * o:+.1f} %)" for each, o in zip(known, far, strict=True)
+                f"{each.gpu} {each.value_text} ({100 * o:+.1f} %)" for each, o in zip(known, far, strict=True)
             ]
             what = f"one device, {one.model}, {one.px} px ({one['source'].partition(' (')[0]})"
-            printed = f"{one.said}; {known[0].gpu} in the file's name, {known[1].gpu} in the title"
+            printed = f"{one.value_text}; {known[0].gpu} in the file's name, {known[1].gpu} in the title"
             expected = min(zip(far, known, strict=True), key=lambda each: abs(each[0]))[1].gpu
             how, size = f"other sources: {', '.join(each_said)}", max(map(abs, far))
             yield finding(MISLABELLED, what, (one, *known), size, how, printed, expected)

@@ -90,10 +90,10 @@ def share_of_sp(evidence: Evidence, px: int) -> Claim:
     name, model = "Flux.1-dev", MODELS["Flux.1-dev"]
     row_id = evidence.one("memory", model=name, resolution=px, metric="memory ratio vs SP")
     encoders_id = evidence.one("memory", model=name, metric="text encoders on disk")
-    encoders, said, rows = evidence.value(encoders_id), evidence.value(row_id), bars(evidence, px, name)
+    encoders, theirs, rows = evidence.value(encoders_id), evidence.value(row_id), bars(evidence, px, name)
     mine, sp = (counted(evidence, px, method, model) for method in ("pipefusion", SP))
-    test = within(100 * (mine + encoders) / (sp + encoders), said, UNIT, "%")
-    statement = f"PipeFusion needs {said:g} % of sequence parallelism's memory on 8 L40 ({name}, {px} px)."
+    test = within(100 * (mine + encoders) / (sp + encoders), theirs, UNIT, "%")
+    statement = f"PipeFusion needs {theirs:g} % of sequence parallelism's memory on 8 L40 ({name}, {px} px)."
     even = evidence.accounts["models"][model]["param_bytes"] / GB / 8
     peak = evidence.value(rows["pipefusion"])
     note = f"With the published {encoders:g} GB of text encoders on every device; {100 * mine / sp:.3g} % without them"
@@ -125,9 +125,9 @@ def little_saved(evidence: Evidence) -> Claim:
     px = 1024
     rows, (one_id, encoder) = bars(evidence, px), beside(evidence, FIGURE, px)
     sides = ("pipefusion", SP)
-    said, base = (evidence.value(rows[method]) for method in sides)
+    theirs, base = (evidence.value(rows[method]) for method in sides)
     mine, sp = (counted(evidence, px, method) + encoder for method in sides)
-    test = within(mine / sp, said / base, UNIT, "×")
+    test = within(mine / sp, theirs / base, UNIT, "×")
     peaks = f"{test.published:.2f} of its peak"
     statement = f"On PixArt PipeFusion saves next to nothing over sequence parallelism: {peaks} ({px} px)."
     note = f"{encoder:.3g} GB are not the transformer's: the published peak of one GPU less ours"
@@ -137,9 +137,11 @@ def little_saved(evidence: Evidence) -> Claim:
 def most(evidence: Evidence, px: int) -> Claim:
     """DistriFusion against everything else."""
     rows, name = bars(evidence, px), "distrifusion"
-    mine, said = counted(evidence, px, name), evidence.value(rows[name])
+    mine, theirs = counted(evidence, px, name), evidence.value(rows[name])
     test = weakest(
-        Comparison(mine / counted(evidence, px, method), said / evidence.value(row_id), 0.0, "×", "more", 1.0)
+        Comparison(
+            mine / counted(evidence, px, method), theirs / evidence.value(row_id), 0.0, "×", "more", 1.0
+        )
         for method, row_id in rows.items()
         if method != name
     )
@@ -153,23 +155,25 @@ def added(evidence: Evidence) -> Claim:
     rows, case = bars(evidence, LARGE), evidence.case(MODEL, LARGE, 8, "distrifusion")
     assert case is not None
     sources = rows["distrifusion"], rows["serial"]
-    said = evidence.value(sources[0]) - evidence.value(sources[1])
+    theirs = evidence.value(sources[0]) - evidence.value(sources[1])
     mine = counted(evidence, LARGE, "distrifusion") - counted(evidence, LARGE, "serial")
     kept = float(case["kv_bytes"]) / GB
-    statement = f"DistriFusion needs {said:.3g} GB more than one GPU alone (PixArt, {LARGE} px, 8 GPUs)."
-    times = f"the published difference is {said / kept:.2f} times that, as if they were held twice"
+    statement = f"DistriFusion needs {theirs:.3g} GB more than one GPU alone (PixArt, {LARGE} px, 8 GPUs)."
+    times = f"the published difference is {theirs / kept:.2f} times that, as if they were held twice"
     note = f"K, V of all layers are {kept:.3g} GB; {times}"
-    return computed("distrifusion-added", statement, sources, within(mine, said, UNIT, "GB"), note)
+    return computed("distrifusion-added", statement, sources, within(mine, theirs, UNIT, "GB"), note)
 
 
 def beside_sp(evidence: Evidence) -> Claim:
     """K, V of its layers against none: at the largest size PipeFusion holds more than sequence parallelism."""
     rows, sp = bars(evidence, LARGE), counted(evidence, LARGE, SP)
     sources = rows["pipefusion"], rows[SP]
-    said = evidence.value(sources[0]) - evidence.value(sources[1])
+    theirs = evidence.value(sources[0]) - evidence.value(sources[1])
     mine, overlapping = (evidence.peak_bytes(MODEL, LARGE, 8, "pipefusion", w) / GB - sp for w in (1, 0))
-    test = Comparison(mine, said, UNIT * evidence.value(sources[0]), "GB")
-    statement = f"PipeFusion needs {said:.2g} GB more than sequence parallelism (PixArt, {LARGE} px, 8 GPUs)."
+    test = Comparison(mine, theirs, UNIT * evidence.value(sources[0]), "GB")
+    statement = (
+        f"PipeFusion needs {theirs:.2g} GB more than sequence parallelism (PixArt, {LARGE} px, 8 GPUs)."
+    )
     note = (
         "The synchronous step has the whole image as one patch and sets the peak; overlapping steps alone need "
         f"{overlapping:.2g} GB more. Tolerance: of the whole peak"

@@ -1,4 +1,4 @@
-"""What the abstracts of other methods claim, and what of it can be told from all methods on one transformer.
+"""What the abstracts of other methods claim, and what all methods on one transformer show of it.
 
 The numbers of an abstract are of its own model and GPUs, mostly of U-Nets and video models that are not here. Orders of
 methods and bytes carry over to the record of `experiment=methods_2026`; the numbers themselves are not testable.

@@ -23,12 +23,12 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
         known += [f"{row.decode_s:.2g} s for decoding"] if row.decode_s else []
         known += [f"borrows {row.borrowed}"] if row.borrowed else []
         remarks.append("; ".join(known))
-    said = table.assign(
+    frame = table.assign(
         remarks=remarks,
         published=_seconds(table.published_s, table.published_oom),
         predicted=_seconds(table.predicted_s, table.predicted_oom),
     )
-    said["interval"] = [
+    frame["interval"] = [
         None if pd.isna(low) else f"{low:.4g} to {high:.4g}"
         for low, high in zip(table.low_s, table.high_s, strict=True)
     ]
@@ -37,7 +37,7 @@ def table_text(table: pd.DataFrame) -> pd.DataFrame:
         column("warmup", heading="sync. steps"),
         *texts(published="published s", predicted="predicted s"),
     ]
-    return words(said, [*columns, "error", *texts(interval="interval s", remarks="remarks")])
+    return words(frame, [*columns, "error", *texts(interval="interval s", remarks="remarks")])
 
 
 def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
@@ -46,30 +46,30 @@ def _seconds(values: pd.Series, oom: pd.Series) -> list[str]:
 
 def statistics_text(lines: pd.DataFrame) -> pd.DataFrame:
     """The statistics as words."""
-    columns, said = texts(statistic="median absolute error"), lines.copy()
+    columns, frame = texts(statistic="median absolute error"), lines.copy()
     for cut, name in CUTS.items():
         medians = zip(lines[f"error_{cut}"], lines[f"rows_{cut}"], strict=True)
-        said[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
+        frame[cut] = [f"{percent(median)} ({rows})" if rows else None for median, rows in medians]
         columns.append(Column(cut, f"{name} (rows)"))
     earlier = zip(lines.before_error_once, lines.before_rows_once, strict=True)
-    said["before"] = [
+    frame["before"] = [
         None if pd.isna(rows) or not rows else f"{percent(e)} ({int(rows)})" for e, rows in earlier
     ]
     columns.append(Column("before", "each number once, before (rows)"))
-    return words(said, columns)
+    return words(frame, columns)
 
 
 def verdicts(table: pd.DataFrame) -> str:
     """The order of methods, and out of memory, in sentences."""
-    said = []
+    orders = []
     for cut, name in CUTS.items():
         right = pairs(cuts(table)[cut]).right
-        said.append(f"{int(right.sum())} of {len(right)} ({name})")
+        orders.append(f"{int(right.sum())} of {len(right)} ({name})")
     oom, rows = confusion(table), memory_rows(table)
     ours = int((rows.published_oom & rows.own_oom).sum())
     return (
         f"Order of two methods on the same hardware, resolution and N, where they were published more than "
-        f"{APART:.0%} apart: right in {', '.join(said)}. Of {oom[True, True] + oom[True, False]} settings published "
+        f"{APART:.0%} apart: right in {', '.join(orders)}. Of {oom[True, True] + oom[True, False]} settings published "
         f"as out of memory {oom[True, True]} are predicted so (with what the published program holds; with what ours "
         f"does, {ours}); of {oom[False, True] + oom[False, False]} that ran, "
         f"{oom[False, False]} are predicted to run."

@@ -26,7 +26,7 @@ APART = 0.1
 """Two methods are in an order when their published latencies differ by more than this share of the smaller."""
 
 CUTS = {"all": "all rows", "unflagged": "not in doubt", "once": "each number once"}
-"""Over which rows a statistic is told: all; those whose source is not in doubt; of these each number once."""
+"""Over which rows a statistic is taken: all; those whose source is not in doubt; of these each number once."""
 
 Fitted = dict[str, set[str]]
 """Cluster -> the rows its profile was fitted on."""
@@ -181,7 +181,11 @@ def confusion(table: pd.DataFrame) -> dict[tuple[bool, bool], int]:
     """(out of memory as published, as predicted) -> how many settings; a prediction that failed counts nowhere."""
     rows = memory_rows(table)
     found = list(zip(rows.published_oom, rows.predicted_oom, strict=True))
-    return {(was, said): found.count((was, said)) for was in (True, False) for said in (True, False)}
+    return {
+        (was, predicted): found.count((was, predicted))
+        for was in (True, False)
+        for predicted in (True, False)
+    }
 
 
 def memory_rows(table: pd.DataFrame) -> pd.DataFrame:

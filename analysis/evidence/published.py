@@ -99,7 +99,7 @@ class Published:
         return self.value == math.inf
 
     @property
-    def said(self) -> str:
+    def value_text(self) -> str:
         return "OOM" if self.oom else f"{self.value:g} s"
 
     @property

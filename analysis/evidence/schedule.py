@@ -63,10 +63,10 @@ def apart(seconds: Seconds) -> float:
 
 def best(evidence: Evidence, devices: int, px: int) -> Claim:
     """The M that was the fastest is predicted to be faster than each other."""
-    rows, said, mine = sweep(evidence, devices, px)
-    first, found = min(said, key=lambda m: said[m]), min(mine, key=lambda m: mine[m])
+    rows, theirs, mine = sweep(evidence, devices, px)
+    first, found = min(theirs, key=lambda m: theirs[m]), min(mine, key=lambda m: mine[m])
     error = evidence.error(px, *TWO)
-    tests = {m: faster(mine[m] / mine[first], said[m] / said[first], error) for m in mine if m != first}
+    tests = {m: faster(mine[m] / mine[first], theirs[m] / theirs[first], error) for m in mine if m != first}
     test = weakest(tests.values())
     other = next(m for m, one in tests.items() if one is test)
     statement = f"M = {first} is the fastest on {devices} L20 (PixArt, {px} px)."
@@ -77,16 +77,16 @@ def best(evidence: Evidence, devices: int, px: int) -> Claim:
 def spread(evidence: Evidence, devices: int, px: int) -> Claim:
     """How much the choice of M matters, as long as M >= N: less than can be read, or as much as is printed."""
     rows, *both = sweep(evidence, devices, px, devices)
-    said, mine = map(apart, both)
+    theirs, mine = map(apart, both)
     task = f"(M = {min(rows)} to {max(rows)} on {devices} L20, PixArt, {px} px)"
     low, high = spread_between(mine, evidence.error(px, *TWO))
-    if said < 100 * LEAST:
-        test = Comparison(mine, said, 0.0, "%", "less", 100 * LEAST, low, high)
-        statement = f"Latency does not depend on M: it varies by {said:.3g} % {task}."
+    if theirs < 100 * LEAST:
+        test = Comparison(mine, theirs, 0.0, "%", "less", 100 * LEAST, low, high)
+        statement = f"Latency does not depend on M: it varies by {theirs:.3g} % {task}."
         note = "Less than what a published number is trusted to"
     else:
-        test = Comparison(mine, said, APART * said, "%", low=low, high=high)
-        statement = f"Latency varies by {said:.3g} % with M {task}."
+        test = Comparison(mine, theirs, APART * theirs, "%", low=low, high=high)
+        statement = f"Latency varies by {theirs:.3g} % with M {task}."
         note = "The slowest over the fastest, less 1"
     return predicted(f"spread-{px}", statement, tuple(rows.values()), test, note)
 
@@ -94,10 +94,10 @@ def spread(evidence: Evidence, devices: int, px: int) -> Claim:
 def less_sensitive(evidence: Evidence, devices: int) -> Claim:
     """Large images hide the cost of many patches."""
     (small, *of_small), (large, *of_large) = (sweep(evidence, devices, px, devices) for px in (1024, 4096))
-    said, mine = (apart(one) - apart(other) for one, other in zip(of_small, of_large, strict=True))
+    theirs, mine = (apart(one) - apart(other) for one, other in zip(of_small, of_large, strict=True))
     low, high = spread_between(apart(of_small[1]), evidence.error(1024, *TWO))
     least, most = spread_between(apart(of_large[1]), evidence.error(4096, *TWO))
-    test = Comparison(mine, said, 0.0, "points", "more", 0.0, low - most, high - least)
+    test = Comparison(mine, theirs, 0.0, "points", "more", 0.0, low - most, high - least)
     statement = f"Latency depends more on M at 1024 px than at 4096 px (M >= N = {devices}, L20, PixArt)."
     note = "Spread over M at 1024 px less that at 4096 px"
     return predicted("spread-order", statement, (*small.values(), *large.values()), test, note)
@@ -119,8 +119,8 @@ def table3(evidence: Evidence, hybrid: bool) -> tuple[list[str], list[float], li
 
 def linear(evidence: Evidence) -> Claim:
     """Equal increments."""
-    ids, said, mine = table3(evidence, hybrid=False)
-    steps, claimed = ([b - a for a, b in pairwise(each)] for each in (mine, said))
+    ids, theirs, mine = table3(evidence, hybrid=False)
+    steps, claimed = ([b - a for a, b in pairwise(each)] for each in (mine, theirs))
     test = Comparison(steps[1] / steps[0], claimed[1] / claimed[0], unit="×", bound=1.0)
     statement = (
         "Latency grows linearly with W: every synchronous step costs the same (8 L40, PixArt, 1024 px)."
@@ -132,9 +132,9 @@ def linear(evidence: Evidence) -> Claim:
 
 def slope(evidence: Evidence, hybrid: bool = False) -> Claim:
     """Seconds a synchronous step costs; with guidance in groups each runs it on its own branch."""
-    ids, said, mine = table3(evidence, hybrid)
+    ids, theirs, mine = table3(evidence, hybrid)
     row, rises = evidence.rows[ids[0]], len(ids) - 1
-    step, px = (said[-1] - said[0]) / rises, row.px or 0
+    step, px = (theirs[-1] - theirs[0]) / rises, row.px or 0
     test, note = Comparison(None, step, unit="s"), ""
     if len(mine) == len(ids):
         error, note = evidence.error(px, row.method), "Interval: the error of a latency"
@@ -153,12 +153,12 @@ def slope(evidence: Evidence, hybrid: bool = False) -> Claim:
 def one_step(evidence: Evidence, px: int) -> Claim:
     """The same on L20, W = 1 less W = 0."""
     ids = [evidence.one("warmup", source=LATER, resolution=px, setting=f"W={w}") for w in (1, 0)]
-    said = evidence.value(ids[0]) - evidence.value(ids[1])
+    theirs = evidence.value(ids[0]) - evidence.value(ids[1])
     more, less = map(evidence.predicted, ids)
-    test = Comparison(None, said, unit="s")
+    test = Comparison(None, theirs, unit="s")
     if more and less:
-        test = difference(more - less, said, more, evidence.error(px, "pipefusion"))
-    statement = f"W = 1 takes {said:.3g} s more than W = 0 (8 L20, PixArt, {px} px)."
+        test = difference(more - less, theirs, more, evidence.error(px, "pipefusion"))
+    statement = f"W = 1 takes {theirs:.3g} s more than W = 0 (8 L20, PixArt, {px} px)."
     note = "A difference of two latencies, with the error of one"
     return predicted(f"warmup-l20-{px}", statement, ids, test, note)
 

@@ -31,7 +31,7 @@ OURS = {
     NOT_TESTABLE: "nothing here can say it",
 }
 """What kind of number stands on our side."""
-SAID = ("source", "model", "hardware", "resolution", "n_devices", "method", "setting", "metric", "unit")
+COPIED = ("source", "model", "hardware", "resolution", "n_devices", "method", "setting", "metric", "unit")
 """What a line repeats of a published row."""
 
 
@@ -56,27 +56,27 @@ def claims(found: list[Claim]) -> pd.DataFrame:
 
 def claims_text(rows: pd.DataFrame, published: Rows) -> pd.DataFrame:
     """The same to read; in brackets the interval of ours, and the rows of a section, table or figure."""
-    said = rows.copy()
+    frame = rows.copy()
     for name in ("value", "published", "tolerance"):
         pairs = zip(rows[name], rows.unit, strict=True)
-        said[name] = [None if pd.isna(number) else amount(number, unit) for number, unit in pairs]
-    said["value"] = [
+        frame[name] = [None if pd.isna(number) else amount(number, unit) for number, unit in pairs]
+    frame["value"] = [
         value if pd.isna(low) else f"{value} [{amount(low, '')}, {amount(high, '')}]"
-        for value, low, high in zip(said.value, rows.low, rows.high, strict=True)
+        for value, low, high in zip(frame.value, rows.low, rows.high, strict=True)
     ]
     # A tolerance of nothing is that of floats, and a claim without a number has none.
-    said["tolerance"] = [
+    frame["tolerance"] = [
         None if pd.isna(value) else "exact" if tolerance == 0 else f"± {text}"
-        for value, tolerance, text in zip(rows.value, rows.tolerance, said.tolerance, strict=True)
+        for value, tolerance, text in zip(rows.value, rows.tolerance, frame.tolerance, strict=True)
     ]
-    said["sources"] = [where(text.split(), published) if ".csv:" in text else text for text in rows.sources]
-    said["evidence"] = [
+    frame["sources"] = [where(text.split(), published) if ".csv:" in text else text for text in rows.sources]
+    frame["evidence"] = [
         f"{kind}: {', '.join(name.removeprefix('records/') for name in records.split())}" if records else kind
         for kind, records in zip(rows.evidence, rows.records, strict=True)
     ]
     headings = {"sources": "source", "value": "ours", "reason": "why"}
     columns = ("claim", "sources", "evidence", "value", "published", "tolerance", "n", "verdict", "reason")
-    return words(said, texts(**{name: headings.get(name, name) for name in columns}))
+    return words(frame, texts(**{name: headings.get(name, name) for name in columns}))
 
 
 def where(row_ids: list[str], published: Rows) -> str:
@@ -147,9 +147,9 @@ def beside(lines: list[Line]) -> pd.DataFrame:
 
 def line(row: Published, column: str, claim: Claim) -> dict[str, object]:
     """One line: what is printed, what is ours, and what there is to know."""
-    said = {key: row[key] for key in SAID}
+    copied = {key: row[key] for key in COPIED}
     if column:
-        said |= {"model": "any", "metric": column, "setting": row["version"]}
+        copied |= {"model": "any", "metric": column, "setting": row["version"]}
     value, printed = claim.test.value, claim.test.published
     ours = claim.expected or None
     if value is not None:
@@ -157,7 +157,7 @@ def line(row: Published, column: str, claim: Claim) -> dict[str, object]:
     compared = value is not None and printed is not None and inf not in (value, printed)
     return {
         "row": claim.sources[0],
-        **said,
+        **copied,
         "published": row[column or "value"],
         "ours": None if claim.blocked else ours,
         "kind": NOT_TESTABLE if claim.blocked else claim.kind,

@@ -26,7 +26,7 @@ def in_columns(row: Row) -> Row:
     method, setting = words(" ".join(text.split()))
     metric, value, steps = row["unit"], row["value"], row["steps"]
     if metric == "rank":
-        value = ""  # said to be the best, without a number
+        value = ""  # named the best, without a number
     if metric == "ms/step":
         metric, value, steps = "s", f"{float(value) / 1000 * STEPS:g}", str(STEPS)
     if metric == "s":

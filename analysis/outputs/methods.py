@@ -53,7 +53,7 @@ def pipefusion_settings(results: Path) -> list[Table | Drawing]:
 
 
 def methods_claims(results: Path) -> list[Table]:
-    """What the abstracts of other methods claim (published/methods), ours beside it where it can be told here
+    """What the abstracts of other methods claim (published/methods), ours beside it where it is tested here
     (records/methods_2026), and a verdict that one function makes of the two."""
     found = methods.load(results)
     rows = tables.claims(list(methods.claims(found)))

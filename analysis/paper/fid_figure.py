@@ -53,7 +53,7 @@ def figure(table: pd.DataFrame, record: dict[str, Any]) -> Figure:
             *(axes for row in grid[len(sets) :] for axes in row[:-1]),
         ]:
             blank(axes)
-        say(grid[len(shown)][-1])
+        explain_missing(grid[len(shown)][-1])
         title = "FID as published, and its counterpart on the shipped model"
         sheet.close(drawn, title, handles(mine), note(table, record))
     return drawn
@@ -99,7 +99,7 @@ def choice(row: dict[Any, Any]) -> str:
     return text.replace(f"N={row['devices']}", f"N={row['devices']}?") if "N:" in row["remark"] else text
 
 
-def say(axes: Axes) -> None:
+def explain_missing(axes: Axes) -> None:
     """In the place below our panels: that the two sides are not the same thing."""
     first, _, rest = APART.partition(": ")
     look: dict[str, Any] = {"transform": axes.transAxes, "va": "top"}
@@ -117,7 +117,7 @@ def note(table: pd.DataFrame, record: dict[str, Any]) -> str:
     """What stands on either side and where it is from."""
     theirs = table[table.side == "published"]
     unsure = theirs[theirs.remark.str.startswith("N:")]
-    said = f"Published: {named(theirs.source)}, Inception features, COCO captions"
-    said += f"; N? is unsure in the source ({named(unsure.source)}). " if len(unsure) else ". "
-    said += f"{about(record)} Bars: {record.get('interval', INTERVAL)}. "
-    return f"{said}Source: records/quality, {short_commit(record)}."
+    text = f"Published: {named(theirs.source)}, Inception features, COCO captions"
+    text += f"; N? is unsure in the source ({named(unsure.source)}). " if len(unsure) else ". "
+    text += f"{about(record)} Bars: {record.get('interval', INTERVAL)}. "
+    return f"{text}Source: records/quality, {short_commit(record)}."

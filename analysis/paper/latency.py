@@ -160,8 +160,8 @@ def panel(
                 axes.plot(row["predicted_latency_s"], at, **dot(COLOUR[method]))
                 axes.text(1.03, at, three(row["predicted_latency_s"]) + patches(row), **beside(axes))
             else:
-                said = "predicted: OOM" if row["status"] == "oom" else "cannot be"
-                axes.text(start * 1.08, at, said, va="center", fontsize=7, color=COLOUR[method])
+                text = "predicted: OOM" if row["status"] == "oom" else "cannot be"
+                axes.text(start * 1.08, at, text, va="center", fontsize=7, color=COLOUR[method])
         if same.empty:
             axes.text(1.03, at, "–", color=GREY, **beside(axes))
         for point in points:
@@ -202,17 +202,17 @@ def handles(theirs: pd.DataFrame) -> list[Artist]:
 
 def note(record: dict[str, Any], model: str, devices: int, points: int, several: bool) -> str:
     """What is predicted, what is published, and from which record."""
-    said = (
+    text = (
         "Large dots: predicted by the plan of each method's own code at full size, one picture, PipeFusion's "
     )
-    said += f"fastest M; serial is 1 device, all others N = {devices}. Right of each panel: predicted seconds and M. "
-    said += "Every panel's axis is logarithmic, without a zero, and equally wide: a dot's distance to the dashed line "
-    said += "is what is lost to perfect scaling. "
-    said += f"{points} published numbers of the same hardware, model, resolution, N and W" if points else ""
-    said += " (each once). " if points else f"No published number of {model} has one of these settings. "
+    text += f"fastest M; serial is 1 device, all others N = {devices}. Right of each panel: predicted seconds and M. "
+    text += "Every panel's axis is logarithmic, without a zero, and equally wide: a dot's distance to the dashed line "
+    text += "is what is lost to perfect scaling. "
+    text += f"{points} published numbers of the same hardware, model, resolution, N and W" if points else ""
+    text += " (each once). " if points else f"No published number of {model} has one of these settings. "
     if several:
-        said += "The W + 1 synchronous steps of the older sources are planned for those rows alone. "
+        text += "The W + 1 synchronous steps of the older sources are planned for those rows alone. "
     return (
-        f"{said}Source: results/{LATENCY}, {short_commit(record)}"
+        f"{text}Source: results/{LATENCY}, {short_commit(record)}"
         f"{f', and results/{PREDICTIONS}' if several else ''}; rows are named in paper_latency.csv."
     )

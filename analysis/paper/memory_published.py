@@ -140,8 +140,8 @@ def signed(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
             axes.barh(
                 at, row["predicted_more_gb"], height=0.74, facecolor=pale(colour, 0.55), edgecolor=colour
             )
-            said = "OOM" if pd.isna(row["published_gb"]) else more(row["published_more_gb"])
-            axes.text(1.03, at, f"{more(row['predicted_more_gb'])}, {said}", **beside(axes))
+            theirs = "OOM" if pd.isna(row["published_gb"]) else more(row["published_more_gb"])
+            axes.text(1.03, at, f"{more(row['predicted_more_gb'])}, {theirs}", **beside(axes))
             if not pd.isna(row["published_gb"]):
                 axes.plot(row["published_more_gb"], at, **marker(method, "prediction"))
         if not (rows.method == method).any():

@@ -92,14 +92,14 @@ def note(sweep: pd.DataFrame, record: dict[str, Any]) -> str:
     """Which W, what the bound is, and where each series is from."""
     printed = " and ".join(str(one) for one in sorted(set(sweep.printed_warmup.dropna())))
     ran = " and ".join(f"{one:.0f}" for one in sorted(set(sweep.warmup)))
-    said = f"Published: {named(sweep.row_id)}, printed as W = {printed}, of a repository that runs one synchronous "
-    said += f"step more than its W: {ran} here. " if printed != ran else f"({ran} synchronous steps). "
-    said += f"Predicted: results/{PREDICTIONS}, same settings. Bound: the published time of one device, W of S steps "
-    said += "at its speed, the others as jobs of 1/(MN) with fill and drain, equal stages, free messages, no loss in "
-    said += "small patches. "
+    text = f"Published: {named(sweep.row_id)}, printed as W = {printed}, of a repository that runs one synchronous "
+    text += f"step more than its W: {ran} here. " if printed != ran else f"({ran} synchronous steps). "
+    text += f"Predicted: results/{PREDICTIONS}, same settings. Bound: the published time of one device, W of S steps "
+    text += "at its speed, the others as jobs of 1/(MN) with fill and drain, equal stages, free messages, no loss in "
+    text += "small patches. "
     pictures = sorted(set(of_study(settings(record), "patches").latent_error_serial_n.dropna()))
     counts = "–".join(str(one) for one in {pictures[0]: 0, pictures[-1]: 0}) if pictures else "no"
-    return said + (
+    return text + (
         f"Quality, another model and machine, against serial from the same noise: {sweeps.SOURCE}, {counts} pictures a "
         "point; bars are 95 % intervals."
     )

@@ -164,14 +164,14 @@ def note(table: pd.DataFrame, points: pd.DataFrame) -> str:
     """Which rows were fitted on, what is not drawn, and where all are from."""
     fitted = points[points.kind == "calibration"]
     gone = len(table) - len(points)
-    said = f"{len(points)} published latencies (results/published) beside their predictions (results/{PREDICTIONS}). "
+    text = f"{len(points)} published latencies (results/published) beside their predictions (results/{PREDICTIONS}). "
     products = table[table.method.isin([*PRODUCT]) & table.error.notna()]
-    said += (
+    text += (
         f"Products of degrees are drawn as PipeFusion and Ring: {named(products.row_id)}. "
         if len(products)
         else ""
     )
-    said += f"Calibration, hollow, in no median: {named(fitted.row_id)}. "
+    text += f"Calibration, hollow, in no median: {named(fitted.row_id)}. "
     doubted = points[points.kind == "doubt"]
-    said += f"In doubt, pale, see published_predictions: {named(doubted.row_id)}. " if len(doubted) else ""
-    return said + (f"{gone} rows without a number on both sides are not drawn." if gone else "")
+    text += f"In doubt, pale, see published_predictions: {named(doubted.row_id)}. " if len(doubted) else ""
+    return text + (f"{gone} rows without a number on both sides are not drawn." if gone else "")

@@ -102,7 +102,7 @@ def handles(sweep: pd.DataFrame) -> list[Artist]:
     ]
     if sweep.hybrid.any():
         words = "guidance on two groups as well"
-        shown += [Line2D([], [], label=f"{said}, {words}", **look) for said, look in HYBRIDS.items()]
+        shown += [Line2D([], [], label=f"{name}, {words}", **look) for name, look in HYBRIDS.items()]
     return shown
 
 
@@ -110,13 +110,13 @@ def note(sweep: pd.DataFrame) -> str:
     """Which convention of W each source has, and where each series is from."""
     ours = sweep[~sweep.hybrid]
     more = ours[ours.warmup != ours.printed_warmup]
-    said = f"Published: {named(sweep.row_id)}"
-    said += (
+    text = f"Published: {named(sweep.row_id)}"
+    text += (
         f"; of these {named(more.row_id)} print W and ran W + 1 synchronous steps, where they stand here"
         if len(more)
         else ""
     )
-    return said + (
+    return text + (
         f". Predicted: results/{PREDICTIONS}, same settings, the fastest M. In brackets: published "
         "for one device, over S. Quality, another model and machine, against serial from the "
         f"same noise: {sweeps.SOURCE}; bars are 95 % intervals, W = S is serial's own picture."

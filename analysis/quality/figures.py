@@ -244,14 +244,14 @@ def caption(record: dict[str, Any], rows: pd.DataFrame, shown: list[Measure]) ->
         against = sorted(set(rows[f"{one.key}_n_reference"].dropna()))
         text = f"{one.name}: n = {_range(n)} pictures a point"
         counts.append(text + (f" against {_range(against)}" if against else ""))
-    said = [
+    parts = [
         f"{model_words(record)}; {task_words(rows)}",
         *counts,
         f"Bars: {record.get('interval', INTERVAL)}",
     ]
     gone = rows[rows.status != "ok"].to_dict("records")
-    said += [f"Not drawn: {setting_name(row)} ({row['status']}: {row['reason']})" for row in gone]
-    return f"{'. '.join(said)}. Source: {SOURCE}, commit {record['git_commit'][:8]}."
+    parts += [f"Not drawn: {setting_name(row)} ({row['status']}: {row['reason']})" for row in gone]
+    return f"{'. '.join(parts)}. Source: {SOURCE}, commit {record['git_commit'][:8]}."
 
 
 def _range(values: list[int]) -> str:

@@ -59,8 +59,8 @@ def figure(record: dict[str, Any], folder: Path, amplify: int = 4) -> Figure | N
                     gap = np.abs(picture.astype(float) - theirs[column]).max(axis=-1)
                     sheet.square(gap, at, column, right=True, norm=scale)
         _frame(sheet, prompts, amplify, scale)
-        said = f"{model_words(record)}; {task_words(rows[rows.status == 'ok'])}; same prompts and noise in every row."
-        sheet.text(0.12, sheet.height - 0.3, said, ha="left", fontsize=8)
+        words = f"{model_words(record)}; {task_words(rows[rows.status == 'ok'])}; same prompts and noise in every row."
+        sheet.text(0.12, sheet.height - 0.3, words, ha="left", fontsize=8)
         source = f"Numbers are means over n pictures to serial's. Source: {SOURCE}, commit {record['git_commit'][:8]}."
         sheet.text(0.12, sheet.height - 0.14, source, ha="left", fontsize=8)
     return sheet.figure
@@ -103,12 +103,12 @@ def _label(
     x, middle = sheet.label - 0.1, sheet.y(at) + sheet.side / 2
     colour = COLOUR.get(row["method"], "black")
     sheet.text(x, middle - 0.26, label(row["method"]), ha="right", weight="bold", color=colour)
-    said = [choices(row, "{} = {}", ", ")]
+    lines = [choices(row, "{} = {}", ", ")]
     for one in captioned:
         if not pd.isna(row[one.key]):
             unit = f" {one.looks.unit}" if one.looks.unit else ""
-            said.append(f"{one.looks.name} {one.looks.write(row[one.key])}{unit}, n = {row[f'{one.key}_n']}")
-    for line, words in enumerate(_same(record) if row["method"] == "serial" else said):
+            lines.append(f"{one.looks.name} {one.looks.write(row[one.key])}{unit}, n = {row[f'{one.key}_n']}")
+    for line, words in enumerate(_same(record) if row["method"] == "serial" else lines):
         sheet.text(x, middle - 0.1 + 0.14 * line, words, ha="right", fontsize=7.5)
 
 

@@ -118,7 +118,7 @@ def load(folder: str | Path) -> dict[str, Any]:
 
 
 def readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table with `px`, with settings told apart by name (`key`), and with the `measure` of each row."""
+    """The table with `px`, with settings distinguished by name (`key`), and with the `measure` of each row."""
     same = rows.height == rows.width
     px = rows.height.astype(str).where(same, rows.height.astype(str) + " x " + rows.width.astype(str))
     of = [

@@ -121,11 +121,11 @@ def notes(record: dict[str, Any], table: pd.DataFrame) -> str:
 def _about(record: dict[str, Any], rows: pd.DataFrame, measure: Measure) -> str:
     ours = known(measured(record))
     ours = ours[(ours.measure == measure) & ours.key.isin(rows.key) & np.isfinite(ours.value)]
-    said = {*ours.preprocessing.dropna(), *ours.note.dropna()}
+    notes = {*ours.preprocessing.dropna(), *ours.note.dropna()}
     counts = [f"n = {count(rows[f'{measure.key}_n'])}"]
     if rows[f"{measure.key}_n_reference"].notna().any():
         counts.append(f"{count(rows[f'{measure.key}_n_reference'])} reference pictures")
-    return f"- {measure.name}: {'; '.join([*sorted(said), ', '.join(counts)])}"
+    return f"- {measure.name}: {'; '.join([*sorted(notes), ', '.join(counts)])}"
 
 
 def _unmeasured(record: dict[str, Any]) -> dict[str, str]:
@@ -186,12 +186,12 @@ def _remarks(record: dict[str, Any], table: pd.DataFrame) -> list[str | None]:
     rows, there = measured(record), set(measures(record))
     names = {one["key"]: setting_name(one) for one in rows.drop_duplicates("key").to_dict("records")}
     empty = rows[rows.value.isna() & rows.note.notna() & rows.measure.isin(there)]
-    said: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for row in empty.to_dict("records"):
-        said.setdefault(row["key"], []).append(f"{row['measure'].name}: {row['note']}")
+        notes.setdefault(row["key"], []).append(f"{row['measure'].name}: {row['note']}")
     remarks: list[str | None] = []
     for row in table.to_dict("records"):
-        words = list(said.get(str(row.get("key")), []))
+        words = list(notes.get(str(row.get("key")), []))
         if isinstance(row["status"], str) and row["status"] != "ok":
             words.insert(0, f"{row['status']}: {row['reason']}")
         elif isinstance(row["sampled_as"], str) and row["sampled_as"] != row["key"]:

@@ -70,7 +70,7 @@ class Exhibit:
 def exhibits(results: Path) -> list[Exhibit]:
     """Every output that has a sidecar, by name."""
     found = [json.loads(path.read_text()) for path in results.glob(f"*/*{SIDECAR}")]
-    return [exhibit(said, results) for said in sorted(found, key=lambda said: str(said["name"]))]
+    return [exhibit(entry, results) for entry in sorted(found, key=lambda entry: str(entry["name"]))]
 
 
 def paper_order(one: Exhibit) -> tuple[int, int]:
@@ -79,12 +79,12 @@ def paper_order(one: Exhibit) -> tuple[int, int]:
     return (2, 0) if found is None else (int(found[1].lower() == "tab"), int(found[2]))
 
 
-def exhibit(said: dict[str, Any], results: Path) -> Exhibit:
+def exhibit(entry: dict[str, Any], results: Path) -> Exhibit:
     """What a sidecar says, and the tables and pictures that it lists."""
-    commands = (*said["commands_of_records"], said["command"])
-    one = Exhibit(said["name"], said["caption"], said["paper"], commands, said["records"])
+    commands = (*entry["commands_of_records"], entry["command"])
+    one = Exhibit(entry["name"], entry["caption"], entry["paper"], commands, entry["records"])
     stems: dict[str, list[Path]] = {}
-    for name in said["made"]:
+    for name in entry["made"]:
         stems.setdefault(Path(name).stem, []).append(results / name)
     for paths in stems.values():
         drawn, written = ([path for path in paths if path.suffix in kinds] for kinds in (PICTURES, TEXTS))

@@ -9,7 +9,7 @@ import pandas as pd
 
 DIGITS = 12
 """Of a commit: enough to tell, short enough to read."""
-TOLD = {
+HEADINGS = {
     "predicted": "kind",
     "cluster": "cluster",
     "git_commit": "commit",
@@ -27,28 +27,28 @@ def grouped(records: Iterable[dict[str, Any]]) -> list[Group]:
     """Records that say the same of themselves, by heading, together, in the order of the first."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
-        groups.setdefault(tuple(words(record.get(key)) for key in TOLD), []).append(record)
+        groups.setdefault(tuple(words(record.get(key)) for key in HEADINGS), []).append(record)
     return [
-        ({heading: value for heading, value in zip(TOLD.values(), values, strict=True) if value}, members)
+        ({heading: value for heading, value in zip(HEADINGS.values(), values, strict=True) if value}, members)
         for values, members in groups.items()
     ]
 
 
 def machines(records: Iterable[dict[str, Any]]) -> pd.DataFrame | None:
     """One row per machine and set of versions: how many records, and their commits; None where no record says."""
-    said = [
+    rows = [
         {
-            "run on": words(record.get("hardware")) or "not said",
-            "versions": words(record.get("versions")) or f"torch {record.get('torch', 'not said')}",
+            "run on": words(record.get("hardware")) or "not recorded",
+            "versions": words(record.get("versions")) or f"torch {record.get('torch', 'not rows')}",
             "record": record["record"],
             "commit": short(record["git_commit"]),
         }
         for record in records
         if record.get("git_commit")
     ]
-    if not said:
+    if not rows:
         return None
-    groups = pd.DataFrame(said).drop_duplicates("record").groupby(["run on", "versions"], sort=False)
+    groups = pd.DataFrame(rows).drop_duplicates("record").groupby(["run on", "versions"], sort=False)
     commits = groups.commit.agg(lambda each: ", ".join(dict.fromkeys(each)))
     return pd.DataFrame({"records": groups.size(), "commits": commits}).reset_index()
 
@@ -72,6 +72,6 @@ def _pair(key: str, value: str) -> str:
 
 
 def short(commit: str) -> str:
-    """A commit in as many digits as elsewhere; that its tree was not clean stays said."""
+    """A commit in as many digits as elsewhere; that its tree was not clean stays there."""
     digits, dash, rest = commit.partition("-")
     return f"{digits[:DIGITS]}{dash}{rest}"

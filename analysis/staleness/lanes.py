@@ -80,7 +80,7 @@ def lane(axes: Axes, seen: pd.DataFrame, method: str) -> None:
 
 
 def looks(colour: str) -> dict[str, dict[str, Any]]:
-    """How the shares are drawn, from the bottom up: told apart by lightness and hatching."""
+    """How the shares are drawn, from the bottom up: distinguished by lightness and hatching."""
     edge = {"linewidth": 0.4, "edgecolor": "white"}
     return {
         "fresh": {"facecolor": colour, **edge},

@@ -69,7 +69,7 @@ does not depend on N.
 """
 REDUNDANCY_NOTE = """
 ||x_t - x_(t-1)|| / ||x_t||, serial on {model}, S = {steps}, guidance {guidance:g}, mean over layers, bands of rows,
-{pictures} pictures and the guidance branches. The first {ahead} changes are told apart from the rest.
+{pictures} pictures and the guidance branches. The first {ahead} changes stand apart from the rest.
 """
 
 

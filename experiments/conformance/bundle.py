@@ -34,8 +34,7 @@ from experiments.conformance.tensors import (
     read_latents,
     read_tensors,
 )
-from experiments.errors import ConfigError, first_line, nearest
-from experiments.errors import told as explained
+from experiments.errors import ConfigError, first_line, nearest, short_reason
 from experiments.models import FACTS, Model, choose_scheduler, louder, open_model
 from experiments.schedulers import config_fault
 from experiments.stepping import stepping_problem
@@ -58,7 +57,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
 class Bundle:
     """What was asked (`view` on `meta`, `request`) and what came out."""
 
-    told: dict[str, Any]
+    settings: dict[str, Any]
     model: Model
     view: DiT
     request: Request
@@ -73,68 +72,70 @@ class Bundle:
 
     def tensors(self) -> Callable[..., Tensor]:
         """What `DiT.load` reads."""
-        return louder(self.model.tensors(), self.told["model"]["gain"])
+        return louder(self.model.tensors(), self.settings["model"]["gain"])
 
 
 def read_bundle(folder: Path, tolerance: float | None = None) -> Bundle:
     """Everything but the weights, checked. Raises BundleError."""
-    file, told = read_fields(folder)
-    told["model"] = filled(file, MODEL_FIELDS, told["model"], "model.")
-    if told["dtype"] not in CHOICES["model.dtype"]:
+    file, settings = read_fields(folder)
+    settings["model"] = filled(file, MODEL_FIELDS, settings["model"], "model.")
+    if settings["dtype"] not in CHOICES["model.dtype"]:
         allowed = ", ".join(CHOICES["model.dtype"])
-        raise BundleError(file, f"dtype={told['dtype']!r} is unknown; allowed: {allowed}")
+        raise BundleError(file, f"dtype={settings['dtype']!r} is unknown; allowed: {allowed}")
     limit = next(
-        each for each in (tolerance, told["tolerance"], TOLERANCE[told["dtype"]]) if each is not None
+        each for each in (tolerance, settings["tolerance"], TOLERANCE[settings["dtype"]]) if each is not None
     )
     inputs = read_tensors(folder, INPUTS)
     if "noise" not in inputs or inputs["noise"].ndim != 4:
         raise BundleError(INPUTS, "noise is missing or has not 4 dimensions; allowed: [B, C, H, W]")
-    model = bundle_model(file, folder, told, inputs)
+    model = bundle_model(file, folder, settings, inputs)
     view = meta_view(file, model)
-    noise, cond = conditioning(inputs, view.shape, told["guidance_scale"])
-    scheduler = bundle_scheduler(file, told, model)
-    cfg = bundle_method(file, told, view)
-    asynchronous = told["method"] == "asyncdiff"
+    noise, cond = conditioning(inputs, view.shape, settings["guidance_scale"])
+    scheduler = bundle_scheduler(file, settings, model)
+    cfg = bundle_method(file, settings, view)
+    asynchronous = settings["method"] == "asyncdiff"
     request = Request(
         noise,
         cond,
         scheduler,
-        split_rows(view.shape.token_rows, told["patches"]),
-        forms.stages(view.shape, told["devices"], cfg.split),
-        told["warmup"],
-        told["text"],
-        sent=told["compress"],
+        split_rows(view.shape.token_rows, settings["patches"]),
+        forms.stages(view.shape, settings["devices"], cfg.split),
+        settings["warmup"],
+        settings["text"],
+        sent=settings["compress"],
         differences=None if asynchronous else cfg.differences,
-        stride=told["stride"] if asynchronous else None,
-        time_shift=told["time_shift"],
+        stride=settings["stride"] if asynchronous else None,
+        time_shift=settings["time_shift"],
     )
-    latents = read_latents(folder, tuple(noise.shape), told["steps"], limit)
-    return Bundle(told, model, view, request, latents, check_hidden(folder, request, view.shape), limit)
+    latents = read_latents(folder, tuple(noise.shape), settings["steps"], limit)
+    return Bundle(settings, model, view, request, latents, check_hidden(folder, request, view.shape), limit)
 
 
-def bundle_method(file: str, told: dict[str, Any], view: DiT) -> Any:
+def bundle_method(file: str, settings: dict[str, Any], view: DiT) -> Any:
     """The configuration of the method that a bundle is held to. Raises BundleError."""
-    if told["method"] not in METHODS:
-        raise BundleError(file, f"method={told['method']} is unknown; allowed: {', '.join(METHODS)}")
-    module = asyncdiff if told["method"] == "asyncdiff" else method
-    split = tuple(told["split"]) if isinstance(told["split"], list) else told["split"]
-    given = {key: told[key] for key in ("patches", "warmup", "text", *OWN)} | {"split": split}
+    if settings["method"] not in METHODS:
+        raise BundleError(file, f"method={settings['method']} is unknown; allowed: {', '.join(METHODS)}")
+    module = asyncdiff if settings["method"] == "asyncdiff" else method
+    split = tuple(settings["split"]) if isinstance(settings["split"], list) else settings["split"]
+    given = {key: settings[key] for key in ("patches", "warmup", "text", *OWN)} | {"split": split}
     known = {key: value for key, value in given.items() if hasattr(module.Config, key)}
     usual = {key: field.default for key, field in FIELDS.items()} | {"patches": 1}
     for key in given.keys() - known.keys():
         if given[key] != usual[key]:
-            text = f"{key}={given[key]} is nothing that method={told['method']} has; allowed: {usual[key]}"
+            text = (
+                f"{key}={given[key]} is nothing that method={settings['method']} has; allowed: {usual[key]}"
+            )
             raise BundleError(file, text)
     cfg = module.Config(**known)
-    problem = module.check(view.shape, Parallel(pipe=told["devices"]), told["steps"], cfg)
+    problem = module.check(view.shape, Parallel(pipe=settings["devices"]), settings["steps"], cfg)
     if problem:
         raise BundleError(file, f"{problem.key.removeprefix('method.')}={problem.message}")
     return cfg
 
 
-def bundle_model(file: str, folder: Path, told: dict[str, Any], inputs: dict[str, Tensor]) -> Model:
+def bundle_model(file: str, folder: Path, settings: dict[str, Any], inputs: dict[str, Tensor]) -> Model:
     """The model of a bundle for the size of its noise, without its tensors. Raises BundleError."""
-    recipe = told["model"]
+    recipe = settings["model"]
     if (recipe["folder"] is None) == (recipe["class"] is None):
         raise BundleError(file, f"model has both a folder and a class, or neither; allowed: {RECIPE}")
     facts = {key: recipe[key] for key in FACTS & recipe.keys() if recipe[key] is not None}
@@ -154,7 +155,7 @@ def bundle_model(file: str, folder: Path, told: dict[str, Any], inputs: dict[str
                 name="bundle",
                 weights=weights,
                 variant=recipe["variant"],
-                dtype=told["dtype"],
+                dtype=settings["dtype"],
                 text="random",
                 seed=recipe["seed"],
                 architecture=architecture,
@@ -183,18 +184,20 @@ def meta_view(file: str, model: Model) -> DiT:
     try:
         return model.view()
     except Exception as error:  # whatever its class has to say
-        text = f"model cannot be built for {model.height} x {model.width} pixels ({explained(error)})"
+        text = f"model cannot be built for {model.height} x {model.width} pixels ({short_reason(error)})"
         raise BundleError(file, f"{text}; allowed: what its class takes") from None
 
 
-def bundle_scheduler(file: str, told: dict[str, Any], model: Model) -> Any:
-    """The scheduler with its timesteps set: as told, or as the model's own pipeline has it. Raises BundleError."""
-    if told["scheduler"] is None:
-        return own_scheduler(file, told["steps"], model)
-    given = filled(file, SCHEDULER_FIELDS, told["scheduler"], "scheduler.")
-    check_length(file, given, told["steps"])
+def bundle_scheduler(file: str, settings: dict[str, Any], model: Model) -> Any:
+    """The scheduler with its timesteps set: as given, or as the model's own pipeline has it. Raises BundleError."""
+    if settings["scheduler"] is None:
+        return own_scheduler(file, settings["steps"], model)
+    given = filled(file, SCHEDULER_FIELDS, settings["scheduler"], "scheduler.")
+    check_length(file, given, settings["steps"])
     try:
-        scheduler = make_scheduler(given["class"], given["config"], given["set_timesteps"] or told["steps"])
+        scheduler = make_scheduler(
+            given["class"], given["config"], given["set_timesteps"] or settings["steps"]
+        )
     except KeyError as error:
         names = [*SCHEDULERS.values()]
         if given["class"] in names:
@@ -204,10 +207,10 @@ def bundle_scheduler(file: str, told: dict[str, Any], model: Model) -> Any:
     except Exception as error:
         text = f"scheduler cannot be made ({first_line(error)})"
         raise BundleError(file, f"{text}; allowed: what its class takes") from None
-    if len(scheduler.timesteps) != told["steps"]:
-        text = f"steps={told['steps']}, and set_timesteps makes {len(scheduler.timesteps)}"
+    if len(scheduler.timesteps) != settings["steps"]:
+        text = f"steps={settings['steps']}, and set_timesteps makes {len(scheduler.timesteps)}"
         raise BundleError(file, f"{text}; allowed: as many")
-    fault = stepping_problem(given["class"], given["config"], given["set_timesteps"] or told["steps"])
+    fault = stepping_problem(given["class"], given["config"], given["set_timesteps"] or settings["steps"])
     if fault:
         raise BundleError(file, f"scheduler is {fault}; allowed: steps that patches can take")
     return scheduler

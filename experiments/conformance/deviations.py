@@ -163,6 +163,6 @@ HYPOTHESES = (
                ROTATIONAL),
     Hypothesis("one step late", "stages work on what was made two steps before", Deviation(old=True), with_stages,
                ASYNCHRONOUS),
-    Hypothesis("other timestep", "stages are told the step of their input for their own, or the other way round",
+    Hypothesis("other timestep", "stages get the step of their input for their own, or the other way round",
                Deviation(other_time=True), with_stages, ASYNCHRONOUS),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from analysis import files
 from analysis.line import one_line
 from analysis.record import load_run
-from experiments.errors import first_line, nearest, told
+from experiments.errors import first_line, nearest, short_reason
 from experiments.models import FACTS
 from pipefusion.core.domain import (
     Devices,
@@ -175,7 +175,7 @@ def of_run(folder: Path) -> dict[str, Any]:
     try:
         return bundle_fields(record, model, parallel)
     except (KeyError, TypeError, AttributeError) as error:
-        text = f"is not whole ({told(error)})"
+        text = f"is not whole ({short_reason(error)})"
         raise BundleError("run.json", f"{text}; allowed: a finished run's") from None
 
 

@@ -101,7 +101,7 @@ def conformance(cfg: RunConfig, out: Path) -> str:
     except NotFinite as error:
         judgement = None
         record = {"equal": False, "message": f"not finite, so neither equal nor different: {error}"}
-    record |= {"bundle": cfg.bundle, "asked": bundle.told} | provenance() | {"config": as_dict(cfg)}
+    record |= {"bundle": cfg.bundle, "asked": bundle.settings} | provenance() | {"config": as_dict(cfg)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "conformance.json", record)
     if judgement is None:
@@ -191,17 +191,17 @@ def judgement_record(bundle: Bundle, judgement: Judgement) -> dict[str, Any]:
 def show(judgement: Judgement, bundle: Bundle, out: Path) -> None:
     """The table, and the answer: on stderr where it is no."""
     verdict = "equal" if judgement.equal else NO
-    first = (label(bundle.told["method"]), f"{max(judgement.errors):.1e}", "0", verdict)
+    first = (label(bundle.settings["method"]), f"{max(judgement.errors):.1e}", "0", verdict)
     rows = [
         (trial.hypothesis.name, f"{trial.error:.1e}", f"{trial.distance:.1e}", trial.verdict)
         for trial in judgement.trials
     ]
     table = pd.DataFrame([first, *rows], columns=COLUMNS)
-    told = bundle.told
-    numbers = (
-        f"N={told['devices']} M={told['patches']} W={told['warmup']} S={told['steps']} text={told['text']}"
+    settings = bundle.settings
+    numbers = "N={devices} M={patches} W={warmup} S={steps} text={text}".format(**settings)
+    request = " ".join(
+        [numbers, *(f"{key}={settings[key]}" for key in OWN if settings[key] != FIELDS[key].default)]
     )
-    request = " ".join([numbers, *(f"{key}={told[key]}" for key in OWN if told[key] != FIELDS[key].default)])
     console = make_console()
     console.print(rich_table(table, f"{bundle.model.class_name} {request}"))
     print(message(bundle, judgement), file=sys.stdout if judgement.equal else sys.stderr)

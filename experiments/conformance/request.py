@@ -24,7 +24,7 @@ class Request:
     `synced` layers it sees all of this step. `compress`: others see K, V as rebuilt from residuals. `sent`: stages
     get hidden states as rebuilt from residuals, which each of `lanes` ranks (of a prompt each of `ulysses` ranks)
     compresses for its own share. `differences`: stages take patches in rotation, and forecast an input from so many
-    differences. `stride`: stages do not wait for each other (AsyncDiff), with `time_shift` each is told the timestep of
+    differences. `stride`: stages do not wait for each other (AsyncDiff), with `time_shift` each gets the timestep of
     its input.
     """
 
@@ -81,7 +81,7 @@ class Deviation:
     computes their K, V once. `guidance`: `swapped` branches, `swapped_kv` where K, V are stale, or `lost` after the
     warm-up. `feedback`: residuals know what earlier ones have lost. In rotation stages may be `turned` by some places
     more, or not at all (`unturned`), and a `forecast` may be the `last` input whatever was asked for, or `late`, made
-    without the newest. Of AsyncDiff an input may be `old` by one step more, and stages be told the `other_time`.
+    without the newest. Of AsyncDiff an input may be `old` by one step more, and stages get the `other_time`.
     """
 
     extra_warmup: int = 0

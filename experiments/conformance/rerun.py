@@ -39,8 +39,8 @@ def rerun(run_dir: Path) -> Tensor:
     view.cut(shape.patch_axis)
     view.load(model.tensors(), CPU)
     noise, cond = read_inputs(run_dir / "inputs.safetensors", record["guidance_scale"], CPU)
-    told = record["scheduler"]
-    scheduler = make_scheduler(told["class"], told["config"], told.get("set_timesteps", record["steps"]))
+    entry = record["scheduler"]
+    scheduler = make_scheduler(entry["class"], entry["config"], entry.get("set_timesteps", record["steps"]))
     lanes = parallel.lanes
     patches = patches_in(shape, parallel.pipe, lanes, cfg) if method.has("patches") else parallel.patch
     bands, synced = split_rows(shape.lines, patches, lanes), getattr(cfg, "sync_layers", ())

@@ -21,13 +21,13 @@ from experiments.gpu_check.cases import (
     usable_dtypes,
 )
 
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 
 
-def answers(cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def answers(cfg: RunConfig, device: torch.device, note: Note) -> Found:
     """The device runs a kernel of each dtype, and its numbers are right."""
     for dtype in usable_dtypes(device):
-        say(dtype)
+        note(dtype)
         ones = torch.ones(64, 64, device=device, dtype=getattr(torch, dtype))
         if not torch.equal(ones @ ones, 64 * ones):
             raise Failed(f"{dtype}: 64 x 64 ones times themselves are not 64")
@@ -47,7 +47,7 @@ def answers(cfg: RunConfig, device: torch.device, say: Say) -> Found:
     return Found(f"{text}{about.major}.{about.minor}, CUDA {torch.version.cuda}, NCCL {nccl}", numbers)
 
 
-def serial(family: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def serial(family: str, cfg: RunConfig, device: torch.device, note: Note) -> Found:
     """Two steps of the model alone, in float32, against the CPU."""
     tally = Tally()
     run = method_run(cfg, "serial", family, 1, steps=2)
@@ -55,14 +55,14 @@ def serial(family: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
     return tally.found()
 
 
-def on_one(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def on_one(method: str, cfg: RunConfig, device: torch.device, note: Note) -> Found:
     """All ranks of a method on this one device, every family and dtype."""
     runs, skipped = family_runs(cfg, method, cfg.devices)
     tally = Tally(skipped)
     for run in runs:
         wanted = reference(run)
         for dtype in usable_dtypes(device):
-            say(f"{run.model.name} {dtype}")
+            note(f"{run.model.name} {dtype}")
             found = simulated(replace(run, model=replace(run.model, dtype=dtype)), device.type)
             tally.add(run.model.name, dtype, distance(found, wanted))
     return tally.found()

@@ -34,7 +34,7 @@ Program = Callable[[RunConfig, torch.device, Callable[[str], None]], Found]
 
 @dataclass
 class Row:
-    """How a check ended: `detail` is what it found, or why it has not passed; `log` what its ranks said, if failed."""
+    """How a check ended: `detail` is what it found, or why it has not passed; `log` its ranks' output, if failed."""
 
     what: str
     of: str
@@ -126,9 +126,9 @@ def rank_of_check(program: Program, ranks: int, cfg: RunConfig, run_dir: str, gr
 
     def run(device: torch.device) -> None:
         first = not ranks or dist.get_rank() == 0
-        say = partial(write_text, out / "at.txt") if first else lambda text: None
+        note = partial(write_text, out / "at.txt") if first else lambda text: None
         try:
-            found = program(cfg, device, say)
+            found = program(cfg, device, note)
             outcome = asdict(found) | {"status": PASSED}
         except (NotPossible, Failed) as reason:
             status = NOT_POSSIBLE if isinstance(reason, NotPossible) else FAILED

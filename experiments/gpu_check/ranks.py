@@ -17,7 +17,7 @@ from torch import Tensor
 from experiments import launch
 from experiments.agent import Entry
 from experiments.config import RunConfig
-from experiments.gpu_check.alone import Say
+from experiments.gpu_check.alone import Note
 from experiments.gpu_check.cases import (
     BYTES,
     Failed,
@@ -79,7 +79,7 @@ def sampler_on(run: RunConfig, fabric: LocalFabric, read: Callable[..., Tensor] 
     return lambda noise, cond: sampler(noise, cond, scheduler)
 
 
-def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, note: Note) -> Found:
     """A method on real ranks, every family and dtype; every rank's bytes against their closed forms."""
     runs, skipped = family_runs(cfg, method, devices)
     tally, wrong = Tally(skipped), []
@@ -90,7 +90,7 @@ def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, sa
         noise, cond = device_inputs(run, device)
         for dtype in usable_dtypes(device):
             case = f"{run.model.name} {dtype}"
-            say(case)
+            note(case)
             one = replace(run, model=replace(run.model, dtype=dtype))
             sampler = sampler_on(one, fabric)
             dist.barrier()
@@ -111,14 +111,14 @@ def on_ranks(method: str, devices: int, cfg: RunConfig, device: torch.device, sa
     return tally.found()
 
 
-def edges(cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def edges(cfg: RunConfig, device: torch.device, note: Note) -> Found:
     """Latency and bandwidth of every edge of the ring of ranks, one direction at a time."""
     size = dist.get_world_size()
     largest = max(1 << 24, copies(1, cache_bytes(device)))
     rows: list[dict[str, Any]] = []
     for sender in range(size if size > 2 else 1):
         receiver = (sender + 1) % size
-        say(f"{sender} to {receiver}")
+        note(f"{sender} to {receiver}")
         small, large = (message_seconds(sender, receiver, nbytes, device, SAMPLES) for nbytes in (8, largest))
         rate = largest / (large.seconds - small.seconds)
         rows.append({"edge": f"{sender}-{receiver}", "latency_s": small.seconds, "bandwidth": rate})

@@ -12,7 +12,7 @@ import torch
 from experiments.config import CONF, RunConfig
 from experiments.device import synchronise
 from experiments.errors import first_line
-from experiments.gpu_check.alone import Say
+from experiments.gpu_check.alone import Note
 from experiments.gpu_check.cases import (
     BUFFERS,
     STEPS,
@@ -47,7 +47,7 @@ def built(run: RunConfig, rank: int, device: torch.device) -> tuple[SilentFabric
 
 
 def no_synchronisation(
-    method: str, cfg: RunConfig, device: torch.device, say: Say, mode: Callable[[str], None] | None = None
+    method: str, cfg: RunConfig, device: torch.device, note: Note, mode: Callable[[str], None] | None = None
 ) -> Found:
     """No rank's host waits for its device between the beginning of the first step and that of the last.
 
@@ -59,7 +59,7 @@ def no_synchronisation(
     runs, skipped = family_runs(cfg, method, cfg.devices)
     for run in runs:
         for rank in range(run.devices):
-            say(f"{run.model.name} rank {rank}")
+            note(f"{run.model.name} rank {rank}")
             fabric, _, sampler, scheduler = built(run, rank, device)
             inputs = device_inputs(run, device)
 
@@ -95,7 +95,7 @@ def place(error: BaseException) -> str:
     return ours[-1] if ours else "outside the project"
 
 
-def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def memory(method: str, cfg: RunConfig, device: torch.device, note: Note) -> Found:
     """Every rank's buffers against their closed forms to the byte, and the peak of its tensors against the plan's."""
     run = method_run(cfg, method, MEMORY_MODEL, MEMORY_DEVICES, steps=STEPS + 1)
     model = open_model(run.model)
@@ -103,7 +103,7 @@ def memory(method: str, cfg: RunConfig, device: torch.device, say: Say) -> Found
     predicted, images = predicted_peaks(model, run, noise, cond), len(noise)
     rows: list[dict[str, Any]] = []
     for rank in range(run.devices):
-        say(f"rank {rank}")
+        note(f"rank {rank}")
         fabric, dit, sampler, scheduler = built(run, rank, device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""The networks whose features pictures are compared in, each with its name and its way in said in words."""
+"""The networks whose features pictures are compared in, each with its name, and its preprocessing in words."""
 
 from __future__ import annotations
 

@@ -131,11 +131,11 @@ class Scenes:
 
 def caption(scene: Scene, cfg: ScenesConfig) -> str:
     """As "a green apple falls, an octopus turns"."""
-    said = []
+    clauses = []
     for actor in scene:
         sprite = cfg.sprites[actor.sprite]
-        said.append(f"{'an' if sprite[0] in 'aeiou' else 'a'} {sprite} {cfg.motions[actor.motion]}")
-    return ", ".join(said)
+        clauses.append(f"{'an' if sprite[0] in 'aeiou' else 'a'} {sprite} {cfg.motions[actor.motion]}")
+    return ", ".join(clauses)
 
 
 def list_scenes(cfg: ScenesConfig) -> dict[str, list[Scene]]:

@@ -104,7 +104,7 @@ def train_scorer(cfg: RunConfig, out: Path) -> str:
     start = time.perf_counter()
     trained = train_heads(seen, options)
     seconds = time.perf_counter() - start
-    with replacing_folder(Path(options.folder)) as fresh:  # the heads and what is said of them
+    with replacing_folder(Path(options.folder)) as fresh:  # the heads and their card
         save_file({name: value.half() for name, value in trained.state_dict().items()}, fresh / HEADS_FILE)
         (fresh / HEADS_FILE).chmod(0o644)  # safetensors writes for the owner alone
         heads = load_heads(fresh)  # as they are stored, rounded
@@ -162,7 +162,7 @@ def compute_pairs(items: list[Item], options: TrainScorerConfig) -> Pairs:
 def train_heads(pairs: Pairs, options: TrainScorerConfig) -> Heads:
     """Heads trained so that each picture is nearer to its caption than to the others of a batch, and the reverse.
 
-    A concept's styles come in the same batch, so that their captions are told apart.
+    A concept's styles come in the same batch, so that it learns to distinguish their captions.
     """
     torch.manual_seed(options.seed)
     heads = Heads(options.width, options.hidden, options.dropout)

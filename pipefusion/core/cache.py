@@ -133,16 +133,16 @@ class StepCache:
         return after
 
     def decide(self, job: Job, before: Tokens, after: Tokens, given: Given) -> bool:
-        """Whether to skip a job, which the next stage is told."""
+        """Whether to skip a job; passed on to the next stage."""
         may = decided(job, self.run.steps, self.exact)
         blind = self.run.fabric.device.type == "meta"
-        told = skips_blindly(job, self.rule.computed) if may and blind else None
+        planned = skips_blindly(job, self.rule.computed) if may and blind else None
         skips = False
         if self.run.layout.first:
-            skips = self.change.is_small(job, self.signal(before, after, given), may, told)
+            skips = self.change.is_small(job, self.signal(before, after, given), may, planned)
         elif may:
             message = self.inbox.take(job.at)
-            skips = bool(message) if told is None else told
+            skips = bool(message) if planned is None else planned
         if self.outbox and may:
             decision = torch.full((1,), skips, dtype=DECISION, device=self.run.fabric.device)
             self.outbox.put(decision, job.at)

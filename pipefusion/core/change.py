@@ -16,7 +16,7 @@ from pipefusion.core.run import Run
 SHARED_BY = ("tensor", "ulysses", "ring", "patch", "cfg")
 """Axes whose ranks work on the same images at the same stage, innermost first."""
 SUMS, DECISION = torch.float64, torch.uint8
-"""What a decision is made of, and what others are told of it."""
+"""What a decision is made of, and what is passed on of it."""
 
 
 def relative_change(

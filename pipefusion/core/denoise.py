@@ -67,7 +67,7 @@ def assemble(
         warmup: W, the synchronous steps; None: all steps are; auto: until the prediction changes by less than
             `warmup_threshold` in a step, see `AutoWarmup`.
         stride: all stages compute at once after the warm-up, in every so many steps, see `Layout.jobs`.
-        time_shift: a stage is told the timestep of the step that its input was made in.
+        time_shift: a stage gets the timestep of the step that its input was made in.
         forecast: stages take patches in rotation, see `Layout.jobs`; so many differences of its inputs stand for the
             one that has not come.
         first_patch: the published treatment of an MM-DiT's prompt, see `Messages`.

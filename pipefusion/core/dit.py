@@ -17,7 +17,7 @@ from pipefusion.core.shape import DiTShape
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the model is told of the prompts: tensors by name, one row an image, as `DiTShape.prompt` lists them.
+    """Prompts as the model takes them: tensors by name, one row an image, as `DiTShape.prompt` lists them.
 
     With a guidance scale above 1 and `negative` tensors of the same names, guidance is classifier-free; `rescaled`,
     each token of the guided prediction is scaled to the norm that it has without guidance. An MM-DiT attends to all
@@ -107,7 +107,7 @@ KV = tuple[Tensor, Tensor]
 
 
 class Given(NamedTuple):
-    """What the blocks are told besides tokens, each as the view made it: the same for all layers of a job."""
+    """Inputs of the blocks besides tokens, each as the view made it: the same for all layers of a job."""
 
     text: Any
     modulation: Any

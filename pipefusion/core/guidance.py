@@ -36,7 +36,7 @@ class Guidance:
         return self.cond.branches
 
     def parts(self, images: int) -> list[Conditioning]:
-        """What each image and branch of this rank's batch is told alone, in the order in which they are stacked."""
+        """Inputs of each image and branch of this rank's batch, in the order in which they are stacked."""
         branches = [self.cond.branch(0), self.cond.branch(1)] if self.cond.guided else [self.cond]
         return [branch.images(image, images) for branch in branches for image in range(images)]
 

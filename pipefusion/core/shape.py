@@ -96,7 +96,7 @@ class DiTShape:
     references: int = 0
     """Pictures of the same size that the model edits: tokens beside the image's, in its lines, never denoised."""
     first_frame: bool = False
-    """The first frame of a video's latents is given, and told that it has no noise; it is not denoised."""
+    """The first frame of a video's latents is given, with a timestep without noise; it is not denoised."""
     experts: Experts | None = None
     """Where a second transformer of these sizes takes over; both are held."""
     itemsize: int = 4

@@ -279,9 +279,9 @@ def step_cache(
     decisions = sum(decided(job, steps, exact) for job in jobs)
     found, room, whole = {}, 2 * DECISION.itemsize, layout.tokens * size.hidden
     blocks = len(layout.layers) - (layout.first and rule.name == "fbcache")
-    told = 0 if layout.first else DECISION.itemsize
-    tells = 0 if layout.last else DECISION.itemsize
-    found["pipe"] = decisions * tells, decisions * told
+    receives = 0 if layout.first else DECISION.itemsize
+    sends = 0 if layout.last else DECISION.itemsize
+    found["pipe"] = decisions * sends, decisions * receives
     if layout.first:
         room = 2 * SUMS.itemsize
         for axis in SHARED_BY:

@@ -27,7 +27,7 @@ class AutoWarmup:
         if run.layout.last:
             self.sums = fabric.empty("comm", 2, dtype=SUMS)
         else:
-            self.told = fabric.empty("comm", 1, dtype=DECISION)
+            self.flag = fabric.empty("comm", 1, dtype=DECISION)
         self.outbox = Outbox(fabric, (stage + 1) % stages) if stages > 1 and stage != stages - 2 else None
 
     def following(self, job: Job, prediction: Tensor | None) -> list[Job]:
@@ -52,8 +52,8 @@ class AutoWarmup:
             axes = (*SHARED_BY, "data")
             over = relative_change(fabric, self.sums, prediction, self.before, at, axes) < self.threshold
         else:
-            fabric.recv(self.told, (self.run.layout.stage - 1) % stages, axis="pipe", at=at)
-            over = self.told.device.type != "meta" and bool(self.told)
+            fabric.recv(self.flag, (self.run.layout.stage - 1) % stages, axis="pipe", at=at)
+            over = self.flag.device.type != "meta" and bool(self.flag)
         if self.outbox:
             self.outbox.put(torch.full((1,), over, dtype=DECISION, device=fabric.device), at)
         return over

@@ -56,16 +56,16 @@ def hunyuan(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
 
 
 def sana(pipe: Any, text: str, device: torch.device) -> dict[str, Tensor]:
-    """300 tokens of Gemma, which is told to enhance the prompt: its first one, and those behind the instruction."""
-    told = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
-    return sana_plain(pipe, text, device, told)
+    """300 tokens of Gemma, which has to enhance the prompt: its first one, and those behind the instruction."""
+    instruction = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
+    return sana_plain(pipe, text, device, instruction)
 
 
 def sana_plain(
-    pipe: Any, text: str, device: torch.device, told: list[str] | None = None
+    pipe: Any, text: str, device: torch.device, instruction: list[str] | None = None
 ) -> dict[str, Tensor]:
     """The same without an instruction, as negative prompts are encoded."""
-    embeds, mask, *_ = pipe.encode_prompt([text], False, device=device, complex_human_instruction=told)
+    embeds, mask, *_ = pipe.encode_prompt([text], False, device=device, complex_human_instruction=instruction)
     return {"prompt_embeds": embeds, "prompt_mask": mask}
 
 

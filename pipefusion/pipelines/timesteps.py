@@ -10,7 +10,7 @@ import numpy as np
 
 from pipefusion.deferred import diffusers
 
-SAY_SIGMAS = (
+PASS_SIGMAS = (
     "FluxTransformer2DModel",
     "Flux2Transformer2DModel",
     "QwenImageTransformer2DModel",
@@ -33,7 +33,7 @@ def timestep_arguments(
     config = scheduler.config  # with the defaults of its class
     arguments: dict[str, Any] = {"num_inference_steps": steps}
     takes = inspect.signature(scheduler.set_timesteps).parameters
-    if transformer_class in SAY_SIGMAS and "sigmas" in takes and not config.get("use_flow_sigmas", False):
+    if transformer_class in PASS_SIGMAS and "sigmas" in takes and not config.get("use_flow_sigmas", False):
         arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps).tolist()}
     if "mu" in takes and config.get("use_dynamic_shifting", False):
         arguments |= shift(transformer_class, config, image_tokens, steps)
@@ -48,7 +48,7 @@ def shift(
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
         return {"mu": compute_empirical_mu(image_tokens, steps)}
-    if transformer_class in SAY_SIGMAS:
+    if transformer_class in PASS_SIGMAS:
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
         most = 1.15

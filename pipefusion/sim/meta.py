@@ -62,7 +62,7 @@ class MetaMode(TorchFunctionMode):
 
     A call is run once for each combination of function, shapes, strides and other arguments; later ones get empty
     tensors of the same kind. `running()` is the meter to charge, `recipes` may be shared between runs, `watch`
-    is told each operation.
+    is called with each operation.
     """
 
     def __init__(

@@ -237,21 +237,21 @@ class Recorder:
     def _message(
         self, op: Literal["send", "recv"], tensor: Tensor, peer: int, axis: str, at: Where, tag: int
     ) -> Work:
-        told = self.listener(op, axis, (tensor,), True) if self.listener else None
+        finish = self.listener(op, axis, (tensor,), True) if self.listener else None
         mine, size = self.axis(axis), tensor.nbytes
         ahead = (peer - mine.index) % mine.size
         key = ("message", tensor.shape, tensor.dtype, at)
         sent, received = (size, 0) if op == "send" else (0, size)
         post = Post(op, axis, ahead, key, at, sent, received, size, True)
         work = self._post(post, Channel(axis, op, ahead, tag), tensor, tensor)
-        if told:
-            told()
+        if finish:
+            finish()
         return work
 
     def _collect(self, entry: Entry, tensors: tuple[Tensor, ...]) -> Work | None:
         """A collective of `tensors` as the call was given them, waited for unless asynchronous."""
         op, axis, at, sent = entry.op, entry.axis, entry.at, entry.sent_bytes
-        told = self.listener(op, axis, tensors, entry.is_async) if self.listener else None
+        finish = self.listener(op, axis, tensors, entry.is_async) if self.listener else None
         mine = self.axis(axis)
         ahead = (entry.peer - mine.index) % mine.size if op == "broadcast" else 0
         tensor = tensors[-1]
@@ -261,8 +261,8 @@ class Recorder:
         work = self._post(post, Channel(axis, "group"), tensor, None if in_place else tensor)
         if not entry.is_async:
             work.wait()
-        if told:
-            told()
+        if finish:
+            finish()
         return work if entry.is_async else None
 
     def _post(self, post: Post, channel: Channel, tensor: Tensor, held: Tensor | None) -> RecordedWork:

@@ -111,8 +111,8 @@ class View(StockView):
         return Tokens(patch_embedded(self.model.pos_embed, self.shape, latent.to(self.dtype), rows))
 
     def modulated(self, tokens: Tokens, given: Given) -> Tensor:
-        norm, told = self.block_module(0).norm1, (given.modulation.times, given.modulation.labels)
-        return norm(tokens.image, *told, hidden_dtype=self.dtype)[0]
+        norm, conditions = self.block_module(0).norm1, (given.modulation.times, given.modulation.labels)
+        return norm(tokens.image, *conditions, hidden_dtype=self.dtype)[0]
 
     def block(
         self, layer: int, tokens: Tokens, given: Given, attend: Attend, skip: Tensor | None = None

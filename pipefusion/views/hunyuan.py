@@ -25,7 +25,7 @@ from pipefusion.views.stock import (
 )
 
 BASE_PIXELS = 512  # the picture that rotary positions are counted on, in its pipeline
-ORIGINAL_PIXELS = 1024  # the size of the original that versions before 1.2 are told, by default
+ORIGINAL_PIXELS = 1024  # the size of the original that versions before 1.2 are given, by default
 
 
 class Text(NamedTuple):
@@ -133,8 +133,8 @@ class View(StockView):
         sizes = None
         if self.model.config["use_style_cond_and_image_meta_size"]:
             target = [side * self.pixels_per_latent for side in self.shape.latent_size[1:]]
-            told = [ORIGINAL_PIXELS, ORIGINAL_PIXELS, *target, 0, 0]
-            sizes = torch.tensor([told], device=self.device, dtype=self.dtype)
+            values = [ORIGINAL_PIXELS, ORIGINAL_PIXELS, *target, 0, 0]
+            sizes = torch.tensor([values], device=self.device, dtype=self.dtype)
         return Text(torch.where(there, hidden, self.model.text_embedding_padding), second, sizes)
 
     def cross(self, text: Text) -> Mapping[int, KV]:

@@ -1,6 +1,6 @@
 """`diffusers.HunyuanVideoTransformer3DModel`: HunyuanVideo from text, double blocks and then single ones.
 
-What refines the prompt's tokens is told the timestep, so that they enter the blocks as others in every step: they are
+What refines the prompt's tokens is given the timestep, so that they enter the blocks as others in every step: they are
 made with its modulation, by the stage that embeds, once for all patches.
 """
 

@@ -1,7 +1,7 @@
 """`diffusers.HunyuanVideo15Transformer3DModel`: HunyuanVideo 1.5 from text, double blocks alone.
 
 It opens as HunyuanVideo does; what enters differs. The prompt is the tokens of two encoders, the first ones refined in
-every step. What a model from an image is told of it is nothing here: channels of zeros beside the latent's, and tokens
+every step. A model from an image gets no image here: channels of zeros beside the latent's, and tokens
 that the stock model masks in every block and this view leaves out.
 """
 
@@ -23,7 +23,7 @@ from pipefusion.views.sizes import double_block, prompt_sizes, time_embedder, to
 
 VIDEO = True
 GLYPH_TOKENS = 256
-"""Prompt tokens of the second encoder, which reads what is in quotation marks, where nothing else is said."""
+"""Prompt tokens of the second encoder, which reads what is in quotation marks, by default."""
 GLYPH_HIDDEN = 2048
 """Width of the MLP behind it, a constant of the stock model."""
 SUPPORTED = {"task_type": "t2v", "use_meanflow": False, "patch_size_t": 1, "qk_norm": "rms_norm"}
@@ -124,5 +124,5 @@ class View(hunyuan_video.View):
         return Modulation(embedded, prompt.masked_fill(~text.real[..., None], 0))
 
     def embed(self, latent: Tensor, rows: Band, text: Any, modulation: Modulation) -> Tokens:
-        told = F.pad(latent, (0, 0, 0, 0, 0, 0, 0, latent.shape[1] + 1))  # no picture, and its mask
-        return super().embed(told, rows, text, modulation)
+        padded = F.pad(latent, (0, 0, 0, 0, 0, 0, 0, latent.shape[1] + 1))  # no picture, and its mask
+        return super().embed(padded, rows, text, modulation)

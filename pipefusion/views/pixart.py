@@ -40,9 +40,9 @@ class Modulation(NamedTuple):
 
 
 def told_size(config: Mapping[str, Any]) -> bool:
-    """Whether the model is told the picture's size, as PixArt-alpha at 1024 px is."""
-    told = config.get("use_additional_conditions")
-    return config["sample_size"] == 128 if told is None else told
+    """Whether the picture's size is an input of the model, as PixArt-alpha at 1024 px is."""
+    stated = config.get("use_additional_conditions")
+    return config["sample_size"] == 128 if stated is None else stated
 
 
 def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, Any]) -> DiTShape:

@@ -37,7 +37,7 @@ def time_embedder(hidden: int, bias: bool = True) -> int:
 
 
 def token_refiner(text: int, hs: int, layers: int) -> int:
-    """Elements of what refines a prompt's tokens of width `text`, told the timestep and their mean."""
+    """Elements of what refines a prompt's tokens of width `text`, given the timestep and their mean."""
     layer = 4 * linear(hs, hs) + linear(hs, 4 * hs) + linear(4 * hs, hs) + linear(hs, 2 * hs) + 4 * hs
     mean = linear(text, hs) + linear(hs, hs)
     return time_embedder(hs) + mean + linear(text, hs) + layers * layer

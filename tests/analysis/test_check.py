@@ -85,8 +85,8 @@ def test_a_table_with_another_digit_is_told_with_its_line(results: Path) -> None
 
 def test_a_changed_record_is_told_of_every_file_made_of_it(results: Path) -> None:
     (results / DATA).write_text(json.dumps({"command": "run.py", "rows": [1.0, 2.5, 2.6]}))
-    told = [line.split(" ")[1].split("/")[-1] for line in problems(results)]
-    assert told == ["table.md", "table.sources.json", "curve.png", "curve.svg", "curve.sources.json"]
+    named = [line.split(" ")[1].split("/")[-1] for line in problems(results)]
+    assert named == ["table.md", "table.sources.json", "curve.png", "curve.svg", "curve.sources.json"]
 
 
 def test_a_file_that_is_read_must_be_declared(results: Path) -> None:

@@ -89,8 +89,8 @@ def test_tables_and_figure_have_every_setting() -> None:
     assert usual(rows, "note").text.count("| PipeFusion |") == 1 and "note" in usual(rows, "note").text
     assert "DistriFusion W=1" in better(rows, "note").text
     drawn = figure(rows, 2048, 4, 20, "note")
-    said = {text.get_text() for text in drawn.axes[0].texts}
-    assert {"Ring", "DistriFusion W=1", "PCPP W=1"} <= said and "PipeFusion M=4 W=1" not in said
+    names = {text.get_text() for text in drawn.axes[0].texts}
+    assert {"Ring", "DistriFusion W=1", "PCPP W=1"} <= names and "PipeFusion M=4 W=1" not in names
 
 
 def test_automatic_warm_up_beside_fixed_w() -> None:

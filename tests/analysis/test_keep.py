@@ -39,8 +39,8 @@ def test_a_name_stays_below_the_records(
     before = content(tmp_path)
     name = str(tmp_path / "mine") if name == "/mine" else name
     assert main(["keep", str(tmp_path / "runs" / "quickstart"), name], results) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: keep: NAME={name!r} leaves ") and said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: keep: NAME={name!r} leaves ") and errors.count("\n") == 1
     assert content(tmp_path) == before
 
 

@@ -113,12 +113,12 @@ def test_help_names_every_command_and_output(capsys: pytest.CaptureFixture[str])
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 0
-        said = capsys.readouterr().out
-        assert said.startswith(
+        output = capsys.readouterr().out
+        assert output.startswith(
             f"usage: python -m analysis {'' if arguments == ['--help'] else arguments[0]}"[:25]
         )
         if arguments == ["--help"]:
-            assert all(name in said for name in (*COMMANDS, *(output.name for output in OUTPUTS)))
+            assert all(name in output for name in (*COMMANDS, *(output.name for output in OUTPUTS)))
 
 
 def test_without_records_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,21 +70,21 @@ def test_crossovers_tell_where_another_product_wins():
     assert (second["wins"], second["changes"]) == ("PipeFusion, pipe 8, M = 4", True)
     assert (second["exact_wins"], second["exact_behind"]) == ("exact, ulysses 8", pytest.approx(0.25))
     assert third["wins"] == "nothing fits"
-    said = planning.answers(rows)
-    assert "What would change it: 1024 px, N = 8, S = 40, 1 image: PipeFusion, pipe 8, M = 4." in said
+    text = planning.answers(rows)
+    assert "What would change it: 1024 px, N = 8, S = 40, 1 image: PipeFusion, pipe 8, M = 4." in text
 
 
 def test_the_answer_says_who_wins_why_and_by_how_much():
     serial = row("serial", "1 device", 9.0, 60.0, devices=1)
     near = frame(row("ulysses", "ulysses 8", 2.0, 8.0), row("pipefusion", "pipe 8", 2.1, 1.0), serial)
-    said = planning.answers(near)
-    assert said.startswith(
+    text = planning.answers(near)
+    assert text.startswith(
         "1024 px, N = 8, S = 20, 1 image: exact, ulysses 8 is predicted to be the fastest: 2.00 s"
     )
-    assert "75.0 % computing, 25.0 % exchange" in said and "bubble" not in said
+    assert "75.0 % computing, 25.0 % exchange" in text and "bubble" not in text
     assert (
-        "5.0 % slower (0.08 s more for computing), the intervals overlap" in said
-        and "1.0 GiB per device" in said
+        "5.0 % slower (0.08 s more for computing), the intervals overlap" in text
+        and "1.0 GiB per device" in text
     )
     far = frame(row("ulysses", "ulysses 8", 2.0, 8.0), row("pipefusion", "pipe 8", 4.0, 9.0))
     assert "the intervals are apart" in planning.answers(far) and "Least memory" not in planning.answers(far)

@@ -41,8 +41,8 @@ def test_a_newer_schema_is_refused_in_one_line(
     (run / "timeline.parquet").touch()
     for command in (["quickstart_methods"], ["compare", str(run), str(run)], ["timeline", str(run)]):
         assert main(command, tmp_path) == 2
-        said = capsys.readouterr().err
-        assert f"schema {schema}, and this version reads up to 1" in said and said.count("\n") == 1
+        message = capsys.readouterr().err
+        assert f"schema {schema}, and this version reads up to 1" in message and message.count("\n") == 1
     assert not (tmp_path / "tables").exists()
 
 
@@ -59,7 +59,7 @@ def test_a_broken_record_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"hardware": 7}, "hardware=7, as no run records it; allowed: dict"),
         ({"devices": float("inf")}, "devices=inf, as no run records it; allowed: int"),
@@ -68,9 +68,9 @@ def test_a_broken_record_is_named(text: str, tmp_path: Path) -> None:
         ({"status": None}, "is of no run of this project; allowed: what run.py wrote"),
     ],
 )
-def test_a_record_that_no_run_wrote_is_refused(change: dict, said: str, tmp_path: Path) -> None:
+def test_a_record_that_no_run_wrote_is_refused(change: dict, message: str, tmp_path: Path) -> None:
     content = {"status": "ok", **change}
     content = {key: value for key, value in content.items() if value is not None}
     (tmp_path / "run.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         load_run(tmp_path)

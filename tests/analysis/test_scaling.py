@@ -25,7 +25,7 @@ def row(
     } | more  # fmt: skip
 
 
-def said(row_id: str, method: str, devices: int, seconds: float | None, **more: Any) -> dict[str, Any]:
+def published(row_id: str, method: str, devices: int, seconds: float | None, **more: Any) -> dict[str, Any]:
     """A published point of the made-up cluster."""
     return {
         "row_id": row_id, "cluster": "c", "resolution": 64, "method": method, "devices": devices,
@@ -48,12 +48,12 @@ def record() -> dict[str, Any]:
             row("pipefusion", 4, 2.0, 4, peak_bytes=GIB // 8),
         ],
         "published": [
-            said("p:4", "ring", 2, 6.0, flags=["cannot be"]),
-            said("p:2", "serial", 1, 9.0, duplicate_of="p:1"),
-            said("p:1", "serial", 1, 9.0),
-            said("p:3", "pipefusion", 2, 4.1),
-            said("p:6", "pipefusion", 2, 4.3),
-            said("p:5", "ring", 4, None),
+            published("p:4", "ring", 2, 6.0, flags=["cannot be"]),
+            published("p:2", "serial", 1, 9.0, duplicate_of="p:1"),
+            published("p:1", "serial", 1, 9.0),
+            published("p:3", "pipefusion", 2, 4.1),
+            published("p:6", "pipefusion", 2, 4.3),
+            published("p:5", "ring", 4, None),
         ],
     }
 

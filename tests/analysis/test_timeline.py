@@ -118,9 +118,9 @@ def test_a_run_is_read_with_what_it_is_of(tmp_path: Path) -> None:
 )
 def test_it_is_said_whose_clock_it_was(tmp_path: Path, world: str, words: str) -> None:
     run, spans = read(write_pipeline(tmp_path, 4, 4, 1, 8, world=world))
-    said = " ".join(headline(run, spans))
-    assert words.lower() in said.lower()
-    assert "Bubble after the warm-up 9.7 %" in said and "= 9.7 %, with equal stages" in said
+    headlines = " ".join(headline(run, spans))
+    assert words.lower() in headlines.lower()
+    assert "Bubble after the warm-up 9.7 %" in headlines and "= 9.7 %, with equal stages" in headlines
 
 
 def test_no_timeline_is_said(tmp_path: Path) -> None:

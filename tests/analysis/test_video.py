@@ -9,8 +9,8 @@ from analysis.video import tabulate
 from tests.analysis.test_planning import frame, row
 
 
-@pytest.mark.parametrize(("read_s", "said"), [(1.5, "**not confirmed**"), (4.0, "**confirmed**")])
-def test_the_worst_setting_of_pipefusion_decides(read_s: float, said: str) -> None:
+@pytest.mark.parametrize(("read_s", "verdict"), [(1.5, "**not confirmed**"), (4.0, "**confirmed**")])
+def test_the_worst_setting_of_pipefusion_decides(read_s: float, verdict: str) -> None:
     reads = {"model": "toy", "attention_bytes": 1 << 30, "attention_arithmetic_s": 2.0}
     rows = frame(
         row("tensor", "tensor 8", 2.0, 8.0, **reads, attention_traffic_s=9.0),
@@ -19,5 +19,5 @@ def test_the_worst_setting_of_pipefusion_decides(read_s: float, said: str) -> No
     )
     config = {"model": {"frames": None, "architecture": {"frames": 121}}}
     (table,) = tabulate([Record({"config": config}, rows)])
-    assert said in table.text
+    assert verdict in table.text
     assert "exact, tensor 8" in table.text and "25.0 %" in table.text

@@ -23,11 +23,11 @@ def test_a_synchronous_layer_gathers_and_waits_in_every_step(name, displaced):
 
 @pytest.mark.parametrize("module", [distrifusion, naive_patch])
 @pytest.mark.parametrize(
-    ("layers", "says"),
+    ("layers", "message"),
     [([1, 4], "4 is outside 0..3 (3: the last layer); allowed: 0..3"), ([2, 1, 2], "[2, 1, 2] has 2 twice")],
 )
-def test_layers_are_the_models_each_once(module, layers, says):
+def test_layers_are_the_models_each_once(module, layers, message):
     problem = module.check(SHAPE, Parallel(patch=3), 4, module.Config(sync_layers=layers))
     assert problem is not None and problem.key == "method.sync_layers"
-    assert problem.message.startswith(says) and "allowed:" in problem.message
+    assert problem.message.startswith(message) and "allowed:" in problem.message
     assert module.check(SHAPE, Parallel(patch=3), 4, module.Config(sync_layers=[3, 0])) is None

@@ -69,7 +69,7 @@ def test_the_loop_is_the_pipeline_s() -> None:
     size = model.height, model.width
     picture = torch.rand(1, 3, *size)
     assert model.frames is not None and cond.negative is not None
-    told = {"height": size[0], "width": size[1], "num_frames": model.frames}
+    sizes = {"height": size[0], "width": size[1], "num_frames": model.frames}
     theirs = pipe(
         2 * picture - 1,
         prompt_embeds=cond.prompt["prompt_embeds"],
@@ -78,9 +78,9 @@ def test_the_loop_is_the_pipeline_s() -> None:
         num_inference_steps=case.steps,
         latents=noise,
         output_type="latent",
-        **told,
+        **sizes,
     ).frames
-    _, first, _ = pipe.prepare_latents(2 * picture - 1, 2, 4, **told)
+    _, first, _ = pipe.prepare_latents(2 * picture - 1, 2, 4, **sizes)
     prompt = {**cond.prompt, "first_frame": first}
     fresh = case_scheduler(case, model)
     ours = denoise(stock(case), fresh, noise, prompt, cond.negative, case.guidance, size)

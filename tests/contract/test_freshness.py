@@ -148,11 +148,11 @@ def test_displaced_methods_are_stale_after_the_warm_up_and_start_from_zeros_with
         assert any(one.never for one in seen if one.place.step == 0) == (cfg.method.warmup == 0)
 
 
-@pytest.mark.parametrize(("name", "says"), [("pcpp", "distrifusion"), ("distrifusion", "pcpp")])
-def test_a_method_that_attends_to_other_rows_than_it_declares_is_found(name, says, monkeypatch):
-    declared = METHODS[says].attends
+@pytest.mark.parametrize(("name", "declares"), [("pcpp", "distrifusion"), ("distrifusion", "pcpp")])
+def test_a_method_that_attends_to_other_rows_than_it_declares_is_found(name, declares, monkeypatch):
+    declared = METHODS[declares].attends
     lying = replace(
-        METHODS[name], attends=lambda *which: declared(*which[:2], METHODS[says].Config(), which[3])
+        METHODS[name], attends=lambda *which: declared(*which[:2], METHODS[declares].Config(), which[3])
     )
     monkeypatch.setitem(METHODS, name, lying)
     with pytest.raises(RankFailed, match=r"not the mean over .* those of rows"):

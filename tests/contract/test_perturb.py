@@ -205,7 +205,7 @@ def broken_sampler(*_: Any) -> Callable[..., Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
         (broken_build, "TypeError: no such argument"),
         (broken_sampler, "RankFailed: rank 0: RuntimeError: The size"),
@@ -214,7 +214,7 @@ def broken_sampler(*_: Any) -> Callable[..., Tensor]:
 @pytest.mark.fast_cases(1)
 def test_a_method_that_fails_undisturbed_is_the_first_finding(
     build: Callable[..., Any],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -231,7 +231,7 @@ def test_a_method_that_fails_undisturbed_is_the_first_finding(
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={tmp_path}") == 1
     rows = load_study(tmp_path).rows.set_index("method")
     failed = rows.loc["ring"]
-    assert failed.status == "failed" and f"undisturbed: {said}" in failed.reason and failed.schedules == 0
+    assert failed.status == "failed" and f"undisturbed: {message}" in failed.reason and failed.schedules == 0
     others = rows.drop("ring")
     assert {*others.status} == {"ok"} and others.schedules.sum() == 12 - len(
         range(failed_at(rows), 12, len(rows))

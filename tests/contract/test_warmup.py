@@ -79,10 +79,10 @@ def test_the_steps_are_those_of_a_run_with_this_warmup(name: str, degrees: str, 
             else 0
         )
         stages = case.parallel.pipe
-        tells = (
+        decisions = (
             stages > 1 and [*{each.layers.start: 0 for each in results}].index(one.layers.start) != stages - 2
         )
-        assert one.measured["sent_bytes"] - other.measured["sent_bytes"] == (w - 1) * (sums + tells)
+        assert one.measured["sent_bytes"] - other.measured["sent_bytes"] == (w - 1) * (sums + decisions)
 
 
 @pytest.mark.parametrize(("name", "degrees", "own"), CASES[::2])

@@ -55,7 +55,7 @@ def bundle_content(case: Case, devices: int) -> dict[str, Any]:
     }
 
 
-def told(**changes: Any) -> Callable[[Path], None]:
+def changed(**changes: Any) -> Callable[[Path], None]:
     """Changes to what a bundle says of itself; "absent" leaves a key out."""
 
     def change(folder: Path) -> None:

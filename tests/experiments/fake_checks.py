@@ -13,41 +13,41 @@ import torch.distributed as dist
 from experiments.config import RunConfig
 from experiments.gpu_check.cases import Failed, Found, NotPossible
 
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 
 
-def good(cfg: RunConfig, device: torch.device, say: Say) -> Found:
-    say("the only case")
+def good(cfg: RunConfig, device: torch.device, note: Note) -> Found:
+    note("the only case")
     return Found(f"on {device.type}", {"threads": cfg.threads})
 
 
-def wrong(cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def wrong(cfg: RunConfig, device: torch.device, note: Note) -> Found:
     raise Failed("2 is not 3")
 
 
-def impossible(cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def impossible(cfg: RunConfig, device: torch.device, note: Note) -> Found:
     raise NotPossible("no such unit")
 
 
-def crash(cfg: RunConfig, device: torch.device, say: Say) -> Found:
-    say("case 7")
+def crash(cfg: RunConfig, device: torch.device, note: Note) -> Found:
+    note("case 7")
     os.kill(os.getpid(), signal.SIGSEGV)
     return Found("unreachable")
 
 
-def bug(cfg: RunConfig, device: torch.device, say: Say) -> Found:
-    say("case 8")
+def bug(cfg: RunConfig, device: torch.device, note: Note) -> Found:
+    note("case 8")
     raise RuntimeError("illegal memory access\nand more")
 
 
-def hang(cfg: RunConfig, device: torch.device, say: Say) -> Found:
-    say("case 9")
+def hang(cfg: RunConfig, device: torch.device, note: Note) -> Found:
+    note("case 9")
     time.sleep(600)
     return Found("unreachable")
 
 
-def second_crashes(cfg: RunConfig, device: torch.device, say: Say) -> Found:
+def second_crashes(cfg: RunConfig, device: torch.device, note: Note) -> Found:
     if dist.get_rank() == 1:
-        crash(cfg, device, say)
+        crash(cfg, device, note)
     dist.barrier()
     return Found("unreachable")

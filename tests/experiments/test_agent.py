@@ -59,7 +59,7 @@ def test_the_list_is_chosen_by_whether_there_is_a_gpu(there: bool, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("exitcode", "message", "said"),
+    ("exitcode", "message", "reason"),
     [
         (-9, "", " was killed by SIGKILL"),
         (3, "", " exited with code 3"),
@@ -67,14 +67,15 @@ def test_the_list_is_chosen_by_whether_there_is_a_gpu(there: bool, monkeypatch: 
     ],
 )
 def test_a_rank_of_a_product_is_named_with_its_place(
-    exitcode: int, message: str | dict[str, str], said: str, tmp_path: Path
+    exitcode: int, message: str | dict[str, str], reason: str, tmp_path: Path
 ) -> None:
     failure = SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: "SIGKILL")
     error = SimpleNamespace(get_first_failure=lambda: (5, failure))
     assert (
-        cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3}), {5}, {}).reason == f"rank 5 (cfg 1, pipe 2){said}"
+        cause(error, tmp_path, Mesh({"cfg": 2, "pipe": 3}), {5}, {}).reason
+        == f"rank 5 (cfg 1, pipe 2){reason}"
     )
-    assert cause(error, tmp_path, Mesh({"pipe": 6}), {5}, {}).reason == f"rank 5{said}"
+    assert cause(error, tmp_path, Mesh({"pipe": 6}), {5}, {}).reason == f"rank 5{reason}"
 
 
 def test_what_sigterm_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,10 @@ def test_crossings_are_of_the_fastest_patches():
     found = crossings(rows).set_index("method")
     assert found.leaves["ulysses"] == pytest.approx(256 / 1.1**2) and pd.isna(found.leaves["tensor"])
     assert found.meets["ulysses"] == pytest.approx(100) and pd.isna(found.meets["tensor"])
-    said = {line.partition(":")[0]: line for line in sentences(crossings(rows))}
-    assert "faster than PipeFusion only above 100 GB/s" in said["Ulysses"]
-    assert "slower than PipeFusion at every bandwidth" in said["Tensor parallel"]
-    assert said["PipeFusion"].startswith("PipeFusion: flat (2.00 s at 256 GB/s, 2.00 at 1)")
+    lines = {line.partition(":")[0]: line for line in sentences(crossings(rows))}
+    assert "faster than PipeFusion only above 100 GB/s" in lines["Ulysses"]
+    assert "slower than PipeFusion at every bandwidth" in lines["Tensor parallel"]
+    assert lines["PipeFusion"].startswith("PipeFusion: flat (2.00 s at 256 GB/s, 2.00 at 1)")
 
 
 def test_faster_links_are_never_slower_and_move_the_same_bytes(tmp_path, monkeypatch, capsys):

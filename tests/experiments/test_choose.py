@@ -212,7 +212,7 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (["cluster=local"], "cluster=local has no costs"),
         (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
@@ -223,7 +223,7 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
     ],
 )
 @pytest.mark.fast_cases(2)
-def test_what_is_refused(overrides, says):
+def test_what_is_refused(overrides, message):
     with pytest.raises(ConfigError) as error:
         check(PLAN, plan_config(*overrides))
-    assert str(error.value).startswith(says) and "allowed: " in str(error.value)
+    assert str(error.value).startswith(message) and "allowed: " in str(error.value)

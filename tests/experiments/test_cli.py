@@ -168,8 +168,8 @@ def test_configuration_is_shown_without_a_run(
     with pytest.raises(SystemExit) as left:
         command(monkeypatch, "--help")
     assert not left.value.code
-    said = capsys.readouterr().out
-    assert f"method: {', '.join(sorted(METHODS))}" in said
-    assert "python run.py experiment=quickstart" in said
+    output = capsys.readouterr().out
+    assert f"method: {', '.join(sorted(METHODS))}" in output
+    assert "python run.py experiment=quickstart" in output
     assert command(monkeypatch, "--cfg", "job", "model=pixart_tinny") == 2
     assert list(tmp_path.iterdir()) == []

@@ -47,8 +47,8 @@ def stock_prompts(family: str, pipe: Any) -> dict[str, Tensor]:
     """The pipeline's own `encode_prompt` on the whole batch, by our names."""
     if family.startswith("pixart") or family == "sana":
         names = ("prompt_embeds", "prompt_mask", "negative_prompt_embeds", "negative_prompt_mask")
-        told = inspect.signature(type(pipe).__call__).parameters.get("complex_human_instruction")
-        options = {} if told is None else {"complex_human_instruction": told.default}
+        instruction = inspect.signature(type(pipe).__call__).parameters.get("complex_human_instruction")
+        options = {} if instruction is None else {"complex_human_instruction": instruction.default}
         return dict(zip(names, pipe.encode_prompt(PROMPTS, negative_prompt=NEGATIVE, **options), strict=True))
     if family == "sd3":
         names = (

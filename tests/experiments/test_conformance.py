@@ -28,7 +28,7 @@ from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
 from tests.cases import Case, case_model, case_scheduler, case_weights, inputs, relative_error
 from tests.experiments import engines
-from tests.experiments.engines import CPU, LOUD, naive, scheduled, simulated, told, write
+from tests.experiments.engines import CPU, LOUD, changed, naive, scheduled, simulated, write
 from tests.reference_schedules import asyncdiff, compressed, rotational
 
 MIXED = {"patches": 5, "warmup": 0}
@@ -76,12 +76,12 @@ def test_weights_may_lie_in_the_bundle(tmp_path: Path) -> None:
     engines.stock_network(case).save_pretrained(weights / "transformer", variant="fp16")
     (weights / "scheduler").mkdir()
     (weights / "scheduler/scheduler_config.json").write_text(json.dumps(case_model(case).scheduler))
-    told(model={"folder": "weights"}, scheduler="absent")(bundle)
+    changed(model={"folder": "weights"}, scheduler="absent")(bundle)
     with pytest.raises(BundleError, match="holds no weights; allowed"):
         read_bundle(bundle)
-    told(model={"folder": "weights", "variant": "fp16"})(bundle)
+    changed(model={"folder": "weights", "variant": "fp16"})(bundle)
     assert max(judged(bundle).errors) < 1e-5
-    told(dtype="bfloat16")(bundle)
+    changed(dtype="bfloat16")(bundle)
     judgement = judged(bundle)
     assert judgement.equal and max(judgement.errors) > 1e-3
     assert judgement.named(NOT_SEEN)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments.conformance.bundle import read_bundle
 from experiments.conformance.fields import BundleError
-from tests.experiments.engines import LOUD, naive, told, write
+from tests.experiments.engines import LOUD, changed, naive, write
 from tests.experiments.runs import command
 
 
@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        told(model=json.loads((folder / "bundle.json").read_text())["model"] | changes)(folder)
+        changed(model=json.loads((folder / "bundle.json").read_text())["model"] | changes)(folder)
 
     return change
 
@@ -50,27 +50,27 @@ WRONG: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: (folder / "latents.safetensors").unlink(), "latents.safetensors: is missing; allowed"),
     (lambda folder: (folder / "inputs.safetensors").write_bytes(b"x"), "inputs.safetensors: cannot be read"),
     (lambda folder: (folder / "bundle.json").write_text("{"), "bundle.json: cannot be read"),
-    (told(warmup="absent"), "bundle.json: warmup is missing; allowed: 0 or more synchronous steps"),
-    (told(format=2), "bundle.json: format=2 is unknown; allowed: 1"),
-    (told(step=3), "bundle.json: step is unknown, nearest: steps; allowed: format, model"),
-    (told(patches=13), r"bundle.json: patches=13 is outside 1..12 .*; allowed: 1..12"),
-    (told(warmup=4), r"bundle.json: warmup=4 is outside 0..3 .*; allowed: 0..3"),
-    (told(devices="2"), "bundle.json: devices='2' is of the wrong type; allowed: 1 or more"),
-    (told(steps=0), "bundle.json: steps=0 is too small; allowed: 1..10000"),
-    (told(text="stale"), "bundle.json: text=.*allowed: exact, first_patch"),
-    (told(split=[1, 3]), "bundle.json: split=.*allowed"),
-    (told(split=["a", 2]), "bundle.json: split=.*allowed"),
-    (told(dtype="int8"), "bundle.json: dtype='int8' is unknown; allowed: float32"),
-    (told(tolerance=-1), "bundle.json: tolerance=-1 is too small; allowed"),
-    (told(tolerance=float("nan")), "bundle.json: tolerance=nan is of the wrong type; allowed"),
-    (told(tolerance=2.0), "bundle.json: tolerance=2.0 is too large; allowed"),
-    (told(guidance_scale=1e308), "bundle.json: guidance_scale=1e.308 is too large; allowed: 0..1000"),
+    (changed(warmup="absent"), "bundle.json: warmup is missing; allowed: 0 or more synchronous steps"),
+    (changed(format=2), "bundle.json: format=2 is unknown; allowed: 1"),
+    (changed(step=3), "bundle.json: step is unknown, nearest: steps; allowed: format, model"),
+    (changed(patches=13), r"bundle.json: patches=13 is outside 1..12 .*; allowed: 1..12"),
+    (changed(warmup=4), r"bundle.json: warmup=4 is outside 0..3 .*; allowed: 0..3"),
+    (changed(devices="2"), "bundle.json: devices='2' is of the wrong type; allowed: 1 or more"),
+    (changed(steps=0), "bundle.json: steps=0 is too small; allowed: 1..10000"),
+    (changed(text="stale"), "bundle.json: text=.*allowed: exact, first_patch"),
+    (changed(split=[1, 3]), "bundle.json: split=.*allowed"),
+    (changed(split=["a", 2]), "bundle.json: split=.*allowed"),
+    (changed(dtype="int8"), "bundle.json: dtype='int8' is unknown; allowed: float32"),
+    (changed(tolerance=-1), "bundle.json: tolerance=-1 is too small; allowed"),
+    (changed(tolerance=float("nan")), "bundle.json: tolerance=nan is of the wrong type; allowed"),
+    (changed(tolerance=2.0), "bundle.json: tolerance=2.0 is too large; allowed"),
+    (changed(guidance_scale=1e308), "bundle.json: guidance_scale=1e.308 is too large; allowed: 0..1000"),
     (recipe(gain=1e300), "bundle.json: model.gain=1e.300 is too large; allowed"),
     (recipe(seed=2**64), "bundle.json: model.seed=18446744073709551616 is too large; allowed"),
-    (told(scheduler={"class": "DDIM"}), "bundle.json: scheduler.class=DDIM is unknown.*allowed: DPM"),
-    (told(scheduler="absent"), "bundle.json: scheduler is missing; allowed"),
-    (told(scheduler={"class": "DDIMScheduler", "set_timesteps": {"num_inference_steps": 2}}), "makes 2; allowed"),
-    (told(scheduler={"class": "DPMSolverMultistepScheduler", "config": {"algorithm_type": "sde-dpmsolver++"}}),
+    (changed(scheduler={"class": "DDIM"}), "bundle.json: scheduler.class=DDIM is unknown.*allowed: DPM"),
+    (changed(scheduler="absent"), "bundle.json: scheduler is missing; allowed"),
+    (changed(scheduler={"class": "DDIMScheduler", "set_timesteps": {"num_inference_steps": 2}}), "makes 2; allowed"),
+    (changed(scheduler={"class": "DPMSolverMultistepScheduler", "config": {"algorithm_type": "sde-dpmsolver++"}}),
      r"scheduler is DPMSolverMultistepScheduler with algorithm_type=sde-dpmsolver\+\+ draws noise.*allowed"),
     (recipe(**{"class": "UNet"}), "bundle.json: model.class=UNet: is unknown.*allowed: PixArt"),
     (recipe(folder="/nowhere/at/all"), "bundle.json: model has both a folder and a class"),
@@ -123,14 +123,14 @@ def judge(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.mark.slow
 def test_the_command(judge, out: Path, tmp_path: Path, capsys) -> None:
     wrong, right = (write(tmp_path / str(n), LOUD, naive(LOUD, warmup=n)) for n in (2, 1))
-    for keys, says in (
+    for keys, message in (
         ([], "error: bundle=null has nothing to judge; allowed:"),
         ([f"bundle={out}"], f"error: bundle={out}: "),
         ([f"bundle={right}", "measure.tolerance=0"], "error: measure.tolerance=0.0 is too small; allowed: above 0"),
     ):  # fmt: skip
         assert judge(*keys) == 2 and not out.exists()
         error = capsys.readouterr().err
-        assert error.startswith(says) and error.count("\n") == 1
+        assert error.startswith(message) and error.count("\n") == 1
 
     assert judge(f"bundle={wrong}") == 1
     error = capsys.readouterr().err

@@ -102,12 +102,12 @@ def test_a_resumed_sweep_runs_again_what_its_prompts_decide(
 ) -> None:
     file = tmp_path / "prompts.txt"
     sweep = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false", f"prompt_file={file}"]
-    said = []
+    statuses = []
     for text in ("a cat", "a cat", "a dog"):
         file.write_text(text)
         assert command(monkeypatch, "-m", *sweep, f"hydra.sweep.dir={tmp_path / 'runs'}") == 0
-        said.append(capsys.readouterr().out.split(":")[0])
-    assert said == ["ok", "had", "ok"]
+        statuses.append(capsys.readouterr().out.split(":")[0])
+    assert statuses == ["ok", "had", "ok"]
     (record,) = tmp_path.glob("runs/*/run.json")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"schema": 99}))
     before = record.read_bytes()

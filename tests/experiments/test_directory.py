@@ -60,8 +60,8 @@ def test_what_others_wrote_is_refused_and_stays(
     assert command(monkeypatch, *where[2:], *RUN, *where[:2]) == 2
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     text = f"error: {key}=own holds {name}, which no run of this project wrote; allowed: a new or empty directory"
-    said = capsys.readouterr().err
-    assert said.startswith(text) and said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(text) and errors.count("\n") == 1
     assert content(tmp_path) == before
 
 
@@ -162,9 +162,12 @@ def test_a_run_in_a_held_directory_is_refused_with_who_and_since_when(
     with held(tmp_path / "run"):
         assert command(monkeypatch, *RUN, "hydra.run.dir=run") == 2
         assert content(tmp_path / "run") == {LOCK}
-    said = capsys.readouterr().err
-    assert "hydra.run.dir=" in said and "run is held by process 7 on a-host since 2026-01-01 (run.py)" in said
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert (
+        "hydra.run.dir=" in errors
+        and "run is held by process 7 on a-host since 2026-01-01 (run.py)" in errors
+    )
+    assert errors.count("\n") == 1
     assert command(monkeypatch, *RUN, "hydra.run.dir=run") == 0  # the file stayed, its process did not
 
 

@@ -19,12 +19,12 @@ from tests.experiments.runs import QUICK, command, config
 RUN = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false"]
 
 
-def limited(folder: str, most_bytes: int, told: Any) -> None:
+def limited(folder: str, most_bytes: int, pipe: Any) -> None:
     """A run whose files cannot grow beyond so many bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
     cfg = config(*RUN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-    told.send(launch.execute(cfg, Path(folder)))
+    pipe.send(launch.execute(cfg, Path(folder)))
 
 
 @pytest.mark.parametrize("most_bytes", [1000, 4500])
@@ -76,8 +76,10 @@ def test_a_sweep_directory_that_cannot_be_made_is_one_line(
 
     monkeypatch.setattr(Path, "mkdir", full)
     assert command(monkeypatch, *RUN, f"hydra.run.dir={tmp_path / 'run'}") == 1
-    said = capsys.readouterr().err
-    assert said.startswith("failed: OSError: [Errno 28] No space left on device") and said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert (
+        errors.startswith("failed: OSError: [Errno 28] No space left on device") and errors.count("\n") == 1
+    )
 
 
 def test_a_measure_on_a_full_disk_is_one_line(

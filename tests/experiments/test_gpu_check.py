@@ -126,10 +126,10 @@ def test_without_a_gpu_the_checks_are_listed_and_nothing_is_written(tmp_path, mo
     for key in ([], ["cluster.device=cuda"]):
         keys = ["experiment=gpu_check", *key, f"hydra.run.dir={tmp_path}/run"]
         assert command(monkeypatch, *keys) == 2
-        said = capsys.readouterr()
-        assert said.err.startswith("error: cluster.device=") and said.err.count("\n") == 1
+        output = capsys.readouterr()
+        assert output.err.startswith("error: cluster.device=") and output.err.count("\n") == 1
         for one in checks(2):
-            assert one.what in said.out and one.of in said.out
+            assert one.what in output.out and one.of in output.out
     assert not (tmp_path / "run").exists()
 
 

@@ -89,7 +89,7 @@ def test_what_is_no_trace_is_refused_in_a_line(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "message"),
     [
         ("measure.trace=none.csv", "measure.trace='none.csv' cannot be read"),
         ("measure.replicas=[3]", "measure.replicas=3 does not divide 2 devices"),
@@ -98,6 +98,6 @@ def test_what_is_no_trace_is_refused_in_a_line(tmp_path, content):
     ],
 )
 @pytest.mark.fast_cases(2)
-def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, key, says):
+def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, key, message):
     assert command(monkeypatch, *KEYS, key, f"hydra.run.dir={tmp_path / 'run'}") == 2
-    assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

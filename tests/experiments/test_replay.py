@@ -78,7 +78,7 @@ def test_latents_that_are_not_finite_are_never_equal(bad: float, changed, monkey
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         ({"status": "failed", "reason": "rank 0: MemoryError"}, "the run failed: rank 0: MemoryError"),
         ({"status": "running"}, "nothing to replay: the run died: ended without a word"),
@@ -87,12 +87,12 @@ def test_latents_that_are_not_finite_are_never_equal(bad: float, changed, monkey
         ({"method": "of_others"}, "no reference"),
     ],
 )
-def test_what_cannot_be_replayed_is_one_line(record, said: str, changed, monkeypatch, capsys) -> None:
+def test_what_cannot_be_replayed_is_one_line(record, message: str, changed, monkeypatch, capsys) -> None:
     monkeypatch.setitem(METHODS, "of_others", replace(METHODS["naive_patch"], stale=None))
     folder = changed(**record)
     assert main([str(folder)]) == 2
     text = capsys.readouterr().err
-    assert said in text and text.count("\n") == 1
+    assert message in text and text.count("\n") == 1
     with pytest.raises(BundleError, match=r"run\.json"):
         read_fields(folder)
 
@@ -226,8 +226,8 @@ def test_a_checkpoint_that_edits_comes_out_again(tmp_path: Path, monkeypatch: py
     assert command(monkeypatch, *chosen, "log.wandb.mode=disabled", f"hydra.run.dir={out}") == 0
     noise, references = (load_file(out / "inputs.safetensors")[name] for name in ("noise", "references"))
     assert references[:, 0].shape == noise.shape == load_file(out / "latents.safetensors")["latents"].shape
-    told = json.loads((out / "run.json").read_text())["scheduler"]["set_timesteps"]
-    assert told["mu"] == calculate_shift(noise[0, 0].numel() // 4)
+    arguments = json.loads((out / "run.json").read_text())["scheduler"]["set_timesteps"]
+    assert arguments["mu"] == calculate_shift(noise[0, 0].numel() // 4)
     assert main([str(out)]) == 0
 
 

@@ -87,12 +87,12 @@ def test_offline_keeps_the_ranks_under_the_run(run_dir: Path, monkeypatch: pytes
 
 
 def test_the_summary_of_a_study_has_its_tables_numbers_and_pictures(study: Path) -> None:
-    told = sinks.study_summary(config("model=emoji64"), study)
-    assert told.numbers == {"frechet_distance real lite0/a": 2.5}
-    assert sorted(told.tables) == ["record/settings", "rows", "steps"]
-    assert list(told.tables["record/settings"]["at.W"]) == [1, pytest.approx(float("nan"), nan_ok=True)]
-    assert [path.name for path in told.pictures["a"]] == ["0.png", "2.png", "10.png"]
-    assert told.pictures["b"] == [] and "old" not in told.pictures
+    found = sinks.study_summary(config("model=emoji64"), study)
+    assert found.numbers == {"frechet_distance real lite0/a": 2.5}
+    assert sorted(found.tables) == ["record/settings", "rows", "steps"]
+    assert list(found.tables["record/settings"]["at.W"]) == [1, pytest.approx(float("nan"), nan_ok=True)]
+    assert [path.name for path in found.pictures["a"]] == ["0.png", "2.png", "10.png"]
+    assert found.pictures["b"] == [] and "old" not in found.pictures
 
 
 def test_offline_keeps_a_study(
@@ -121,8 +121,8 @@ def test_a_table_of_a_study_is_one_that_wandb_takes() -> None:
     import wandb
 
     rows = pd.DataFrame({"warmup": [1, None], "kv_bytes": [2.0, None], "reason": [None, "too many stages"]})
-    told = wandb.Table(dataframe=sinks.plain(rows.convert_dtypes()))
-    assert told.data == [[1, 2, None], [None, None, "too many stages"]]
+    found = wandb.Table(dataframe=sinks.plain(rows.convert_dtypes()))
+    assert found.data == [[1, 2, None], [None, None, "too many stages"]]
 
 
 def do_nothing(cfg: RunConfig, out: Path | None = None) -> str | None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 LOCAL = ["-m", *QUICK, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
 
 
-def said(folder: Path) -> list[str]:
+def statuses(folder: Path) -> list[str]:
     """First words of the lines that the jobs printed."""
     texts = [path.read_text() for path in folder.glob(".submitit/*/*.out")]
     return sorted(line.split(":")[0] for text in texts for line in text.splitlines() if "N=2: " in line)
@@ -29,9 +29,9 @@ def test_runs_are_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(monkeypatch, *sweep) == 0
     records = [read_json(path) or {} for path in sorted(tmp_path.glob("*/run.json"))]
     assert [(record["status"], record["seed"]) for record in records] == [("ok", 0), ("ok", 1)]
-    assert said(tmp_path) == ["ok", "ok"]
+    assert statuses(tmp_path) == ["ok", "ok"]
     assert command(monkeypatch, *sweep) == 0
-    assert said(tmp_path) == ["had", "had", "ok", "ok"]
+    assert statuses(tmp_path) == ["had", "had", "ok", "ok"]
 
 
 def test_tasks_of_a_job_are_its_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_tasks_of_a_job_are_its_ranks(tmp_path: Path, monkeypatch: pytest.Monkey
     assert command(monkeypatch, *tasks) == 0
     (ranks,) = [pd.read_csv(path) for path in tmp_path.glob("*/ranks.csv")]
     assert list(ranks.layers) == ["0-1", "2-3"]
-    assert said(tmp_path) == ["ok"]  # the first rank alone speaks
+    assert statuses(tmp_path) == ["ok"]  # the first rank alone speaks
 
 
 def test_cells_of_a_study_are_jobs(

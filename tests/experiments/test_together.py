@@ -21,8 +21,8 @@ RUN = [*QUICK, "cluster=sim", "devices=2", "measure.memory=false"]
 def run_in(folder: str, number: int, arguments: list[str]) -> None:
     """`python run.py ARGUMENTS` in a process that has torch already; what it says is in NUMBER.txt."""
     os.chdir(folder)
-    with open(f"{number}.txt", "w", buffering=1) as said:
-        sys.stdout = sys.stderr = said
+    with open(f"{number}.txt", "w", buffering=1) as stream:
+        sys.stdout = sys.stderr = stream
         sys.argv = ["run.py", *arguments]
         code = cli.main(arguments)
     sys.exit(code)

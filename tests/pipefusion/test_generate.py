@@ -122,8 +122,8 @@ def drawn(
     pipe.transformer = None
     if tiled:
         pipe.vae.enable_tiling()
-    told = asked(family) | {"generator": seeded(4), "output_type": "np", "share_decoding": tiled}
-    return generate(pipe, denoiser, **told)
+    arguments = asked(family) | {"generator": seeded(4), "output_type": "np", "share_decoding": tiled}
+    return generate(pipe, denoiser, **arguments)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -141,12 +141,12 @@ def test_a_picture_is_edited_as_flux_kontext_does(fabric: LocalFabric, tiny_fold
     """Two patches, all steps synchronous; without the picture others come out."""
     pipe = diffusers.FluxKontextPipeline(**opened(tiny_folder("flux")).components)
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    picture, told = Image.fromarray(pixels), asked("flux") | {"output_type": "np"}
+    picture, arguments = Image.fromarray(pixels), asked("flux") | {"output_type": "np"}
     sizes = {"max_area": HEIGHT * WIDTH, "_auto_resize": False}
-    want = pipe(picture, **told, **sizes, generator=seeded(4)).images
+    want = pipe(picture, **arguments, **sizes, generator=seeded(4)).images
     denoiser = parallelize(pipe.transformer, fabric, height=HEIGHT, width=WIDTH, patches=2, warmup=STEPS)
     edited, drawn = (
-        generate(pipe, denoiser, image=image, **told, generator=seeded(4)) for image in (picture, None)
+        generate(pipe, denoiser, image=image, **arguments, generator=seeded(4)) for image in (picture, None)
     )
     assert np.abs(edited - want).max() <= ROUNDING
     assert np.abs(drawn - want).max() > 4 * ROUNDING, "the picture hardly matters"

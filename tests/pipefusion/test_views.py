@@ -68,9 +68,9 @@ def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
     model = case_model(case)
     torch.manual_seed(model.seed)
     network = getattr(diffusers, model.class_name).from_config(model.config).eval()
-    told = {name: cond.stacked(name) for name in cond.prompt}
+    prompt = {name: cond.stacked(name) for name in cond.prompt}
     latent = torch.cat([noise] * cond.branches)
-    return predict(network, latent, TIME, told, cond.guidance_scale, (model.height, model.width))
+    return predict(network, latent, TIME, prompt, cond.guidance_scale, (model.height, model.width))
 
 
 @pytest.fixture(params=[*VARIANTS, *SIZES, *OVER_ROWS], scope="module")

@@ -199,7 +199,7 @@ def receive_first(peer):
 
 
 @pytest.mark.parametrize(
-    ("programs", "says"),
+    ("programs", "message"),
     [
         ((receive_first(1), receive_first(0)), r"deadlock: rank 0 waits for its recv of \[2, 3\]"),
         (
@@ -217,8 +217,8 @@ def receive_first(peer):
         ((lambda f, t: f.isend(t, 0, axis="a", at=Where(2)),), "never waited for its send of step 2"),
     ],
 )
-def test_what_would_hang_or_corrupt_is_an_error(programs, says):
-    with pytest.raises(SimulationError, match=says):
+def test_what_would_hang_or_corrupt_is_an_error(programs, message):
+    with pytest.raises(SimulationError, match=message):
         scripts(*programs)
 
 

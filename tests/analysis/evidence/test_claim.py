@@ -39,12 +39,12 @@ def test_a_tolerance_as_wide_as_the_number_confirms_nothing_but_may_refute() -> 
 
 
 def test_the_whole_interval_of_a_number_has_to_be_within_the_tolerance() -> None:
-    def said(low: float, high: float) -> str:
+    def within(low: float, high: float) -> str:
         return verdict(Comparison((low + high) / 2, 1.0, 0.1, low=low, high=high))
 
-    assert said(0.9, 1.1) == CONFIRMED
-    assert {said(0.89, 1.05), said(0.95, 1.11), said(0.5, 2.0), said(0.5, 0.9)} == {UNDECIDED}
-    assert {said(0.5, 0.89), said(1.11, 2.0)} == {NOT_CONFIRMED}
+    assert within(0.9, 1.1) == CONFIRMED
+    assert {within(0.89, 1.05), within(0.95, 1.11), within(0.5, 2.0), within(0.5, 0.9)} == {UNDECIDED}
+    assert {within(0.5, 0.89), within(1.11, 2.0)} == {NOT_CONFIRMED}
 
 
 def test_a_wide_interval_never_confirms() -> None:

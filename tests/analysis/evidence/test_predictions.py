@@ -241,7 +241,7 @@ def test_the_tables_say_what_is_doubtful(tmp_path: Path) -> None:
     assert "| PipeFusion | – | – | 1 | – | – |" in rows["latency.csv:11"]
     assert "| overall | 20.0 % (5) | 15.0 % (4) | 10.0 % (3) | 10.0 % (3) |" in errors
     assert "right in 1 of 3 (all rows), 1 of 1 (not in doubt)" in errors
-    said = (
+    counted = (
         "1 are predicted so (with what the published program holds; with what ours does, 1); of 6 that ran, 5"
     )
-    assert f"Of 1 settings published as out of memory {said}" in errors
+    assert f"Of 1 settings published as out of memory {counted}" in errors

@@ -33,7 +33,7 @@ def row(method: str, seconds: float | None, warmup: int | None = None, **more: A
     } | more  # fmt: skip
 
 
-def said(
+def published(
     row_id: str, method: str, seconds: float | None, warmup: int | None = None, **more: Any
 ) -> dict[str, Any]:
     """A published point."""
@@ -63,10 +63,10 @@ def planned() -> dict[str, Any]:
         row("pipefusion", 20.0, 1, patches=8, compute_s=15.0, peak_bytes=3 * GB),
         row("ring", None, status="skipped", reason="devices: 7 heads", **dict.fromkeys(BYTES)),
         published=[
-            said("latency.csv:2", "serial", 90.0),
-            said("latency.csv:3", "pipefusion", 25.0, 1),
-            said("latency.csv:4", "pipefusion", 35.0, 2),
-            said("latency.csv:5", "distrifusion", None, 1),
+            published("latency.csv:2", "serial", 90.0),
+            published("latency.csv:3", "pipefusion", 25.0, 1),
+            published("latency.csv:4", "pipefusion", 35.0, 2),
+            published("latency.csv:5", "distrifusion", None, 1),
         ],
     )  # fmt: skip
 
@@ -75,13 +75,17 @@ def planned() -> dict[str, Any]:
 def results(tmp_path: Path, planned: dict[str, Any]) -> Path:
     """A results folder with what the outputs read."""
     ways = [row("serial", 80.0), row("pipefusion", 82.0, 20), row("pipefusion", 20.5, 1)]
-    own = said("latency.csv:4", "pipefusion", 35.0, 2) | {"status": "ok", "predicted_s": 28.0, "patches": 8}
+    own = published("latency.csv:4", "pipefusion", 35.0, 2) | {
+        "status": "ok",
+        "predicted_s": 28.0,
+        "patches": 8,
+    }
     records = {
         LATENCY: planned,
         PREDICTIONS: {
             "rows": [
                 {key: value for key, value in one.items() if key != "oom"} | {"published_oom": one["oom"]}
-                for one in (own, said("warmup.csv:3", "pipefusion", 50.0, 3) | {"predicted_s": 1.0})
+                for one in (own, published("warmup.csv:3", "pipefusion", 50.0, 3) | {"predicted_s": 1.0})
             ]
         },
         OVERLAP: record(*ways),

@@ -57,11 +57,11 @@ def results(tmp_path: Path) -> Path:
         written: list[list[Any]] = []
         for one in mine:
             source = NEW if file == "latency.csv" else OLD
-            said = f"W={one['warmup'] - 1}" if file == "warmup.csv" else setting
-            said = f"cfg=2,pp=4; {said}" if one.get("product") else said
+            text = f"W={one['warmup'] - 1}" if file == "warmup.csv" else setting
+            text = f"cfg=2,pp=4; {text}" if one.get("product") else text
             value = "OOM" if one["published_oom"] else one["published_s"]
             method = "PipeFusion" if one["method"] == "pipefusion" else one["method"]
-            written.append([source, "PixArt", 1024, one["devices"], method, said, "latency", value])
+            written.append([source, "PixArt", 1024, one["devices"], method, text, "latency", value])
         write_rows(tmp_path / "published" / file, written)
     big = "256px; 30000 COCO-2014; W=1"
     write_rows(
@@ -122,9 +122,9 @@ def test_the_scatter_draws_every_pair_and_says_what_is_left_out(results: Path) -
     figure = scatter.figure(load_joined(results))
     drawn = [sum(len(line.get_xdata()) == 1 for line in axes.lines) for axes in figure.axes]
     assert drawn == [8, 1, 9]  # pixart_alpha, sd3_medium, all errors
-    said = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
-    assert "in no median: latency.csv 2." in said and "1 rows without a number on both sides" in said
-    assert "Median absolute error of all 19.6 % (8)" in said  # of 10, 10, 10, 14.3, 25, 50, 50 and 60 %
+    text = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "in no median: latency.csv 2." in text and "1 rows without a number on both sides" in text
+    assert "Median absolute error of all 19.6 % (8)" in text  # of 10, 10, 10, 14.3, 25, 50, 50 and 60 %
 
 
 def test_a_hybrid_stands_beside_its_prediction(results: Path) -> None:

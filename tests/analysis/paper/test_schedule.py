@@ -98,5 +98,5 @@ def test_the_figure_has_a_box_a_job_and_a_cell_a_patch(tmp_path: Path) -> None:
         len(words) == len(plan.jobs) and words.count("2.3") == 3 and words.count("step 0\nwhole image") == 3
     )
     assert [text.get_text() for text in lower.texts][4:8] == ["1", "0", "0", "0"]
-    said = " ".join(text.get_text() for text in figure.texts)
-    assert f"{100 * filled(plan):.1f} % of the micro-steps" in said and "a source" in said
+    text = " ".join(text.get_text() for text in figure.texts)
+    assert f"{100 * filled(plan):.1f} % of the micro-steps" in text and "a source" in text

@@ -158,8 +158,8 @@ def test_the_filter_and_the_choice_of_a_verdict(chrome: Any, pages: dict[str, Pa
     field.send_keys("row 3 WORD")
     assert chrome.execute_script(COLUMN, "#published_vs_ours", "name")[0] == "row 3"
     rows = len(chrome.execute_script(COLUMN, "#published_vs_ours", "name"))
-    said = chrome.find_element("css selector", "#published_vs_ours output").text
-    assert 0 < rows < 40 and said == f"{rows} of 40 rows"
+    output = chrome.find_element("css selector", "#published_vs_ours output").text
+    assert 0 < rows < 40 and output == f"{rows} of 40 rows"
     choice = chrome.find_element("css selector", "#claims select")
     labels = [option.text for option in choice.find_elements("tag name", "option")]
     assert labels == ["all", "confirmed (2)", "not confirmed (1)", "not testable (1)"]

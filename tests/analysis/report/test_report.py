@@ -122,8 +122,10 @@ def test_the_index_follows_the_numbers_of_the_paper() -> None:
 def test_records_that_say_the_same_stand_together() -> None:
     groups = origin.grouped(sample.SOURCES["records"])  # type: ignore[arg-type]
     assert [len(members) for _, members in groups] == [2, 1] and groups[1][0] == {}
-    said = groups[0][0]
-    assert said["run on"] == "cpu a <CPU>, cores 2, memory 4.0 GiB" and said["kind"] == "measured or counted"
+    first = groups[0][0]
+    assert (
+        first["run on"] == "cpu a <CPU>, cores 2, memory 4.0 GiB" and first["kind"] == "measured or counted"
+    )
 
 
 def test_where_records_were_made_counts_each_once() -> None:

@@ -47,15 +47,15 @@ def test_features_do_not_depend_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("vgg", r"vgg is unknown; allowed: efficientnet_lite0, inception, inception:FILE \(its weights\)$"),
         ("inception", "inception needs .*metrics-inception.*allowed:"),
     ],
 )
-def test_a_network_that_is_not_there_is_one_line(name: str, says: str, monkeypatch) -> None:
+def test_a_network_that_is_not_there_is_one_line(name: str, message: str, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ConfigError, match=f"^measure.network={says}") as error:
+    with pytest.raises(ConfigError, match=f"^measure.network={message}") as error:
         open_network(name)
     assert "\n" not in str(error.value)
 

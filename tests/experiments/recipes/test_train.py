@@ -104,9 +104,9 @@ def test_a_checkpoint_of_another_network_is_refused(corpus: Corpus, tmp_path: Pa
     (tmp_path / "text" / STATE).write_bytes(b"not tensors")
     (tmp_path / "tensors/checkpoint").mkdir(parents=True)
     save_file({"model.x": torch.zeros(1)}, tmp_path / "tensors" / STATE)
-    says = r"^measure.resume=true, and .* is no checkpoint .*; allowed: [^\n]*$"
+    message = r"^measure.resume=true, and .* is no checkpoint .*; allowed: [^\n]*$"
     for name in ("mine", "tensors", "text"):
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(ConfigError, match=message):
             train_on(other, tmp_path / name, corpus)
     train_on(replace(other, resume=False), tmp_path / "mine", corpus)
 

@@ -149,7 +149,7 @@ def last_tensor(path: Path) -> str:
     return max((entry["data_offsets"][1], name) for name, entry in header.items() if name[0] != "_")[1]
 
 
-def check_complaint(says: str, damage: Damage, part: Path, file: Path, first: str) -> None:
+def check_complaint(message: str, damage: Damage, part: Path, file: Path, first: str) -> None:
     words = {
         "PART": str(part),
         "FILE": str(file),
@@ -159,25 +159,25 @@ def check_complaint(says: str, damage: Damage, part: Path, file: Path, first: st
     }
     damage(part, file)
     for word, meant in words.items():
-        says = says.replace(word, meant)
-    assert complaint(part).startswith(says)
+        message = message.replace(word, meant)
+    assert complaint(part).startswith(message)
 
 
-@pytest.mark.parametrize(("damage", "says"), ONE_FILE)
-def test_one_file(damage: Damage, says: str, single: Path) -> None:
+@pytest.mark.parametrize(("damage", "message"), ONE_FILE)
+def test_one_file(damage: Damage, message: str, single: Path) -> None:
     file = single / SINGLE
-    check_complaint(says, damage, single, file, min(copy_tensors(file)))
+    check_complaint(message, damage, single, file, min(copy_tensors(file)))
 
 
-@pytest.mark.parametrize(("damage", "says"), FILES)
-def test_several_files(damage: Damage, says: str, sharded: Path) -> None:
+@pytest.mark.parametrize(("damage", "message"), FILES)
+def test_several_files(damage: Damage, message: str, sharded: Path) -> None:
     index = read_index(sharded)
     first = next(name for name, other in index.items() if other == index[KEY])
-    check_complaint(says, damage, sharded, sharded / index[KEY], first)
+    check_complaint(message, damage, sharded, sharded / index[KEY], first)
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message"),
     [
         ("missing.safetensors", f"PART/missing.safetensors does not exist, and {INDEX} says {KEY} is in it"),
         ("weights.bin", f"PART/{INDEX} says {KEY} is in weights.bin; allowed: weight_map, from each tensor"),
@@ -185,9 +185,9 @@ def test_several_files(damage: Damage, says: str, sharded: Path) -> None:
         (None, f"PART/{INDEX} says {KEY} is in None; allowed: weight_map"),
     ],
 )
-def test_index_that_leads_nowhere(file: str | None, says: str, sharded: Path) -> None:
+def test_index_that_leads_nowhere(file: str | None, message: str, sharded: Path) -> None:
     write_index(sharded, read_index(sharded) | {KEY: file})
-    assert complaint(sharded).startswith(says.replace("PART", str(sharded)))
+    assert complaint(sharded).startswith(message.replace("PART", str(sharded)))
 
 
 def test_index_that_names_the_wrong_file(sharded: Path) -> None:
@@ -207,12 +207,12 @@ def test_index_and_files_that_both_lack_a_tensor(sharded: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [("{", "is not readable as JSON ("), ("[]", "holds no mapping"), ("{}", "has no weight_map")],
 )
-def test_broken_index(content: str, says: str, sharded: Path) -> None:
+def test_broken_index(content: str, message: str, sharded: Path) -> None:
     (sharded / INDEX).write_text(content)
-    assert complaint(sharded).startswith(f"{sharded / INDEX} {says}")
+    assert complaint(sharded).startswith(f"{sharded / INDEX} {message}")
 
 
 def test_copies_in_another_precision_are_left_alone(single: Path, sharded: Path) -> None:
@@ -222,7 +222,7 @@ def test_copies_in_another_precision_are_left_alone(single: Path, sharded: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "does not exist; allowed: a configuration in diffusers' layout"),
         ("{", "is not readable as JSON ("),
@@ -232,10 +232,10 @@ def test_copies_in_another_precision_are_left_alone(single: Path, sharded: Path)
         ('{"_class_name": "Transformer2DModel"}', "is for Transformer2DModel; allowed: PixArtTransformer2D"),
     ],
 )
-def test_configuration(content: str | None, says: str, single: Path) -> None:
+def test_configuration(content: str | None, message: str, single: Path) -> None:
     path = single / "config.json"
     path.unlink() if content is None else path.write_text(content)
-    assert complaint(single).startswith(f"{path} {says}")
+    assert complaint(single).startswith(f"{path} {message}")
 
 
 def test_configuration_that_its_class_does_not_take(single: Path) -> None:
@@ -258,7 +258,7 @@ def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    for weights, says in [
+    for weights, message in [
         ("file", "file is a file; allowed: a folder with transformer/config.json, or a hub id"),
         ("nowhere", "nowhere does not exist; allowed: a folder"),
         ("/nowhere/model", "/nowhere/model does not exist; allowed: a folder"),
@@ -266,5 +266,5 @@ def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("a/b/c", "a/b/c does not exist; allowed: a folder"),
         ("not a/hub id", "not a/hub id does not exist; allowed: a folder"),
     ]:
-        with pytest.raises(ConfigError, match=f"^model.weights={says}"):
+        with pytest.raises(ConfigError, match=f"^model.weights={message}"):
             check_weights(weights)
