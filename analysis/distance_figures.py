@@ -1,4 +1,4 @@
-"""Figures of how far methods are from serial: against S with the stated distances, and against M by axis of a clip."""
+"""Figures of how far methods are from serial: against S with the stated distances, and of clips."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.distance import STATED, lines, means, pieces
 from analysis.staleness.figures import percents
 from analysis.style import COLOUR, GREY, MARKER, RC, label
 
 DASHES = {"frames": "-", "rows": "--"}
+WORDS = {
+    "pixel_error": "error of pixels, RMS",
+    "flicker": "flicker: error of the change\nfrom picture to picture, RMS",
+    "relative_error": "error of the latents",
+}
 
 
 def error_against_steps(rows: pd.DataFrame) -> Figure:
@@ -45,44 +50,52 @@ def error_against_steps(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def error_against_patches(rows: pd.DataFrame, warmup: int = 1) -> Figure:
-    """Error and flicker of a clip against the number of patches, cut over frames or rows; and error by picture.
+def errors_of_clips(rows: pd.DataFrame, steps: int, cut: int = 4, warmup: int = 1) -> Figure:
+    """Errors of clips cut over frames or rows: against the number of patches, against S, and picture by picture.
 
-    At the largest S that was measured.
+    Above at S = `steps`, with errors of pixels, of their change from picture to picture, and of latents; below with
+    `cut` patches.
     """
-    steps = rows.steps.max()
-    ok = rows[(rows.status == "ok") & (rows.steps == steps) & (rows.warmup == warmup)]
+    ok = rows[(rows.status == "ok") & (rows.warmup == warmup)]
     table = means(ok).assign(pieces=lambda found: pieces(found))
+    whole, few = table[table.steps == steps], table[table.pieces == cut]
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(11.5, 3.7), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        for axes, value, words in (
-            (left, "pixel_error", "error of pixels, RMS"),
-            (middle, "flicker", "error of the change\nfrom picture to picture, RMS"),
-        ):
-            for method, axis, line in lines(table, "patch_axis"):
-                line = line.sort_values("pieces")
-                look: dict[str, Any] = {"color": COLOUR[method], "marker": MARKER[method]}
-                look |= {
-                    "linestyle": DASHES[axis],
-                    "markerfacecolor": COLOUR[method] if axis == "frames" else "white",
-                }
-                axes.plot(line.pieces, line[value], label=f"{label(method)}, {axis}", **look)
-            ticks(axes, sorted({*table.pieces}), "patches: M of PipeFusion, N of the others")
+        figure = Figure(figsize=(11.5, 6.6), layout="constrained")
+        above, below = figure.subplots(2, 3)
+        for axes, (value, words) in zip(above, WORDS.items(), strict=True):
+            errors_against(axes, whole, "pieces", value)
             axes.set_ylabel(words)
-            axes.set_ylim(bottom=0)
-            axes.yaxis.set_major_formatter(FuncFormatter(percents))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-        by_picture(right, ok)
-        title = f"Clips cut over frames or over rows: distance to serial, S = {steps}, W = {warmup}"
+            ticks(axes, sorted({*whole.pieces}), "patches: M of PipeFusion, N of the others")
+        for axes, (value, words) in zip(below, [*WORDS.items()][:2], strict=False):
+            errors_against(axes, few, "steps", value)
+            axes.set_ylabel(words)
+            ticks(axes, sorted({*few.steps}), "steps S")
+        by_picture(below[2], ok[(ok.steps == steps) & (pieces(ok) == cut)])
+        above[0].set_title(f"S = {steps}", loc="left", fontsize=9)
+        below[0].set_title(f"{cut} patches", loc="left", fontsize=9)
+        below[2].set_title(f"{cut} patches, S = {steps}", loc="left", fontsize=9)
+        figure.legend(*above[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+        title = f"Clips cut over frames or over rows: distance to serial, W = {warmup}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
     return figure
 
 
-def by_picture(axes: Axes, rows: pd.DataFrame, cut: int = 4) -> None:
-    """Error of each picture of a clip that is cut into `cut` patches, root mean square over clips."""
-    own = rows[pieces(rows) == cut]
-    for method, axis, part in lines(own, "patch_axis"):
+def errors_against(axes: Axes, table: pd.DataFrame, x: str, value: str) -> None:
+    """A line a method and axis of patches, on a logarithmic scale of errors."""
+    for method, axis, line in lines(table, "patch_axis"):
+        line = line.sort_values(x)
+        look: dict[str, Any] = {"color": COLOUR[method], "marker": MARKER[method], "linestyle": DASHES[axis]}
+        look["markerfacecolor"] = COLOUR[method] if axis == "frames" else "white"
+        axes.plot(line[x], line[value], label=f"{label(method)}, {axis}", **look)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(percents))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def by_picture(axes: Axes, rows: pd.DataFrame) -> None:
+    """Error of each picture of a clip, root mean square over clips; without patches that exchange nothing."""
+    for method, axis, part in lines(rows, "patch_axis"):
         if method == "naive_patch":
             continue
         errors = np.sqrt(np.square(np.stack([*part.frame_errors])).mean(0))
@@ -92,7 +105,6 @@ def by_picture(axes: Axes, rows: pd.DataFrame, cut: int = 4) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("error of pixels, RMS")
     axes.set_ylim(bottom=0)
-    axes.set_title(f"{cut} patches", fontsize=9)
     axes.yaxis.set_major_formatter(FuncFormatter(percents))
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from analysis import distance, distance_figures
 from analysis.columns import COUNT, NUMBER, Column, Shown, percent, words
+from analysis.looks import label
 from analysis.output import Output
 from analysis.records import BREAK_EVEN, DISTANCE_VIDEO
 from analysis.study import load_study
@@ -37,12 +40,13 @@ VIDEO: Shown = [
         "psnr_db",
     ),
     "flicker",
-    Column("still_error", "still clips", "%", NUMBER, percent),
-    Column("moving_error", "moving clips", "%", NUMBER, percent),
+    Column("still_error", "pixels, still clips", "%", NUMBER, percent),
+    Column("moving_error", "pixels, moving clips", "%", NUMBER, percent),
 ]
 VIDEO_NOTE = (
     "Means over {pictures} clips of {model}. Pixel error: root mean square of the error, pixels in 0..1; of still and "
-    "of moving clips beside it. Flicker: the same of the error's change from one picture to the next."
+    "of moving clips at the end. Flicker: the same of the error's change from one picture to the next. No Fréchet "
+    "distance (FVD) is among them: it compares sets by their covariances, of which {pictures} clips say nothing."
 )
 
 
@@ -64,7 +68,13 @@ def break_even(results: Path) -> list[Table | Drawing]:
 def distance_video(results: Path) -> list[Table | Drawing]:
     """Distance to serial, flicker, and error by picture of clips whose patches are cut over frames or rows; measured on
     the shipped video model, records/distance_video."""
-    rows = load_study(results / DISTANCE_VIDEO).rows
+    record = load_study(results / DISTANCE_VIDEO)
+    steps = record.facts["config"]["steps"]
+    return [clips_table(record.rows), Drawing(distance_figures.errors_of_clips(record.rows, steps))]
+
+
+def clips_table(rows: pd.DataFrame) -> Table:
+    """A setting a row, means over clips; below it what could not be measured, and why."""
     found = distance.means(rows)
     for name, part in (
         ("still_error", rows[distance.still(rows)]),
@@ -72,11 +82,11 @@ def distance_video(results: Path) -> list[Table | Drawing]:
     ):
         of_part = distance.means(part)[[*distance.SETTING, "pixel_error"]]
         found = found.merge(of_part.rename(columns={"pixel_error": name}), on=distance.SETTING, how="left")
+    ok = found.status == "ok"
     note = VIDEO_NOTE.format(pictures=rows.picture.nunique(), model=rows.model.iloc[0])
-    return [
-        table(found, words(found, VIDEO), after=note),
-        Drawing(distance_figures.error_against_patches(rows)),
-    ]
+    for row in found[~ok].to_dict("records"):
+        note += f"\n\n{label(row['method'])} over {row['patch_axis']} was {row['status']}: {row['reason']}"
+    return table(found, words(found[ok], VIDEO), after=note)
 
 
 OUTPUTS = [Output(break_even, (BREAK_EVEN,)), Output(distance_video, (DISTANCE_VIDEO,))]

@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.columns import typed
 from analysis.distance import break_even, means, still
-from analysis.distance_figures import error_against_patches, error_against_steps
+from analysis.distance_figures import error_against_steps, errors_of_clips
+from analysis.outputs.distance import clips_table
 
 
 def rows(**columns: Any) -> pd.DataFrame:
@@ -45,12 +47,29 @@ def test_still_clips_are_those_whose_prompt_says_so() -> None:
 def test_figures_have_a_line_for_each_method_and_axis() -> None:
     (axes,) = error_against_steps(rows()).axes
     assert axes.lines[0].get_label() == "PipeFusion, W = 1"
-    parts = [
-        rows(steps=20, patches=cut, patch_axis=axis, flicker=0.1, motion=0.0)
-        for cut in (2, 4)
-        for axis in ("frames", "rows")
-    ]
-    clips = pd.concat(parts, ignore_index=True)
-    clips["frame_errors"] = [[0.1, 0.2]] * len(clips)
-    left, middle, right = error_against_patches(clips).axes
+    left, middle, right = errors_of_clips(clips(), 16, cut=4).axes[:3]
     assert [len(axes.lines) for axes in (left, middle, right)] == [2, 2, 2]
+
+
+def test_figures_of_clips_show_what_was_measured_at_one_m_or_one_s() -> None:
+    above, _, _, below, _, by_picture = errors_of_clips(clips(), 8, cut=4).axes
+    assert [*above.lines[0].get_xdata()] == [2, 4]
+    assert [*below.lines[0].get_xdata()] == [1, 2, 4, 8, 16]
+    assert [*by_picture.lines[0].get_ydata()] == [0.1, 0.2]
+
+
+def test_what_was_skipped_stands_below_the_table_with_the_reason() -> None:
+    why = {"patches": 16, "status": "skipped", "reason": "method.patches=16 is outside 1..8"}
+    nothing = dict.fromkeys(["picture", "prompt", "relative_error", "pixel_error", "psnr_db", "flicker"])
+    skipped = clips().iloc[:1].assign(**why, **nothing)
+    found = clips_table(typed(pd.concat([clips(), skipped], ignore_index=True)))
+    assert found.text.rstrip().endswith("over frames was skipped: method.patches=16 is outside 1..8")
+    assert found.rows is not None and len(found.rows) == found.text.count("| PipeFusion |") + 1
+
+
+def clips() -> pd.DataFrame:
+    """The same rows of clips of two pictures, cut into two and four over both axes."""
+    values = {"flicker": 0.1, "motion": 0.0, "psnr_db": 30.0, "prompt": "a lemon falls"}
+    cuts = [rows(patches=cut, patch_axis=axis, **values) for cut in (2, 4) for axis in ("frames", "rows")]
+    found = pd.concat(cuts, ignore_index=True)
+    return found.assign(frame_errors=[[0.1, 0.2]] * len(found))
