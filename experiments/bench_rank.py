@@ -17,7 +17,8 @@ from torch import Tensor
 from experiments.bench_peers import DIFFUSERS, PEERS, peer
 from experiments.config import RunConfig
 from experiments.methods import METHODS
-from experiments.models import Model, choose_scheduler, open_model
+from experiments.model_scheduler import choose_scheduler
+from experiments.models import Model, open_model
 from experiments.session import build
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Devices, Guidance, Patches, Steps, Warmup

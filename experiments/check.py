@@ -18,7 +18,8 @@ from experiments.device import device_type
 from experiments.errors import ConfigError, first_line, lookup, nearest, short_reason
 from experiments.inputs import text_source
 from experiments.methods import METHODS, find_problem
-from experiments.models import Model, check_scheduler, open_model, pipeline_parts, resolved
+from experiments.model_scheduler import check_scheduler
+from experiments.models import Model, open_model, pipeline_parts, resolved
 from experiments.sensitive import with_layers
 from experiments.text import PACKAGES, encoder_folder
 from experiments.weights import check_headers, check_tensors

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import secrets
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -26,15 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments import compose, measures, server
 from experiments.check_command import check_output, check_request, check_torchrun
 from experiments.compose import Plan
-from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig, from_hydra
-from experiments.errors import CONF, ConfigError, config_names, first_line, refuse, short_reason
+from experiments.config import LatencyConfig, from_hydra
+from experiments.errors import CONF, ConfigError, first_line, refuse, short_reason
 from experiments.explain import unchecked
 from experiments.measures import MEASURES, load
-from pipefusion.sim.hardware import DeviceConfig, HostConfig
-from pipefusion.sim.network import LinkConfig
+from experiments.schemas import plain, set_up
 
 ROOT = CONF.parent
-LONGEST_NAME = 120
 EACH_ITS_OWN = "'${cell:${hydra.job.override_dirname}}'"
 
 
@@ -122,46 +114,6 @@ def arguments(argv: list[str]) -> Namespace:
     asked.overrides = [compose.as_text(one) for one in asked.overrides]
     asked.shown = any(getattr(asked, one.dest) for one in shown)
     return asked
-
-
-def set_up() -> None:
-    """The resolvers and schemas that `conf/` refers to."""
-    token = secrets.token_hex(4)  # of this command: others start in the same second
-    resolvers: dict[str, Callable[..., str]] = {"slug": slug, "cell": cell, "token": lambda: token}
-    resolvers["methods"] = lambda: ",".join(load("experiments.methods.METHODS"))
-    for name, resolver in resolvers.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
-    store = ConfigStore.instance()
-    store.store(group="schema", name="run", node=RunConfig)
-    for kind in (ModelConfig, ClusterConfig, DeviceConfig, HostConfig, LinkConfig, LogConfig):
-        name = kind.__name__.removesuffix("Config").lower()
-        store.store(group=f"schema/{name}", name=name, node=kind)
-    for name, measure in MEASURES.items():
-        compose.store_later("measure", name, measure.config)
-    store.store(
-        group="schema/measure", name="latency", node=LatencyConfig
-    )  # at hand, and what most commands are
-    for name in config_names("method"):
-        compose.store_later("method", name, f"experiments.methods.{name}.Config")
-
-
-def slug(text: Any) -> str:
-    """A folder name from any text: no separators, and short enough for any file system. Several texts may share it."""
-    return re.sub(r"[^\w.,=+-]+", "_", str(text), flags=re.ASCII)[:LONGEST_NAME] if text else "sweep"
-
-
-def cell(text: Any, *, _root_: DictConfig) -> str:
-    """The folder name of one run of a sweep: its overrides, to be read, and a hash of its whole configuration."""
-    content = plain(_root_)
-    digest = sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{slug(text or 'run')}-{digest[:10]}"
-
-
-def plain(job: DictConfig) -> dict[str, Any]:
-    """A composed configuration without what decides no result: Hydra's own node, what is logged, and resuming."""
-    content = OmegaConf.to_container(job)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items() if key not in ("hydra", "log", "resume")}
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

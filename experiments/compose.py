@@ -130,15 +130,16 @@ def check_override(one: Override, loader: ConfigLoader) -> None:
             raise ConfigError(
                 group, f"{one.get_value_string()} is no name; allowed: a plugin that is installed"
             )
-        valid = options(group, loader)
-        if own and (not isinstance(name, str) or name not in valid):
-            raise unknown(group, name if isinstance(name, str) else one.get_value_string(), valid)
+        if own and name not in files(group):
+            valid = sorted({*files(group), *loader.get_group_options(group)})  # which takes its time
+            if name not in valid:
+                raise unknown(group, name if isinstance(name, str) else one.get_value_string(), valid)
 
 
-def options(group: str, loader: ConfigLoader) -> list[str]:
-    """The names that a group takes: its files, those of its folders, and what is stored under it."""
-    files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
-    return sorted({*(path.as_posix() for path in files), *loader.get_group_options(group)})
+def files(group: str) -> list[str]:
+    """The names of a group's files and of those of its folders. What is stored under the group are names too."""
+    found = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
+    return [path.as_posix() for path in found]
 
 
 def unknown(group: str, name: str, valid: list[str]) -> ConfigError:

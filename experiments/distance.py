@@ -24,11 +24,12 @@ from experiments.config import RunConfig, read_prompts
 from experiments.difference import norm_of_difference
 from experiments.errors import ConfigError
 from experiments.grid import GridsConfig, expand, serial_reference
-from experiments.inputs import as_inputs, make_inputs, spaced
+from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.quality.networks import open_network
 from experiments.session import Session
+from experiments.spaced import spaced
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Natural, Threads
 from pipefusion.core.ledger import Ledger

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -21,7 +20,6 @@ from experiments.text import encode_prompts, too_long
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape, Sizes
 
-T = TypeVar("T")
 CLASSES = 1000  # of ImageNet; the one after them means "no class"
 Encode = Callable[[RunConfig, Model, Sequence[str], str | None], dict[str, Tensor]]
 """Run, model, prompts and the negative one (None: no guidance) to the model's prompt tensors."""
@@ -131,9 +129,3 @@ def as_inputs(tensors: dict[str, Tensor], guidance_scale: float) -> tuple[Tensor
     noise, lead = tensors.pop("noise"), "negative_"
     negative = {name.removeprefix(lead): tensors.pop(name) for name in [*tensors] if name.startswith(lead)}
     return noise, Conditioning(tensors, guidance_scale, negative or None)
-
-
-def spaced(whole: Sequence[T], count: int) -> list[T]:
-    """`count` of them, or all if there are fewer, evenly spaced."""
-    count = min(count, len(whole))
-    return [whole[(2 * k + 1) * len(whole) // (2 * count)] for k in range(count)]

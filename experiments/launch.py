@@ -21,7 +21,8 @@ from experiments.environment import hardware, provenance
 from experiments.errors import RunFailed
 from experiments.inputs import make_inputs
 from experiments.methods import METHODS, with_warmup
-from experiments.models import Model, choose_scheduler, choose_timesteps, open_model, resolved
+from experiments.model_scheduler import choose_scheduler, choose_timesteps
+from experiments.models import Model, open_model, resolved
 from experiments.plan import write_plan
 from experiments.progress import live
 from experiments.rank import run_rank

@@ -18,7 +18,8 @@ from experiments.config import RunConfig
 from experiments.device import choose_device, synchronise
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_degrees, with_warmup
-from experiments.models import build_scheduler, open_model
+from experiments.model_scheduler import build_scheduler
+from experiments.models import open_model
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
 from experiments.report import ParameterKey, RankReport, held_parameters, write_report

@@ -12,7 +12,8 @@ from torch import Tensor
 from experiments.config import RunConfig
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_degrees, with_warmup
-from experiments.models import Model, build_scheduler
+from experiments.model_scheduler import build_scheduler
+from experiments.models import Model
 from experiments.peaks import peak_bytes, predicted_peaks
 from experiments.progress import report_progress
 from experiments.report import RankReport, held_parameters, write_report

@@ -15,6 +15,7 @@ from experiments.config import ModelConfig
 from experiments.difference import largest_difference
 from experiments.grid import model_config
 from experiments.methods import METHODS
+from experiments.model_scheduler import build_scheduler
 from experiments.models import Model, open_model
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.parallel import Parallel
@@ -175,7 +176,7 @@ def prompts(shape: DiTShape, images: int, draw: torch.Generator, kept: int) -> d
 
 
 def case_scheduler(case: Case, model: Model) -> Any:
-    return models.build_scheduler(model, case.scheduler, case.steps)
+    return build_scheduler(model, case.scheduler, case.steps)
 
 
 def degrees_in(case: Case, devices: int) -> Parallel:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from experiments.inputs import spaced
+from experiments.spaced import spaced
 from tests.ranks import Ranks
 
 

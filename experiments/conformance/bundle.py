@@ -35,7 +35,8 @@ from experiments.conformance.tensors import (
     read_tensors,
 )
 from experiments.errors import ConfigError, first_line, nearest, short_reason
-from experiments.models import FACTS, Model, choose_scheduler, louder, open_model
+from experiments.model_scheduler import choose_scheduler
+from experiments.models import FACTS, Model, louder, open_model
 from experiments.schedulers import config_fault
 from experiments.stepping import stepping_problem
 from experiments.weights import check_weights

@@ -16,7 +16,8 @@ from experiments.config import RunConfig
 from experiments.errors import RunFailed
 from experiments.inputs import make_inputs, read_inputs
 from experiments.methods import parallel_degrees
-from experiments.models import build_scheduler, open_model
+from experiments.model_scheduler import build_scheduler
+from experiments.models import open_model
 from experiments.pictures import decode_pixels
 from experiments.quality.store import write_pictures
 from experiments.quality.texts import stored, texts_path

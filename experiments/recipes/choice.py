@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from experiments.emoji import DATA_DIR, Item, PackageConfig, Table, drawn, make_item
 from experiments.errors import ConfigError
-from experiments.inputs import spaced
+from experiments.spaced import spaced
 from pipefusion.core.domain import Count, Grid, Natural
 
 THINGS = ["Animals & Nature", "Food & Drink", "Travel & Places", "Activities", "Objects"]

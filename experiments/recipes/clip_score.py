@@ -11,11 +11,11 @@ from torch import Tensor
 
 from experiments.clips import unpack
 from experiments.emoji import stored_packages
-from experiments.inputs import spaced
 from experiments.recipes.network import NetworkConfig, StageConfig
 from experiments.recipes.sampling import save_films
 from experiments.recipes.scenes import Actor, Scenes, ScenesConfig, build_scenes, caption, list_scenes
 from experiments.recipes.seeds import seeded
+from experiments.spaced import spaced
 
 ROLES = {"train": "sheet.png", "held_out": "held_out.png"}
 VARIANTS = 3

@@ -13,12 +13,12 @@ from diffusers.models import ModelMixin
 
 from analysis.files import write_text
 from experiments.clips import unpack
-from experiments.inputs import spaced
 from experiments.recipes.checkpoint import Progress
 from experiments.recipes.config import Corpus, TrainConfig
 from experiments.recipes.network import StageConfig
 from experiments.recipes.sampling import default_scheduler, draw_noise, sample, save_films, save_sheet
 from experiments.recipes.seeds import seeded
+from experiments.spaced import spaced
 
 log = logging.getLogger(__name__)
 COLUMNS = ["step", "samples", "resolution", "loss", "lr_factor", "seconds"]

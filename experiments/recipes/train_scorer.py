@@ -32,13 +32,13 @@ from experiments.emoji import (
 )
 from experiments.errors import ConfigError, check_folder
 from experiments.features import PREPROCESSING, features
-from experiments.inputs import spaced
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
 from experiments.recipes.cards import render, write_scorer_card
 from experiments.recipes.choice import ALIKE, THINGS, candidates
 from experiments.recipes.folder import origin
 from experiments.recipes.score import place, shares
 from experiments.records import write_json
+from experiments.spaced import spaced
 from experiments.tensors import write_tensors
 from pipefusion.core.domain import Cores, Count, Domain, Grid, Seed, Share, Width
 

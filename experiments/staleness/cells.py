@@ -11,11 +11,11 @@ from experiments.check import check_model
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known
 from experiments.grid import GridConfig, check_grid, expand, place
-from experiments.inputs import spaced
 from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.models import Model, open_model
 from experiments.session import Session
+from experiments.spaced import spaced
 from pipefusion.core.domain import (
     Count,
     Devices,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
+from experiments.schemas import set_up
 from tests.experiments.tiny_pipelines import save_tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _schemas() -> None:
-    cli.set_up()
+    set_up()
 
 
 @pytest.fixture(scope="session")

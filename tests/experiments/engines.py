@@ -12,7 +12,8 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
-from experiments.models import FACTS, choose_scheduler
+from experiments.model_scheduler import choose_scheduler
+from experiments.models import FACTS
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows

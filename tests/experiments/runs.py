@@ -17,6 +17,7 @@ from experiments import cli
 from experiments.compose import plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
+from experiments.schemas import set_up
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
@@ -35,7 +36,7 @@ def composed(*overrides: str) -> RunConfig:
 
 def config(*overrides: str) -> RunConfig:
     """The configuration of one quick run."""
-    cli.set_up()
+    set_up()
     given = {override.split("=")[0] for override in overrides}
     quick = [override for override in QUICK if override.split("=")[0] not in given]
     return composed(*quick, *overrides)

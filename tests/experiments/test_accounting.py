@@ -16,7 +16,8 @@ from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, tota
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.models import build_scheduler, open_model, resolved
+from experiments.model_scheduler import build_scheduler
+from experiments.models import open_model, resolved
 from experiments.params import PARAMS
 from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run

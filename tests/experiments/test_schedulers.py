@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from experiments.grid import model_config
-from experiments.models import build_scheduler, choose_scheduler, choose_timesteps, open_model
+from experiments.model_scheduler import build_scheduler, choose_scheduler, choose_timesteps
+from experiments.models import open_model
 from experiments.schedulers import converted, whole
 from pipefusion.core.problem import Problem
 from pipefusion.schedulers import make_scheduler

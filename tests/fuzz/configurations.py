@@ -13,6 +13,7 @@ from experiments import cli, compose
 from experiments.check_command import CHOICES
 from experiments.config import from_hydra
 from experiments.errors import ConfigError, config_names
+from experiments.schemas import set_up
 from tests.fuzz.verdict import ACCEPTED, SILENT, Verdict, tried
 
 BASE = ("model=pixart_tiny", "cluster=sim", "log.wandb.mode=disabled")
@@ -69,7 +70,7 @@ def keys_in(node: DictConfig, above: str = "") -> Iterator[str]:
 
 def cases(bases: Iterable[tuple[str, ...]] | None = None, values: int = 2) -> Iterator[Case]:
     """The keys of all that can be chosen (or of `bases`), each with some values, which differ from key to key."""
-    cli.set_up()
+    set_up()
     seen: set[tuple[str, str]] = set()
     for base in choices() if bases is None else bases:
         group, _, name = base[0].partition("=") if base else ("", "", "")
