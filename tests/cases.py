@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import diffusers
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments import models
 from experiments.config import ModelConfig
@@ -57,14 +59,16 @@ FAMILIES = (
 VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny", "hunyuan_video15_tiny", "ltx_tiny")
 SIZE = (12, 4)
 """Token rows, which most degrees divide, and columns."""
+OVER_FRAMES, OVER_ROWS = (12, 3, 2), (3, 12, 2)
+"""Latent frames, token rows and columns of a video that is cut over its frames, or over its rows."""
 
 
 @dataclass(frozen=True)
 class Case:
     """What varies in the grid. `method` holds the method's own keys; `gain` multiplies all matrices of the weights.
 
-    `size` is token rows and columns, of a video as many frames as rows; None: what the model was made for. At the
-    default that is also what DiT gets, which draws squares alone, and a video.
+    `size` is token rows and columns, of a video latent frames before them; None: what the model was made for, and at
+    the default so is DiT, which draws squares alone.
     `padded`: an MM-DiT's prompts end in padding, which nothing attends to.
     """
 
@@ -76,7 +80,7 @@ class Case:
     images: int = 1
     architecture: dict[str, Any] = field(default_factory=dict)
     model: str = "pixart"
-    size: tuple[int, int] | None = SIZE
+    size: tuple[int, ...] | None = SIZE
     gain: float = 1.0
     parallel: Parallel = field(default_factory=Parallel)
     padded: bool = False
@@ -107,19 +111,20 @@ def case_model(case: Case) -> Model:
     return _model(case.model, tuple(sorted(case.architecture.items())), case_size(case))
 
 
-def case_size(case: Case) -> tuple[int, int] | None:
-    own = case.size == SIZE and case.model in ("dit_tiny", *VIDEOS)
-    return None if own else case.size
+def case_size(case: Case) -> tuple[int, ...] | None:
+    """The case's own; where it has none, that of its model."""
+    own = {"dit_tiny": None, **dict.fromkeys(VIDEOS, OVER_FRAMES)}
+    return own.get(case.model, SIZE) if case.size == SIZE else case.size
 
 
 @cache
-def _model(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int] | None = None) -> Model:
+def _model(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, ...] | None = None) -> Model:
     if size is not None:
         model = _model(name, changes)
-        rows, cols = size
+        *frames, rows, cols = size
         sides = {"height": rows * model.multiple, "width": cols * model.multiple}
-        frames = None if model.frames is None else 1 + (rows - 1) * model.facts["frame_factor"]
-        return replace(model, **sides, frames=frames)
+        pictures = 1 + (frames[0] - 1) * model.facts["frame_factor"] if frames else None
+        return replace(model, **sides, frames=pictures)
     if name == "pixart":
         return open_model(ModelConfig(name="tiny", architecture=TINY | dict(changes)))
     cfg = model_config(name)
@@ -138,7 +143,7 @@ def case_view(case: Case) -> DiT:
 
 
 @cache
-def _template(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, int] | None) -> DiT:
+def _template(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, ...] | None) -> DiT:
     return _model(name, changes, size).view()
 
 
@@ -175,8 +180,26 @@ def prompts(shape: DiTShape, images: int, draw: torch.Generator, kept: int) -> d
     return found
 
 
-def case_scheduler(case: Case, model: Model) -> Any:
-    return build_scheduler(model, case.scheduler, case.steps)
+def stock_network(case: Case, expert: int = 0) -> nn.Module:
+    """Plain diffusers, drawn from the model's seed, or for the second expert from the one that follows."""
+    model = case_model(case)
+    torch.manual_seed(model.seed + expert)
+    network: nn.Module = getattr(diffusers, model.class_name).from_config(model.config)
+    for parameter in network.parameters():
+        parameter.data *= case.gain if parameter.ndim == 2 else 1
+    return network.eval().requires_grad_(False)
+
+
+def case_scheduler(case: Case) -> Any:
+    """A scheduler of its own, as it was before the first step."""
+    return deepcopy(
+        _scheduler(case.model, tuple(sorted(case.architecture.items())), case.scheduler, case.steps)
+    )
+
+
+@cache
+def _scheduler(name: str, changes: tuple[tuple[str, Any], ...], scheduler: str, steps: int) -> Any:
+    return build_scheduler(_model(name, changes), scheduler, steps)
 
 
 def degrees_in(case: Case, devices: int) -> Parallel:

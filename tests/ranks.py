@@ -12,15 +12,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from experiments.server import end_with_parent
+from experiments import server
 
 PRELOAD = [
+    "experiments.agent",
     "diffusers.models.transformers.pixart_transformer_2d",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
-    "experiments.methods",
-    "experiments.models",
-    "pipefusion.core.local",
+    "experiments.rank",
 ]
+"""Of the one fork server of a process of the tests: what it lacks each process forked from it imports again."""
 
 HANGS_S = 600
 """After which ranks are said to hang: no matter how busy the machine is, no test's function takes that long."""
@@ -30,7 +30,9 @@ def _serve(rank: int, pipe: Connection) -> None:
     import torch
     import torch.distributed as dist
 
-    threading.Thread(target=end_with_parent, daemon=True).start()  # also in the middle of a communication
+    threading.Thread(
+        target=server.end_with_parent, daemon=True
+    ).start()  # also in the middle of a communication
     torch.set_num_threads(1)
     joined = None
     while (task := pipe.recv()) is not None:
@@ -65,8 +67,8 @@ class Ranks:
         """So many processes in all; all of them anew when one is gone, as after a test that ended their server."""
         if not all(process.is_alive() for process in self.processes):
             self.end()
+        server.start(PRELOAD)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
         for rank in range(len(self.processes), size):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(rank, theirs), daemon=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,17 @@ from torch import Tensor
 
 Remember = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(layer, own K, own V) -> the K, V of all tokens that the own queries attend to."""
+
+
+class Task(NamedTuple):
+    """What every loop starts from: the stock model and its scheduler, noise [B, C, H, W], prompts and their mask."""
+
+    model: PixArtTransformer2DModel
+    scheduler: Any
+    noise: Tensor
+    text: Tensor
+    mask: Tensor
+    guidance: float
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -98,12 +109,7 @@ def quantize(x: Tensor, bits: int) -> Tensor:
 
 
 def banded(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
+    task: Task,
     patches: list[list[int]],
     warmup: int,
     synced: Container[int] = (),
@@ -115,6 +121,7 @@ def banded(
     With `bits` others have, behind the warm-up, what their base and quantized residuals make of K, V: those of
     `this_step` in a ring.
     """
+    model, scheduler, noise, text, mask, guidance = task
     cols, latent = noise.shape[3] // model.config.patch_size, noise
     bases: dict[int, list[list[Tensor]]] = {}  # by layer: K, V of each patch as the others have them
 
@@ -147,12 +154,7 @@ def banded(
 
 
 def denoise(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
+    task: Task,
     patches: list[list[int]],
     warmup: int,
     sees: str,
@@ -164,6 +166,7 @@ def denoise(
     "pipefusion": patches before it of this step, patches after it of the step before (one buffer, written in turn).
     "distrifusion": every other patch of the step before. "naive": every other patch of the last warm-up step.
     """
+    model, scheduler, noise, text, mask, guidance = task
     layers, ps = len(model.transformer_blocks), model.config.patch_size
     cols, branches = noise.shape[3] // ps, 2 if guidance > 1 else 1
     all_rows = [r for patch in patches for r in patch]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
-from tests.reference import embed, guide, run_layers, unembed
+from tests.reference import Task, embed, guide, run_layers, unembed
 
 
 def modulated(model: PixArtTransformer2DModel, x: Tensor, time: Tensor) -> Tensor:
@@ -21,23 +21,14 @@ def modulated(model: PixArtTransformer2DModel, x: Tensor, time: Tensor) -> Tenso
 
 
 def cached(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
-    patches: list[list[int]],
-    warmup: int,
-    rule: str,
-    threshold: float,
-    displaced: bool = False,
+    task: Task, patches: list[list[int]], warmup: int, rule: str, threshold: float, displaced: bool = False
 ) -> tuple[Tensor, dict[tuple[int, int], bool]]:
     """Latents, and by (step, patch) whether the blocks were computed; patch -1 where all are decided on at once.
 
     PipeFusion decides on each patch alone. `displaced`: DistriFusion, whose patches are decided on together and see of
     others the K, V that each layer computed before this step.
     """
+    model, scheduler, noise, text, mask, guidance = task
     layers, ps, times = range(len(model.transformer_blocks)), model.config.patch_size, scheduler.timesteps
     cols, branches = noise.shape[3] // ps, 2 if guidance > 1 else 1
     everything, together = [row for patch in patches for row in patch], [*range(len(patches))]

@@ -9,13 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
-from tests.reference import embed, guide, run_layers, unembed
+from tests.reference import Task, embed, guide, run_layers, unembed
 
 
 def written(kept: dict[int, tuple[Tensor, Tensor]], tokens: slice) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -30,19 +28,10 @@ def written(kept: dict[int, tuple[Tensor, Tensor]], tokens: slice) -> Callable[.
 
 
 def asyncdiff(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
-    sizes: list[int],
-    warmup: int,
-    stride: int,
-    time_shift: bool,
-    age: int = 1,
+    task: Task, sizes: list[int], warmup: int, stride: int, time_shift: bool, age: int = 1
 ) -> Tensor:
     """Component k at step t works on what component k - 1 made `age` computed steps before; `sizes`: layers of each."""
+    model, scheduler, noise, text, mask, guidance = task
     cols = noise.shape[3] // model.config.patch_size
     rows, latent, times = [*range(noise.shape[2] // model.config.patch_size)], noise, scheduler.timesteps
     outputs: dict[tuple[int, int], Tensor] = {}  # (step, component)
@@ -76,21 +65,13 @@ def low_rank(x: Tensor, rank: int = 4) -> Tensor:
 
 
 def compressed(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
-    patches: list[list[int]],
-    sizes: list[int],
-    warmup: int,
-    feedback: bool = True,
+    task: Task, patches: list[list[int]], sizes: list[int], warmup: int, feedback: bool = True
 ) -> Tensor:
     """PipeFusion whose stages know a patch's input from what it was before and residuals of rank four.
 
     Without `feedback` a residual is what the hidden states themselves changed by. `sizes`: layers of each stage.
     """
+    model, scheduler, noise, text, mask, guidance = task
     ps, cols = model.config.patch_size, noise.shape[3] // model.config.patch_size
     kept: dict[int, tuple[Tensor, Tensor]] = {}  # by layer: K, V of the whole image
     had: dict[tuple[int, int], Tensor] = {}  # what stage d has of patch m
@@ -131,22 +112,13 @@ def compressed(
 
 
 def rotational(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
-    patches: list[list[int]],
-    sizes: list[int],
-    warmup: int,
-    order: int,
-    turned: int = 0,
+    task: Task, patches: list[list[int]], sizes: list[int], warmup: int, order: int, turned: int = 0
 ) -> Tensor:
     """Stage d takes patch (i - d) mod M as the i-th of a step; of its first it has what `order` differences forecast.
 
     All stages compute at once: what is made at place i is read at later ones. `sizes`: layers of each stage.
     """
+    model, scheduler, noise, text, mask, guidance = task
     ps, count, cols = model.config.patch_size, len(patches), noise.shape[3] // model.config.patch_size
     stages = [range(sum(sizes[:d]), sum(sizes[: d + 1])) for d in range(len(sizes))]
     kept: dict[int, tuple[Tensor, Tensor]] = {}  # by layer: K, V of the whole image
@@ -189,17 +161,9 @@ def rotational(
     return latent
 
 
-def parastep(
-    model: PixArtTransformer2DModel,
-    scheduler: Any,
-    noise: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    guidance: float,
-    ranks: int,
-    warmup: int,
-) -> Tensor:
+def parastep(task: Task, ranks: int, warmup: int) -> Tensor:
     """One rank after another through each round: what it knows is its own noise, rank 0 knows that of all."""
+    model, scheduler, noise, text, mask, guidance = task
     cols, times = noise.shape[3] // model.config.patch_size, scheduler.timesteps
     rows, layers = [*range(noise.shape[2] // model.config.patch_size)], range(len(model.transformer_blocks))
 

@@ -63,7 +63,7 @@ def sample(case: Case, repeats: int = 0) -> Result:
     mesh, tensors = parallel.mesh(), case_weights(case)
     fabric = LocalFabric(mesh, CPU)
     dit = case_view(case)
-    scheduler = case_scheduler(case, model)
+    scheduler = case_scheduler(case)
     sampler = module.build(dit, fabric, cfg)
     dit.load(tensors, CPU)
     made = []
@@ -127,11 +127,11 @@ def simulate(case: Case, repeats: int = 0) -> list[Result]:
     Every stretch of work takes a millisecond, so that a run is the same every time.
     """
     torch.set_num_threads(1)
-    model, module = case_model(case), METHODS[case.name]
+    module = METHODS[case.name]
     mesh = degrees_in(case, case.parallel.world).mesh()
     clocks = [FixedClock(lambda: 1e-3) for _ in range(mesh.size)]
     world = World(mesh, CPU, TopologyConfig(), clocks=clocks)
-    cfg, scheduler, tensors = module.Config(**case.method), case_scheduler(case, model), case_weights(case)
+    cfg, scheduler, tensors = module.Config(**case.method), case_scheduler(case), case_weights(case)
     dits, samplers = [case_view(case) for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
         samplers.append(module.build(dit, fabric, cfg))
@@ -160,9 +160,7 @@ def measure_peak(case: Case, devices: int, rank: int, device: torch.device) -> i
         dit.load(case_weights(case), device)
     noise, cond = inputs(case, model)
     with torch.inference_mode():
-        return sampling_peak(
-            sampler, dit.model, case_scheduler(case, model), noise.to(device), cond.to(device)
-        )
+        return sampling_peak(sampler, dit.model, case_scheduler(case), noise.to(device), cond.to(device))
 
 
 def planned(
@@ -170,7 +168,7 @@ def planned(
 ) -> list[PlannedRank]:
     """Every rank of the case, planned; `options` are those of `plan_ranks`."""
     model, module = case_model(case), METHODS[case.name]
-    cfg, scheduler = module.Config(**case.method), case_scheduler(case, model)
+    cfg, scheduler = module.Config(**case.method), case_scheduler(case)
     return plan_ranks(
         lambda dit, fabric: module.build(dit, fabric, cfg),
         case_view(case),

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import combinations
+from sys import intern
 from typing import Any
 
 import pytest
@@ -16,12 +17,12 @@ from pipefusion.core.parallel import Parallel
 from tests.cases import Case
 from tests.contract.oracle import label
 
-Met = Callable[[Case], set[tuple[Any, ...]]]
+Met = Callable[[Case], set[tuple[str, ...]]]
 OWN = {key.name for method in METHODS.values() for key in fields(method.Config)} | {*asdict(Parallel())}
 """What is the method's: its name, its keys, its degrees."""
 
 
-def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[Any, ...]]:
+def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[str, ...]]:
     """Combinations of so many settings, but none of the model with one that is `apart`.
 
     A degree counts as shared or not, W as none, some or all of the steps, M as one or more.
@@ -34,10 +35,9 @@ def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[A
         settings["patches"] = case.method["patches"] > 1
     settings |= {"name": case.name, "scheduler": case.scheduler, "heads": str(case.architecture)}
     settings |= {"guidance": case.guidance, "images": case.images, "size": case.size, "padded": case.padded}
-    ordered = sorted(settings.items(), key=str)
-    others = combinations(ordered, strength)
-    with_model = combinations([each for each in ordered if each[0] not in apart], strength - 1)
-    return {*others, *((*each, ("model", case.model)) for each in with_model)}
+    words = {key: intern(f"{key}={settings[key]}") for key in sorted(settings)}  # which hash once
+    with_model = combinations([word for key, word in words.items() if key not in apart], strength - 1)
+    return {*combinations(words.values(), strength), *((*each, case.model) for each in with_model)}
 
 
 pairs = partial(met, strength=2, apart={"split"})
@@ -50,7 +50,7 @@ def cover(cases: Sequence[Case], fast: Met = pairs, slow: Met | None = triples) 
     chosen: dict[int, bool] = {}
     for name, is_slow in ((fast, False), (slow, True)):
         each = [name(case) if name else set() for case in cases]
-        left = set().union(*each) - set().union(*(each[index] for index in chosen))
+        left = set().union(*each).difference(*(each[index] for index in chosen))
         ranked = [(-len(found), index) for index, found in enumerate(each)]
         heapify(ranked)
         while left:  # what a case adds only ever falls, so most need no second look

@@ -23,6 +23,8 @@ from pipefusion.core.split import split_rows
 from tests.cases import (
     CPU,
     FAMILIES,
+    OVER_FRAMES,
+    OVER_ROWS,
     SIZE,
     Case,
     case_model,
@@ -50,13 +52,14 @@ def product(name: str, degrees: str = "", model: str = "pixart", **method: Any) 
     words = degrees.split()
     parallel = Parallel(**{axis: int(n) for axis, n in zip(words[::2], words[1::2], strict=True)})
     own = {KEYS.get(key, key): value for key, value in method.items()}
-    return Case(name, own, STEPS, guidance=4.5, images=2, model=model, parallel=parallel)
+    size = OVER_ROWS if own.get("patch_axis") == "rows" else SIZE
+    return Case(name, own, STEPS, guidance=4.5, images=2, model=model, parallel=parallel, size=size)
 
 
 def label(case: Case) -> str:
     method = [f"{key}={value}" for key, value in case.method.items()]
     changes = [f"{key}={value}" for key, value in case.architecture.items()]
-    size = [] if case.size == SIZE else [str(case.size)]
+    size = [] if case.size in (SIZE, OVER_FRAMES, OVER_ROWS) else [str(case.size)]
     padding = ["padded"] * case.padded
     return " ".join([case.name, str(case.parallel), *method, case.model, *size, *changes, *padding])
 
@@ -119,7 +122,7 @@ def replayed(case: Case) -> Tensor:
     view.load(case_weights(case), CPU)
     stages = forms.stages(model.shape, case.parallel.pipe, getattr(cfg, "split", "even"))
     bands = split_rows(view.shape.lines, getattr(cfg, "patches", 1), case.parallel.lanes)
-    fixed = case_scheduler(case, model), bands, stages, cfg.warmup, getattr(cfg, "text", "exact")
+    fixed = case_scheduler(case), bands, stages, cfg.warmup, getattr(cfg, "text", "exact")
     own = {
         "sent": getattr(cfg, "compress", "none"),
         "lanes": case.parallel.lanes,

@@ -210,7 +210,7 @@ PADDED_PRODUCTS = (
     ]
     + [
         product(name, degrees, family, heads="pad", **method).but(
-            size=(10, 2 if family in VIDEOS else 10)
+            size=(10, 3, 2) if family in VIDEOS else (10, 10)
         )  # heads: 3, 3, 3, 3, 0
         for family in ARCHITECTURES[1:]
         for name, degrees, method in (

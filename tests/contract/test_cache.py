@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -39,9 +40,12 @@ def skipping(
     return own.but(steps=STEPS)
 
 
+ran = cache(simulate)
+
+
 def decisions(case: Case) -> dict[Any, bool]:
     """What all ranks have decided."""
-    first, *others = [result.decisions for result in simulate(case)]
+    first, *others = [result.decisions for result in ran(case)]
     assert first and all(each == first for each in others)
     return first
 
@@ -77,11 +81,11 @@ def test_loops(rule: str, name: str, degrees: str, patches: int, warmup: int) ->
     given = {"M": patches, "W": warmup}
     own = {key: given[key] for key in ("M", "W") if METHODS[name].has({"M": "patches", "W": "warmup"}[key])}
     case = skipping(name, degrees, rule=rule, **own)
-    got = simulate(case)[0]
+    got = ran(case)[0]
     bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, patches)]
     with torch.inference_mode():
         options = warmup, rule, case.method["cache_threshold"], name == "distrifusion"
-        want, computed = cached(*task(case), case.guidance, bands, *options)
+        want, computed = cached(task(case), bands, *options)
     assert {(at.step, at.patch): made for at, made in got.decisions.items()} == computed
     assert {*computed.values()} == {True, False}, "nothing is skipped, or all"
     assert relative_error(got.latents, want) <= TOLERANCE
@@ -105,7 +109,7 @@ def test_exact_methods_are_serial_with_its_cache(
     case, serial = skipping(name, degrees, rule=rule, **own), skipping("serial", rule=rule)
     assert decisions(case) == decisions(serial)
     assert {*decisions(serial).values()} == {True, False}
-    assert relative_error(simulate(case)[0].latents, alone(serial)) <= TOLERANCE
+    assert relative_error(ran(case)[0].latents, alone(serial)) <= TOLERANCE
 
 
 BANDED = [
@@ -127,7 +131,7 @@ def test_displaced_methods_depend_on_their_bands_alone(
     few = case.but(parallel=Parallel(patch=case.parallel.patch))
     assert decisions(case) == decisions(few)
     assert not all(decisions(case).values())
-    assert relative_error(simulate(case)[0].latents, alone(few)) <= TOLERANCE
+    assert relative_error(ran(case)[0].latents, alone(few)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -137,11 +141,11 @@ def test_families(rule: str, model: str) -> None:
     """Prompts beside the image, refiners, single blocks, long skips: some steps are skipped, by all ranks alike."""
     threshold = 1000.0  # random models differ: all that may be skipped is
     axis = "ulysses 2" if case_model(Case("serial", model=model)).shape.skips else "pipe 2 ulysses 2"
-    serial = skipping("serial", "", model, rule, threshold=threshold)
+    serial = skipping("serial", "", model, rule, threshold=threshold).but(steps=4)
     name = "ulysses" if axis == "ulysses 2" else "sync_pipeline"
-    case = skipping(name, axis, model, rule, threshold=threshold)
-    assert [*decisions(case).values()] == [True, *[False] * (STEPS - 2), True]
-    assert relative_error(simulate(case)[0].latents, alone(serial)) <= TOLERANCE
+    case = skipping(name, axis, model, rule, threshold=threshold).but(steps=4)
+    assert [*decisions(case).values()] == [True, False, False, True]
+    assert relative_error(ran(case)[0].latents, alone(serial)) <= TOLERANCE
     without = serial.but(method={})
     assert relative_error(alone(serial), alone(without)) > 10 * TOLERANCE
 
@@ -164,21 +168,19 @@ def test_a_threshold_of_zero_changes_nothing_but_decides(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:
     """To the bit; and what it sends and holds, decisions included, is what is predicted to the byte."""
-    case = skipping(name, degrees, rule=rule, threshold=0.0, **own)
-    results, plain = (
-        simulate(case),
-        case.but(method={k: v for k, v in case.method.items() if "cache" not in k}),
-    )
-    assert results[0].latents is not None and torch.equal(results[0].latents, alone(plain))
+    case = skipping(name, degrees, rule=rule, threshold=0.0, **own).but(steps=5)
+    plain = case.but(method={k: v for k, v in case.method.items() if "cache" not in k})
+    latents = ran(case)[0].latents
+    assert latents is not None and torch.equal(latents, alone(plain))
     assert all(decisions(case).values())
-    sends_and_holds_what_is_predicted(results)
+    sends_and_holds_what_is_predicted(ran(case))
 
 
 def test_a_skipped_step_sends_what_its_first_block_does() -> None:
     """Ulysses: 4/n of the hidden states of one layer in place of four, and two numbers for every decision."""
     case = skipping("ulysses", "ulysses 2", threshold=1000.0)
     sent = dict.fromkeys(range(STEPS), 0)
-    for row in simulate(case)[0].rows:
+    for row in ran(case)[0].rows:
         if row["step"] < STEPS:
             sent[row["step"]] += row["sent_bytes"]
     decision = 2 * 8
@@ -192,7 +194,7 @@ def test_real_ranks_skip_what_simulated_ones_do(ranks: Ranks) -> None:
         skipping("pipefusion", "pipe 2 ulysses 2", M=3),
         skipping("distrifusion", "patch 2", rule="teacache"),
     ):
-        real, virtual = ranks.run(case.parallel.world, sample, case), simulate(case)
+        real, virtual = ranks.run(case.parallel.world, sample, case), ran(case)
         agree(case, real, virtual)
         assert [result.decisions for result in real] == [result.decisions for result in virtual]
 

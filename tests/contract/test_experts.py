@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.conformance.reference import Buffers, one_image
 from experiments.conformance.request import Deviation, Request
@@ -20,7 +19,19 @@ from experiments.stock_calls import denoise
 from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.shape import Experts
 from pipefusion.core.split import split_rows
-from tests.cases import CPU, Case, case_model, case_scheduler, case_view, case_weights, inputs, relative_error
+from tests.cases import (
+    CPU,
+    OVER_FRAMES,
+    OVER_ROWS,
+    Case,
+    case_model,
+    case_scheduler,
+    case_view,
+    case_weights,
+    inputs,
+    relative_error,
+    stock_network,
+)
 from tests.contract.oracle import computes, label, product, replayed, sends_and_holds_what_is_predicted
 from tests.sampling import measure_peak, planned, simulate
 
@@ -28,7 +39,8 @@ from tests.sampling import measure_peak, planned, simulate
 def switched(name: str, degrees: str = "", **method: Any) -> Case:
     """Two guided videos in four steps, of which each expert has two; random weights hardly matter without a gain."""
     case = product(name, degrees, "wan22_a14b_tiny", **method)
-    return case.but(steps=4, size=None, scheduler="shipped", gain=2.0, architecture={"boundary": 0.6})
+    size = OVER_ROWS if case.size == OVER_ROWS else OVER_FRAMES
+    return case.but(steps=4, size=size, scheduler="shipped", gain=2.0, architecture={"boundary": 0.6})
 
 
 EXACT = [
@@ -60,27 +72,17 @@ LAGGED = [
 ]
 
 
-def stock(case: Case, expert: int) -> nn.Module:
-    """Plain diffusers, drawn from the model's seed or the one that follows."""
-    model = case_model(case)
-    torch.manual_seed(model.seed + expert)
-    network = WanTransformer3DModel.from_config(model.config).eval()
-    for parameter in network.parameters():
-        parameter.data *= case.gain if parameter.ndim == 2 else 1
-    return network
-
-
 @cache
 def stock_loop(case: Case) -> Tensor:
     """Both transformers in diffusers' loop over the steps, the guidance written out."""
     model, (noise, cond) = case_model(case), inputs(case, case_model(case))
     experts = model.shape.experts
     assert experts is not None and experts.guidance_scale is not None
-    second = stock(case, 1), experts.boundary, experts.guidance_scale
+    second = stock_network(case, 1), experts.boundary, experts.guidance_scale
     size = (model.height, model.width)
     task = noise, cond.prompt, cond.negative, case.guidance, size, second
     with torch.inference_mode():
-        return denoise(stock(case, 0), case_scheduler(case, model), *task)
+        return denoise(stock_network(case), case_scheduler(case), *task)
 
 
 def naive(case: Case, buffers: type[Buffers] = Buffers) -> Tensor:
@@ -93,7 +95,7 @@ def naive(case: Case, buffers: type[Buffers] = Buffers) -> Tensor:
     parallel, shape = case.parallel, view.shape
     bands = split_rows(shape.lines, case.method.get("patches", parallel.patch), parallel.lanes)
     stages, sees = [range(shape.layers)], [method.attends(shape, parallel, cfg, rows) for rows in bands]
-    task = inputs(case, case_model(case)), case_scheduler(case, case_model(case))
+    task = inputs(case, case_model(case)), case_scheduler(case)
     request = Request(*task[0], task[1], bands, stages, cfg.warmup, "exact", sees)
     assert method.stale is not None and method.stale != "input"
     how = Deviation(kv=method.stale)
@@ -153,7 +155,7 @@ def test_both_experts_are_held_and_planned(case: Case) -> None:
 def test_the_boundary_itself_is_the_first_expert_s() -> None:
     """As in the pipeline: at least `boundary_ratio` of the timesteps that the scheduler was trained with."""
     case = switched("serial")
-    scheduler = case_scheduler(case, case_model(case))
+    scheduler = case_scheduler(case)
     assert scheduler.timesteps[0] == 1000 > scheduler.timesteps[1]
     assert experts_by_step(Experts(1.0), scheduler) == [0, 1, 1, 1]
     assert experts_by_step(Experts(0.6), scheduler) == [0, 0, 1, 1]

@@ -7,13 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline
 from torch import Tensor
 
 from experiments.stock_calls import denoise
 from pipefusion.core.attention import full
 from pipefusion.core.dit import Given, KeptSkips, run_blocks
-from tests.cases import CPU, Case, case_model, case_scheduler, case_view, case_weights, inputs, relative_error
+from tests.cases import (
+    CPU,
+    Case,
+    case_model,
+    case_scheduler,
+    case_view,
+    case_weights,
+    inputs,
+    relative_error,
+    stock_network,
+)
 from tests.contract.oracle import TOLERANCE, check, computes, label, product
 from tests.sampling import measure_peak, planned
 
@@ -38,21 +48,12 @@ STALE = [
 ]
 
 
-def stock(case: Case) -> WanTransformer3DModel:
-    model = case_model(case)
-    torch.manual_seed(model.seed)
-    network = WanTransformer3DModel.from_config(model.config).eval()
-    for parameter in network.parameters():
-        parameter.data *= case.gain if parameter.ndim == 2 else 1
-    return network
-
-
 @cache
 def stock_loop(case: Case) -> Tensor:
     model, (noise, cond) = case_model(case), inputs(case, case_model(case))
-    scheduler, size = case_scheduler(case, model), (model.height, model.width)
+    scheduler, size = case_scheduler(case), (model.height, model.width)
     with torch.inference_mode():
-        return denoise(stock(case), scheduler, noise, cond.prompt, cond.negative, case.guidance, size)
+        return denoise(stock_network(case), scheduler, noise, cond.prompt, cond.negative, case.guidance, size)
 
 
 @torch.inference_mode()
@@ -63,8 +64,10 @@ def test_the_loop_is_the_pipeline_s() -> None:
     vae = AutoencoderKLWan(
         base_dim=4, z_dim=4, dim_mult=[1] * 4, num_res_blocks=1, latents_mean=[0.1] * 4, latents_std=[0.5] * 4
     )
-    scheduler = case_scheduler(case, model)
-    pipe = WanImageToVideoPipeline(None, None, vae, scheduler, transformer=stock(case), expand_timesteps=True)
+    scheduler = case_scheduler(case)
+    pipe = WanImageToVideoPipeline(
+        None, None, vae, scheduler, transformer=stock_network(case), expand_timesteps=True
+    )
     pipe.set_progress_bar_config(disable=True)
     size = model.height, model.width
     picture = torch.rand(1, 3, *size)
@@ -82,8 +85,8 @@ def test_the_loop_is_the_pipeline_s() -> None:
     ).frames
     _, first, _ = pipe.prepare_latents(2 * picture - 1, 2, 4, **sizes)
     prompt = {**cond.prompt, "first_frame": first}
-    fresh = case_scheduler(case, model)
-    ours = denoise(stock(case), fresh, noise, prompt, cond.negative, case.guidance, size)
+    fresh = case_scheduler(case)
+    ours = denoise(stock_network(case), fresh, noise, prompt, cond.negative, case.guidance, size)
     assert relative_error(ours, theirs) <= TOLERANCE
     assert torch.equal(ours[:, :, :1], first)
 

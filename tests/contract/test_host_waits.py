@@ -40,7 +40,7 @@ class Steps(SilentFabric):
 def run(case: Case, devices: int, rank: int, device: torch.device, watch: Any) -> None:
     """One rank's program, alone, under `watch(fabric, scheduler)`."""
     model, module = case_model(case), METHODS[case.name]
-    cfg, scheduler = module.Config(**case.method), case_scheduler(case, model)
+    cfg, scheduler = module.Config(**case.method), case_scheduler(case)
     fabric, dit = Steps(module.parallel(devices).mesh(), rank, device), case_view(case)
     sampler = module.build(dit, fabric, cfg)
     if device == CPU:
@@ -119,7 +119,7 @@ GRID = [(name, "pixart") for name in METHODS] + [("pipefusion", family) for fami
 
 
 @pytest.mark.parametrize(("name", "family"), [*GRID, ("pipefusion", "pixart_sizes")])
-@pytest.mark.fast_cases(12)
+@pytest.mark.fast_cases(8)
 def test_no_step_copies_from_the_host(monkeypatch, name, family):
     watch_notes(monkeypatch)
     case = make_case(name, family.removesuffix("_sizes"))
@@ -142,7 +142,7 @@ def test_no_step_reads_from_the_device(monkeypatch, name, scheduler):
 def test_the_watches_see_what_they_are_for():
     fabric, scheduler = (
         Steps(Mesh({"a": 1}), 0, META),
-        case_scheduler(make_case("serial", "pixart"), case_model(Case("serial"))),
+        case_scheduler(make_case("serial", "pixart")),
     )
     for change in (lambda: torch.tensor([1.0], device=META), lambda: scheduler.timesteps[0].to(META)):
         fabric.begun = False

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from pipefusion.core.split import split_rows
-from tests.cases import Case, case_model, case_scheduler, inputs, relative_error
-from tests.reference import banded, denoise
+from tests.cases import Case, case_model, case_scheduler, inputs, relative_error, stock_network
+from tests.reference import Task, banded, denoise
 from tests.reference_schedules import asyncdiff, compressed, parastep, rotational
 from tests.sampling import simulate
 
@@ -29,17 +26,14 @@ def reference(
     """The latents of these patches, each a multiple of `unit` token rows."""
     bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, patches, unit)]
     with torch.inference_mode():
-        return denoise(*task(case), case.guidance, bands, warmup, sees, rows_seen)
+        return denoise(task(case), bands, warmup, sees, rows_seen)
 
 
-def task(case: Case) -> tuple[Any, ...]:
-    """Network, scheduler, noise, prompts and their mask."""
+def task(case: Case) -> Task:
     model = case_model(case)
-    torch.manual_seed(model.seed)
-    network = PixArtTransformer2DModel.from_config(model.config).eval()
     noise, cond = inputs(case, model)
     prompts = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
-    return network, case_scheduler(case, model), noise, *prompts
+    return Task(stock_network(case), case_scheduler(case), noise, *prompts, case.guidance)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +70,7 @@ def test_rotational_pipefusion(devices, patches, own, settings, sizes):
     bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, patches)]
     order = ("last", "taylor1", "taylor2", "taylor3").index(own.get("forecast", "last"))
     with torch.inference_mode():
-        want = rotational(*task(case), case.guidance, bands, sizes, own.get("warmup", 1), order)
+        want = rotational(task(case), bands, sizes, own.get("warmup", 1), order)
     assert relative_error(got, want) <= 1e-5
 
 
@@ -97,7 +91,7 @@ def test_layers_that_stay_synchronous(devices, warmup, synced):
     got = simulate(case.on(devices), repeats=1)[0].latents
     bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, devices)]
     with torch.inference_mode():
-        want = banded(*task(case), case.guidance, bands, warmup, synced)
+        want = banded(task(case), bands, warmup, synced)
     assert relative_error(got, want) <= 1e-5
 
 
@@ -117,8 +111,8 @@ def test_quantized_residuals(name, own, bits):
     whole = own.get("warmup", own.get("whole_steps"))
     with torch.inference_mode():
         seen = own.get("sync_layers", []), bits, name == "ring"
-        want = banded(*task(case), case.guidance, bands, whole, *seen)
-        exact = banded(*task(case), case.guidance, bands, whole, seen[0], None, seen[2])
+        want = banded(task(case), bands, whole, *seen)
+        exact = banded(task(case), bands, whole, seen[0], None, seen[2])
     # Rounding decides for a number between two levels; each such one may move latents by some 1e-5.
     assert relative_error(got, want) <= 3e-4 < 6e-4 <= relative_error(got, exact)
 
@@ -133,9 +127,7 @@ def test_hidden_states_of_low_rank(devices, own, sizes):
     got = simulate(case.on(devices), repeats=1)[0].latents
     bands = [list(band) for band in split_rows(case_model(case).shape.token_rows, case.method["patches"])]
     with torch.inference_mode():
-        want, forgetful = (
-            compressed(*task(case), case.guidance, bands, sizes, 2, feedback) for feedback in (True, False)
-        )
+        want, forgetful = (compressed(task(case), bands, sizes, 2, feedback) for feedback in (True, False))
     assert relative_error(got, want) <= 1e-5 < 1e-3 <= relative_error(got, forgetful)
 
 
@@ -176,7 +168,7 @@ def test_asyncdiff(devices, own, settings, sizes):
         warmup, stride, shift = (
             own.get(key, usual) for key, usual in (("warmup", 1), ("stride", 1), ("time_shift", False))
         )
-        want = asyncdiff(*task(case), case.guidance, sizes, warmup, stride, shift)
+        want = asyncdiff(task(case), sizes, warmup, stride, shift)
     assert relative_error(got, want) <= 1e-5
 
 
@@ -194,13 +186,13 @@ def test_parastep(devices, warmup, settings):
     case = Case("parastep", {"warmup": warmup}, **settings)
     got = simulate(case.on(devices), repeats=1)[0].latents
     with torch.inference_mode():
-        want = parastep(*task(case), case.guidance, devices, warmup)
+        want = parastep(task(case), devices, warmup)
     assert relative_error(got, want) <= 1e-5
 
 
 def test_the_reference_itself_equals_the_stock_model_when_synchronous():
     case = Case("serial", **GUIDED)
-    network, scheduler, latent, text, mask = task(case)
+    network, scheduler, latent, text, mask, _ = task(case)
     with torch.inference_mode():
         for time in scheduler.timesteps:
             out = network(

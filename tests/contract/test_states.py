@@ -31,7 +31,7 @@ def loop(case: Case) -> Tensor:
     view.load(case_weights(case), CPU)
     count = case.method.get("patches", case.parallel.patch)
     bands = split_rows(model.shape.lines, count, case.parallel.lanes)
-    task = *inputs(case, model), case_scheduler(case, model), bands, [range(model.shape.layers)]
+    task = *inputs(case, model), case_scheduler(case), bands, [range(model.shape.layers)]
     synced = case.method.get("sync_layers", ())
     request = Request(*task, case.method["warmup"], "exact", synced=synced)
     return denoise(view, request, Deviation(kv=method.stale))[-1]

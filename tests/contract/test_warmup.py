@@ -35,7 +35,7 @@ CASES = [
 def changes() -> list[float]:
     """The relative change of the guided prediction of each step but the first, of a loop over the stock model."""
     case = product("serial").but(steps=STEPS)
-    network, scheduler, latent, text, mask = task(case)
+    network, scheduler, latent, text, mask, guidance = task(case)
     found: list[Tensor] = []
     with torch.inference_mode():
         for time in scheduler.timesteps:
@@ -44,9 +44,7 @@ def changes() -> list[float]:
                 "encoder_attention_mask": mask,
                 "timestep": time.expand(4),
             }
-            found.append(
-                guide(network(torch.cat([latent] * 2), **given, return_dict=False)[0], case.guidance)
-            )
+            found.append(guide(network(torch.cat([latent] * 2), **given, return_dict=False)[0], guidance))
             latent = scheduler.step(found[-1], time, latent, return_dict=False)[0]
     return [float((new - old).abs().mean() / old.abs().mean()) for old, new in pairwise(found)]
 

@@ -93,7 +93,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
-@pytest.mark.fast_cases(14)
+@pytest.mark.fast_cases(10)
 def test_local_and_sim_agree(ranks: Ranks, case: Case) -> None:
     """And in both the first image is the same to the bit when others are beside and before it."""
     agree(case, ranks.run(case.parallel.world, sample, case, 1), simulate(case, repeats=1))

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from experiments import server
 from experiments.schemas import set_up
 from tests.experiments.tiny_pipelines import save_tiny
+from tests.ranks import PRELOAD
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _schemas() -> None:
+def _set_up() -> None:
+    """The schemas of `conf/`, and the fork server before a test starts it with few imports."""
     set_up()
+    server.start(PRELOAD)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor
 
 from experiments.model_scheduler import choose_scheduler
@@ -17,8 +16,8 @@ from experiments.models import FACTS
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows
-from tests.cases import Case, case_model, case_scheduler, inputs
-from tests.reference import denoise
+from tests.cases import Case, case_model, case_scheduler, inputs, stock_network
+from tests.reference import Task, denoise
 from tests.sampling import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,17 +112,6 @@ def watched(scheduler: Any, record: list[Tensor], shared: bool, forgetful: bool)
     return found
 
 
-def stock_network(case: Case) -> PixArtTransformer2DModel:
-    """The stock model of a case."""
-    model = case_model(case)
-    torch.manual_seed(model.seed)
-    network = PixArtTransformer2DModel.from_config(model.config).eval().requires_grad_(False)
-    for parameter in network.parameters():
-        if parameter.ndim == 2:
-            parameter *= case.gain
-    return network
-
-
 def naive(
     case: Case,
     warmup: int | None = None,
@@ -140,13 +128,13 @@ def naive(
     noise = own if noise is None else noise
     bands = split_rows(noise.shape[2] // model.shape.patch_size, case.method["patches"])
     record: list[Tensor] = []
-    scheduler = watched(case_scheduler(case, model), record, shared, forgetful)
+    scheduler = watched(case_scheduler(case), record, shared, forgetful)
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
     warmup = case.method["warmup"] if warmup is None else warmup
     with torch.inference_mode():
         patches = [list(band) for band in bands]
-        task = (network, scheduler, noise, text, mask, case.guidance)
-        denoise(*task, patches, warmup, sees, backwards=backwards)
+        task = Task(network, scheduler, noise, text, mask, case.guidance)
+        denoise(task, patches, warmup, sees, backwards=backwards)
     steps = [record[i : i + len(bands)] for i in range(0, len(record), len(bands))]
     return [
         torch.cat(parts[::-1] if backwards and step >= warmup else parts, dim=2).clone()
@@ -156,11 +144,11 @@ def naive(
 
 def scheduled(case: Case, loop: Callable[..., Tensor], *rest: Any) -> list[Tensor]:
     """The last latents of a loop of `tests/reference_schedules.py`, given the rest of its arguments."""
-    model, (noise, cond) = case_model(case), inputs(case, case_model(case))
+    noise, cond = inputs(case, case_model(case))
     text, mask = cond.stacked("prompt_embeds"), cond.stacked("prompt_mask")
     with torch.inference_mode():
-        task = stock_network(case), case_scheduler(case, model), noise, text, mask, case.guidance
-        return [loop(*task, *rest)]
+        task = Task(stock_network(case), case_scheduler(case), noise, text, mask, case.guidance)
+        return [loop(task, *rest)]
 
 
 def simulated(case: Case, devices: int = 2, images: int = 1) -> list[Tensor]:

@@ -62,7 +62,7 @@ def two() -> Iterator[Ranks]:
         ),
     ],
 )
-@pytest.mark.fast_cases(1)
+@pytest.mark.slow
 def test_every_path_computes_the_same_picture(two, model, cases):
     want, nothing = two.run(2, sampled, serial_case(cases[0]), model)
     assert nothing is None

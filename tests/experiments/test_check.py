@@ -15,7 +15,7 @@ from experiments.config import from_hydra
 from experiments.errors import ConfigError
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
-from tests.experiments.runs import complaint, composed
+from tests.experiments.runs import complaint, composed, planned
 
 TINY = "model=pixart_tiny"
 # Of the numbers outside their domains a few: test_domains.py has every key.
@@ -141,7 +141,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[" ".join(case[0]) for case in BAD])
-@pytest.mark.fast_cases(40)
+@pytest.mark.fast_cases(20)
 def test_one_line_says_what_is_wrong(overrides: list[str], expected: str) -> None:
     text = complaint(overrides)
     assert text.startswith(expected)
@@ -150,10 +150,10 @@ def test_one_line_says_what_is_wrong(overrides: list[str], expected: str) -> Non
 
 @pytest.mark.slow
 def test_shipped_defaults_and_every_method_pass() -> None:
-    planned = plan([TINY, f"method={','.join(METHODS)}"], multirun=True)
-    cli.check(planned, [])
-    assert planned.sweep
-    assert len(planned.jobs) == len(METHODS)
+    found = plan([TINY, f"method={','.join(METHODS)}"], multirun=True)
+    cli.check(found, [])
+    assert found.sweep
+    assert len(found.jobs) == len(METHODS)
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,15 +199,15 @@ def test_the_demonstration_runs_on_any_machine(monkeypatch: pytest.MonkeyPatch) 
     """One GPU would be too few for its four ranks, and seven methods would be skipped."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for job in plan(["experiment=quickstart"]).jobs:
+    for job in planned("experiment=quickstart").jobs:
         assert check_gpus(from_hydra(job)) is None
 
 
 def test_experiment_is_a_sweep() -> None:
-    planned = plan(["experiment=quickstart", TINY])
-    assert planned.sweep
-    assert planned.jobs[0].hydra.sweep.dir == "results/runs/quickstart"
-    assert planned.jobs[0].hydra.sweep.subdir == "serial"  # the experiment's own choice
+    found = planned("experiment=quickstart")
+    assert found.sweep
+    assert found.jobs[0].hydra.sweep.dir == "results/runs/quickstart"
+    assert found.jobs[0].hydra.sweep.subdir == "serial"  # the experiment's own choice
 
 
 def test_sweep_refuses_what_is_never_valid_but_not_what_a_method_cannot_do() -> None:

@@ -102,7 +102,7 @@ def test_every_measure_is_checked() -> None:
 
 
 @pytest.mark.parametrize(("experiment", "override", "expected"), BAD, ids=[f"{e} {o}" for e, o, _ in BAD])
-@pytest.mark.fast_cases(16)
+@pytest.mark.fast_cases(10)
 def test_one_line_says_what_is_wrong(
     experiment: str, override: str, expected: str, tmp_path: Path, packages: list[str]
 ) -> None:
@@ -136,7 +136,7 @@ def test_training_goes_on_from_weights_of_the_same_network(tmp_path: Path, packa
 @pytest.mark.parametrize(
     "experiment", [name for name in config_names("experiment") if name not in NEED_INPUT]
 )
-@pytest.mark.fast_cases(5)
+@pytest.mark.fast_cases(2)
 def test_committed_experiments_pass(experiment: str, packages: list[str]) -> None:
     ours = ["measure.data.packages=[{}]", "measure.data.held_out_pairs=0", *packages]
     overrides = [f"experiment={experiment}", *(ours if experiment.startswith("train_emoji") else [])]
@@ -153,5 +153,6 @@ def test_committed_experiments_pass(experiment: str, packages: list[str]) -> Non
     ],
     ids=" ".join,
 )
+@pytest.mark.fast_cases(2)
 def test_a_part_of_a_measure_may_be_left_out(overrides: list[str]) -> None:
     cli.check(plan(overrides), overrides)

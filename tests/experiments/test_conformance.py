@@ -26,7 +26,7 @@ from pipefusion.core.ledger import Where
 from pipefusion.core.mesh import Axis
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
-from tests.cases import Case, case_model, case_scheduler, case_weights, inputs, relative_error
+from tests.cases import Case, case_model, case_scheduler, case_weights, inputs, relative_error, stock_network
 from tests.experiments import engines
 from tests.experiments.engines import CPU, LOUD, changed, naive, scheduled, simulated, write
 from tests.reference_schedules import asyncdiff, compressed, rotational
@@ -51,7 +51,7 @@ def test_the_reference_is_the_method(family: str, devices: int, keys: dict[str, 
     cfg = method.Config(**keys)
     bands = split_rows(model.shape.token_rows, keys["patches"])
     stages = forms.stages(model.shape, devices, cfg.split)
-    request = Request(noise, cond, case_scheduler(case, model), bands, stages, cfg.warmup, cfg.text)
+    request = Request(noise, cond, case_scheduler(case), bands, stages, cfg.warmup, cfg.text)
     dit = model.view()
     dit.load(case_weights(case), CPU)
     assert relative_error(reference(dit, request)[-1], simulated(case, devices)[0]) <= 1e-6
@@ -73,7 +73,7 @@ def test_weights_may_lie_in_the_bundle(tmp_path: Path) -> None:
     """
     case, weights = LOUD.but(steps=2), tmp_path / "weights"
     bundle = write(tmp_path, case, naive(case))
-    engines.stock_network(case).save_pretrained(weights / "transformer", variant="fp16")
+    stock_network(case).save_pretrained(weights / "transformer", variant="fp16")
     (weights / "scheduler").mkdir()
     (weights / "scheduler/scheduler_config.json").write_text(json.dumps(case_model(case).scheduler))
     changed(model={"folder": "weights"}, scheduler="absent")(bundle)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
+from functools import cache, partial
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -40,11 +41,14 @@ MAY_BE_EMPTY = {
 }  # fmt: skip
 
 
+field_hints = cache(partial(get_type_hints, include_extras=True))
+
+
 def dataclasses_in(kind: Any) -> Iterator[type]:
     """A dataclass and all that its fields hold, in lists and options too."""
     if is_dataclass(kind) and isinstance(kind, type):
         yield kind
-        for hint in get_type_hints(kind, include_extras=True).values():
+        for hint in field_hints(kind).values():
             yield from dataclasses_in(hint)
     for inner in get_args(kind):
         yield from dataclasses_in(inner)
@@ -60,7 +64,7 @@ ALL = list(dict.fromkeys(found for kind in CONFIGS for found in dataclasses_in(k
 
 @pytest.mark.parametrize("kind", ALL, ids=[kind.__qualname__ + "@" + kind.__module__ for kind in ALL])
 def test_every_number_has_a_domain_and_every_grid_is_one(kind: type) -> None:
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    for name, hint in field_hints(kind).items():
         marks = find_marks(hint)
         if kinds_in(hint) & {int, float, Any} and name not in WITHOUT:
             assert any(isinstance(mark, Domain) for mark in marks), f"{kind.__name__}.{name} has no domain"
@@ -110,7 +114,7 @@ def numbers_in(value: Any, hint: Any = Any, key: str = "") -> Iterator[tuple[str
     """Every place of a number in an object, present or None, with its domain."""
     domains = [mark for mark in find_marks(hint) if isinstance(mark, Domain)]
     if is_dataclass(value):
-        for name, inner in get_type_hints(type(value), include_extras=True).items():
+        for name, inner in field_hints(type(value)).items():
             yield from numbers_in(getattr(value, name), inner, f"{key}.{name}" if key else name)
     elif isinstance(value, list | dict):
         for name, each in value.items() if isinstance(value, dict) else enumerate(value):
@@ -168,7 +172,7 @@ def test_the_composition_is_checked(composed: list[DictConfig]) -> None:
 
 def test_empty_grids_are_refused(composed: list[DictConfig]) -> None:
     for job in composed:
-        for name, hint in get_type_hints(type(from_hydra(job).measure), include_extras=True).items():
+        for name, hint in field_hints(type(from_hydra(job).measure)).items():
             if any(isinstance(mark, NotEmpty) for mark in find_marks(hint)):
                 empty = deepcopy(job)
                 empty.measure[name] = []

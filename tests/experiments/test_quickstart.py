@@ -8,11 +8,10 @@ import pytest
 from rich.console import Console
 
 from analysis import frame, sweep
-from experiments.compose import plan
 from experiments.methods import METHODS
 from experiments.quickstart import answer, report
 from tests.analysis.synthetic import write_run, write_sweep
-from tests.experiments.runs import ROOT
+from tests.experiments.runs import ROOT, planned
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def test_every_method_is_a_row_and_failures_have_their_reason(printed: tuple[str
 
 
 def test_the_methods_are_those_of_the_table_and_no_text_counts_them() -> None:
-    assert [job.method.name for job in plan(["experiment=quickstart"]).jobs] == [*METHODS]
+    assert [job.method.name for job in planned("experiment=quickstart").jobs] == [*METHODS]
     assert {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")} == {*METHODS}
     texts = ["README.md", "Makefile", ".ci/run", "docs/methods.md", "conf/experiment/quickstart.yaml"]
     for path in [ROOT / text for text in texts]:

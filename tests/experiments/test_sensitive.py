@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from experiments.config import RunConfig
@@ -17,12 +19,13 @@ def test_a_number_is_that_many_layers(name: str) -> None:
 
     def layers(count: int) -> list[int]:
         cfg = RunConfig(model=model_config("emoji64"), method=METHODS[name].Config(sync_layers=count))
-        found: list[int] = with_layers(cfg).method.sync_layers
-        assert found == sorted(found) and len(found) == count
-        return found
+        own: list[int] = with_layers(cfg).method.sync_layers
+        assert own == sorted(own) and len(own) == count
+        return own
 
-    assert layers(0) == [] and layers(12) == [*range(12)]
-    assert all({*layers(k)} < {*layers(k + 1)} for k in range(12))
+    found = [layers(count) for count in range(13)]
+    assert found[0] == [] and found[12] == [*range(12)]
+    assert all({*few} < {*more} for few, more in pairwise(found))
 
 
 def test_a_list_stays() -> None:

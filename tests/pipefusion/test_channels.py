@@ -107,7 +107,7 @@ class Hollow:
 def record(case: Case, devices: int) -> tuple[Mesh, list[list[Call]]]:
     """The calls of every rank for one image."""
     model, module = case_model(case), METHODS[case.name]
-    cfg, scheduler = module.Config(**case.method), case_scheduler(case, model)
+    cfg, scheduler = module.Config(**case.method), case_scheduler(case)
     mesh = degrees_in(case, devices).mesh()
     noise, cond = inputs(case, model)
     fabrics = [Recorder(mesh, rank) for rank in range(devices)]

@@ -63,7 +63,7 @@ def test_kernels_of_cuda_hold_no_more_than_a_float_a_score_row_above_the_plan(mo
     plans = planned(case, devices)
     monkeypatch.setattr(attention, "pick_kernel", lambda device, dtype: kernel)
     for rank, plan in enumerate(plans):
-        dit, scheduler = case_view(case), case_scheduler(case, model)
+        dit, scheduler = case_view(case), case_scheduler(case)
         sampler = module.build(dit, SilentFabric(module.parallel(devices).mesh(), rank, META), cfg)
         with torch.inference_mode():
             peak = sampling_peak(sampler, dit.model, scheduler, noise, cond)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
 from pipefusion.views import ltx, sites, wan
 from pipefusion.views.stock import fitted
-from tests.cases import FAMILIES, VIDEOS, Case, case_model, case_weights, inputs
+from tests.cases import FAMILIES, VIDEOS, Case, case_model, case_weights, inputs, stock_network
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixart": ("pixart", {}),
@@ -66,17 +65,16 @@ TIME = torch.tensor(321.0)
 def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
     """The prediction of plain diffusers, called as its pipeline calls it."""
     model = case_model(case)
-    torch.manual_seed(model.seed)
-    network = getattr(diffusers, model.class_name).from_config(model.config).eval()
     prompt = {name: cond.stacked(name) for name in cond.prompt}
     latent = torch.cat([noise] * cond.branches)
-    return predict(network, latent, TIME, prompt, cond.guidance_scale, (model.height, model.width))
+    return predict(stock_network(case), latent, TIME, prompt, cond.guidance_scale, (model.height, model.width))
 
 
 @pytest.fixture(params=[*VARIANTS, *SIZES, *OVER_ROWS], scope="module")
 def case(request) -> Case:
     if request.param in OVER_ROWS:
-        return Case("serial", {"patch_axis": "rows"}, guidance=3.0, images=2, model=OVER_ROWS[request.param])
+        model = OVER_ROWS[request.param]
+        return Case("serial", {"patch_axis": "rows"}, guidance=3.0, images=2, model=model, size=None)
     variant, size = SIZES.get(request.param, (request.param, None))
     model, changes = VARIANTS[variant]
     return Case("serial", guidance=3.0, images=2, model=model, architecture=changes, size=size)
