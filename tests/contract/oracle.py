@@ -44,7 +44,6 @@ STEPS = 3
 KEYS = {"M": "patches", "W": "warmup"}
 ARCHITECTURES = ("pixart", *(name for name in FAMILIES if name != "sd35_tiny"))
 """SD3.5 is SD3 with norms that test_views.py has seen."""
-Items = tuple[tuple[str, Any], ...]
 
 
 def product(name: str, degrees: str = "", model: str = "pixart", **method: Any) -> Case:

@@ -67,7 +67,9 @@ def stock(case: Case, noise: Tensor, cond: Conditioning) -> Tensor:
     model = case_model(case)
     prompt = {name: cond.stacked(name) for name in cond.prompt}
     latent = torch.cat([noise] * cond.branches)
-    return predict(stock_network(case), latent, TIME, prompt, cond.guidance_scale, (model.height, model.width))
+    return predict(
+        stock_network(case), latent, TIME, prompt, cond.guidance_scale, (model.height, model.width)
+    )
 
 
 @pytest.fixture(params=[*VARIANTS, *SIZES, *OVER_ROWS], scope="module")
