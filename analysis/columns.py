@@ -191,6 +191,7 @@ _ALL = [
     *sizes(before="before", devices="all devices", copies="copies", model="model"),
     *sizes(cuda_allocated_peak="CUDA peak", cuda_reserved_peak="CUDA reserved", cuda_used="CUDA in use"),
     # Bytes sent.
+    *sizes(decode_sent="sent for decoding", decode_recv="received for decoding"),
     *sizes(sent="sent", recv="received", image="image", exact="exact", first_patch="first patch"),
     *sizes("MiB/step", step_sent="sent", step_recv="received"),
     Column("sent_bytes_per_step", "sent", "MiB/step", NUMBER),

@@ -14,6 +14,7 @@ from experiments.check_command import CHOICES as CHOICES
 from experiments.check_command import check_request
 from experiments.components import class_label, has_encoders, read_index
 from experiments.config import ModelConfig, RunConfig, read_prompts
+from experiments.decode import vae_class
 from experiments.device import device_type
 from experiments.errors import ConfigError, first_line, lookup, nearest, short_reason
 from experiments.inputs import text_source
@@ -24,6 +25,7 @@ from experiments.sensitive import with_layers
 from experiments.text import PACKAGES, encoder_folder
 from experiments.weights import check_headers, check_tensors
 from pipefusion.core.shape import DiTShape, NotSquare
+from pipefusion.pipelines.tiles import TILED
 
 
 def check_run(cfg: RunConfig) -> ConfigError | None:
@@ -95,7 +97,24 @@ def read_model(cfg: RunConfig) -> Model:
         check_own_text(model, read_prompts(cfg))
     elif text != "random":
         check_text(text, dict(model.shape.prompt))
+    if cfg.model.share_decoding:
+        check_shared_decoding(cfg, model)
     return model
+
+
+def check_shared_decoding(cfg: RunConfig, model: Model) -> None:
+    """Whether there are tiles, and ranks to share them. Raises ConfigError."""
+    key, vae = "model.share_decoding", None if model.folder is None else vae_class(model.folder)
+    if cfg.cluster.world != "local":
+        text = f"true is for ranks that are processes, and cluster={cfg.cluster.name} has none"
+        raise ConfigError(key, f"{text}; allowed: cluster=local, or false")
+    if not cfg.model.tiled:
+        raise ConfigError(
+            key, "true deals tiles, and model.tiled=false makes none; allowed: model.tiled=true"
+        )
+    if vae not in TILED:
+        text = f"true needs a VAE whose tiles can be dealt, and {cfg.model.name} has {vae or 'none'}"
+        raise ConfigError(key, f"{text}; allowed: false, or weights with {', '.join(TILED)}")
 
 
 def check_steps(cfg: RunConfig, model: Model) -> None:

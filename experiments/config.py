@@ -53,6 +53,7 @@ class ModelConfig:
     seed: Seed = 0  # of random weights
     experts: str = "both"  # of two transformers: both, or the one in use, on predicted hardware
     tiled: bool = False  # decode latents tile by tile: less memory, faint seams
+    share_decoding: bool = False  # with tiled, on cluster=local: every rank decodes its part of the tiles
     # Only for random weights: class and its constructor's arguments.
     architecture: dict[str, Finite] | None = None
 

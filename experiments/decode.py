@@ -13,6 +13,7 @@ from torch import Tensor
 
 from analysis.files import read_json
 from experiments.difference import NotFinite
+from pipefusion.core.local import LocalFabric
 from pipefusion.deferred import diffusers
 from pipefusion.pipelines import pictures
 from pipefusion.pipelines.pictures import DEEP, FLAT, PATCHED, VIDEOS
@@ -26,6 +27,11 @@ def has_vae(folder: Path) -> bool:
     return (folder / "vae" / "config.json").exists()
 
 
+def vae_class(folder: Path) -> str | None:
+    """The class of the folder's VAE, None where it has none. Reads vae/config.json only."""
+    return read_json(folder / "vae" / "config.json")["_class_name"] if has_vae(folder) else None
+
+
 def latent_factor(folder: Path) -> int:
     """Pixels of a picture's side per row of its latents. Reads vae/config.json only."""
     return pictures.latent_factor(read_json(folder / "vae" / "config.json"))
@@ -33,8 +39,7 @@ def latent_factor(folder: Path) -> int:
 
 def has_video_vae(folder: Path) -> bool:
     """Whether the folder has a VAE whose videos are decoded here, with its weights."""
-    known = has_vae(folder) and read_json(folder / "vae" / "config.json")["_class_name"] in VIDEOS
-    return known and any((folder / "vae").glob("*.safetensors"))
+    return vae_class(folder) in VIDEOS and any((folder / "vae").glob("*.safetensors"))
 
 
 def decode(
@@ -44,15 +49,16 @@ def decode(
     device: torch.device,
     dtype: torch.dtype,
     variant: str | None = None,
+    fabric: LocalFabric | None = None,
 ) -> list[Image]:
     """Latents [B, C, H, W] as B pictures, of `latent_factor` times their size.
 
     One picture after the other, so that memory does not grow with B; `tiled`, one tile after the other, so that it
-    does not grow with the picture either. Raises OSError if the folder has no VAE in safetensors, and NotFinite
-    for what no picture could show.
+    does not grow with the picture either. With a `fabric` all its ranks decode their part of the tiles.
+    Raises OSError if the folder has no VAE in safetensors, and NotFinite for what no picture could show.
     """
     with open_vae(folder, tiled, device, dtype, variant) as vae:
-        return pictures.decode(vae, latents)
+        return pictures.decode(vae, latents, fabric=fabric)
 
 
 @contextmanager
@@ -71,7 +77,7 @@ def open_vae(
 @lru_cache(maxsize=1)
 def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The VAE of a folder, of the class that its config.json names; once, for batch after batch of pictures."""
-    name = read_json(folder / "vae" / "config.json")["_class_name"]
+    name = vae_class(folder)
     kind = getattr(diffusers, name if name in (DEEP, FLAT, PATCHED, *VIDEOS) else "AutoencoderKL")
     options = {
         "variant": variant,

@@ -200,7 +200,7 @@ def begin(record: dict[str, Any], cfg: RunConfig, run_dir: Path) -> None:
 def collect(cfg: RunConfig, model: Model, run_dir: Path, started: float) -> dict[str, Any]:
     """Merge what the ranks wrote; the part of the record that only they could know."""
     reports = records.merge_ranks(run_dir, cfg.devices)
-    if cfg.measure.images:
+    if cfg.measure.images and not cfg.model.share_decoding:  # else the ranks have
         pictures.write_images(run_dir, cfg, model)
     latency = records.latency([repeat["latency_s"] for repeat in reports[0]["repeats"]])
     accelerators = [report["accelerator"] for report in reports if report.get("accelerator")]

@@ -19,13 +19,15 @@ from experiments.device import choose_device, synchronise
 from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_degrees, with_warmup
 from experiments.model_scheduler import build_scheduler
-from experiments.models import open_model
+from experiments.models import Model, open_model
 from experiments.peaks import peak_bytes, predicted_peaks
+from experiments.pictures import write_images
 from experiments.progress import report_progress
 from experiments.report import ParameterKey, RankReport, held_parameters, write_report
 from experiments.session import build
 from experiments.tensors import write_tensors
 from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.ledger import Ledger
 from pipefusion.core.local import LocalFabric
 
 PATIENCE = timedelta(days=7)
@@ -34,7 +36,8 @@ PATIENCE = timedelta(days=7)
 def run_rank(run_dir: str, cfg: RunConfig) -> None:
     """Run this process's rank of a run; RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* come from the elastic agent.
 
-    Writes `.rank-R.json` and `.rank-R.ledger.parquet` into the run directory, rank 0 also `latents.safetensors`.
+    Writes `.rank-R.json` and `.rank-R.ledger.parquet` into the run directory, rank 0 also `latents.safetensors` and,
+    where ranks share decoding, `images/`.
     Raises FloatingPointError when latents stop being finite, and whatever torch raises when it fails.
     """
     in_group(cfg, partial(measure, Path(run_dir), cfg))
@@ -102,11 +105,15 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
 
     if fabric.rank == 0 and latents is not None:
         write_tensors(run_dir / "latents.safetensors", {"latents": latents})
+    ledger, extra = fabric.ledger, dict(cuda_peaks)
+    if cfg.model.share_decoding and options.images:
+        show_phase("decoding")
+        extra |= share_decoding(run_dir, cfg, model, fabric)
     images, branches = noise.shape[0], cond.branches
     result = RankReport(
         rank=fabric.rank,
         dit=dit,
-        ledger=fabric.ledger,
+        ledger=ledger,
         repeats=repeats,
         forecast=method.predict(
             dit.shape,
@@ -115,15 +122,25 @@ def measure(run_dir: Path, cfg: RunConfig, device: torch.device) -> None:
             cfg.steps,
             images,
             branches,
-            with_warmup(cfg.method, fabric.ledger.warmup),
+            with_warmup(cfg.method, ledger.warmup),
         ),
         ready_unix_s=ready_unix_s,
         accelerator=accelerator.facts(device, dit.dtype),
-        extra=cuda_peaks,
+        extra=extra,
         **peaks,
     )
     write_report(run_dir, result, parameters_elsewhere(dit), options.ledger)
     dist.barrier()
+
+
+def share_decoding(run_dir: Path, cfg: RunConfig, model: Model, fabric: LocalFabric) -> dict[str, int | None]:
+    """Write the pictures of latents.safetensors, of which every rank decodes its part; the bytes that this rank sends
+    and receives for it, in a ledger of their own: that of the last image is recorded."""
+    fabric.ledger = Ledger()
+    dist.barrier()  # rank 0 has written the latents
+    write_images(run_dir, cfg, model, fabric)
+    patient_barrier()()  # and the pictures
+    return {"decode_sent_bytes": fabric.ledger.sent_bytes, "decode_recv_bytes": fabric.ledger.recv_bytes}
 
 
 def timed(

@@ -24,6 +24,7 @@ from experiments.quality.texts import stored, texts_path
 from experiments.rank import in_group, open_fabric, patient_barrier
 from experiments.session import Session, build
 from experiments.tensors import write_tensors
+from pipefusion.pipelines.generation import everywhere
 
 Asked = tuple[list[str], list[int], Path | None]
 """Of a batch: prompts, seeds, and the file of the encoded prompts."""
@@ -56,6 +57,7 @@ def sample_rank(asked: Mapping[Path, Asked], run_dir: str, run: RunConfig) -> No
         fabric = open_fabric(run, view, device)
         _, sampler = build(run, view, fabric, model.tensors())
         scheduler = build_scheduler(model, run.scheduler, run.steps)
+        sharing = fabric if run.model.share_decoding else None
         path, wait_for_all = Path(run_dir) / "inputs.safetensors", patient_barrier()
         assert run.guidance_scale is not None
         for file, (prompts, seeds, texts) in asked.items():
@@ -64,13 +66,16 @@ def sample_rank(asked: Mapping[Path, Asked], run_dir: str, run: RunConfig) -> No
                 write_tensors(path, make_inputs(one, model, stored(texts) if texts else None))
             wait_for_all()
             fabric.clear()
-            latents = sampler(*read_inputs(path, run.guidance_scale, device), scheduler)
+            noise, cond = read_inputs(path, run.guidance_scale, device)
+            latents = sampler(noise, cond, scheduler)
             fabric.close()
-            if fabric.rank == 0:
-                assert latents is not None
+            if sharing is not None:
+                latents = everywhere(torch.empty_like(noise) if latents is None else latents, sharing)
+            if latents is not None:
                 latents = latents.cpu()
-                pictures = decode_pixels(latents, one, model, device)
-                write_pictures(file, latents, pictures, prompts, start, device)
+                pictures = decode_pixels(latents, one, model, device, sharing)
+                if fabric.rank == 0:
+                    write_pictures(file, latents, pictures, prompts, start, device)
         wait_for_all()
 
     in_group(run, program)

@@ -126,6 +126,12 @@ BAD = [
     (["model=wan_tiny", "method.patch_axis=cols"], "method.patch_axis='cols' is unknown; allowed: frames, rows"),
     (["model=wan_tiny", "method.patches=13"], "method.patches=13 is outside 1..12 (12: the latent frames)"),
     (["model=dit_tiny", "model.height=96"], "model.height=96 is not model.width=192: DiTTransformer2DModel draws sq"),
+    (
+        [TINY, "model.tiled=true", "model.share_decoding=true"],
+        "model.share_decoding=true needs a VAE whose tiles can be dealt, and pixart_tiny has none; allowed: false",
+    ),
+    ([TINY, "model.share_decoding=true"], "model.share_decoding=true deals tiles, and model.tiled=false makes none"),
+    ([TINY, "model.share_decoding=true", "cluster=sim"], "model.share_decoding=true is for ranks that are processes"),
     ([TINY, "model.architecture=null"], "model.weights=null needs model.architecture"),
     ([TINY, "model.architecture={layers: 3}"], "model.architecture="),
     ([TINY, "model.weights=/nowhere/model"], "model.weights=/nowhere/model does not exist; allowed: a folder"),
