@@ -184,7 +184,8 @@ _ALL = [
     # Bytes held.
     *sizes(param="params", block_param="block params", replicated_param="on every device", kv="KV"),
     *sizes(buffer="buffers", comm="messages", given="given", activation="activations", peak="peak"),
-    *sizes("GiB", text_encoder="text encoders", vae="VAE", decode="decoding", least="params and KV"),
+    *sizes("GiB", text_encoder="text encoders", vae="VAE", least="params and KV"),
+    *sizes("GiB", decode="decoding", decode_tiled="decoding by tiles"),
     *sizes("GiB", attention="attention reads and writes"),
     *sizes(other="others", rest="rest", missing="missing", room="room", disk="from disk", asked="asked"),
     *sizes(program="published program"),

@@ -256,6 +256,9 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     best, *others = fits
     held = f"{best['peak_bytes'] / GIB:.1f} GiB per device"
     yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held}."
+    if best.get("decode_bytes"):
+        whole, tiles = (not_known(best.get(f"decode_{how}bytes")) for how in ("", "tiled_"))
+        yield f"Decoding takes {whole} GiB at once, {tiles} by tiles (model.tiled=true plans these)."
     parts = sorted(((best[name] or 0.0, word) for name, word in SECONDS.items()), reverse=True)
     shares = [(part / best["predicted_latency_s"], word) for part, word in parts]
     yield f"Its time: {', '.join(f'{percent(part)} {word}' for part, word in shares if part >= LITTLE)}."

@@ -20,7 +20,7 @@ from analysis.columns import column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
-from experiments.decode_cost import decode_bytes, decode_seconds, known_vaes
+from experiments.decode_cost import decode_bytes, decode_seconds, known_vaes, knows_tiles
 from experiments.errors import CONF
 from experiments.grid import SETTINGS, expand, place, problem, serial_reference
 from experiments.journal import Row
@@ -45,7 +45,8 @@ def search(cell: Cell, session: Session) -> list[Row]:
     cfg = counted(cell.cfg, session)
     model, options = session.model(cfg.model), cfg.measure
     serial = plan(serial_reference(cfg), session)
-    rows, queue, single, decoding = [], [], alone(cfg, session), decoding_bytes(cfg, model)
+    rows, queue, single, sizes = [], [], alone(cfg, session), decoding_bytes(cfg, model)
+    decoding = sizes["decode_tiled_bytes" if cfg.model.tiled else "decode_bytes"] or 0
     if "serial" in options.methods:
         rows.append(product_row(serial.cfg, model.shape) | planned_outcome(serial, decoding))
     for point in points(cfg, model):
@@ -70,16 +71,19 @@ def search(cell: Cell, session: Session) -> list[Row]:
         row |= planned_outcome(plan(point, session), decoding)
         planned += [row] * (row["status"] == "ok")
         rows.append(row)
-    sizes: Row = {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
-    sizes |= {"decode_bytes": decoding, "decode_s": decoding_seconds(cfg, model)}
-    return [cell.place | row | sizes for row in rows]
+    sizes |= {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
+    seconds = {"decode_s": decoding_seconds(cfg, model)}
+    return [cell.place | row | sizes | seconds for row in rows]
 
 
-def decoding_bytes(cfg: RunConfig, model: Model) -> int:
-    """What a device holds beside its parameters while it decodes one picture or video: 0 unless the pipeline counts."""
+def decoding_bytes(cfg: RunConfig, model: Model) -> dict[str, int | None]:
+    """What a device holds beside its parameters while it decodes one picture or video, at once and by tiles, None where
+    their size is not known: 0 unless the pipeline counts."""
     if cfg.measure.count == "transformer":
-        return 0
-    return decode_bytes(cfg.model.name, model.shape.latent_size, model.dtype)
+        return {"decode_bytes": 0, "decode_tiled_bytes": 0}
+    given = cfg.model.name, model.shape.latent_size, model.dtype
+    tiled = decode_bytes(*given, tiled=True) if knows_tiles(cfg.model.name) else None
+    return {"decode_bytes": decode_bytes(*given), "decode_tiled_bytes": tiled}
 
 
 def decoding_seconds(cfg: RunConfig, model: Model) -> float | None:

@@ -1,7 +1,7 @@
 """What decoding takes on a device that holds the VAE, in bytes and in seconds, counted on `meta` tensors.
 
-One latent, decoded at once: conf/part does not say how large a checkpoint's tiles are. A size is that of a latent
-without the batch: channels, frames of a video, height, width.
+One latent, decoded at once; its bytes by tiles too. A size is that of a latent without the batch: channels, frames of a
+video, height, width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from experiments.config import ClusterConfig
 from experiments.parts import read_parts
+from experiments.repeated import shorten
 from experiments.session import machine
 from pipefusion.core.memory import PeakTracker
 from pipefusion.deferred import diffusers
@@ -24,8 +25,20 @@ from pipefusion.sim.meter import DeviceClock, Meter
 
 
 def known_vaes() -> dict[str, dict[str, Any]]:
-    """The VAE of conf/part that each model comes with, by the model's name."""
-    return {name: part for part in read_parts().values() if part["kind"] == "vae" for name in part["models"]}
+    """The VAE of conf/part that each model comes with, by its name, with the `sample_size` of its checkpoint."""
+    found = {name: part for part in read_parts().values() if part["kind"] == "vae" for name in part["models"]}
+    sizes = {name: size for part in found.values() for name, size in part.get("sample_sizes", {}).items()}
+    return found | {
+        name: found[name] | {"config": found[name]["config"] | {"sample_size": size}}
+        for name, size in sizes.items()
+    }
+
+
+def knows_tiles(model: str) -> bool:
+    """Whether it is known how large the tiles of a model's VAE are: as its class has them, but `AutoencoderKL`, whose
+    are as large as each checkpoint's `sample_size`. Raises KeyError."""
+    part = known_vaes()[model]
+    return not part["class"].endswith(".AutoencoderKL") or "sample_size" in part["config"]
 
 
 def empty_vae(model: str, size: tuple[int, ...], dtype: torch.dtype) -> tuple[Any, Tensor]:
@@ -39,10 +52,16 @@ def empty_vae(model: str, size: tuple[int, ...], dtype: torch.dtype) -> tuple[An
 
 
 @lru_cache(maxsize=16)
-def decode_bytes(model: str, size: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Peak bytes of a latent and all that is made of it; the VAE's parameters are not among them. Raises KeyError."""
+def decode_bytes(model: str, size: tuple[int, ...], dtype: torch.dtype, tiled: bool = False) -> int:
+    """Peak bytes of a latent and all that is made of it, at once or `tiled` as the VAE does it by itself.
+
+    The VAE's parameters are not among them. Raises KeyError.
+    """
     vae, latent = empty_vae(model, size, dtype)
+    if tiled:
+        vae.enable_tiling()
     with torch.no_grad(), PeakTracker([latent], [*vae.parameters(), *vae.buffers()]) as tracker:
+        shorten(vae, tracker)
         decode_one(vae, latent)
     return tracker.peak_bytes
 

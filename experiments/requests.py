@@ -9,6 +9,7 @@ from typing import Annotated
 from experiments.check import checked_shape
 from experiments.check_command import check_node
 from experiments.config import RunConfig, read_prompts
+from experiments.decode_cost import knows_tiles
 from experiments.errors import ConfigError
 from experiments.facts import borrowed
 from experiments.grid import GridConfig, place
@@ -28,7 +29,8 @@ Factor = Annotated[float, Domain(0, 64, above=True)]
 class PlanConfig(GridConfig):
     """The grid, and serial on one device beside it. `workers` null: a process for each core.
 
-    `count`: what a device has to hold, the transformer alone, or the whole pipeline with text encoders and VAE.
+    `count`: what a device has to hold, the transformer alone, or the whole pipeline with text encoders and VAE, which
+    decodes as `model.tiled` says.
     `size_factors`, `step_factors`, `image_factors`: other requests, each of which differs from the run's own in its
     sides, S or images alone. `front`: plan all that may be on the front, and not only the fastest.
     """
@@ -115,6 +117,9 @@ def check_request(cfg: RunConfig, session: Session) -> None:
     if cfg.measure.count == "pipeline" and unknown:
         text = f"pipeline needs the {' and '.join(unknown)} of {cfg.model.name}, which conf/part has not"
         raise ConfigError("measure.count", f"{text}; allowed: transformer")
+    if cfg.measure.count == "pipeline" and cfg.model.tiled and not knows_tiles(cfg.model.name):
+        text = f"true needs the size of a tile, and conf/part does not know it of {cfg.model.name}"
+        raise ConfigError("model.tiled", f"{text}; allowed: false")
 
 
 def request_place(cfg: RunConfig) -> Row:

@@ -87,10 +87,10 @@ def test_decoding_is_counted_as_a_vae_does_it():
             decode_one(vae, latent)
     assert decode_bytes("flux_dev", (16, 4, 4), torch.float32) == tracker.peak_bytes
     cfg = plan_config("model=pixart_alpha", "measure.count=pipeline")
-    assert (
-        decoding_bytes(cfg, Session().model(cfg.model)) > 128 * 1024**2
-    )  # channels of a picture of 1024 px, at the end
-    assert decoding_bytes(plan_config("model=pixart_alpha"), Session().model(cfg.model)) == 0
+    found = decoding_bytes(cfg, Session().model(cfg.model))
+    picture_bytes = 128 * 1024**2  # channels of 1024 px, at the end
+    assert found["decode_bytes"] > picture_bytes > found["decode_tiled_bytes"]
+    assert set(decoding_bytes(plan_config("model=pixart_alpha"), Session().model(cfg.model)).values()) == {0}
 
 
 def test_decoding_takes_its_seconds_whatever_is_held_and_none_where_the_vae_is_not_known():
@@ -218,6 +218,10 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
         (["measure.methods=[magic]"], "measure.methods='magic' is unknown"),
         (["measure.resolutions=[33]"], "measure=plan leaves no cell that can run: model.resolution=33 is"),
         (["measure.devices=[16]"], "measure=plan leaves no cell that can run: devices=16"),
+        (
+            ["model=pixart_sigma", "measure.count=pipeline", "model.tiled=true"],
+            "model.tiled=true needs the size of a tile, and conf/part does not know it of pixart_sigma",
+        ),
         (["measure.count=half"], "measure.count='half' is unknown"),
         (["measure.count=pipeline"], "measure.count=pipeline needs the text_encoder and vae of pixart_tiny"),
     ],
