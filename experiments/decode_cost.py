@@ -60,7 +60,7 @@ def decode_bytes(model: str, size: tuple[int, ...], dtype: torch.dtype, tiled: b
     vae, latent = empty_vae(model, size, dtype)
     if tiled:
         vae.enable_tiling()
-    with torch.no_grad(), PeakTracker([latent], [*vae.parameters(), *vae.buffers()]) as tracker:
+    with torch.inference_mode(), PeakTracker([latent], [*vae.parameters(), *vae.buffers()]) as tracker:
         shorten(vae, tracker)
         decode_one(vae, latent)
     return tracker.peak_bytes
