@@ -13,16 +13,16 @@ import pytest
 
 from experiments import launch, records
 from experiments.agent import prepare
+from experiments.config import RunConfig
 from experiments.records import read_json
 from tests.experiments.runs import QUICK, command, config
 
 RUN = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false"]
 
 
-def limited(folder: str, most_bytes: int, pipe: Any) -> None:
+def limited(cfg: RunConfig, folder: str, most_bytes: int, pipe: Any) -> None:
     """A run whose files cannot grow beyond so many bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
-    cfg = config(*RUN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     pipe.send(launch.execute(cfg, Path(folder)))
 
@@ -33,7 +33,7 @@ def test_files_that_cannot_be_written_are_the_recorded_reason(most_bytes: int, t
     prepare()
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
-    process = context.Process(target=limited, args=(str(tmp_path / "run"), most_bytes, theirs))
+    process = context.Process(target=limited, args=(config(*RUN), str(tmp_path / "run"), most_bytes, theirs))
     process.start()
     assert ours.poll(120)
     record = ours.recv()
