@@ -78,34 +78,34 @@ MEASURES: dict[str, Measure] = {
     "latency": Measure(
         "experiments.config.LatencyConfig", "", "experiments.job.run", "experiments.check.check_run", records.FILES
     ),
-    "accounting": study("accounting", "ACCOUNTING", "AccountingConfig"),
-    "bandwidth": study("bandwidth", "BANDWIDTH", "BandwidthConfig"),
-    "bench": study("bench", "BENCH", "BenchConfig", "seconds.json", "ready.json"),
+    "accounting": study("studies.accounting", "ACCOUNTING", "AccountingConfig"),
+    "bandwidth": study("studies.bandwidth", "BANDWIDTH", "BandwidthConfig"),
+    "bench": study("studies.bench", "BENCH", "BenchConfig", "seconds.json", "ready.json"),
     "calibrate": other(
-        "calibrate", "calibrate", "CalibrateConfig",
+        "calibration.calibrate", "calibrate", "CalibrateConfig",
         "measured.json", "device.yaml", "link.yaml", "cluster.yaml", "logs",
     ),
-    "comparison": study("comparison", "COMPARISON", "ComparisonConfig"),
+    "comparison": study("studies.comparison", "COMPARISON", "ComparisonConfig"),
     "conformance": other("conformance.report", "conformance", "ConformanceConfig", "conformance.json"),
-    "distance": study("distance", "DISTANCE", "DistanceConfig"),
-    "fit": other("fit", "fit", "FitConfig"),
+    "distance": study("studies.distance", "DISTANCE", "DistanceConfig"),
+    "fit": other("calibration.fit", "fit", "FitConfig"),
     "gpu_check": other(
         "gpu_check.measure", "gpu_check", "GpuCheckConfig", "gpu_check.json", "gpu_check.md", "failed", logged=False
     ),
-    "load": study("load", "LOAD", "LoadConfig"),
-    "loading": study("loading", "LOADING", "LoadingConfig", "checkpoint"),
-    "params": study("params", "PARAMS", "ParamsConfig"),
-    "perturb": study("perturb", "PERTURB", "PerturbConfig"),
-    "plan": study("choose", "PLAN", "PlanConfig"),
-    "predict": study("predict", "PREDICT", "PredictConfig"),
+    "load": study("studies.load", "LOAD", "LoadConfig"),
+    "loading": study("studies.loading", "LOADING", "LoadingConfig", "checkpoint"),
+    "params": study("studies.params", "PARAMS", "ParamsConfig"),
+    "perturb": study("studies.perturb", "PERTURB", "PerturbConfig"),
+    "plan": study("studies.choose", "PLAN", "PlanConfig"),
+    "predict": study("studies.predict", "PREDICT", "PredictConfig"),
     "quality": study("quality.measure", "QUALITY", "QualityConfig", "images", "pictures", "looks", "texts"),
-    "scaling": study("scaling", "SCALING", "ScalingConfig"),
+    "scaling": study("studies.scaling", "SCALING", "ScalingConfig"),
     "staleness": Measure(
         "experiments.staleness.cells.StalenessConfig",
         "experiments.staleness.measure.STALENESS",
         writes=STUDY_FILES,
     ),
-    "text_variants": study("text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
+    "text_variants": study("studies.text_variants", "TEXT_VARIANTS", "TextVariantsConfig"),
     "train": other(
         "recipes.train", "train", "TrainConfig",
         "checkpoint", "model", "sheets", "loss.csv", "loss.png", logged=False,
@@ -114,5 +114,5 @@ MEASURES: dict[str, Measure] = {
         "recipes.score", "score", "ScoreConfig", "score.json", "sheet.png", "held_out.png", "unseen.png"
     ),
     "train_scorer": other("recipes.train_scorer", "train_scorer", "TrainScorerConfig"),
-    "worlds": study("worlds", "THREE", "WorldsConfig", "local", "sim", "plan"),
+    "worlds": study("studies.worlds", "THREE", "WorldsConfig", "local", "sim", "plan"),
 }  # fmt: skip

@@ -16,9 +16,18 @@ from analysis.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_degrees
-from experiments.perturb import PERTURB, PRODUCTS, PerturbConfig, cases, disasters, latents, measure, verdict
 from experiments.runner import study_cells
 from experiments.session import Session
+from experiments.studies.perturb import (
+    PERTURB,
+    PRODUCTS,
+    PerturbConfig,
+    cases,
+    disasters,
+    latents,
+    measure,
+    verdict,
+)
 from pipefusion.core.parallel import Parallel
 from pipefusion.sim.engine import RankFailed
 from pipefusion.sim.fabric import SimFabric
@@ -159,7 +168,7 @@ def test_killed_ranks_and_lost_messages_are_named(session):
 def test_a_disaster_that_nobody_notices_is_reported(session, monkeypatch):
     deaf = latents
     monkeypatch.setattr(
-        "experiments.perturb.latents",
+        "experiments.studies.perturb.latents",
         lambda cfg, session, faults, wrap=None: deaf(cfg, session, Faults(), wrap),
     )
     found = disasters(HANDFUL[0], session, 0)

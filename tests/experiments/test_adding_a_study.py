@@ -27,7 +27,7 @@ def test_the_study_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "prompt_length.py"
     path.write_text(block("python"))
     assert len(path.read_text().splitlines()) <= 60
-    spec = importlib.util.spec_from_file_location("experiments.prompt_length", path)
+    spec = importlib.util.spec_from_file_location("experiments.studies.prompt_length", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)

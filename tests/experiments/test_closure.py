@@ -12,10 +12,10 @@ import pytest
 from experiments.closure import PACKAGES, Code, modules
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
-from experiments.perturb import PERTURB
 from experiments.runner import study_cells
 from experiments.session import Session
-from experiments.text_variants import TEXT_VARIANTS, TextVariantsConfig
+from experiments.studies.perturb import PERTURB
+from experiments.studies.text_variants import TEXT_VARIANTS, TextVariantsConfig
 from tests.experiments.runs import ROOT, config
 
 
@@ -31,10 +31,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("file", "measures_again"),
     [
-        ("experiments/perturb.py", False),
+        ("experiments/studies/perturb.py", False),
         ("experiments/quality/metrics.py", False),
         ("experiments/runner.py", False),
-        ("experiments/text_variants.py", True),
+        ("experiments/studies/text_variants.py", True),
         ("experiments/difference.py", True),
         ("baselines/ring.py", True),
         ("pipefusion/method.py", True),
@@ -63,7 +63,7 @@ def test_every_study_is_made_of_all_methods(name: str) -> None:
 
 
 def test_a_session_keeps_the_code_that_it_began_with(copy: Path) -> None:
-    code, path = Code(copy), copy / "experiments" / "perturb.py"
+    code, path = Code(copy), copy / "experiments/studies/perturb.py"
     before, text = code.sha256(PERTURB.modules), path.read_text()
     path.write_text(f"{text}# edited\n")
     assert code.sha256(PERTURB.modules) == before != Code(copy).sha256(PERTURB.modules)

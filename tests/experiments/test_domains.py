@@ -12,15 +12,15 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.bench import BenchCase
+from experiments.calibration.fit import TermFit
 from experiments.compose import plan
 from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError
-from experiments.fit import TermFit
 from experiments.grid import GridConfig
 from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.quality.cells import StudyConfig
+from experiments.studies.bench import BenchCase
 from pipefusion.core.domain import Domain, NotEmpty, find_marks, outside
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig

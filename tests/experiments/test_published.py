@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.calibration.fit import resolve_target
 from experiments.check import check_method, check_model, check_values
-from experiments.fit import resolve_target
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_degrees
 from experiments.models import open_model

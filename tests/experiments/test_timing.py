@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
-from experiments import profiles, timing
+from experiments import timing
+from experiments.calibration import profiles
 from experiments.timing import MOST_CALLS, SAMPLE_S, copies, elapsed_on, timed
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.decode_cost import decode_bytes, known_vaes, knows_tiles
-from experiments.repeated import shorten
+from experiments.studies.decode_cost import decode_bytes, known_vaes, knows_tiles
+from experiments.studies.repeated import shorten
 from pipefusion.core.memory import PeakTracker
 from pipefusion.pipelines.pictures import decode_one
 from tests.experiments.tiny_pipelines import deep_vae, qwen_vae

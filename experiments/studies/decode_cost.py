@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from experiments.config import ClusterConfig
 from experiments.parts import read_parts
-from experiments.repeated import shorten
 from experiments.session import machine
+from experiments.studies.repeated import shorten
 from pipefusion.core.memory import PeakTracker
 from pipefusion.deferred import diffusers
 from pipefusion.pipelines.pictures import decode_one

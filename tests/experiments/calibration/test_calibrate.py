@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from analysis.keep import keep
 from analysis.study import load_study
-from experiments import calibrate
+from experiments.calibration import calibrate
 from experiments.records import read_json
 from experiments.timing import BEYOND_CACHE
 from pipefusion.sim.hardware import DeviceConfig

@@ -9,11 +9,11 @@ import pandas as pd
 
 from analysis.answer import answer
 from analysis.study import Record
-from experiments.accounting import ACCOUNTING, AccountingConfig, facts
-from experiments.accounting import summary as how_many_add_up
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.session import Session
+from experiments.studies.accounting import ACCOUNTING, AccountingConfig, facts
+from experiments.studies.accounting import summary as how_many_add_up
 from pipefusion.core.domain import Devices
 
 NOTE = (

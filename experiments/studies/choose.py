@@ -20,7 +20,6 @@ from analysis.columns import column, words
 from analysis.study import Record
 from analysis.terminal import rich_table
 from experiments.config import RunConfig
-from experiments.decode_cost import decode_bytes, decode_seconds, known_vaes, knows_tiles
 from experiments.errors import CONF
 from experiments.grid import SETTINGS, expand, place, problem, serial_reference
 from experiments.journal import Row
@@ -28,11 +27,12 @@ from experiments.methods import METHODS, parallel_degrees
 from experiments.models import Model
 from experiments.parts import KINDS, part_bytes
 from experiments.plan import Planned, plan, room_bytes, too_much
-from experiments.products import alone, bound_s, expanded, held_bytes, stages
-from experiments.requests import PlanConfig as PlanConfig
-from experiments.requests import able, check_request, counted, request_place, searches
-from experiments.scaling import outcome
 from experiments.session import Session, machine
+from experiments.studies.decode_cost import decode_bytes, decode_seconds, known_vaes, knows_tiles
+from experiments.studies.products import alone, bound_s, expanded, held_bytes, stages
+from experiments.studies.requests import PlanConfig as PlanConfig
+from experiments.studies.requests import able, check_request, counted, request_place, searches
+from experiments.studies.scaling import outcome
 from experiments.study import Cell, Study
 from pipefusion.core.predict import Prediction
 from pipefusion.core.shape import DiTShape

@@ -15,10 +15,10 @@ from analysis.study import load_study
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.grid import model_config
-from experiments.loading import LOADING, Counted
 from experiments.models import open_model
 from experiments.resident import resident_bytes
 from experiments.runner import check
+from experiments.studies.loading import LOADING, Counted
 from experiments.synthetic import identity, write_checkpoint
 from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files
@@ -126,7 +126,7 @@ def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
         def __init__(self, *_: Any, **__: Any):
             raise RuntimeError("no process")
 
-    monkeypatch.setattr("experiments.loading.ProcessPoolExecutor", Broken)
+    monkeypatch.setattr("experiments.studies.loading.ProcessPoolExecutor", Broken)
     tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[pipefusion]", "measure.devices=[2]"]
     tiny += ["log.wandb.mode=disabled"]
     assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 1
@@ -137,11 +137,11 @@ def test_a_rank_that_ends_is_a_row_and_the_checkpoint_goes(
 
 
 def test_what_is_done_needs_no_checkpoint_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.loading.loaded", lambda cfg, rank: {"rank": rank, "ratio": 1.0})
+    monkeypatch.setattr("experiments.studies.loading.loaded", lambda cfg, rank: {"rank": rank, "ratio": 1.0})
     tiny = ["experiment=loading", "model=pixart_tiny", "measure.methods=[serial]", "log.wandb.mode=disabled"]
     assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 0
     facts = load_study(tmp_path).facts["checkpoint"]
-    monkeypatch.setattr("experiments.loading.write_checkpoint", None)
+    monkeypatch.setattr("experiments.studies.loading.write_checkpoint", None)
     assert command(monkeypatch, *tiny, f"hydra.run.dir={tmp_path}") == 0
     assert load_study(tmp_path).facts["checkpoint"] == facts and facts["files"] == 1
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.fit import alone, drop_repeats, fit_device, write_values
+from experiments.calibration.fit import alone, drop_repeats, fit_device, write_values
 from experiments.published import targets
 from pipefusion.sim.cost import Op, kernel_seconds
 from pipefusion.sim.hardware import DeviceConfig

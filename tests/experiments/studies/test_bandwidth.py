@@ -9,12 +9,12 @@ import pytest
 
 from analysis.bandwidth import crossings, curves, fastest, flat_from, interpolated, meeting, sentences
 from analysis.study import load_study
-from experiments.bandwidth import BANDWIDTH, measure
 from experiments.compose import plan as compose
 from experiments.config import from_hydra
 from experiments.runner import study_cells
-from experiments.scaling import planned_row
 from experiments.session import Session
+from experiments.studies.bandwidth import BANDWIDTH, measure
+from experiments.studies.scaling import planned_row
 from pipefusion.sim.network import TopologyConfig
 from tests.experiments.runs import command
 

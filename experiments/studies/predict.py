@@ -13,7 +13,6 @@ from analysis.evidence import predictions as report
 from analysis.evidence.prediction_tables import verdicts
 from analysis.study import Record
 from experiments.config import RunConfig
-from experiments.decode_cost import decode_seconds
 from experiments.errors import ConfigError
 from experiments.facts import borrowed, calibration_rows
 from experiments.grid import place, problem
@@ -23,6 +22,7 @@ from experiments.parts import part_bytes
 from experiments.plan import Planned, plan
 from experiments.published import FOLDER, T5_HALF, T5_WIDE, Target, target_run, targets, unpredicted
 from experiments.session import Session
+from experiments.studies.decode_cost import decode_seconds
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
 from pipefusion.core.parallel import Parallel

@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from analysis.study import load_study
-from experiments import choose
-from experiments.choose import PLAN, decoding_bytes, decoding_seconds, points, product_row, search
-from experiments.decode_cost import decode_bytes
 from experiments.errors import ConfigError
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees
 from experiments.parts import KINDS, part_bytes, read_parts
 from experiments.plan import room_bytes
-from experiments.products import expanded, held_bytes, products, stages
-from experiments.requests import counted, searches
 from experiments.runner import check, study_cells
-from experiments.scaling import planned_row
 from experiments.session import Session
+from experiments.studies import choose
+from experiments.studies.choose import PLAN, decoding_bytes, decoding_seconds, points, product_row, search
+from experiments.studies.decode_cost import decode_bytes
+from experiments.studies.products import expanded, held_bytes, products, stages
+from experiments.studies.requests import counted, searches
+from experiments.studies.scaling import planned_row
 from pipefusion.core.memory import PeakTracker
 from pipefusion.core.parallel import AXES
 from pipefusion.pipelines.pictures import decode_one

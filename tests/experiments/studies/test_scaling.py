@@ -8,7 +8,7 @@ import pytest
 from analysis.study import load_study
 from experiments.grid import cluster_config
 from experiments.published import targets
-from experiments.scaling import fastest, published_beside, same_hardware
+from experiments.studies.scaling import fastest, published_beside, same_hardware
 from tests.experiments.runs import command
 
 TINY = [

@@ -22,8 +22,6 @@ import torch.distributed as dist
 
 from analysis.study import Record
 from experiments.agent import start_ranks
-from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
-from experiments.bench_rank import OWN, BenchCase, bench_rank
 from experiments.check import check_model
 from experiments.config import CONF, ModelConfig, RunConfig
 from experiments.errors import ConfigError, check_known, config_names
@@ -32,6 +30,8 @@ from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.models import Model
 from experiments.session import Session
+from experiments.studies.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
+from experiments.studies.bench_rank import OWN, BenchCase, bench_rank
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Count, Grid
 from pipefusion.core.mesh import Mesh

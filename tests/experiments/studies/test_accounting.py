@@ -12,18 +12,18 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 from analysis.study import load_study
-from experiments.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.model_scheduler import build_scheduler
 from experiments.models import open_model, resolved
-from experiments.params import PARAMS
 from experiments.peaks import predicted_peaks
 from experiments.plan import plan as plan_run
 from experiments.report import held_parameters
 from experiments.runner import study_cells
 from experiments.session import Session, empty_inputs
+from experiments.studies.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
+from experiments.studies.params import PARAMS
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
 from tests.experiments.runs import command, composed

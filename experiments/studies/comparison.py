@@ -17,7 +17,6 @@ import pandas as pd
 
 from analysis import comparison
 from analysis.study import Record
-from experiments import distance
 from experiments.config import LatencyConfig, RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.facts import borrowed
@@ -34,8 +33,9 @@ from experiments.journal import Row
 from experiments.methods import METHODS, caches, finds_warmup
 from experiments.models import Model, resolved
 from experiments.quality.settings import setting_name, stand_in
-from experiments.scaling import planned_row
 from experiments.session import Session
+from experiments.studies import distance
+from experiments.studies.scaling import planned_row
 from experiments.study import Cell, Study, model_and_size
 from pipefusion.core.checks import AUTO
 from pipefusion.core.domain import Grid, Pixels

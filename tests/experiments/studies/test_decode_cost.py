@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from analysis.evidence.predictions import read_profiles
+from experiments.calibration.fit import resolve_target
 from experiments.config import ClusterConfig
-from experiments.decode_cost import decode_seconds, empty_vae, known_vaes
 from experiments.errors import CONF
-from experiments.fit import resolve_target
-from experiments.predict import decoding_seconds, fastest
 from experiments.published import published_rows, targets
 from experiments.session import Session
+from experiments.studies.decode_cost import decode_seconds, empty_vae, known_vaes
+from experiments.studies.predict import decoding_seconds, fastest
 from experiments.timers import read_timers
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.sim.hardware import DeviceConfig

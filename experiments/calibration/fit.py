@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from analysis.files import write_text
+from experiments.calibration.roots import solve
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
@@ -29,7 +30,6 @@ from experiments.models import Model, open_model, resolved
 from experiments.plan import plan
 from experiments.published import Target, target_run, targets
 from experiments.records import write_json
-from experiments.roots import solve
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
 from pipefusion.core.domain import Number, outside

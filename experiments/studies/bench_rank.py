@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from experiments.bench_peers import DIFFUSERS, PEERS, peer
 from experiments.config import RunConfig
 from experiments.methods import METHODS
 from experiments.model_scheduler import choose_scheduler
 from experiments.models import Model, open_model
 from experiments.session import build
+from experiments.studies.bench_peers import DIFFUSERS, PEERS, peer
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.domain import Count, Devices, Guidance, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric

@@ -20,8 +20,8 @@ from experiments.grid import GridConfig
 from experiments.journal import Row
 from experiments.methods import parallel_degrees
 from experiments.plan import plan
-from experiments.scaling import check_costs, outcome
 from experiments.session import Session, machine
+from experiments.studies.scaling import check_costs, outcome
 from experiments.study import Cell, Study, by_itself
 from pipefusion.core.domain import Domain, Grid, PatchCounts, Threads, Warmups
 from pipefusion.sim.network import TopologyConfig

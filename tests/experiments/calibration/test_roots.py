@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from experiments.roots import solve
+from experiments.calibration.roots import solve
 
 
 def test_terms_are_found_together_in_any_order():

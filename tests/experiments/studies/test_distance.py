@@ -10,7 +10,7 @@ import torch
 
 from analysis.study import load_study
 from experiments.clips import pack
-from experiments.distance import clip_features, compare, compare_features
+from experiments.studies.distance import clip_features, compare, compare_features
 from tests.experiments.runs import command
 
 VIDEO = [

@@ -8,7 +8,7 @@ import pytest
 from analysis.load import best
 from analysis.study import load_study
 from experiments.errors import ConfigError
-from experiments.queue import latencies, poisson, read_trace
+from experiments.studies.queue import latencies, poisson, read_trace
 from tests.experiments.runs import command
 
 KEYS = [

@@ -9,7 +9,6 @@ from typing import Annotated
 from experiments.check import checked_shape
 from experiments.check_command import check_node
 from experiments.config import RunConfig, read_prompts
-from experiments.decode_cost import knows_tiles
 from experiments.errors import ConfigError
 from experiments.facts import borrowed
 from experiments.grid import GridConfig, place
@@ -17,8 +16,9 @@ from experiments.journal import Row
 from experiments.methods import METHODS
 from experiments.models import Model
 from experiments.parts import KINDS, part_bytes
-from experiments.scaling import check_costs
 from experiments.session import Session
+from experiments.studies.decode_cost import knows_tiles
+from experiments.studies.scaling import check_costs
 from pipefusion.core.domain import Count, Domain, Grid, PatchCounts, Threads, Warmups
 
 COUNTS = ("transformer", "pipeline")

@@ -11,12 +11,12 @@ from pandas import isna
 from torch import Tensor
 
 from analysis.study import load_study
-from experiments.bench import bound, diffusers_case, refusal_seconds, serial_case
-from experiments.bench_peers import DIFFUSERS, NATIVE_ULYSSES
-from experiments.bench_rank import BenchCase, drawn, prepare_case
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.models import open_model
+from experiments.studies.bench import bound, diffusers_case, refusal_seconds, serial_case
+from experiments.studies.bench_peers import DIFFUSERS, NATIVE_ULYSSES
+from experiments.studies.bench_rank import BenchCase, drawn, prepare_case
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.parallel import Parallel
 from tests.cases import relative_error
@@ -96,7 +96,7 @@ def test_the_bound_is_what_fill_drain_and_warm_up_leave():
 @pytest.mark.slow
 def test_the_record_has_every_repeat(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("experiments.bench.refusal_seconds", lambda override: 1.0)
+    monkeypatch.setattr("experiments.studies.bench.refusal_seconds", lambda override: 1.0)
     names = ("serial", "ulysses", DIFFUSERS, NATIVE_ULYSSES)
     cases = ",".join(f"{{method: {name}, steps: 1}}" for name in names)
     keys = ("measure.rounds=2", f"measure.cases=[{cases}]", "measure.headline='ulysses S=1'")

@@ -16,7 +16,6 @@ import pandas as pd
 from analysis import load as reading
 from analysis import planning
 from analysis.study import Record
-from experiments.choose import search
 from experiments.config import RunConfig
 from experiments.errors import CONF
 from experiments.facts import borrowed
@@ -24,10 +23,11 @@ from experiments.grid import GridConfig, place, serial_reference
 from experiments.journal import Row
 from experiments.models import Model
 from experiments.plan import plan
-from experiments.queue import latencies, poisson, read_trace
-from experiments.requests import PlanConfig, able
-from experiments.scaling import check_costs
 from experiments.session import Session
+from experiments.studies.choose import search
+from experiments.studies.queue import latencies, poisson, read_trace
+from experiments.studies.requests import PlanConfig, able
+from experiments.studies.scaling import check_costs
 from experiments.study import Cell, Study, by_itself
 from pipefusion.core.domain import Count, Domain, Grid, PatchCounts, Threads, Warmups
 
