@@ -144,19 +144,19 @@ def any_devices(row: Published, base: Published, more: dict[int, float]) -> Clai
 
 def cell(evidence: Evidence, row: Published, column: str, counted: pd.DataFrame, fresh: pd.Series) -> Claim:
     """Our bytes over a cell's formula: the median of the main model's sizes, and in words the least and the most."""
-    how = row[column]
+    printed = row[column]
     if column == "overlap":
         return nothing(row, "says when messages travel; what is counted is how many bytes do")
-    formula = table1.parse_formula(how)
-    if how in table1.NOTHING:
-        return nothing(row, f"the version says nothing here ({how})")
+    formula = table1.parse_formula(printed)
+    if printed in table1.NOTHING:
+        return nothing(row, f"the version says nothing here ({printed})")
     if column == "attn_KV":
         ours = "fresh" if fresh[row.method] == 1 else "stale"
-        agrees = "as printed" if how.startswith(ours) else "unlike printed"
+        agrees = "as printed" if printed.startswith(ours) else "unlike printed"
         words = f"{100 * fresh[row.method]:.0f} % of K, V are of the same step, {agrees}"
         return beside(row, "measured", None, words, STALENESS, ours)
     if formula is None:
-        return nothing(row, f"no formula: {how}")
+        return nothing(row, f"no formula: {printed}")
     table, ours = evidence.printed, table1.COUNTED[column]
     if formula == "0":
         mine = table[(table.status == "ok") & (table.devices == DEVICES) & (table.model == MODEL)]

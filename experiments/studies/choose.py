@@ -28,7 +28,7 @@ from experiments.models import Model
 from experiments.parts import KINDS, part_bytes
 from experiments.plan import Planned, plan, room_bytes, too_much
 from experiments.session import Session, machine
-from experiments.studies.decode_cost import decode_bytes, decode_seconds, known_vaes, knows_tiles
+from experiments.studies.decode_cost import decode_bytes, decoding_seconds, knows_tiles
 from experiments.studies.products import alone, bound_s, expanded, held_bytes, stages
 from experiments.studies.requests import PlanConfig as PlanConfig
 from experiments.studies.requests import able, check_request, counted, request_place, searches
@@ -46,7 +46,8 @@ def search(cell: Cell, session: Session) -> list[Row]:
     model, options = session.model(cfg.model), cfg.measure
     serial = plan(serial_reference(cfg), session)
     rows, queue, single, sizes = [], [], alone(cfg, session), decoding_bytes(cfg, model)
-    decoding = sizes["decode_tiled_bytes" if cfg.model.tiled else "decode_bytes"] or 0
+    decoding = sizes["decode_tiled_bytes" if cfg.model.tiled else "decode_bytes"]
+    assert decoding is not None  # or the request was refused
     if "serial" in options.methods:
         rows.append(product_row(serial.cfg, model.shape) | planned_outcome(serial, decoding))
     for point in points(cfg, model):
@@ -72,7 +73,7 @@ def search(cell: Cell, session: Session) -> list[Row]:
         planned += [row] * (row["status"] == "ok")
         rows.append(row)
     sizes |= {f"{kind}_bytes": part_bytes(cfg.model.name, kind, model.dtype.itemsize) for kind in KINDS}
-    seconds = {"decode_s": decoding_seconds(cfg, model)}
+    seconds = {"decode_s": decoding_seconds(cfg, session) if options.count == "pipeline" else None}
     return [cell.place | row | sizes | seconds for row in rows]
 
 
@@ -84,13 +85,6 @@ def decoding_bytes(cfg: RunConfig, model: Model) -> dict[str, int | None]:
     given = cfg.model.name, model.shape.latent_size, model.dtype
     tiled = decode_bytes(*given, tiled=True) if knows_tiles(cfg.model.name) else None
     return {"decode_bytes": decode_bytes(*given), "decode_tiled_bytes": tiled}
-
-
-def decoding_seconds(cfg: RunConfig, model: Model) -> float | None:
-    """What decoding one picture or video on one device takes after sampling; None where the VAE is not known."""
-    if cfg.model.name not in known_vaes():
-        return None
-    return decode_seconds(cfg.model.name, model.shape.latent_size, model.dtype, cfg.cluster)
 
 
 def points(cfg: RunConfig, model: Model) -> Iterable[RunConfig]:

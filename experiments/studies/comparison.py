@@ -3,7 +3,8 @@
 Every setting of the grids is sampled in the simulated world, as `measure=distance` does it, and planned at full size on
 named hardware, with the same S. Settings whose pictures are known to be the same, as serial's are those of an exact
 method, are sampled once (`sampled_as`); `measure=quality` measures that they are. Where a run finds out W, or what a
-step cache skips, every picture is a run by itself, and there is no plan: predicted hardware has no values to decide by.
+step cache skips, every picture is a run by itself. Predicted hardware has no values to decide by: a cache is planned
+with the share of steps that its pictures computed, and a W that is found out is not planned.
 """
 
 from __future__ import annotations

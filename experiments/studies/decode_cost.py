@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.config import ClusterConfig
+from experiments.config import ClusterConfig, RunConfig
 from experiments.parts import read_parts
-from experiments.session import machine
+from experiments.session import Session, machine
 from experiments.studies.repeated import shorten
 from pipefusion.core.memory import PeakTracker
 from pipefusion.deferred import diffusers
@@ -64,6 +64,13 @@ def decode_bytes(model: str, size: tuple[int, ...], dtype: torch.dtype, tiled: b
         shorten(vae, tracker)
         decode_one(vae, latent)
     return tracker.peak_bytes
+
+
+def decoding_seconds(cfg: RunConfig, session: Session) -> float:
+    """Seconds of decoding one picture or video of a run on a device of its cluster. Raises KeyError."""
+    model = session.model(cfg.model)
+    given = (cfg.model.name, model.shape.latent_size, model.dtype)
+    return session.once(("decoding", *given, cfg.cluster.name), lambda: decode_seconds(*given, cfg.cluster))
 
 
 def decode_seconds(model: str, size: tuple[int, ...], dtype: torch.dtype, cluster: ClusterConfig) -> float:

@@ -22,7 +22,7 @@ from experiments.parts import part_bytes
 from experiments.plan import Planned, plan
 from experiments.published import FOLDER, T5_HALF, T5_WIDE, Target, target_run, targets, unpredicted
 from experiments.session import Session
-from experiments.studies.decode_cost import decode_seconds
+from experiments.studies.decode_cost import decoding_seconds
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads
 from pipefusion.core.parallel import Parallel
@@ -111,13 +111,6 @@ def program_bytes(target: Target, found: Planned) -> int:
     encoders = part_bytes(target.model, "text_encoder", 2)
     assert encoders is not None, target.model
     return held + encoders + 2 * T5_WIDE * (target.model in T5_HALF)
-
-
-def decoding_seconds(cfg: RunConfig, session: Session) -> float:
-    """What the VAE takes on one device."""
-    model = session.model(cfg.model)
-    given = (cfg.model.name, model.shape.latent_size, model.dtype)
-    return session.once(("decoding", *given, cfg.cluster.name), lambda: decode_seconds(*given, cfg.cluster))
 
 
 def fastest(cfg: RunConfig, session: Session) -> Row:

@@ -75,9 +75,7 @@ class LocalFabric:
         self.mesh, self.device = mesh, device
         self.rank, self._world = dist.get_rank(), dist.group.WORLD
         self.ledger = Ledger()
-        self.watch: Callable[[Where], None] | None = (
-            None  # called with what is computed next, for a progress bar
-        )
+        self.watch: Callable[[Where], None] | None = None  # called with what comes next, for a progress bar
         self.clock: WallClock | CudaClock = CudaClock() if device.type == "cuda" else WallClock()
         # gloo matches messages by their tag and needs no more than the lines.
         wanted = [channel for channel in channels(mesh) if channel.hop is None or device.type == "cuda"]

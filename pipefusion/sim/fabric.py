@@ -56,9 +56,7 @@ class SimFabric:
         self._open: dict[SimWork, None] = {}
         self._guard = Guard(rank)
         self._calls = 0
-        self.watch: Callable[[Where], None] | None = (
-            None  # called with what is computed next, for a progress bar
-        )
+        self.watch: Callable[[Where], None] | None = None  # called with what comes next, for a progress bar
         self._data = device.type != "meta"
         self.clear()
 

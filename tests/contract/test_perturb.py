@@ -74,7 +74,7 @@ def session() -> Session:
 def test_no_order_of_events_changes_the_result(session, name):
     found = cases(config(replace(SMALL, methods=[name])), Session())
     assert found
-    for index in range(8):
+    for index in range(12):
         one = found[index % len(found)]
         assert verdict(one, session, Faults(seed=index), latents(one, session, Faults())) is None
 

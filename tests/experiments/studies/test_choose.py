@@ -16,7 +16,7 @@ from experiments.plan import room_bytes
 from experiments.runner import check, study_cells
 from experiments.session import Session
 from experiments.studies import choose
-from experiments.studies.choose import PLAN, decoding_bytes, decoding_seconds, points, product_row, search
+from experiments.studies.choose import PLAN, decoding_bytes, points, product_row, search
 from experiments.studies.decode_cost import decode_bytes
 from experiments.studies.products import expanded, held_bytes, products, stages
 from experiments.studies.requests import counted, searches
@@ -93,11 +93,12 @@ def test_decoding_is_counted_as_a_vae_does_it():
     assert set(decoding_bytes(plan_config("model=pixart_alpha"), Session().model(cfg.model)).values()) == {0}
 
 
-def test_decoding_takes_its_seconds_whatever_is_held_and_none_where_the_vae_is_not_known():
-    cfg = plan_config("model=pixart_alpha")
-    assert (decoding_seconds(cfg, Session().model(cfg.model)) or 0) > 0
-    tiny = plan_config()
-    assert decoding_seconds(tiny, Session().model(tiny.model)) is None
+@pytest.mark.parametrize(("count", "timed"), [("transformer", False), ("pipeline", True)])
+def test_seconds_of_decoding_stand_where_the_pipeline_counts(count, timed):
+    grid = ["model=pixart_alpha", "measure.methods=[serial]", "measure.devices=[1]"]
+    session = Session()
+    (cell,) = study_cells(PLAN, plan_config(*grid, *NO_OTHERS, f"measure.count={count}"), session)
+    assert {(row["decode_s"] or 0) > 0 for row in search(cell, session)} == {timed}
 
 
 @pytest.mark.parametrize(("heads", "ranks"), [("even", {1, 2, 4}), ("pad", {1, 2, 4, 8})])

@@ -15,8 +15,8 @@ from experiments.config import ClusterConfig
 from experiments.errors import CONF
 from experiments.published import published_rows, targets
 from experiments.session import Session
-from experiments.studies.decode_cost import decode_seconds, empty_vae, known_vaes
-from experiments.studies.predict import decoding_seconds, fastest
+from experiments.studies.decode_cost import decode_seconds, decoding_seconds, empty_vae, known_vaes
+from experiments.studies.predict import fastest
 from experiments.timers import read_timers
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.sim.hardware import DeviceConfig
