@@ -127,6 +127,18 @@ def test_the_scatter_draws_every_pair_and_says_what_is_left_out(results: Path) -
     assert "Median absolute error of all 19.6 % (8)" in text  # of 10, 10, 10, 14.3, 25, 50, 50 and 60 %
 
 
+def test_videos_have_a_column_and_other_people_s_code_its_own_median(results: Path) -> None:
+    table = load_joined(results)
+    other = table.model == "sd3_medium"
+    theirs = table.assign(third_party=other)
+    assert scatter.describe_median(theirs[other], large=False).endswith(", third party, eager")
+    videos = table.assign(resolution=table.resolution.mask(other))
+    assert scatter.describe_median(videos[other], large=False).endswith(", videos")
+    figure = scatter.figure(videos)
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["1024 px", "video"]
+    assert sum(len(line.get_xdata()) == 1 for line in figure.axes[-1].lines) == 9
+
+
 def test_a_hybrid_stands_beside_its_prediction(results: Path) -> None:
     rows = warmup.rows(load_joined(results)).set_index("row_id")
     assert rows.hybrid.to_dict() == {"warmup.csv:2": False, "warmup.csv:3": False, "warmup.csv:4": True}
