@@ -4,6 +4,6 @@ import sys
 
 # Under the guard, because every rank imports this file too.
 if __name__ == "__main__":
-    from experiments.cli import leave, main
+    from experiments.command.cli import leave, main
 
     leave(main(sys.argv[1:]))

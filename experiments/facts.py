@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.config import ClusterConfig
-from experiments.models import Model
+from experiments.models.model import Model
 from experiments.published import published_rows
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig

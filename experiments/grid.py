@@ -11,13 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from baselines.tensor import CROSS
-from experiments.check import CHOICES, check_shares
-from experiments.check_command import check_node
-from experiments.compose import compose_one
+from experiments.command.check import check_node
+from experiments.command.compose import compose_one
 from experiments.config import CONF, ClusterConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.methods import METHODS, find_problem, finds_warmup
-from experiments.models import Model
+from experiments.models.model import Model
+from experiments.runs.check import CHOICES, check_shares
 from pipefusion.core.cache import CACHES
 from pipefusion.core.checks import AUTO
 from pipefusion.core.cut import AXES

@@ -13,8 +13,8 @@ from torch import Tensor
 from analysis.files import replacing
 from experiments.clips import as_bytes, clip_bytes, contact_sheet, write_mp4
 from experiments.config import RunConfig
-from experiments.decode import decode, has_vae, has_video_vae, open_vae
-from experiments.models import Model
+from experiments.models.decode import decode, has_vae, has_video_vae, open_vae
+from experiments.models.model import Model
 from pipefusion.core.local import LocalFabric
 from pipefusion.pipelines.pictures import decode_all
 

@@ -24,9 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from experiments import server
 from experiments.config import RunConfig
-from experiments.progress import repeated
+from experiments.runs import server
+from experiments.runs.progress import repeated
 
 POLL_S = 0.5
 LINE_S = 30.0

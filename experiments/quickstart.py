@@ -18,7 +18,7 @@ from analysis.answer import answer
 from analysis.columns import words
 from analysis.terminal import make_console, rich_table
 from experiments.config import from_hydra
-from experiments.models import open_model
+from experiments.models.model import open_model
 
 NOTE = (
     "CPU timings rank nothing: ranks share the cores of one machine and talk through its memory. "

@@ -26,19 +26,19 @@ from analysis.files import replacing
 from analysis.record import RECORD, ROWS, SCHEMA
 from analysis.study import Record, load_study, plain_rows
 from analysis.terminal import make_console, rich_table
-from experiments.agent import failure_status
-from experiments.check import check_model, check_steps, check_values, checked_shape
 from experiments.closure import Code
 from experiments.config import RunConfig, as_dict, read_prompts
-from experiments.contents import hash_json, model_digests
 from experiments.environment import provenance
 from experiments.errors import ConfigError, RunFailed, first_line
 from experiments.grid import GridConfig, check_grid
-from experiments.inputs import text_source
 from experiments.journal import CELLS, Journal, Row
-from experiments.models import Model, resolved
+from experiments.models.contents import hash_json, model_digests
+from experiments.models.inputs import text_source
+from experiments.models.model import Model, resolved
 from experiments.pool import Bar, run_all, worker_count
 from experiments.records import display, write_json
+from experiments.runs.agent import failure_status
+from experiments.runs.check import check_model, check_steps, check_values, checked_shape
 from experiments.session import Session
 from experiments.study import Cell, Measure, Study
 from experiments.submit import submit_all

@@ -14,8 +14,8 @@ from torch import Tensor
 from experiments.closure import Code
 from experiments.config import ClusterConfig, ModelConfig, RunConfig, read_prompts
 from experiments.methods import METHODS, parallel_degrees
-from experiments.model_scheduler import build_scheduler
-from experiments.models import Model, open_model
+from experiments.models.model import Model, open_model
+from experiments.models.scheduler import build_scheduler
 from pipefusion.core.dit import Conditioning, DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Ledger

@@ -14,7 +14,7 @@ from analysis.study import Record
 from experiments.config import RunConfig
 from experiments.grid import GridsConfig, expand, place, problem
 from experiments.journal import Row
-from experiments.models import Model
+from experiments.models.model import Model
 from experiments.session import Session
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from analysis.columns import mib
 from analysis.files import replacing_folder
-from experiments.models import Model
+from experiments.models.model import Model
 from experiments.records import write_json
 from pipefusion.core.weights import INDEX, NAME
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from experiments.device import synchronise
+from experiments.runs.device import synchronise
 from pipefusion.core.local import CudaClock, WallClock
 
 SAMPLE_S = 1e-2

@@ -12,13 +12,12 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from experiments import models
 from experiments.config import ModelConfig
 from experiments.difference import largest_difference
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.model_scheduler import build_scheduler
-from experiments.models import Model, open_model
+from experiments.models.model import Model, louder, open_model
+from experiments.models.scheduler import build_scheduler
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
@@ -148,7 +147,7 @@ def _template(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, 
 
 
 def case_weights(case: Case) -> Callable[..., Tensor]:
-    return models.louder(stock_tensors(case.model, tuple(sorted(case.architecture.items()))), case.gain)
+    return louder(stock_tensors(case.model, tuple(sorted(case.architecture.items()))), case.gain)
 
 
 def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:

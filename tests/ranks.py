@@ -12,13 +12,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from experiments import server
+from experiments.runs import server
 
 PRELOAD = [
-    "experiments.agent",
+    "experiments.runs.agent",
     "diffusers.models.transformers.pixart_transformer_2d",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
-    "experiments.rank",
+    "experiments.runs.rank",
 ]
 """Of the one fork server of a process of the tests: what it lacks each process forked from it imports again."""
 

@@ -19,15 +19,15 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from analysis.files import write_text
-from experiments.agent import start_ranks
 from experiments.calibration.profiles import device_profile, link_profile
-from experiments.check import check_cuda
 from experiments.config import RunConfig, as_dict
-from experiments.device import device_type
 from experiments.environment import hardware, provenance
 from experiments.errors import ConfigError, RunFailed
-from experiments.rank import in_group
 from experiments.records import write_json
+from experiments.runs.agent import start_ranks
+from experiments.runs.check import check_cuda
+from experiments.runs.device import device_type
+from experiments.runs.rank import in_group
 from experiments.timing import SAMPLE_S, elapsed_on
 from pipefusion.core.domain import Count, Width
 from pipefusion.core.mesh import Mesh

@@ -25,11 +25,11 @@ from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.grid import cluster_config
-from experiments.model_scheduler import build_scheduler
-from experiments.models import Model, open_model, resolved
-from experiments.plan import plan
+from experiments.models.model import Model, open_model, resolved
+from experiments.models.scheduler import build_scheduler
 from experiments.published import Target, target_run, targets
 from experiments.records import write_json
+from experiments.runs.plan import plan
 from experiments.session import Session, empty_inputs
 from pipefusion.core.denoise import assemble
 from pipefusion.core.domain import Number, outside

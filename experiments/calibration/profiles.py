@@ -15,8 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.device import synchronise
 from experiments.environment import hardware
+from experiments.runs.device import synchronise
 from experiments.timing import Elapsed, cache_bytes, copies, message_seconds, timed
 from pipefusion.sim.cost import Op, computed_flops
 

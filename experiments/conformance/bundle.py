@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from baselines import asyncdiff
-from experiments.check import CHOICES
-from experiments.check_architecture import architecture_fault
 from experiments.config import ModelConfig
 from experiments.conformance.fields import (
     FIELDS,
@@ -35,11 +33,13 @@ from experiments.conformance.tensors import (
     read_tensors,
 )
 from experiments.errors import ConfigError, first_line, nearest, short_reason
-from experiments.model_scheduler import choose_scheduler
-from experiments.models import FACTS, Model, louder, open_model
-from experiments.schedulers import config_fault
-from experiments.stepping import stepping_problem
-from experiments.weights import check_weights
+from experiments.models.architecture import architecture_fault
+from experiments.models.model import FACTS, Model, louder, open_model
+from experiments.models.scheduler import choose_scheduler
+from experiments.models.schedulers import config_fault
+from experiments.models.stepping import stepping_problem
+from experiments.models.weights import check_weights
+from experiments.runs.check import CHOICES
 from pipefusion import method
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.dit import DiT

@@ -11,7 +11,7 @@ from analysis import files
 from analysis.line import one_line
 from analysis.record import load_run
 from experiments.errors import first_line, nearest, short_reason
-from experiments.models import FACTS
+from experiments.models.model import FACTS
 from pipefusion.core.domain import (
     Devices,
     Finite,

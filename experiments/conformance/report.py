@@ -25,11 +25,11 @@ from experiments.conformance.compare import HiddenStates, Parting, errors, laten
 from experiments.conformance.deviations import HYPOTHESES, Hypothesis
 from experiments.conformance.fields import FIELDS, OWN, BundleError
 from experiments.conformance.loops import denoise
-from experiments.device import choose_device
 from experiments.difference import NotFinite, require_finite
 from experiments.environment import provenance
 from experiments.errors import ConfigError, first_line
 from experiments.records import display, write_json
+from experiments.runs.device import choose_device
 from pipefusion.core.dit import DiT
 from pipefusion.core.domain import Share
 

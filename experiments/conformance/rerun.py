@@ -14,9 +14,9 @@ from experiments.config import ModelConfig
 from experiments.conformance import rounds
 from experiments.conformance.loops import denoise
 from experiments.conformance.request import NONE, Deviation, Request
-from experiments.inputs import read_inputs
 from experiments.methods import METHODS
-from experiments.models import open_model
+from experiments.models.inputs import read_inputs
+from experiments.models.model import open_model
 from pipefusion.core import closed_forms as forms
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.split import split_rows

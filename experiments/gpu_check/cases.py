@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
-from experiments.device import choose_device
 from experiments.errors import config_names
 from experiments.grid import model_config
-from experiments.inputs import as_inputs, make_inputs
 from experiments.methods import METHODS
-from experiments.models import open_model, resolved
+from experiments.models.inputs import as_inputs, make_inputs
+from experiments.models.model import open_model, resolved
+from experiments.runs.device import choose_device
 from experiments.session import Session
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.ledger import Ledger

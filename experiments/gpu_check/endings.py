@@ -17,10 +17,10 @@ from torch import Tensor
 from experiments.config import RunConfig
 from experiments.gpu_check.cases import Failed, Found, method_run
 from experiments.gpu_check.ranks import MODEL, execute, sampler_on
-from experiments.inputs import read_inputs
 from experiments.methods import parallel_degrees
-from experiments.models import open_model
-from experiments.rank import in_group
+from experiments.models.inputs import read_inputs
+from experiments.models.model import open_model
+from experiments.runs.rank import in_group
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from experiments.agent import start_ranks
 from experiments.config import RunConfig
-from experiments.device import choose_device
 from experiments.errors import RunFailed, first_line
 from experiments.gpu_check.cases import Check, Failed, Found, NotPossible
-from experiments.rank import in_group
 from experiments.records import read_json, write_json, write_text
+from experiments.runs.agent import start_ranks
+from experiments.runs.device import choose_device
+from experiments.runs.rank import in_group
 from pipefusion.core.mesh import Mesh
 
 LOG = 8000  # characters that are kept of a rank's output: a stack or two

@@ -14,9 +14,7 @@ from typing import Annotated, Any
 
 import torch
 
-from experiments.check import CHOICES
 from experiments.config import RunConfig, as_dict
-from experiments.device import device_type
 from experiments.environment import provenance
 from experiments.errors import ConfigError, check_known
 from experiments.gpu_check.cases import TOLERANCES, Check
@@ -25,6 +23,8 @@ from experiments.gpu_check.judge import FAILED, Row, judge
 from experiments.gpu_check.page import headline, page
 from experiments.gpu_check.silent import PEAK_TOLERANCE
 from experiments.records import write_json, write_text
+from experiments.runs.check import CHOICES
+from experiments.runs.device import device_type
 from pipefusion.core.domain import Domain
 
 

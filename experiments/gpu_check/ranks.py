@@ -14,8 +14,6 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments import launch
-from experiments.agent import Entry
 from experiments.config import RunConfig
 from experiments.gpu_check.alone import Note
 from experiments.gpu_check.cases import (
@@ -33,7 +31,9 @@ from experiments.gpu_check.cases import (
     within,
 )
 from experiments.methods import METHODS, parallel_degrees
-from experiments.models import open_model
+from experiments.models.model import open_model
+from experiments.runs import launch
+from experiments.runs.agent import Entry
 from experiments.session import Session
 from experiments.timing import cache_bytes, copies, message_seconds
 from pipefusion.core.local import LocalFabric

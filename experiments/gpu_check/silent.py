@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from experiments.config import CONF, RunConfig
-from experiments.device import synchronise
 from experiments.errors import first_line
 from experiments.gpu_check.alone import Note
 from experiments.gpu_check.cases import (
@@ -26,8 +25,9 @@ from experiments.gpu_check.cases import (
     other_bytes,
 )  # fmt: skip
 from experiments.methods import METHODS, parallel_degrees
-from experiments.models import open_model
-from experiments.peaks import predicted_peaks
+from experiments.models.model import open_model
+from experiments.runs.device import synchronise
+from experiments.runs.peaks import predicted_peaks
 from experiments.session import Session
 from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.ledger import Where

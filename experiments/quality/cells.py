@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from experiments.config import RunConfig
-from experiments.device import device_type
 from experiments.grid import GridConfig, expand, over
-from experiments.models import resolved
+from experiments.models.model import resolved
 from experiments.quality.networks import open_network
 from experiments.quality.settings import (
     Eyes,
@@ -21,6 +20,7 @@ from experiments.quality.settings import (
 )
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
+from experiments.runs.device import device_type
 from experiments.session import Session
 from pipefusion.core.domain import Count, Domain, Grid, Natural, Threads
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.contents import hash_json
+from experiments.models.contents import hash_json
 from experiments.pool import Bar, run_all, worker_count
 from experiments.quality.networks import open_network
 from experiments.quality.settings import Eyes

@@ -15,14 +15,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.study import Record
-from experiments.check import check_gpus
 from experiments.config import RunConfig
-from experiments.contents import weights_sha256
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed
 from experiments.grid import check_grid, problem, serial_reference
 from experiments.journal import Row
-from experiments.models import Model, pictures_only
+from experiments.models.contents import weights_sha256
+from experiments.models.model import Model, pictures_only
 from experiments.quality.cells import QualityConfig, all_cells, all_settings, control_run
 from experiments.quality.look import look_all, real_features
 from experiments.quality.metrics import compare, paired_rows, real_floor, seen_rows
@@ -44,6 +43,7 @@ from experiments.quality.settings import (
 from experiments.quality.store import Pictures, batches, gpu_names, remove_others, there, write_images
 from experiments.quality.subjects import open_real, prompts_for
 from experiments.quality.text_score import open_scorer
+from experiments.runs.check import check_gpus
 from experiments.session import Session
 from experiments.study import Cell, Study
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import torch
 
-from experiments.agent import start_ranks
 from experiments.config import RunConfig
 from experiments.errors import RunFailed
-from experiments.inputs import make_inputs, read_inputs
 from experiments.methods import parallel_degrees
-from experiments.model_scheduler import build_scheduler
-from experiments.models import open_model
+from experiments.models.inputs import make_inputs, read_inputs
+from experiments.models.model import open_model
+from experiments.models.scheduler import build_scheduler
 from experiments.pictures import decode_pixels
 from experiments.quality.store import write_pictures
 from experiments.quality.texts import stored, texts_path
-from experiments.rank import in_group, open_fabric, patient_barrier
+from experiments.runs.agent import start_ranks
+from experiments.runs.rank import in_group, open_fabric, patient_barrier
 from experiments.session import Session, build
 from experiments.tensors import write_tensors
 from pipefusion.pipelines.generation import everywhere

@@ -16,13 +16,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.agent import failure_status
 from experiments.config import RunConfig
-from experiments.device import choose_device
 from experiments.difference import largest_difference
 from experiments.errors import RunFailed, first_line
-from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import CELLS, Journal, Row
+from experiments.models.inputs import as_inputs, make_inputs
 from experiments.pictures import decode_pixels
 from experiments.pool import Bar
 from experiments.quality.ranks import sample_on_ranks
@@ -30,6 +28,8 @@ from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import PICTURES, batches, shared, there, write_pictures
 from experiments.quality.texts import encode_all, stored, texts_path
 from experiments.runner import make_cell, measure_all
+from experiments.runs.agent import failure_status
+from experiments.runs.device import choose_device
 from experiments.session import Session
 from experiments.study import Cell, Study, by_itself
 

@@ -15,7 +15,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from experiments.config import RunConfig, read_prompts
-from experiments.contents import hash_files, hash_json
 from experiments.emoji import (
     check_packages,
     load_listed,
@@ -25,7 +24,8 @@ from experiments.emoji import (
     to_tensor,
 )
 from experiments.errors import ConfigError
-from experiments.models import Model
+from experiments.models.contents import hash_files, hash_json
+from experiments.models.model import Model
 
 ROLES = ("train", "held_out")
 """Prompts of a model that ships its own: those learnt, and pairs kept out whose concept was seen in another style."""

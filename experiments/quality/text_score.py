@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.contents import hash_files, hash_json
 from experiments.errors import ConfigError, first_line
 from experiments.features import WIDTH, features
+from experiments.models.contents import hash_files, hash_json
+from experiments.models.text import encode_prompts, quiet
 from experiments.quality.networks import to_bytes
 from experiments.tensors import network_sha256
-from experiments.text import encode_prompts, quiet
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "models" / "emoji_scorer"
 HEADS_FILE = "heads.safetensors"

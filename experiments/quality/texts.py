@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.components import encode
 from experiments.config import RunConfig
-from experiments.contents import hash_json, text_contents
-from experiments.device import choose_device
-from experiments.inputs import Encode, text_source
-from experiments.models import Model, open_model
+from experiments.models.components import encode
+from experiments.models.contents import hash_json, text_contents
+from experiments.models.inputs import Encode, text_source
+from experiments.models.model import Model, open_model
 from experiments.pool import Bar, run_all
 from experiments.quality.store import TEXTS, shared, there
+from experiments.runs.device import choose_device
 from experiments.session import Session
 from experiments.tensors import write_tensors
 

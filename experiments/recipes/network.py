@@ -12,9 +12,9 @@ from diffusers.models import ModelMixin
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from experiments.models.stock_calls import predict
 from experiments.recipes.attention import TrainAttention
 from experiments.recipes.muon import Muon
-from experiments.stock_calls import predict
 from pipefusion.core.domain import Count, Domain, Gain, Grid, Natural, Part, Pixels, Samples, Share, Width
 
 Mean = Annotated[float, Domain(-10, 10)]

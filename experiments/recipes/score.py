@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from analysis.files import replacing_folder
-from experiments.check import CHOICES, check_cuda
 from experiments.config import RunConfig
-from experiments.device import device_type
 from experiments.emoji import DATA_DIR, check_packages, load_listed, resize, stored_packages
 from experiments.errors import ConfigError, check_known
 from experiments.features import features, similarity
+from experiments.models.stock_model import load_stock
+from experiments.models.text import encode_prompts
 from experiments.recipes.cards import render, score_template, write_model_card
 from experiments.recipes.clip_score import score_clips
 from experiments.recipes.folder import FACTS_FILE, PROMPTS_FILE, WEIGHTS_FILE
 from experiments.recipes.sampling import draw_noise, sample, save_sheet
 from experiments.records import write_json
+from experiments.runs.check import CHOICES, check_cuda
+from experiments.runs.device import device_type
 from experiments.spaced import spaced
-from experiments.stock_model import load_stock
-from experiments.text import encode_prompts
 from pipefusion.core.domain import Cores, Count, Guidance, Natural, Seed, Steps
 
 SCHEDULER_FILE = "scheduler/scheduler_config.json"

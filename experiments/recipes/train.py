@@ -15,11 +15,10 @@ from rich.progress import Progress as Bar
 from safetensors.torch import load_file
 from torch import Tensor
 
-from experiments.check import CHOICES, check_cuda
 from experiments.config import RunConfig
-from experiments.device import device_type
 from experiments.emoji import ROLES, Item, check_packages, read_pictures, read_tables
 from experiments.errors import ConfigError, check_known
+from experiments.models.text import PACKAGES, encode_prompts
 from experiments.recipes import checkpoint
 from experiments.recipes.checkpoint import Progress
 from experiments.recipes.choice import choose
@@ -40,7 +39,8 @@ from experiments.recipes.report import Report
 from experiments.recipes.scenes import build_scenes, caption, check_scenes, list_scenes
 from experiments.recipes.seeds import seeded
 from experiments.recipes.workers import Workers
-from experiments.text import PACKAGES, encode_prompts
+from experiments.runs.check import CHOICES, check_cuda
+from experiments.runs.device import device_type
 
 
 def check_train(cfg: RunConfig) -> None:

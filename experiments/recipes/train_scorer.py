@@ -20,7 +20,6 @@ from torch import Tensor
 
 from analysis.files import replacing_folder
 from experiments.config import RunConfig
-from experiments.contents import hash_json
 from experiments.emoji import (
     DATA_DIR,
     Item,
@@ -32,6 +31,7 @@ from experiments.emoji import (
 )
 from experiments.errors import ConfigError, check_folder
 from experiments.features import PREPROCESSING, features
+from experiments.models.contents import hash_json
 from experiments.quality.text_score import HEADS_FILE, TOKENS, Heads, load_heads, text_features
 from experiments.recipes.cards import render, write_scorer_card
 from experiments.recipes.choice import ALIKE, THINGS, candidates

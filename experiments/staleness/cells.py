@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from experiments.check import check_model
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known
 from experiments.grid import GridConfig, check_grid, expand, place
 from experiments.journal import Row
 from experiments.methods import METHODS
-from experiments.models import Model, open_model
+from experiments.models.model import Model, open_model
+from experiments.runs.check import check_model
 from experiments.session import Session
 from experiments.spaced import spaced
 from pipefusion.core.domain import (

@@ -29,7 +29,7 @@ from experiments.difference import norm_of_difference
 from experiments.grid import serial_reference
 from experiments.journal import Row
 from experiments.methods import parallel_degrees
-from experiments.models import resolved
+from experiments.models.model import resolved
 from experiments.session import Session, guidance_branches
 from experiments.staleness.cells import TASK, cells, check_staleness, pictured, place_in_table, serial_run
 from experiments.staleness.errors import StaleErrors

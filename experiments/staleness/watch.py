@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.difference import norm_of_difference, require_finite
-from experiments.inputs import as_inputs, make_inputs
+from experiments.models.inputs import as_inputs, make_inputs
 from experiments.session import Session, Tensors
 from experiments.staleness.traced import Marked, Place, TracedView
 from pipefusion.core.attention import Attend

@@ -19,16 +19,16 @@ import torch
 
 from analysis.columns import COUNT, Column
 from analysis.study import Record
-from experiments.check import CHOICES
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_known
 from experiments.facts import model_facts
 from experiments.grid import GridConfig, expand
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
-from experiments.models import Model
-from experiments.plan import plan
-from experiments.report import ParameterKey, RankReport, held_parameters, layers_text
+from experiments.models.model import Model
+from experiments.runs.check import CHOICES
+from experiments.runs.plan import plan
+from experiments.runs.report import ParameterKey, RankReport, held_parameters, layers_text
 from experiments.session import Session, empty_inputs, guidance_branches
 from experiments.study import Cell, Study
 from pipefusion.core.dit import DiT

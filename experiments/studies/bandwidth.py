@@ -19,7 +19,7 @@ from experiments.errors import config_names
 from experiments.grid import GridConfig
 from experiments.journal import Row
 from experiments.methods import parallel_degrees
-from experiments.plan import plan
+from experiments.runs.plan import plan
 from experiments.session import Session, machine
 from experiments.studies.scaling import check_costs, outcome
 from experiments.study import Cell, Study, by_itself

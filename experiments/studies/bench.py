@@ -21,14 +21,14 @@ from typing import Any
 import torch.distributed as dist
 
 from analysis.study import Record
-from experiments.agent import start_ranks
-from experiments.check import check_model
 from experiments.config import CONF, ModelConfig, RunConfig
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.grid import model_config
 from experiments.journal import Row
 from experiments.methods import METHODS
-from experiments.models import Model
+from experiments.models.model import Model
+from experiments.runs.agent import start_ranks
+from experiments.runs.check import check_model
 from experiments.session import Session
 from experiments.studies.bench_peers import DIFFUSERS, NATIVE_ULYSSES, PEERS, shareable
 from experiments.studies.bench_rank import OWN, BenchCase, bench_rank

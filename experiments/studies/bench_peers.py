@@ -11,8 +11,8 @@ import diffusers
 import torch
 from torch import Tensor
 
-from experiments.models import Model
-from experiments.stock_calls import predict
+from experiments.models.model import Model
+from experiments.models.stock_calls import predict
 from pipefusion.core.dit import Conditioning
 from pipefusion.schedulers import make_scheduler
 

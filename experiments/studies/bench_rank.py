@@ -16,8 +16,8 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.methods import METHODS
-from experiments.model_scheduler import choose_scheduler
-from experiments.models import Model, open_model
+from experiments.models.model import Model, open_model
+from experiments.models.scheduler import choose_scheduler
 from experiments.session import build
 from experiments.studies.bench_peers import DIFFUSERS, PEERS, peer
 from pipefusion.core.dit import Conditioning

@@ -24,9 +24,9 @@ from experiments.errors import CONF
 from experiments.grid import SETTINGS, expand, place, problem, serial_reference
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
-from experiments.models import Model
-from experiments.parts import KINDS, part_bytes
-from experiments.plan import Planned, plan, room_bytes, too_much
+from experiments.models.model import Model
+from experiments.models.parts import KINDS, part_bytes
+from experiments.runs.plan import Planned, plan, room_bytes, too_much
 from experiments.session import Session, machine
 from experiments.studies.decode_cost import decode_bytes, decoding_seconds, knows_tiles
 from experiments.studies.products import alone, bound_s, expanded, held_bytes, stages

@@ -32,7 +32,7 @@ from experiments.grid import (
 )
 from experiments.journal import Row
 from experiments.methods import METHODS, caches, finds_warmup
-from experiments.models import Model, resolved
+from experiments.models.model import Model, resolved
 from experiments.quality.settings import setting_name, stand_in
 from experiments.session import Session
 from experiments.studies import distance

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.config import ClusterConfig, RunConfig
-from experiments.parts import read_parts
+from experiments.models.parts import read_parts
 from experiments.session import Session, machine
 from experiments.studies.repeated import shorten
 from pipefusion.core.memory import PeakTracker

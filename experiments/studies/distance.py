@@ -18,16 +18,16 @@ from torch import Tensor
 
 from analysis.distance import means
 from analysis.study import Record
-from experiments.check import check_model
 from experiments.clips import unpack
 from experiments.config import RunConfig, read_prompts
 from experiments.difference import norm_of_difference
 from experiments.errors import ConfigError
 from experiments.grid import GridsConfig, expand, serial_reference
-from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Row
-from experiments.models import Model
+from experiments.models.inputs import as_inputs, make_inputs
+from experiments.models.model import Model
 from experiments.quality.networks import open_network
+from experiments.runs.check import check_model
 from experiments.session import Session
 from experiments.spaced import spaced
 from experiments.study import Cell, Study

@@ -21,8 +21,8 @@ from experiments.errors import CONF
 from experiments.facts import borrowed
 from experiments.grid import GridConfig, place, serial_reference
 from experiments.journal import Row
-from experiments.models import Model
-from experiments.plan import plan
+from experiments.models.model import Model
+from experiments.runs.plan import plan
 from experiments.session import Session
 from experiments.studies.choose import search
 from experiments.studies.queue import latencies, poisson, read_trace

@@ -24,19 +24,19 @@ from torch import Tensor
 from analysis.columns import column, mib
 from analysis.record import RECORD, load_record
 from analysis.study import Record
-from experiments.check import CHOICES, check_model
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_folder, check_known, first_line
 from experiments.grid import GridConfig, expand
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
-from experiments.models import open_model
-from experiments.report import layers_text
+from experiments.models.model import open_model
+from experiments.models.weights import check_weights, read_tensors
 from experiments.resident import disk_bytes, drop_cache, forget_peak, resident_bytes
+from experiments.runs.check import CHOICES, check_model
+from experiments.runs.report import layers_text
 from experiments.session import Session
 from experiments.study import Cell, Study
 from experiments.synthetic import identity, write_checkpoint, written
-from experiments.weights import check_weights, read_tensors
 from pipefusion.core.domain import Devices, Domain, Grid
 from pipefusion.core.silent import SilentFabric
 from pipefusion.core.weights import DTYPES

@@ -21,9 +21,9 @@ from analysis.study import Record
 from experiments.config import RunConfig
 from experiments.errors import first_line
 from experiments.grid import GridConfig, expand, problem
-from experiments.inputs import stand_ins
 from experiments.journal import Row
 from experiments.methods import METHODS, parallel_degrees
+from experiments.models.inputs import stand_ins
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.dit import Conditioning

@@ -17,10 +17,10 @@ from experiments.errors import ConfigError
 from experiments.facts import borrowed, calibration_rows
 from experiments.grid import place, problem
 from experiments.journal import Row
-from experiments.models import Model
-from experiments.parts import part_bytes
-from experiments.plan import Planned, plan
+from experiments.models.model import Model
+from experiments.models.parts import part_bytes
 from experiments.published import FOLDER, T5_HALF, T5_WIDE, Target, target_run, targets, unpredicted
+from experiments.runs.plan import Planned, plan
 from experiments.session import Session
 from experiments.studies.decode_cost import decoding_seconds
 from experiments.study import Cell, Study

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from experiments.config import RunConfig, read_prompts
 from experiments.grid import serial_reference
 from experiments.methods import METHODS, find_problem, parallel_degrees, to_all
-from experiments.models import Model
+from experiments.models.model import Model
 from experiments.session import Session, guidance_branches, machine
 from pipefusion.core.ledger import wire_bytes
 from pipefusion.core.parallel import Parallel

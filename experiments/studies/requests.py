@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from experiments.check import checked_shape
-from experiments.check_command import check_node
+from experiments.command.check import check_node
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import ConfigError
 from experiments.facts import borrowed
 from experiments.grid import GridConfig, place
 from experiments.journal import Row
 from experiments.methods import METHODS
-from experiments.models import Model
-from experiments.parts import KINDS, part_bytes
+from experiments.models.model import Model
+from experiments.models.parts import KINDS, part_bytes
+from experiments.runs.check import checked_shape
 from experiments.session import Session
 from experiments.studies.decode_cost import knows_tiles
 from experiments.studies.scaling import check_costs

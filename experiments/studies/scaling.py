@@ -14,10 +14,10 @@ from experiments.errors import ConfigError
 from experiments.facts import cluster_facts, model_facts
 from experiments.grid import GridsConfig, cluster_config
 from experiments.journal import Row
-from experiments.models import resolved
-from experiments.plan import Planned, plan
+from experiments.models.model import resolved
 from experiments.published import Target, targets
-from experiments.report import held_parameters
+from experiments.runs.plan import Planned, plan
+from experiments.runs.report import held_parameters
 from experiments.session import Session, guidance_branches
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Threads

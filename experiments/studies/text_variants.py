@@ -18,9 +18,9 @@ from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
 from experiments.errors import check_known, config_names
 from experiments.grid import GridConfig, expand, serial_reference
-from experiments.inputs import as_inputs, make_inputs
 from experiments.journal import Row
-from experiments.models import louder
+from experiments.models.inputs import as_inputs, make_inputs
+from experiments.models.model import louder
 from experiments.session import Session, guidance_branches
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Devices, Gain, PatchCounts, Warmups

@@ -12,12 +12,12 @@ import pandas as pd
 
 from analysis.columns import Column, column
 from analysis.study import Record
-from experiments import launch
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
 from experiments.errors import ConfigError, RunFailed, check_known, config_names
 from experiments.grid import GridConfig, cluster_config, expand
 from experiments.journal import Row
 from experiments.methods import METHODS
+from experiments.runs import launch
 from experiments.session import Session
 from experiments.study import Cell, Study
 from pipefusion.core.domain import Count, PatchCounts

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import server
-from experiments.schemas import set_up
+from experiments.command.schemas import set_up
+from experiments.runs import server
 from tests.experiments.tiny_pipelines import save_tiny
 from tests.ranks import PRELOAD
 

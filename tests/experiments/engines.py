@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.model_scheduler import choose_scheduler
-from experiments.models import FACTS
+from experiments.models.model import FACTS
+from experiments.models.scheduler import choose_scheduler
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.run import Run
 from pipefusion.core.split import split_rows

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from experiments import rank
 from experiments.config import RunConfig
-from experiments.rank import in_group, patient_barrier
+from experiments.runs import rank
+from experiments.runs.rank import in_group, patient_barrier
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from experiments import cli
-from experiments.compose import Plan, plan
+from experiments.command import cli
+from experiments.command.compose import Plan, plan
 from experiments.config import RunConfig, from_hydra
 from experiments.errors import ConfigError
 

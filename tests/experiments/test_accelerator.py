@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from experiments import accelerator
+from experiments.runs import accelerator
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import agent, server
-from experiments.agent import PRELOAD, PRELOAD_CPU, cause, prepare
+from experiments.runs import agent, server
+from experiments.runs.agent import PRELOAD, PRELOAD_CPU, cause, prepare
 from pipefusion.core.mesh import Mesh
 from tests.experiments.runs import ROOT
 

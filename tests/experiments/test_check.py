@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments import cli
-from experiments.check import check_gpus
-from experiments.check_command import check_torchrun
-from experiments.compose import plan
+from experiments.command import cli
+from experiments.command.check import check_torchrun
+from experiments.command.compose import plan
+from experiments.command.measures import MEASURES, load
 from experiments.config import from_hydra
 from experiments.errors import ConfigError
-from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
+from experiments.runs.check import check_gpus
 from tests.experiments.runs import complaint, composed, planned
 
 TINY = "model=pixart_tiny"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments import cli
-from experiments.compose import plan
+from experiments.command import cli
+from experiments.command.compose import plan
+from experiments.command.measures import MEASURES, load
 from experiments.errors import ConfigError, config_names
-from experiments.measures import MEASURES, load
 from experiments.recipes.scenes import SPRITES
 from experiments.study import Study
 from tests.experiments.recipes.fake_emoji import entry, fake_package

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import launch
-from experiments.compose import first_look
+from experiments.command.compose import first_look
 from experiments.methods import METHODS
 from experiments.records import read_json
+from experiments.runs import launch
 from tests.experiments import fake_rank
 from tests.experiments.runs import QUICK, ROOT, command
 
@@ -128,7 +128,7 @@ def test_bad_configuration_as_a_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overrides", [["cluster=locl"], ["steps=0"], ["stepz=3"], ["prompt=[]"]])
 def test_what_needs_no_model_is_refused_before_torch_is_imported(overrides: list[str]) -> None:
-    code = f"import sys; from experiments.cli import main; print(main({overrides}), 'torch' in sys.modules)"
+    code = f"import sys; from experiments.command.cli import main; print(main({overrides}), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "2 False\n"
     assert done.stderr.startswith(f"error: {overrides[0]} is ")
@@ -137,10 +137,10 @@ def test_what_needs_no_model_is_refused_before_torch_is_imported(overrides: list
 LEAN = """
 import sys
 from multiprocessing import forkserver
-from experiments.cli import main
+from experiments.command.cli import main
 from experiments.gpu_check.cases import families
 from experiments.grid import model_config
-from experiments.models import open_model
+from experiments.models.model import open_model
 refused = main(["method.patches=4096"])
 slow = {"diffusers", "pandas"} & sys.modules.keys()
 shapes = [open_model(model_config(name)).shape for name in families()]

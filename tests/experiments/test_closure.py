@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.closure import PACKAGES, Code, modules
-from experiments.measures import MEASURES, load
+from experiments.command.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.runner import study_cells
 from experiments.session import Session
@@ -78,7 +78,7 @@ def test_what_is_imported_while_it_runs_is_found_too() -> None:
     }
     library, command = (
         {"pipefusion.__init__", "pipefusion.methods"},
-        {"experiments.measures", "experiments.compose"},
+        {"experiments.command.measures", "experiments.command.compose"},
     )
     assert found == library | command | {
         "pipefusion.deferred",

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments import components
-from experiments.components import encode, has_encoders
-from experiments.decode import has_vae
 from experiments.errors import ConfigError
+from experiments.models import components
+from experiments.models.components import encode, has_encoders
+from experiments.models.decode import has_vae
 from tests.experiments.tiny_pipelines import save_tiny, stock
 from tests.experiments.tiny_transformers import WIDTH
 

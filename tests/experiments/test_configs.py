@@ -10,9 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments.check_architecture import architecture_fault
 from experiments.grid import model_config
-from experiments.models import open_model
+from experiments.models.architecture import architecture_fault
+from experiments.models.model import open_model
 from pipefusion.families import latent_patch
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from experiments.config import RunConfig
-from experiments.contents import hash_files, run_key
-from experiments.launch import complete
-from experiments.models import open_model
+from experiments.models.contents import hash_files, run_key
+from experiments.models.model import open_model
 from experiments.quality.texts import texts_path
+from experiments.runs.launch import complete
 from experiments.session import Session
 from tests.experiments.runs import QUICK, command, config
 

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments.decode import decode, latent_factor, load_vae
 from experiments.difference import NotFinite
+from experiments.models.decode import decode, latent_factor, load_vae
 from experiments.pictures import write_images
 from pipefusion.pipelines import pictures
 from pipefusion.pipelines.pictures import decode_one

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from analysis.record import LOCK, MANIFEST, holder, note_files
-from experiments import directory, records
-from experiments.compose import plan
+from experiments import records
+from experiments.command.compose import plan
+from experiments.command.measures import MEASURES
 from experiments.errors import ConfigError
-from experiments.measures import MEASURES
+from experiments.runs import directory
 from tests.experiments.runs import QUICK, command
 
 RUN = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false"]

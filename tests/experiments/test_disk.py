@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from experiments import launch, records
-from experiments.agent import prepare
+from experiments import records
 from experiments.config import RunConfig
 from experiments.records import read_json
+from experiments.runs import launch
+from experiments.runs.agent import prepare
 from tests.experiments.runs import QUICK, command, config
 
 RUN = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false"]

@@ -13,11 +13,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.calibration.fit import TermFit
-from experiments.compose import plan
+from experiments.command.compose import plan
+from experiments.command.measures import MEASURES, load
 from experiments.config import ClusterConfig, LogConfig, ModelConfig, RunConfig, from_hydra
 from experiments.errors import ConfigError
 from experiments.grid import GridConfig
-from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.quality.cells import StudyConfig
 from experiments.studies.bench import BenchCase

@@ -14,11 +14,11 @@ from tests.experiments.runs import ROOT
 
 FLOORS = (
     ("errors", "config"),
-    ("records", "directory", "check_command", "compose", "measures", "server"),
-    ("device", "methods", "models", "inputs", "report", "peaks", "progress"),
-    ("rank", "agent", "simulate", "plan"),
-    ("check", "launch"),
-    ("job", "cli"),
+    ("records", "runs.directory", "command.check", "command.compose", "command.measures", "runs.server"),
+    ("runs.device", "methods", "models.model", "models.inputs", "runs.report", "runs.peaks", "runs.progress"),
+    ("runs.rank", "runs.agent", "runs.simulate", "runs.plan"),
+    ("runs.check", "runs.launch"),
+    ("runs.job", "command.cli"),
 )
 """The command's own modules, lowest first; a module imports from its floor and those below it."""
 
@@ -55,8 +55,6 @@ def test_a_floor_imports_none_above_it(floor: int) -> None:
 
 
 def test_a_refusal_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, experiments.cli; print(*{'torch', 'diffusers', 'pandas', 'wandb'} & sys.modules.keys())"
-    )
+    code = "import sys, experiments.command.cli; print(*{'torch', 'diffusers', 'pandas', 'wandb'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -30,7 +30,7 @@ from experiments.gpu_check.judge import FAILED, NOT_POSSIBLE, PASSED, TooLong, i
 from experiments.gpu_check.page import NO_PROOF, page
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.models import open_model
+from experiments.models.model import open_model
 from experiments.records import read_json
 from pipefusion.families import VIEWS
 from tests.experiments import fake_checks

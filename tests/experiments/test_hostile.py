@@ -12,17 +12,18 @@ import pytest
 
 from analysis.files import read_json, read_text
 from analysis.line import one_line
-from experiments import cli, compose, server
-from experiments.check_architecture import faults
-from experiments.check_command import check_request
-from experiments.components import read_index
+from experiments.command import cli, compose
+from experiments.command.check import check_request
 from experiments.config import RunConfig, read_prompts
 from experiments.conformance.fields import BundleError, read_fields
 from experiments.errors import ConfigError
-from experiments.inputs import encoded_prompts
-from experiments.models import read_scheduler
-from experiments.schedulers import config_fault
-from experiments.weights import read_config, read_header
+from experiments.models.architecture import faults
+from experiments.models.components import read_index
+from experiments.models.inputs import encoded_prompts
+from experiments.models.model import read_scheduler
+from experiments.models.schedulers import config_fault
+from experiments.models.weights import read_config, read_header
+from experiments.runs import server
 from tests.experiments.runs import composed
 from tests.fuzz.configurations import ESCAPE
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import components
 from experiments.config import RunConfig
-from experiments.inputs import make_inputs
-from experiments.models import open_model
+from experiments.models import components
+from experiments.models.inputs import make_inputs
+from experiments.models.model import open_model
 from experiments.tensors import write_tensors
 from tests.experiments.runs import config
 from tests.experiments.tiny_pipelines import save_tiny

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch.distributed as dist
 
-from experiments import launch
 from experiments.config import RunConfig
-from experiments.launch import execute
 from experiments.records import read_json
+from experiments.runs import launch
+from experiments.runs.launch import execute
 from tests.experiments import fake_rank
 from tests.experiments.runs import alive, config, rank_pids, wait_until
 

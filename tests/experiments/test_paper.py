@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from analysis.outputs import OUTPUTS
-from experiments import cli
-from experiments.compose import first_look, plan
+from experiments.command import cli
+from experiments.command.compose import first_look, plan
 from experiments.config import CONF, as_dict
 from experiments.errors import ConfigError
 from tests.experiments.runs import composed

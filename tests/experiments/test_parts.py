@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.errors import config_names
-from experiments.parts import KINDS, part_bytes, read_parts
+from experiments.models.parts import KINDS, part_bytes, read_parts
 
 BUILT = [name for name, part in read_parts().items() if part["parameters"]]
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from experiments.calibration.fit import resolve_target
-from experiments.check import check_method, check_model, check_values
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_degrees
-from experiments.models import open_model
+from experiments.models.model import open_model
 from experiments.published import FOLDER, Target, find_target, target_run, targets, unpredicted
+from experiments.runs.check import check_method, check_model, check_values
 from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
 from tests.analysis.evidence.planted import Row, published

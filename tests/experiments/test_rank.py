@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from experiments.config import RunConfig
-from experiments.launch import execute
-from experiments.rank import run_rank
-from experiments.report import layers_text
+from experiments.runs.launch import execute
+from experiments.runs.rank import run_rank
+from experiments.runs.report import layers_text
 from tests.experiments.runs import config
 
 BYTES = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes", "recv_bytes"]

@@ -21,9 +21,9 @@ from experiments.conformance.bundle import on_device, read_bundle
 from experiments.conformance.compare import errors
 from experiments.conformance.fields import BundleError, read_fields
 from experiments.conformance.loops import denoise
-from experiments.decode import latent_factor
 from experiments.difference import largest_difference
 from experiments.methods import METHODS
+from experiments.models.decode import latent_factor
 from experiments.replay import main, replay
 from tests.cases import CPU, FAMILIES
 from tests.experiments.runs import command

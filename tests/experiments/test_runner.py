@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 
 from analysis.study import load_study
+from experiments.command.measures import MEASURES, load
 from experiments.config import LogConfig, RunConfig, WandbConfig
 from experiments.errors import ConfigError, RunFailed
 from experiments.grid import GridConfig, model_config
 from experiments.journal import Journal
-from experiments.measures import MEASURES, load
 from experiments.methods import METHODS
 from experiments.pool import Bar, run_all, take_gpu
 from experiments.runner import check, run, study_cells

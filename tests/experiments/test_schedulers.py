@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from experiments.grid import model_config
-from experiments.model_scheduler import build_scheduler, choose_scheduler, choose_timesteps
-from experiments.models import open_model
-from experiments.schedulers import converted, whole
+from experiments.models.model import open_model
+from experiments.models.scheduler import build_scheduler, choose_scheduler, choose_timesteps
+from experiments.models.schedulers import converted, whole
 from pipefusion.core.problem import Problem
 from pipefusion.schedulers import make_scheduler
 

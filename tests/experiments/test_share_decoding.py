@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from experiments.check import check_model
 from experiments.errors import ConfigError
-from experiments.launch import execute
 from experiments.pictures import write_images
+from experiments.runs.check import check_model
+from experiments.runs.launch import execute
 from pipefusion.core.parallel import Parallel
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import TopologyConfig

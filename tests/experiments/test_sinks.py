@@ -13,8 +13,8 @@ from PIL import Image
 
 from analysis.columns import typed
 from experiments import sinks
+from experiments.command.measures import MEASURES
 from experiments.config import RunConfig
-from experiments.measures import MEASURES
 from experiments.sinks import Summary
 from tests.experiments.runs import command, config
 

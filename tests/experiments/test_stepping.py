@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.stepping import stepping_problem
+from experiments.models.stepping import stepping_problem
 
 DPM, DDIM, FLOW = "DPMSolverMultistepScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"
 

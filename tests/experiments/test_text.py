@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments.text import encode_prompts, encoder_folder
+from experiments.models.text import encode_prompts, encoder_folder
 
 
 def test_shapes_and_padding() -> None:

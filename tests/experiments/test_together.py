@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import cli
-from experiments.agent import prepare
+from experiments.command import cli
 from experiments.records import read_json
+from experiments.runs.agent import prepare
 from tests.experiments.runs import QUICK
 
 RUN = [*QUICK, "cluster=sim", "devices=2", "measure.memory=false"]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import cli, compose
-from experiments.check_command import CHOICES
+from experiments.command import cli, compose
+from experiments.command.check import CHOICES
+from experiments.command.schemas import set_up
 from experiments.config import from_hydra
 from experiments.errors import ConfigError, config_names
-from experiments.schemas import set_up
 from tests.fuzz.verdict import ACCEPTED, SILENT, Verdict, tried
 
 BASE = ("model=pixart_tiny", "cluster=sim", "log.wandb.mode=disabled")

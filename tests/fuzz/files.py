@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.__main__ import main as analysis
-from experiments import cli, replay
+from experiments import replay
+from experiments.command import cli
 from experiments.conformance.bundle import read_bundle
 from experiments.conformance.fields import BundleError
 from experiments.errors import ConfigError

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.grid import model_config
-from experiments.models import open_model
+from experiments.models.model import open_model
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction, predict
 

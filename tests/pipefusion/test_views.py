@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-from experiments.stock_calls import predict
+from experiments.models.stock_calls import predict
 from pipefusion.core.attention import full
 from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
 from pipefusion.core.linear import own_attention

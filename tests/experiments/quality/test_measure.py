@@ -15,7 +15,7 @@ from analysis.quality.paired import values
 from analysis.quality.record import load
 from analysis.study import Record, load_study, plain_rows
 from experiments.errors import ConfigError
-from experiments.models import open_model
+from experiments.models.model import open_model
 from experiments.quality.measure import main_rows
 from experiments.quality.subjects import open_real, prompts_for
 from tests.experiments.quality.pictures import save_pictures

@@ -10,7 +10,6 @@ import torch
 
 from experiments.closure import Code
 from experiments.config import RunConfig
-from experiments.device import choose_device
 from experiments.errors import RunFailed
 from experiments.grid import serial_reference
 from experiments.methods import METHODS
@@ -27,6 +26,7 @@ from experiments.quality.sample import (
 from experiments.quality.settings import SampleConfig, in_float32, stand_in
 from experiments.quality.store import Pictures, batches, remove_others, shared
 from experiments.runner import grouped, make_cell
+from experiments.runs.device import choose_device
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
 from tests.experiments.runs import config

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.errors import RunFailed
-from experiments.inputs import make_inputs
-from experiments.models import open_model
+from experiments.models.inputs import make_inputs
+from experiments.models.model import open_model
 from experiments.quality.cells import QualityConfig
 from experiments.quality.sample import picture_files, require, sample_all
 from experiments.quality.settings import SampleConfig

@@ -12,6 +12,7 @@ from experiments.clips import unpack
 from experiments.config import RunConfig
 from experiments.emoji import PackageConfig
 from experiments.errors import ConfigError
+from experiments.models.stock_model import load_stock
 from experiments.recipes.choice import DataConfig
 from experiments.recipes.clip_score import shares
 from experiments.recipes.config import TrainConfig
@@ -29,7 +30,6 @@ from experiments.recipes.scenes import (
 )
 from experiments.recipes.score import ScoreConfig, check_score, score
 from experiments.recipes.train import check_train, train
-from experiments.stock_model import load_stock
 from tests.experiments.recipes.fake_emoji import fake_package
 
 NETWORK = NetworkConfig(

@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.config import ModelConfig, RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.models import louder
+from experiments.models.model import louder
 from experiments.session import Session
 from experiments.staleness.probe import Seen, probe
 from experiments.staleness.watch import Watch, latents_by_step

@@ -15,12 +15,12 @@ from analysis.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS
-from experiments.model_scheduler import build_scheduler
-from experiments.models import open_model, resolved
-from experiments.peaks import predicted_peaks
-from experiments.plan import plan as plan_run
-from experiments.report import held_parameters
+from experiments.models.model import open_model, resolved
+from experiments.models.scheduler import build_scheduler
 from experiments.runner import study_cells
+from experiments.runs.peaks import predicted_peaks
+from experiments.runs.plan import plan as plan_run
+from experiments.runs.report import held_parameters
 from experiments.session import Session, empty_inputs
 from experiments.studies.accounting import ACCOUNTING, SETTLED, count_run, measure, totals
 from experiments.studies.params import PARAMS

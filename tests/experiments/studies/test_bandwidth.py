@@ -9,7 +9,7 @@ import pytest
 
 from analysis.bandwidth import crossings, curves, fastest, flat_from, interpolated, meeting, sentences
 from analysis.study import load_study
-from experiments.compose import plan as compose
+from experiments.command.compose import plan as compose
 from experiments.config import from_hydra
 from experiments.runner import study_cells
 from experiments.session import Session

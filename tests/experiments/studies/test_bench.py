@@ -13,7 +13,7 @@ from torch import Tensor
 from analysis.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
-from experiments.models import open_model
+from experiments.models.model import open_model
 from experiments.studies.bench import bound, diffusers_case, refusal_seconds, serial_case
 from experiments.studies.bench_peers import DIFFUSERS, NATIVE_ULYSSES
 from experiments.studies.bench_rank import BenchCase, drawn, prepare_case

@@ -11,9 +11,9 @@ from analysis.study import load_study
 from experiments.errors import ConfigError
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees
-from experiments.parts import KINDS, part_bytes, read_parts
-from experiments.plan import room_bytes
+from experiments.models.parts import KINDS, part_bytes, read_parts
 from experiments.runner import check, study_cells
+from experiments.runs.plan import room_bytes
 from experiments.session import Session
 from experiments.studies import choose
 from experiments.studies.choose import PLAN, decoding_bytes, points, product_row, search

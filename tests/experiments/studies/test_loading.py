@@ -15,12 +15,12 @@ from analysis.study import load_study
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.grid import model_config
-from experiments.models import open_model
+from experiments.models.model import open_model
+from experiments.models.weights import ARCHITECTURES, check_weights
 from experiments.resident import resident_bytes
 from experiments.runner import check
 from experiments.studies.loading import LOADING, Counted
 from experiments.synthetic import identity, write_checkpoint
-from experiments.weights import ARCHITECTURES, check_weights
 from pipefusion.core.weights import weight_files
 from tests.experiments.runs import command, composed
 

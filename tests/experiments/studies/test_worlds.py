@@ -45,7 +45,7 @@ def test_sim_writes_what_local_writes(tmp_path, monkeypatch, capsys):
 
 def test_a_killed_rank_of_sim_ends_the_run_and_is_named(tmp_path, monkeypatch, capsys):
     world = partial(World, faults=Faults(kill=Kill(rank=1, call=3)))
-    monkeypatch.setattr("experiments.simulate.World", world)
+    monkeypatch.setattr("experiments.runs.simulate.World", world)
     assert run(monkeypatch, "killed", "devices=2", "cluster=sim") == 1
     reason = "RankFailed: rank 1: Killed: killed at communication 3"
     assert reason in capsys.readouterr().err

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.experiments.models.weights.files import SINGLE, change
 
-from experiments import cli
-from experiments.compose import plan
+from experiments.command import cli
+from experiments.command.compose import plan
 from tests.experiments.runs import complaint
-from tests.experiments.weights.files import SINGLE, change
 
 
 @pytest.fixture

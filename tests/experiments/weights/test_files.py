@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
-from experiments.errors import ConfigError
-from experiments.weights import ARCHITECTURES, check_weights, diffusers_class, read_tensors
-from tests.experiments.weights.files import (
+from tests.experiments.models.weights.files import (
     INDEX,
     KEY,
     SINGLE,
@@ -22,6 +19,9 @@ from tests.experiments.weights.files import (
     read_index,
     write_index,
 )
+
+from experiments.errors import ConfigError
+from experiments.models.weights import ARCHITECTURES, check_weights, diffusers_class, read_tensors
 
 TENSORS = 57
 Damage = Callable[[Path, Path], None]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from experiments.check import check_model
-from experiments.components import encode
-from experiments.decode import load_vae
 from experiments.errors import ConfigError
-from experiments.models import open_model
-from experiments.weights import check_weights, read_tensors
+from experiments.models.components import encode
+from experiments.models.decode import load_vae
+from experiments.models.model import open_model
+from experiments.models.weights import check_weights, read_tensors
+from experiments.runs.check import check_model
 from pipefusion.checkpoint import open_transformer
 from pipefusion.core.weights import reader, stored_dtype, variants
 from tests.experiments.runs import config

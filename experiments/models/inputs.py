@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from analysis.line import one_line
-from experiments import components
 from experiments.config import RunConfig, read_prompts
-from experiments.models import Model
-from experiments.text import encode_prompts, too_long
+from experiments.models import components
+from experiments.models.model import Model
+from experiments.models.text import encode_prompts, too_long
 from pipefusion.core.dit import Conditioning
 from pipefusion.core.shape import DiTShape, Sizes
 

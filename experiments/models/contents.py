@@ -11,9 +11,9 @@ from typing import Any
 
 from analysis.record import SCHEMA
 from experiments.config import RunConfig, as_dict, read_prompts
-from experiments.inputs import text_source
-from experiments.models import Model
-from experiments.text import PACKAGES, encoder_folder
+from experiments.models.inputs import text_source
+from experiments.models.model import Model
+from experiments.models.text import PACKAGES, encoder_folder
 
 PARTS = ("transformer*/*.json", "scheduler", "vae", "pipefusion_lab.json")
 ENCODERS = ("text_encoder*", "tokenizer*", "model_index.json")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from experiments.config import RunConfig
-from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_degrees, with_warmup
-from experiments.model_scheduler import build_scheduler
-from experiments.models import Model
-from experiments.peaks import peak_bytes, predicted_peaks
-from experiments.progress import report_progress
-from experiments.report import RankReport, held_parameters, write_report
+from experiments.models.inputs import read_inputs
+from experiments.models.model import Model
+from experiments.models.scheduler import build_scheduler
+from experiments.runs.peaks import peak_bytes, predicted_peaks
+from experiments.runs.progress import report_progress
+from experiments.runs.report import RankReport, held_parameters, write_report
 from experiments.session import CPU, build_all
 from experiments.tensors import write_tensors
 from pipefusion.sim.clock import MeasuredClock

@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import directory
 from experiments.config import LatencyConfig, RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known, first_line
+from experiments.runs import directory
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "scheduler": ("shipped", "dpmsolver++", "ddim", "flow_euler"),

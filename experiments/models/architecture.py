@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.arguments import argument_faults, number_faults
-from experiments.models import Model
+from experiments.models.arguments import argument_faults, number_faults
+from experiments.models.model import Model
 from pipefusion.constructors import constructor
 from pipefusion.core.domain import Domain
 from pipefusion.families import most_references, takes_first_frame

@@ -21,9 +21,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.command.explain import explain
 from experiments.config import RunConfig
 from experiments.errors import CONF, ConfigError, first_line, nearest
-from experiments.explain import explain
 
 LATER = "_schema_"
 """The key of a schema that is only named: the path of its dataclass, whose module takes seconds to import."""

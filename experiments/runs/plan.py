@@ -11,7 +11,7 @@ from experiments import records
 from experiments.config import RunConfig, read_prompts
 from experiments.errors import RunFailed
 from experiments.methods import METHODS, parallel_degrees
-from experiments.report import RankReport, held_parameters, write_report
+from experiments.runs.report import RankReport, held_parameters, write_report
 from experiments.session import Session, guidance_branches
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.plan import PlannedRank

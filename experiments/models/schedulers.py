@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.arguments import argument_faults
 from experiments.errors import first_line
+from experiments.models.arguments import argument_faults
 from pipefusion.constructors import constructor
 from pipefusion.deferred import diffusers
 from pipefusion.schedulers import SCHEDULERS

@@ -9,21 +9,21 @@ from contextlib import contextmanager
 
 import torch
 
-from experiments.check_architecture import architecture_fault
-from experiments.check_command import CHOICES as CHOICES
-from experiments.check_command import check_request
-from experiments.components import class_label, has_encoders, read_index
+from experiments.command.check import CHOICES as CHOICES
+from experiments.command.check import check_request
 from experiments.config import ModelConfig, RunConfig, read_prompts
-from experiments.decode import vae_class
-from experiments.device import device_type
 from experiments.errors import ConfigError, first_line, lookup, nearest, short_reason
-from experiments.inputs import text_source
 from experiments.methods import METHODS, find_problem
-from experiments.model_scheduler import check_scheduler
-from experiments.models import Model, open_model, pipeline_parts, resolved
+from experiments.models.architecture import architecture_fault
+from experiments.models.components import class_label, has_encoders, read_index
+from experiments.models.decode import vae_class
+from experiments.models.inputs import text_source
+from experiments.models.model import Model, open_model, pipeline_parts, resolved
+from experiments.models.scheduler import check_scheduler
+from experiments.models.text import PACKAGES, encoder_folder
+from experiments.models.weights import check_headers, check_tensors
+from experiments.runs.device import device_type
 from experiments.sensitive import with_layers
-from experiments.text import PACKAGES, encoder_folder
-from experiments.weights import check_headers, check_tensors
 from pipefusion.core.shape import DiTShape, NotSquare
 from pipefusion.pipelines.tiles import TILED
 

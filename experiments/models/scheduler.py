@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.models import RANDOM_SCHEDULER, Model
-from experiments.schedulers import converted, is_flow, whole
-from experiments.stepping import stepping_problem
+from experiments.models.model import RANDOM_SCHEDULER, Model
+from experiments.models.schedulers import converted, is_flow, whole
+from experiments.models.stepping import stepping_problem
 from pipefusion.core.problem import Problem
 from pipefusion.pipelines.timesteps import shift, timestep_arguments
 from pipefusion.schedulers import SCHEDULERS, make_scheduler

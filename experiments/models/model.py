@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from experiments.config import ModelConfig, RunConfig
-from experiments.decode import has_vae, latent_factor
 from experiments.errors import ConfigError
-from experiments.schedulers import config_fault
-from experiments.sizes import choose_frames, choose_size
-from experiments.weights import read_json, resolve_weights
+from experiments.models.decode import has_vae, latent_factor
+from experiments.models.schedulers import config_fault
+from experiments.models.sizes import choose_frames, choose_size
+from experiments.models.weights import read_json, resolve_weights
 from pipefusion.core.dit import DiT
 from pipefusion.core.shape import DiTShape, Experts
 from pipefusion.core.weights import held, reader

@@ -23,12 +23,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from experiments import server
 from experiments.config import RunConfig
 from experiments.errors import RunFailed
+from experiments.runs import server
 from pipefusion.core.mesh import Mesh
 
-PRELOAD = ["torch.distributed", "experiments.agent"]
+PRELOAD = ["torch.distributed", "experiments.runs.agent"]
 """Imports of the fork server where there is a GPU: none of them asks for it.
 
 A process that has asked has initialised the driver, and CUDA cannot be used in what is forked from it.
@@ -37,7 +37,7 @@ PRELOAD_CPU = [
     *PRELOAD,
     "diffusers.models.transformers.pixart_transformer_2d",  # and with it all of them
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
-    "experiments.rank",
+    "experiments.runs.rank",
 ]
 """Elsewhere. diffusers asks for the accelerator while it is imported."""
 GRACE_S = 2.0

@@ -14,20 +14,22 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from analysis.record import SCHEMA
-from experiments import contents, directory, pictures, records
-from experiments.agent import GRACE_S, Entry, failure_status, lost_peer, prepare, start_ranks
+from experiments import pictures, records
 from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.environment import hardware, provenance
 from experiments.errors import RunFailed
-from experiments.inputs import make_inputs
 from experiments.methods import METHODS, with_warmup
-from experiments.model_scheduler import choose_scheduler, choose_timesteps
-from experiments.models import Model, open_model, resolved
-from experiments.plan import write_plan
-from experiments.progress import live
-from experiments.rank import run_rank
+from experiments.models import contents
+from experiments.models.inputs import make_inputs
+from experiments.models.model import Model, open_model, resolved
+from experiments.models.scheduler import choose_scheduler, choose_timesteps
+from experiments.runs import directory
+from experiments.runs.agent import GRACE_S, Entry, failure_status, lost_peer, prepare, start_ranks
+from experiments.runs.plan import write_plan
+from experiments.runs.progress import live
+from experiments.runs.rank import run_rank
+from experiments.runs.simulate import simulate
 from experiments.sensitive import with_layers
-from experiments.simulate import simulate
 from experiments.tensors import write_tensors
 from pipefusion.core.parallel import degrees
 from pipefusion.core.problem import Problem

@@ -13,7 +13,7 @@ from experiments.errors import ConfigError
 
 LONGEST_TEMPDIR = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of the temporary directory: a Unix socket's path has at most 107."""
-ORPHAN = "experiments.orphan"
+ORPHAN = "experiments.runs.orphan"
 
 
 def start(preload: list[str]) -> None:

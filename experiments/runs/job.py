@@ -14,16 +14,18 @@ from safetensors import SafetensorError
 from analysis import sweep as tables
 from analysis.columns import words
 from analysis.terminal import make_console, rich_table
-from experiments import directory, measures, records, sinks
-from experiments.check import check_method, check_model
+from experiments import records, sinks
+from experiments.command import measures
+from experiments.command.measures import MEASURES
 from experiments.config import LatencyConfig, RunConfig
-from experiments.contents import run_key
 from experiments.difference import NotFinite
 from experiments.errors import ConfigError, RunFailed, first_line, refuse
-from experiments.launch import complete, execute
-from experiments.measures import MEASURES
 from experiments.methods import METHODS, beside, with_warmup
+from experiments.models.contents import run_key
 from experiments.records import display
+from experiments.runs import directory
+from experiments.runs.check import check_method, check_model
+from experiments.runs.launch import complete, execute
 from pipefusion.sim.engine import RankFailed, SimulationError
 
 RANKS_SHOWN = ["rank", "layers", "param_bytes", "kv_bytes", "sent_bytes", "wait_s"]

@@ -17,14 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import compose, measures, server
-from experiments.check_command import check_output, check_request, check_torchrun
-from experiments.compose import Plan
+from experiments.command import compose, measures
+from experiments.command.check import check_output, check_request, check_torchrun
+from experiments.command.compose import Plan
+from experiments.command.explain import unchecked
+from experiments.command.measures import MEASURES, load
+from experiments.command.schemas import plain, set_up
 from experiments.config import LatencyConfig, from_hydra
 from experiments.errors import CONF, ConfigError, first_line, refuse, short_reason
-from experiments.explain import unchecked
-from experiments.measures import MEASURES, load
-from experiments.schemas import plain, set_up
+from experiments.runs import server
 
 ROOT = CONF.parent
 EACH_ITS_OWN = "'${cell:${hydra.job.override_dirname}}'"
@@ -144,7 +145,7 @@ def check_sizes(planned: Plan) -> None:
     """Check what needs no class of diffusers of a command that is one run. Raises ConfigError."""
     cfg = from_hydra(planned.jobs[0])
     if isinstance(cfg.measure, LatencyConfig) and not planned.sweep:
-        problem = load("experiments.check.check_sizes")(cfg)
+        problem = load("experiments.runs.check.check_sizes")(cfg)
         if problem:
             raise problem
 
@@ -155,7 +156,7 @@ def preload(planned: Plan) -> None:
     cfg = from_hydra(first)
     local = cfg.cluster.world == "local" and "RANK" not in os.environ and runs_here(first)
     if local and isinstance(cfg.measure, LatencyConfig):
-        load("experiments.agent.prepare")()
+        load("experiments.runs.agent.prepare")()
 
 
 def gives_directory(overrides: list[str]) -> bool:
@@ -238,7 +239,7 @@ def launch(planned: Plan, overrides: list[str]) -> list[str]:
     # What other processes were at when it was its turn: done by now, or waited for.
     held = [one for one, status in zip(planned.jobs, statuses, strict=True) if status == "held" and here]
     return [status for status in statuses if not (status == "held" and here)] + [
-        load("experiments.job.attempt")(from_hydra(one), run_directory(one, True), True, wait=True)
+        load("experiments.runs.job.attempt")(from_hydra(one), run_directory(one, True), True, wait=True)
         for one in held
     ]
 
@@ -250,7 +251,7 @@ def job(cfg: DictConfig, sweep: bool) -> str:
     here = launcher is None or not sweep
     if not here:
         join_tasks()
-    out, attempt = Path(of.runtime.output_dir), load("experiments.job.attempt")
+    out, attempt = Path(of.runtime.output_dir), load("experiments.runs.job.attempt")
     status: str = attempt(from_hydra(cfg), out, sweep, checked=here, launcher=None if sweep else launcher)
     return status
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.files import read_json
 from experiments.errors import ConfigError, nearest
-from experiments.text import quiet
+from experiments.models.text import quiet
 from pipefusion.pipelines import prompts
 from pipefusion.pipelines.prompts import CLASSES, PIPELINES
 

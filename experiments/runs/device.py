@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from experiments.accelerator import settle
+from experiments.runs.accelerator import settle
 
 
 def device_type(name: str) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.compose import store_later
+from experiments.command.compose import store_later
+from experiments.command.measures import MEASURES, load
 from experiments.config import ClusterConfig, LatencyConfig, LogConfig, ModelConfig, RunConfig
 from experiments.errors import config_names
-from experiments.measures import MEASURES, load
 from pipefusion.sim.hardware import DeviceConfig, HostConfig
 from pipefusion.sim.network import LinkConfig
 

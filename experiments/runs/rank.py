@@ -13,17 +13,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from experiments import accelerator
 from experiments.config import RunConfig
-from experiments.device import choose_device, synchronise
-from experiments.inputs import read_inputs
 from experiments.methods import METHODS, parallel_degrees, with_warmup
-from experiments.model_scheduler import build_scheduler
-from experiments.models import Model, open_model
-from experiments.peaks import peak_bytes, predicted_peaks
+from experiments.models.inputs import read_inputs
+from experiments.models.model import Model, open_model
+from experiments.models.scheduler import build_scheduler
 from experiments.pictures import write_images
-from experiments.progress import report_progress
-from experiments.report import ParameterKey, RankReport, held_parameters, write_report
+from experiments.runs import accelerator
+from experiments.runs.device import choose_device, synchronise
+from experiments.runs.peaks import peak_bytes, predicted_peaks
+from experiments.runs.progress import report_progress
+from experiments.runs.report import ParameterKey, RankReport, held_parameters, write_report
 from experiments.session import build
 from experiments.tensors import write_tensors
 from pipefusion.core.dit import Conditioning, DiT, Sampler

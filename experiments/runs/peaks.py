@@ -10,8 +10,8 @@ from torch import Tensor
 
 from experiments.config import RunConfig
 from experiments.methods import METHODS, Method, parallel_degrees, with_warmup
-from experiments.model_scheduler import build_scheduler
-from experiments.models import Model
+from experiments.models.model import Model
+from experiments.models.scheduler import build_scheduler
 from pipefusion.core.dit import Conditioning, DiT
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric

@@ -76,7 +76,10 @@ def other(module: str, name: str, config: str, *writes: str, logged: bool = True
 
 MEASURES: dict[str, Measure] = {
     "latency": Measure(
-        "experiments.config.LatencyConfig", "", "experiments.job.run", "experiments.check.check_run", records.FILES
+        config="experiments.config.LatencyConfig",
+        run="experiments.runs.job.run",
+        check="experiments.runs.check.check_run",
+        writes=records.FILES,
     ),
     "accounting": study("studies.accounting", "ACCOUNTING", "AccountingConfig"),
     "bandwidth": study("studies.bandwidth", "BANDWIDTH", "BandwidthConfig"),

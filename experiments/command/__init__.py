@@ -1,0 +1,1 @@
+"""The command line: composed, checked, handed to a launcher."""

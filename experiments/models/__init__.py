@@ -1,0 +1,1 @@
+"""What a run is computed with: weights, scheduler, texts, inputs, VAE."""
