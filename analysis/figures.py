@@ -25,6 +25,7 @@ def picture_grid(*folders: str | Path, amplify: int = 8) -> Figure | None:
     if runs.empty:
         return None
     runs = in_order(fidelity.to_serial(runs))
+    shown = "clip, row by row" if runs.frames.notna().any() else "picture"
     prompts = max(runs.prompts, key=len)
     scale = Normalize(0, 1 / amplify)
     with mpl.rc_context({**RC, "axes.grid": False}):
@@ -40,7 +41,7 @@ def picture_grid(*folders: str | Path, amplify: int = 8) -> Figure | None:
                     sheet.square(gap, row, column, right=True, norm=scale)
         for column, prompt in enumerate(prompts):
             sheet.text(sheet.x(column, 1.0), 0.26, f"“{prompt}”", ha="center", fontsize=8.5)
-            sheet.text(sheet.x(column, 0.5), 0.47, "picture", ha="center", fontsize=6.5, color=GREY)
+            sheet.text(sheet.x(column, 0.5), 0.47, shown, ha="center", fontsize=6.5, color=GREY)
             words = f"|Δ| to serial × {amplify}"
             sheet.text(sheet.x(column, 1.5), 0.47, words, ha="center", fontsize=6.5, color=GREY)
         bar = sheet.axes(sheet.x(0, 0), sheet.height - 0.42, 2 * sheet.side, 0.09)

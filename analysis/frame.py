@@ -16,7 +16,7 @@ from analysis.record import load_run
 from analysis.rows import read_config, read_rows
 
 # What makes two runs comparable: the same picture asked of the same model in the same way.
-SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "px", "dtype", "prompts"]
+SAME_TASK = ["model", "seed", "steps", "guidance_scale", "scheduler", "px", "frames", "dtype", "prompts"]
 
 
 def run_dirs(*folders: str | Path) -> Iterator[Path]:
@@ -96,6 +96,7 @@ def _run(path: Path) -> dict[str, Any]:
         "guidance_scale": record.get("guidance_scale"),
         "scheduler": scheduler.get("class") if isinstance(scheduler, dict) else scheduler,
         "px": _size(record),
+        "frames": record.get("frames"),
         "dtype": record.get("dtype"),
         "prompts": tuple(record.get("prompts") or ()),
         "latency_s": latency.get("median"),

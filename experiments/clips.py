@@ -15,6 +15,8 @@ from analysis.files import replacing
 PICTURES_PER_S = 8
 SEEN = 256
 """Pixels of height that a player shows well; smaller clips are enlarged, each pixel to a square."""
+GAP = 1
+"""Pixels around each picture of a contact sheet: on a white page they would run into each other."""
 
 
 def pack(clips: Tensor, factor: int) -> Tensor:
@@ -39,12 +41,12 @@ def clip_bytes(clips: Tensor) -> np.ndarray:
 
 
 def contact_sheet(clip: np.ndarray) -> Image.Image:
-    """The pictures [F, h, w, 3] of a clip, row by row in about a square."""
-    count, height, width, _ = clip.shape
+    """The pictures [F, h, w, 3] of a clip, row by row in about a square, with grey lines around them."""
+    count, height, width = clip.shape[0], clip.shape[1] + GAP, clip.shape[2] + GAP
     columns = math.ceil(math.sqrt(count))
-    sheet = Image.new("RGB", (columns * width, -(-count // columns) * height), "white")
+    sheet = Image.new("RGB", (columns * width + GAP, -(-count // columns) * height + GAP), "silver")
     for k, picture in enumerate(clip):
-        sheet.paste(Image.fromarray(picture), (k % columns * width, k // columns * height))
+        sheet.paste(Image.fromarray(picture), (GAP + k % columns * width, GAP + k // columns * height))
     return sheet
 
 

@@ -23,8 +23,9 @@ def test_bytes_and_contact_sheet_keep_the_order_of_pictures() -> None:
     clip = as_bytes(latents, 3)[0]
     assert clip[:, 0, 0, 0].tolist() == [0, 51, 102, 153, 204, 255]
     sheet = np.array(contact_sheet(clip))
-    assert sheet.shape == (16, 24, 3)
-    assert sheet[::8, ::8, 0].tolist() == [[0, 51, 102], [153, 204, 255]]
+    assert sheet.shape == (19, 28, 3)
+    assert sheet[1::9, 1::9, 0].tolist() == [[0, 51, 102], [153, 204, 255]]
+    assert (sheet[::9] == 192).all() and (sheet[:, ::9] == 192).all()
 
 
 def test_mp4_has_every_picture_enlarged(tmp_path: Path) -> None:
