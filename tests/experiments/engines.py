@@ -23,7 +23,7 @@ from tests.sampling import simulate
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"steps": 4, "architecture": {"num_layers": 3}}
-LOUD = Case("pipefusion", {"patches": 4, "warmup": 1}, guidance=4.5, gain=2.0, size=None, **SMALL)
+LOUD = Case("pipefusion", {"patches": 4, "warmup": 1}, guidance=4.5, gain=2.0, **SMALL)
 
 
 def documented_writer() -> str:

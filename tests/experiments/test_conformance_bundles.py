@@ -20,7 +20,7 @@ from tests.experiments.runs import command
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that is right, with hidden states of one place."""
-    case = LOUD.but(steps=3, images=2)
+    case = LOUD.but(steps=3, images=2, size=None)
     tokens = torch.zeros(4, 144, 48)
     return write(tmp_path_factory.mktemp("bundle"), case, naive(case), hidden={"step0.whole.layer0": tokens})
 
