@@ -35,8 +35,12 @@ def set_up() -> None:
 
 @cache
 def store_schemas() -> None:
-    """Put the schemas where the files of `conf/` find them, those that take seconds to import by name."""
-    store = ConfigStore.instance()
+    """Put the schemas where the files of `conf/` find them, those that take seconds to import by name.
+
+    Hydra copies its sources for every composition, and this one would take longer than all else.
+    """
+    store: Any = ConfigStore.instance()
+    store.__deepcopy__ = lambda memo: store
     store.store(group="schema", name="run", node=RunConfig)
     for kind in (ModelConfig, ClusterConfig, DeviceConfig, HostConfig, LinkConfig, LogConfig):
         name = kind.__name__.removesuffix("Config").lower()

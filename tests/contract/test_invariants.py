@@ -14,7 +14,7 @@ import pytest
 
 from experiments.methods import METHODS
 from tests.cases import Case, case_model, problem, relative_error
-from tests.contract.covering import cover, pairs_apart
+from tests.contract.covering import UNEVEN, cover, pairs_apart
 from tests.contract.oracle import (
     ARCHITECTURES,
     STEPS,
@@ -31,7 +31,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"guidance": 1.0, "images": 1},
     {"guidance": 1.0, "scheduler": "flow_euler"},
     {"guidance": 3.0, "images": 1, "scheduler": "ddim"},
-    {"size": (9, 11)},
+    {"size": UNEVEN},
 ]
 SPLITS = ("ceil", "even", "cost", "bytes", "list")
 JOINT = [name for name in ARCHITECTURES if case_model(Case("serial", model=name)).shape.joint]
