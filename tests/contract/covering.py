@@ -38,7 +38,7 @@ def met(case: Case, strength: int, apart: Set[str] = frozenset()) -> set[tuple[s
         settings["patches"] = case.method["patches"] > 1
     if isinstance(case.method.get("split"), list):
         settings["split"] = "list"
-    settings |= {"name": case.name, "scheduler": case.scheduler, "heads": str(case.architecture)}
+    settings |= {"name": case.name, "scheduler": case.scheduler, "architecture": str(case.architecture)}
     settings |= {"guidance": case.guidance, "images": case.images, "padded": case.padded}
     settings["size"] = case.size == UNEVEN
     words = {key: intern(f"{key}={settings[key]}") for key in sorted(settings)}  # which hash once

@@ -8,14 +8,9 @@ from tests.contract.oracle import ARCHITECTURES, STEPS, padded, product
 EXACT_PRODUCTS = [
     product(name, degrees)
     for name, grid in {
-        "serial": ("cfg 2", "data 2 cfg 2"),
-        "sync_pipeline": (
-            "cfg 2 pipe 2",
-            "pipe 3 ulysses 2",
-            "pipe 2 ring 2 tensor 2",
-            "data 2 cfg 2 pipe 4",
-        ),
-        "tensor": ("ulysses 2 tensor 2", "cfg 2 ring 2 tensor 3"),
+        "serial": ("data 2 cfg 2",),
+        "sync_pipeline": ("cfg 2 pipe 2", "pipe 3 ulysses 2", "data 2 cfg 2 pipe 4"),
+        "tensor": ("cfg 2 ring 2 tensor 3",),
         "ulysses": ("ring 3 ulysses 2", "data 2 cfg 2 ulysses 4"),
         "ring": ("cfg 2 ring 2 ulysses 2 tensor 2", "data 2 ring 3"),
     }.items()
@@ -64,20 +59,11 @@ BANDED_PRODUCTS += [
     product("ring", "ring 2", compress="topk", whole_steps=STEPS),
 ]
 PIPED_PRODUCTS = [
-    product("pipefusion", "cfg 2 pipe 2", M=5),
-    product("pipefusion", "cfg 2 pipe 3", M=4, W=0),
-    product("pipefusion", "data 2 pipe 2", M=3),
-    product("pipefusion", "pipe 2 ulysses 2", M=3),
-    product("pipefusion", "pipe 2 ulysses 2", M=5),
     product("pipefusion", "pipe 2 ulysses 2", M=4, W=0),
     product("pipefusion", "pipe 2 ulysses 2", M=5, W=STEPS),
-    product("pipefusion", "ulysses 4", M=2),
     product("pipefusion", "pipe 2 tensor 2", M=5, W=0),
-    product("pipefusion", "ulysses 2 tensor 3", M=5),
     product("pipefusion", "ring 2 ulysses 2", M=2),
     product("pipefusion", "ring 2 ulysses 2", M=2, ring="rotate"),
-    product("pipefusion", "pipe 2 ring 2", M=5),
-    product("pipefusion", "pipe 2 ring 2", M=5, ring="rotate"),
     product("pipefusion", "pipe 2 ring 2", M=3, W=0),
     product("pipefusion", "pipe 2 ring 2", M=3, W=0, ring="rotate"),
     product("pipefusion", "pipe 2 ring 2", M=3, W=STEPS, ring="rotate"),
@@ -144,7 +130,6 @@ FAMILY_PRODUCTS = [
 VIDEO_PRODUCTS = [  # over frames they are among those of families
     product(name, degrees, "wan_tiny", patch_axis="rows", **method)
     for name, degrees, method in (
-        ("pipefusion", "pipe 2 ulysses 2", {"M": 3}),
         ("pipefusion", "cfg 2 pipe 3", {"M": 5, "W": 0}),
         ("pipefusion", "pipe 2 ring 2", {"M": 3, "ring": "rotate"}),
         ("pipefusion", "pipe 2 tensor 2", {"M": 3, "W": STEPS}),
@@ -153,15 +138,7 @@ VIDEO_PRODUCTS = [  # over frames they are among those of families
         ("naive_patch", "patch 2 ring 2", {"W": 1}),
         ("ring", "ring 3 ulysses 2", {}),
     )
-] + [
-    product(
-        name, "pipe 2 ulysses 2" if name == "pipefusion" else "patch 2 ulysses 2", "cogvideox_tiny", **method
-    )
-    for name, method in (
-        ("pipefusion", {"M": 3, "patch_axis": "rows"}),
-        ("distrifusion", {"W": 1, "patch_axis": "rows"}),
-    )
-]
+] + [product("distrifusion", "patch 2 ulysses 2", "cogvideox_tiny", W=1, patch_axis="rows")]
 EDIT_PRODUCTS = [
     product(name, degrees, model, **method)
     for name, degrees, model, method in (
@@ -214,9 +191,9 @@ PADDED_PRODUCTS = (
         )  # heads: 3, 3, 3, 3, 0
         for family in ARCHITECTURES[1:]
         for name, degrees, method in (
-            ("pipefusion", "pipe 2 ulysses 5", {"M": 2}),
+            ("pipefusion", "ulysses 5", {"M": 2}),
             ("distrifusion", "patch 2 ulysses 5", {"W": 1}),
-            ("ring", "ring 2 ulysses 5", {}),
+            ("ulysses", "ulysses 5", {}),
         )
     ]
 )

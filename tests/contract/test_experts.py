@@ -143,7 +143,7 @@ def test_a_stage_or_rank_has_the_expert_of_the_timestep_that_it_is_told(case: Ca
     sends_and_holds_what_is_predicted(results)
 
 
-@pytest.mark.parametrize("case", [STALE[0], EXACT[3]], ids=label)
+@pytest.mark.parametrize("case", [STALE[0], EXACT[4]], ids=label)
 def test_both_experts_are_held_and_planned(case: Case) -> None:
     """Twice the parameters of a stage, and the plan's peak is that of the program on every rank."""
     for rank, counted in enumerate(planned(case, case.parallel.world)):

@@ -36,15 +36,13 @@ def begun(name: str, degrees: str = "", **method: Any) -> Case:
 
 EXACT = [
     begun("serial", "data 2 cfg 2"),
-    begun("sync_pipeline", "pipe 3"),
-    begun("tensor", "tensor 3 ulysses 2"),
     begun("ring", "ring 2 ulysses 2", patch_axis="rows"),
     begun("pipefusion", "pipe 2 ulysses 2", M=3, W=3),
 ]
 STALE = [
-    begun("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
-    begun("pipefusion", "pipe 2 ring 2 tensor 2", M=3, W=0, ring="rotate", patch_axis="rows"),
-    begun("distrifusion", "patch 3 ring 2", W=1),
+    begun("pipefusion", "cfg 2 pipe 2", M=3),
+    begun("pipefusion", "ring 2 tensor 2", M=3, W=0, ring="rotate", patch_axis="rows"),
+    begun("distrifusion", "patch 3 ulysses 2", W=1),
 ]
 
 

@@ -119,7 +119,7 @@ GRID = [(name, "pixart") for name in METHODS] + [("pipefusion", family) for fami
 
 
 @pytest.mark.parametrize(("name", "family"), [*GRID, ("pipefusion", "pixart_sizes")])
-@pytest.mark.fast_cases(8)
+@pytest.mark.fast_cases(6)
 def test_no_step_copies_from_the_host(monkeypatch, name, family):
     watch_notes(monkeypatch)
     case = make_case(name, family.removesuffix("_sizes"))

@@ -21,8 +21,6 @@ ALONE = [
 ]
 ALONE = [case for case in ALONE if not refused(case)]
 PRODUCTS = [
-    product("pipefusion", "cfg 2 pipe 2", M=5),
-    product("pipefusion", "pipe 2 ulysses 2", "sd3_tiny", M=3),
     product("pipefusion", "pipe 2 ring 2", M=3, ring="rotate"),
     product("pipefusion", "pipe 3", "sd3_tiny", M=2, order="rotational", forecast="taylor2"),
     product("distrifusion", "patch 2 ulysses 2", W=1),
@@ -45,7 +43,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
-@pytest.mark.fast_cases(12)
+@pytest.mark.fast_cases(8)
 def test_the_plan_counts_what_a_rank_holds(case: Case) -> None:
     """Of operations on data, which the plan does without."""
     for rank, counted in enumerate(planned(case, case.parallel.world)):

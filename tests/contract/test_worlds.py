@@ -64,13 +64,10 @@ ALONE = [case for case in ALONE if not refused(case)]
 PRODUCTS = [
     product("sync_pipeline", "cfg 2 pipe 2"),
     product("parastep", "step 2 cfg 2").but(steps=6),
-    product("tensor", "ulysses 2 tensor 2"),
     product("tensor", "tensor 2", cross="whole"),
     product("ulysses", "ulysses 2", qkv="separate"),
     product("ring", "ring 2 ulysses 2"),
-    product("pipefusion", "cfg 2 pipe 2", M=5),
     product("pipefusion", "data 2 pipe 2", M=3, W=0),
-    product("pipefusion", "pipe 2 ulysses 2", M=5),
     product("pipefusion", "pipe 2 ring 2", "sd3_tiny", M=3, ring="rotate"),
     product("tensor", "ulysses 2 tensor 2", "flux_tiny").but(architecture={"text_tokens": 1}),
     product("pipefusion", "pipe 2 ulysses 2", "qwen_tiny", M=3).but(padded=True),
@@ -81,7 +78,6 @@ PRODUCTS = [
     product("pcpp", "cfg 2 patch 2", W=1),
     product("pipefusion", "pipe 2 ulysses 2", "wan_tiny", M=3, patch_axis="rows"),
     product("pipefusion", "cfg 2 pipe 2 ulysses 2", M=3),
-    product("pipefusion", "pipe 2 ring 2 ulysses 2", M=3, ring="rotate"),
     product("pipefusion", "cfg 2 pipe 3", M=2, order="rotational", forecast="taylor2"),
     product("distrifusion", "data 2 patch 2 tensor 2", W=1),
     product("distrifusion", "patch 2", W=1, compress="lowrank", sync_layers=[1]),
@@ -93,7 +89,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", cover(ALONE + PRODUCTS, pairs_apart, pairs))
-@pytest.mark.fast_cases(10)
+@pytest.mark.fast_cases(8)
 def test_local_and_sim_agree(ranks: Ranks, case: Case) -> None:
     """And in both the first image is the same to the bit when others are beside and before it."""
     agree(case, ranks.run(case.parallel.world, sample, case, 1), simulate(case, repeats=1))

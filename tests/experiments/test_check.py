@@ -147,7 +147,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[" ".join(case[0]) for case in BAD])
-@pytest.mark.fast_cases(20)
+@pytest.mark.fast_cases(14)
 def test_one_line_says_what_is_wrong(overrides: list[str], expected: str) -> None:
     text = complaint(overrides)
     assert text.startswith(expected)

@@ -102,7 +102,7 @@ def test_every_measure_is_checked() -> None:
 
 
 @pytest.mark.parametrize(("experiment", "override", "expected"), BAD, ids=[f"{e} {o}" for e, o, _ in BAD])
-@pytest.mark.fast_cases(10)
+@pytest.mark.fast_cases(8)
 def test_one_line_says_what_is_wrong(
     experiment: str, override: str, expected: str, tmp_path: Path, packages: list[str]
 ) -> None:

@@ -80,7 +80,7 @@ def test_pixels_of_a_latent_row_are_those_that_a_video_vae_says(name: str) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.fast_cases(4)
+@pytest.mark.fast_cases(3)
 def test_pictures_and_timesteps_are_those_of_the_pipeline(tiny_folder, family: str) -> None:
     folder = tiny_folder(family)
     pipe = stock(folder)

@@ -22,7 +22,7 @@ from tests.experiments.runs import alive, config, rank_pids, wait_until
 @pytest.fixture(scope="module", autouse=True)
 def _server(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The first launch of a process waits for the imports of the fork server; the tests below measure later ones."""
-    execute(config(), tmp_path_factory.mktemp("first"), fake_rank.good)
+    execute(config("devices=3"), tmp_path_factory.mktemp("first"), fake_rank.good)
 
 
 def test_run_that_ends_well(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ FAILURES = [
 def test_rank_that_dies_is_named(
     entry, status: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    record = execute(config(), tmp_path, entry)
+    record = execute(config("devices=3"), tmp_path, entry)
     assert (record["status"], record["reason"]) == (status, reason)
     assert record == read_json(tmp_path / "run.json")
-    assert len(rank_pids(tmp_path)) == 4
+    assert len(rank_pids(tmp_path)) == 3
     assert not any(alive(pid) for pid in rank_pids(tmp_path))
     assert capfd.readouterr().err == ""
     if entry not in (fake_rank.kill, fake_rank.watchdog):
@@ -99,12 +99,12 @@ def test_work_of_the_host_may_take_longer_than_a_communication(tmp_path: Path) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_all_ranks(number: signal.Signals, tmp_path: Path) -> None:
     def press() -> None:
-        wait_until(lambda: len(rank_pids(tmp_path)) == 4 and all(rank_pids(tmp_path)))
+        wait_until(lambda: len(rank_pids(tmp_path)) == 3 and all(rank_pids(tmp_path)))
         os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
     threading.Thread(target=press, daemon=True).start()
-    record = execute(config(), tmp_path, fake_rank.hang)
+    record = execute(config("devices=3"), tmp_path, fake_rank.hang)
     assert (record["status"], record["reason"]) == ("interrupted", f"ended by {number.name}")
     assert not any(alive(pid) for pid in rank_pids(tmp_path))
     assert signal.getsignal(number) is before

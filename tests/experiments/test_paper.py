@@ -9,7 +9,7 @@ import pytest
 
 from analysis.outputs import OUTPUTS
 from experiments.command import cli
-from experiments.command.compose import first_look, plan
+from experiments.command.compose import files, first_look, plan
 from experiments.config import CONF, as_dict
 from experiments.errors import ConfigError
 from tests.experiments.runs import composed
@@ -51,8 +51,8 @@ def test_it_composes_and_passes_its_checks(name: str) -> None:
 
 
 def test_the_command_line_knows_them_by_folder_and_name() -> None:
-    for name in NAMES:
-        first_look([f"experiment=paper/{name}"])
+    assert {f"paper/{name}" for name in NAMES} <= {*files("experiment")}
+    first_look([f"experiment=paper/{NAMES[0]}"])
     with pytest.raises(ConfigError, match="experiment=paper/latencies is unknown, nearest: paper/latency"):
         first_look(["experiment=paper/latencies"])
 

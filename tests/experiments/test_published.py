@@ -33,63 +33,67 @@ def reason(**changes: str) -> str:
     return found
 
 
-def test_a_row_becomes_a_run() -> None:
-    found = target()
-    assert (found.model, found.cluster, found.method, found.devices) == (
-        "pixart_alpha",
-        "l40_pcie",
-        "pipefusion",
-        8,
-    )
-    assert (found.resolution, found.steps, found.split) == (2048, 20, "ceil")
-    assert (found.published_s, found.oom) == (3.5, False)
+def facts(model: str, method: str, devices: int, steps: int) -> dict[str, object]:
+    return {"model": model, "method": method, "devices": devices, "steps": steps}
 
 
-@pytest.mark.parametrize(
-    ("changes", "steps"),
-    [
-        ({}, 1),
-        ({"setting": "W=0"}, 0),
-        ({"setting": "pp=8; W=2"}, 2),
-        (LEGACY, 2),
-        (LEGACY | {"setting": "W=0"}, 1),
-        (LEGACY | {"setting": "M=4; W=1 (8-dev rows match the W=1 bars)"}, 2),
-        (LEGACY | {"method": "DistriFusion"}, 2),
-        ({"method": "DistriFusion", "setting": "W=1 claimed"}, 1),
-        ({"method": "TP"}, None),
-    ],
-)
-def test_the_older_repository_counts_one_more_synchronous_step(changes: Row, steps: int | None) -> None:
-    assert target(**changes).warmup == steps
+FLUX, ONE = {"model": "Flux.1-dev", "steps": "28"}, {"method": "Original", "n_devices": "1"}
+SERIAL = {"method": "serial", "warmup": None, "patches": []}
+CARDS = {"hardware": "2x8xL40", "interconnect": "PCIe Gen4 in node; Ethernet across"}
+RUNS: list[tuple[Row, dict[str, object]]] = [
+    ({}, facts("pixart_alpha", "pipefusion", 8, 20) | {"cluster": "l40_pcie", "resolution": 2048, "split": "ceil"}),
+    ({}, {"published_s": 3.5, "oom": False, "warmup": 1}),
+    ({"value": "OOM"}, {"published_s": None, "oom": True}),
+    # The older repository counts one more synchronous step.
+    ({"setting": "W=0"}, {"warmup": 0}),
+    ({"setting": "pp=8; W=2"}, {"warmup": 2}),
+    (LEGACY, {"warmup": 2}),
+    (LEGACY | {"setting": "W=0"}, {"warmup": 1}),
+    (LEGACY | {"setting": "M=4; W=1 (8-dev rows match the W=1 bars)"}, {"warmup": 2}),
+    (LEGACY | {"method": "DistriFusion"}, {"warmup": 2}),
+    ({"method": "DistriFusion", "setting": "W=1 claimed"}, {"warmup": 1}),
+    ({"method": "TP"}, {"warmup": None}),
+    # Each model and spelling of a method.
+    ({"model": "PixArt-alpha(XL-2-1024-MS)"}, facts("pixart_alpha", "pipefusion", 8, 20)),
+    ({"model": "SD3-medium"}, facts("sd3_medium", "pipefusion", 8, 20)),
+    ({"model": "Flux.1-schnell", "steps": "4", "method": "TP"}, facts("flux_schnell", "tensor", 8, 4)),
+    ({"model": "HunyuanDiT", "steps": "50"} | ONE, facts("hunyuan_dit", "serial", 1, 50)),
+    (FLUX | {"method": "Ulysses-2", "n_devices": "2"}, facts("flux_dev", "ulysses", 2, 28)),
+    (FLUX | {"method": "Ring-4", "n_devices": "4"}, facts("flux_dev", "ring", 4, 28)),
+    # On one GPU every method is serial.
+    *((ONE | {"method": method}, SERIAL) for method in ("Original", "1 GPU", "hybrid", "SP-Ulysses")),
+    # Patches are as stated, or searched.
+    ({"setting": "M=16; W=1"}, {"patches": [16]}),
+    ({"setting": "W=1 claimed, M searched in 2,4,8,16,32"}, {"patches": [2, 4, 8, 16, 32]}),
+    ({"method": "TP", "setting": "M=16"}, {"patches": []}),
+    # Hardware becomes a cluster.
+    ({"hardware": "8xL20-48GB", "interconnect": "PCIe"}, {"cluster": "l20_pcie"}),
+    (ONE | {"hardware": "4xA100-80GB", "interconnect": "PCIe"}, {"cluster": "a100_pcie"}),
+    ({"hardware": "8xA100", "interconnect": "NVLink"}, {"cluster": "a100_nvlink"}),
+    ({"hardware": "4xH100", "interconnect": "NVLink", "n_devices": "4"}, {"cluster": "h100_nvlink"}),
+    (ONE | {"hardware": "4xT4-16GB", "interconnect": "PCIe"}, {"cluster": "t4_pcie"}),
+    (CARDS, {"cluster": "l40_pcie"}),
+    (CARDS | {"n_devices": "16"}, {"cluster": "l40_pcie_ethernet"}),
+    # A product that states no degrees is searched; on two or four devices one is all there is.
+    ({"method": "USP"}, {"products": [{"ulysses": 2}, {"ulysses": 4}]}),
+    ({"method": "hybrid"}, {"products": [{"cfg": 2}, {"cfg": 2, "ulysses": 2}]}),
+    ({"method": "hybrid", "n_devices": "4"}, {"products": []}),
+    ({"method": "USP", "setting": "ulysses=2"}, {"products": []}),
+    *((ONE | {"setting": setting}, {"host": host})
+      for setting, host in (("", "eager"), ("torch.compile", "compiled"), ("onediff", "compiled"))),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("changes", "run"),
-    [
-        ({"model": "PixArt-alpha(XL-2-1024-MS)"}, ("pixart_alpha", "pipefusion", 8, 20)),
-        ({"model": "SD3-medium"}, ("sd3_medium", "pipefusion", 8, 20)),
-        ({"model": "Flux.1-schnell", "steps": "4", "method": "TP"}, ("flux_schnell", "tensor", 8, 4)),
-        (
-            {"model": "HunyuanDiT", "steps": "50", "method": "Original", "n_devices": "1"},
-            ("hunyuan_dit", "serial", 1, 50),
-        ),
-        (
-            {"model": "Flux.1-dev", "steps": "28", "method": "Ulysses-2", "n_devices": "2"},
-            ("flux_dev", "ulysses", 2, 28),
-        ),
-        (
-            {"model": "Flux.1-dev", "steps": "28", "method": "Ring-4", "n_devices": "4"},
-            ("flux_dev", "ring", 4, 28),
-        ),
-        (
-            {"model": "Flux.1-dev", "steps": "28", "method": "1 GPU", "n_devices": "1"},
-            ("flux_dev", "serial", 1, 28),
-        ),
-    ],
-)
-def test_each_model_and_spelling_of_a_method(changes: Row, run: tuple[str, str, int, int]) -> None:
+@pytest.mark.parametrize(("changes", "run"), RUNS)
+def test_a_row_becomes_a_run(changes: Row, run: dict[str, object]) -> None:
     found = target(**changes)
-    assert (found.model, found.method, found.devices, found.steps) == run
+    assert {key: getattr(found, key) for key in run} == run
+
+
+@pytest.mark.parametrize(("setting", "stated"), [("M=4", False), ("ulysses=2", True)])
+def test_degrees_that_are_not_stated_are_noted(setting: str, stated: bool) -> None:
+    notes = target(method="USP", setting=setting).notes
+    assert any("degrees are not stated" in note for note in notes) != stated
 
 
 @pytest.mark.parametrize(
@@ -104,14 +108,9 @@ def test_only_models_with_guidance_run_a_batch_of_two(model: str, branches: int)
     assert empty_inputs(opened.shape, 1, cfg.guidance_scale)[1].branches == branches
 
 
-@pytest.mark.parametrize(
-    ("setting", "host"), [("", "eager"), ("torch.compile", "compiled"), ("onediff", "compiled")]
-)
-@pytest.mark.fast_cases(1)
-def test_a_compiled_row_runs_on_a_compiled_host(setting: str, host: str) -> None:
+def test_a_compiled_row_runs_on_a_compiled_host() -> None:
     config()
-    one = target(method="Original", n_devices="1", setting=setting)
-    assert (one.host, target_run(one, config()).cluster.host) == (host, host)
+    assert target_run(target(**ONE, setting="onediff"), config()).cluster.host == "compiled"
 
 
 def test_published_tensor_parallelism_leaves_cross_attentions_whole() -> None:
@@ -125,34 +124,6 @@ def test_published_ulysses_exchanges_q_k_v_one_by_one() -> None:
     for one in (target(method="SP-Ulysses"), target(setting="pp=4, ulysses=2")):
         assert target_run(one, config()).method.qkv == "separate"
         assert METHODS[one.method].Config().qkv == "packed"
-
-
-def test_patches_are_as_stated_or_searched() -> None:
-    assert target(setting="M=16; W=1").patches == [16]
-    assert target(setting="W=1 claimed, M searched in 2,4,8,16,32").patches == [2, 4, 8, 16, 32]
-    assert target(method="TP", setting="M=16").patches == []
-
-
-@pytest.mark.parametrize(
-    ("hardware", "interconnect", "devices", "cluster"),
-    [
-        ("8xL20-48GB", "PCIe", "8", "l20_pcie"),
-        ("4xA100-80GB", "PCIe", "1", "a100_pcie"),
-        ("8xA100", "NVLink", "8", "a100_nvlink"),
-        ("4xH100", "NVLink", "4", "h100_nvlink"),
-        ("4xT4-16GB", "PCIe", "1", "t4_pcie"),
-        ("2x8xL40", "PCIe Gen4 in node; Ethernet across", "8", "l40_pcie"),
-        ("2x8xL40", "PCIe Gen4 in node; Ethernet across", "16", "l40_pcie_ethernet"),
-    ],
-)
-def test_hardware_becomes_a_cluster(hardware: str, interconnect: str, devices: str, cluster: str) -> None:
-    assert target(hardware=hardware, interconnect=interconnect, n_devices=devices).cluster == cluster
-
-
-@pytest.mark.parametrize("method", ["Original", "1 GPU", "hybrid", "SP-Ulysses"])
-def test_on_one_gpu_every_method_is_serial(method: str) -> None:
-    found = target(method=method, n_devices="1")
-    assert (found.method, found.warmup, found.patches) == ("serial", None, [])
 
 
 @pytest.mark.parametrize(
@@ -197,21 +168,6 @@ def test_what_is_not_predicted_has_its_reason(changes: Row, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "products"),
-    [
-        ({"method": "USP"}, [{"ulysses": 2}, {"ulysses": 4}]),
-        ({"method": "hybrid"}, [{"cfg": 2}, {"cfg": 2, "ulysses": 2}]),
-        ({"method": "hybrid", "n_devices": "4"}, []),  # one is all there is
-        ({"method": "USP", "setting": "ulysses=2"}, []),
-    ],
-)
-def test_a_product_that_states_no_degrees_is_searched(changes: Row, products: list[dict[str, int]]) -> None:
-    one = target(**changes)
-    assert one.products == products
-    assert any("degrees are not stated" in note for note in one.notes) == ("setting" not in changes)
-
-
-@pytest.mark.parametrize(
     ("changes", "run"),
     [
         ({"method": "cfg=2,pp=4", "setting": "vs 1 GPU"}, ("pipefusion", {"cfg": 2})),
@@ -224,11 +180,6 @@ def test_a_ratio_of_the_text_that_states_degrees_is_a_run_without_seconds(
     one = target(metric="speedup", value="5.09", unit="x", **changes)
     assert (one.method, one.parallel) == run
     assert (one.published_s, one.oom, one.flags) == (None, False, [])
-
-
-def test_out_of_memory_is_a_published_value() -> None:
-    found = target(value="OOM")
-    assert (found.oom, found.published_s) == (True, None)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from experiments.sensitive import with_layers
 @pytest.mark.parametrize("name", ["distrifusion", "naive_patch"])
 @pytest.mark.fast_cases(1)
 def test_a_number_is_that_many_layers(name: str) -> None:
-    """Each number has one layer more than the one before; none is none, all are all."""
+    """The larger number has the layers of the smaller; none is none, all are all."""
 
     def layers(count: int) -> list[int]:
         cfg = RunConfig(model=model_config("emoji64"), method=METHODS[name].Config(sync_layers=count))
@@ -23,8 +23,8 @@ def test_a_number_is_that_many_layers(name: str) -> None:
         assert own == sorted(own) and len(own) == count
         return own
 
-    found = [layers(count) for count in range(13)]
-    assert found[0] == [] and found[12] == [*range(12)]
+    found = [layers(count) for count in (0, 1, 2, 7, 12)]
+    assert found[0] == [] and found[-1] == [*range(12)]
     assert all({*few} < {*more} for few, more in pairwise(found))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import wandb
 from PIL import Image
 
 from analysis.columns import typed
@@ -59,7 +58,7 @@ def test_failing_sink_is_one_line(
     def refuse(**_: object) -> None:
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr("wandb.init", refuse)
     cfg = config("log.wandb.mode=online")
     sinks.log(cfg, run_dir, lambda: sinks.run_summary(cfg, run_dir, RECORD))
     assert capsys.readouterr().err == "warning: wandb: ConnectionError: no route\n"

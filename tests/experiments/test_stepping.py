@@ -39,28 +39,13 @@ QUANTILE = {"thresholding": True, "sample_max_value": 1.05}
     [
         (DPM, SDE | {"solver_order": 1}, "algorithm_type=sde-dpmsolver++ ", "draws noise"),
         (FLOW, {"stochastic_sampling": True, "shift": 2.0}, "stochastic_sampling=True ", "draws noise"),
-        (
-            DPM,
-            QUANTILE,
-            "thresholding=True, sample_max_value=1.05 ",
-            "a part of the latent otherwise than the whole",
-        ),
-        (
-            DDIM,
-            QUANTILE,
-            "thresholding=True, sample_max_value=1.05 ",
-            "a part of the latent otherwise than the whole",
-        ),
+        *((name, QUANTILE, "thresholding=True, sample_max_value=1.05 ", "a part of the latent otherwise than the whole")
+          for name in (DPM, DDIM)),
         (DPM, {"beta_schedule": "cubic"}, "beta_schedule=cubic ", "cannot be stepped (cubic is not"),
         (FLOW, {"use_dynamic_shifting": True}, "use_dynamic_shifting=True ", "cannot be stepped (`mu`"),
-        (
-            DDIM,
-            ZERO_SNR,
-            "clip_sample=False, rescale_betas_zero_snr=True, timestep_spacing=trailing ",
-            "not finite",
-        ),
+        (DDIM, ZERO_SNR, "clip_sample=False, rescale_betas_zero_snr=True, timestep_spacing=trailing ", "not finite"),
     ],
-)
+)  # fmt: skip
 def test_the_key_that_makes_the_fault_is_named(
     name: str, config: dict[str, Any], keys: str, why: str
 ) -> None:

@@ -232,13 +232,13 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("case", PRODUCTS)
-@pytest.mark.fast_cases(3)
+@pytest.mark.fast_cases(2)
 def test_no_host_and_no_device_of_a_product_waits_for_ever(case):
     nobody_waits_for_ever(case, case.parallel.world)
 
 
 @pytest.mark.parametrize(("name", "family", "devices"), GRID)
-@pytest.mark.fast_cases(16)
+@pytest.mark.fast_cases(10)
 def test_no_host_and_no_device_waits_for_ever(name, family, devices):
     nobody_waits_for_ever(make_case(name, family), devices)
 

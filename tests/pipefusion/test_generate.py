@@ -127,7 +127,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.fast_cases(3)
+@pytest.mark.fast_cases(2)
 def test_one_rank_draws_what_the_pipeline_draws(family: str, fabric: LocalFabric, tiny_folder: Any) -> None:
     images = drawn(tiny_folder(family), family, Parallel(), {"patches": 2, "warmup": STEPS})
     pictures = expected(family, opened(tiny_folder(family)))

@@ -115,7 +115,7 @@ def turned_as_reals(x: Tensor, turns: Tensor | None) -> Tensor:
 
 
 @torch.inference_mode()
-@pytest.mark.fast_cases(20)
+@pytest.mark.fast_cases(16)
 def test_view_is_the_stock_model(case, monkeypatch):
     if not case.model.startswith(("qwen", "z_image")):  # these have complex numbers as well
         for module in (sites, wan, ltx):
@@ -168,7 +168,7 @@ def test_padding_of_a_prompt_is_zeros_in_hunyuan_video15():
 
 
 @torch.inference_mode()
-@pytest.mark.fast_cases(16)
+@pytest.mark.fast_cases(10)
 def test_modulated_is_what_the_first_self_attention_is_given(case):
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     tokens, given = enter(view, noise, cond, range(2, 5))
@@ -195,7 +195,7 @@ def test_complex_turns_are_those_of_pairs_of_reals():
 
 
 @torch.inference_mode()
-@pytest.mark.fast_cases(16)
+@pytest.mark.fast_cases(10)
 def test_bands_are_slices_of_the_whole(case):
     """Positions above all, learned, sin-cos or rotary: a band is where it lies in the image, not at its top."""
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
@@ -214,7 +214,7 @@ def test_bands_are_slices_of_the_whole(case):
             assert torch.equal(mine[prefix:], whole_s[prefix:][tokens])
 
 
-@pytest.mark.fast_cases(16)
+@pytest.mark.fast_cases(10)
 def test_attention_sites_are_the_blocks_self_attentions(case):
     """Each layer asks its method once, for q, k, v of the prompt and the band."""
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
@@ -249,7 +249,7 @@ def test_hunyuan_counts_positions_as_its_pipeline(size):
         assert fitted(size, (base, base)) == get_resize_crop_region_for_grid(size, base)
 
 
-@pytest.mark.fast_cases(16)
+@pytest.mark.fast_cases(8)
 def test_a_stage_holds_its_parts_only(case):
     view = case_model(case).view()
     view.keep(range(2, 4), embed=False, unembed=True)

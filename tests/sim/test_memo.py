@@ -51,7 +51,7 @@ def test_a_clone_computes_what_its_template_does():
 
 @pytest.mark.parametrize("devices", [2, 3])
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "serial"])
-@pytest.mark.fast_cases(6)
+@pytest.mark.fast_cases(4)
 def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
     """Each query attends once a layer and step to all keys that its method declares: ring by parts, tensor by heads."""
     case, method, shape = make_case(name, guidance=4.5), METHODS[name], case_model(make_case(name)).shape
@@ -96,7 +96,7 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("dit_tiny", "num_layers", 0, lambda hs: 6 * hs * hs + 256 * hs + hs * hs),
     ],
 )
-@pytest.mark.fast_cases(6)
+@pytest.mark.fast_cases(4)
 def test_a_layer_costs_its_closed_form(family, key, layer, beside):
     """The difference that one more layer makes, a step."""
     case = make_case("serial", steps=3, model=family)

@@ -44,7 +44,7 @@ GRID = [case for case in GRID if not refused(case)]
 
 
 @pytest.mark.parametrize("case", cover(GRID, pairs_apart, pairs))
-@pytest.mark.fast_cases(10)
+@pytest.mark.fast_cases(7)
 def test_a_replayed_block_costs_what_it_did_and_holds_what_it_did(case):
     both = (planned(case, case.parallel.world, DEVICE, view=view) for view in (MemoView, EveryTime))
     for rank, (replayed, run) in enumerate(zip(*both, strict=True)):

@@ -107,7 +107,7 @@ def posted(fabric, post, tag):
 
 
 @pytest.mark.parametrize(("name", "parallel"), PRODUCTS, ids=str)
-@pytest.mark.fast_cases(6)
+@pytest.mark.fast_cases(4)
 def test_the_times_are_those_of_the_engine(name, parallel):
     case, devices = case_on(name, parallel)
     ranks = planned(case, devices, DEVICE, topology=NODES)
@@ -138,7 +138,7 @@ FAMILIES += [
 @pytest.mark.parametrize(
     ("name", "parallel", "family"), [*((*each, "pixart") for each in PRODUCTS), *FAMILIES], ids=str
 )
-@pytest.mark.fast_cases(8)
+@pytest.mark.fast_cases(5)
 def test_one_program_and_one_steady_step_stand_for_all(name, parallel, family):
     if family in ("flux_tiny", "flux2_tiny") and parallel.cfg > 1:
         parallel = Parallel(pipe=2)  # guidance is embedded

@@ -81,7 +81,7 @@ def test_exact_methods_are_serial_after_every_step_and_nothing_is_stale(cfg):
 
 
 @pytest.mark.parametrize("cfg", STALE + PRODUCTS, ids=run_label)
-@pytest.mark.fast_cases(6)
+@pytest.mark.fast_cases(4)
 def test_what_is_known_of_stale_attention_explains_it(cfg):
     rows, watcher = errors(cfg)
     warmup, stale = cfg.method.warmup, [row for row in rows if row["k_error"] is not None]
