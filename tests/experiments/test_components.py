@@ -105,6 +105,7 @@ def test_prompts_are_those_of_the_pipeline(tiny_folder, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", SIZES)
+@pytest.mark.fast_cases(4)
 def test_encoders_alone_are_read_and_gone_afterwards(tmp_path: Path, monkeypatch, family: str) -> None:
     folder = save_tiny(family, tmp_path / family)
     for part in ("vae", "scheduler"):
