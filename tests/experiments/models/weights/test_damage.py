@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.experiments.models.weights.files import SINGLE, change
 
 from experiments.command import cli
 from experiments.command.compose import plan
+from tests.experiments.models.weights.files import SINGLE, change
 from tests.experiments.runs import complaint
 
 

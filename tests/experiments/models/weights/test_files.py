@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from experiments.errors import ConfigError
+from experiments.models.weights import ARCHITECTURES, check_weights, diffusers_class, read_tensors
 from tests.experiments.models.weights.files import (
     INDEX,
     KEY,
@@ -19,9 +22,6 @@ from tests.experiments.models.weights.files import (
     read_index,
     write_index,
 )
-
-from experiments.errors import ConfigError
-from experiments.models.weights import ARCHITECTURES, check_weights, diffusers_class, read_tensors
 
 TENSORS = 57
 Damage = Callable[[Path, Path], None]

@@ -9,10 +9,10 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from tests.experiments.models.weights.files import KEY, SINGLE, change, read_index
 
 from experiments.errors import ConfigError
 from experiments.models.weights import check_weights, resolve_weights
+from tests.experiments.models.weights.files import KEY, SINGLE, change, read_index
 
 HUB_ID = "someone/pixart"
 
