@@ -13,7 +13,7 @@ from analysis.evidence.published import DISPLACED, MODELS, PRODUCT, Published, R
 from experiments.config import LatencyConfig, RunConfig
 from experiments.grid import cluster_config, model_config
 from experiments.methods import METHODS
-from experiments.timers import decoded
+from experiments.programs import find_program
 from pipefusion.core.parallel import Parallel
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
@@ -56,6 +56,7 @@ class Target:
         default_factory=list
     )  # all that `parallel` may be, where not stated
     decoded: bool = False  # whether the published seconds include the VAE's
+    offloaded: bool = False  # whether only the part at work is on the device
     published_s: float | None = None
     oom: bool = False
     digitized: bool = False  # read off a curve: good to 5 %
@@ -109,6 +110,7 @@ def find_target(row: Published) -> Target | str:
         return f"no profile of {row['hardware']} with {row['interconnect']}"
     height, width, frames = row.video or (None, None, None)
     method, timed = PRODUCT.get(row.product, row.method), row["metric"] == "latency"
+    program = find_program(row)
     return Target(
         row_id=row.row_id,
         model=row.model,
@@ -126,7 +128,8 @@ def find_target(row: Published) -> Target | str:
         patches=candidate_patches(row) if method == "pipefusion" else [],
         parallel=products[0],
         products=products if len(products) > 1 else [],
-        decoded=decoded(row),
+        decoded=program.decoded,
+        offloaded=program.offloaded,
         published_s=row.value if timed and not row.oom else None,
         oom=row.oom,
         digitized=row.digitized,
@@ -191,8 +194,11 @@ def list_assumptions(row: Published, method: str) -> Iterator[str]:
         yield "M is not stated: the fastest predicted"
     if row.digitized:
         yield "read off a curve"
-    if decoded(row):
+    program = find_program(row)
+    if program.decoded:
         yield "decoding is timed: its seconds on one device are added"
+    if program.offloaded:
+        yield "encoders and VAE are off the device while it samples"
     if row["model"].startswith("ConsisID"):
         yield "without what ConsisID adds to the model: a branch for faces"
 

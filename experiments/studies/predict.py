@@ -104,13 +104,14 @@ def measure(cell: Cell, session: Session) -> list[Row]:
 
 
 def program_bytes(target: Target, found: Planned) -> int:
-    """What the published program holds on its fullest device beside ours: its encoders, and in the gathers of
-    DistriFusion K, V a second time."""
+    """What the published program holds on its fullest device: beside ours in the gathers of DistriFusion K, V a second
+    time, and its encoders, unless these make room for the transformer."""
     twice = found.cfg.method.name == "distrifusion"
     held = max(rank.meter.peak_bytes + twice * rank.buffer_bytes.get("kv", 0) for rank in found.ranks)
     encoders = part_bytes(target.model, "text_encoder", 2)
     assert encoders is not None, target.model
-    return held + encoders + 2 * T5_WIDE * (target.model in T5_HALF)
+    encoders += 2 * T5_WIDE * (target.model in T5_HALF)
+    return max(held, encoders) if target.offloaded else held + encoders
 
 
 def fastest(cfg: RunConfig, session: Session) -> Row:

@@ -13,11 +13,11 @@ from analysis.evidence.predictions import read_profiles
 from experiments.calibration.fit import resolve_target
 from experiments.config import ClusterConfig
 from experiments.errors import CONF
+from experiments.programs import find_program, read_programs
 from experiments.published import published_rows, targets
 from experiments.session import Session
 from experiments.studies.decode_cost import decode_seconds, decoding_seconds, empty_vae, known_vaes
 from experiments.studies.predict import fastest
-from experiments.timers import read_timers
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.sim.hardware import DeviceConfig
 from tests.experiments.runs import config
@@ -77,12 +77,25 @@ def test_a_decoded_row_takes_the_seconds_of_its_vae_longer():
     assert decoded["predicted_s"] == sampled["predicted_s"] + decoded["decode_s"]
 
 
-def test_what_a_clock_ran_over_is_known_of_sources_that_are_there():
-    """Each is one of a row; the seconds that profiles were fitted on are those of sampling."""
-    sources = {row["source"] for row in published_rows().values()}
-    for timer in read_timers():
-        assert any(timer.source in source for source in sources), timer.source
-        assert timer.evidence
+def test_what_is_offloaded_leaves_room_while_it_samples():
+    """One L20 holds HunyuanVideo's transformer, and not its encoders as well; they are loaded before it is."""
+    one = next(one for one in targets() if one.offloaded)
+    assert (one.model, one.cluster, one.devices) == ("hunyuan_video", "l20_pcie", 1)
+    session, (cfg, _) = Session(), resolve_target(one, config())
+    room, held = (
+        fastest(replace(cfg, measure=replace(one, offloaded=flag)), session) for flag in (True, False)
+    )
+    assert room["program_bytes"] == room["peak_bytes"] and room["missing_bytes"] == 0 < room["predicted_s"]
+    assert held["program_bytes"] > room["program_bytes"]
+    assert held["missing_bytes"] > 0 and held["status"] == "oom"
+
+
+def test_programs_are_those_of_sources_that_are_there():
+    """Each is one of a row, of its hardware; the seconds that profiles were fitted on are those of sampling."""
+    rows = published_rows().values()
+    for program in read_programs():
+        assert program in {find_program(row) for row in rows}, program.source
+        assert program.evidence
     decoded = {one.row_id: one for one in targets() if one.decoded}
     assert {one.model for one in decoded.values()} == {*SIZES, "flux_dev"}
     fitted = set().union(*read_profiles(CONF).values())
