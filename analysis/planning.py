@@ -254,8 +254,7 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
         yield f"{asked_for}: nothing fits{missing}."
         return
     best, *others = fits
-    held = f"{best['peak_bytes'] / GIB:.1f} GiB per device"
-    yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held}."
+    yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held(best)}."
     if best.get("decode_bytes"):
         whole, tiles = (not_known(best.get(f"decode_{how}bytes")) for how in ("", "tiled_"))
         yield f"Decoding takes {whole} GiB at once, {tiles} by tiles (model.tiled=true plans these)."
@@ -276,8 +275,7 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     lean = min(fits, key=lambda row: row["peak_bytes"])
     if lean is not best:
         yield (
-            f"Least memory: {setting(lean)}, {lean['peak_bytes'] / GIB:.1f} GiB per device, {seconds(lean)}, "
-            f"{percent(behind(lean, best))} slower."
+            f"Least memory: {setting(lean)}, {held(lean)}, {seconds(lean)}, {percent(behind(lean, best))} slower."
         )
 
 
@@ -285,6 +283,13 @@ def seconds(row: Row) -> str:
     """`1.82 s (80 % interval 1.62 to 2.07)`."""
     within = "" if row["low_s"] is None else f" ({COVERED} interval {interval(row)})"
     return f"{row['predicted_latency_s']:.2f} s{within}"
+
+
+def held(row: Row) -> str:
+    """`60.2 GiB per device (105.1 with text encoders and VAE)`."""
+    parts = [row["peak_bytes"], row["text_encoder_bytes"], row["vae_bytes"]]
+    whole = "" if None in parts else f" ({sum(parts) / GIB:.1f} with text encoders and VAE)"
+    return f"{row['peak_bytes'] / GIB:.1f} GiB per device{whole}"
 
 
 def said_error(row: Row) -> str:

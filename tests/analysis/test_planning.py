@@ -90,6 +90,8 @@ def test_the_answer_says_who_wins_why_and_by_how_much():
     assert "the intervals are apart" in planning.answers(far) and "Least memory" not in planning.answers(far)
     stale = planning.answers(frame(row("pipefusion", "pipe 8", 1.0, 1.0), row("ring", "ring 8", 2.0, 2.0)))
     assert "It is not exact (latents 2.0e-02 from serial's); the fastest that is: exact, ring 8" in stale
+    whole = row("ring", "ring 8", 2.0, 8.0, text_encoder_bytes=4 * GIB, vae_bytes=GIB)
+    assert "8.0 GiB per device (13.0 with text encoders and VAE)." in planning.answers(frame(whole))
     assert planning.answers(frame(row("ring", "ring 8", None, 99.0))).endswith("misses 1.0 GiB per device.")
 
 
