@@ -6,6 +6,7 @@ but for the layer's index, so that one model can serve any method.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -142,3 +143,8 @@ class Fused:
         q, k = turned(normed(attn.norm_q, q), site.turns), turned(normed(attn.norm_k, k), site.turns)
         out = site.attend(self.layer, q, k, v, site.prefix).flatten(2)  # [b, T+t, H*d]
         return attn.to_out(torch.cat([out, attn.mlp_act_fn(joined[..., qkv:])], dim=-1))  # [b, T+t, hs]
+
+
+# diffusers asks for a processor's signature at every call, and finding it out takes a tenth of a block's time.
+for processor in (SelfOrCross, Joint, Fused):
+    vars(processor.__call__)["__signature__"] = signature(processor.__call__)
