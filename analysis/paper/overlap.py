@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import tables
-from analysis.columns import Shown, column, flags, percent, shares, three, words
+from analysis.columns import Shown, column, flags, shares, signed_percent, three, words
 from analysis.paper.panels import CASE, beside, predicted, published, short_commit
 from analysis.records import OVERLAP
 from analysis.sheet import Sheet, blank
@@ -123,7 +123,8 @@ def panel(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
                 axes.barh(
                     at + aside, value, height=0.36, **look(COLOUR[method], alone or key == "synchronous_s")
                 )
-                saved = "" if alone or key == "synchronous_s" else f"  −{percent(row['saved'])}"
+                saved = "" if alone or key == "synchronous_s" else f"  {signed_percent(-row['saved'])}"
+                saved = saved.replace("-", "−")
                 axes.text(1.02, at + aside, three(value) + saved, **beside(axes))
             if pd.notna(row["published_s"]):
                 axes.plot(row["published_s"], at + 0.19, **POINT | {"marker": MARKER[method]})
