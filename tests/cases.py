@@ -141,6 +141,20 @@ def case_view(case: Case) -> DiT:
     return _template(case.model, tuple(sorted(case.architecture.items())), case_size(case)).clone()
 
 
+def loaded_view(case: Case) -> DiT:
+    """A view of its own that shares the model's weights, if no rank has a share of a tensor or an axis of its own."""
+    return _loaded(case.model, tuple(sorted(case.architecture.items())), case_size(case), case.gain).clone()
+
+
+@cache
+def _loaded(
+    name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, ...] | None, gain: float
+) -> DiT:
+    view = _template(name, changes, size).clone()
+    view.load(louder(stock_tensors(name, changes), gain), CPU)
+    return view
+
+
 @cache
 def _template(name: str, changes: tuple[tuple[str, Any], ...], size: tuple[int, ...] | None) -> DiT:
     return _model(name, changes, size).view()
@@ -164,6 +178,11 @@ def inputs(case: Case, model: Model) -> tuple[Tensor, Conditioning]:
     if model.shape.guidance != "cfg":
         return noise, Conditioning(prompt, case.guidance)
     return noise, Conditioning(prompt, case.guidance, negative)
+
+
+@cache
+def guided_branches(case: Case) -> int:
+    return inputs(case, case_model(case))[1].branches
 
 
 def prompts(shape: DiTShape, images: int, draw: torch.Generator, kept: int) -> dict[str, Tensor]:

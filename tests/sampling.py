@@ -30,7 +30,9 @@ from tests.cases import (
     case_view,
     case_weights,
     degrees_in,
+    guided_branches,
     inputs,
+    loaded_view,
     requests,
 )
 
@@ -91,10 +93,10 @@ def collect_result(
 ) -> Result:
     """What a rank is asked after it has sampled."""
     model, module, ledger, mesh = case_model(case), METHODS[case.name], fabric.ledger, fabric.mesh
-    parallel, branches = degrees_in(case, mesh.size), inputs(case, model)[1].branches
+    parallel, parts = degrees_in(case, mesh.size), dict(parameter_parts(dit))
     settings = with_warmup(module.Config(**case.method), ledger.warmup)
     predicted = module.predict(
-        model.shape, parallel, fabric.rank, case.steps, case.images, branches, settings
+        model.shape, parallel, fabric.rank, case.steps, case.images, guided_branches(case), settings
     )
     sent: Counter[str] = Counter()
     for entry in ledger.entries:
@@ -105,7 +107,7 @@ def collect_result(
         spans=ledger.spans,
         seconds=seconds,
         measured={
-            "param_bytes": sum(parameter_parts(dit).values()),
+            "param_bytes": sum(parts.values()),
             "kv_bytes": ledger.buffer_bytes["kv"],
             "buffer_bytes": ledger.buffer_bytes["buffer"],
             "comm_bytes": ledger.buffer_bytes["comm"],
@@ -115,7 +117,7 @@ def collect_result(
         },
         predicted=asdict(predicted),
         layers=dit.layers,
-        parts=dict(parameter_parts(dit)),
+        parts=parts,
         decisions=dict(ledger.decisions),
         warmup=ledger.warmup,
     )
@@ -132,10 +134,12 @@ def simulate(case: Case, repeats: int = 0) -> list[Result]:
     clocks = [FixedClock(lambda: 1e-3) for _ in range(mesh.size)]
     world = World(mesh, CPU, TopologyConfig(), clocks=clocks)
     cfg, scheduler, tensors = module.Config(**case.method), case_scheduler(case), case_weights(case)
-    dits, samplers = [case_view(case) for _ in world.fabrics], []
+    shared = case.parallel.tensor == 1 and "patch_axis" not in case.method
+    dits, samplers = [(loaded_view if shared else case_view)(case) for _ in world.fabrics], []
     for dit, fabric in zip(dits, world.fabrics, strict=True):
         samplers.append(module.build(dit, fabric, cfg))
-        dit.load(tensors, CPU)
+        if not shared:
+            dit.load(tensors, CPU)
 
     def image(*request: Any) -> list[Any]:
         return world.run(lambda fabric: (samplers[fabric.rank](*request, scheduler), fabric.close()))

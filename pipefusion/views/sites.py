@@ -145,6 +145,6 @@ class Fused:
         return attn.to_out(torch.cat([out, attn.mlp_act_fn(joined[..., qkv:])], dim=-1))  # [b, T+t, hs]
 
 
-# diffusers asks for a processor's signature at every call, and finding it out takes a tenth of a block's time.
+# diffusers asks for a processor's signature at every call; finding it out takes a tenth of a tiny model's block.
 for processor in (SelfOrCross, Joint, Fused):
     vars(processor.__call__)["__signature__"] = signature(processor.__call__)
