@@ -14,6 +14,8 @@ import pandas as pd
 
 from analysis.looks import label
 
+pd.options.mode.string_storage = "python"  # tables are short, and pyarrow's columns slow to index
+
 NOTHING = "–"
 """A cell without a value: never a zero."""
 MIB, GIB = 2**20, 2**30
@@ -168,14 +170,8 @@ _ALL = [
     Column("rate", "requests/s", kind=NUMBER, format=three),
     Column("capacity", "at most requests/s", kind=NUMBER, format=three),
     *shares(busy="busy", in_time="in time"),
-    *seconds(
-        service_s="PREDICTED service",
-        deadline_s="deadline",
-        mean_s="mean",
-        p50_s="p50",
-        p95_s="p95",
-        p99_s="p99",
-    ),
+    *seconds(service_s="PREDICTED service", deadline_s="deadline", mean_s="mean"),
+    *seconds(p50_s="p50", p95_s="p95", p99_s="p99"),
     # Parts of a model.
     *texts(layers="layers", replicated="on every device", copied="copies"),
     *counts(layer_count="layers", tokens="tokens", text_tokens="text tokens"),
@@ -235,10 +231,8 @@ _ALL = [
     Column("frame_errors", "error by picture", kind=LIST),
     Column("ssim", "SSIM", kind=NUMBER, format=digits(4)),
     *counts(pictures="pictures", n="n", n_reference="reference n", equal_n="compared"),
-    *(
-        Column(name, name, kind=NUMBER)
-        for name in ("value", "low", "high", "feature_distance", "latent_error")
-    ),
+    *(Column(name, name, kind=NUMBER) for name in ("value", "low", "high")),
+    *(Column(name, name, kind=NUMBER) for name in ("feature_distance", "latent_error")),
     # Staleness: where and when.
     *counts(layer="layer", job="job", picture="picture", row="row", column="column"),
     *counts(row_start="first row", row_stop="row after the last", rows="rows", never="never written"),
@@ -295,8 +289,8 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
     Raises KeyError naming a column that is not in the table.
     """
     kinds = {str(name): column(str(name)).kind for name in frame}
-    texts = {name: frame[name].map(_text) for name, kind in kinds.items() if kind == TEXT}
-    return frame.assign(**texts).astype(kinds)
+    others = [name for name, kind in kinds.items() if kind == TEXT and frame[name].dtype != TEXT]
+    return frame.assign(**{name: frame[name].map(_text) for name in others}).astype(kinds)
 
 
 def _text(value: Any) -> Any:

@@ -81,7 +81,7 @@ def tabulate(record: Record) -> Table:
 
 def subject(record: Record) -> str:
     """What is served, and where."""
-    row = plain_rows(record.rows)[0]
+    row = plain_rows(record.rows[:1])[0]
     return f"{row['model']}, {pixels(row)} px, S = {row['steps']}, {row['asked']} devices of {row['cluster']}"
 
 
@@ -99,7 +99,7 @@ def figure(record: Record) -> Figure:
             left.plot(part.rate, part.p95_s, color=colour, linewidth=1.8, marker=".")
             left.plot(part.rate, part.p50_s, color=colour, linewidth=0.7)
             right.plot(part.rate, 100 * part.in_time, color=colour, linewidth=1.8, marker=".")
-            handles.append(Line2D([], [], color=colour, label=setting(plain_rows(part)[0])))
+            handles.append(Line2D([], [], color=colour, label=setting(plain_rows(part[:1])[0])))
         left.set_yscale("log")
         logarithmic(left.yaxis)
         left.set_ylabel("seconds from arrival to picture")

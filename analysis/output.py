@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -95,5 +96,6 @@ def each(
     if processes == 1 or len(outputs) <= FEW:
         yield from (do(output, results) for output in outputs)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    # Drawings and tables are full of references: most of what the collector does is to look at them in vain.
+    with ProcessPoolExecutor(processes, initializer=gc.set_threshold, initargs=(100_000,)) as pool:
         yield from pool.map(do, outputs, [results] * len(outputs))

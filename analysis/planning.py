@@ -154,7 +154,7 @@ def shown(record: Record) -> pd.DataFrame:
 def title(record: Record) -> str:
     """What was asked for."""
     config, (first, *others) = record.facts["config"], asked(record.rows)
-    row = plain_rows(first)[0]
+    row = plain_rows(first[:1])[0]
     guided = "no guidance" if row["guidance_scale"] is None else f"guidance {row['guidance_scale']:g}"
     size = "" if others else f", {request(row)}"
     return f"PREDICTED for {row['model']} on {row['cluster']}{size}, {config['model']['dtype']}, {guided}"
@@ -202,7 +202,7 @@ def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     first, found = None, []
     for part in requests(rows):
         fits = fitting(part)
-        line: Row = {"request": request(plain_rows(part)[0]), "wins": "nothing fits"}
+        line: Row = {"request": request(plain_rows(part[:1])[0]), "wins": "nothing fits"}
         if fits:
             best, *others = fits
             first = first or product(best)
@@ -239,7 +239,7 @@ def answers(rows: pd.DataFrame) -> str:
         paragraphs.append(
             f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
         )
-    if strange := plain_rows(rows)[0].get("borrowed"):
+    if strange := plain_rows(rows[:1])[0].get("borrowed"):
         text = f"No published row calibrates {strange} (docs/predictions.md says what stands in)"
         paragraphs.append(f"{text}: the intervals are wider.")
     return "\n".join(paragraphs)
@@ -247,7 +247,7 @@ def answers(rows: pd.DataFrame) -> str:
 
 def sentences(rows: pd.DataFrame) -> Iterator[str]:
     """The winner of a request, why, by how much; what needs less memory, and what is exact."""
-    fits, asked_for = fitting(rows), request(plain_rows(rows)[0])
+    fits, asked_for = fitting(rows), request(plain_rows(rows[:1])[0])
     if not fits:
         least = rows.missing_bytes.min()
         missing = "" if pd.isna(least) else f"; the leanest setting misses {least / GIB:.1f} GiB per device"

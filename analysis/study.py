@@ -33,8 +33,11 @@ def load_study(folder: Path) -> Record:
 
 def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows as plain Python: None where there is no value."""
-    found = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in found]
+    columns = {}
+    for name, column in rows.items():
+        cells = zip(column.astype(object), column.notna(), strict=True)
+        columns[str(name)] = [value if known else None for value, known in cells]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def pixels(row: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # looking for ticks in its way takes a fourth of the drawing
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",

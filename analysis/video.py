@@ -40,7 +40,7 @@ def tabulate(records: Sequence[Record]) -> list[Table]:
 
 def line(record: Record) -> dict[str, Any]:
     """The fastest setting of a plan, and the fastest of PipeFusion with what attention reads on a device in a step."""
-    fits, first, model = fitting(record.rows), plain_rows(record.rows)[0], record.facts["config"]["model"]
+    fits, first, model = fitting(record.rows), plain_rows(record.rows[:1])[0], record.facts["config"]["model"]
     found = {key: first[key] for key in ("model", "cluster", "asked")}
     found["video"] = f"{pixels(first)} px, {model['frames'] or model['architecture']['frames']} pictures"
     found |= plain_rows(crossovers(record.rows)[["wins", "predicted_latency_s", "interval"]])[0]

@@ -211,12 +211,10 @@ def exactly(value: float | None, published: float | None, unit: str = "") -> Com
     return Comparison(value, published, unit=unit)
 
 
-def about(
-    value: float | None, published: float, error: float, unit: str = "", relation: str = "equal"
-) -> Comparison:
+def about(value: float | None, published: float, error: float, unit: str = "") -> Comparison:
     """Whether a predicted value, whose logarithm may be off by `error`, is the published one to `APART` of it."""
     low, high = (None, None) if value is None else around(value, error)
-    return Comparison(value, published, APART * abs(published), unit, relation, low=low, high=high)
+    return Comparison(value, published, APART * abs(published), unit, low=low, high=high)
 
 
 def faster(value: float | None, published: float | None, error: float) -> Comparison:

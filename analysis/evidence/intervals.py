@@ -99,12 +99,11 @@ def held(pairs: Sequence[tuple[Error, np.ndarray]], widening: float) -> list[boo
     ]
 
 
-def widening(errors: Sequence[Error], borrowed: bool) -> float:
+def widening(every: Sequence[tuple[Error, np.ndarray]], borrowed: bool) -> float:
     """The least of `WIDENINGS` with which `SHARE` of the errors are held, each without its source; or the largest.
 
     Of clusters that borrow, or of the others, where there are enough of these; of all where not.
     """
-    every = apart(errors)
     some = [pair for pair in every if pair[0].borrowed == borrowed]
     pairs = some if len(some) >= LEAST else every
     enough = (float(one) for one in WIDENINGS if pairs and np.mean(held(pairs, one)) >= SHARE)
@@ -142,8 +141,9 @@ def intervals(table: pd.DataFrame) -> Intervals:
 
 def from_errors(errors: Sequence[Error]) -> Intervals:
     """Intervals as wide as the errors ask for; those of clusters that borrow no less wide than the others."""
-    own = widening(errors, borrowed=False)
-    return Intervals(errors, own, max(own, widening(errors, borrowed=True)))
+    every = apart(errors)
+    own = widening(every, borrowed=False)
+    return Intervals(errors, own, max(own, widening(every, borrowed=True)))
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,10 +181,11 @@ def load_intervals(results: Path) -> Intervals:
 
 def coverage(errors: Sequence[Error]) -> Iterator[tuple[Error, bool]]:
     """Each error, and whether the interval holds it that is made, widening included, without its source."""
+    every = apart(errors)
     for source in dict.fromkeys(error.source for error in errors):
-        others = [error for error in errors if error.source != source]
+        others = apart([error for error in errors if error.source != source])
         for borrowed in (False, True):
-            mine = [one for one in apart(errors) if one[0].source == source and one[0].borrowed == borrowed]
+            mine = [one for one in every if one[0].source == source and one[0].borrowed == borrowed]
             if mine:
                 yield from zip(
                     [error for error, _ in mine], held(mine, widening(others, borrowed)), strict=True

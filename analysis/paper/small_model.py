@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from analysis.quality import figures as sweeps
-from analysis.quality.record import measures
+from analysis.quality.record import floors, measures, settings
 from analysis.sheet import blank
 
 
@@ -21,12 +21,12 @@ def quality(
     Returns what the legend says.
     """
     wanted = [one for one in measures(record) if (one.metric, one.against) in sweeps.FEW]
-    shown: dict[str, Artist] = {}
+    known, shown = (settings(record), floors(record)), dict[str, Artist]()
     for at, axes in enumerate(column):
         if at >= len(wanted) or found.empty:
             blank(axes)
             continue
-        shown |= sweeps.panel(axes, record, found, key, wanted[at])
+        shown |= sweeps.panel(axes, known, found, key, wanted[at])
         axes.set_title(f"measured, {record['model']['name']}: {wanted[at].looks.name}")
         axes.set_xlabel(words)
     for name, handle in shown.items():

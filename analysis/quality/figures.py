@@ -37,6 +37,8 @@ SHOWN = [("latent_error", "serial"), ("frechet", "serial"), ("frechet", "real")]
 FEW = [("latent_error", "serial"), ("feature_distance", "serial")]
 """The panels, one for each network that measured it; `FEW` of pictures that are too few for a Fréchet distance."""
 SOURCE = "results/records/quality"
+Known = tuple[pd.DataFrame, pd.DataFrame]
+"""The settings of a record, and its floors."""
 COLUMN = {"steps": "steps S", "guidance_scale": "guidance scale", "scheduler": "scheduler"}
 
 
@@ -89,11 +91,12 @@ def sheet(record: dict[str, Any], sweeps: list[tuple[pd.DataFrame, str, str]], t
     down, across = (len(shown), len(sweeps)) if len(sweeps) > 1 else (1, len(shown))
     with mpl.rc_context({**RC, "axes.titlesize": 9}):
         page = Sheet(down, across, 3.0, 1.9, **SIDES)
+        known = settings(record), floors(record)
         figure, grid = page.open()
         handles: dict[str, Artist] = {}
         panels = [axes for axes_row in grid for axes in axes_row]
         for axes, (measure, (rows, x, name)) in zip(panels, product(shown, sweeps), strict=True):
-            handles = panel(axes, record, rows, x, measure) | handles
+            handles = panel(axes, known, rows, x, measure) | handles
             axes.set_xlabel(name)
             axes.set_ylabel(f"{measure.looks.name}, {measure.looks.unit or 'no unit'}")
             axes.set_title(measure.name)
@@ -121,13 +124,11 @@ def _place(name: str) -> int:
     return places[0] if places else len(ORDER)
 
 
-def panel(
-    axes: Axes, record: dict[str, Any], rows: pd.DataFrame, x: str, measure: Measure
-) -> dict[str, Artist]:
+def panel(axes: Axes, known: Known, rows: pd.DataFrame, x: str, measure: Measure) -> dict[str, Artist]:
     """Lines, serial, and floors apart from them, of one measure; returns what the legend says of them."""
     handles: dict[str, Artist] = {}
     values = distance(rows, measure)
-    beside = list(references(record, rows, measure))
+    beside = list(references(known, rows, measure))
     levels = [float(row[measure.key]) for _, _, row in beside]
     bottom = logarithmic(axes, [*values, *levels]) if measure.against == "serial" else None
     low, high = rows[f"{measure.key}_low"].min(), rows[f"{measure.key}_high"].max()
@@ -219,17 +220,16 @@ def _draw(
 
 
 def references(
-    record: dict[str, Any], rows: pd.DataFrame, measure: Measure
+    known: Known, rows: pd.DataFrame, measure: Measure
 ) -> Iterator[tuple[str, dict[str, Any], dict[Any, Any]]]:
     """What stands beside the lines, each with its name and look: floors, and serial where x has no place for it."""
-    below = floors(record)
+    table, below = known
     markers = dict(zip(dict.fromkeys(below.what), cycle("Dshv")))
     below = below[below.px.isin(rows.px) & below[measure.key].notna()]
     for row in below.to_dict("records"):
         look = {"color": GREY, "marker": markers[row["what"]], "markersize": 5, "linestyle": "none"}
         yield f"floor: {row['what']}", look, row
     if "serial" not in set(rows.method) and len(rows[TASK].drop_duplicates()) == 1:
-        table = settings(record)
         for row in same_task(table[table.method == "serial"], rows).to_dict("records"):
             if not pd.isna(row[measure.key]):
                 yield label("serial"), {"color": COLOUR["serial"], "linewidth": 0.9}, row

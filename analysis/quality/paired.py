@@ -35,15 +35,9 @@ class Ratio:
 def values(record: dict[str, Any]) -> pd.DataFrame:
     """A row for each (`key` of the setting, `picture`), a column for each paired metric."""
     rows = measured(record)
-    rows = rows[rows["values"].notna()]
-    frames = [
-        pd.DataFrame({row["metric"]: row["values"]}).assign(key=row["key"]) for row in rows.to_dict("records")
-    ]
-    if not frames:
-        return pd.DataFrame(columns=INDEX).set_index(INDEX)
-    parts = [one.assign(picture=range(len(one))).set_index(INDEX).stack() for one in frames]
-    whole: pd.DataFrame = pd.concat(parts).unstack(sort=False)  # type: ignore[assignment]
-    return whole
+    rows = rows.loc[rows["values"].notna(), ["key", "metric", "values"]].explode("values")
+    rows["picture"] = rows.groupby(["key", "metric"]).cumcount()
+    return rows.astype({"values": float}).pivot(index=INDEX, columns="metric", values="values")
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -77,7 +71,10 @@ def together(table: pd.DataFrame, keys: Iterable[str], measure: str) -> pd.DataF
 def resampled(values: np.ndarray) -> np.ndarray:
     """Means [resamples, settings] of resampled pictures [n, settings], the same pictures for all settings."""
     picks = np.random.default_rng(SEED).integers(len(values), size=(RESAMPLES, len(values)))
-    return np.stack([values[pick].mean(axis=0) for pick in picks])
+    values, sums = np.ascontiguousarray(values), np.zeros((RESAMPLES, values.shape[1]))
+    for picked in picks.T:
+        sums += values[picked]
+    return sums / len(values)
 
 
 def on_common(record: dict[str, Any], table: pd.DataFrame, keys: Iterable[str]) -> dict[str, Any]:
@@ -92,8 +89,9 @@ def on_common(record: dict[str, Any], table: pd.DataFrame, keys: Iterable[str]) 
         if len(common):
             # Order statistics: between two infinite neighbours there is nothing to interpolate.
             low, high = np.quantile(resampled(common.to_numpy()), ENDS, axis=0, method="nearest")
-            for at, key in enumerate(known):
-                own = rows.what.isna() & (rows.key == key) & (rows.metric == measure)
-                numbers = [common[key].mean(), low[at], high[at], len(common), len(common)]
-                rows.loc[own, ["value", "low", "high", "n", "n_reference"]] = numbers
+            means = [common[key].mean() for key in known]
+            own = rows.index[rows.what.isna() & rows.key.isin(known) & (rows.metric == measure)]
+            fresh = pd.DataFrame({"value": means, "low": low, "high": high}, known).loc[rows.key[own]]
+            rows.loc[own, [*fresh]] = fresh.to_numpy()
+            rows.loc[own, ["n", "n_reference"]] = len(common)
     return record | {"rows": rows}

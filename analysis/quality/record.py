@@ -142,7 +142,8 @@ def known(rows: pd.DataFrame) -> pd.DataFrame:
 
 def measures(record: dict[str, Any]) -> list[Measure]:
     """Every measure that has a value anywhere, in one order."""
-    return sorted(set(known(record["rows"]).measure), key=lambda one: one.place)
+    rows = record["rows"][["metric", "value", "measure"]]
+    return sorted(set(known(rows).measure), key=lambda one: one.place)
 
 
 def settings(record: dict[str, Any]) -> pd.DataFrame:
@@ -170,8 +171,9 @@ def settings(record: dict[str, Any]) -> pd.DataFrame:
     own = with_measures(table, rows, ["key"], measures(record))
     shared = own.set_index("key").reindex(own.sampled_as).set_axis(own.index)
     for one in measures(record):
-        columns = [one.key, *(f"{one.key}_{part}" for part in PARTS)]
-        own[columns] = own[columns].where(own[one.key].notna() | (own.status != "ok"), shared[columns])
+        kept = own[one.key].notna() | (own.status != "ok")
+        for name in (one.key, *(f"{one.key}_{part}" for part in PARTS)):
+            own[name] = own[name].where(kept, shared[name])
     return own
 
 
@@ -194,12 +196,13 @@ def with_measures(
     table: pd.DataFrame, rows: pd.DataFrame, by: list[str], shown: list[Measure]
 ) -> pd.DataFrame:
     """The table with the values, intervals and n that its rows have of each measure."""
+    rows = rows[[*{*by, "measure", "value", *PARTS}]]
+    found, groups = table[by], rows.groupby("measure", sort=False).indices
     for one in shown:
-        part = rows[rows.measure == one].drop_duplicates(by).set_index(by)
-        part = part[["value", *PARTS]] if "n" not in by else part.assign(n=part.index.get_level_values("n"))
+        part = rows.iloc[groups.get(one, [])].drop_duplicates(by).set_index(by, drop=False)
         names = {"value": one.key, **{part: f"{one.key}_{part}" for part in PARTS}}
-        table = table.join(part[[*names]].rename(columns=names), on=by)
-    return table
+        found = found.join(part[[*names]].rename(columns=names), on=by)
+    return table.join(found.drop(columns=by))
 
 
 def unlike(record: dict[str, Any]) -> pd.DataFrame:

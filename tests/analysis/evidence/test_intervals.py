@@ -47,7 +47,7 @@ def test_an_interval_is_of_the_narrowest_kind_with_enough_rows() -> None:
 
 def test_an_interval_holds_its_share_of_a_source_it_was_made_without() -> None:
     errors = uniform()
-    found = Intervals(errors, made.widening(errors, False), 2.0)
+    found = Intervals(errors, made.widening(made.apart(errors), False), 2.0)
     low, high = found.around(10.0, "ring", 1024, "l20_pcie")
     assert log(low / 10) == pytest.approx(-0.4, abs=0.03)
     assert log(high / 10) == pytest.approx(0.4, abs=0.03)
@@ -58,8 +58,8 @@ def test_sources_that_disagree_widen_it() -> None:
     errors = [
         one for i in range(10) for one in spread(f"source {i}", [float(i % 2), i % 2 + 0.01, i % 2 - 0.01])
     ]
-    assert made.widening(uniform(), False) <= 1.15
-    assert made.widening([*errors, *spread("far", [9.0] * 12)], False) > 1.2
+    assert made.widening(made.apart(uniform()), False) <= 1.15
+    assert made.widening(made.apart([*errors, *spread("far", [9.0] * 12)]), False) > 1.2
 
 
 def test_a_biased_prediction_lies_outside_of_its_interval() -> None:
@@ -75,7 +75,10 @@ def test_the_committed_intervals_hold_80_percent_of_a_source_left_out() -> None:
 
 def test_clusters_that_borrow_have_wider_intervals() -> None:
     errors = [one._replace(value=3 * one.value, borrowed=True) for one in uniform(8, 8)] + uniform(16, 16)
-    own, other = made.widening(errors, borrowed=False), made.widening(errors, borrowed=True)
+    own, other = (
+        made.widening(made.apart(errors), borrowed=False),
+        made.widening(made.apart(errors), borrowed=True),
+    )
     found = Intervals(errors, own, other)
     run = (10.0, "ring", 1024, "l20_pcie")
     assert own < other
