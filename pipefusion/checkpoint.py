@@ -32,6 +32,7 @@ FACTORS = {
     "Flux2Transformer2DModel": 16,
     "HunyuanVideo15Transformer3DModel": 16,
     "LTXVideoTransformer3DModel": 32,
+    "LTX2VideoTransformer3DModel": 32,
 }
 """Pixels per latent row where there is no VAE to ask; of all others FACTOR."""
 

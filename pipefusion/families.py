@@ -19,6 +19,7 @@ from pipefusion.views import (
     hunyuan_video,
     hunyuan_video15,
     ltx,
+    ltx2,
     pixart,
     qwen,
     sana,
@@ -40,6 +41,7 @@ VIEWS: dict[str, ModuleType] = {
     "HunyuanVideoTransformer3DModel": hunyuan_video,
     "HunyuanVideo15Transformer3DModel": hunyuan_video15,
     "LTXVideoTransformer3DModel": ltx,
+    "LTX2VideoTransformer3DModel": ltx2,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit_xl,
 }
@@ -57,6 +59,7 @@ TEXT_TOKENS = {
     "HunyuanVideoTransformer3DModel": 256,
     "HunyuanVideo15Transformer3DModel": 1000,
     "LTXVideoTransformer3DModel": 128,
+    "LTX2VideoTransformer3DModel": 1024,
 }
 """Prompt tokens where a folder of weights says nothing; PixArt 120, the others have it in their configuration."""
 

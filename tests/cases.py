@@ -51,11 +51,19 @@ FAMILIES = (
     "hunyuan_video_tiny",
     "hunyuan_video15_tiny",
     "ltx_tiny",
+    "ltx2_tiny",
     "hunyuan_tiny",
     "dit_tiny",
 )
 """The other architectures, as conf/model has them."""
-VIDEOS = ("wan_tiny", "cogvideox_tiny", "hunyuan_video_tiny", "hunyuan_video15_tiny", "ltx_tiny")
+VIDEOS = (
+    "wan_tiny",
+    "cogvideox_tiny",
+    "hunyuan_video_tiny",
+    "hunyuan_video15_tiny",
+    "ltx_tiny",
+    "ltx2_tiny",
+)
 SIZE = (12, 4)
 """Token rows, which most degrees divide, and columns."""
 OVER_FRAMES, OVER_ROWS = (12, 3, 2), (3, 12, 2)

@@ -224,6 +224,26 @@ def ltx(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float,
     return out.transpose(1, 2).unflatten(2, (frames, height, width))
 
 
+def ltx2(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
+    """LTX-2 without attention between its streams, so that any audio will do: here one token, of zeros."""
+    *_, frames, height, width = latent.shape
+    out = model(
+        latent.flatten(2).transpose(1, 2),
+        latent.new_zeros(len(latent), 1, model.config.audio_in_channels),
+        prompt["prompt_embeds"],
+        prompt["prompt_embeds"],
+        times,
+        encoder_attention_mask=prompt["prompt_mask"],
+        num_frames=frames,
+        height=height,
+        width=width,
+        audio_num_frames=1,
+        isolate_modalities=True,
+        return_dict=False,
+    )[0]
+    return out.transpose(1, 2).unflatten(2, (frames, height, width))
+
+
 def hunyuan(model: Any, latent: Tensor, times: Tensor, prompt: Prompt, scale: float, size: Size) -> Tensor:
     """HunyuanDiT; versions before 1.2 get the picture's size."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -263,6 +283,7 @@ CALLS: dict[str, Call] = {
     "HunyuanVideoTransformer3DModel": hunyuan_video,
     "HunyuanVideo15Transformer3DModel": hunyuan_video15,
     "LTXVideoTransformer3DModel": ltx,
+    "LTX2VideoTransformer3DModel": ltx2,
     "HunyuanDiT2DModel": hunyuan,
     "DiTTransformer2DModel": dit,
 }

@@ -35,6 +35,7 @@ from pipefusion.core.dit import DiT
 from pipefusion.core.domain import Devices, Grid, PatchCounts, Threads, Warmups
 from pipefusion.core.predict import Prediction
 from pipefusion.core.silent import SilentFabric
+from pipefusion.families import VIEWS
 from pipefusion.sim.plan import META
 
 HELD_TO = ("reconciles", "agrees")
@@ -191,7 +192,7 @@ def bytes_by_part(sizes: Mapping[ParameterKey, int], view: DiT) -> dict[str, int
 
 
 def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any]:
-    """The sizes of every model, and its parameters in the stock class, which no view has touched."""
+    """The sizes of every model, and its parameters in the stock class, less what its view leaves out."""
     found: dict[str, Any] = {}
     for one in {repr(one.model): one.model for one in counted(cfg, session)}.values():
         try:
@@ -207,9 +208,10 @@ def facts(cfg: RunConfig, rows: pd.DataFrame, session: Session) -> dict[str, Any
 def stock(model: Model) -> dict[str, Any]:
     """What tables need of a model besides its sizes."""
     with torch.device("meta"):
-        parameters = getattr(diffusers, model.class_name).from_config(model.config).num_parameters()
+        network = getattr(diffusers, model.class_name).from_config(model.config)
+    VIEWS[model.class_name].View.leave_out(network)
     shape = model.shape
-    parameters *= shape.transformers
+    parameters = network.num_parameters() * shape.transformers
     more = {"class": model.class_name, "guidance": shape.guidance, "text_tokens": shape.text_tokens}
     more |= {"height": model.height, "width": model.width, "frames": model.frames}
     return more | {"joint": shape.joint, "diffusers_parameters": parameters}

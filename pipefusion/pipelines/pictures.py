@@ -39,6 +39,8 @@ def latent_factor(config: Mapping[str, Any]) -> int:
     """Pixels of a picture's side per row of its latents, of a VAE's `config.json`."""
     if "scale_factor_spatial" in config:  # Wan's
         return int(config["scale_factor_spatial"])
+    if config.get("spatial_compression_ratio"):  # LTX-2's, HunyuanVideo's
+        return int(config["spatial_compression_ratio"])
     if "spatio_temporal_scaling" in config:  # LTX-Video's
         return int(config["patch_size"] * 2 ** sum(config["spatio_temporal_scaling"]))
     if config["_class_name"] == FLAT:

@@ -18,6 +18,7 @@ PASS_SIGMAS = (
     "HunyuanVideoTransformer3DModel",
     "HunyuanVideo15Transformer3DModel",
     "LTXVideoTransformer3DModel",
+    "LTX2VideoTransformer3DModel",
 )
 
 

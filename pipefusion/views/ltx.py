@@ -104,10 +104,12 @@ class View(StockView):
 
     stock = "LTXVideoTransformer3DModel"
     attentions = ("attn1", "attn2")
-    site = AcrossHeads
+    site: ClassVar[type[Any]] = AcrossHeads
     embed_parts = ("proj_in",)
     unembed_parts = ("norm_out", "proj_out", "scale_shift_table")
-    teacache = (21.4700694, -12.8016453, 2.31279151, 0.792487521, 0.00969274326)  # TeaCache's own
+    teacache: ClassVar[tuple[float, ...]] = (  # TeaCache's own
+        21.4700694, -12.8016453, 2.31279151, 0.792487521, 0.00969274326,
+    )  # fmt: skip
     labels: ClassVar[Mapping[str, str]] = {
         "time_embed": "time embedding",
         "caption_projection": "caption projection",
@@ -120,11 +122,15 @@ class View(StockView):
         size = self.shape
         turns = torch.empty(size.tokens, size.hidden // 2, dtype=torch.complex64, device=self.device)
         if self.device.type != "meta":
-            axes, pixels = (size.frames, size.token_rows, size.token_cols), self.pixels_per_latent
-            there = torch.empty(1, device=self.device)
-            cos, sin = self.model.rope(there, *axes, (FRAME_FACTOR / FRAME_RATE, pixels, pixels))
-            turns = video_table(size, pair_turns(cos[0], sin[0]))
+            turns = video_table(size, self.turns())
         self.set_turns(turns)
+
+    def turns(self) -> Tensor:
+        """Rotary positions by frame, row and column [p, hs/2]."""
+        size, pixels = self.shape, self.pixels_per_latent
+        axes, there = (size.frames, size.token_rows, size.token_cols), torch.empty(1, device=self.device)
+        cos, sin = self.model.rope(there, *axes, (FRAME_FACTOR / FRAME_RATE, pixels, pixels))
+        return pair_turns(cos[0], sin[0])
 
     def positions(self, rows: Band, prompt: range) -> Tensor:
         turns = super().positions(rows, prompt)

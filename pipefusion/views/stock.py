@@ -39,6 +39,7 @@ class StockView:
         stock = getattr(diffusers, self.stock)
         with diffusers.models.modeling_utils.no_init_weights(), torch.device("meta"):
             self.model = stock.from_config(config).eval()
+        self.leave_out(self.model)
         nn.Module.to(self.model, dtype)  # diffusers' own `to` warns about modules that not every model has
         self.model.requires_grad_(False)
         self.shape, self.dtype, self.pixels_per_latent = shape, dtype, pixels_per_latent
@@ -52,6 +53,10 @@ class StockView:
         ]
         self.open_sites()
         self.make_tables(None)
+
+    @staticmethod
+    def leave_out(model: nn.Module) -> None:
+        """Let go of what a stock model has and its view neither holds nor computes."""
 
     def open_sites(self) -> None:
         """Give every attention of every block its processor."""

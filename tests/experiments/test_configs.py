@@ -46,6 +46,7 @@ PARAMETERS = {
     "hunyuan_video": 12_821_012_544,
     "hunyuan_video15": 8_326_608_160,
     "ltx_video": 1_923_385_472,
+    "ltx2": 18_876_174_592,  # of both streams, of which the video's is held
     "hunyuan_dit": 1_499_952_032,
     "dit_xl_2": 749_826_464,
 }
@@ -65,6 +66,7 @@ TINY = {
     "hunyuan_video_tiny": "hunyuan_video",
     "hunyuan_video15_tiny": "hunyuan_video15",
     "ltx_tiny": "ltx_video",
+    "ltx2_tiny": "ltx2",
     "hunyuan_tiny": "hunyuan_dit",
     "dit_tiny": "dit_xl_2",
 }

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_ltx2 import apply_split_rotary_emb
 from torch import Tensor
 
 from experiments.models.stock_calls import predict
@@ -16,7 +17,7 @@ from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, par
 from pipefusion.core.linear import own_attention
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows
-from pipefusion.views import ltx, sites, wan
+from pipefusion.views import ltx, ltx2, sites, wan
 from pipefusion.views.stock import fitted
 from tests.cases import FAMILIES, VIDEOS, Case, case_model, case_weights, inputs, stock_network
 
@@ -114,12 +115,22 @@ def turned_as_reals(x: Tensor, turns: Tensor | None) -> Tensor:
     return apply_rotary_emb(x, cos_sin, sequence_dim=1)
 
 
+def halves_turned_as_reals(x: Tensor, turns: Tensor | None) -> Tensor:
+    """`halves_turned` with the arithmetic of LTX-2."""
+    assert turns is not None
+    by_head = (
+        turns.unflatten(1, (x.shape[2], -1)).transpose(0, 1).expand(len(x), -1, -1, -1)
+    )  # [b, H, t, d/2]
+    return apply_split_rotary_emb(x.flatten(2), (by_head.real, by_head.imag)).view_as(x)
+
+
 @torch.inference_mode()
 @pytest.mark.fast_cases(16)
 def test_view_is_the_stock_model(case, monkeypatch):
     if not case.model.startswith(("qwen", "z_image")):  # these have complex numbers as well
         for module in (sites, wan, ltx):
             monkeypatch.setattr(module, "turned", turned_as_reals)
+        monkeypatch.setattr(ltx2, "halves_turned", halves_turned_as_reals)
     view, (noise, cond) = loaded(case), inputs(case, case_model(case))
     rows = range(view.shape.lines)
     tokens, given = enter(view, noise, cond, rows)
@@ -134,6 +145,34 @@ def test_view_is_the_stock_model(case, monkeypatch):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     else:
         assert torch.equal(got, want)
+
+
+@torch.inference_mode()
+def test_the_video_of_ltx2_depends_on_no_audio_where_the_streams_are_apart():
+    case = Case("serial", model="ltx2_tiny", size=None)
+    (noise, cond), network = inputs(case, case_model(case)), stock_network(case)
+    prompt, (frames, height, width) = cond.prompt["prompt_embeds"], noise.shape[2:]
+    options = {"num_frames": frames, "height": height, "width": width, "audio_num_frames": 5}
+    options |= {"encoder_attention_mask": cond.prompt["prompt_mask"], "return_dict": False}
+
+    def video(audio: Tensor, isolated: bool) -> Tensor:
+        pixels = noise.flatten(2).transpose(1, 2)
+        out = network(pixels, audio, prompt, prompt, TIME[None], isolate_modalities=isolated, **options)[0]
+        return out.transpose(1, 2).view_as(noise)
+
+    channels = network.config.audio_in_channels
+    silence, sound = torch.zeros(1, 5, channels), torch.randn(1, 5, channels)
+    assert torch.equal(video(silence, True), video(sound, True))
+    assert torch.equal(video(sound, True), stock(case, noise, cond))
+    assert not torch.allclose(video(silence, False), video(sound, False), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("gated_attn", True), ("cross_attn_mod", True), ("rope_type", "interleaved")]
+)
+def test_later_versions_of_ltx2_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"{key}={value} is not supported; allowed: "):
+        case_model(Case("serial", model="ltx2_tiny", size=None, architecture={key: value})).view()
 
 
 @pytest.mark.parametrize("model", ["hunyuan_video_tiny", "hunyuan_video15_tiny"])
@@ -192,6 +231,10 @@ def test_complex_turns_are_those_of_pairs_of_reals():
     got, want = sites.turned(x, turns), turned_as_reals(x, turns)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
     assert got.dtype == x.dtype and sites.turned(x, None) is x
+    wide = torch.polar(torch.ones(5, 36), 100 * torch.randn(5, 36))  # each of the 3 heads otherwise
+    torch.testing.assert_close(
+        ltx2.halves_turned(x, wide), halves_turned_as_reals(x, wide), rtol=0, atol=1e-6
+    )
 
 
 @torch.inference_mode()

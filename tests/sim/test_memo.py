@@ -93,6 +93,7 @@ def test_however_attention_is_shared_out_its_flops_stay_the_same(name, devices):
         ("hunyuan_video_tiny", "num_single_layers", 2, lambda hs: 3 * hs * hs),
         ("hunyuan_video15_tiny", "num_layers", 0, lambda hs: 2 * 6 * hs * hs),
         ("ltx_tiny", "num_layers", 0, lambda hs: 0),
+        ("ltx2_tiny", "num_layers", 0, lambda hs: 0),
         ("dit_tiny", "num_layers", 0, lambda hs: 6 * hs * hs + 256 * hs + hs * hs),
     ],
 )
