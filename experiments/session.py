@@ -16,7 +16,8 @@ from experiments.config import ClusterConfig, ModelConfig, RunConfig, read_promp
 from experiments.methods import METHODS, parallel_degrees
 from experiments.models.model import Model, open_model
 from experiments.models.scheduler import build_scheduler
-from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Ledger
 from pipefusion.core.shape import DiTShape, Sizes

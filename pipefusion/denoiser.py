@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pipefusion.checkpoint import Transformer, open_transformer
 from pipefusion.core.closed_forms import stages
-from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.predict import Prediction

@@ -18,7 +18,8 @@ from experiments.grid import model_config
 from experiments.methods import METHODS
 from experiments.models.model import Model, louder, open_model
 from experiments.models.scheduler import build_scheduler
-from pipefusion.core.dit import Conditioning, DiT
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.problem import Problem
 from pipefusion.core.shape import DiTShape

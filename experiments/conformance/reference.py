@@ -15,8 +15,9 @@ from torch import Tensor
 
 from experiments.conformance.request import NONE, Deviation, Request, See
 from pipefusion.core.attention import Attend
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.convolution import Convolve
-from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, for_expert
+from pipefusion.core.dit import DiT, Given, KeptSkips, Tokens, for_expert
 from pipefusion.core.layout import prompt_shares
 from pipefusion.core.linear import kernel
 from pipefusion.core.residuals import Codec

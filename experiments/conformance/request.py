@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 
 Schedule = Literal["plain", "rotational", "asynchronous"]
 See = Callable[[int, int, int, Tensor], None]

@@ -17,7 +17,7 @@ from experiments.conformance.fields import BundleError
 from experiments.conformance.request import Request
 from experiments.difference import largest_difference, require_finite
 from experiments.errors import first_line, nearest
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.shape import DiTShape
 
 INPUTS, LATENTS, HIDDEN = "inputs.safetensors", "latents.safetensors", "hidden.safetensors"

@@ -18,7 +18,7 @@ from experiments.models.inputs import as_inputs, make_inputs
 from experiments.models.model import open_model, resolved
 from experiments.runs.device import choose_device
 from experiments.session import Session
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.ledger import Ledger
 from pipefusion.core.predict import Prediction
 

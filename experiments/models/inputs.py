@@ -17,7 +17,7 @@ from experiments.config import RunConfig, read_prompts
 from experiments.models import components
 from experiments.models.model import Model
 from experiments.models.text import encode_prompts, too_long
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.shape import DiTShape, Sizes
 
 CLASSES = 1000  # of ImageNet; the one after them means "no class"

@@ -12,7 +12,8 @@ from experiments.config import RunConfig
 from experiments.methods import METHODS, Method, parallel_degrees, with_warmup
 from experiments.models.model import Model
 from experiments.models.scheduler import build_scheduler
-from pipefusion.core.dit import Conditioning, DiT
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
 from pipefusion.sim.plan import plan_ranks

@@ -26,7 +26,8 @@ from experiments.runs.progress import report_progress
 from experiments.runs.report import ParameterKey, RankReport, held_parameters, write_report
 from experiments.session import build
 from experiments.tensors import write_tensors
-from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.ledger import Ledger
 from pipefusion.core.local import LocalFabric
 

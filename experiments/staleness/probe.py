@@ -23,7 +23,8 @@ from experiments.session import Session
 from experiments.staleness.traced import Marked, Place, TracedView
 from experiments.staleness.watch import row_columns
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import KV, Conditioning, DiT, Given, Tokens
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import KV, DiT, Given, Tokens
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.grid import Band, rows_in
 from pipefusion.core.shape import DiTShape

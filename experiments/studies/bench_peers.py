@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.models.model import Model
 from experiments.models.stock_calls import predict
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.schedulers import make_scheduler
 
 DIFFUSERS = "diffusers"  # on rank 0

@@ -20,7 +20,7 @@ from experiments.models.model import Model, open_model
 from experiments.models.scheduler import choose_scheduler
 from experiments.session import build
 from experiments.studies.bench_peers import DIFFUSERS, PEERS, peer
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.domain import Count, Devices, Guidance, Patches, Steps, Warmup
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.parallel import Parallel

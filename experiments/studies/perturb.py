@@ -26,7 +26,7 @@ from experiments.methods import METHODS, parallel_degrees
 from experiments.models.inputs import stand_ins
 from experiments.session import Session
 from experiments.study import Cell, Study
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.domain import Count, Devices, Grid, Natural, PatchCounts, Seed, Steps, Threads, Warmups
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.mesh import Axis

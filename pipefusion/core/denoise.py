@@ -16,8 +16,9 @@ from torch import Tensor
 from pipefusion.core.attention import Attend
 from pipefusion.core.cache import Rule, StepCache
 from pipefusion.core.checks import AUTO
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.convolution import Convolve, convolution
-from pipefusion.core.dit import Conditioning, DiT, Given, Sampler, Tokens, for_expert, run_blocks
+from pipefusion.core.dit import DiT, Given, Sampler, Tokens, for_expert, run_blocks
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.forecast import Forecast
 from pipefusion.core.guidance import Guidance

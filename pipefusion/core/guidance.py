@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.fabric import Fabric
 from pipefusion.core.ledger import Where
 from pipefusion.core.shape import DiTShape

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipefusion.core.dit import Conditioning, Sampler
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import Sampler
 from pipefusion.core.sampler import scheduler_tensors
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric
 from pipefusion.denoiser import Denoiser

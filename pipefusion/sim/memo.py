@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.convolution import Convolve
-from pipefusion.core.dit import KV, Conditioning, DiT, Given, Shard, TensorPlan, Tokens
+from pipefusion.core.dit import KV, DiT, Given, Shard, TensorPlan, Tokens
 from pipefusion.core.shape import DiTShape
 from pipefusion.sim.cost import Segment
 from pipefusion.sim.meta import memo_key

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipefusion.core.dit import Conditioning, DiT, Sampler
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT, Sampler
 from pipefusion.core.ledger import Ledger, Where
 from pipefusion.core.mesh import Mesh
 from pipefusion.sim.engine import RankFailed, SimulationError

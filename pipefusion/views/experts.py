@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import KV, Conditioning, DiT, Given, PerExpert, Shard, TensorPlan, Tokens
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import KV, DiT, Given, PerExpert, Shard, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pipefusion.core.attention import Attend
-from pipefusion.core.dit import Conditioning, Given, TensorPlan, Tokens
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
 from pipefusion.views.sites import STOCK, Joint, Site

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipefusion.core.dit import Conditioning, Tokens
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape, linear
 from pipefusion.views import hunyuan_video

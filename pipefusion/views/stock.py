@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from pipefusion.core.dit import KV, Conditioning, DiT, Shard, TensorPlan, clone_modules
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import KV, DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape
 from pipefusion.deferred import diffusers, embeddings

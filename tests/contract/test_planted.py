@@ -17,7 +17,7 @@ import pipefusion.core.sequence as sequence
 import pipefusion.method as method_of_pipefusion
 from pipefusion.core.attention import Attend, full
 from pipefusion.core.compressed import Residuals
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.forecast import Forecast
 from pipefusion.core.kv import StaleKV
 from pipefusion.core.layout import Job, Layout

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from experiments.methods import METHODS
-from pipefusion.core.dit import Conditioning, Tokens
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import Tokens
 from pipefusion.core.mesh import Mesh
 from pipefusion.core.shape import BlockShape, DiTShape
 from pipefusion.schedulers import make_scheduler

@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from experiments.methods import METHODS
 from pipefusion import Parallel, parallelize
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
 from pipefusion.core.silent import SilentFabric

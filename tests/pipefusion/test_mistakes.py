@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from pipefusion import Denoiser, Parallel, generate, init, parallelize
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.kv import stale
 from pipefusion.core.local import LocalFabric
 from pipefusion.denoiser import require_prompts

@@ -75,7 +75,7 @@ def test_the_examples_in_the_docstrings(tmp_path: Path) -> None:
 from pathlib import Path
 import torch
 from pipefusion import Denoiser, Parallel, generate, init, parallelize
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from tests.experiments.tiny_pipelines import stock
 
 pipe = stock(Path("tiny"))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from experiments.models.stock_calls import predict
 from pipefusion.core.attention import full
-from pipefusion.core.dit import Conditioning, DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
+from pipefusion.core.conditioning import Conditioning
+from pipefusion.core.dit import DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks
 from pipefusion.core.linear import own_attention
 from pipefusion.core.shape import NotSquare
 from pipefusion.core.split import split_rows

@@ -17,7 +17,7 @@ from experiments.models.model import open_model
 from experiments.studies.bench import bound, diffusers_case, refusal_seconds, serial_case
 from experiments.studies.bench_peers import DIFFUSERS, NATIVE_ULYSSES
 from experiments.studies.bench_rank import BenchCase, drawn, prepare_case
-from pipefusion.core.dit import Conditioning
+from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.parallel import Parallel
 from tests.cases import relative_error
 from tests.experiments.runs import command
