@@ -24,7 +24,7 @@ from experiments.models.text import PACKAGES, encoder_folder
 from experiments.models.weights import check_headers, check_tensors
 from experiments.runs.device import device_type
 from experiments.sensitive import with_layers
-from pipefusion.core.shape import DiTShape, NotSquare
+from pipefusion.core.shape import DiTShape, NotSquare, TooLarge
 from pipefusion.pipelines.tiles import TILED
 
 
@@ -152,14 +152,21 @@ def read_files(cfg: ModelConfig) -> Model:
             "model.weights", "null needs model.architecture, which is null too; allowed: a folder, a hub id"
         )
     model = open_model(cfg)
-    fault = architecture_fault(model)
-    if fault and cfg.weights is None:
-        key, _, text = fault.partition("=")
-        raise ConfigError(f"model.architecture.{key}", text)
-    if fault:
-        raise ConfigError("model.weights", f"{cfg.weights}: its configuration has {fault}")
+    if fault := architecture_fault(model):
+        raise unfit(model, fault)
     checked_shape(model)
     return model
+
+
+def unfit(model: Model, fault: str) -> ConfigError:
+    """The refusal of a transformer's configuration, by its key where the fault begins with one."""
+    if model.folder is not None:
+        return ConfigError("model.weights", f"{model.folder}: its configuration has {fault}")
+    key, equals, text = fault.partition("=")
+    named = equals and key.isidentifier()
+    return (
+        ConfigError(f"model.architecture.{key}", text) if named else ConfigError("model.architecture", fault)
+    )
 
 
 def checked_shape(model: Model) -> DiTShape:
@@ -176,9 +183,11 @@ def checked_shape(model: Model) -> DiTShape:
     except NotSquare as error:
         text = f"{model.height} is not model.width={model.width}: {error}; allowed: {model.width}"
         raise ConfigError("model.height", text) from None
-    except ValueError as error:
+    except TooLarge as error:
         key = max(sides, key=lambda key: sides[key])
         raise ConfigError(key, f"{sides[key]} is too much: {first_line(error)}; allowed: less") from None
+    except ValueError as error:
+        raise unfit(model, first_line(error)) from None
 
 
 def check_own_text(model: Model, prompts: list[str]) -> None:

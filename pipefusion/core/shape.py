@@ -199,6 +199,10 @@ class NotSquare(ValueError):
     """A model that draws squares only was asked for another picture."""
 
 
+class TooLarge(ValueError):
+    """A model was asked for more tokens on an axis than it has positions for."""
+
+
 def linear(inputs: int, outputs: int, bias: bool = True) -> int:
     """Elements of a linear layer."""
     return inputs * outputs + bias * outputs

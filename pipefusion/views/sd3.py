@@ -12,7 +12,7 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import BlockShape, DiTShape, TooLarge, linear
 from pipefusion.views.sites import Joint, Site
 from pipefusion.views.sizes import double_block, prompt_sizes, time_embedder
 from pipefusion.views.stock import StockView, patch_embedded, unpatchified
@@ -33,7 +33,7 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
     if max(rows, cols) > most:
         count = f"{rows} token rows" if rows >= cols else f"{cols} token columns"
         text = f"positions end at {most} of them, {most * config['patch_size'] * 8} px"
-        raise ValueError(f"{count} are too many: its {text}")
+        raise TooLarge(f"{count} are too many: its {text}")
     heads, head_dim, layers = (
         config[key] for key in ("num_attention_heads", "attention_head_dim", "num_layers")
     )

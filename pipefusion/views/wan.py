@@ -16,7 +16,7 @@ from pipefusion.core.attention import Attend, full
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import KV, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import BlockShape, DiTShape, TooLarge, linear
 from pipefusion.deferred import Deferred
 from pipefusion.views.sites import STOCK, Site, heads, turned, wide_prompt_kv
 from pipefusion.views.sizes import prompt_sizes
@@ -68,7 +68,7 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
         raise ValueError(f"patch_size={config['patch_size']} is not supported; allowed: [1, n, n]")
     most = config["rope_max_seq_len"]
     if max(facts["frames"], rows, cols) > most:
-        raise ValueError(f"{facts['frames']} x {rows} x {cols} tokens; allowed: at most {most} on an axis")
+        raise TooLarge(f"{facts['frames']} x {rows} x {cols} tokens; allowed: at most {most} on an axis")
     hs, mlp = config["num_attention_heads"] * config["attention_head_dim"], config["ffn_dim"]
     channels, out = config["in_channels"], config["out_channels"] or config["in_channels"]
     attention = 3 * linear(hs, hs) + hs * hs + 2 * hs  # and the norms of q and k

@@ -16,7 +16,7 @@ from pipefusion.core.attention import Attend
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
-from pipefusion.core.shape import BlockShape, DiTShape, linear
+from pipefusion.core.shape import BlockShape, DiTShape, TooLarge, linear
 from pipefusion.views.sites import STOCK, SelfOrCross, Site
 from pipefusion.views.sizes import prompt_sizes
 from pipefusion.views.stock import StockView, grid_ids, patchified, unpatchified
@@ -37,7 +37,7 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
         raise ValueError(f"all_patch_size={config['all_patch_size']} is not supported; allowed: [{PATCH}]")
     most = min(config["axes_lens"][1:])
     if max(rows, cols) > most:
-        raise ValueError(f"{rows} x {cols} tokens; allowed: at most {most} a side (axes_lens)")
+        raise TooLarge(f"{rows} x {cols} tokens; allowed: at most {most} a side (axes_lens)")
     heads, hs, channels = config["n_heads"], config["dim"], config["in_channels"]
     mlp, modulated = int(hs / 3 * 8), min(hs, ADALN_EMBED_DIM)
     macs, norms = 4 * hs * hs + 3 * hs * mlp, 4 * hs + 2 * (hs // heads) * config["qk_norm"]

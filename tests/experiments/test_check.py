@@ -114,6 +114,7 @@ BAD = [
     ([TINY, "model.height=96", "model.width=62"], "model.width=62 is not a multiple of 4; allowed: 4, 8, ..."),
     ([TINY, "model.resolution=64", "model.height=96"], "model.height=96 contradicts model.resolution=64, which is"),
     ([TINY, "model.resolution=64", "model.height=64", "model.width=32"], "model.width=32 contradicts model.resolution"),
+    (["model=ltx2", "model.architecture.rope_type=interleaved"], "model.architecture.rope_type=interleaved is not "),
     (["model=sd3_medium", "model.width=4096"], "model.width=4096 is too much: 256 token columns are too many"),
     (["model=sd3_medium", "model.height=4096"], "model.height=4096 is too much: 256 token rows are too many"),
     ([TINY, "model.frames=5"], "model.frames=5, and the model makes pictures; allowed: null"),
