@@ -7,6 +7,7 @@ front of its cluster, size, N and S.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,9 @@ def beaten(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def setting_name(row: dict[str, Any]) -> str:
-    """A method with its M, W and knobs, without N: `PipeFusion M=4 W=1`."""
+    """A method with its M, W and knobs, without N: `PipeFusion M=4 W=1`, `Ulysses teacache 0.2`."""
     parts = [
         f"{symbol}={row[key]}" for key, symbol in (("patches", "M"), ("warmup", "W")) if row[key] is not None
     ]
-    return " ".join([label(row["method"]), *parts, *([row["knobs"]] if row["knobs"] else [])])
+    knobs = re.sub(r"\bcache (\w+)(?:, cache threshold)?", r"\1", row["knobs"])
+    return " ".join([label(row["method"]), *parts, *([knobs] if knobs else [])])

@@ -60,7 +60,7 @@ def draw(axes: Axes, rows: pd.DataFrame, bottom: float) -> None:
         axes.plot(
             row["predicted_latency_s"], row["height"], **look(row["method"], full), zorder=4 if full else 3
         )
-    low, high = rows.predicted_latency_s.min() / 2.4, rows.predicted_latency_s.max() * 1.1
+    low, high = rows.predicted_latency_s.min() / 3.0, rows.predicted_latency_s.max() * 1.1
     marks = round_values(low, high)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -79,6 +79,7 @@ def name(axes: Axes, best: pd.DataFrame) -> None:
         axes.annotate(
             setting_name(row), point, (0.012, below), textcoords=axes.transAxes, ha="left", va="center",
             fontsize=7, arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": GREY, "shrinkA": 0},
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
         )  # fmt: skip
 
 

@@ -27,13 +27,12 @@ def methods_2026(results: Path) -> list[Table | Drawing]:
     figures = [
         Drawing(comparison_figure.figure(rows, *task, note), "_{}px_N{}".format(*task)) for task in DRAWN
     ]
-    cached = [comparison_tables.caches(record.rows, note)] if "computed_steps" in record.rows else []
     return [
         comparison_tables.every(rows, note),
         comparison_tables.usual(rows, note),
         comparison_tables.better(rows, note),
         comparison_tables.forecasts(rows, note),
-        *cached,
+        comparison_tables.caches(record.rows, note),
         *figures,
     ]
 

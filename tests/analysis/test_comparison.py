@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.columns import typed
-from analysis.comparison import beaten, distances, front, joined, places
+from analysis.comparison import beaten, distances, front, joined, places, setting_name
 from analysis.comparison_figure import figure
 from analysis.comparison_tables import better, caches, every, forecasts, usual
 from analysis.comparison_warmup import figure as warmup_figure
@@ -121,6 +121,7 @@ def test_caches_by_how_much_they_compute() -> None:
         picture["computed_steps"] = steps
     text = caches(typed(pd.DataFrame(ROWS + pictures)), "note").text
     assert "| Ulysses | 4 | – | – | fbcache | 0.2 | 20 | 7 | 35.0 % | 10.0 % | 30.0 |" in text, text
+    assert setting_name(pictures[0]) == "Ulysses fbcache 0.2"
 
 
 def test_orders_by_what_stands_for_the_input() -> None:
