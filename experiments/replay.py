@@ -26,8 +26,8 @@ from analysis.line import one_line
 from analysis.record import load_run
 from analysis.rows import read_config
 from experiments.difference import NotFinite, largest_difference
-from experiments.models.stock_calls import denoise
 from experiments.models.stock_model import load_stock
+from experiments.models.stock_sampling import denoise
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}  # relative to the largest latent
 COMPRESSED = 1e-3  # at least: of a quantized number between two levels rounding decides which it becomes

@@ -12,7 +12,7 @@ from diffusers.models import ModelMixin
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.models.stock_calls import predict
+from experiments.models.stock_sampling import predict
 from experiments.recipes.attention import TrainAttention
 from experiments.recipes.muon import Muon
 from pipefusion.core.domain import Count, Domain, Gain, Grid, Natural, Part, Pixels, Samples, Share, Width

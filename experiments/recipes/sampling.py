@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from analysis.files import replacing
-from experiments.models.stock_calls import denoise
+from experiments.models.stock_sampling import denoise
 
 
 def default_scheduler() -> DPMSolverMultistepScheduler:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.models.model import Model
-from experiments.models.stock_calls import predict
+from experiments.models.stock_sampling import predict
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.schedulers import make_scheduler
 

@@ -14,6 +14,7 @@ from pipefusion.core.layout import make_layout
 from pipefusion.core.parallel import Parallel
 from pipefusion.core.rounds import own_jobs
 from pipefusion.core.shape import DiTShape
+from pipefusion.core.sizes import Sizes
 from pipefusion.core.split import Split
 
 
@@ -65,7 +66,7 @@ def predict(
     w, round_place = steps if warmup is None else warmup, mesh.axis("step", rank)
     jobs = own_jobs(layout.jobs(steps, w, stride, forecast is not None), w, round_place)
     images //= parallel.data
-    size = traffic.Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
+    size = Sizes(shape, parallel, layout, images, images * branches // parallel.cfg)
     sent, received, comm = {}, {}, 0
     for axis, (out, back, room) in {
         "step": traffic.step(size, jobs, w, round_place),

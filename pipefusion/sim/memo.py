@@ -9,8 +9,7 @@ In steady steps, which all do the same, a block is repeated with its attention.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from types import FunctionType
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,50 +20,12 @@ from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.convolution import Convolve
 from pipefusion.core.dit import KV, DiT, Given, Shard, TensorPlan, Tokens
 from pipefusion.core.shape import DiTShape
-from pipefusion.sim.cost import Segment
 from pipefusion.sim.meta import memo_key
 from pipefusion.sim.meter import Meter
 from pipefusion.sim.mold import Mold, tensors_in, uncounted
+from pipefusion.sim.part import AtStep, Part, call_again, function_kind
 from pipefusion.sim.repeat import Repeat
 from pipefusion.sim.script import Recorder
-
-
-@dataclass(frozen=True)
-class AtStep:
-    """A timestep's modulation, and which step that is."""
-
-    step: int
-    inner: Any
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stretch of a block up to the next call: what it costs, and the bytes it adds at most and at its end.
-
-    `call` is the name of the collective that follows, "attend", "convolve", or "" at the end; `tensors` what it is
-    called with, and `besides` the prefix or the convolution; `returned` the kind of tensor that the method gave back.
-    """
-
-    segment: Segment
-    rise_bytes: int
-    kept_bytes: int
-    call: str
-    axis: str = ""
-    tensors: tuple[Tensor, ...] = ()
-    besides: Any = None
-    returned: Any = None
-
-
-call_again = object()
-"""In the memo: not to be remembered."""
-
-
-def function_kind(function: Any) -> Any:
-    """Which functions attend, from the outside in: Ulysses around a ring is another kind than Ulysses alone."""
-    if not isinstance(function, FunctionType):
-        return function
-    inside = [cell.cell_contents for cell in function.__closure__ or ()]
-    return (function.__code__, *(function_kind(each) for each in inside if isinstance(each, FunctionType)))
 
 
 class MemoView:

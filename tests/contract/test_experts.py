@@ -15,7 +15,7 @@ from torch import Tensor
 from experiments.conformance.reference import Buffers, one_image
 from experiments.conformance.request import Deviation, Request
 from experiments.methods import METHODS
-from experiments.models.stock_calls import denoise
+from experiments.models.stock_sampling import denoise
 from pipefusion.core.sampler import experts_by_step
 from pipefusion.core.shape import Experts
 from pipefusion.core.split import split_rows

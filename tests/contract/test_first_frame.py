@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline
 from torch import Tensor
 
-from experiments.models.stock_calls import denoise
+from experiments.models.stock_sampling import denoise
 from pipefusion.core.attention import full
 from pipefusion.core.dit import Given, KeptSkips, run_blocks
 from tests.cases import (

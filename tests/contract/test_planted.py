@@ -25,8 +25,8 @@ from pipefusion.core.ledger import Where
 from pipefusion.core.rounds import Rounds
 from pipefusion.core.run import AttendFor, Run
 from pipefusion.core.sequence import ring
+from pipefusion.core.sizes import Sizes
 from pipefusion.core.split import split_rows
-from pipefusion.core.traffic import Sizes
 from pipefusion.sim.engine import SimulationError
 from tests.cases import Case
 from tests.contract.oracle import computes, padded, product, sends_and_holds_what_is_predicted, wanted

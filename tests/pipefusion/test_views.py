@@ -11,7 +11,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_ltx2 import apply_split_rotary_emb
 from torch import Tensor
 
-from experiments.models.stock_calls import predict
+from experiments.models.stock_sampling import predict
 from pipefusion.core.attention import full
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import DiT, Given, KeptSkips, Tokens, parameter_parts, run_blocks

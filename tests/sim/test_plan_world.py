@@ -10,8 +10,9 @@ from experiments.methods import METHODS
 from pipefusion.core.residuals import COMPRESS
 from pipefusion.sim.cost import EMPTY, Segment
 from pipefusion.sim.hardware import DeviceConfig
-from pipefusion.sim.memo import AtStep, MemoView
+from pipefusion.sim.memo import MemoView
 from pipefusion.sim.meter import DeviceClock
+from pipefusion.sim.part import AtStep
 from tests.cases import TINY, Case, case_model, refused
 from tests.contract.covering import cover, pairs, pairs_apart
 from tests.contract.oracle import ARCHITECTURES
