@@ -16,7 +16,7 @@ from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import Fused, Joint, Site
+from pipefusion.views.sites import Fused, Joint, Site, processor
 from pipefusion.views.sizes import prompt_sizes, time_embedder
 from pipefusion.views.stock import StockView, grid_ids, pair_turns, picture_tokens
 
@@ -117,7 +117,7 @@ class View(StockView):
     def open_sites(self) -> None:
         for layer in self.layers:
             single = self.block_name(layer).startswith("single")
-            self.block_module(layer).attn.set_processor((Fused if single else Joint)(layer))
+            self.block_module(layer).attn.set_processor(processor(Fused if single else Joint, layer))
 
     def served_layers(self, name: str) -> range | None:
         if name not in MODULATIONS:

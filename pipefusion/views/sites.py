@@ -145,6 +145,8 @@ class Fused:
         return attn.to_out(torch.cat([out, attn.mlp_act_fn(joined[..., qkv:])], dim=-1))  # [b, T+t, hs]
 
 
-# diffusers asks for a processor's signature at every call; finding it out takes a tenth of a tiny model's block.
-for processor in (SelfOrCross, Joint, Fused):
-    vars(processor.__call__)["__signature__"] = signature(processor.__call__)
+def processor(site: type[Any], layer: int) -> Any:
+    """The processor of a layer's attention, its signature found once: diffusers asks for it at every call."""
+    call: Any = site.__call__
+    call.__signature__ = signature(call)  # which takes a tenth of a tiny model's block
+    return site(layer)

@@ -14,6 +14,7 @@ from pipefusion.core.dit import KV, DiT, Shard, TensorPlan, clone_modules
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import DiTShape
 from pipefusion.deferred import diffusers, embeddings
+from pipefusion.views.sites import processor
 
 
 class StockView:
@@ -63,7 +64,7 @@ class StockView:
         """Give every attention of every block its processor."""
         for layer in self.layers:
             for name in self.attentions:
-                self.block_module(layer).get_submodule(name).set_processor(self.site(layer))
+                self.block_module(layer).get_submodule(name).set_processor(processor(self.site, layer))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         """Make what depends on the size of the image, such as positions, on `self.device`."""

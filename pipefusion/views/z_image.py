@@ -17,7 +17,7 @@ from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, TooLarge, linear
-from pipefusion.views.sites import STOCK, SelfOrCross, Site
+from pipefusion.views.sites import STOCK, SelfOrCross, Site, processor
 from pipefusion.views.sizes import prompt_sizes
 from pipefusion.views.stock import StockView, grid_ids, patchified, unpatchified
 
@@ -109,7 +109,7 @@ class View(StockView):
     def open_sites(self) -> None:
         super().open_sites()
         for block in self.model.context_refiner:
-            block.attention.set_processor(Stream(-1))
+            block.attention.set_processor(processor(Stream, -1))
 
     def make_tables(self, tensors: Callable[..., Tensor] | None) -> None:
         """The prompt counts on the first axis from 1; the image lies behind it, what fills it up is at 0."""

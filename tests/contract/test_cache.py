@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
-from itertools import cycle
 from typing import Any
 
 import pytest
@@ -40,11 +38,6 @@ def skipping(
     threshold = method.pop("threshold", 0.1)
     own = product(name, degrees, model, cache=rule, cache_threshold=threshold, **method)
     return own.but(steps=STEPS)
-
-
-def in_turn(rules: Sequence[str], cases: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Each case with one rule, the one after it with the other."""
-    return [(rule, *case) for rule, case in zip(cycle(rules), cases, strict=False)]
 
 
 ran = cache(simulate)
@@ -107,8 +100,9 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "degrees", "own"), in_turn(RULES, EXACT))
-@pytest.mark.fast_cases(3)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("name", "degrees", "own"), EXACT)
+@pytest.mark.fast_cases(4)
 def test_exact_methods_are_serial_with_its_cache(
     rule: str, name: str, degrees: str, own: dict[str, int]
 ) -> None:
@@ -127,8 +121,9 @@ BANDED = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "degrees", "own"), in_turn(RULES, BANDED))
-@pytest.mark.fast_cases(3)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("name", "degrees", "own"), BANDED)
+@pytest.mark.fast_cases(4)
 def test_displaced_methods_depend_on_their_bands_alone(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:
@@ -139,8 +134,9 @@ def test_displaced_methods_depend_on_their_bands_alone(
     assert relative_error(ran(case)[0].latents, alone(few)) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("rule", "model"), in_turn(RULES, [(name,) for name in ARCHITECTURES[1:]]))
-@pytest.mark.fast_cases(5)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("model", ARCHITECTURES[1:])
+@pytest.mark.fast_cases(8)
 def test_families(rule: str, model: str) -> None:
     """Prompts beside the image, refiners, single blocks, long skips: some steps are skipped, by all ranks alike."""
     threshold = 1000.0  # random models differ: all that may be skipped is
@@ -165,8 +161,9 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "degrees", "own"), in_turn(RULES[::-1], ALL))
-@pytest.mark.fast_cases(5)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("name", "degrees", "own"), ALL)
+@pytest.mark.fast_cases(8)
 def test_a_threshold_of_zero_changes_nothing_but_decides(
     rule: str, name: str, degrees: str, own: dict[str, Any]
 ) -> None:

@@ -134,6 +134,20 @@ def by_row(seen: list[Seen]) -> dict[tuple[int, int, int], list[int]]:
     }
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].stale_kv])
+def test_displaced_methods_are_stale_after_the_warm_up_and_start_from_zeros_without(name):
+    cut = [
+        found
+        for found in probed(name, PIXART, warmups=[0, 1])
+        if METHODS[name].has("patches") or found[0].devices > 1
+    ]
+    assert cut
+    for cfg, seen in cut:
+        later = [one for one in seen if one.place.step >= 1]
+        assert any(one.ages[0] < one.tokens for one in later), f"{cfg}: nothing is stale"
+        assert any(one.never for one in seen if one.place.step == 0) == (cfg.method.warmup == 0)
+
+
 @pytest.mark.parametrize(("name", "declares"), [("pcpp", "distrifusion"), ("distrifusion", "pcpp")])
 def test_a_method_that_attends_to_other_rows_than_it_declares_is_found(name, declares, monkeypatch):
     declared = METHODS[declares].attends
