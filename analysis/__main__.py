@@ -12,19 +12,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import readme, report, sources, style, trace
+from analysis import readme, report, sources
 from analysis.check import check
-from analysis.compare import compare
-from analysis.files import replacing
-from analysis.gantt import gantt
-from analysis.keep import keep, record_folder
-from analysis.line import one_line
 from analysis.output import Output, alone, each, missing
 from analysis.outputs import OUTPUTS
+from analysis.presentation import style
+from analysis.presentation.line import one_line
 from analysis.publish import publish
-from analysis.record import note_files
-from analysis.records import PREDICTIONS
-from analysis.timeline import headline, read
+from analysis.records.committed import PREDICTIONS
+from analysis.records.files import replacing
+from analysis.records.keep import keep, record_folder
+from analysis.records.record import note_files
+from analysis.runs import trace
+from analysis.runs.compare import compare
+from analysis.runs.gantt import gantt
+from analysis.runs.timeline import headline, read
 
 RESULTS = Path("results")
 PREFIX = "paper_"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from analysis.records import commands
-from analysis.style import Drawing
-from analysis.tables import Table
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table
+from analysis.records.committed import commands
 
 T = TypeVar("T")
 

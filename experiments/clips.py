@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from analysis.files import replacing
+from analysis.records.files import replacing
 
 PICTURES_PER_S = 8
 SEEN = 256

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from analysis.files import read_text
+from analysis.records.files import read_text
 from experiments.errors import CONF as CONF
 from experiments.errors import ConfigError, check_domains, first_line
 from pipefusion.core.domain import (

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from analysis.line import one_line
+from analysis.presentation.line import one_line
 from pipefusion.core.domain import outside
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.files import replacing
+from analysis.records.files import replacing
 from experiments.clips import as_bytes, clip_bytes, contact_sheet, write_mp4
 from experiments.config import RunConfig
 from experiments.models.decode import decode, has_vae, has_video_vae, open_vae

@@ -13,10 +13,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from analysis import figures, style, sweep, tables
-from analysis.answer import answer
-from analysis.columns import words
-from analysis.terminal import make_console, rich_table
+from analysis.presentation import style, tables
+from analysis.presentation.columns import words
+from analysis.presentation.terminal import make_console, rich_table
+from analysis.runs import figures, sweep
+from analysis.runs.answer import answer
 from experiments.config import from_hydra
 from experiments.models.model import open_model
 

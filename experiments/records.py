@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis.files import read_json as any_json
-from analysis.files import replacing, write_text
-from analysis.record import MANIFEST
+from analysis.records.files import read_json as any_json
+from analysis.records.files import replacing, write_text
+from analysis.records.record import MANIFEST
 
 if TYPE_CHECKING:
     import pandas as pd

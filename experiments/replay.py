@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.files import require_file
-from analysis.line import one_line
-from analysis.record import load_run
-from analysis.rows import read_config
+from analysis.presentation.line import one_line
+from analysis.records.files import require_file
+from analysis.records.record import load_run
+from analysis.records.rows import read_config
 from experiments.difference import NotFinite, largest_difference
 from experiments.models.stock_model import load_stock
 from experiments.models.stock_sampling import denoise

@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from analysis.columns import column, typed, words
-from analysis.files import replacing
-from analysis.record import RECORD, ROWS, SCHEMA
-from analysis.study import Record, load_study, plain_rows
-from analysis.terminal import make_console, rich_table
+from analysis.presentation.columns import column, typed, words
+from analysis.presentation.terminal import make_console, rich_table
+from analysis.records.files import replacing
+from analysis.records.record import RECORD, ROWS, SCHEMA
+from analysis.records.study import Record, load_study, plain_rows
 from experiments.closure import Code
 from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.environment import provenance

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from rich.console import RenderableType
 
-from analysis.columns import Column
-from analysis.study import Record
+from analysis.presentation.columns import Column
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.grid import GridsConfig, expand, place, problem
 from experiments.journal import Row

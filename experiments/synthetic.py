@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
-from analysis.columns import mib
-from analysis.files import replacing_folder
+from analysis.presentation.columns import mib
+from analysis.records.files import replacing_folder
 from experiments.models.model import Model
 from experiments.records import write_json
 from pipefusion.core.weights import INDEX, NAME

@@ -12,14 +12,14 @@ from math import inf, isnan
 
 import pandas as pd
 
-from analysis import table1
-from analysis.accounting import DEVICES
 from analysis.evidence import memory, text
 from analysis.evidence.bounds import one_device_row
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.published import HYBRID, OURS, SP, TABLE1, Published
 from analysis.evidence.records import MODEL, Evidence
-from analysis.records import ACCOUNTING, PREDICTIONS, STALENESS
+from analysis.memory import table1
+from analysis.memory.accounting import DEVICES
+from analysis.records.committed import ACCOUNTING, PREDICTIONS, STALENESS
 
 ASKED = (2, 4, 8)
 """The N that a source may have meant that names none."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-from analysis.columns import percent
 from analysis.evidence.claim import NOT_CONFIRMED, Claim, Comparison, verdict
 from analysis.evidence.doubts import bound
 from analysis.evidence.memory import GB, GIB
@@ -24,7 +23,8 @@ from analysis.evidence.published import (
     least_s,
 )  # fmt: skip
 from analysis.evidence.text import ratio
-from analysis.style import label
+from analysis.presentation.columns import percent
+from analysis.presentation.style import label
 
 BOUND, UNCUT, LINEAR = (
     "below its own bound",

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from analysis.accounting import DEVICES
 from analysis.evidence import bounds, labels, text
 from analysis.evidence.bounds import contradiction, on, refuted
 from analysis.evidence.claim import Claim, Comparison
@@ -29,7 +28,8 @@ from analysis.evidence.published import (
     read_row,
 )  # fmt: skip
 from analysis.evidence.records import MODEL, Evidence
-from analysis.table1 import COLUMNS, COSTS, NOTHING, Units, parse_formula
+from analysis.memory.accounting import DEVICES
+from analysis.memory.table1 import COLUMNS, COSTS, NOTHING, Units, parse_formula
 
 TWO_NUMBERS, IMPOSSIBLE = "two numbers for one setting", "impossible setting"
 SLOWER, VERSIONS = "slower with more devices", "versions of Table 1"

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis import table1
 from analysis.evidence.claim import FLOAT, Claim, Comparison, exactly, of_cases, weakest
 from analysis.evidence.published import METHODS, TABLE1
 from analysis.evidence.quality import measured, steady_jobs
 from analysis.evidence.records import MODEL, Evidence
-from analysis.records import ACCOUNTING, PARAMS, SCALING, STALENESS, WHOLE
-from analysis.style import label
+from analysis.memory import table1
+from analysis.presentation.style import label
+from analysis.records.committed import ACCOUNTING, PARAMS, SCALING, STALENESS, WHOLE
 
 LATEST, RATIO = "NeurIPS2025/v4", "×"
 KEPT = (

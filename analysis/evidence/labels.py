@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import mean, median
 
-from analysis.columns import percent
 from analysis.evidence.bounds import contradiction
 from analysis.evidence.claim import Claim, Comparison
 from analysis.evidence.doubts import same_number
 from analysis.evidence.published import CONTRADICTION, READING, WARMUP, Published, alone
-from analysis.style import label
+from analysis.presentation.columns import percent
+from analysis.presentation.style import label
 
 PAIR = ("ring", "ulysses")
 SWAPPED, ONE_NUMBER, MISLABELLED = "labels swapped", "one number for two methods", "label that is another's"

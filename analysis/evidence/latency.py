@@ -10,8 +10,8 @@ from itertools import pairwise
 from analysis.evidence.claim import Claim, Comparison, about, faster, make_claim, weakest
 from analysis.evidence.published import HYBRID, METHODS, TABLE1
 from analysis.evidence.records import Evidence
-from analysis.records import PREDICTIONS
-from analysis.style import label
+from analysis.presentation.style import label
+from analysis.records.committed import PREDICTIONS
 
 L20, L40, A100 = "legacy/scripts/plots/L20-latency.py", "performance/pixart/hybrid-pixart", "Table 4"
 """Where the bars of all methods on eight GPUs stand."""

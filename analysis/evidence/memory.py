@@ -9,8 +9,8 @@ from functools import partial
 from analysis.evidence.claim import Claim, Comparison, half_digit, make_claim, weakest, within
 from analysis.evidence.published import METHODS, MODELS, SP, Published
 from analysis.evidence.records import MODEL, Evidence
-from analysis.records import ACCOUNTING, PREDICTIONS
-from analysis.style import label
+from analysis.presentation.style import label
+from analysis.records.committed import ACCOUNTING, PREDICTIONS
 
 GB, GIB = 1e9, 2.0**30
 UNIT = GIB / GB - 1

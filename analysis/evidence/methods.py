@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import comparison
 from analysis.evidence.claim import Claim, Comparison, faster, make_claim, weakest, within
 from analysis.evidence.published import Rows, read
 from analysis.evidence.records import Evidence
+from analysis.methods import comparison
 from analysis.quality.paired import ratio
-from analysis.records import METHODS_2026
-from analysis.study import load_study
+from analysis.records.committed import METHODS_2026
+from analysis.records.study import load_study
 
 ABSTRACTS = "published/methods/abstracts.csv"
 SMALL = "Latents of the small model (emoji64, 64 px), S = 20, N = 4, W = 1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import tables
-from analysis.columns import Column, Shown, column, percent, texts, words
 from analysis.evidence.predictions import APART, CUTS, confusion, cuts, memory_rows, pairs, statistics
-from analysis.tables import Table
+from analysis.presentation import tables
+from analysis.presentation.columns import Column, Shown, column, percent, texts, words
+from analysis.presentation.tables import Table
 
 
 def table_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,9 +16,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from analysis.evidence.published import read, stated
-from analysis.records import PREDICTIONS
-from analysis.study import load_study, plain_rows
-from analysis.style import in_order, label
+from analysis.presentation.style import in_order, label
+from analysis.records.committed import PREDICTIONS
+from analysis.records.study import load_study, plain_rows
 
 EAGER = "eager"
 LARGE = 2048

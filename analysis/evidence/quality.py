@@ -17,7 +17,7 @@ from analysis.evidence.claim import Claim, Comparison, exactly, of_cases, weakes
 from analysis.evidence.published import TABLE1
 from analysis.evidence.records import Evidence
 from analysis.quality.paired import ratio, together
-from analysis.records import QUALITY, STALENESS
+from analysis.records.committed import QUALITY, STALENESS
 from analysis.staleness.tables import SETTING, of_setting, steady, weighted_mean
 
 SMALL = "On a small model (emoji64, 64 px), not PixArt: evidence for the order only"

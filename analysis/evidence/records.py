@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import accounting, scaling
 from analysis.evidence import predictions
 from analysis.evidence.published import PRODUCT, WARMUP, Published, Rows, read
+from analysis.memory import accounting
+from analysis.predicted import scaling
 from analysis.quality import paired
 from analysis.quality import record as quality_record
-from analysis.record import RECORD, load_record
-from analysis.records import (
+from analysis.records.committed import (
     ACCOUNTING,
     LATENCY,
     PAIRED,
@@ -28,8 +28,9 @@ from analysis.records import (
     STALENESS,
     WHOLE,
 )
+from analysis.records.record import RECORD, load_record
+from analysis.records.study import load_study
 from analysis.staleness import tables as staleness
-from analysis.study import load_study
 
 RECORDS = (PUBLISHED, PREDICTIONS, SCALING, f"{LATENCY}/*", ACCOUNTING, WHOLE, PARAMS, *PAIRED, STALENESS)
 """All that is read, below the results folder; what is a pattern may match nothing."""

@@ -10,7 +10,7 @@ from analysis.evidence.claim import APART, Claim, Comparison, faster, weakest, w
 from analysis.evidence.latency import L20, compared, predicted
 from analysis.evidence.published import HYBRID, least_s
 from analysis.evidence.records import LEAST, MODEL, Evidence
-from analysis.records import ACCOUNTING
+from analysis.records.committed import ACCOUNTING
 
 LATER, TABLE = "latency-L20", "Table 3"
 """The later figure of the older repository, which has W = 0 and W = 1; the paper's table over W."""

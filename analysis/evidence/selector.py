@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tables
-from analysis.columns import Shown, counts, percent, seconds, shares, texts, words
 from analysis.evidence import predictions
 from analysis.evidence.predictions import Fitted
 from analysis.evidence.published import WARMUP, Rows, read
-from analysis.records import PREDICTIONS
-from analysis.style import label
-from analysis.tables import Table
+from analysis.presentation import tables
+from analysis.presentation.columns import Shown, counts, percent, seconds, shares, texts, words
+from analysis.presentation.style import label
+from analysis.presentation.tables import Table
+from analysis.records.committed import PREDICTIONS
 
 GROUP = ["source", "cluster", "model", "resolution", "devices", "steps"]
 APART = "sources of no calibration row"

@@ -6,12 +6,12 @@ from math import inf
 
 import pandas as pd
 
-from analysis.columns import NOTHING, Column, column, percent, texts, words
 from analysis.evidence.beside import Line
 from analysis.evidence.claim import CONFIRMED, KINDS, NOT_CONFIRMED, NOT_TESTABLE, VERDICTS, Claim, amount
 from analysis.evidence.contradictions import KINDS as FOUND
 from analysis.evidence.published import Published, Rows, cited, named
-from analysis.tables import Table, markdown
+from analysis.presentation.columns import NOTHING, Column, column, percent, texts, words
+from analysis.presentation.tables import Table, markdown
 
 ALL = "all"
 CONTRADICTS, UNLIKE = "contradiction", "unlike predicted"

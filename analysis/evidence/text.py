@@ -13,8 +13,8 @@ from itertools import chain, product
 from analysis.evidence.claim import APART, Claim, Comparison, around, half_digit
 from analysis.evidence.published import HYBRID, PRODUCT, ROUNDING, SP, USP, Published, Rows
 from analysis.evidence.records import MODEL, Evidence
-from analysis.records import LATENCY, PREDICTIONS
-from analysis.style import label
+from analysis.presentation.style import label
+from analysis.records.committed import LATENCY, PREDICTIONS
 
 TEXT = "ratio in the text"
 RIVALS = ("tensor", "ulysses", "ring", "distrifusion", USP)

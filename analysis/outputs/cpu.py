@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.columns import Shown, column, words
-from analysis.looks import in_order
 from analysis.output import Output
-from analysis.records import BENCH, LOADING, WORLDS
-from analysis.study import load_study
-from analysis.tables import Table, table
+from analysis.presentation.columns import Shown, column, words
+from analysis.presentation.looks import in_order
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import BENCH, LOADING, WORLDS
+from analysis.records.study import load_study
 
 
 def bench_cpu(results: Path) -> list[Table]:

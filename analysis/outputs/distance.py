@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import distance, distance_figures
-from analysis.columns import COUNT, NUMBER, Column, Shown, percent, words
-from analysis.looks import label
+from analysis.methods import distance, distance_figures
 from analysis.output import Output
-from analysis.records import BREAK_EVEN, DISTANCE_VIDEO
-from analysis.study import load_study
-from analysis.style import Drawing
-from analysis.tables import Table, table
+from analysis.presentation.columns import COUNT, NUMBER, Column, Shown, percent, words
+from analysis.presentation.looks import label
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import BREAK_EVEN, DISTANCE_VIDEO
+from analysis.records.study import load_study
 
 STEPS = [
     Column(distance.column(stated), f"S for {100 * stated:g} %", kind=COUNT) for stated in distance.STATED

@@ -10,8 +10,8 @@ from analysis.evidence.claims import all_claims
 from analysis.evidence.contradictions import contradictions as found
 from analysis.evidence.records import RECORDS, Evidence
 from analysis.output import Output
-from analysis.records import ACCOUNTING, LATENCY, PREDICTIONS, PUBLISHED, STALENESS, WHOLE
-from analysis.tables import Table, table
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import ACCOUNTING, LATENCY, PREDICTIONS, PUBLISHED, STALENESS, WHOLE
 
 
 def claims(results: Path) -> list[Table]:

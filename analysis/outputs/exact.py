@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import accounting as accounts
-from analysis import accounting_figure, params
-from analysis import text_variants as texts
+from analysis.memory import accounting as accounts
+from analysis.memory import accounting_figure, params
+from analysis.methods import text_variants as texts
 from analysis.output import Output
-from analysis.records import ACCOUNTING, ACCOUNTING_2026, PARAMS, TEXT, WHOLE
-from analysis.study import load_study
-from analysis.style import Drawing
-from analysis.tables import Table, markdown
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table, markdown
+from analysis.records.committed import ACCOUNTING, ACCOUNTING_2026, PARAMS, TEXT, WHOLE
+from analysis.records.study import load_study
 
 
 def params_per_device(results: Path) -> Sequence[Table | Drawing]:

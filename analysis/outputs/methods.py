@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import comparison, comparison_figure, comparison_tables, comparison_warmup
 from analysis.evidence import methods, tables
+from analysis.methods import comparison, comparison_figure, comparison_tables, comparison_warmup
 from analysis.output import Output
-from analysis.records import METHODS_2026, PIPEFUSION_SETTINGS, PREDICTIONS
-from analysis.study import load_study
-from analysis.style import Drawing
-from analysis.tables import Table, table
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import METHODS_2026, PIPEFUSION_SETTINGS, PREDICTIONS
+from analysis.records.study import load_study
 
 DRAWN = ((1024, 4, 20), (2048, 4, 20), (2048, 8, 20))
 """Size, N and S of the figures."""

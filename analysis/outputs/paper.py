@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import scaling
 from analysis.output import Output
 from analysis.paper import communication, latency, memory, memory_published, overlap
-from analysis.records import LATENCY, OVERLAP, PREDICTIONS
-from analysis.style import Drawing
-from analysis.tables import Table
+from analysis.predicted import scaling
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table
+from analysis.records.committed import LATENCY, OVERLAP, PREDICTIONS
 
 DPI = 120
 """Sheets of many panels are wide enough at fewer points an inch."""

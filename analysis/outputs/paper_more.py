@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import accounting
 from analysis.evidence.predictions import load_joined
+from analysis.memory import accounting
 from analysis.output import Output
 from analysis.paper import (
     costs,
@@ -19,12 +19,12 @@ from analysis.paper import (
     warmup,
 )
 from analysis.paper.panels import short_commit
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table
 from analysis.quality import paired
 from analysis.quality import record as quality_record
-from analysis.record import load_run
-from analysis.records import ACCOUNTING, PAIRED, PREDICTIONS, PUBLISHED, QUALITY, SCHEDULE, WHOLE
-from analysis.style import Drawing
-from analysis.tables import Table
+from analysis.records.committed import ACCOUNTING, PAIRED, PREDICTIONS, PUBLISHED, QUALITY, SCHEDULE, WHOLE
+from analysis.records.record import load_run
 
 
 def paper_schedule(results: Path) -> list[Drawing]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import bandwidth as links
-from analysis import load as served
-from analysis import planning, video
 from analysis.output import Output
-from analysis.records import BANDWIDTH, FLUX2_H100, FLUX2_L40, LOAD, VIDEOS
-from analysis.study import load_study
-from analysis.style import Drawing
-from analysis.tables import Table
+from analysis.predicted import bandwidth as links
+from analysis.predicted import load as served
+from analysis.predicted import planning, video
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table
+from analysis.records.committed import BANDWIDTH, FLUX2_H100, FLUX2_L40, LOAD, VIDEOS
+from analysis.records.study import load_study
 
 
 def plan(results: Path) -> list[Table]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import scaling as scalings
 from analysis.evidence import prediction_tables as tabled
 from analysis.evidence import predictions as published
 from analysis.evidence import selector as judged
 from analysis.evidence.intervals import coverage_text, with_intervals
-from analysis.gantt import gantt
 from analysis.output import Output
-from analysis.records import BEFORE, PREDICTIONS, PUBLISHED, SCALING, TIMELINE
-from analysis.style import Drawing
-from analysis.tables import Table, table
-from analysis.timeline import read
+from analysis.predicted import scaling as scalings
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import BEFORE, PREDICTIONS, PUBLISHED, SCALING, TIMELINE
+from analysis.runs.gantt import gantt
+from analysis.runs.timeline import read
 
 
 def published_predictions(results: Path) -> list[Table]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import mesh, products
 from analysis.output import Output
-from analysis.records import PRODUCTS
-from analysis.style import Drawing, drawings
-from analysis.tables import Table, markdown, table
+from analysis.presentation.style import Drawing, drawings
+from analysis.presentation.tables import Table, markdown, table
+from analysis.records.committed import PRODUCTS
+from analysis.runs import mesh, products
 
 
 def products_methods(results: Path) -> list[Table]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from analysis.output import Output
+from analysis.presentation.style import Drawing, drawings
+from analysis.presentation.tables import Table, table
 from analysis.quality import figures as sweeps
 from analysis.quality import paired
 from analysis.quality import pictures as grid
 from analysis.quality import record as measured
 from analysis.quality import tables as qualities
-from analysis.records import PAIRED, QUALITY
-from analysis.style import Drawing, drawings
-from analysis.tables import Table, table
+from analysis.records.committed import PAIRED, QUALITY
 
 
 def quality_main(results: Path) -> list[Table]:

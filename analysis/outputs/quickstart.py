@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import figures, sweep
-from analysis.columns import words
 from analysis.output import Output
-from analysis.records import QUICKSTART
-from analysis.style import Drawing, drawings
-from analysis.tables import Table, table
+from analysis.presentation.columns import words
+from analysis.presentation.style import Drawing, drawings
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import QUICKSTART
+from analysis.runs import figures, sweep
 
 
 def quickstart_methods(results: Path) -> list[Table]:

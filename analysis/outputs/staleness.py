@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.columns import words
 from analysis.output import Output
-from analysis.records import MOVING, STALENESS, STILL
+from analysis.presentation.columns import words
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table, table
+from analysis.records.committed import MOVING, STALENESS, STILL
 from analysis.staleness import figures, frames, lanes
 from analysis.staleness import tables as stale
-from analysis.style import Drawing
-from analysis.tables import Table, table
 
 
 def staleness_freshness(results: Path) -> list[Table]:

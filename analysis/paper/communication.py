@@ -13,14 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import tables
-from analysis.columns import GIB, Column, Shown, column, percent, shares, three, words
 from analysis.evidence.published import read
 from analysis.paper.panels import logarithmic, method_line, predicted, short_commit
-from analysis.points import marker
-from analysis.records import LATENCY
-from analysis.sheet import Sheet
-from analysis.style import GREY, RC, label, ordered
+from analysis.predicted.points import marker
+from analysis.presentation import tables
+from analysis.presentation.columns import GIB, Column, Shown, column, percent, shares, three, words
+from analysis.presentation.sheet import Sheet
+from analysis.presentation.style import GREY, RC, label, ordered
+from analysis.records.committed import LATENCY
 
 CLUSTERS = ("l40_pcie", "a100_nvlink")
 """What the figure shows: where the paper gives shares, and a machine with fast links."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.accounting import DEVICES
-from analysis.columns import NOTHING, Column, mib, words
 from analysis.evidence.published import METHODS, TABLE1, read
-from analysis.style import label
-from analysis.table1 import CLAIMS, READING, claims
-from analysis.tables import Table, markdown
+from analysis.memory.accounting import DEVICES
+from analysis.memory.table1 import CLAIMS, READING, claims
+from analysis.presentation.columns import NOTHING, Column, mib, words
+from analysis.presentation.style import label
+from analysis.presentation.tables import Table, markdown
 
 MODEL, PIXELS = "pixart_alpha", 1024
 HEADINGS = {

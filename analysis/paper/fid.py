@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tables
-from analysis.columns import Column, Shown, column, words
 from analysis.evidence.published import read, stated
+from analysis.presentation import tables
+from analysis.presentation.columns import Column, Shown, column, words
+from analysis.presentation.style import in_order
 from analysis.quality.record import (
     INTERVAL,
     Measure,
@@ -26,7 +27,6 @@ from analysis.quality.record import (
     task_words,
     unlike_words,
 )
-from analysis.style import in_order
 
 FILE = "quality_fid.csv"
 AGAINST = {"FID": "real", "FID w/ G.T.": "real", "FID w/ Orig.": "serial"}

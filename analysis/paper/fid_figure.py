@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from analysis.evidence.published import named
 from analysis.paper.fid import APART, SET, about
 from analysis.paper.panels import short_commit
-from analysis.points import marker
+from analysis.predicted.points import marker
+from analysis.presentation.sheet import Sheet, blank
+from analysis.presentation.style import GREY, RC, label
 from analysis.quality.record import INTERVAL, choices
-from analysis.sheet import Sheet, blank
-from analysis.style import GREY, RC, label
 
 REFERENCE = {"real": "real pictures (G.T.)", "serial": "serial's pictures (Orig.)"}
 FLOOR: dict[str, Any] = {"marker": "D", "markersize": 5, "linestyle": "none", "markeredgecolor": GREY}

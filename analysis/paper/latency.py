@@ -17,14 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import scaling, tables
-from analysis.columns import Column, Shown, column, three, words
 from analysis.evidence import predictions
 from analysis.paper.panels import CASE, beside, logarithmic, predicted, published, short_commit
-from analysis.points import fills, marker
-from analysis.records import LATENCY, PREDICTIONS
-from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, RC, label, pale
+from analysis.predicted import scaling
+from analysis.predicted.points import fills, marker
+from analysis.presentation import tables
+from analysis.presentation.columns import Column, Shown, column, three, words
+from analysis.presentation.sheet import Sheet, blank
+from analysis.presentation.style import COLOUR, GREY, RC, label, pale
+from analysis.records.committed import LATENCY, PREDICTIONS
 
 PERFECT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 

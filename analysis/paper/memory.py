@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import tables
-from analysis.columns import GIB, NOTHING, Column, Shown, gib, three, words
 from analysis.paper.panels import beside, predicted, short_commit
-from analysis.records import LATENCY
-from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, RC, label, ordered, pale
+from analysis.presentation import tables
+from analysis.presentation.columns import GIB, NOTHING, Column, Shown, gib, three, words
+from analysis.presentation.sheet import Sheet, blank
+from analysis.presentation.style import COLOUR, GREY, RC, label, ordered, pale
+from analysis.records.committed import LATENCY
 
 STACK = {
     "param_bytes": "parameters",

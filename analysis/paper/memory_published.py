@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import tables
-from analysis.columns import Column, Shown, words
 from analysis.evidence.published import OURS, read
 from analysis.paper.memory import named, peaks
 from analysis.paper.panels import beside, short_commit
-from analysis.points import marker
-from analysis.records import LATENCY
-from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, RC, ordered, pale
+from analysis.predicted.points import marker
+from analysis.presentation import tables
+from analysis.presentation.columns import Column, Shown, words
+from analysis.presentation.sheet import Sheet, blank
+from analysis.presentation.style import COLOUR, GREY, RC, ordered, pale
+from analysis.records.committed import LATENCY
 
 GB = 10**9
 PUBLISHED = "published/memory.csv"

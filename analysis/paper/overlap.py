@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import tables
-from analysis.columns import Shown, column, flags, shares, signed_percent, three, words
 from analysis.paper.panels import CASE, beside, predicted, published, short_commit
-from analysis.records import OVERLAP
-from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, MARKER, RC, label, pale
+from analysis.presentation import tables
+from analysis.presentation.columns import Shown, column, flags, shares, signed_percent, three, words
+from analysis.presentation.sheet import Sheet, blank
+from analysis.presentation.style import COLOUR, GREY, MARKER, RC, label, pale
+from analysis.records.committed import OVERLAP
 
 KEYS = ["model", "steps", "cluster", "resolution", "method", "devices"]
 WRONG = "#B2182B"

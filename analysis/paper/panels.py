@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis import points
-from analysis.style import COLOUR, MARKER, ORDER, label
+from analysis.predicted import points
+from analysis.presentation.style import COLOUR, MARKER, ORDER, label
 
 CASE = ["model", "cluster", "resolution", "method", "devices"]
 """What is compared; of the settings of a case (M) the fastest counts, for every W on its own."""

@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from analysis.evidence.published import named
 from analysis.paper.predictions import schedule_s, serial_s
 from analysis.paper.small_model import quality
-from analysis.points import marker
+from analysis.predicted.points import marker
+from analysis.presentation.sheet import Sheet, blank
+from analysis.presentation.style import COLOUR, GREY, RC, label
 from analysis.quality import figures as sweeps
 from analysis.quality.record import of_study, settings
-from analysis.records import PREDICTIONS
-from analysis.sheet import Sheet, blank
-from analysis.style import COLOUR, GREY, RC, label
+from analysis.records.committed import PREDICTIONS
 
 METHOD, FILE = "pipefusion", "patch_sweep.csv"
 BOUND: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3))}

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.columns import percent
 from analysis.evidence import predictions as published
 from analysis.evidence.published import PRODUCT, named
 from analysis.paper.panels import logarithmic
-from analysis.points import fills, marker
-from analysis.records import PREDICTIONS
-from analysis.style import GREY, MARKER, RC, label, ordered
+from analysis.predicted.points import fills, marker
+from analysis.presentation.columns import percent
+from analysis.presentation.style import GREY, MARKER, RC, label, ordered
+from analysis.records.committed import PREDICTIONS
 
 BAND = 0.1
 """Predictions within a tenth of the published number lie in the band."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.timeline import Run, jobs, read
+from analysis.runs.timeline import Run, jobs, read
 
 WHOLE = -1
 """The patch of a job that computes all of them."""

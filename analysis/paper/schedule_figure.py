@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 
-from analysis.columns import percent
 from analysis.paper.schedule import WHOLE, Schedule, filled, fresh_share, seen
-from analysis.style import GREY, RC, label, pale
-from analysis.timeline import bubble, ideal_bubble
+from analysis.presentation.columns import percent
+from analysis.presentation.style import GREY, RC, label, pale
+from analysis.runs.timeline import bubble, ideal_bubble
 
 WIDTH, LEFT, RIGHT = 10.6, 0.95, 0.15  # inches, as all lengths here
 HEAD, LANE, CELL, BETWEEN, FOOT = 0.82, 0.45, 0.3, 0.84, 0.96

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
+from analysis.presentation.sheet import blank
 from analysis.quality import figures as sweeps
 from analysis.quality.record import floors, measures, settings
-from analysis.sheet import blank
 
 
 def quality(

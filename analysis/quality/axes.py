@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.style import GREY
+from analysis.presentation.style import GREY
 
 SIDES = {"left": 0.75, "right": 0.25, "across": 0.75, "down": 0.8, "head": 0.62, "foot": 0.5, "letters": 16}
 """Inches beside, between, above and below the panels of a sheet: room for ticks, labels and titles."""

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.presentation.sheet import Sheet
+from analysis.presentation.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label
 from analysis.quality.axes import SIDES, broken, logarithmic
 from analysis.quality.record import (
     INTERVAL,
@@ -30,8 +32,6 @@ from analysis.quality.record import (
     settings,
     task_words,
 )
-from analysis.sheet import Sheet
-from analysis.style import COLOUR, GREY, MARKER, ORDER, RC, in_order, label
 
 SHOWN = [("latent_error", "serial"), ("frechet", "serial"), ("frechet", "real")]
 FEW = [("latent_error", "serial"), ("feature_distance", "serial")]

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from analysis.figures import Pictures
+from analysis.presentation.style import COLOUR, GREY, RC, in_order, label
 from analysis.quality.figures import SOURCE
 from analysis.quality.record import (
     Measure,
@@ -26,7 +26,7 @@ from analysis.quality.record import (
     task_words,
     usual_task,
 )
-from analysis.style import COLOUR, GREY, RC, in_order, label
+from analysis.runs.figures import Pictures
 
 WARMUPS = (0, 1, 2, 4)
 COLUMNS = 4

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.study import load_study
-from analysis.style import label
+from analysis.presentation.style import label
+from analysis.records.study import load_study
 
 TASK = ["steps", "guidance_scale", "scheduler", "px", "dtype"]
 """What two settings must share to be compared: the same question asked of serial."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.columns import Column, Shown, words
-from analysis.looks import ORDER, in_order, label, method_order
+from analysis.presentation.columns import Column, Shown, words
+from analysis.presentation.looks import ORDER, in_order, label, method_order
 from analysis.quality import paired
 from analysis.quality.record import (
     INTERVAL,

@@ -12,8 +12,8 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from analysis.columns import COLUMNS, NOTHING
-from analysis.looks import LABEL
+from analysis.presentation.columns import COLUMNS, NOTHING
+from analysis.presentation.looks import LABEL
 from analysis.report.files import Picture, data_uri, picture
 from analysis.report.origin import Group, grouped
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.files import write_text
+from analysis.records.files import write_text
 from analysis.report import origin, summary
 from analysis.report.exhibits import exhibits, paper_order
 from analysis.report.sections import placed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.columns import percent
+from analysis.presentation.columns import percent
 
 VERDICTS = ("confirmed", "not confirmed", "undecided", "not testable")
 

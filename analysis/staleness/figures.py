@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analysis.presentation.style import COLOUR, GREY, RC, in_order, pale
 from analysis.staleness.tables import Record, final_errors, means_by_step, of_setting
-from analysis.style import COLOUR, GREY, RC, in_order, pale
 
 MAP = "cividis"
 """Light where large, also in grey."""

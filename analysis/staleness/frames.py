@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis.columns import Column, Shown, shares, words
-from analysis.looks import label
+from analysis.presentation.columns import Column, Shown, shares, words
+from analysis.presentation.looks import label
 from analysis.staleness.tables import QUANTITIES, Record
 
 NOTE = """

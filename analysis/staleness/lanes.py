@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from analysis.presentation.style import COLOUR, RC, in_order, label, pale
 from analysis.staleness.figures import CAPTION, GREY
 from analysis.staleness.tables import Record, more, of_setting, weighted_mean
-from analysis.style import COLOUR, RC, in_order, label, pale
 
 
 def fresh_share(record: Record) -> Figure:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import study
-from analysis.columns import Column, Shown, column, digits, shares
-from analysis.looks import in_order, label
+from analysis.presentation.columns import Column, Shown, column, digits, shares
+from analysis.presentation.looks import in_order, label
+from analysis.records import study
 
 SETTING = ["method", "devices", "patches", "warmup"]
 MORE = ["parallel", "split", "ring_form", "text"]

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
-from analysis.files import write_text
+from analysis.records.files import write_text
 from experiments.calibration.profiles import device_profile, link_profile
 from experiments.config import RunConfig, as_dict
 from experiments.environment import hardware, provenance

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.files import write_text
+from analysis.records.files import write_text
 from experiments.calibration.roots import solve
 from experiments.config import CONF, RunConfig, as_dict
 from experiments.environment import provenance

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from analysis.record import RECORD, ROWS
+from analysis.records.record import RECORD, ROWS
 from experiments import records
 from experiments.config import RunConfig
 from experiments.errors import ConfigError

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import files
-from analysis.line import one_line
-from analysis.record import load_run
+from analysis.presentation.line import one_line
+from analysis.records import files
+from analysis.records.record import load_run
 from experiments.errors import first_line, nearest, short_reason
 from experiments.models.model import FACTS
 from pipefusion.core.domain import (

@@ -17,8 +17,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from analysis.looks import label
-from analysis.terminal import make_console, rich_table
+from analysis.presentation.looks import label
+from analysis.presentation.terminal import make_console, rich_table
 from experiments.config import RunConfig, as_dict
 from experiments.conformance.bundle import Bundle, on_device, read_bundle
 from experiments.conformance.compare import HiddenStates, Parting, errors, latents_part

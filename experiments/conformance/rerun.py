@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from analysis.rows import read_config
+from analysis.records.rows import read_config
 from experiments.config import ModelConfig
 from experiments.conformance import rounds
 from experiments.conformance.loops import denoise

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.files import require_file
+from analysis.records.files import require_file
 from experiments.conformance.fields import BundleError
 from experiments.conformance.request import Request
 from experiments.difference import largest_difference, require_finite

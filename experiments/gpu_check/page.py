@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables import markdown
+from analysis.presentation.tables import markdown
 from experiments.gpu_check.judge import FAILED, NOT_POSSIBLE, PASSED
 
 NO_PROOF = "**Made on a CPU in place of a GPU (`cluster.device=cpu`): it proves nothing about a GPU.**"

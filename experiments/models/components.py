@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.files import read_json
+from analysis.records.files import read_json
 from experiments.errors import ConfigError, nearest
 from experiments.models.text import quiet
 from pipefusion.pipelines import prompts

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from analysis.record import SCHEMA
+from analysis.records.record import SCHEMA
 from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.models.inputs import text_source
 from experiments.models.model import Model

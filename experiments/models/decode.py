@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from analysis.files import read_json
+from analysis.records.files import read_json
 from experiments.difference import NotFinite
 from pipefusion.core.local import LocalFabric
 from pipefusion.deferred import diffusers

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.line import one_line
+from analysis.presentation.line import one_line
 from experiments.config import RunConfig, read_prompts
 from experiments.models import components
 from experiments.models.model import Model

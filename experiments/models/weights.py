@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from analysis import files
-from analysis.files import require_file
+from analysis.records import files
+from analysis.records.files import require_file
 from experiments.errors import CONF, ConfigError, first_line
 from pipefusion.deferred import diffusers
 from pipefusion.families import VIEWS, diffusers_class

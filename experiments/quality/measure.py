@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.study import Record
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.environment import hardware
 from experiments.errors import ConfigError, RunFailed

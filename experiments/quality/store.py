@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.files import replacing
+from analysis.records.files import replacing
 from experiments.config import RunConfig
 from experiments.quality.settings import SampleConfig
 from experiments.session import Session

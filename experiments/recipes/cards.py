@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.files import write_text
+from analysis.records.files import write_text
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("cards")),

@@ -14,7 +14,7 @@ from diffusers.models import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from analysis.files import replacing_folder
+from analysis.records.files import replacing_folder
 from experiments.environment import cpu_name
 from experiments.errors import ConfigError, first_line
 from experiments.recipes.cards import write_model_card

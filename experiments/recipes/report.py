@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from diffusers.models import ModelMixin
 
-from analysis.files import write_text
+from analysis.records.files import write_text
 from experiments.clips import unpack
 from experiments.recipes.checkpoint import Progress
 from experiments.recipes.config import Corpus, TrainConfig

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 from torch import Tensor, nn
 
-from analysis.files import replacing
+from analysis.records.files import replacing
 from experiments.models.stock_sampling import denoise
 
 

@@ -17,7 +17,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from analysis.files import replacing_folder
+from analysis.records.files import replacing_folder
 from experiments.config import RunConfig
 from experiments.emoji import DATA_DIR, check_packages, load_listed, resize, stored_packages
 from experiments.errors import ConfigError, check_known

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from analysis.files import replacing_folder
+from analysis.records.files import replacing_folder
 from experiments.config import RunConfig
 from experiments.emoji import (
     DATA_DIR,

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.record import LOCK, MANIFEST, SCHEMA, newer, owner
+from analysis.records.record import LOCK, MANIFEST, SCHEMA, newer, owner
 from experiments.errors import ConfigError
 from experiments.records import rank_files, read_json, write_json
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from analysis import sweep as tables
-from analysis.columns import words
-from analysis.terminal import make_console, rich_table
+from analysis.presentation.columns import words
+from analysis.presentation.terminal import make_console, rich_table
+from analysis.runs import sweep as tables
 from experiments import records, sinks
 from experiments.command import measures
 from experiments.command.measures import MEASURES

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from analysis.record import SCHEMA
+from analysis.records.record import SCHEMA
 from experiments import pictures, records
 from experiments.config import RunConfig, as_dict, read_prompts
 from experiments.environment import hardware, provenance

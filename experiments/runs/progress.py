@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from analysis.files import write_text
+from analysis.records.files import write_text
 from experiments.records import read_json
 from pipefusion.core.ledger import Where
 from pipefusion.core.local import LocalFabric

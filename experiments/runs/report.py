@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.files import replacing, write_text
+from analysis.records.files import replacing, write_text
 from pipefusion.core.dit import DiT, parameter_parts
 from pipefusion.core.ledger import Entry, Ledger, Span
 from pipefusion.core.predict import Prediction

@@ -20,10 +20,10 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from analysis.columns import words
+from analysis.presentation.columns import words
+from analysis.presentation.terminal import rich_table
+from analysis.records.study import Record
 from analysis.staleness import tables
-from analysis.study import Record
-from analysis.terminal import rich_table
 from experiments.config import RunConfig
 from experiments.difference import norm_of_difference
 from experiments.grid import serial_reference

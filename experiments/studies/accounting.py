@@ -17,8 +17,8 @@ import diffusers
 import pandas as pd
 import torch
 
-from analysis.columns import COUNT, Column
-from analysis.study import Record
+from analysis.presentation.columns import COUNT, Column
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_known
 from experiments.facts import model_facts

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from analysis import bandwidth
-from analysis.study import Record
+from analysis.predicted import bandwidth
+from analysis.records.study import Record
 from experiments.config import CONF, RunConfig
 from experiments.errors import config_names
 from experiments.grid import GridConfig

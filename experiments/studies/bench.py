@@ -20,7 +20,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from analysis.study import Record
+from analysis.records.study import Record
 from experiments.config import CONF, ModelConfig, RunConfig
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.grid import model_config

@@ -15,10 +15,10 @@ from dataclasses import asdict, replace
 import pandas as pd
 from rich.console import Group, RenderableType
 
-from analysis import planning
-from analysis.columns import column, words
-from analysis.study import Record
-from analysis.terminal import rich_table
+from analysis.predicted import planning
+from analysis.presentation.columns import column, words
+from analysis.presentation.terminal import rich_table
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import CONF
 from experiments.grid import SETTINGS, expand, place, problem, serial_reference

@@ -16,8 +16,8 @@ from statistics import mean
 
 import pandas as pd
 
-from analysis import comparison
-from analysis.study import Record
+from analysis.methods import comparison
+from analysis.records.study import Record
 from experiments.config import LatencyConfig, RunConfig, read_prompts
 from experiments.errors import ConfigError, check_known, config_names
 from experiments.facts import borrowed

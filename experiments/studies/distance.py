@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.distance import means
-from analysis.study import Record
+from analysis.methods.distance import means
+from analysis.records.study import Record
 from experiments.clips import unpack
 from experiments.config import RunConfig, read_prompts
 from experiments.difference import norm_of_difference

@@ -13,9 +13,9 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from analysis import load as reading
-from analysis import planning
-from analysis.study import Record
+from analysis.predicted import load as reading
+from analysis.predicted import planning
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import CONF
 from experiments.facts import borrowed

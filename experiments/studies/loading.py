@@ -21,9 +21,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.columns import column, mib
-from analysis.record import RECORD, load_record
-from analysis.study import Record
+from analysis.presentation.columns import column, mib
+from analysis.records.record import RECORD, load_record
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import ConfigError, check_folder, check_known, first_line
 from experiments.grid import GridConfig, expand

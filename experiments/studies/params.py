@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answer import answer
-from analysis.study import Record
+from analysis.records.study import Record
+from analysis.runs.answer import answer
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.session import Session

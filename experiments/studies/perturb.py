@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.study import Record
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import first_line
 from experiments.grid import GridConfig, expand, problem

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.evidence import predictions as report
 from analysis.evidence.prediction_tables import verdicts
-from analysis.study import Record
+from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.facts import borrowed, calibration_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.files import read_text
+from analysis.records.files import read_text
 from experiments.errors import ConfigError
 
 Times = np.ndarray

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.study import Record
+from analysis.records.study import Record
 from experiments.config import ClusterConfig, RunConfig
 from experiments.errors import ConfigError
 from experiments.facts import cluster_facts, model_facts

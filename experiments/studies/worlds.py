@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
 
-from analysis.columns import Column, column
-from analysis.study import Record
+from analysis.presentation.columns import Column, column
+from analysis.records.study import Record
 from experiments.config import ClusterConfig, LatencyConfig, RunConfig
 from experiments.errors import ConfigError, RunFailed, check_known, config_names
 from experiments.grid import GridConfig, cluster_config, expand

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import style
+from analysis.presentation import style
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.image import imsave
 from safetensors.numpy import save_file
 
-from analysis.columns import typed
+from analysis.presentation.columns import typed
 
 LAYERS, HIDDEN_BYTES = 12, 196_608
 BLOCK, REST = 1_800_000, 2_400_000

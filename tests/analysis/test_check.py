@@ -12,8 +12,8 @@ from analysis import same, sources
 from analysis.__main__ import main
 from analysis.check import check
 from analysis.output import Output
-from analysis.style import Drawing
-from analysis.tables import Table
+from analysis.presentation.style import Drawing
+from analysis.presentation.tables import Table
 
 DATA, HIDDEN = "records/data/data.json", "records/other/hidden.txt"
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from analysis import style
 from analysis.__main__ import COMMANDS, chosen, main
 from analysis.outputs import OUTPUTS
+from analysis.presentation import style
 from analysis.readme import refresh, stale
 from experiments.methods import METHODS
 from tests.analysis.synthetic import write_sweep

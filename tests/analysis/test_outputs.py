@@ -10,8 +10,8 @@ from analysis import sources
 from analysis.__main__ import chosen
 from analysis.output import Output, missing, source_files
 from analysis.outputs import OUTPUTS
-from analysis.records import COMMANDS
-from analysis.tables import Table
+from analysis.presentation.tables import Table
+from analysis.records.committed import COMMANDS
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 

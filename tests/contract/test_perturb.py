@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS, parallel_degrees

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.runner import check, run
 from tests.experiments.runs import composed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.record import LOCK, MANIFEST, holder, note_files
+from analysis.records.record import LOCK, MANIFEST, holder, note_files
 from experiments import records
 from experiments.command.compose import plan
 from experiments.command.measures import MEASURES

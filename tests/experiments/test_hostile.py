@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from analysis.files import read_json, read_text
-from analysis.line import one_line
+from analysis.presentation.line import one_line
+from analysis.records.files import read_json, read_text
 from experiments.command import cli, compose
 from experiments.command.check import check_request
 from experiments.config import RunConfig, read_prompts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis import frame, sweep
+from analysis.runs import frame, sweep
 from experiments.methods import METHODS
 from experiments.quickstart import answer, report
 from tests.analysis.synthetic import write_run, write_sweep

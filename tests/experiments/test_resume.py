@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import frame
+from analysis.runs import frame
 from experiments.records import read_json
 from tests.experiments.runs import QUICK, command, session, start, wait_until
 

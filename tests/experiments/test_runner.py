@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.command.measures import MEASURES, load
 from experiments.config import LogConfig, RunConfig, WandbConfig
 from experiments.errors import ConfigError, RunFailed

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.columns import typed
+from analysis.presentation.columns import typed
 from experiments import sinks
 from experiments.command.measures import MEASURES
 from experiments.config import RunConfig

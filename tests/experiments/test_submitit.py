@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.records import read_json
 from experiments.submit import dealt
 from tests.experiments.runs import QUICK, command

@@ -9,7 +9,7 @@ from analysis.evidence import tables
 from analysis.evidence.beside import lines as all_lines
 from analysis.evidence.beside import memory_said
 from analysis.evidence.records import Evidence
-from analysis.table1 import COLUMNS, COSTS, Units, parse_formula
+from analysis.memory.table1 import COLUMNS, COSTS, Units, parse_formula
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from analysis.evidence.quality import EXCESS, REAL, any_devices, further
 from analysis.evidence.records import ALL, LEAST, MODEL, Evidence, prediction_errors
 from analysis.evidence.tables import claims as table
 from analysis.evidence.tables import claims_text, summary, summary_text
-from analysis.records import LATENCY
+from analysis.records.committed import LATENCY
 from tests.analysis.evidence.planted import changed
 
 

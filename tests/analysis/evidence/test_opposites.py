@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import table1
 from analysis.evidence import costs, latency, memory, quality, schedule, text
 from analysis.evidence.claim import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, Claim
 from analysis.evidence.claims import all_claims
 from analysis.evidence.published import HYBRID, MODELS, read_row
 from analysis.evidence.records import MODEL, Evidence
+from analysis.memory import table1
 from tests.analysis.evidence.planted import changed
 
 SURE = 1e-6

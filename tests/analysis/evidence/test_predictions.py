@@ -11,7 +11,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.check import calibration
 from analysis.evidence import predictions as published
-from analysis.records import BEFORE, PREDICTIONS
+from analysis.records.committed import BEFORE, PREDICTIONS
 from tests.analysis.evidence.planted import prediction as planted_prediction
 from tests.analysis.synthetic import write_study
 

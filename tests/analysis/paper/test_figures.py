@@ -9,10 +9,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import scaling
 from analysis.outputs import paper
 from analysis.paper import communication, latency, memory, memory_published, overlap, panels
-from analysis.records import LATENCY, OVERLAP, PREDICTIONS
+from analysis.predicted import scaling
+from analysis.records.committed import LATENCY, OVERLAP, PREDICTIONS
 from tests.analysis.synthetic import write_study
 
 GB = 10**9

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.paper import schedule_figure
 from analysis.paper.schedule import WHOLE, Schedule, filled, fresh_share, load, schedule, seen
-from analysis.timeline import ideal_bubble, read
+from analysis.runs.timeline import ideal_bubble, read
 from tests.analysis.schedule import write_pipeline
 
 SIZES = [(4, 4, 1, 6), (2, 5, 0, 3), (3, 3, 2, 4), (4, 6, 1, 4)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.image import imsave
 
-from analysis.columns import typed
+from analysis.presentation.columns import typed
 from analysis.quality.record import readable
 
 STEPS, PICTURES, PROMPTS = 20, 2000, ["green apple", "pickup truck", "owl", "slightly smiling face"]

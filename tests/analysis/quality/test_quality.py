@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import style
 from analysis.__main__ import main
+from analysis.presentation import style
 from analysis.quality import figures, paired, pictures, tables
 from analysis.quality import record as measured
 from tests.analysis.quality import synthetic as made_up

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis import style
+from analysis.presentation import style
 
 CLAIMS = """claim,published,ours,verdict
 <b>fast</b> & small,2.5,2.25,confirmed

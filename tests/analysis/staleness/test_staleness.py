@@ -12,8 +12,8 @@ import pytest
 from matplotlib.image import imread
 
 from analysis.__main__ import main
-from analysis.columns import typed, words
 from analysis.outputs.staleness import staleness_frames
+from analysis.presentation.columns import typed, words
 from analysis.staleness import figures, frames, tables
 
 STEPS, LAYERS, ROWS, TOKENS = 5, 2, 4, 16

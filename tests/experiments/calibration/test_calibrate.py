@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from analysis.keep import keep
-from analysis.study import load_study
+from analysis.records.keep import keep
+from analysis.records.study import load_study
 from experiments.calibration import calibrate
 from experiments.records import read_json
 from experiments.timing import BEYOND_CACHE

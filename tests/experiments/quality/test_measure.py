@@ -13,7 +13,7 @@ from PIL import Image
 
 from analysis.quality.paired import values
 from analysis.quality.record import load
-from analysis.study import Record, load_study, plain_rows
+from analysis.records.study import Record, load_study, plain_rows
 from experiments.errors import ConfigError
 from experiments.models.model import open_model
 from experiments.quality.measure import main_rows

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.methods import METHODS

@@ -7,8 +7,16 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analysis.bandwidth import crossings, curves, fastest, flat_from, interpolated, meeting, sentences
-from analysis.study import load_study
+from analysis.predicted.bandwidth import (
+    crossings,
+    curves,
+    fastest,
+    flat_from,
+    interpolated,
+    meeting,
+    sentences,
+)
+from analysis.records.study import load_study
 from experiments.command.compose import plan as compose
 from experiments.config import from_hydra
 from experiments.runner import study_cells

@@ -10,7 +10,7 @@ import pytest
 from pandas import isna
 from torch import Tensor
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.config import RunConfig
 from experiments.grid import model_config
 from experiments.models.model import open_model

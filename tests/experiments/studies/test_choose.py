@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.errors import ConfigError
 from experiments.grid import expand, problem
 from experiments.methods import METHODS, find_problem, parallel_degrees

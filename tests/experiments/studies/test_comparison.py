@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comparison import joined
-from analysis.study import load_study
+from analysis.methods.comparison import joined
+from analysis.records.study import load_study
 from tests.experiments.runs import command
 
 SMALL = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.clips import pack
 from experiments.studies.distance import clip_features, compare, compare_features
 from tests.experiments.runs import command

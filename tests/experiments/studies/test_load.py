@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.load import best
-from analysis.study import load_study
+from analysis.predicted.load import best
+from analysis.records.study import load_study
 from experiments.errors import ConfigError
 from experiments.studies.queue import latencies, poisson, read_trace
 from tests.experiments.runs import command

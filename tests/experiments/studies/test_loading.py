@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.config import RunConfig
 from experiments.errors import ConfigError
 from experiments.grid import model_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis.study import load_study
+from analysis.records.study import load_study
 from experiments.grid import cluster_config
 from experiments.published import targets
 from experiments.studies.scaling import fastest, published_beside, same_hardware

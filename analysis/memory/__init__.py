@@ -1,0 +1,1 @@
+"""What each device holds: parameters, K, V, activations."""

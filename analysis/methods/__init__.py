@@ -1,0 +1,1 @@
+"""Methods beside each other: distance to serial against seconds."""

@@ -1,0 +1,1 @@
+"""Predictions for named hardware: latency, plans, bandwidth, load."""

@@ -1,0 +1,309 @@
+"""Plans, read: the front of latency, memory and exactness, who wins by how much, and which request has another winner.
+
+Rows as `experiment=plan` records them: settings of a request (size, N, S, images), `ok` with seconds and bytes, or the
+reason. The request that was asked for comes first, then those that differ from it in one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.evidence.intervals import SHARE, load_intervals
+from analysis.presentation import tables
+from analysis.presentation.columns import (
+    GIB,
+    NOTHING,
+    Shown,
+    column,
+    flags,
+    percent,
+    shares,
+    small,
+    texts,
+    words,
+)
+from analysis.presentation.style import label
+from analysis.presentation.tables import Table
+from analysis.records.committed import QUALITY
+from analysis.records.study import Record, load_study, pixels, plain_rows
+
+REQUEST = ["height", "width", "asked", "steps", "images"]
+MEASURED: dict[str, Any] = {
+    "metric": "latent_error",
+    "against": "serial",
+    "steps": 20,
+    "guidance_scale": 2.0,
+    "scheduler": "shipped",
+}
+"""The distances that stand for exactness, and the request that they were measured with."""
+SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
+"""Parts of the latency, the mean of all devices."""
+LITTLE = 0.0005
+"""A share of the latency that would be printed as 0.0 %."""
+READ = ("peak_bytes", "missing_bytes", *SECONDS, "bottleneck", "text_encoder_bytes", "vae_bytes")
+"""What is read of settings that fit, and what is missing where none was planned."""
+NOTE = (
+    "Seconds by part: the mean of all devices. Peak: the transformer on the fullest device; text encoders and VAE: "
+    "what a device would hold besides. Latents vs serial: measured on the shipped model with the same method, M and W "
+    "(S = 20, guidance 2); – is not measured."
+)
+COVERED = f"{100 * SHARE:.0f} %"
+WITHIN = f"{COVERED} interval s"
+FRONT: Shown = [
+    "setting",
+    "predicted_latency_s",
+    *texts(interval=WITHIN),
+    *("speedup", "bottleneck", "kernels_s", "exchange_s", "bubble_s", "host_s"),
+    column("peak_bytes", unit="GiB"),
+    *texts(text_encoder_said="text encoders GiB", vae_said="VAE GiB"),
+    *("relative_error", "status"),
+]
+CROSSOVERS: Shown = [
+    *texts(request="request", wins="fastest"),
+    "predicted_latency_s",
+    *texts(interval=WITHIN),
+    *flags(changes="another product"),
+    *texts(second="next"),
+    *shares(behind="next is slower by"),
+    *texts(exact_wins="fastest exact"),
+    *shares(exact_behind="exact is slower by"),
+]
+Row = dict[str, Any]
+
+
+def distances(results: Path) -> dict[tuple[str, int, int], float]:
+    """(method, M, W) -> distance of the latents to serial's, of the most pictures; of others than PipeFusion M is N."""
+    rows = load_study(results / QUALITY).rows
+    for name, value in MEASURED.items():
+        rows = rows[rows[name] == value]
+    rows = rows[rows.warmup.notna()].sort_values("n", kind="stable")
+    patches = rows.patches.fillna(rows.devices)
+    keys = zip(rows.method, patches.astype(int), rows.warmup.astype(int), strict=True)
+    return dict(zip(keys, rows.value.astype(float), strict=True))
+
+
+def beside(rows: pd.DataFrame, results: Path, name: str = "predicted_latency_s") -> pd.DataFrame:
+    """The rows with the interval of each latency and the distance to serial, as far as they are known; `name` has the
+    seconds."""
+    known, made = distances(results), load_intervals(results)
+    rows = rows.reindex(columns=[*rows, *(column for column in (name, *READ) if column not in rows)])
+    found = []
+    for row in plain_rows(rows):
+        seconds, low_s, high_s = row.get(name), None, None
+        if seconds is not None:
+            px = round((row["height"] * row["width"]) ** 0.5)
+            low_s, high_s = made.around(seconds, row["method"], px, row["cluster"], bool(row.get("borrowed")))
+        error = 0.0 if row.get("exact") else known.get((row["method"], cuts(row), row["warmup"]))
+        found.append({"low_s": low_s, "high_s": high_s, "relative_error": error})
+    return rows.assign(**pd.DataFrame(found, rows.index).astype(float))
+
+
+def cuts(row: Mapping[str, Any]) -> int:
+    """What the distance to serial grows with: patches, or stages of a method whose patch is the whole image."""
+    return int(row.get("patches") or row.get("pipe") or 0)
+
+
+def requests(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each request, in order."""
+    return [part for _, part in rows.groupby(REQUEST, sort=False)]
+
+
+def asked(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The requests that were asked for: of the others only the fastest was searched."""
+    first, *others = requests(rows)
+    return [first, *(part for part in others if part.front.all())]
+
+
+def fitting(rows: pd.DataFrame) -> list[Row]:
+    """The settings that fit, fastest first."""
+    return plain_rows(
+        rows[rows.status == "ok"].sort_values(["predicted_latency_s", "peak_bytes"], kind="stable")
+    )
+
+
+def front(rows: pd.DataFrame) -> list[Row]:
+    """The settings to which no other is equal or better in latency, peak memory and distance to serial alike.
+
+    A distance that was not measured counts as the largest.
+    """
+    kept: list[Row] = []
+    for row in fitting(rows):
+        if not any(as_good(other, row) for other in kept):
+            kept.append(row)
+    return kept
+
+
+def as_good(one: Row, other: Row) -> bool:
+    """Whether a setting that is as fast needs no more memory and is no further from serial."""
+    far = [inf if row["relative_error"] is None else row["relative_error"] for row in (one, other)]
+    return bool(one["peak_bytes"] <= other["peak_bytes"] and far[0] <= far[1])
+
+
+def shown(record: Record) -> pd.DataFrame:
+    """The front of every request that was asked for, and serial on one device; ready to be written."""
+    found, several = [], len(asked(record.rows)) > 1
+    for part in asked(record.rows):
+        serial = plain_rows(part[part.devices == 1])
+        serial_s = serial[0]["predicted_latency_s"] if serial else None
+        kept = front(part)
+        for row in [*kept, *(one for one in serial if one["status"] != "ok" or one not in kept)]:
+            seconds = row["predicted_latency_s"]
+            found.append(
+                row
+                | {"setting": f"{request(row)}: " * several + setting(row), "interval": interval(row)}
+                | {"speedup": serial_s / seconds if serial_s and seconds else None}
+                | {f"{kind}_said": not_known(row[f"{kind}_bytes"]) for kind in ("text_encoder", "vae")}
+            )
+    return pd.DataFrame(found)
+
+
+def title(record: Record) -> str:
+    """What was asked for."""
+    config, (first, *others) = record.facts["config"], asked(record.rows)
+    row = plain_rows(first[:1])[0]
+    guided = "no guidance" if row["guidance_scale"] is None else f"guidance {row['guidance_scale']:g}"
+    size = "" if others else f", {request(row)}"
+    return f"PREDICTED for {row['model']} on {row['cluster']}{size}, {config['model']['dtype']}, {guided}"
+
+
+def tabulate(record: Record, suffix: str = "") -> list[Table]:
+    """The front with the answer below it, and the crossovers."""
+    found, others = shown(record), crossovers(record.rows)
+    first = tables.table(
+        found, words(found, FRONT), before=f"**{title(record)}**", after=answers(record.rows)
+    )
+    second = tables.table(others, words(others, CROSSOVERS), before=f"**{title(record)}**")
+    return [first._replace(suffix=suffix), second._replace(suffix=f"{suffix}_crossovers")]
+
+
+def setting(row: Mapping[str, Any]) -> str:
+    """`PipeFusion, cfg 2 x pipe 4, M = 16`; an exact product goes by its degrees alone."""
+    if row["exact"]:
+        return "Serial, 1 device" if row["devices"] == 1 else f"exact, {row['parallel']}"
+    patches = "" if row["patches"] is None else f", M = {row['patches']}"
+    return f"{label(row['method'])}, {row['parallel']}{patches}"
+
+
+def request(row: Mapping[str, Any]) -> str:
+    """`1024 px, N = 8, S = 20, 1 image`; `704 x 1280 px, 125 pictures, N = 8, S = 20, 1 video`."""
+    frames, what = row.get("frames"), "video" if row.get("frames") else "image"
+    size = f"{pixels(row)} px" + (f", {frames} pictures" if frames else "")
+    count = f"{row['images']} {what}{'s' * (row['images'] > 1)}"
+    return f"{size}, N = {row['asked']}, S = {row['steps']}, {count}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """`1.62 to 2.07`."""
+    return NOTHING if row["low_s"] is None else f"{row['low_s']:.2f} to {row['high_s']:.2f}"
+
+
+def not_known(size: float | None) -> str:
+    """Bytes in GiB."""
+    return "not known" if size is None else f"{size / GIB:.2f}"
+
+
+def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each request: the fastest setting, how far the next is behind, the fastest exact one, and whether
+    another product wins than in the first request."""
+    first, found = None, []
+    for part in requests(rows):
+        fits = fitting(part)
+        line: Row = {"request": request(plain_rows(part[:1])[0]), "wins": "nothing fits"}
+        if fits:
+            best, *others = fits
+            first = first or product(best)
+            rival = next((row for row in others if product(row) != product(best)), None)
+            exact = next((row for row in fits if row["exact"]), None)
+            line |= {"wins": setting(best), "interval": interval(best), "changes": product(best) != first}
+            line["predicted_latency_s"] = best["predicted_latency_s"]
+            line |= {} if rival is None else {"second": setting(rival), "behind": behind(rival, best)}
+            line |= (
+                {} if exact is None else {"exact_wins": setting(exact), "exact_behind": behind(exact, best)}
+            )
+        found.append(line)
+    columns = ["request", "wins", "predicted_latency_s", "interval", "changes", "second", "behind"]
+    return pd.DataFrame(found, columns=[*columns, "exact_wins", "exact_behind"])
+
+
+def product(row: Row) -> tuple[str, str]:
+    """What two settings share that differ in M, W or split alone."""
+    return "exact" if row["exact"] else row["method"], row["parallel"]
+
+
+def behind(row: Row, best: Row) -> float:
+    """How much longer it takes."""
+    return float(row["predicted_latency_s"] / best["predicted_latency_s"] - 1)
+
+
+def answers(rows: pd.DataFrame) -> str:
+    """A paragraph for each request that was asked for; what would change the first one's winner."""
+    paragraphs = [" ".join(sentences(part)) for part in asked(rows)]
+    others = crossovers(rows)
+    changed = others[others.changes.eq(True)]
+    if len(others) > len(paragraphs):
+        known = [f"{row.request}: {row.wins}" for row in changed.itertuples()]
+        paragraphs.append(
+            f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
+        )
+    if strange := plain_rows(rows[:1])[0].get("borrowed"):
+        text = f"No published row calibrates {strange} (docs/predictions.md says what stands in)"
+        paragraphs.append(f"{text}: the intervals are wider.")
+    return "\n".join(paragraphs)
+
+
+def sentences(rows: pd.DataFrame) -> Iterator[str]:
+    """The winner of a request, why, by how much; what needs less memory, and what is exact."""
+    fits, asked_for = fitting(rows), request(plain_rows(rows[:1])[0])
+    if not fits:
+        least = rows.missing_bytes.min()
+        missing = "" if pd.isna(least) else f"; the leanest setting misses {least / GIB:.1f} GiB per device"
+        yield f"{asked_for}: nothing fits{missing}."
+        return
+    best, *others = fits
+    yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held(best)}."
+    if best.get("decode_bytes"):
+        whole, tiles = (not_known(best.get(f"decode_{how}bytes")) for how in ("", "tiled_"))
+        yield f"Decoding takes {whole} GiB at once, {tiles} by tiles (model.tiled=true plans these)."
+    parts = sorted(((best[name] or 0.0, word) for name, word in SECONDS.items()), reverse=True)
+    shares = [(part / best["predicted_latency_s"], word) for part, word in parts]
+    yield f"Its time: {', '.join(f'{percent(part)} {word}' for part, word in shares if part >= LITTLE)}."
+    rival = next((row for row in others if product(row) != product(best)), None)
+    if rival is not None:
+        sure = rival["low_s"] is not None and rival["low_s"] > best["high_s"]
+        more, word = max(((rival[name] or 0.0) - (best[name] or 0.0), word) for name, word in SECONDS.items())
+        yield (
+            f"Next is {setting(rival)}, {percent(behind(rival, best))} slower ({more:.2f} s more for {word}), "
+            f"{'the intervals are apart' if sure else 'the intervals overlap'}: {seconds(rival)}."
+        )
+    exact = next((row for row in fits if row["exact"]), None)
+    if not best["exact"] and exact is not None:
+        yield f"It is not exact ({said_error(best)}); the fastest that is: {setting(exact)}, {seconds(exact)}."
+    lean = min(fits, key=lambda row: row["peak_bytes"])
+    if lean is not best:
+        yield (
+            f"Least memory: {setting(lean)}, {held(lean)}, {seconds(lean)}, {percent(behind(lean, best))} slower."
+        )
+
+
+def seconds(row: Row) -> str:
+    """`1.82 s (80 % interval 1.62 to 2.07)`."""
+    within = "" if row["low_s"] is None else f" ({COVERED} interval {interval(row)})"
+    return f"{row['predicted_latency_s']:.2f} s{within}"
+
+
+def held(row: Row) -> str:
+    """`60.2 GiB per device (105.1 with text encoders and VAE)`."""
+    parts = [row["peak_bytes"], row["text_encoder_bytes"], row["vae_bytes"]]
+    whole = "" if None in parts else f" ({sum(parts) / GIB:.1f} with text encoders and VAE)"
+    return f"{row['peak_bytes'] / GIB:.1f} GiB per device{whole}"
+
+
+def said_error(row: Row) -> str:
+    """The distance to serial in words."""
+    known = row["relative_error"]
+    return "distance to serial not measured" if known is None else f"latents {small(known)} from serial's"

@@ -1,0 +1,1 @@
+"""How results are written and drawn: columns, tables, looks of methods, figures, the terminal."""

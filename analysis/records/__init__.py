@@ -1,0 +1,1 @@
+"""Records on disk: read, checked, kept, and which of them are committed."""
