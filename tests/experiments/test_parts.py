@@ -16,7 +16,7 @@ BUILT = [name for name, part in read_parts().items() if part["parameters"]]
 @pytest.mark.parametrize("name", BUILT)
 def test_a_part_has_the_parameters_of_its_class(name):
     part = read_parts()[name]
-    library, kind = part["class"].split(".")
+    library, _, kind = part["class"].rpartition(".")
     stock = getattr(importlib.import_module(library), kind)
     with torch.device("meta"):
         transformers = library == "transformers"
