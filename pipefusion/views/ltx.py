@@ -8,12 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from pipefusion.core.attention import Attend, full
+from pipefusion.core.attention import Attend
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import KV, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, linear
-from pipefusion.views.sites import STOCK, Site, heads, turned, wide_prompt_kv
+from pipefusion.views.sites import AcrossHeads, Site, heads, turned, wide_prompt_kv
 from pipefusion.views.sizes import prompt_sizes, time_embedder
 from pipefusion.views.stock import StockView, cross_attention_plan, pair_turns, video_table
 
@@ -75,29 +75,12 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
     )
 
 
-class AcrossHeads:
-    """Self- and cross-attention whose q and k are normalised and turned over all heads, each head otherwise."""
+class TurnedWhole(AcrossHeads):
+    """q and k turned over all heads, each head otherwise."""
 
-    def __init__(self, layer: int):
-        self.layer = layer
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: KV | None = None,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Site | None = None,
-    ) -> Tensor:
-        site, q = image_rotary_emb or STOCK, attn.norm_q(attn.to_q(hidden_states))  # [b, t, H*d]
-        if encoder_hidden_states is not None:
-            assert attention_mask is not None
-            out = full(heads(attn, q), *encoder_hidden_states, attention_mask.unsqueeze(1))
-        else:
-            k, v = attn.norm_k(attn.to_k(hidden_states)), attn.to_v(hidden_states)
-            q, k = (turned(x.unsqueeze(2), site.turns).squeeze(2) for x in (q, k))
-            out = site.attend(self.layer, heads(attn, q), heads(attn, k), heads(attn, v))  # [b, t, H, d]
-        return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
+    @staticmethod
+    def finish(attn: Any, norm: Any, x: Tensor, turns: Tensor | None) -> Tensor:
+        return heads(attn, turned(norm(x).unsqueeze(2), turns).squeeze(2))
 
 
 class View(StockView):
@@ -105,7 +88,7 @@ class View(StockView):
 
     stock = "LTXVideoTransformer3DModel"
     attentions = ("attn1", "attn2")
-    site: ClassVar[type[Any]] = AcrossHeads
+    site: ClassVar[type[Any]] = TurnedWhole
     embed_parts = ("proj_in",)
     unembed_parts = ("norm_out", "proj_out", "scale_shift_table")
     teacache: ClassVar[tuple[float, ...]] = (  # TeaCache's own

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipefusion.core.attention import Attend, full
-from pipefusion.core.dit import KV, Given, Tokens
+from pipefusion.core.attention import Attend
+from pipefusion.core.dit import Given, Tokens
 from pipefusion.core.shape import DiTShape
 from pipefusion.views import ltx
-from pipefusion.views.sites import STOCK, Site, heads
+from pipefusion.views.sites import AcrossHeads, Site, heads
 
 VIDEO = True
 FRAME_FACTOR = ltx.FRAME_FACTOR
@@ -56,38 +56,19 @@ def halves_turned(x: Tensor, turns: Tensor | None) -> Tensor:
     return torch.cat([pairs.real, pairs.imag], dim=-1).to(x.dtype)
 
 
-class AcrossHeads:
-    """Self- and cross-attention, q and k normalised over all heads; its `Site` travels as `query_rotary_emb`."""
+class TurnedByHalves(AcrossHeads):
+    """The first half of each head's q and k turned against the second."""
 
-    def __init__(self, layer: int):
-        self.layer = layer
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: KV | None = None,
-        attention_mask: Tensor | None = None,
-        query_rotary_emb: Site | None = None,
-        key_rotary_emb: None = None,
-    ) -> Tensor:
-        site = query_rotary_emb or STOCK
-        q = heads(attn, attn.norm_q(attn.to_q(hidden_states)))  # [b, t, H, d]
-        if encoder_hidden_states is not None:
-            assert attention_mask is not None
-            out = full(q, *encoder_hidden_states, attention_mask.unsqueeze(1))
-        else:
-            k = heads(attn, attn.norm_k(attn.to_k(hidden_states)))
-            q, k = (halves_turned(x, site.turns) for x in (q, k))
-            out = site.attend(self.layer, q, k, heads(attn, attn.to_v(hidden_states)))
-        return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
+    @staticmethod
+    def finish(attn: Any, norm: Any, x: Tensor, turns: Tensor | None) -> Tensor:
+        return halves_turned(heads(attn, norm(x)), turns)
 
 
 class View(ltx.View):
     """The video stream opened up. The stock block always runs both streams: the video's modules are called here."""
 
     stock = "LTX2VideoTransformer3DModel"
-    site = AcrossHeads
+    site = TurnedByHalves
     teacache = (1.0, 0.0)  # none is published
 
     @staticmethod

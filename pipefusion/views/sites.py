@@ -66,24 +66,37 @@ class SelfOrCross:
     def __init__(self, layer: int):
         self.layer = layer
 
+    @staticmethod
+    def finish(attn: Any, norm: Any, x: Tensor, turns: Tensor | None) -> Tensor:
+        """q or k as it is projected [b, t, H*d] -> [b, t, H, d], normalised in each head and turned."""
+        return turned(normed(norm, heads(attn, x)), turns)
+
     def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: KV | None = None,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: Site = STOCK,
+        image_rotary_emb: Site | None = None,
+        key_rotary_emb: None = None,  # LTX-2 hands it on, as None
     ) -> Tensor:
-        site = image_rotary_emb
-        q = turned(normed(attn.norm_q, heads(attn, attn.to_q(hidden_states))), site.turns)  # [b, t, H, d]
+        site = image_rotary_emb or STOCK
+        q = self.finish(attn, attn.norm_q, attn.to_q(hidden_states), site.turns)  # [b, t, H, d]
         if encoder_hidden_states is not None:
             bias = None if attention_mask is None else attention_mask.unsqueeze(1)  # [b, 1, 1, T]
             out = full(q, *encoder_hidden_states, bias)  # [b, t, H, d]
         else:
-            k = normed(attn.norm_k, heads(attn, attn.to_k(hidden_states)))  # [b, t, H, d]
-            v = heads(attn, attn.to_v(hidden_states))
-            out = site.attend(self.layer, q, turned(k, site.turns), v, site.prefix)  # [b, t, H, d]
+            k = self.finish(attn, attn.norm_k, attn.to_k(hidden_states), site.turns)
+            out = site.attend(self.layer, q, k, heads(attn, attn.to_v(hidden_states)), site.prefix)
         return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
+
+
+class AcrossHeads(SelfOrCross):
+    """As `SelfOrCross`, q and k normalised over all heads."""
+
+    @staticmethod
+    def finish(attn: Any, norm: Any, x: Tensor, turns: Tensor | None) -> Tensor:
+        return turned(heads(attn, norm(x)), turns)
 
 
 class Joint:

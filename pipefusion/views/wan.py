@@ -12,13 +12,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipefusion.core.attention import Attend, full
+from pipefusion.core.attention import Attend
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.dit import KV, Given, TensorPlan, Tokens
 from pipefusion.core.grid import Band
 from pipefusion.core.shape import BlockShape, DiTShape, TooLarge, linear
 from pipefusion.deferred import Deferred
-from pipefusion.views.sites import STOCK, Site, heads, turned, wide_prompt_kv
+from pipefusion.views.sites import AcrossHeads, Site, wide_prompt_kv
 from pipefusion.views.sizes import prompt_sizes
 from pipefusion.views.stock import StockView, pair_turns, video_table, video_unpatchified
 
@@ -101,30 +101,6 @@ def shape(config: Mapping[str, Any], rows: int, cols: int, facts: Mapping[str, A
         shared_params=((range(0), time + text),),
         prompt=prompt_sizes(facts["text_tokens"], config["text_dim"]),
     )
-
-
-class AcrossHeads:
-    """Self- and cross-attention whose q and k are normalised over all heads; its `Site` travels as `rotary_emb`."""
-
-    def __init__(self, layer: int):
-        self.layer = layer
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: KV | None = None,
-        attention_mask: None = None,
-        rotary_emb: Site | None = None,
-    ) -> Tensor:
-        site = rotary_emb or STOCK
-        q = turned(heads(attn, attn.norm_q(attn.to_q(hidden_states))), site.turns)  # [b, t, H, d]
-        if encoder_hidden_states is not None:
-            out = full(q, *encoder_hidden_states)
-        else:
-            k = turned(heads(attn, attn.norm_k(attn.to_k(hidden_states))), site.turns)
-            out = site.attend(self.layer, q, k, heads(attn, attn.to_v(hidden_states)))
-        return attn.to_out[1](attn.to_out[0](out.flatten(2)))  # [b, t, hs]
 
 
 class View(StockView):
