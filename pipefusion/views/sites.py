@@ -161,5 +161,6 @@ class Fused:
 def processor(site: type[Any], layer: int) -> Any:
     """The processor of a layer's attention, its signature found once: diffusers asks for it at every call."""
     call: Any = site.__call__
-    call.__signature__ = signature(call)  # which takes a tenth of a tiny model's block
+    if not hasattr(call, "__signature__"):
+        call.__signature__ = signature(call)  # which takes a tenth of a tiny model's block
     return site(layer)

@@ -128,7 +128,7 @@ def test_no_order_of_events_changes_the_result_of_a_product(session, one):
 
 @pytest.mark.slow
 def test_five_hundred_schedules_of_products():
-    cfg = config(replace(WITH_PRODUCTS, devices=[2], schedules=500, kills=0))
+    cfg = config(replace(WITH_PRODUCTS, patches=[3], schedules=500, kills=0))
     session = Session()
     for cell in study_cells(PERTURB, cfg, session):
         (row,) = measure(cell, session)

@@ -38,39 +38,27 @@ def replaced(text: str, pairs: dict[str, str]) -> str:
     return text
 
 
-@pytest.mark.slow
-def test_the_script_in_the_readme(tmp_path: Path) -> None:
-    """Four ranks under torchrun draw the pipeline's picture: with nothing stale, and with an exact method."""
+def readme_script(folder: Path) -> str:
+    """The script in the README on a small pipeline: with nothing stale, and with an exact method."""
     page = (ROOT / "README.md").read_text()
     script = page.partition("## As a library")[2].partition("```python\n")[2].partition("```")[0]
     assert 0 < len(script.strip().splitlines()) <= 15
-    folder = save_tiny("pixart_sigma", tmp_path / "tiny", with_transformer=True)
-    runs = [
+    return "\n".join(
         replaced(script, {
             "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": str(folder), "1024": str(SIDE), "warmup=1": how,
             "bfloat16": "float32", "num_inference_steps=20": f"num_inference_steps={STEPS}",
             "lighthouse.png": f"{name}.png", "a lighthouse in the fog": "red apple",
         })
         for name, how in {"stale": f"warmup={STEPS}", "exact": 'method="sync_pipeline"'}.items()
-    ]  # fmt: skip
-    torchrun("\n".join(runs), 4, tmp_path)
-    expected = stock(folder)(
-        "red apple", height=SIDE, width=SIDE, use_resolution_binning=False, num_inference_steps=STEPS,
-        output_type="np", generator=seeded(),
-    ).images[0]  # fmt: skip
-    for name in ("stale", "exact"):
-        image = np.asarray(Image.open(tmp_path / f"{name}.png"), dtype=float) / 255
-        assert np.abs(image - expected).max() <= 1.01 / 255
+    )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_the_examples_in_the_docstrings(tmp_path: Path) -> None:
-    """In the order in which they are used, on four ranks, with a small pipeline in place of what they do not say."""
+def docstring_examples() -> str:
+    """In the order in which they are used, with a small pipeline in place of what they do not say."""
     shown = [Parallel, init, parallelize, Denoiser.__call__, Denoiser.prediction, generate]
     lines = [re.findall(r">>> (.*)", each.__doc__ or "") for each in shown]
     assert all(lines), "an example each"
     example = "\n".join(line for each in lines for line in each)
-    save_tiny("pixart_sigma", tmp_path / "tiny", with_transformer=True)
     script = """
 from pathlib import Path
 import torch
@@ -89,5 +77,19 @@ if images:
     images[0].save("lighthouse.png")
 """
     sizes = {"1024": str(SIDE), "128, 128": f"{SIDE // 8}, {SIDE // 8}"}
-    torchrun(script.replace("EXAMPLE", replaced(example, sizes)), 4, tmp_path)
+    return script.replace("EXAMPLE", replaced(example, sizes))
+
+
+@pytest.mark.slow
+def test_what_the_documentation_shows(tmp_path: Path) -> None:
+    """On four ranks under torchrun; the README's script draws the pipeline's picture."""
+    folder = save_tiny("pixart_sigma", tmp_path / "tiny", with_transformer=True)
+    torchrun(readme_script(folder) + docstring_examples(), 4, tmp_path)
+    expected = stock(folder)(
+        "red apple", height=SIDE, width=SIDE, use_resolution_binning=False, num_inference_steps=STEPS,
+        output_type="np", generator=seeded(),
+    ).images[0]  # fmt: skip
+    for name in ("stale", "exact"):
+        image = np.asarray(Image.open(tmp_path / f"{name}.png"), dtype=float) / 255
+        assert np.abs(image - expected).max() <= 1.01 / 255
     assert Image.open(tmp_path / "lighthouse.png").size == (SIDE, SIDE)
