@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.experiments.runs import ROOT, alive, rank_pids, wait_until
+from tests.experiments.commands import ROOT, alive, rank_pids, wait_until
 from tests.ranks import Ranks
 
 STARTS = """

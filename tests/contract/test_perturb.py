@@ -43,7 +43,7 @@ from tests.contract.faulty import (
     SkipsAGather,
     SwapsReceives,
 )
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 SMALL = PerturbConfig(steps=[3], devices=[2, 3], patches=[3, 4], warmups=[0, 1], products=[])
 WITH_PRODUCTS = replace(SMALL, devices=[2], products=list(PRODUCTS))

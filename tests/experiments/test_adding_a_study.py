@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 
 from analysis.records.study import load_study
 from experiments.runner import check, run
-from tests.experiments.runs import composed
+from tests.experiments.commands import composed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "adding-a-study.md").read_text()
 

@@ -16,7 +16,7 @@ from experiments.runner import study_cells
 from experiments.session import Session
 from experiments.studies.perturb import PERTURB
 from experiments.studies.text_variants import TEXT_VARIANTS, TextVariantsConfig
-from tests.experiments.runs import ROOT, config
+from tests.experiments.commands import ROOT, config
 
 
 @pytest.fixture(scope="module")

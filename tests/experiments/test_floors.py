@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 
 from experiments.closure import PACKAGES, imports, modules
-from tests.experiments.runs import ROOT
+from tests.experiments.commands import ROOT
 
 FLOORS = (
     ("errors", "config"),

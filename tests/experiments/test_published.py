@@ -16,7 +16,7 @@ from experiments.runs.check import check_method, check_model, check_values
 from experiments.session import empty_inputs
 from pipefusion.core.parallel import Parallel
 from tests.analysis.evidence.planted import Row, published
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 
 LEGACY = {"source": "PipeFusion repo assets/some.png"}
 

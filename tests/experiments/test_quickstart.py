@@ -11,7 +11,7 @@ from analysis.runs import frame, sweep
 from experiments.methods import METHODS
 from experiments.quickstart import answer, report
 from tests.analysis.synthetic import write_run, write_sweep
-from tests.experiments.runs import ROOT, planned
+from tests.experiments.commands import ROOT, planned
 
 
 @pytest.fixture(scope="module")

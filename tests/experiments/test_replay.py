@@ -26,7 +26,7 @@ from experiments.methods import METHODS
 from experiments.models.decode import latent_factor
 from experiments.replay import main, replay
 from tests.cases import CPU, FAMILIES
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 from tests.experiments.tiny_transformers import flux_transformer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,7 +27,7 @@ from experiments.pool import Bar, run_all, take_gpu
 from experiments.runner import check, run, study_cells
 from experiments.session import Session
 from experiments.study import Cell, Study
-from tests.experiments.runs import ROOT
+from tests.experiments.commands import ROOT
 
 
 @dataclass

@@ -15,7 +15,7 @@ from experiments import sinks
 from experiments.command.measures import MEASURES
 from experiments.config import RunConfig
 from experiments.sinks import Summary
-from tests.experiments.runs import command, config
+from tests.experiments.commands import command, config
 
 RECORD = {
     "git_commit": "abc",

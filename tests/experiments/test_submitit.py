@@ -10,7 +10,7 @@ import pytest
 from analysis.records.study import load_study
 from experiments.records import read_json
 from experiments.submit import dealt
-from tests.experiments.runs import QUICK, command
+from tests.experiments.commands import QUICK, command
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from experiments.records import read_json
 from experiments.timing import BEYOND_CACHE
 from pipefusion.sim.hardware import DeviceConfig
 from pipefusion.sim.network import LinkConfig
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ from experiments.errors import ConfigError
 from experiments.models.model import open_model
 from experiments.quality.measure import main_rows
 from experiments.quality.subjects import open_real, prompts_for
+from tests.experiments.commands import command, config
 from tests.experiments.quality.pictures import save_pictures
 from tests.experiments.quality.tiny_clip import save_tiny_clip
-from tests.experiments.runs import command, config
 from tests.experiments.tiny_pipelines import save_tiny
 
 CAPTIONS = ["red apple", "green dragon", "blurry apple", "green apple", "red dragon"]

@@ -29,7 +29,7 @@ from experiments.runner import grouped, make_cell
 from experiments.runs.device import choose_device
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 
 OWN = SampleConfig(batch=2)
 TEXTS = ["red apple", "green dragon", "a tree", "red apple", "green dragon", "a tree"]

@@ -17,8 +17,8 @@ from experiments.quality.settings import setting_name, stand_in
 from experiments.runner import study_cells
 from experiments.session import Session
 from pipefusion.core.parallel import Parallel
+from tests.experiments.commands import config
 from tests.experiments.quality.pictures import save_pictures
-from tests.experiments.runs import config
 
 
 @pytest.fixture

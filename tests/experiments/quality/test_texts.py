@@ -18,7 +18,7 @@ from experiments.quality.sample import picture_files, require, sample_all
 from experiments.quality.settings import SampleConfig
 from experiments.quality.texts import encode_all, encode_to, stored, texts_path
 from experiments.session import Session
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 from tests.experiments.tiny_pipelines import save_tiny
 
 TEXTS = ("red apple", "green dragon", "a tree")

@@ -16,7 +16,7 @@ from experiments.runner import run as run_study
 from experiments.staleness import measure
 from experiments.staleness.measure import STALENESS, position_errors
 from pipefusion.core.parallel import Parallel
-from tests.experiments.runs import composed
+from tests.experiments.commands import composed
 from tests.experiments.staleness.cases import case, run, serial, shape
 
 DISPLACED = [name for name in METHODS if METHODS[name].stale_kv]

@@ -26,7 +26,7 @@ from experiments.studies.accounting import ACCOUNTING, SETTLED, count_run, measu
 from experiments.studies.params import PARAMS
 from pipefusion.core.memory import sampling_peak
 from pipefusion.core.silent import SilentFabric
-from tests.experiments.runs import command, composed
+from tests.experiments.commands import command, composed
 
 TINY = ["experiment=accounting", "measure.models=[pixart_tiny,flux_tiny]", "measure.resolutions=[64]"]
 TINY += ["measure.devices=[1,4]", "measure.workers=1", "log.wandb.mode=disabled"]

@@ -24,7 +24,7 @@ from experiments.session import Session
 from experiments.studies.bandwidth import BANDWIDTH, measure
 from experiments.studies.scaling import planned_row
 from pipefusion.sim.network import TopologyConfig
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 SPEEDS = [1.0, 4.0, 16.0, 64.0, 256.0]
 

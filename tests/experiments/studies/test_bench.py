@@ -20,7 +20,7 @@ from experiments.studies.bench_rank import BenchCase, drawn, prepare_case
 from pipefusion.core.conditioning import Conditioning
 from pipefusion.core.parallel import Parallel
 from tests.cases import relative_error
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 from tests.ranks import Ranks
 
 

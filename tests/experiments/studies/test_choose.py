@@ -24,7 +24,7 @@ from experiments.studies.scaling import planned_row
 from pipefusion.core.memory import PeakTracker
 from pipefusion.core.parallel import AXES
 from pipefusion.pipelines.pictures import decode_one
-from tests.experiments.runs import command, composed
+from tests.experiments.commands import command, composed
 
 MODEL = ["measure=plan", "cluster=l40_pcie", "model=pixart_tiny", "log.wandb.mode=disabled"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.methods.comparison import joined
 from analysis.records.study import load_study
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 SMALL = [
     "measure=comparison",

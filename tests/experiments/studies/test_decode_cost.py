@@ -20,7 +20,7 @@ from experiments.studies.decode_cost import decode_seconds, decoding_seconds, em
 from experiments.studies.predict import fastest
 from pipefusion.pipelines.pictures import decode_one
 from pipefusion.sim.hardware import DeviceConfig
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 
 FAST = 1e30
 IDEAL = DeviceConfig(peak_flops_16=1.0, peak_flops_32=1.0, peak_bandwidth=FAST, asynchronous=False)

@@ -11,7 +11,7 @@ import torch
 from analysis.records.study import load_study
 from experiments.clips import pack
 from experiments.studies.distance import clip_features, compare, compare_features
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 VIDEO = [
     "model=wan_tiny",

@@ -9,7 +9,7 @@ from analysis.predicted.load import best
 from analysis.records.study import load_study
 from experiments.errors import ConfigError
 from experiments.studies.queue import latencies, poisson, read_trace
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 KEYS = [
     "experiment=load",

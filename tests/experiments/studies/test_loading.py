@@ -22,7 +22,7 @@ from experiments.runner import check
 from experiments.studies.loading import LOADING, Counted
 from experiments.synthetic import identity, write_checkpoint
 from pipefusion.core.weights import weight_files
-from tests.experiments.runs import command, composed
+from tests.experiments.commands import command, composed
 
 FAMILIES = ["pixart_tiny", "sd3_tiny", "flux_tiny", "flux2_tiny", "hunyuan_tiny", "dit_tiny"]
 CPU = torch.device("cpu")

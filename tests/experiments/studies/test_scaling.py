@@ -9,7 +9,7 @@ from analysis.records.study import load_study
 from experiments.grid import cluster_config
 from experiments.published import targets
 from experiments.studies.scaling import fastest, published_beside, same_hardware
-from tests.experiments.runs import command
+from tests.experiments.commands import command
 
 TINY = [
     "measure=scaling",

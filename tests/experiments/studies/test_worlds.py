@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from experiments.records import read_json
 from pipefusion.sim.faults import Faults, Kill
 from pipefusion.sim.world import World
-from tests.experiments.runs import QUICK, command
+from tests.experiments.commands import QUICK, command
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import torch
 
 from experiments.command import cli
 from experiments.command.compose import plan
+from tests.experiments.commands import complaint
 from tests.experiments.models.weights.files import SINGLE, change
-from tests.experiments.runs import complaint
 
 
 @pytest.fixture

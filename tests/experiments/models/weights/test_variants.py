@@ -18,7 +18,7 @@ from experiments.models.weights import check_weights, read_tensors
 from experiments.runs.check import check_model
 from pipefusion.checkpoint import open_transformer
 from pipefusion.core.weights import reader, stored_dtype, variants
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 from tests.experiments.tiny_pipelines import stock
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from experiments.config import RunConfig
 from experiments.records import read_json
 from experiments.runs import launch
 from experiments.runs.launch import execute
-from tests.experiments import fake_rank
-from tests.experiments.runs import alive, config, rank_pids, wait_until
+from tests.experiments.commands import alive, config, rank_pids, wait_until
+from tests.experiments.runs import fake_rank
 
 
 @pytest.fixture(scope="module", autouse=True)

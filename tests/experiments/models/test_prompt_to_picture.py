@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from experiments.records import read_json
-from tests.experiments.runs import command
-from tests.experiments.test_components import stock
+from tests.experiments.commands import command
+from tests.experiments.models.test_components import stock
 from tests.experiments.tiny_pipelines import save_tiny
 
 SIDE, STEPS = 64, 3

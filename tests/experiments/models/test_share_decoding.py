@@ -22,7 +22,7 @@ from pipefusion.core.parallel import Parallel
 from pipefusion.sim.clock import FixedClock
 from pipefusion.sim.network import TopologyConfig
 from pipefusion.sim.world import World
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 
 SIDE = 64
 SHARED = ["model.tiled=true", "model.share_decoding=true"]

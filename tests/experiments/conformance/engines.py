@@ -20,7 +20,7 @@ from tests.cases import Case, case_model, case_scheduler, inputs, stock_network
 from tests.reference import Task, denoise
 from tests.sampling import simulate
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"steps": 4, "architecture": {"num_layers": 3}}
 LOUD = Case("pipefusion", {"patches": 4, "warmup": 1}, guidance=4.5, gain=2.0, **SMALL)

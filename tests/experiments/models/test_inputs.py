@@ -13,7 +13,7 @@ from experiments.models import components
 from experiments.models.inputs import make_inputs
 from experiments.models.model import open_model
 from experiments.tensors import write_tensors
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 from tests.experiments.tiny_pipelines import save_tiny
 
 

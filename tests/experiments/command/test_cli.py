@@ -13,8 +13,8 @@ from experiments.command.compose import first_look
 from experiments.methods import METHODS
 from experiments.records import read_json
 from experiments.runs import launch
-from tests.experiments import fake_rank
-from tests.experiments.runs import QUICK, ROOT, command
+from tests.experiments.commands import QUICK, ROOT, command
+from tests.experiments.runs import fake_rank
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from experiments.models.model import open_model
 from experiments.quality.texts import texts_path
 from experiments.runs.launch import complete
 from experiments.session import Session
-from tests.experiments.runs import QUICK, command, config
+from tests.experiments.commands import QUICK, command, config
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from experiments.config import RunConfig
 from experiments.runs.launch import execute
 from experiments.runs.rank import run_rank
 from experiments.runs.report import layers_text
-from tests.experiments.runs import config
+from tests.experiments.commands import config
 
 BYTES = ["param_bytes", "kv_bytes", "buffer_bytes", "comm_bytes", "peak_bytes", "sent_bytes", "recv_bytes"]
 

@@ -33,8 +33,8 @@ from experiments.methods import METHODS
 from experiments.models.model import open_model
 from experiments.records import read_json
 from pipefusion.families import VIEWS
-from tests.experiments import fake_checks
-from tests.experiments.runs import command, config
+from tests.experiments.commands import command, config
+from tests.experiments.gpu_check import fake_checks
 
 CPU = torch.device("cpu")
 
@@ -222,7 +222,7 @@ def test_a_host_that_waits_is_named_with_its_place() -> None:
             raise RuntimeError("called a synchronizing CUDA operation")
 
     with pytest.raises(
-        Failed, match=r"pixart_tiny rank 1: called a .* \(tests/experiments/test_gpu_check.py:\d+\)"
+        Failed, match=r"pixart_tiny rank 1: called a .* \(tests/experiments/gpu_check/test_checks.py:\d+\)"
     ):
         silent.no_synchronisation("ring", on_cpu(), CPU, quiet, refuse)
 

@@ -15,7 +15,7 @@ from experiments.models.architecture import architecture_fault
 from experiments.models.model import open_model
 from pipefusion.families import latent_patch
 
-FOLDER = Path(__file__).resolve().parents[2] / "conf" / "model"
+FOLDER = Path(__file__).resolve().parents[3] / "conf" / "model"
 # What the project knows of a model besides the arguments of its class.
 FACTS = {
     "pixel_space", "latent_factor", "text_tokens", "text_tokens_2", "guidance", "guidance_scale", "resolution",

@@ -29,8 +29,8 @@ from pipefusion.core.mesh import Axis
 from pipefusion.core.split import split_rows
 from pipefusion.views.stock import StockView
 from tests.cases import Case, case_model, case_scheduler, case_weights, inputs, relative_error, stock_network
-from tests.experiments import engines
-from tests.experiments.engines import CPU, LOUD, changed, naive, scheduled, simulated, write
+from tests.experiments.conformance import engines
+from tests.experiments.conformance.engines import CPU, LOUD, changed, naive, scheduled, simulated, write
 from tests.reference_schedules import asyncdiff, compressed, rotational
 
 MIXED = {"patches": 5, "warmup": 0}

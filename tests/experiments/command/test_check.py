@@ -15,7 +15,7 @@ from experiments.config import from_hydra
 from experiments.errors import ConfigError
 from experiments.methods import METHODS
 from experiments.runs.check import check_gpus
-from tests.experiments.runs import complaint, composed, planned
+from tests.experiments.commands import complaint, composed, planned
 
 TINY = "model=pixart_tiny"
 # Of the numbers outside their domains a few: test_domains.py has every key.

@@ -14,7 +14,7 @@ import pytest
 from experiments.runs import agent, server
 from experiments.runs.agent import PRELOAD, PRELOAD_CPU, cause, prepare
 from pipefusion.core.mesh import Mesh
-from tests.experiments.runs import ROOT
+from tests.experiments.commands import ROOT
 
 PROBE = """
 import importlib, sys, traceback

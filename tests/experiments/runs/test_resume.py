@@ -9,7 +9,7 @@ import pytest
 
 from analysis.runs import frame
 from experiments.records import read_json
-from tests.experiments.runs import QUICK, command, session, start, wait_until
+from tests.experiments.commands import QUICK, command, session, start, wait_until
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from experiments.config import RunConfig
 from experiments.records import read_json
 from experiments.runs import launch
 from experiments.runs.agent import prepare
-from tests.experiments.runs import QUICK, command, config
+from tests.experiments.commands import QUICK, command, config
 
 RUN = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false"]
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from experiments.conformance.bundle import read_bundle
 from experiments.conformance.fields import BundleError
-from tests.experiments.engines import LOUD, changed, naive, write
-from tests.experiments.runs import command
+from tests.experiments.commands import command
+from tests.experiments.conformance.engines import LOUD, changed, naive, write
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from experiments.command import cli
 from experiments.command.compose import files, first_look, plan
 from experiments.config import CONF, as_dict
 from experiments.errors import ConfigError
-from tests.experiments.runs import composed
+from tests.experiments.commands import composed
 
 FILES = sorted((CONF / "experiment" / "paper").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]

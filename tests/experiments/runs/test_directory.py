@@ -18,7 +18,7 @@ from experiments.command.compose import plan
 from experiments.command.measures import MEASURES
 from experiments.errors import ConfigError
 from experiments.runs import directory
-from tests.experiments.runs import QUICK, command
+from tests.experiments.commands import QUICK, command
 
 RUN = [*QUICK, "cluster=sim", "method=serial", "measure.memory=false"]
 

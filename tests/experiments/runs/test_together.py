@@ -13,7 +13,7 @@ import pytest
 from experiments.command import cli
 from experiments.records import read_json
 from experiments.runs.agent import prepare
-from tests.experiments.runs import QUICK
+from tests.experiments.commands import QUICK
 
 RUN = [*QUICK, "cluster=sim", "devices=2", "measure.memory=false"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments.records import read_json
-from tests.experiments.runs import QUICK, ROOT, end_with_parent
+from tests.experiments.commands import QUICK, ROOT, end_with_parent
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from experiments.command.measures import MEASURES, load
 from experiments.errors import ConfigError, config_names
 from experiments.recipes.scenes import SPRITES
 from experiments.study import Study
+from tests.experiments.commands import complaint
 from tests.experiments.recipes.fake_emoji import entry, fake_package
-from tests.experiments.runs import complaint
 
 # fmt: off
 BAD = [

@@ -24,7 +24,7 @@ from experiments.models.model import read_scheduler
 from experiments.models.schedulers import config_fault
 from experiments.models.weights import read_config, read_header
 from experiments.runs import server
-from tests.experiments.runs import composed
+from tests.experiments.commands import composed
 from tests.fuzz.configurations import ESCAPE
 
 BASE = ["model=pixart_tiny", "cluster=l40_pcie"]
