@@ -12,7 +12,7 @@ from analysis.presentation.columns import COUNT, NUMBER, Column, Shown, percent,
 from analysis.presentation.looks import label
 from analysis.presentation.style import Drawing
 from analysis.presentation.tables import Table, table
-from analysis.records.committed import BREAK_EVEN, DISTANCE_VIDEO
+from analysis.records.committed import BREAK_EVEN, DISTANCE_VIDEO, DISTANCE_VIDEO_LONG
 from analysis.records.study import load_study
 
 STEPS = [
@@ -38,15 +38,19 @@ VIDEO: Shown = [
         "relative_error",
         "pixel_error",
         "psnr_db",
+        "flicker",
+        "feature_error",
+        "feature_flicker",
     ),
-    "flicker",
     Column("still_error", "pixels, still clips", "%", NUMBER, percent),
     Column("moving_error", "pixels, moving clips", "%", NUMBER, percent),
 ]
 VIDEO_NOTE = (
     "Means over {pictures} clips of {model}. Pixel error: root mean square of the error, pixels in 0..1; of still and "
-    "of moving clips at the end. Flicker: the same of the error's change from one picture to the next. No Fréchet "
-    "distance (FVD) is among them: it compares sets by their covariances, of which {pictures} clips say nothing."
+    "of moving clips at the end. Flicker: the same of the error's change from one picture to the next. Feature error "
+    "and feature flicker: both of what {network} sees in each picture, over the root mean square of serial's features. "
+    "No Fréchet distance (FVD) is among them: it compares sets by their covariances, of which {pictures} clips say "
+    "nothing."
 )
 
 
@@ -67,10 +71,14 @@ def break_even(results: Path) -> list[Table | Drawing]:
 
 def distance_video(results: Path) -> list[Table | Drawing]:
     """Distance to serial, flicker, and error by picture of clips whose patches are cut over frames or rows; measured on
-    the shipped video model, records/distance_video."""
-    record = load_study(results / DISTANCE_VIDEO)
+    the shipped video model, records/distance_video, and of clips twice as long, records/distance_video_long."""
+    record, longer = (load_study(results / name) for name in (DISTANCE_VIDEO, DISTANCE_VIDEO_LONG))
     steps = record.facts["config"]["steps"]
-    return [clips_table(record.rows), Drawing(distance_figures.errors_of_clips(record.rows, steps))]
+    return [
+        clips_table(record.rows),
+        clips_table(longer.rows)._replace(suffix="_long"),
+        Drawing(distance_figures.errors_of_clips(record.rows, steps)),
+    ]
 
 
 def clips_table(rows: pd.DataFrame) -> Table:
@@ -83,10 +91,11 @@ def clips_table(rows: pd.DataFrame) -> Table:
         of_part = distance.means(part)[[*distance.SETTING, "pixel_error"]]
         found = found.merge(of_part.rename(columns={"pixel_error": name}), on=distance.SETTING, how="left")
     ok = found.status == "ok"
-    note = VIDEO_NOTE.format(pictures=rows.picture.nunique(), model=rows.model.iloc[0])
+    (network,) = rows.network.dropna().unique()
+    note = VIDEO_NOTE.format(pictures=rows.picture.nunique(), model=rows.model.iloc[0], network=network)
     for row in found[~ok].to_dict("records"):
         note += f"\n\n{label(row['method'])} over {row['patch_axis']} was {row['status']}: {row['reason']}"
     return table(found, words(found[ok], VIDEO), after=note)
 
 
-OUTPUTS = [Output(break_even, (BREAK_EVEN,)), Output(distance_video, (DISTANCE_VIDEO,))]
+OUTPUTS = [Output(break_even, (BREAK_EVEN,)), Output(distance_video, (DISTANCE_VIDEO, DISTANCE_VIDEO_LONG))]

@@ -17,6 +17,8 @@ QUALITY, STALENESS = "records/quality", "records/staleness"
 STILL, MOVING = "records/staleness_still", "records/staleness_moving"
 """Clips in which nothing moves, and in which something does."""
 BREAK_EVEN, DISTANCE_VIDEO = "records/break_even", "records/distance_video"
+DISTANCE_VIDEO_LONG = "records/distance_video_long"
+"""Clips of twice as many frames."""
 METHODS_2026, PIPEFUSION_SETTINGS = "records/methods_2026", "records/pipefusion_settings"
 PAIRED = (f"{QUALITY}/record.json", f"{QUALITY}/rows.parquet")
 """The record of quality without its pictures."""
@@ -52,6 +54,7 @@ COMMANDS = {
     MOVING: "experiment=staleness_moving",
     BREAK_EVEN: "experiment=break_even",
     DISTANCE_VIDEO: "experiment=distance_video",
+    DISTANCE_VIDEO_LONG: "experiment=distance_video_long",
     METHODS_2026: "experiment=methods_2026",
     PIPEFUSION_SETTINGS: "experiment=pipefusion_settings",
     QUICKSTART: "experiment=quickstart",

@@ -60,16 +60,20 @@ def test_figures_of_clips_show_what_was_measured_at_one_m_or_one_s() -> None:
 
 def test_what_was_skipped_stands_below_the_table_with_the_reason() -> None:
     why = {"patches": 16, "status": "skipped", "reason": "method.patches=16 is outside 1..8"}
-    nothing = dict.fromkeys(["picture", "prompt", "relative_error", "pixel_error", "psnr_db", "flicker"])
+    nothing = dict.fromkeys(
+        ["picture", "prompt", "relative_error", "pixel_error", "psnr_db", "flicker", "network"]
+    )
     skipped = clips().iloc[:1].assign(**why, **nothing)
     found = clips_table(typed(pd.concat([clips(), skipped], ignore_index=True)))
     assert found.text.rstrip().endswith("over frames was skipped: method.patches=16 is outside 1..8")
+    assert "what a network sees" in found.text and "| 3.0 % | 4.0 % |" in found.text
     assert found.rows is not None and len(found.rows) == found.text.count("| PipeFusion |") + 1
 
 
 def clips() -> pd.DataFrame:
     """The same rows of clips of two pictures, cut into two and four over both axes."""
     values = {"flicker": 0.1, "motion": 0.0, "psnr_db": 30.0, "prompt": "a lemon falls"}
+    values |= {"network": "a network", "feature_error": 0.03, "feature_flicker": 0.04}
     cuts = [rows(patches=cut, patch_axis=axis, **values) for cut in (2, 4) for axis in ("frames", "rows")]
     found = pd.concat(cuts, ignore_index=True)
     return found.assign(frame_errors=[[0.1, 0.2]] * len(found))
