@@ -155,7 +155,7 @@ def outcome(test: Comparison) -> str:
         if undecided and test.tolerance >= abs(bound):
             return f"{off}, and the tolerance is as wide as the number"
         return f"{off}; its interval is neither within the tolerance nor outside" if undecided else off
-    limit = f"Has to be {test.relation} than {amount(bound, test.unit)}"
+    limit = f"It has to be {test.relation} than {amount(bound, test.unit)}"
     return f"{limit}: too close to tell" if undecided else limit
 
 

@@ -114,7 +114,12 @@ def crossings(rows: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(table: pd.DataFrame) -> Iterator[str]:
     """What the crossings say, a line for each method."""
+    if table.empty:
+        yield "Nothing fits, whatever the links."
     for row in plain_rows(table):
+        if row["from_speed"] == row["to_speed"]:
+            yield f"{label(row['method'])}: {row['fastest_s']:.2f} s at {row['to_speed']:g} GB/s."
+            continue
         ends = f"{row['fastest_s']:.2f} s at {row['to_speed']:g} GB/s, {row['slowest_s']:.2f} at {row['from_speed']:g}"
         flat = (
             "flat"
@@ -156,7 +161,7 @@ def value_text(value: float | None, otherwise: str) -> str:
 
 def subject(record: Record) -> str:
     """What was swept."""
-    row = plain_rows(record.rows[record.rows.method != "serial"])[0]
+    row = plain_rows(record.rows.sort_values("devices", ascending=False, kind="stable"))[0]
     task = f"{row['model']}, {pixels(row)} px, S = {row['steps']}, N = {row['devices']}"
     return f"{task}, {row['cluster']} with other links"
 

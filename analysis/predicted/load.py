@@ -57,16 +57,21 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
             runs.append([row])
     for run in runs:
         first, last = run[0], run[-1]
-        rates = f"{first['rate']:.3g}" + (f" to {last['rate']:.3g}" if last is not first else "")
-        ends = (
-            f"{first['p95_s']:.2f} to {last['p95_s']:.2f} s"
-            if last is not first
-            else f"{first['p95_s']:.2f} s"
-        )
-        in_time = f"{percent(min(row['in_time'] for row in run))} or more within {last['deadline_s']:.2f} s"
-        yield f"At {rates} requests/s the least p95 is that of {setting(first)}: {ends}, {in_time}."
+        ends = span(planning.figure(first["p95_s"]), planning.figure(last["p95_s"]))
+        least = min(row["in_time"] for row in run)
+        more = " or more" if least < max(row["in_time"] for row in run) else ""
+        in_time = f"{percent(least)}{more} within {planning.figure(last['deadline_s'])} s"
+        at = "Of requests at one moment"
+        if first["rate"] is not None:
+            at = f"At {span(*(format(row['rate'], '.3g') for row in (first, last)))} requests/s"
+        yield f"{at} the least p95 is that of {setting(first)}: {ends} s, {in_time}."
     if not runs:
         yield "No way to cut the devices serves any of these rates."
+
+
+def span(first: str, last: str) -> str:
+    """`1 to 2`, or what both are."""
+    return first if first == last else f"{first} to {last}"
 
 
 def tabulate(record: Record) -> Table:

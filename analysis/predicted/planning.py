@@ -48,8 +48,9 @@ LITTLE = 0.0005
 READ = ("peak_bytes", "missing_bytes", *SECONDS, "bottleneck", "text_encoder_bytes", "vae_bytes")
 """What is read of settings that fit, and what is missing where none was planned."""
 NOTE = (
-    "Seconds by part: the mean of all devices. Peak: the transformer on the fullest device; text encoders and VAE: "
-    "what a device would hold besides. Latents vs serial: measured on the shipped model with the same method, M and W "
+    "Seconds by part: the mean of all devices; of sampling, without text encoders and decoding. Peak: the transformer "
+    "on the fullest device, while it samples or (count=pipeline) decodes; text encoders and VAE: what a device would "
+    "hold besides. Latents vs serial: measured on the shipped model with the same method, M and W "
     "(S = 20, guidance 2); – is not measured."
 )
 COVERED = f"{100 * SHARE:.0f} %"
@@ -97,10 +98,20 @@ def beside(rows: pd.DataFrame, results: Path, name: str = "predicted_latency_s")
         seconds, low_s, high_s = row.get(name), None, None
         if seconds is not None:
             px = round((row["height"] * row["width"]) ** 0.5)
-            low_s, high_s = made.around(seconds, row["method"], px, row["cluster"], bool(row.get("borrowed")))
+            low_s, high_s = made.around(seconds, family(row), px, row["cluster"], bool(row.get("borrowed")))
         error = 0.0 if row.get("exact") else known.get((row["method"], cuts(row), row["warmup"]))
         found.append({"low_s": low_s, "high_s": high_s, "relative_error": error})
     return rows.assign(**pd.DataFrame(found, rows.index).astype(float))
+
+
+def family(row: Mapping[str, Any]) -> str:
+    """The method whose errors are a row's: of an exact product, which goes by its degrees, that of the first of these
+    axes that it has."""
+    if not row.get("exact"):
+        return str(row["method"])
+    axes = {part.split()[0] for part in row["parallel"].split(" x ")}
+    methods = {"pipe": "sync_pipeline", "tensor": "tensor", "ulysses": "ulysses", "ring": "ring"}
+    return next((method for axis, method in methods.items() if axis in axes), "serial")
 
 
 def cuts(row: Mapping[str, Any]) -> int:
@@ -199,7 +210,7 @@ def request(row: Mapping[str, Any]) -> str:
 
 def interval(row: Mapping[str, Any]) -> str:
     """`1.62 to 2.07`."""
-    return NOTHING if row["low_s"] is None else f"{row['low_s']:.2f} to {row['high_s']:.2f}"
+    return NOTHING if row["low_s"] is None else f"{figure(row['low_s'])} to {figure(row['high_s'])}"
 
 
 def not_known(size: float | None) -> str:
@@ -210,16 +221,17 @@ def not_known(size: float | None) -> str:
 def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each request: the fastest setting, how far the next is behind, the fastest exact one, and whether
     another product wins than in the first request."""
-    first, found = None, []
-    for part in requests(rows):
+    found: list[Row] = []
+    wins = [product(fits[0]) if (fits := fitting(part)) else None for part in requests(rows)]
+    for part, won in zip(requests(rows), wins, strict=True):
         fits = fitting(part)
         line: Row = {"request": request(plain_rows(part[:1])[0]), "wins": "nothing fits"}
+        line["changes"] = won != wins[0]
         if fits:
             best, *others = fits
-            first = first or product(best)
             rival = next((row for row in others if product(row) != product(best)), None)
             exact = next((row for row in fits if row["exact"]), None)
-            line |= {"wins": setting(best), "interval": interval(best), "changes": product(best) != first}
+            line |= {"wins": setting(best), "interval": interval(best)}
             line["predicted_latency_s"] = best["predicted_latency_s"]
             line |= {} if rival is None else {"second": setting(rival), "behind": behind(rival, best)}
             line |= (
@@ -250,7 +262,8 @@ def answers(rows: pd.DataFrame) -> str:
         paragraphs.append(
             f"What would change it: {'; '.join(known) or 'nothing among the requests that were tried'}."
         )
-    if strange := plain_rows(rows[:1])[0].get("borrowed"):
+    strange = plain_rows(rows[:1])[0].get("borrowed")
+    if strange and rows.status.eq("ok").any():
         text = f"No published row calibrates {strange} (docs/predictions.md says what stands in)"
         paragraphs.append(f"{text}: the intervals are wider.")
     return "\n".join(paragraphs)
@@ -260,9 +273,11 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     """The winner of a request, why, by how much; what needs less memory, and what is exact."""
     fits, asked_for = fitting(rows), request(plain_rows(rows[:1])[0])
     if not fits:
-        least = rows.missing_bytes.min()
-        missing = "" if pd.isna(least) else f"; the leanest setting misses {least / GIB:.1f} GiB per device"
-        yield f"{asked_for}: nothing fits{missing}."
+        least = rows.missing_bytes[rows.status == "oom"].min()
+        if pd.isna(least):
+            yield f"{asked_for}: no setting can be run: {'; '.join(dict.fromkeys(rows.reason.dropna()))}."
+        else:
+            yield f"{asked_for}: nothing fits; the leanest setting is short of {least / GIB:.1f} GiB per device."
         return
     best, *others = fits
     yield f"{asked_for}: {setting(best)} is predicted to be the fastest: {seconds(best)}, {held(best)}."
@@ -275,9 +290,8 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
     rival = next((row for row in others if product(row) != product(best)), None)
     if rival is not None:
         sure = rival["low_s"] is not None and rival["low_s"] > best["high_s"]
-        more, word = max(((rival[name] or 0.0) - (best[name] or 0.0), word) for name, word in SECONDS.items())
         yield (
-            f"Next is {setting(rival)}, {percent(behind(rival, best))} slower ({more:.2f} s more for {word}), "
+            f"Next is {setting(rival)}, {percent(behind(rival, best))} slower ({instead(rival, best)}), "
             f"{'the intervals are apart' if sure else 'the intervals overlap'}: {seconds(rival)}."
         )
     exact = next((row for row in fits if row["exact"]), None)
@@ -290,10 +304,23 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
         )
 
 
+def instead(row: Row, best: Row) -> str:
+    """What takes longer than in the best, and what less: `0.95 s more for exchange, 0.87 s less for the bubble`."""
+    gaps = [((row[name] or 0.0) - (best[name] or 0.0), word) for name, word in SECONDS.items()]
+    (less, word_less), (more, word_more) = min(gaps), max(gaps)
+    saved = f", {figure(-less)} s less for {word_less}" if -less > more / 10 else ""
+    return f"{figure(more)} s more for {word_more}{saved}"
+
+
 def seconds(row: Row) -> str:
     """`1.82 s (80 % interval 1.62 to 2.07)`."""
     within = "" if row["low_s"] is None else f" ({COVERED} interval {interval(row)})"
-    return f"{row['predicted_latency_s']:.2f} s{within}"
+    return f"{figure(row['predicted_latency_s'])} s{within}"
+
+
+def figure(value: float) -> str:
+    """Seconds, of less than one with three digits that count."""
+    return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.3g}"
 
 
 def held(row: Row) -> str:

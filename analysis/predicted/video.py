@@ -64,8 +64,8 @@ def judged(records: Sequence[Record]) -> str:
     worst = max(mine, key=share)
     test = Comparison(share(worst), None, relation="more", bound=1.0)
     return (
-        f"{CLAIM}: **{verdict(test)}**. Of {len(mine)} settings of PipeFusion that with the most reads beside its "
-        f"arithmetic ({worst['model']} on {worst['cluster']}, {setting(worst)}) takes {share(worst):.3f} times as long "
-        f"for the reads and writes of its attention as for its arithmetic; a kernel takes the longer of the two. "
+        f"{CLAIM}: **{verdict(test)}**. Of {len(mine)} settings of PipeFusion, the one with the most reads for its "
+        f"arithmetic ({worst['model']} on {worst['cluster']}, {setting(worst)}) needs {share(worst):.3f} times as long "
+        f"for what its attention reads and writes as for its arithmetic, and a kernel takes the longer of the two. "
         f"{outcome(test)}."
     )

@@ -133,9 +133,12 @@ def product_row(cfg: RunConfig, shape: DiTShape) -> Row:
 def planned_outcome(planned: Planned, decoding: int) -> Row:
     """Status, seconds and bytes of a plan, its peak sampling or `decoding`, and where the seconds go."""
     row = outcome(planned)
-    row["peak_bytes"] = max(row["peak_bytes"], row["param_bytes"] + decoding)
+    held = row["param_bytes"] + decoding
+    row["peak_bytes"] = max(row["peak_bytes"], held)
     if planned.latency_s is None:
         return row
+    if held > planned.room_bytes:
+        return row | no_room(held, "decoding", planned.cfg) | {"predicted_latency_s": None}
     return row | whereabouts(planned) | attention_roofline(planned)
 
 
@@ -177,12 +180,22 @@ def missing(point: RunConfig, forms: list[tuple[int, Prediction]], decoding: int
     """The outcome of a device that does not hold parameters and K, V, or decoding; nothing where it does."""
     params = max(form.param_bytes for _, form in forms)
     held, what = max((held_bytes(forms), "K, V"), (params + decoding, "decoding"))
-    short = held - room_bytes(point)
-    if short <= 0:
+    if held <= room_bytes(point):
         return {}
-    text = f"a device {too_much(held, point)}, for parameters and {what} alone"
-    return {"status": "oom", "reason": text, "peak_bytes": held, "missing_bytes": short} | {
+    return no_room(held, what, point) | {
         f"{key}_bytes": max(getattr(form, f"{key}_bytes") for _, form in forms) for key in ("param", "kv")
+    }
+
+
+def no_room(held: int, what: str, point: RunConfig) -> Row:
+    """The outcome of a device that does not hold its parameters and `what`."""
+    counted = " beside text encoders and VAE" * (point.measure.count == "pipeline")
+    text = f"a device {too_much(held, point)}{counted}, for parameters and {what} alone"
+    return {
+        "status": "oom",
+        "reason": text,
+        "peak_bytes": held,
+        "missing_bytes": held - room_bytes(point),
     }
 
 
@@ -199,7 +212,9 @@ def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
 def title(record: Record) -> str:
     """What was asked for."""
     held = record.facts["config"]["measure"]["count"]
-    return f"{planning.title(record)}; a device holds the {held}. No other setting is as fast, as lean and as exact"
+    kept = "No other setting is as fast, as lean and as exact as one of these"
+    serial = "; serial stands below them" * ("serial" in record.facts["config"]["measure"]["methods"])
+    return f"{planning.title(record)}; a device holds the {held}. {kept}{serial}"
 
 
 def answer(record: Record) -> RenderableType:

@@ -85,11 +85,12 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     alone_s = max(rank.total_s for rank in plan(serial_reference(cfg), session).ranks)
     deadline_s = options.deadline_s or alone_s
     product = fastest(cfg, session)
-    if product is None:
+    if isinstance(product, str):
         width = cfg.devices // replicas
-        reason = f"nothing fits on {width} device{'s' * (width > 1)}"
         none = {"method": None, "parallel": None, "missing_bytes": 0}
-        return [cell.place | none | {"status": "oom", "reason": reason}]
+        what = "nothing fits" if product == "oom" else "no product of these methods runs"
+        reason = f"{what} on {width} device{'s' * (width > 1)}"
+        return [cell.place | none | {"status": product, "reason": reason}]
     service_s = product["predicted_latency_s"]
     columns = ("method", "parallel", "patches", "warmup", "exact", "devices", "pipe", "peak_bytes")
     first = {name: product.get(name) for name in columns}
@@ -110,21 +111,26 @@ def measure(cell: Cell, session: Session) -> list[Row]:
     return rows
 
 
-def fastest(cfg: RunConfig, session: Session) -> Row | None:
-    """The fastest product that fits on the devices of one replica; None where none does."""
+def fastest(cfg: RunConfig, session: Session) -> Row | str:
+    """The fastest product that fits on the devices of one replica; `oom` where none does, `skipped` where none is."""
     options, devices = cfg.measure, cfg.devices // cfg.measure.replicas[0]
     lists = {name: getattr(options, name) for name in ("methods", "patches", "warmups", "splits")}
     one = replace(cfg, devices=devices, measure=PlanConfig(devices=[devices], front=False, **lists))
-    rows = [row for row in search(Cell(one, {}, ""), session) if row.get("status", "ok") == "ok"]
-    rows = [row for row in rows if row["devices"] == devices]
-    return min(rows, key=lambda row: row["predicted_latency_s"], default=None)
+    rows = [row for row in search(Cell(one, {}, ""), session) if row["devices"] == devices]
+    fits = [row for row in rows if row.get("status", "ok") == "ok"]
+    if not fits:
+        return "oom" if any(row["status"] == "oom" for row in rows) else "skipped"
+    return min(fits, key=lambda row: float(row["predicted_latency_s"]))
 
 
 def offered(options: LoadConfig, unit: float, seed: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Every rate in requests a second with its arrivals; of a trace its own. The same draws at all rates."""
+    """Every rate in requests a second with its arrivals; of a trace its own. The same draws at all rates.
+
+    A trace's rate is that of the gaps between its arrivals, and of a single moment it is not known.
+    """
     if options.arrivals:
-        last = options.arrivals[-1]
-        yield len(options.arrivals) / last if last else 0.0, np.array(options.arrivals)
+        times = np.array(options.arrivals) - options.arrivals[0]
+        yield (len(times) - 1) / times[-1] if times[-1] else np.nan, times
         return
     times = poisson(options.requests, seed)
     for load in options.loads:
@@ -151,6 +157,12 @@ def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
     return planning.beside(rows, CONF.parent / "results", "service_s")
 
 
+def title(record: Record) -> str:
+    """What is served, and where."""
+    served = "requests in virtual time, served by replicas of the fastest product on so many devices"
+    return f"PREDICTED: {reading.subject(record)}; {served}"
+
+
 def summary(record: Record) -> str:
     """Which way to cut the devices serves which rate best."""
     return "\n".join(reading.sentences(record.rows))
@@ -163,7 +175,7 @@ LOAD = Study(
         *("replicas", "devices", "method", "parallel", "patches", "service_s", "capacity", "rate", "busy"),
         *("p50_s", "p95_s", "p99_s", "in_time", "status"),
     ),
-    "PREDICTED: requests in virtual time, served by replicas of the fastest product on so many devices",
+    title,
     grid=shares,
     problem=share_problem,
     place=share_place,

@@ -38,13 +38,18 @@ def read_trace(path: str) -> list[float]:
     """Arrival seconds of a CSV with a column `arrival_s`, in order and from 0 on. Raises ConfigError."""
     allowed = "allowed: a CSV file with a column arrival_s of numbers, 0 or more"
     try:
-        header, *lines = read_text(Path(path).expanduser()).splitlines()
-        at = [name.strip() for name in header.split(",")].index("arrival_s")
+        header, *lines = read_text(Path(path).expanduser()).splitlines() or [""]
+        names = [name.strip() for name in header.split(",")]
+        if "arrival_s" not in names:
+            raise ConfigError("measure.trace", f"{path!r} has no column arrival_s; {allowed}")
+        at = names.index("arrival_s")
         found = sorted(float(line.split(",")[at]) for line in lines if line.strip())
     except OSError as error:
         raise ConfigError("measure.trace", f"{path!r} cannot be read ({error.strerror}); {allowed}") from None
+    except ConfigError:
+        raise
     except (ValueError, IndexError, RuntimeError) as error:
-        raise ConfigError("measure.trace", f"{path!r} is none ({error}); {allowed}") from None
+        raise ConfigError("measure.trace", f"{path!r} is no such file ({error}); {allowed}") from None
     if not found or not np.isfinite(found).all() or found[0] < 0:
         raise ConfigError("measure.trace", f"{path!r} has no such arrivals; {allowed}")
     return found

@@ -115,10 +115,10 @@ def check_request(cfg: RunConfig, session: Session) -> None:
         raise ConfigError("measure.count", text)
     unknown = [kind for kind in KINDS if part_bytes(cfg.model.name, kind, 1) is None]
     if cfg.measure.count == "pipeline" and unknown:
-        text = f"pipeline needs the {' and '.join(unknown)} of {cfg.model.name}, which conf/part has not"
+        text = f"pipeline needs the {' and '.join(unknown)} of {cfg.model.name}; conf/part has none"
         raise ConfigError("measure.count", f"{text}; allowed: transformer")
     if cfg.measure.count == "pipeline" and cfg.model.tiled and not knows_tiles(cfg.model.name):
-        text = f"true needs the size of a tile, and conf/part does not know it of {cfg.model.name}"
+        text = f"true needs the size of a tile, and conf/part has none for {cfg.model.name}"
         raise ConfigError("model.tiled", f"{text}; allowed: false")
 
 

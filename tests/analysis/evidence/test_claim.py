@@ -150,7 +150,7 @@ def test_what_is_blocked_is_not_testable_whatever_the_numbers() -> None:
 
 def test_outcomes_say_what_is_claimed() -> None:
     assert outcome(within(1.2, 1.0, 0.1)) == "Off by +20 %"
-    assert outcome(faster(1.5, 2.0, 0.1)) == "Has to be more than 1 ×"
+    assert outcome(faster(1.5, 2.0, 0.1)) == "It has to be more than 1 ×"
     assert outcome(faster(1.05, 2.0, 0.1)).endswith("too close to tell")
     assert outcome(Comparison(0.5, 1.0, 0.1, relation="at most")).endswith("the most that it can be")
     assert outcome(Comparison(0.5, 1.0, 2.0)).endswith("the tolerance is as wide as the number")

@@ -69,9 +69,37 @@ def test_crossovers_tell_where_another_product_wins():
     )
     assert (second["wins"], second["changes"]) == ("PipeFusion, pipe 8, M = 4", True)
     assert (second["exact_wins"], second["exact_behind"]) == ("exact, ulysses 8", pytest.approx(0.25))
-    assert third["wins"] == "nothing fits"
+    assert (third["wins"], third["changes"]) == ("nothing fits", True)
     text = planning.answers(rows)
-    assert "What would change it: 1024 px, N = 8, S = 40, 1 image: PipeFusion, pipe 8, M = 4." in text
+    assert "What would change it: 1024 px, N = 8, S = 40, 1 image: PipeFusion, pipe 8, M = 4;" in text
+
+
+def test_a_request_that_does_not_fit_is_changed_by_one_that_does():
+    other = {"steps": 40, "front": False}
+    rows = frame(row("ring", "ring 8", None, 99.0), row("ulysses", "ulysses 8", 4.0, 8.0, **other))
+    assert [*planning.crossovers(rows).changes] == [False, True]
+    assert "S = 40, 1 image: exact, ulysses 8." in planning.answers(rows)
+
+
+def test_what_cannot_be_run_is_not_what_does_not_fit():
+    why = {"status": "skipped", "reason": "devices=8 does not divide the 12 heads", "missing_bytes": None}
+    rows = frame(row("ulysses", "ulysses 8", None, 1.0)).assign(**why)
+    assert planning.answers(rows).endswith("no setting can be run: devices=8 does not divide the 12 heads.")
+
+
+@pytest.mark.parametrize(
+    ("parallel", "method"),
+    [
+        ("ring 2 x tensor 2", "tensor"),
+        ("pipe 2 x tensor 2", "sync_pipeline"),
+        ("cfg 2 x ring 2 x ulysses 2", "ulysses"),
+        ("data 2 x cfg 2", "serial"),
+    ],
+)
+def test_an_exact_product_has_the_errors_of_its_axes_whatever_made_it(parallel, method):
+    for name in ("ring", "tensor"):
+        assert planning.family({"exact": True, "method": name, "parallel": parallel}) == method
+    assert planning.family({"exact": False, "method": "pcpp", "parallel": parallel}) == "pcpp"
 
 
 def test_the_answer_says_who_wins_why_and_by_how_much():
@@ -83,7 +111,7 @@ def test_the_answer_says_who_wins_why_and_by_how_much():
     )
     assert "75.0 % computing, 25.0 % exchange" in text and "bubble" not in text
     assert (
-        "5.0 % slower (0.08 s more for computing), the intervals overlap" in text
+        "5.0 % slower (0.075 s more for computing), the intervals overlap" in text
         and "1.0 GiB per device" in text
     )
     far = frame(row("ulysses", "ulysses 8", 2.0, 8.0), row("pipefusion", "pipe 8", 4.0, 9.0))
@@ -92,7 +120,9 @@ def test_the_answer_says_who_wins_why_and_by_how_much():
     assert "It is not exact (latents 2.0e-02 from serial's); the fastest that is: exact, ring 8" in stale
     whole = row("ring", "ring 8", 2.0, 8.0, text_encoder_bytes=4 * GIB, vae_bytes=GIB)
     assert "8.0 GiB per device (13.0 with text encoders and VAE)." in planning.answers(frame(whole))
-    assert planning.answers(frame(row("ring", "ring 8", None, 99.0))).endswith("misses 1.0 GiB per device.")
+    assert planning.answers(frame(row("ring", "ring 8", None, 99.0))).endswith(
+        "is short of 1.0 GiB per device."
+    )
 
 
 def test_distances_are_those_of_the_quality_record():

@@ -99,6 +99,22 @@ def test_seconds_of_decoding_stand_where_the_pipeline_counts(count, timed):
     assert {(row["decode_s"] or 0) > 0 for row in search(cell, session)} == {timed}
 
 
+def test_a_device_that_samples_and_cannot_decode_is_out_of_memory():
+    """Serial, which is planned before anything is ruled out, on a T4 with the encoders beside it."""
+    grid = ["model=pixart_alpha", "cluster=t4_pcie", "measure.methods=[serial]", "measure.devices=[1]"]
+    session, found = Session(), {}
+    for tiled in (False, True):
+        keys = ["model.resolution=2048", "measure.count=pipeline", f"model.tiled={tiled}"]
+        (cell,) = study_cells(PLAN, plan_config(*grid, *NO_OTHERS, *keys), session)
+        (found[tiled],) = search(cell, session)
+    assert found[True]["status"] == "ok" and found[True]["predicted_latency_s"] > 0
+    whole = found[False]
+    assert (whole["status"], whole["predicted_latency_s"]) == ("oom", None) and whole["missing_bytes"] > 0
+    assert (
+        "that t4 has for tensors beside text encoders and VAE, for parameters and decoding" in whole["reason"]
+    )
+
+
 @pytest.mark.parametrize(("heads", "ranks"), [("even", {1, 2, 4}), ("pad", {1, 2, 4, 8})])
 def test_padded_heads_are_planned_when_asked_for(heads, ranks):
     """Of the 4 heads of the small model; its 8 token rows allow all of these."""
@@ -219,7 +235,7 @@ def test_a_plan_of_a_picture_that_is_not_square(tmp_path, monkeypatch, capsys):
         (["measure.devices=[16]"], "measure=plan leaves no cell that can run: devices=16"),
         (
             ["model=pixart_sigma", "measure.count=pipeline", "model.tiled=true"],
-            "model.tiled=true needs the size of a tile, and conf/part does not know it of pixart_sigma",
+            "model.tiled=true needs the size of a tile, and conf/part has none for pixart_sigma",
         ),
         (["measure.count=half"], "measure.count='half' is unknown"),
         (["measure.count=pipeline"], "measure.count=pipeline needs the text_encoder and vae of pixart_tiny"),

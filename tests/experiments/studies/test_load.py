@@ -67,13 +67,13 @@ def test_every_cut_of_the_devices_serves_every_rate_or_says_that_it_is_saturated
 
 def test_a_trace_is_served_as_it_is(tmp_path, monkeypatch):
     trace = tmp_path / "arrivals.csv"
-    trace.write_text("user,arrival_s\na,5\nb,0\nc,0\n")
-    assert read_trace(str(trace)) == [0.0, 0.0, 5.0]
+    trace.write_text("user,arrival_s\na,1700000005\nb,1700000000\nc,1700000000\n")
+    assert read_trace(str(trace)) == [1.7e9, 1.7e9, 1.7e9 + 5]
     assert command(monkeypatch, *KEYS, f"measure.trace={trace}", f"hydra.run.dir={tmp_path / 'run'}") == 0
     rows = load_study(tmp_path / "run").rows.set_index("replicas")
     assert rows.loc[1, "mean_s"] == pytest.approx(4 / 3 * rows.loc[1, "service_s"])  # s, 2 s, s
     assert rows.loc[2, "mean_s"] == pytest.approx(rows.loc[2, "service_s"])
-    assert (rows.requests == 3).all() and rows.rate.tolist() == [0.6, 0.6]
+    assert (rows.requests == 3).all() and rows.rate.tolist() == [0.4, 0.4]  # two gaps in 5 s
 
 
 @pytest.mark.parametrize(
