@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.memory.accounting import DEVICES, PIXELS, shown
+from analysis.memory.accounting import DEVICES, PIXELS, shown, size_text
 from analysis.presentation.columns import GIB
 from analysis.presentation.style import COLOUR, RC, label, ordered, pale
 
@@ -27,10 +27,11 @@ TICK: dict[str, Any] = {"color": "black", "linewidth": 1.6}
 
 
 def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
-    """A panel a model: of each method the device with the highest peak, and what that is made of."""
-    sizes = sorted(set(table[table.status == "ok"].resolution))
-    size = PIXELS if PIXELS in sizes else sizes[-1]
-    table = table[(table.resolution == size) & (table.status == "ok")]
+    """A panel a model, at `PIXELS` or the largest size it has: of each method the device with the highest peak, and
+    what that is made of."""
+    table = table[table.status == "ok"]
+    sizes = table.groupby("model").resolution.agg(lambda one: PIXELS if PIXELS in set(one) else max(one))
+    table = table[table.resolution == table.model.map(sizes)]
     rows = shown(table)
     rows = rows.loc[rows.groupby(["model", "method"]).peak_bytes.idxmax()]
     lower = table[(table.warmup == 0) & (table.devices == DEVICES) & (table.method == "pipefusion")]
@@ -46,7 +47,8 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
             axes.set_axis_off()
         for axes, model in zip(grid.flat, models, strict=False):
             facts = record["models"][model]
-            axes.set_title(f"{model}, {facts['diffusers_parameters'] / 1e9:.3g} B parameters")
+            size = f"\n{size_text(facts, sizes[model])}" if facts.get("frames") or sizes.nunique() > 1 else ""
+            axes.set_title(f"{model}, {facts['diffusers_parameters'] / 1e9:.3g} B parameters{size}")
             _bars(axes, rows[rows.model == model], methods)
             for row in without[without.model == model].to_dict("records"):
                 at = methods.index(row["method"])
@@ -57,10 +59,9 @@ def figure(record: dict[str, Any], table: pd.DataFrame) -> Figure:
         if len(without):
             handles.append(Line2D([], [], label="peak of the steps that overlap (W=0)", **TICK))
         sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4)
-        branches = "an image at a time, with its guidance branches"
-        sheet.suptitle(
-            f"The fullest of {DEVICES} devices at {size} px, {record['dtype']}, {branches}", fontsize=11
-        )
+        same = f" at {sizes.iloc[0]} px" if sizes.nunique() == 1 else ""
+        what = "one picture or video at a time, with its guidance branches"
+        sheet.suptitle(f"The fullest of {DEVICES} devices{same}, {record['dtype']}, {what}", fontsize=11)
     return sheet
 
 
@@ -77,7 +78,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
             width = row[kind] / GIB
             axes.barh(at, width, left=left, height=0.74, **_look(COLOUR[method], kind))
             left += width
-        fewer = "" if row["devices"] in (DEVICES, 1) else f" (N={row['devices']})"
+        fewer = "" if row["devices"] == DEVICES or method == "serial" else f" (N={row['devices']})"
         axes.text(left + 0.02 * most, at, f"{left:.3g}{fewer}", va="center", fontsize=7)
     axes.set_yticks(range(len(methods)), [label(method) for method in methods])
     axes.tick_params(axis="y", length=0)

@@ -33,12 +33,13 @@ def accounting(results: Path) -> Sequence[Table | Drawing]:
     return [accounts.tabulate(record, table, results), Drawing(accounting_figure.figure(record, table))]
 
 
-def accounting_2026(results: Path) -> Sequence[Table]:
+def accounting_2026(results: Path) -> Sequence[Table | Drawing]:
     """The same of videos, of models that edit and of what came later (records/accounting_2026); and a row for every
     model of both records."""
     older, newer = (accounts.load(results / record) for record in (ACCOUNTING, ACCOUNTING_2026))
     rows = accounts.models(*((record, accounts.fullest(table)) for record, table in (older, newer)))
-    return [accounts.tabulate(*newer, None), Table(None, markdown(rows), "_models")]
+    figure = accounting_figure.figure(*newer)
+    return [accounts.tabulate(*newer, None), Table(None, markdown(rows), "_models"), Drawing(figure)]
 
 
 def text_variants(results: Path) -> list[Table]:
