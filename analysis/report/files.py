@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -28,17 +29,22 @@ class Picture(NamedTuple):
 
 def picture(paths: list[Path]) -> Picture:
     """The smallest of the files of one figure, in its own size."""
-    smallest = min(paths, key=lambda path: len(data_uri(path)))
-    return Picture(smallest.stem, data_uri(smallest), *size(smallest))
+    uris = {path: data_uri(path) for path in paths}
+    smallest = min(paths, key=lambda path: len(uris[path]))
+    return Picture(smallest.stem, uris[smallest], *size(smallest))
 
 
 def data_uri(path: Path) -> Markup:
-    """A file as an address that needs no other file. It holds nothing that ends an attribute."""
+    """A file as an address that needs no other file; a PNG as lossless WebP, a third of its size. It holds nothing that
+    ends an attribute."""
     if path.suffix == ".svg":
         return Markup("data:image/svg+xml," + percent(lean(path.read_text())))
     if path.suffix == ".csv":
         return Markup("data:text/csv;charset=utf-8," + percent(path.read_text()))
-    return Markup("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode())
+    stored = BytesIO()
+    with Image.open(path) as image:
+        image.save(stored, "WEBP", lossless=True, quality=30, method=1)  # quick, and near the smallest
+    return Markup("data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode())
 
 
 def percent(text: str) -> str:
