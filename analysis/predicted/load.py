@@ -57,10 +57,10 @@ def sentences(rows: pd.DataFrame) -> Iterator[str]:
             runs.append([row])
     for run in runs:
         first, last = run[0], run[-1]
-        ends = span(planning.figure(first["p95_s"]), planning.figure(last["p95_s"]))
+        ends = span(planning.digits(first["p95_s"]), planning.digits(last["p95_s"]))
         least = min(row["in_time"] for row in run)
         more = " or more" if least < max(row["in_time"] for row in run) else ""
-        in_time = f"{percent(least)}{more} within {planning.figure(last['deadline_s'])} s"
+        in_time = f"{percent(least)}{more} within {planning.digits(last['deadline_s'])} s"
         at = "Of requests at one moment"
         if first["rate"] is not None:
             at = f"At {span(*(format(row['rate'], '.3g') for row in (first, last)))} requests/s"

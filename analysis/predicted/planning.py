@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.evidence.intervals import SHARE, load_intervals
+from analysis.evidence.intervals import SHARE
 from analysis.presentation import tables
 from analysis.presentation.columns import (
     GIB,
@@ -29,24 +28,13 @@ from analysis.presentation.columns import (
 )
 from analysis.presentation.style import label
 from analysis.presentation.tables import Table
-from analysis.records.committed import QUALITY
-from analysis.records.study import Record, load_study, pixels, plain_rows
+from analysis.records.study import Record, pixels, plain_rows
 
 REQUEST = ["height", "width", "asked", "steps", "images"]
-MEASURED: dict[str, Any] = {
-    "metric": "latent_error",
-    "against": "serial",
-    "steps": 20,
-    "guidance_scale": 2.0,
-    "scheduler": "shipped",
-}
-"""The distances that stand for exactness, and the request that they were measured with."""
 SECONDS = {"kernels_s": "computing", "exchange_s": "exchange", "bubble_s": "the bubble", "host_s": "the host"}
 """Parts of the latency, the mean of all devices."""
 LITTLE = 0.0005
 """A share of the latency that would be printed as 0.0 %."""
-READ = ("peak_bytes", "missing_bytes", *SECONDS, "bottleneck", "text_encoder_bytes", "vae_bytes")
-"""What is read of settings that fit, and what is missing where none was planned."""
 NOTE = (
     "Seconds by part: the mean of all devices; of sampling, without text encoders and decoding. Peak: the transformer "
     "on the fullest device, while it samples or (count=pipeline) decodes; text encoders and VAE: what a device would "
@@ -75,48 +63,6 @@ CROSSOVERS: Shown = [
     *shares(exact_behind="exact is slower by"),
 ]
 Row = dict[str, Any]
-
-
-def distances(results: Path) -> dict[tuple[str, int, int], float]:
-    """(method, M, W) -> distance of the latents to serial's, of the most pictures; of others than PipeFusion M is N."""
-    rows = load_study(results / QUALITY).rows
-    for name, value in MEASURED.items():
-        rows = rows[rows[name] == value]
-    rows = rows[rows.warmup.notna()].sort_values("n", kind="stable")
-    patches = rows.patches.fillna(rows.devices)
-    keys = zip(rows.method, patches.astype(int), rows.warmup.astype(int), strict=True)
-    return dict(zip(keys, rows.value.astype(float), strict=True))
-
-
-def beside(rows: pd.DataFrame, results: Path, name: str = "predicted_latency_s") -> pd.DataFrame:
-    """The rows with the interval of each latency and the distance to serial, as far as they are known; `name` has the
-    seconds."""
-    known, made = distances(results), load_intervals(results)
-    rows = rows.reindex(columns=[*rows, *(column for column in (name, *READ) if column not in rows)])
-    found = []
-    for row in plain_rows(rows):
-        seconds, low_s, high_s = row.get(name), None, None
-        if seconds is not None:
-            px = round((row["height"] * row["width"]) ** 0.5)
-            low_s, high_s = made.around(seconds, family(row), px, row["cluster"], bool(row.get("borrowed")))
-        error = 0.0 if row.get("exact") else known.get((row["method"], cuts(row), row["warmup"]))
-        found.append({"low_s": low_s, "high_s": high_s, "relative_error": error})
-    return rows.assign(**pd.DataFrame(found, rows.index).astype(float))
-
-
-def family(row: Mapping[str, Any]) -> str:
-    """The method whose errors are a row's: of an exact product, which goes by its degrees, that of the first of these
-    axes that it has."""
-    if not row.get("exact"):
-        return str(row["method"])
-    axes = {part.split()[0] for part in row["parallel"].split(" x ")}
-    methods = {"pipe": "sync_pipeline", "tensor": "tensor", "ulysses": "ulysses", "ring": "ring"}
-    return next((method for axis, method in methods.items() if axis in axes), "serial")
-
-
-def cuts(row: Mapping[str, Any]) -> int:
-    """What the distance to serial grows with: patches, or stages of a method whose patch is the whole image."""
-    return int(row.get("patches") or row.get("pipe") or 0)
 
 
 def requests(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -210,7 +156,7 @@ def request(row: Mapping[str, Any]) -> str:
 
 def interval(row: Mapping[str, Any]) -> str:
     """`1.62 to 2.07`."""
-    return NOTHING if row["low_s"] is None else f"{figure(row['low_s'])} to {figure(row['high_s'])}"
+    return NOTHING if row["low_s"] is None else f"{digits(row['low_s'])} to {digits(row['high_s'])}"
 
 
 def not_known(size: float | None) -> str:
@@ -221,12 +167,12 @@ def not_known(size: float | None) -> str:
 def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each request: the fastest setting, how far the next is behind, the fastest exact one, and whether
     another product wins than in the first request."""
-    found: list[Row] = []
-    wins = [product(fits[0]) if (fits := fitting(part)) else None for part in requests(rows)]
-    for part, won in zip(requests(rows), wins, strict=True):
-        fits = fitting(part)
+    parts, found = requests(rows), []
+    settings = [fitting(part) for part in parts]
+    winners = [product(fits[0]) if fits else None for fits in settings]
+    for part, fits, winner in zip(parts, settings, winners, strict=True):
         line: Row = {"request": request(plain_rows(part[:1])[0]), "wins": "nothing fits"}
-        line["changes"] = won != wins[0]
+        line["changes"] = winner != winners[0]
         if fits:
             best, *others = fits
             rival = next((row for row in others if product(row) != product(best)), None)
@@ -308,17 +254,17 @@ def instead(row: Row, best: Row) -> str:
     """What takes longer than in the best, and what less: `0.95 s more for exchange, 0.87 s less for the bubble`."""
     gaps = [((row[name] or 0.0) - (best[name] or 0.0), word) for name, word in SECONDS.items()]
     (less, word_less), (more, word_more) = min(gaps), max(gaps)
-    saved = f", {figure(-less)} s less for {word_less}" if -less > more / 10 else ""
-    return f"{figure(more)} s more for {word_more}{saved}"
+    saved = f", {digits(-less)} s less for {word_less}" if -less > more / 10 else ""
+    return f"{digits(more)} s more for {word_more}{saved}"
 
 
 def seconds(row: Row) -> str:
     """`1.82 s (80 % interval 1.62 to 2.07)`."""
     within = "" if row["low_s"] is None else f" ({COVERED} interval {interval(row)})"
-    return f"{figure(row['predicted_latency_s'])} s{within}"
+    return f"{digits(row['predicted_latency_s'])} s{within}"
 
 
-def figure(value: float) -> str:
+def digits(value: float) -> str:
     """Seconds, of less than one with three digits that count."""
     return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.3g}"
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 from rich.console import Group, RenderableType
 
-from analysis.predicted import planning
+from analysis.predicted import known, planning
 from analysis.presentation.columns import column, words
 from analysis.presentation.terminal import rich_table
 from analysis.records.study import Record
@@ -109,7 +109,7 @@ def better(row: Row, planned: Sequence[Row], front: bool) -> Row | None:
     """
 
     def as_exact(other: Row) -> bool:
-        same = row["method"] == other["method"] and planning.cuts(row) >= planning.cuts(other)
+        same = row["method"] == other["method"] and known.cuts(row) >= known.cuts(other)
         return other["exact"] or (same if front else not row["exact"])
 
     faster = [other for other in planned if row["bound_s"] > other["predicted_latency_s"]]
@@ -138,7 +138,7 @@ def planned_outcome(planned: Planned, decoding: int) -> Row:
     if planned.latency_s is None:
         return row
     if held > planned.room_bytes:
-        return row | no_room(held, "decoding", planned.cfg) | {"predicted_latency_s": None}
+        return outcome(replace(planned, latency_s=None)) | no_room(held, "decoding", planned.cfg)
     return row | whereabouts(planned) | attention_roofline(planned)
 
 
@@ -206,7 +206,7 @@ def same_blocks(cell: Cell) -> Hashable:
 
 def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with intervals and distances from the committed records."""
-    return planning.beside(rows, CONF.parent / "results")
+    return known.beside(rows, CONF.parent / "results")
 
 
 def title(record: Record) -> str:

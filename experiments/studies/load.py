@@ -13,8 +13,8 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
+from analysis.predicted import known
 from analysis.predicted import load as reading
-from analysis.predicted import planning
 from analysis.records.study import Record
 from experiments.config import RunConfig
 from experiments.errors import CONF
@@ -154,7 +154,7 @@ def share_problem(cfg: RunConfig, model: Model) -> str | None:
 
 def known_beside(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with intervals of the service times, and distances to serial, from the committed records."""
-    return planning.beside(rows, CONF.parent / "results", "service_s")
+    return known.beside(rows, CONF.parent / "results", "service_s")
 
 
 def title(record: Record) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.predicted import planning
+from analysis.predicted import known, planning
 from analysis.presentation.columns import GIB, typed
 from analysis.records.committed import QUALITY
 from analysis.records.study import load_study
@@ -98,8 +98,8 @@ def test_what_cannot_be_run_is_not_what_does_not_fit():
 )
 def test_an_exact_product_has_the_errors_of_its_axes_whatever_made_it(parallel, method):
     for name in ("ring", "tensor"):
-        assert planning.family({"exact": True, "method": name, "parallel": parallel}) == method
-    assert planning.family({"exact": False, "method": "pcpp", "parallel": parallel}) == "pcpp"
+        assert known.family({"exact": True, "method": name, "parallel": parallel}) == method
+    assert known.family({"exact": False, "method": "pcpp", "parallel": parallel}) == "pcpp"
 
 
 def test_the_answer_says_who_wins_why_and_by_how_much():
@@ -126,11 +126,11 @@ def test_the_answer_says_who_wins_why_and_by_how_much():
 
 
 def test_distances_are_those_of_the_quality_record():
-    known, rows = planning.distances(RESULTS), load_study(RESULTS / QUALITY).rows
+    recorded, rows = known.distances(RESULTS), load_study(RESULTS / QUALITY).rows
     rows = rows[(rows.metric == "latent_error") & (rows.steps == 20) & (rows.guidance_scale == 2.0)]
     (two,) = rows[(rows.method == "pipefusion") & (rows.patches == 2) & (rows.scheduler == "shipped")].value
     (band,) = rows[
         (rows.method == "distrifusion") & (rows.devices == 8) & (rows.scheduler == "shipped")
     ].value
-    assert known["pipefusion", 2, 1] == two and known["distrifusion", 8, 1] == band
-    assert known["pipefusion", 1, 1] == 0 and ("pipefusion", 32, 1) not in known
+    assert recorded["pipefusion", 2, 1] == two and recorded["distrifusion", 8, 1] == band
+    assert recorded["pipefusion", 1, 1] == 0 and ("pipefusion", 32, 1) not in recorded

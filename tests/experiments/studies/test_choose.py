@@ -109,7 +109,8 @@ def test_a_device_that_samples_and_cannot_decode_is_out_of_memory():
         (found[tiled],) = search(cell, session)
     assert found[True]["status"] == "ok" and found[True]["predicted_latency_s"] > 0
     whole = found[False]
-    assert (whole["status"], whole["predicted_latency_s"]) == ("oom", None) and whole["missing_bytes"] > 0
+    assert whole["status"] == "oom" and whole["missing_bytes"] > 0
+    assert whole["predicted_latency_s"] is whole["compute_s"] is whole["wait_s"] is None
     assert (
         "that t4 has for tensors beside text encoders and VAE, for parameters and decoding" in whole["reason"]
     )
