@@ -100,6 +100,8 @@ def test_an_exact_product_has_the_errors_of_its_axes_whatever_made_it(parallel, 
     for name in ("ring", "tensor"):
         assert known.family({"exact": True, "method": name, "parallel": parallel}) == method
     assert known.family({"exact": False, "method": "pcpp", "parallel": parallel}) == "pcpp"
+    made_by = [known.beside(frame(row(name, parallel, 2.0, 1.0)), RESULTS) for name in ("ring", "tensor")]
+    assert made_by[0].low_s.item() == made_by[1].low_s.item() < 2.0
 
 
 def test_the_answer_says_who_wins_why_and_by_how_much():

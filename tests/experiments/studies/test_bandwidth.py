@@ -74,6 +74,13 @@ def test_crossings_are_of_the_fastest_patches():
     assert lines["PipeFusion"].startswith("PipeFusion: flat (2.00 s at 256 GB/s, 2.00 at 1)")
 
 
+def test_one_bandwidth_has_no_crossing_and_nothing_that_fits_is_said():
+    (line,) = sentences(crossings(pd.DataFrame(made("ulysses", [(4.0, 2.5)]))))
+    assert line == "Ulysses: 2.50 s at 4 GB/s."
+    short = pd.DataFrame(made("ulysses", power(2, 0))).assign(status="oom")
+    assert [*sentences(crossings(short))] == ["Nothing fits, whatever the links."]
+
+
 def test_faster_links_are_never_slower_and_move_the_same_bytes(tmp_path, monkeypatch, capsys):
     keys = ["experiment=bandwidth", "model=pixart_tiny", "cluster=l40_pcie", "model.resolution=64", "steps=3"]
     keys += ["devices=4", "measure.bandwidths=[0.001,1,900]", "measure.methods=[ulysses,pipefusion]"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.predicted.load import best
+from analysis.predicted.load import best, sentences
 from analysis.records.study import load_study
 from experiments.errors import ConfigError
 from experiments.studies.queue import latencies, poisson, read_trace
@@ -74,6 +74,16 @@ def test_a_trace_is_served_as_it_is(tmp_path, monkeypatch):
     assert rows.loc[1, "mean_s"] == pytest.approx(4 / 3 * rows.loc[1, "service_s"])  # s, 2 s, s
     assert rows.loc[2, "mean_s"] == pytest.approx(rows.loc[2, "service_s"])
     assert (rows.requests == 3).all() and rows.rate.tolist() == [0.4, 0.4]  # two gaps in 5 s
+
+
+def test_requests_at_one_moment_have_no_rate(tmp_path, monkeypatch):
+    trace = tmp_path / "arrivals.csv"
+    trace.write_text("arrival_s\n7\n7\n")
+    assert command(monkeypatch, *KEYS, f"measure.trace={trace}", f"hydra.run.dir={tmp_path / 'run'}") == 0
+    rows = load_study(tmp_path / "run").rows
+    (line,) = sentences(rows)
+    assert rows.rate.isna().all() and line.startswith("Of requests at one moment the least p95 is that of ")
+    assert " or more" not in line and " to " not in line
 
 
 @pytest.mark.parametrize(
