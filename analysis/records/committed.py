@@ -27,6 +27,8 @@ BENCH, WORLDS, LOADING = "records/bench", "records/worlds", "records/loading"
 
 BANDWIDTH, LOAD, PLANS = "records/bandwidth", "records/load", "records/plan"
 FLUX2_H100, FLUX2_L40 = f"{PLANS}/flux2_dev-h100_nvlink-8", f"{PLANS}/flux2_dev-l40_pcie_infiniband-16"
+PIXART = f"{PLANS}/pixart_alpha-l40_pcie-8"
+"""Made with nothing beside it: how long a plan takes."""
 VIDEOS = {  # as many pictures as are nearest to the model's own and give latent frames that 8 divides
     f"records/plan_video/{model}-{cluster}-{devices}": (
         f"experiment=plan_video model={model} model.frames={frames} cluster={cluster} devices={devices}"
@@ -64,6 +66,7 @@ COMMANDS = {
     LOADING: "experiment=loading",
     BANDWIDTH: "experiment=bandwidth",
     LOAD: "experiment=load",
+    PIXART: "experiment=plan",
     FLUX2_H100: "experiment=plan model=flux2_dev cluster=h100_nvlink devices=8",
     FLUX2_L40: "experiment=plan model=flux2_dev cluster=l40_pcie_infiniband devices=16",
     **VIDEOS,

@@ -182,7 +182,9 @@ def test_the_output_has_every_case(results: Path) -> None:
 def test_a_bar_of_fewer_devices_says_so() -> None:
     """Of Wan's 21 latent frames no N of the methods that cut them takes a whole share, so that they stay at N = 1."""
     committed = accounting.load(Path(__file__).resolve().parents[3] / "results" / records.ACCOUNTING_2026)
-    panels = {axes.get_title("left").split(",")[0]: axes for axes in accounting_figure.figure(*committed).axes}
+    panels = {
+        axes.get_title("left").split(",")[0]: axes for axes in accounting_figure.figure(*committed).axes
+    }
     texts = [text.get_text() for text in panels["wan21_14b"].texts]
     assert "720 x 1280 px, 81 pictures" in panels["wan21_14b"].get_title("left")
     assert texts.count("44.8 (N=1)") == 3 and "44.8" in texts and "37.1" in texts
